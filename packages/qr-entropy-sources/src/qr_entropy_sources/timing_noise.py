@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Timing jitter of the processor as an entropy source, for demonstration and teaching."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from qr_entropy_sources.delta_health import WINDOW, find_defect
+from qr_entropy_sources.settings import SourceSettings
+from qr_sampler.entropy import EntropySource, JitClass, SourceStatus
+from qr_sampler.errors import EntropyUnavailableError
+
+__all__ = ["TimingNoiseSettings", "TimingNoiseSource"]
+
+_DIGEST_BYTES: Final = 32
+
+_SURPLUS_BITS: Final = 64
+"""Min-entropy that a hash must receive beyond its output length (NIST SP 800-90C, full entropy)."""
+
+_DEFAULT_BITS_PER_DELTA: Final = 1.0
+"""Half of the 2.0 bits that the best of five simple predictors (the most common value, Markov
+chains of order 1 to 4) left open on an x86 virtual machine: an assumption, not a bound."""
+
+_WORKLOAD: Final = bytes(range(256))
+
+
+class TimingNoiseSettings(SourceSettings):
+    """Settings of the source ``timing_noise``."""
+
+    model_config = SettingsConfigDict(env_prefix="QR_TIMING_NOISE_")
+
+    bits_per_delta: float = Field(
+        _DEFAULT_BITS_PER_DELTA,
+        ge=0.1,
+        le=1.0,
+        description=(
+            "Min-entropy assumed in one time difference; a smaller value measures more of them "
+            "per byte and lets the health tests tolerate a duller clock."
+        ),
+    )
+
+
+class TimingNoiseSource(EntropySource):
+    """Hashes the durations of a small, uneven workload, measured anew for every call.
+
+    Experimental and educational. Caches, interrupts and the scheduler make the durations hard to
+    predict; nobody has shown that anything about them is quantum or even physically random, and no
+    claim about their entropy is made here.
+
+    A call times short copy-and-hash operations with a nanosecond clock. The length of each depends
+    on the previous reading, which amplifies small differences. Every 32 output bytes are the
+    SHA-256 digest of their own ``ceil((256 + 64) / bits_per_delta)`` time differences, 320 by
+    default: the length of the digest and the surplus that NIST SP 800-90C asks for, divided by what
+    one difference is assumed to hold. Only differences enter the hash, no time of day and no
+    counter, so a dead clock yields equal blocks rather than blocks that look random. Surplus digest
+    bytes are dropped, and nothing survives the call.
+
+    Before hashing, the raw differences pass the repetition count and the adaptive proportion test
+    of NIST SP 800-90B at the assumed min-entropy; a clock that is too coarse or constant fails them.
+
+    Args:
+        bits_per_delta: Min-entropy assumed in one time difference, in the interval (0, 1].
+        clock: Returns a time in integer nanoseconds.
+
+    Raises:
+        ValueError: When *bits_per_delta* lies outside its interval.
+
+    Examples:
+        >>> TimingNoiseSource().conditioning
+        'sha256 of time differences'
+    """
+
+    jit_class: ClassVar[JitClass] = JitClass.FLUSHED
+    conditioning: ClassVar[str] = "sha256 of time differences"
+
+    def __init__(
+        self,
+        *,
+        bits_per_delta: float = _DEFAULT_BITS_PER_DELTA,
+        clock: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        if not 0.0 < bits_per_delta <= 1.0:
+            raise ValueError(f"bits_per_delta={bits_per_delta!r} must lie in the interval (0, 1]")
+        self.bits_per_delta = bits_per_delta
+        self.deltas_per_block = math.ceil((8 * _DIGEST_BYTES + _SURPLUS_BITS) / bits_per_delta)
+        self._clock = clock
+
+    @classmethod
+    def from_environment(cls) -> TimingNoiseSource:
+        """Returns a source with the assumption of ``QR_TIMING_NOISE_BITS_PER_DELTA``.
+
+        Raises:
+            ConfigError: When it is malformed or out of range.
+        """
+        return cls(bits_per_delta=TimingNoiseSettings.load().bits_per_delta)
+
+    @property
+    def name(self) -> str:
+        """``"timing_noise"``."""
+        return "timing_noise"
+
+    def get_random_bytes(self, n: int) -> bytes:
+        """Returns *n* bytes hashed from time differences that are measured during this call.
+
+        Raises:
+            EntropyUnavailableError: When the differences vary too little.
+            ValueError: When *n* is negative.
+        """
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
+        if n == 0:
+            return b""
+        blocks = math.ceil(n / _DIGEST_BYTES)
+        deltas = self._healthy_deltas(blocks * self.deltas_per_block)
+        raw = deltas.astype("<u4").reshape(blocks, self.deltas_per_block)
+        return b"".join(hashlib.sha256(block.tobytes()).digest() for block in raw)[:n]
+
+    def status(self) -> SourceStatus:
+        """Returns that the source is there, with the remark that it claims nothing."""
+        return SourceStatus(
+            available=True, reason="experimental: processor timing, no claim about its entropy"
+        )
+
+    def _healthy_deltas(self, count: int) -> npt.NDArray[np.int64]:
+        """Returns *count* time differences in nanoseconds after testing them."""
+        # A short request is measured for longer, so that the tests always see a whole window.
+        readings = np.array(_read_clock(self._clock, max(count, WINDOW)), dtype=np.int64)
+        deltas = readings[1:] - readings[:-1]
+        if defect := find_defect(deltas, self.bits_per_delta):
+            reason = (
+                f"{defect}: the clock of this machine is too coarse or too regular; lower "
+                "QR_TIMING_NOISE_BITS_PER_DELTA or name another source"
+            )
+            raise EntropyUnavailableError(self.name, reason)
+        return deltas[:count]
+
+
+def _read_clock(clock: Callable[[], int], differences: int) -> list[int]:
+    """Returns one reading more than *differences*, with an uneven piece of work before each."""
+    workload = _WORKLOAD
+    readings = [0] * (differences + 1)
+    reading = 0
+    for index in range(differences + 1):
+        hash(workload[: reading & 0xFF])
+        readings[index] = reading = clock()
+    return readings

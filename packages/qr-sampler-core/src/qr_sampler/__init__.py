@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring your own physical randomness to LLM sampling: contracts, mathematics and records.
+
+The names to start from:
+
+* :class:`EntropySource` is what a supplier of randomness implements.
+* :class:`SamplingPipeline` turns logits and entropy into tokens.
+* :class:`Settings` configures a deployment, :func:`resolve_request` one request.
+* :class:`TokenSamplingRecord` is what remains of every token.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+from qr_sampler.accounting import discard_record, token_record
+from qr_sampler.amplification import AmplificationResult, SignalAmplifier, ZScoreMeanAmplifier
+from qr_sampler.diagnostics import SamplingLogger
+from qr_sampler.entropy import (
+    EntropyDraw,
+    EntropySource,
+    FallbackEntropySource,
+    JitClass,
+    Origin,
+    SourceLimits,
+    SourceStatus,
+)
+from qr_sampler.errors import (
+    ConfigError,
+    EntropyUnavailableError,
+    PluginConflictError,
+    PluginError,
+    PluginLoadError,
+    QRSamplerError,
+    UnknownPluginError,
+)
+from qr_sampler.failure_policy import configured_source
+from qr_sampler.ledger import JsonLinesSink, MemorySink, RecordSink
+from qr_sampler.overrides import RequestOptions, resolve_request
+from qr_sampler.pipeline import SamplingPipeline, StepPlan, StepResult
+from qr_sampler.records import DiscardRecord, GenesisRecord, Record, TokenSamplingRecord
+from qr_sampler.registry import (
+    AMPLIFIERS,
+    ENTROPY_SOURCES,
+    TEMPERATURE_STRATEGIES,
+    Plugin,
+    Registry,
+    create_source,
+)
+from qr_sampler.rows import Rows
+from qr_sampler.selection import SelectionPlan, SelectionResult, TokenSelector
+from qr_sampler.settings import SamplingParameters, Settings
+from qr_sampler.temperature import (
+    EDTTemperatureStrategy,
+    FixedTemperatureStrategy,
+    LogitStatistics,
+    TemperatureResult,
+    TemperatureStrategy,
+)
+
+__version__ = _version("qr-sampler-core")
+
+__all__ = [
+    "AMPLIFIERS",
+    "ENTROPY_SOURCES",
+    "TEMPERATURE_STRATEGIES",
+    "AmplificationResult",
+    "ConfigError",
+    "DiscardRecord",
+    "EDTTemperatureStrategy",
+    "EntropyDraw",
+    "EntropySource",
+    "EntropyUnavailableError",
+    "FallbackEntropySource",
+    "FixedTemperatureStrategy",
+    "GenesisRecord",
+    "JitClass",
+    "JsonLinesSink",
+    "LogitStatistics",
+    "MemorySink",
+    "Origin",
+    "Plugin",
+    "PluginConflictError",
+    "PluginError",
+    "PluginLoadError",
+    "QRSamplerError",
+    "Record",
+    "RecordSink",
+    "Registry",
+    "RequestOptions",
+    "Rows",
+    "SamplingLogger",
+    "SamplingParameters",
+    "SamplingPipeline",
+    "SelectionPlan",
+    "SelectionResult",
+    "Settings",
+    "SignalAmplifier",
+    "SourceLimits",
+    "SourceStatus",
+    "StepPlan",
+    "StepResult",
+    "TemperatureResult",
+    "TemperatureStrategy",
+    "TokenSamplingRecord",
+    "TokenSelector",
+    "UnknownPluginError",
+    "ZScoreMeanAmplifier",
+    "configured_source",
+    "create_source",
+    "discard_record",
+    "resolve_request",
+    "token_record",
+]

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the outcome of a step to the records of its rows."""
+
+from __future__ import annotations
+
+from qr_sampler.overrides import RequestOptions
+from qr_sampler.pipeline import StepResult
+from qr_sampler.records import DiscardRecord, TokenSamplingRecord
+
+__all__ = ["discard_record", "token_record"]
+
+
+def token_record(
+    step: StepResult, index: int, *, request_key: str, position: int, options: RequestOptions
+) -> TokenSamplingRecord:
+    """Returns the record of an emitted token.
+
+    Args:
+        step: The step that selected it.
+        index: Which of the step's decided rows it is.
+        request_key: Name of its request.
+        position: Its index among the tokens generated for the request.
+        options: What the request asked for.
+    """
+    draw, selection, plan = step.draw, step.selection, step.plan
+    return TokenSamplingRecord(
+        request_key=request_key,
+        position=position,
+        token_id=int(selection.token_ids[index]),
+        u=float(step.amplification.u[index]),
+        statistic=float(step.amplification.statistic[index]),
+        temperature=float(plan.temperature.temperature[index]),
+        entropy_nats=float(plan.temperature.entropy_nats[index]),
+        rank=int(selection.rank[index]),
+        probability=float(selection.probability[index]),
+        candidates=int(selection.candidates[index]),
+        amplifier=options.parameters.signal_amplifier_type,
+        temperature_strategy=options.parameters.temperature_strategy,
+        source=draw.source,
+        source_distribution=draw.origin.distribution,
+        source_version=draw.origin.version,
+        fallback=draw.fallback,
+        fallback_reason=draw.fallback_reason,
+        device_id=draw.device_id,
+        device_timestamp_ns=draw.device_timestamp_ns,
+        block_bytes=int(step.block_bytes[index]),
+        block_sum=int(step.block_sum[index]),
+        draw_bytes=len(draw.data),
+        draw_requests=draw.requests,
+        t_logits_ns=plan.logits_ready_ns,
+        t_request_ns=draw.requested_ns,
+        t_received_ns=draw.received_ns,
+        wall_time_ns=draw.wall_time_ns,
+        trial=options.trial,
+        condition=options.condition,
+    )
+
+
+def discard_record(
+    step: StepResult, index: int, *, request_key: str, position: int, reason: str
+) -> DiscardRecord:
+    """Returns the record of bytes that were drawn for a token that was not emitted.
+
+    Args:
+        step: The step that spent them.
+        index: Which of the step's decided rows they belong to.
+        request_key: Name of the request.
+        position: Index that the token would have had.
+        reason: Why it was not emitted.
+    """
+    return DiscardRecord(
+        request_key=request_key,
+        position=position,
+        reason=reason,
+        source=step.draw.source,
+        fallback=step.draw.fallback,
+        block_bytes=int(step.block_bytes[index]),
+        u=float(step.amplification.u[index]),
+        t_logits_ns=step.plan.logits_ready_ns,
+        t_request_ns=step.draw.requested_ns,
+        t_received_ns=step.draw.received_ns,
+        wall_time_ns=step.draw.wall_time_ns,
+    )

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Per-token log lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from typing import Literal
+
+from qr_sampler.records import Record, TokenSamplingRecord
+
+__all__ = ["SamplingLogger"]
+
+
+class SamplingLogger:
+    """Writes token records to the standard logger ``qr_sampler`` at level INFO.
+
+    Args:
+        level: ``"none"`` is silent, ``"summary"`` writes one short line per token, ``"full"`` the
+            whole record as JSON.
+    """
+
+    def __init__(self, level: Literal["none", "summary", "full"] = "summary") -> None:
+        self.level = level
+        self._logger = logging.getLogger("qr_sampler")
+
+    def log(self, records: Iterable[Record]) -> None:
+        """Logs the token records among *records*; costs next to nothing while INFO is disabled."""
+        if self.level == "none" or not self._logger.isEnabledFor(logging.INFO):
+            return
+        for record in records:
+            if isinstance(record, TokenSamplingRecord):
+                self._logger.info("%s", self._line(record))
+
+    def _line(self, record: TokenSamplingRecord) -> str:
+        if self.level == "full":
+            return json.dumps(record.as_dict(), allow_nan=False)
+        return (
+            f"token {record.token_id} at {record.request_key}[{record.position}]: "
+            f"u={record.u:.6f} rank={record.rank} p={record.probability:.3g} "
+            f"T={record.temperature:.3g} H={record.entropy_nats:.3g} source={record.source}"
+            f"{' FALLBACK' if record.fallback else ''}"
+        )

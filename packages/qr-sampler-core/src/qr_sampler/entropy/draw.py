@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a source delivers: the bytes together with the story of how they came to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["EntropyDraw", "JitClass", "Origin", "SourceLimits", "SourceStatus"]
+
+
+class JitClass(Enum):
+    """How far the claim "measured after the request" reaches for a source."""
+
+    ATTESTED = "A"
+    """The device stamps or signs a measurement made after the request."""
+    FLUSHED = "B"
+    """A local buffer of known size is discarded before the read."""
+    REMOTE = "C"
+    """The request leaves after the logits; what the far side does cannot be seen."""
+    BEACON = "D"
+    """Public values that everyone knows at a scheduled time."""
+    PSEUDO = "P"
+    """Pseudo-random: a control, not a measurement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The installed distribution that a component came from."""
+
+    distribution: str = ""
+    """Distribution name, empty for a component that was constructed directly."""
+    version: str = ""
+    """Distribution version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLimits:
+    """What a source accepts, so that a caller splits or refuses a draw before spending any."""
+
+    max_bytes_per_request: int | None = None
+    """Largest single request in bytes; ``None`` means unlimited."""
+    max_requests_per_minute: float | None = None
+    """Request quota; ``None`` means unlimited."""
+    max_bytes_per_day: int | None = None
+    """Daily byte quota; ``None`` means unlimited."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceStatus:
+    """What is known about a source without touching its device."""
+
+    available: bool
+    """Whether the next draw is expected to succeed."""
+    reason: str = ""
+    """Why not, or a remark worth showing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntropyDraw:
+    """One request to a source and its answer.
+
+    Provenance lives in this value, never on the source object, where rows and threads would race.
+    """
+
+    data: bytes
+    """The bytes, exactly as many as were asked for."""
+    source: str
+    """Name of the source that supplied *data* (the fallback's own name after a fallback)."""
+    origin: Origin = Origin()
+    """Distribution that the supplying source came from."""
+    requested_ns: int
+    """``time.monotonic_ns()`` just before the request left."""
+    received_ns: int
+    """``time.monotonic_ns()`` when the last byte was here."""
+    wall_time_ns: int
+    """``time.time_ns()`` when the last byte was here."""
+    fallback: bool = False
+    """Whether another source than the configured one supplied the bytes."""
+    fallback_reason: str = ""
+    """Why the configured source did not supply them."""
+    device_id: str = ""
+    """Identity that the device or server reported."""
+    device_timestamp_ns: int | None = None
+    """Time of measurement that the device or server reported, on its own clock."""
+    requests: int = 1
+    """Number of requests that the draw was split into."""
+    commitment_echoed: bool | None = None
+    """Whether the far side echoed our commitment; ``None`` when none was sent."""

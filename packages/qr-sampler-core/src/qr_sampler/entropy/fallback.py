@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A source that hands over to another one when it cannot deliver, and says so in every draw."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from qr_sampler.entropy.draw import EntropyDraw, SourceLimits, SourceStatus
+from qr_sampler.entropy.source import EntropySource
+from qr_sampler.errors import EntropyUnavailableError
+
+__all__ = ["FallbackEntropySource"]
+
+
+class FallbackEntropySource(EntropySource):
+    r"""Draws from *primary*, and from *fallback* when the primary is unavailable.
+
+    Only :class:`~qr_sampler.errors.EntropyUnavailableError` leads to the fallback. A draw that the
+    fallback served carries its name, ``fallback=True`` and the reason; a draw is served whole by
+    one source, never mixed from two.
+
+    Examples:
+        >>> from qr_sampler.testing import ConstantEntropySource
+        >>> broken = ConstantEntropySource(name="device", fail_with="unplugged")
+        >>> spare = ConstantEntropySource(name="spare", value=7)
+        >>> draw = FallbackEntropySource(broken, spare).draw(2)
+        >>> draw.data, draw.source, draw.fallback, draw.fallback_reason
+        (b'\x07\x07', 'spare', True, 'device: unplugged')
+    """
+
+    def __init__(self, primary: EntropySource, fallback: EntropySource) -> None:
+        self.primary = primary
+        self.fallback = fallback
+
+    @property
+    def name(self) -> str:
+        """The primary's name: the source that the operator asked for."""
+        return self.primary.name
+
+    @property
+    def limits(self) -> SourceLimits:
+        """The primary's limits."""
+        return self.primary.limits
+
+    def get_random_bytes(self, n: int) -> bytes:
+        """Returns *n* bytes from either source; use :meth:`draw` to learn from which."""
+        return self.draw(n).data
+
+    def draw(self, n: int) -> EntropyDraw:
+        """Returns *n* bytes, flagged when they are the fallback's.
+
+        Raises:
+            EntropyUnavailableError: When both sources are unavailable; names both reasons.
+        """
+        try:
+            return self.primary.draw(n)
+        except EntropyUnavailableError as error:
+            return self._draw_from_fallback(n, error)
+
+    def _draw_from_fallback(self, n: int, cause: EntropyUnavailableError) -> EntropyDraw:
+        reason = f"{cause.source}: {cause.reason}"
+        try:
+            draw = self.fallback.draw(n)
+        except EntropyUnavailableError as error:
+            raise EntropyUnavailableError(
+                self.name,
+                f"{cause.reason}; its fallback {error.source!r} failed too: {error.reason}",
+            ) from cause
+        return dataclasses.replace(draw, fallback=True, fallback_reason=reason)
+
+    def status(self) -> SourceStatus:
+        """Returns the primary's status, or the fallback's when the primary is down."""
+        primary = self.primary.status()
+        if primary.available:
+            return primary
+        fallback = self.fallback.status()
+        return SourceStatus(
+            available=fallback.available,
+            reason=f"{self.primary.name}: {primary.reason}; falling back to {self.fallback.name}",
+        )
+
+    def close(self) -> None:
+        """Closes both sources."""
+        self.primary.close()
+        self.fallback.close()

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contract that every entropy source fulfils."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from qr_sampler._typing import FloatArray
+from qr_sampler.entropy.draw import EntropyDraw, JitClass, Origin, SourceLimits, SourceStatus
+from qr_sampler.errors import EntropyUnavailableError
+
+__all__ = ["CONTRACT_VERSION", "EntropySource"]
+
+CONTRACT_VERSION = 1
+"""Version of this contract; raised when an existing source would have to change."""
+
+_MANTISSA_SHIFT = 11
+_MANTISSA_ULP = 2.0**-53
+
+
+class EntropySource(ABC):
+    """A supplier of random bytes that are generated when they are asked for.
+
+    Must be overridden: :attr:`name` and :meth:`get_random_bytes`. Worth overriding when there is
+    something to say: :meth:`from_environment`, :attr:`is_available`, :meth:`status`, :meth:`probe`,
+    :attr:`limits`, :meth:`draw`, :meth:`close`, :attr:`jit_class` and :attr:`conditioning`.
+
+    Just in time: construction and import draw nothing, nothing is buffered between calls, and bytes
+    left over from a read are dropped. A late answer never serves a later call.
+
+    Threads: an instance may be called from several threads at once; two calls never share bytes.
+    Processes: an instance may be constructed before a fork, so sockets and devices are opened on
+    first use.
+
+    Errors: a source that cannot deliver raises
+    :class:`~qr_sampler.errors.EntropyUnavailableError`, which is what triggers a fallback. Any
+    other exception is a defect and propagates.
+    """
+
+    jit_class: ClassVar[JitClass] = JitClass.REMOTE
+    """How far the just-in-time claim goes."""
+
+    conditioning: ClassVar[str] = "unknown"
+    """What was done to the raw bits, for example ``"none"`` or ``"sha256"``."""
+
+    origin: Origin = Origin()
+    """Set by the registry to the distribution that the source was loaded from."""
+
+    @classmethod
+    def from_environment(cls) -> EntropySource:
+        """Returns a source configured from ``QR_*`` environment variables and the ``.env`` file.
+
+        Raises:
+            ConfigError: When a setting of this source is malformed.
+        """
+        return cls()
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name under which the source is configured and recorded."""
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the next draw is expected to succeed; never touches the device."""
+        return self.status().available
+
+    @property
+    def limits(self) -> SourceLimits:
+        """What the source accepts in one request and over time."""
+        return SourceLimits()
+
+    @abstractmethod
+    def get_random_bytes(self, n: int) -> bytes:
+        """Returns exactly *n* bytes generated after this call began; ``b""`` for 0.
+
+        Raises:
+            EntropyUnavailableError: When the bytes cannot be had.
+            ValueError: When *n* is negative.
+        """
+
+    def get_random_float64(
+        self, shape: int | tuple[int, ...], out: FloatArray | None = None
+    ) -> FloatArray:
+        """Returns uniform numbers in the half-open interval [0, 1), multiples of 2**-53.
+
+        Args:
+            shape: Shape of the result.
+            out: C-contiguous float64 array of that shape, filled in place and returned.
+
+        Raises:
+            EntropyUnavailableError: When the bytes cannot be had.
+            TypeError: When *out* is not float64.
+            ValueError: When *out* has another shape or is not C-contiguous and writeable.
+        """
+        result = np.empty(shape, dtype=np.float64) if out is None else _checked_out(out, shape)
+        data = self.get_random_bytes(8 * result.size)
+        words = np.frombuffer(data, dtype="<u8").reshape(result.shape)
+        np.multiply(words >> np.uint64(_MANTISSA_SHIFT), _MANTISSA_ULP, out=result)
+        return result
+
+    def draw(self, n: int) -> EntropyDraw:
+        """Returns *n* bytes with their provenance, in as few requests as :attr:`limits` allow.
+
+        Raises:
+            EntropyUnavailableError: When the bytes cannot be had, or not in the length asked for.
+        """
+        requested_ns = time.monotonic_ns()
+        pieces = [self._exactly(size) for size in self._request_sizes(n)]
+        return EntropyDraw(
+            data=b"".join(pieces),
+            source=self.name,
+            origin=self.origin,
+            requested_ns=requested_ns,
+            received_ns=time.monotonic_ns(),
+            wall_time_ns=time.time_ns(),
+            requests=len(pieces),
+        )
+
+    def status(self) -> SourceStatus:
+        """Returns what is known without touching the device."""
+        return SourceStatus(available=True)
+
+    def probe(self) -> SourceStatus:
+        """Returns what one real one-byte draw says; spends that byte."""
+        try:
+            self.draw(1)
+        except EntropyUnavailableError as error:
+            return SourceStatus(available=False, reason=error.reason)
+        return SourceStatus(available=True)
+
+    def close(self) -> None:
+        """Releases sockets, devices and threads. May be called more than once."""
+        return
+
+    def _request_sizes(self, n: int) -> Iterator[int]:
+        largest = self.limits.max_bytes_per_request or n
+        for start in range(0, n, max(largest, 1)):
+            yield min(largest, n - start)
+
+    def _exactly(self, n: int) -> bytes:
+        data = self.get_random_bytes(n)
+        if len(data) != n:
+            raise EntropyUnavailableError(
+                self.name, f"asked for {n} bytes, received {len(data)}; the answer was dropped"
+            )
+        return data
+
+
+def _checked_out(out: FloatArray, shape: int | tuple[int, ...]) -> FloatArray:
+    """Returns *out* if it can be filled in place, by the rules and error types of NumPy."""
+    expected = (shape,) if isinstance(shape, int) else tuple(shape)
+    if out.dtype != np.float64:
+        raise TypeError(f"out must be float64, got {out.dtype}")
+    if out.shape != expected:
+        raise ValueError(f"out has shape {out.shape}, expected {expected}")
+    if not (out.flags.c_contiguous and out.flags.writeable):
+        raise ValueError("out must be C-contiguous and writeable; pass a fresh np.empty array")
+    return out

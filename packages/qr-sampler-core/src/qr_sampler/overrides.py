@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Per-request options: the ``qr_*`` keys that a client sends along with a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from qr_sampler.errors import ConfigError, PluginError
+from qr_sampler.registry import AMPLIFIERS, TEMPERATURE_STRATEGIES
+from qr_sampler.settings import SamplingParameters, Settings, describe_validation_error
+
+__all__ = ["KEY_PREFIX", "LABEL_KEYS", "MAX_LABEL_LENGTH", "RequestOptions", "resolve_request"]
+
+KEY_PREFIX: Final = "qr_"
+"""Prefix of the keys that are ours; all others belong to somebody else and are left alone."""
+
+LABEL_KEYS: Final = ("qr_request_key", "qr_trial", "qr_condition")
+"""Keys that do not influence sampling and travel into the records."""
+
+MAX_LABEL_LENGTH: Final = 256
+"""Longest label in characters: it is repeated in the record of every token."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOptions:
+    """What one request asked for, checked and complete."""
+
+    parameters: SamplingParameters
+    """How its tokens are sampled."""
+    request_key: str | None = None
+    """The client's name for the request."""
+    trial: str | None = None
+    """The client's trial label."""
+    condition: str | None = None
+    """The client's condition label."""
+
+
+def resolve_request(settings: Settings, extra_args: Mapping[str, Any] | None) -> RequestOptions:
+    """Returns the options of one request: the deployment's defaults, then its ``qr_*`` keys.
+
+    What this function accepts cannot fail later: values are validated, and the amplifier and the
+    temperature strategy are imported here.
+
+    Args:
+        settings: The deployment's settings; never modified.
+        extra_args: The request's arguments. Keys without the ``qr_`` prefix are ignored.
+
+    Raises:
+        ConfigError: Naming the key, its value and the remedy.
+    """
+    ours = {key: value for key, value in (extra_args or {}).items() if key.startswith(KEY_PREFIX)}
+    labels = {key: _label(key, ours.pop(key)) for key in LABEL_KEYS if key in ours}
+    return RequestOptions(
+        parameters=_parameters(settings, ours) if ours else settings.sampling,
+        request_key=labels.get("qr_request_key"),
+        trial=labels.get("qr_trial"),
+        condition=labels.get("qr_condition"),
+    )
+
+
+def _parameters(settings: Settings, overrides: Mapping[str, Any]) -> SamplingParameters:
+    values = settings.sampling.model_dump()
+    for key, value in overrides.items():
+        values[_field_name(key, value)] = value
+    try:
+        parameters = SamplingParameters.model_validate(values)
+    except ValidationError as error:
+        message = describe_validation_error(error, SamplingParameters, prefix=KEY_PREFIX)
+        raise ConfigError(message) from error
+    _check_block(parameters, settings)
+    _check_components(parameters)
+    return parameters
+
+
+def _field_name(key: str, value: Any) -> str:
+    field = key.removeprefix(KEY_PREFIX)
+    if field in SamplingParameters.model_fields:
+        return field
+    if field in Settings.model_fields:
+        raise ConfigError(
+            f"{key}={value!r}: this is set by the operator (QR_{field.upper()}) and cannot be "
+            "changed by a request; remove the key"
+        )
+    allowed = sorted(
+        [*(KEY_PREFIX + name for name in SamplingParameters.model_fields), *LABEL_KEYS]
+    )
+    raise ConfigError(f"{key}={value!r}: unknown key; a request may set {', '.join(allowed)}")
+
+
+def _check_block(parameters: SamplingParameters, settings: Settings) -> None:
+    if parameters.sample_count > settings.max_sample_count:
+        raise ConfigError(
+            f"qr_sample_count={parameters.sample_count}: the operator allows at most "
+            f"{settings.max_sample_count} bytes per token (QR_MAX_SAMPLE_COUNT)"
+        )
+
+
+def _check_components(parameters: SamplingParameters) -> None:
+    try:
+        AMPLIFIERS.load(parameters.signal_amplifier_type)
+    except PluginError as error:
+        raise ConfigError(
+            f"qr_signal_amplifier_type={parameters.signal_amplifier_type!r}: {error}"
+        ) from error
+    try:
+        TEMPERATURE_STRATEGIES.load(parameters.temperature_strategy)
+    except PluginError as error:
+        raise ConfigError(
+            f"qr_temperature_strategy={parameters.temperature_strategy!r}: {error}"
+        ) from error
+
+
+def _label(key: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ConfigError(f"{key}={value!r}: expected text or a number")
+    text = str(value)
+    if not 0 < len(text) <= MAX_LABEL_LENGTH:
+        raise ConfigError(f"{key} has {len(text)} characters; expected 1 to {MAX_LABEL_LENGTH}")
+    return text

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept of every token, of every wasted draw, and of the run they belong to."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+__all__ = ["SCHEMA_VERSION", "DiscardRecord", "GenesisRecord", "Record", "TokenSamplingRecord"]
+
+SCHEMA_VERSION = 1
+"""Version of the record layout; raised when a field changes its meaning."""
+
+
+class Record:
+    """A line of the ledger. ``kind`` tells which sort."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the record as JSON-ready values, ``kind`` first."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]
+        return {"kind": self.kind, **{field.name: getattr(self, field.name) for field in fields}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenesisRecord(Record):
+    """The first line of a ledger: what the lines after it were made with."""
+
+    kind: ClassVar[str] = "genesis"
+
+    run_id: str
+    """Unique name of the run."""
+    engine: str
+    """Host engine and its version."""
+    model: str
+    """Model that the engine serves."""
+    versions: dict[str, str]
+    """Versions of the distributions that took part."""
+    settings: dict[str, Any]
+    """The deployment's settings; source settings, and so secrets, are not among them."""
+    pid: int
+    """Process that samples."""
+    monotonic_ns: int
+    """``time.monotonic_ns()`` when the run began, on the clock of the records."""
+    wall_time_ns: int
+    """``time.time_ns()`` when the run began."""
+    schema_version: int = SCHEMA_VERSION
+    """Layout of the lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSamplingRecord(Record):
+    """One emitted token."""
+
+    kind: ClassVar[str] = "token"
+
+    request_key: str
+    """Names the request: the client's ``qr_request_key``, or a unique one made here."""
+    position: int
+    """Index of the token among the tokens generated for its request, from 0."""
+    token_id: int
+    """The token."""
+    u: float
+    """The uniform number that selected it, in (0, 1)."""
+    statistic: float
+    """The amplifier's statistic behind *u*, for ``zscore_mean`` the z-score."""
+    temperature: float
+    """Temperature used."""
+    entropy_nats: float
+    """Shannon entropy of the row at temperature 1."""
+    rank: int
+    """Rank of the token, 0 for the most probable."""
+    probability: float
+    """Probability of the token after temperature and truncation."""
+    candidates: int
+    """Number of tokens that could have been selected."""
+    amplifier: str
+    """Amplifier used."""
+    temperature_strategy: str
+    """Temperature strategy used."""
+    source: str
+    """Source that supplied the bytes."""
+    source_distribution: str
+    """Distribution that the source came from."""
+    source_version: str
+    """Version of that distribution."""
+    fallback: bool
+    """Whether the bytes came from the fallback instead of the configured source."""
+    fallback_reason: str
+    """Why, or empty."""
+    device_id: str
+    """Identity that the device reported, or empty."""
+    device_timestamp_ns: int | None
+    """Time of measurement that the device reported, on the device's clock."""
+    block_bytes: int
+    """Number of bytes that decided the token."""
+    block_sum: int
+    """Sum of those bytes."""
+    draw_bytes: int
+    """Number of bytes of the whole draw, which rows of one step share."""
+    draw_requests: int
+    """Number of requests that the draw was split into."""
+    t_logits_ns: int
+    """When the logits were complete, on the monotonic clock."""
+    t_request_ns: int
+    """When the entropy request left, on the same clock."""
+    t_received_ns: int
+    """When its answer was complete, on the same clock."""
+    wall_time_ns: int
+    """When its answer was complete, in nanoseconds since the epoch."""
+    trial: str | None = None
+    """The client's trial label."""
+    condition: str | None = None
+    """The client's condition label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscardRecord(Record):
+    """Bytes that were drawn for a token that was not emitted."""
+
+    kind: ClassVar[str] = "discard"
+
+    request_key: str
+    """Names the request, as in :class:`TokenSamplingRecord`."""
+    position: int
+    """Index that the token would have had."""
+    reason: str
+    """Why the token was not emitted."""
+    source: str
+    """Source that supplied the bytes."""
+    fallback: bool
+    """Whether they came from the fallback."""
+    block_bytes: int
+    """Number of bytes that were spent."""
+    u: float
+    """The uniform number that decided nothing."""
+    t_logits_ns: int
+    """When the logits were complete, on the monotonic clock."""
+    t_request_ns: int
+    """When the entropy request left, on the same clock."""
+    t_received_ns: int
+    """When its answer was complete, on the same clock."""
+    wall_time_ns: int
+    """When its answer was complete, in nanoseconds since the epoch."""

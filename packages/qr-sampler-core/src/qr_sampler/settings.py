@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: what an operator sets for a deployment, and what a request may change.
+
+Values are taken, in this order, from keyword arguments, ``QR_*`` environment variables, a ``.env``
+file in the working directory, and the defaults below.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from qr_sampler.errors import ConfigError
+
+__all__ = [
+    "BYTE_MEAN",
+    "BYTE_STD",
+    "MAX_TEMPERATURE",
+    "MIN_TEMPERATURE",
+    "SamplingParameters",
+    "Settings",
+    "describe_validation_error",
+]
+
+BYTE_MEAN: Final = 127.5
+"""Mean of the discrete uniform law on 0..255."""
+
+BYTE_STD: Final = math.sqrt((256**2 - 1) / 12)
+"""Standard deviation of the discrete uniform law on 0..255: sqrt((n**2 - 1) / 12) with n = 256."""
+
+MIN_TEMPERATURE: Final = 1e-3
+"""Smallest temperature: its inverse times any logit difference stays meaningful in float32."""
+
+MAX_TEMPERATURE: Final = 1e3
+"""Largest temperature; every distribution is flat long before."""
+
+_Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
+
+
+class SamplingParameters(BaseModel):
+    """How one token is sampled. Every field may be overridden per request as ``qr_<field>``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    sample_count: int = Field(
+        10_240,
+        ge=1,
+        description="Bytes drawn from the source for one token; the block that decides it.",
+    )
+    signal_amplifier_type: str = Field(
+        "zscore_mean", description="Amplifier that turns a block of bytes into one uniform number."
+    )
+    temperature_strategy: str = Field(
+        "fixed", description="Strategy that chooses the temperature of a token."
+    )
+    fixed_temperature: _Temperature = Field(
+        0.7,
+        description="Temperature of the 'fixed' strategy. For greedy decoding set top_k to 1.",
+    )
+    edt_base_temp: _Temperature = Field(
+        0.8,
+        description="Temperature that the 'edt' strategy uses at maximal entropy.",
+    )
+    edt_exponent: float = Field(
+        0.5,
+        ge=0.0,
+        le=100.0,
+        description="Power to which the 'edt' strategy raises the normalised entropy.",
+    )
+    edt_min_temp: _Temperature = Field(0.1, description="Lowest temperature of the 'edt' strategy.")
+    edt_max_temp: _Temperature = Field(
+        2.0, description="Highest temperature of the 'edt' strategy."
+    )
+    top_k: int = Field(
+        0, ge=-1, description="Keep the k most probable tokens; 0 or -1 keeps all of them."
+    )
+    min_p: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Keep tokens at least this fraction as probable as the most probable one.",
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="Keep the fewest most probable tokens that together reach this probability.",
+    )
+    truncate_first: bool = Field(
+        False,
+        description="Apply top_k, min_p and top_p to the distribution before temperature.",
+    )
+
+    @model_validator(mode="after")
+    def _edt_range_is_ordered(self) -> SamplingParameters:
+        if self.edt_min_temp > self.edt_max_temp:
+            raise ValueError(
+                f"edt_min_temp={self.edt_min_temp} exceeds edt_max_temp={self.edt_max_temp}; "
+                "swap them or widen the range"
+            )
+        return self
+
+
+class Settings(BaseSettings, SamplingParameters):
+    """Settings of one deployment: the sampling defaults, and what no request may change.
+
+    Raises:
+        ConfigError: From :meth:`load`, naming each offending variable, its value and its meaning.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="QR_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+    )
+
+    entropy_source_type: str = Field(
+        "system", description="Name of the entropy source that decides the tokens."
+    )
+    fallback_mode: str = Field(
+        "system",
+        description=(
+            "Name of the source that takes over, flagged on every token, while the configured one "
+            "is unavailable; 'error' stops instead."
+        ),
+    )
+    max_sample_count: int = Field(
+        65_536, ge=1, description="Largest sample_count that a request may ask for."
+    )
+    population_mean: float = Field(
+        BYTE_MEAN, description="Mean of one byte of an unbiased source, as amplifiers assume it."
+    )
+    population_std: float = Field(
+        BYTE_STD,
+        gt=0.0,
+        description="Standard deviation of one byte of an unbiased source.",
+    )
+    ledger_dir: Path | None = Field(
+        None,
+        description="Directory that receives the records, one JSON Lines file per engine process.",
+    )
+    log_level: Literal["none", "summary", "full"] = Field(
+        "summary",
+        description="What the 'qr_sampler' logger says of a token: nothing, a line, or everything.",
+    )
+
+    @model_validator(mode="after")
+    def _default_block_is_allowed(self) -> Settings:
+        if self.sample_count > self.max_sample_count:
+            raise ValueError(
+                f"sample_count={self.sample_count} exceeds max_sample_count="
+                f"{self.max_sample_count}; lower the first or raise the second"
+            )
+        return self
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Settings:
+        """Returns the settings of this process, with *overrides* taking precedence.
+
+        Raises:
+            ConfigError: When a value is malformed or out of range.
+        """
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise ConfigError(describe_validation_error(error, Settings, prefix="QR_")) from error
+
+    @property
+    def sampling(self) -> SamplingParameters:
+        """The sampling defaults that a request starts from."""
+        names = SamplingParameters.model_fields
+        return SamplingParameters.model_construct(**{name: getattr(self, name) for name in names})
+
+
+def describe_validation_error(
+    error: ValidationError, model: type[BaseModel], *, prefix: str
+) -> str:
+    """Returns one sentence per offending field: its public name, its value, the rule, the meaning.
+
+    Args:
+        error: What pydantic found.
+        model: The model whose field descriptions explain the rule.
+        prefix: Put before field names, ``"QR_"`` for variables or ``"qr_"`` for request keys;
+            names take the case of the prefix.
+    """
+    sentences = []
+    for problem in error.errors(include_url=False):
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        if not field:
+            sentences.append(problem["msg"].removeprefix("Value error, "))
+            continue
+        public = prefix + (field.upper() if prefix.isupper() else field)
+        meaning = model.model_fields[field].description if field in model.model_fields else None
+        suffix = f" ({meaning})" if meaning else ""
+        sentences.append(f"{public}={problem['input']!r}: {problem['msg']}{suffix}")
+    return "; ".join(sentences)

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entropy-based dynamic temperature."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from qr_sampler._typing import FloatArray
+from qr_sampler.rows import Rows
+from qr_sampler.temperature.base import LogitStatistics, TemperatureStrategy
+
+__all__ = ["EDTTemperatureStrategy"]
+
+
+class EDTTemperatureStrategy(TemperatureStrategy):
+    """Raises the temperature where the model is undecided.
+
+    T = clip(edt_base_temp * (H / ln V) ** edt_exponent, edt_min_temp, edt_max_temp), where H is the
+    Shannon entropy in nats and V the vocabulary size. With V = 1 the normalised entropy is 0.
+    """
+
+    def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
+        """Returns the entropy-dependent temperatures. Shape ``(B,)``."""
+        largest = math.log(statistics.vocab_size) or 1.0
+        normalised = np.minimum(statistics.entropy_nats / largest, 1.0)
+        raw = rows.column("edt_base_temp") * normalised ** rows.column("edt_exponent")
+        temperatures: FloatArray = np.clip(
+            raw, rows.column("edt_min_temp"), rows.column("edt_max_temp")
+        )
+        return temperatures

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures and Hypothesis settings of the core tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from qr_sampler import AMPLIFIERS, ENTROPY_SOURCES, TEMPERATURE_STRATEGIES
+
+# Derandomised: a run that passes today passes tomorrow; no deadline: machines differ in speed.
+settings.register_profile("qr-sampler-core", derandomize=True, deadline=None, database=None)
+settings.load_profile("qr-sampler-core")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hides the operator's own variables and `.env` file from every test."""
+    for name in os.environ:
+        if name.upper().startswith("QR_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+PluginInstaller = Callable[..., None]
+
+
+@pytest.fixture
+def install_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginInstaller]:
+    """Returns a function that puts a distribution with entry points on ``sys.path``.
+
+    Its arguments are the distribution's name, the text of ``entry_points.txt`` and the sources of
+    its modules by module name. Modules and registry entries are forgotten after the test.
+    """
+    for registry in (AMPLIFIERS, ENTROPY_SOURCES, TEMPERATURE_STRATEGIES):
+        monkeypatch.setattr(registry, "_loaded", {})
+    modules_before = set(sys.modules)
+
+    def install(
+        name: str,
+        entry_points: str,
+        modules: dict[str, str] | None = None,
+        *,
+        version: str = "1.0",
+        metadata: str | None = None,
+    ) -> None:
+        site = tmp_path / f"site-{name}-{version}"
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        if metadata is None:
+            metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        if metadata:
+            (info / "METADATA").write_text(metadata, "utf-8")
+        (info / "entry_points.txt").write_text(textwrap.dedent(entry_points), "utf-8")
+        for module, source in (modules or {}).items():
+            (site / f"{module}.py").write_text(textwrap.dedent(source), "utf-8")
+        monkeypatch.syspath_prepend(str(site))
+
+    yield install
+    for module in set(sys.modules) - modules_before:
+        if str(tmp_path) in (getattr(sys.modules[module], "__file__", None) or ""):
+            del sys.modules[module]

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entropy over gRPC: the ``quantum_grpc`` source, the wire contract and a server kit.
+
+- :mod:`qr_sampler_grpc.source`: the entropy source that asks a server.
+- :mod:`qr_sampler_grpc.settings`: its settings.
+- :mod:`qr_sampler_grpc.server`: serves any :class:`~qr_sampler.entropy.EntropySource`.
+- :mod:`qr_sampler_grpc.proto`: the wire contract and the stubs generated from it.
+
+Importing this package alone loads neither gRPC nor protobuf.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+
+__version__ = _version("qr-sampler-grpc")
+
+__all__: list[str] = []

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a server listens: a host and a port, or a Unix domain socket."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final, NoReturn
+from urllib.parse import quote
+
+from qr_sampler.errors import ConfigError
+
+__all__ = ["Address"]
+
+_FORMS: Final = "host:port, [::1]:port, dns:///host:port, unix:/path or unix:///path"
+_PORTS: Final = range(65536)
+_MAX_SOCKET_PATH_BYTES: Final = 107
+"""The kernel's limit on Linux: sun_path holds 108 bytes with the closing zero."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=/|[^0-9])")
+# Underscores are not allowed in host names, but container networks hand them out.
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A place to connect to or to listen at; construct it with :meth:`parse`."""
+
+    host: str = ""
+    """Host name, or IP address without brackets; empty for a Unix domain socket."""
+    port: int = 0
+    """TCP port; 0 asks the operating system for a free one."""
+    path: str = ""
+    """Absolute path of a Unix domain socket; empty for TCP."""
+
+    @classmethod
+    def parse(cls, text: str, *, listening: bool = False) -> Address:
+        """Returns the address that *text* names.
+
+        Args:
+            text: One of ``host:port``, ``[ipv6]:port``, ``dns:///host:port``, ``unix:/path`` and
+                ``unix:///path``. Space around it is ignored.
+            listening: Whether a server will listen there, which allows port 0.
+
+        Raises:
+            ConfigError: When *text* has another form; says which part is wrong.
+
+        Examples:
+            >>> Address.parse("[::1]:50051").target
+            '[::1]:50051'
+            >>> Address.parse("unix:///run/entropy.sock").path
+            '/run/entropy.sock'
+        """
+        stripped = text.strip()
+        scheme, rest = _split_scheme(stripped)
+        if scheme == "unix":
+            return cls(path=_socket_path(text, rest))
+        if scheme == "dns" and rest.startswith("///"):
+            rest = rest[3:]
+        elif scheme:
+            _refuse(text, f"the scheme {scheme + ':'!r} is not understood in this form")
+        host, port = _split_port(text, rest)
+        if port == 0 and not listening:
+            _refuse(text, "port 0 cannot be connected to")
+        return cls(host=_checked_host(text, host), port=port)
+
+    @property
+    def target(self) -> str:
+        """The address in gRPC's syntax, for channels and for servers."""
+        if self.path:
+            # gRPC reads a target as a URI and would decode or cut an unquoted path.
+            return f"unix:{quote(self.path)}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the traffic stays on this machine for certain."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"unix://{self.path}" if self.path else self.target
+
+
+def _split_scheme(text: str) -> tuple[str, str]:
+    match = _SCHEME.match(text)
+    # The colon of host:port is followed by a digit; "localhost:http" is a bad port, not a scheme.
+    if match is None or not (text[match.end() :].startswith("/") or match[1].lower() == "unix"):
+        return "", text
+    return match[1].lower(), text[match.end() :]
+
+
+def _socket_path(text: str, rest: str) -> str:
+    path = "/" + rest.lstrip("/") if rest.startswith("///") else rest
+    if not path.startswith("/") or path.startswith("//"):
+        _refuse(text, "the path of a Unix domain socket must be absolute")
+    if path.endswith("/") or "\0" in path:
+        _refuse(text, f"{path!r} does not name a file")
+    if len(path.encode()) > _MAX_SOCKET_PATH_BYTES:
+        _refuse(text, f"the path is longer than {_MAX_SOCKET_PATH_BYTES} bytes; use a shorter one")
+    return path
+
+
+def _split_port(text: str, rest: str) -> tuple[str, int]:
+    host, colon, port = rest.rpartition(":")
+    if not colon or rest.endswith("]"):
+        _refuse(text, "the port is missing")
+    if not (port.isascii() and port.isdigit() and int(port) in _PORTS):
+        _refuse(text, f"{port!r} is not a port from 1 to 65535")
+    return host, int(port)
+
+
+def _checked_host(text: str, host: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        return _checked_ipv6(text, host[1:-1])
+    if ":" in host:
+        _refuse(text, "an IPv6 address needs brackets")
+    labels = host.removesuffix(".").split(".")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+        _refuse(text, f"{host!r} is not a host name")
+    if labels[-1].isdigit():
+        try:
+            ipaddress.IPv4Address(host)
+        except ValueError:
+            _refuse(text, f"{host!r} is not an IPv4 address")
+    return host
+
+
+def _checked_ipv6(text: str, host: str) -> str:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        _refuse(text, f"{host!r} is not an IPv6 address")
+    return host
+
+
+def _refuse(text: str, problem: str) -> NoReturn:
+    raise ConfigError(f"server address {text!r}: {problem}; use {_FORMS}")

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is remembered of a request while it is in the batch."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from qr_sampler import (
+    DiscardRecord,
+    RequestOptions,
+    Settings,
+    StepResult,
+    TokenSamplingRecord,
+    discard_record,
+    resolve_request,
+    token_record,
+)
+
+__all__ = ["ActiveRequest", "Choice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A token that was forced for a request, until it is known whether it was emitted."""
+
+    step: StepResult
+    """The step that selected it."""
+    index: int
+    """Which of the step's decided rows it is."""
+    position: int
+    """Its index among the tokens generated for the request."""
+
+    @property
+    def token_id(self) -> int:
+        """The forced token."""
+        return int(self.step.selection.token_ids[self.index])
+
+
+@dataclass(slots=True)
+class ActiveRequest:
+    """One request in the batch."""
+
+    options: RequestOptions
+    """What it asked for."""
+    stop_token_ids: frozenset[int]
+    """Tokens that end it."""
+    min_tokens: int
+    """Number of tokens before which none of them does."""
+    request_key: str = ""
+    """Names it in the records."""
+    stopped: bool = field(default=False)
+    """Whether a stop token has been emitted; what is sampled after it is thrown away."""
+
+    @classmethod
+    def admit(cls, sampling_params: Any, settings: Settings) -> ActiveRequest:
+        """Returns the state of a request that enters the batch.
+
+        Args:
+            sampling_params: vLLM's ``SamplingParams``, validated at admission.
+            settings: The deployment's settings.
+        """
+        options = resolve_request(settings, sampling_params.extra_args)
+        return cls(
+            options=options,
+            stop_token_ids=frozenset(sampling_params.all_stop_token_ids),
+            min_tokens=sampling_params.min_tokens,
+            request_key=options.request_key or uuid.uuid4().hex,
+        )
+
+    def emitted(self, choice: Choice) -> TokenSamplingRecord | DiscardRecord:
+        """Returns the record of a token that vLLM took; a discard if the request had ended before.
+
+        With asynchronous scheduling vLLM samples once more before it learns of a stop token.
+        """
+        if self.stopped:
+            return self.wasted(choice, "after_stop")
+        if choice.token_id in self.stop_token_ids and choice.position >= self.min_tokens:
+            self.stopped = True
+        return token_record(
+            choice.step,
+            choice.index,
+            request_key=self.request_key,
+            position=choice.position,
+            options=self.options,
+        )
+
+    def wasted(self, choice: Choice, reason: str) -> DiscardRecord:
+        """Returns the record of a token that vLLM threw away."""
+        return discard_record(
+            choice.step,
+            choice.index,
+            request_key=self.request_key,
+            position=choice.position,
+            reason=reason,
+        )

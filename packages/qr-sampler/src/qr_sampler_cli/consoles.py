@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where output goes: results to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from rich.console import Console
+
+__all__ = ["printable", "progress_console", "result_console", "stdout_reserved"]
+
+PLAIN_WIDTH: Final = 200
+"""Columns of output that goes to a file or a pipe, where there is no window to fit into."""
+
+
+def result_console() -> Console:
+    """Returns a console on standard output; plain and wide when that is not a terminal."""
+    return _console(stderr=False)
+
+
+def progress_console() -> Console:
+    """Returns a console on standard error."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def printable(text: str) -> str:
+    """Returns *text* with control characters other than newline and tab written as escapes.
+
+    Text from a model or from a third-party package could otherwise steer the terminal.
+    """
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else ascii(character)[1:-1]
+        for character in text
+    )
+
+
+@contextlib.contextmanager
+def stdout_reserved() -> Iterator[None]:
+    """Sends to standard error whatever the enclosed code prints, natively or from Python.
+
+    Engines and plugins print banners of their own; results must stay alone on standard output.
+    """
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)

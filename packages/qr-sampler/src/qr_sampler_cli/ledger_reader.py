@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading records back: the JSON Lines files that engine processes write."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qr_sampler.errors import QRSamplerError
+
+__all__ = ["Ledger", "LedgerError", "LedgerLine", "TokenLine", "ledger_files", "read_ledger"]
+
+
+class LedgerError(QRSamplerError, ValueError):
+    """A ledger file holds something that is not a record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerLine:
+    """One line of a ledger."""
+
+    text: str
+    """The line as it was written, without its newline."""
+    values: Mapping[str, Any]
+    """The JSON object on the line."""
+
+    @property
+    def kind(self) -> str:
+        """The sort of record; sorts that are not known here are kept and not judged."""
+        return str(self.values["kind"])
+
+    @property
+    def request_key(self) -> str:
+        """The request that the record belongs to, empty for records of the whole run."""
+        return str(self.values.get("request_key", ""))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLine:
+    """The fields of a token record that this package reads; a ledger may hold more."""
+
+    request_key: str
+    """Names the request."""
+    position: int
+    """Index of the token among those generated for its request, from 0."""
+    token_id: int
+    """The token."""
+    u: float
+    """The uniform number that selected it, in the open interval (0, 1)."""
+    temperature: float
+    """Temperature used."""
+    entropy_nats: float
+    """Shannon entropy of the row at temperature 1."""
+    rank: int
+    """Rank of the token, 0 for the most probable."""
+    probability: float
+    """Probability of the token after temperature and truncation."""
+    source: str
+    """Source that supplied the bytes."""
+    fallback: bool
+    """Whether the bytes came from the fallback."""
+    t_request_ns: int
+    """When the entropy request left, on the monotonic clock."""
+    t_received_ns: int
+    """When its answer was complete, on the same clock."""
+
+    @property
+    def draw_ms(self) -> float:
+        """Milliseconds from request to answer."""
+        return (self.t_received_ns - self.t_request_ns) / 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """What engine processes wrote about one run, in the order of their files."""
+
+    lines: tuple[LedgerLine, ...] = ()
+    """Every line, of all kinds."""
+
+    @property
+    def tokens(self) -> tuple[TokenLine, ...]:
+        """The token records."""
+        return tuple(_token(line) for line in self.lines if line.kind == "token")
+
+    def by_request(self) -> dict[str, tuple[TokenLine, ...]]:
+        """Returns the token records of each request, in the order in which they were written."""
+        groups: dict[str, list[TokenLine]] = defaultdict(list)
+        for token in self.tokens:
+            groups[token.request_key].append(token)
+        return {key: tuple(tokens) for key, tokens in groups.items()}
+
+    def count(self, kind: str) -> int:
+        """Returns the number of lines of one kind."""
+        return sum(line.kind == kind for line in self.lines)
+
+
+def ledger_files(directory: Path) -> frozenset[Path]:
+    """Returns the ledger files of *directory*; none when it does not exist."""
+    return frozenset(directory.glob("*.jsonl"))
+
+
+def read_ledger(
+    directory: Path, request_keys: Iterable[str], *, ignore: frozenset[Path] = frozenset()
+) -> Ledger:
+    """Returns the lines of the files that mention one of *request_keys*.
+
+    Every engine process writes a file of its own, so a file that mentions a request of a run belongs
+    to that run as a whole, and one that mentions none belongs to somebody else.
+
+    Args:
+        directory: Where the engines wrote.
+        request_keys: The requests of the run.
+        ignore: Files to leave out, usually those that were there before the run.
+
+    Raises:
+        LedgerError: When a line of such a file is not a record.
+    """
+    wanted = frozenset(request_keys)
+    lines: list[LedgerLine] = []
+    for path in sorted(ledger_files(directory) - ignore):
+        of_file = _read_file(path)
+        if wanted.intersection(line.request_key for line in of_file):
+            lines.extend(of_file)
+    return Ledger(lines=tuple(lines))
+
+
+def _read_file(path: Path) -> list[LedgerLine]:
+    # Not splitlines(): JSON may hold separators that are line ends to Python and not to JSON Lines.
+    texts = path.read_text("utf-8").split("\n")
+    return [_line(path, number, text) for number, text in enumerate(texts, 1) if text.strip()]
+
+
+def _line(path: Path, number: int, text: str) -> LedgerLine:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise LedgerError(f"{path}:{number} is not JSON: {error}; the writer was cut off") from error
+    if not isinstance(values, dict) or "kind" not in values:
+        raise LedgerError(f"{path}:{number} has no 'kind': {text[:80]!r}; this is not a ledger")
+    return LedgerLine(text=text, values=values)
+
+
+def _token(line: LedgerLine) -> TokenLine:
+    missing = [name for name in TokenLine.__slots__ if name not in line.values]
+    if missing:
+        raise LedgerError(
+            f"a token record lacks {', '.join(missing)}: {line.text[:80]!r}; it was written by an "
+            "incompatible version"
+        )
+    return TokenLine(**{name: line.values[name] for name in TokenLine.__slots__})

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``qr-sampler`` command: one module per subcommand, heavy imports inside them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from qr_sampler_cli.generate_command import generate
+from qr_sampler_cli.serve_command import serve_entropy
+from qr_sampler_cli.sources_command import sources
+from qr_sampler_cli.tiny_model_command import tiny_model
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="qr-sampler",
+    no_args_is_help=True,
+    # Local variables may hold API keys.
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"qr-sampler {version('qr-sampler')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Bring your own physical randomness to LLM sampling.
+
+    Exit status: 0 success, 1 records and tokens disagree, 2 error, 3 fallback although the primary
+    source was required.
+    """
+
+
+app.command()(generate)
+app.command("serve-entropy")(serve_entropy)
+app.command()(sources)
+app.command("tiny-model")(tiny_model)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is going on, shown on standard error while it lasts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from rich.progress import (
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from qr_sampler_cli.consoles import progress_console
+from qr_sampler_cli.ledger_reader import ledger_files
+
+__all__ = ["RecordedTokens", "stage"]
+
+TOKEN_MARK: Final = b'"kind": "token"'
+
+
+class RecordedTokens:
+    """Counts the token records that appear in a directory, reading each byte once.
+
+    The count is for the eye: it relies on the spelling of the writer and lags by the last step.
+
+    Args:
+        directory: Where the engine writes its records.
+        ignore: Files that were there before.
+    """
+
+    def __init__(self, directory: Path, *, ignore: frozenset[Path]) -> None:
+        self._directory = directory
+        self._ignore = ignore
+        self._offsets: dict[Path, int] = {}
+        self._count = 0
+
+    def __call__(self) -> int:
+        """Returns the number of token records so far."""
+        for path in ledger_files(self._directory) - self._ignore:
+            with path.open("rb") as file:
+                file.seek(self._offsets.get(path, 0))
+                fresh = file.read()
+                self._offsets[path] = file.tell()
+            self._count += fresh.count(TOKEN_MARK)
+        return self._count
+
+
+class _CountColumn(ProgressColumn):
+    """Asks for a number at every refresh."""
+
+    def __init__(self, count: Callable[[], int], unit: str) -> None:
+        super().__init__()
+        self._count = count
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{self._count()} {self._unit}")
+
+
+@contextlib.contextmanager
+def stage(
+    description: str, *, count: Callable[[], int] | None = None, unit: str = ""
+) -> Iterator[None]:
+    """Shows that *description* is going on: a spinner with the time, or a line without a terminal.
+
+    Args:
+        description: What is being done.
+        count: Asked several times a second for a number to show.
+        unit: What that number counts.
+    """
+    console = progress_console()
+    if not console.is_terminal:
+        console.print(f"{description} ...")
+        yield
+        return
+    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
+    if count is not None:
+        columns.append(_CountColumn(count, unit))
+    columns.append(TimeElapsedColumn())
+    progress = Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
+    with progress:
+        progress.add_task(description, total=None)
+        yield

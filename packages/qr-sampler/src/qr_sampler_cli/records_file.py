@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file that keeps a copy of the records of one run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from qr_sampler.errors import ConfigError, QRSamplerError
+from qr_sampler_cli.ledger_reader import Ledger
+
+__all__ = ["RecordsFile"]
+
+
+class RecordsFile:
+    """A JSON Lines file for one run, readable by its owner only.
+
+    Two runs in one file would be two geneses in one ledger, so an existing file is refused; with
+    *force* it is replaced.
+
+    Args:
+        path: The file.
+        force: Whether an existing file may be replaced.
+
+    Raises:
+        ConfigError: When the file exists and *force* is not given, or cannot be created.
+    """
+
+    def __init__(self, path: Path, *, force: bool) -> None:
+        self.path = path
+        self._force = force
+        # Before the engine starts: nobody should learn after a long run that it left no trace.
+        if path.exists() and not force:
+            raise ConfigError(f"{path} exists; choose another file or replace it with --force")
+        if path.is_dir() or not path.parent.is_dir():
+            raise ConfigError(f"cannot write {path}: name a file in an existing directory")
+        if not os.access(path.parent, os.W_OK):
+            raise ConfigError(f"cannot write {path}: {path.parent} is not writable")
+
+    def write(self, ledger: Ledger) -> None:
+        """Writes every line of *ledger* as the engine wrote it.
+
+        Raises:
+            QRSamplerError: When the file cannot be written.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if self._force else os.O_EXCL)
+        try:
+            with os.fdopen(os.open(self.path, flags, 0o600), "w", encoding="utf-8") as file:
+                file.writelines(f"{line.text}\n" for line in ledger.lines)
+        except OSError as error:
+            raise QRSamplerError(f"cannot write the records to {self.path}: {error}") from error

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An entropy server in a process of its own, for as long as a block runs."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import IO, Final
+
+from qr_sampler.errors import QRSamplerError
+
+__all__ = ["READY_PREFIX", "ServerStartError", "entropy_server"]
+
+READY_PREFIX: Final = "listening on "
+"""Begins the line on which ``serve-entropy`` names the address that it answers on."""
+
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 10.0
+
+
+class ServerStartError(QRSamplerError, RuntimeError):
+    """The entropy server ended, or stayed silent, before it listened."""
+
+
+@contextlib.contextmanager
+def entropy_server(arguments: Sequence[str] = ()) -> Iterator[str]:
+    """Runs ``qr-sampler serve-entropy`` on a free loopback port and yields its address.
+
+    The server is stopped however the block ends.
+
+    Args:
+        arguments: Further arguments of ``serve-entropy``.
+
+    Raises:
+        ServerStartError: When the server does not come up.
+    """
+    command = [sys.executable, "-m", "qr_sampler_cli", "serve-entropy", "--address=127.0.0.1:0"]
+    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield _address(process)
+        finally:
+            _stop(process)
+
+
+def _address(process: subprocess.Popen[str]) -> str:
+    # A server that hangs is killed, which ends its output and with it the wait below.
+    watchdog = threading.Timer(START_SECONDS, process.kill)
+    watchdog.start()
+    try:
+        address = _announced(process.stdout)
+    finally:
+        watchdog.cancel()
+    if address is None:
+        raise ServerStartError(
+            f"the entropy server ended with status {process.wait()} before it listened; its own "
+            "message is above"
+        )
+    return address
+
+
+def _announced(output: IO[str] | None) -> str | None:
+    for line in output or ():
+        if line.startswith(READY_PREFIX):
+            return line.removeprefix(READY_PREFIX).strip()
+    return None
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()

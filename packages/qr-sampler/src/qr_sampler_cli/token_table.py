@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table of tokens: what was chosen, by which number, from which source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from qr_sampler_cli.ledger_reader import TokenLine
+
+__all__ = ["token_table"]
+
+FALLBACK_STYLE: Final = "bold yellow"
+
+_COLUMNS: Final = (
+    ("#", "right"),
+    ("token", "left"),
+    ("id", "right"),
+    ("u", "right"),
+    ("rank", "right"),
+    ("probability", "right"),
+    ("temperature", "right"),
+    ("entropy (nats)", "right"),
+    ("source", "left"),
+    ("fallback", "left"),
+)
+
+
+def token_table(
+    token_ids: Sequence[int],
+    token_texts: Sequence[str],
+    records: Sequence[TokenLine],
+    *,
+    fancy: bool,
+) -> Table:
+    """Returns a table with one row per emitted token; rows decided by the fallback stand out.
+
+    Args:
+        token_ids: The emitted tokens, in order.
+        token_texts: The text of each.
+        records: Records of the request, in any order; a token without one gets an empty row, and of
+            several for one token the last is shown.
+        fancy: Draw lines; leave them out where output is not a terminal.
+    """
+    table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False)
+    for heading, justify in _COLUMNS:
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    by_position = {record.position: record for record in records}
+    for position, (token_id, text) in enumerate(zip(token_ids, token_texts, strict=True)):
+        record = by_position.get(position)
+        cells = [str(position), repr(text), str(token_id), *_decision(record)]
+        style = FALLBACK_STYLE if record is not None and record.fallback else ""
+        table.add_row(*(Text(cell) for cell in cells), style=style)
+    return table
+
+
+def _decision(record: TokenLine | None) -> tuple[str, ...]:
+    if record is None:
+        return ("no record", "", "", "", "", "", "")
+    return (
+        f"{record.u:.6f}",
+        str(record.rank),
+        f"{record.probability:.4g}",
+        f"{record.temperature:.4g}",
+        f"{record.entropy_nats:.3f}",
+        record.source,
+        "FALLBACK" if record.fallback else "no",
+    )
