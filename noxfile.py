@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -174,7 +175,8 @@ def stubs(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """Test one package with nothing installed but what it declares."""
     sync(session, f"--package={package}", "--group=test")
-    suite = ("--doctest-modules", f"packages/{package}/src", f"packages/{package}/tests")
+    # The tests come first: they import what pytest rewrites before the docstrings do.
+    suite = (f"packages/{package}/tests", "--doctest-modules", f"packages/{package}/src")
 
     def python(*arguments: str, **environment: str) -> None:
         session.run("python", *arguments, env=environment)
@@ -225,26 +227,23 @@ def siblings(folder: Path) -> Path:
 def wheels(session: nox.Session) -> None:
     """Install each built wheel alone, outside the workspace, and run its README example."""
     folder = build(session)
-    constraints = siblings(folder)
-    for package, module in PACKAGES.items():
-        check_wheel(session, package, module, wheel_of(package, folder), constraints)
+    for package in PACKAGES:
+        with tempfile.TemporaryDirectory(prefix=f"{package}-") as place:
+            check_wheel(session, package, folder, Path(place))
 
 
-def check_wheel(
-    session: nox.Session, package: str, module: str, wheel: Path, constraints: Path
-) -> None:
-    """Check the contents of one wheel and use it in an environment of its own."""
+def check_wheel(session: nox.Session, package: str, folder: Path, place: Path) -> None:
+    """Check the contents of one wheel and use it in an environment of its own at `place`."""
+    module, wheel = PACKAGES[package], wheel_of(package, folder)
     session.log(f"--- {wheel.name}")
     if f"{module}/py.typed" not in zipfile.ZipFile(wheel).namelist():
         session.error(f"{wheel.name} lacks {module}/py.typed")
-    place = Path(session.create_tmp()).resolve() / package
-    shutil.rmtree(place, ignore_errors=True)
     session.run_install(
         "uv", "venv", "--quiet", f"--python={session.virtualenv.location}", str(place)
     )
     python = str(place / ("Scripts" if os.name == "nt" else "bin") / "python")
     install = ("uv", "pip", "install", "--quiet", f"--python={python}")
-    session.run_install(*install, f"--constraints={constraints}", str(wheel))
+    session.run_install(*install, f"--constraints={siblings(folder)}", str(wheel))
     example = place / "example.py"
     example.write_text(first_example(ROOT / "packages" / package / "README.md"), "utf-8")
     with session.chdir(place):

@@ -118,7 +118,7 @@ def test_population_comes_from_the_settings() -> None:
 
 def test_normal_cdf_against_scipy() -> None:
     z = np.concatenate([np.linspace(-37.0, 9.0, 40_001), np.linspace(-1e-3, 1e-3, 1_001), [0.0]])
-    np.testing.assert_allclose(normal_cdf(z), special.ndtr(z), rtol=2e-13)
+    np.testing.assert_allclose(normal_cdf(z), special.ndtr(z), rtol=1e-12)
     assert normal_cdf(np.zeros(1))[0] == 0.5
     assert (np.diff(normal_cdf(np.linspace(-37.0, 9.0, 40_001))) >= 0.0).all()
 

@@ -24,7 +24,6 @@ from qr_sampler import Rows, SamplingParameters, TokenSelector
 from qr_sampler.amplification import U_MAX, U_MIN
 
 UNIT = 2**35
-OFFSET = Fraction(1, 2**12)
 INFINITY = float("inf")
 
 
@@ -38,15 +37,15 @@ def float32(value: float) -> float:
 
 
 def on_grid(weight: float) -> int:
-    """Rounds a float32 weight as adding and subtracting 2**-12 in float32 does; in units of 2**-35."""
-    total = Fraction(weight) + OFFSET
-    exponent = -12
-    while total >= Fraction(2) ** (exponent + 1):
-        exponent += 1
-    spacing = Fraction(2) ** (exponent - 23)
-    mass = (round(total / spacing) * spacing - OFFSET) * UNIT
-    assert mass.denominator == 1
-    return mass.numerator
+    """Rounds a float32 weight as adding 2**-12 in float32 does; in units of 2**-35."""
+    numerator, denominator = weight.as_integer_ratio()
+    # weight + 2**-12 in units of 1 / (denominator * 2**12), then rounded to 24 significant bits.
+    total = numerator * 2**12 + denominator
+    spacing = 2 ** max(total.bit_length() - 24, 0)
+    rounded = round(Fraction(total, spacing)) * spacing
+    mass, rest = divmod((rounded - denominator) * UNIT, denominator * 2**12)
+    assert rest == 0
+    return mass
 
 
 def oracle_masses(row: list[float], temperature: float) -> list[int]:
@@ -69,7 +68,9 @@ class Selection:
 class Oracle:
     """One row, prepared for any number of quantiles."""
 
-    def __init__(self, row: list[float], temperature: float, parameters: SamplingParameters) -> None:
+    def __init__(
+        self, row: list[float], temperature: float, parameters: SamplingParameters
+    ) -> None:
         self.order = sorted(range(len(row)), key=lambda token: (-row[token], token))
         tempered = oracle_masses(row, temperature)
         self.masses = [tempered[token] for token in self.order]
@@ -86,7 +87,7 @@ class Oracle:
         if parameters.top_k > 0:
             kept = min(kept, parameters.top_k)
         count = 0
-        while count < kept and masses[count] >= Fraction(parameters.min_p) * UNIT:
+        while count < kept and Fraction(parameters.min_p) * UNIT <= masses[count]:
             count += 1
         kept = count
         if parameters.top_p < 1.0:
@@ -98,15 +99,15 @@ class Oracle:
         return kept
 
     def pick(self, u: float) -> Selection:
-        goal, reached = Fraction(u) * self.total, 0
-        for rank, mass in enumerate(self.kept):
-            reached += mass
-            if reached >= goal:
-                break
+        numerator, denominator = u.as_integer_ratio()
+        rank, reached = 0, self.kept[0]
+        while reached * denominator < numerator * self.total:
+            rank += 1
+            reached += self.kept[rank]
         return Selection(
             token=self.order[rank],
             rank=rank,
-            probability=float(Fraction(mass, self.total)),
+            probability=float(Fraction(self.kept[rank], self.total)),
             candidates=max(index for index, mass in enumerate(self.kept) if mass) + 1,
         )
 
@@ -115,7 +116,7 @@ class Oracle:
         reached = 0
         for mass in self.kept:
             reached += mass
-            edge = float(Fraction(reached, self.total))
+            edge = reached / self.total
             yield from (np.nextafter(edge, 0.0), edge, np.nextafter(edge, 1.0))
 
 
@@ -307,9 +308,9 @@ finite_logits = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -24.953298568725586, -25.0]),
     st.floats(allow_nan=False, allow_infinity=False, width=32),
 )
-logit_rows = st.lists(
-    st.one_of(finite_logits, st.just(-INFINITY)), min_size=1, max_size=24
-).filter(lambda row: max(row) > -INFINITY)
+logit_rows = st.lists(st.one_of(finite_logits, st.just(-INFINITY)), min_size=1, max_size=24).filter(
+    lambda row: max(row) > -INFINITY
+)
 temperatures = st.one_of(st.sampled_from([1e-3, 0.5, 1.0, 1e3]), st.floats(1e-3, 1e3))
 uniform_numbers = st.one_of(st.sampled_from([U_MIN, U_MAX, 0.5]), st.floats(U_MIN, U_MAX))
 filters = st.builds(

@@ -143,7 +143,9 @@ def test_top_k_cuts_ties_by_token_id() -> None:
     selector = TokenSelector()
     logits = np.zeros((1, 5), dtype=np.float32)
     plan = selector.prepare(logits, np.ones(1), Rows([SamplingParameters(top_k=2)]))
-    chosen = {int(selector.pick(plan, np.array([u])).token_ids[0]) for u in np.arange(0.01, 1, 0.01)}
+    chosen = {
+        int(selector.pick(plan, np.array([u])).token_ids[0]) for u in np.arange(0.01, 1, 0.01)
+    }
     assert chosen == {0, 1}
 
 

@@ -9,7 +9,7 @@ a continuous law, by the same inequality.
 What the Kolmogorov-Smirnov test can see: the wrong constant moves the distribution of u by 9.5e-4,
 while the critical distance at 10**6 blocks and 1e-9 is 3.3e-3. At that size it detects gross
 defects only. It detects the wrong constant with certainty at 10**9 blocks, which are simulated from
-the exact law of byte sums; on real bytes a test of the scale of z does it with 8 * 10**6 blocks.
+the exact law of byte sums; on real bytes a test of the scale of z does it with 6 * 10**6 blocks.
 """
 
 from __future__ import annotations
@@ -98,18 +98,19 @@ def test_the_distance_is_the_one_of_scipy() -> None:
 @pytest.mark.parametrize("size", [16, 64, 256])
 def test_the_lattice_keeps_u_as_close_to_uniform_as_documented(size: int) -> None:
     documented = 1.0 / (2.0 * BYTE_STD * math.sqrt(2.0 * math.pi * size))
-    # Small blocks add the error of the normal approximation, of order 1 / size.
+    # Small blocks add the error of the normal approximation: excess kurtosis -1.2 / size times
+    # max |z**3 - 3 z| phi(z) / 24 (Edgeworth), together 0.0275 / size.
     exact = distance_from_uniform(atoms(size), law_of_the_sum(size))
-    assert exact == pytest.approx(documented + 0.0, abs=0.03 / size)
+    assert exact == pytest.approx(documented, abs=0.03 / size)
     assert exact < 3e-3
 
 
 def test_a_million_blocks_pass_kolmogorov_smirnov() -> None:
-    """False alarm <= 1e-9. Power: defects of u larger than about 6e-3 are certain to be seen."""
+    """False alarm <= 1e-9. Power: defects of u larger than about 7e-3 are certain to be seen."""
     count, size = 10**6, 256
     lattice = distance_from_uniform(atoms(size), law_of_the_sum(size))
     critical = lattice + ks_bound(count, FALSE_ALARM)
-    assert critical < 3.5e-3
+    assert critical < 3.6e-3
     blocks = system_blocks(count, size)
     observed = empirical_distance(ZScoreMeanAmplifier().amplify(blocks).u)
     assert observed <= critical, f"distance {observed} exceeds {critical}"
@@ -139,10 +140,10 @@ def test_kolmogorov_smirnov_sees_the_wrong_constant_given_enough_blocks() -> Non
 def test_the_scale_of_z_reveals_the_wrong_constant_on_real_bytes() -> None:
     """E z**2 is 1 with the right constant and 1.0078 with the wrong one.
 
-    z is read back from u. With the right constant its fourth moment is known exactly, so Bernstein's
-    inequality bounds false alarm and oversight by 1e-9 each.
+    z is read back from u. With the right constant its fourth moment is known exactly, so
+    Bernstein's inequality bounds false alarm and oversight by 1e-9 each.
     """
-    count, size = 8 * 10**6, 16
+    count, size = 6 * 10**6, 16
     kurtosis = sum((Fraction(value) - Fraction(255, 2)) ** 4 for value in range(256)) / 256
     excess = float(kurtosis / Fraction(256**2 - 1, 12) ** 2) - 3.0
     variance = 2.0 + excess / size

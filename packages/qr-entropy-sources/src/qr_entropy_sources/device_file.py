@@ -67,7 +67,7 @@ class DeviceFileSource(EntropySource):
     The device is opened by the first draw and again after a fork or a failure. Each draw holds the
     device's lock, discards ``flush_bytes`` and then reads exactly what was asked for. Draws of
     several threads queue up; the wait counts against their deadline. After any failure the device
-    is closed and what it had already delivered is dropped, so that no late byte serves a later draw.
+    is closed and what it had already delivered is dropped: no late byte serves a later draw.
 
     Just in time holds when ``flush_bytes`` covers every buffer between the generator and this
     process (64 bytes for the hw_random core of Linux, 65,536 for a FIFO); then no byte is older

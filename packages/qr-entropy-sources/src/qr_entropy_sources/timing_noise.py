@@ -65,7 +65,7 @@ class TimingNoiseSource(EntropySource):
     bytes are dropped, and nothing survives the call.
 
     Before hashing, the raw differences pass the repetition count and the adaptive proportion test
-    of NIST SP 800-90B at the assumed min-entropy; a clock that is too coarse or constant fails them.
+    of NIST SP 800-90B at the assumed min-entropy; too coarse or constant a clock fails them.
 
     Args:
         bits_per_delta: Min-entropy assumed in one time difference, in the interval (0, 1].

@@ -16,7 +16,10 @@ __all__ = [
     "PluginLoadError",
     "QRSamplerError",
     "UnknownPluginError",
+    "shown",
 ]
+
+_SHOWN_CHARACTERS = 120
 
 
 class QRSamplerError(Exception):
@@ -68,7 +71,7 @@ class UnknownPluginError(PluginError, ConfigError):
 
     def __str__(self) -> str:
         choices = ", ".join(self.available) or "none; install a package that provides one"
-        return f"unknown {self.kind} {self.name!r}; available: {choices}"
+        return f"unknown {self.kind} {shown(self.name)}; available: {choices}"
 
 
 class PluginConflictError(PluginError, ConfigError):
@@ -113,3 +116,20 @@ class PluginLoadError(PluginError, ImportError):
             f"{self.kind} {self.plugin!r} from {self.distribution} cannot be loaded: "
             f"{self.reason}; repair or uninstall that distribution"
         )
+
+
+def shown(value: object) -> str:
+    """Returns *value* as an error message shows it: its ``repr``, cut where it would fill a log.
+
+    Examples:
+        >>> shown("abc")
+        "'abc'"
+        >>> shown(10**5000)
+        '<int that is too long to print>'
+    """
+    try:
+        text = repr(value)
+    # Python refuses to print integers of more than some thousand digits, also inside a list.
+    except ValueError:
+        return f"<{type(value).__name__} that is too long to print>"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

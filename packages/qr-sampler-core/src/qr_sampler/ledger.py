@@ -7,8 +7,9 @@ import json
 import logging
 import os
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 from qr_sampler.records import Record
 
@@ -45,7 +46,8 @@ class JsonLinesSink:
     """Appends records to a file, one JSON object per line, flushed after every batch.
 
     The file is created on the first write, readable by its owner only. When the disk refuses, the
-    sink says so once, counts what is lost in :attr:`lost` and tries again with the next batch.
+    sink says so once, counts what is lost in :attr:`lost` and tries again with the next batch. A
+    line that a full disk or a crash cut short is ended before the next one.
 
     Args:
         path: File to append to; its directory is created when missing.
@@ -54,19 +56,21 @@ class JsonLinesSink:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lost = 0
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
 
     def write(self, records: Iterable[Record]) -> None:
         """Appends *records* and flushes them to the operating system."""
         lines = [json.dumps(record.as_dict(), allow_nan=False) for record in records]
         if not lines:
             return
+        data = "".join(f"{line}\n" for line in lines).encode()
+        written = 0
         try:
             file = self._open()
-            file.write("\n".join(lines) + "\n")
-            file.flush()
+            while written < len(data):
+                written += file.write(data[written:])
         except OSError as error:
-            self._report_loss(len(lines), error)
+            self._report_loss(data.count(b"\n", written), error)
 
     def close(self) -> None:
         """Closes the file; a later write opens it again."""
@@ -77,11 +81,12 @@ class JsonLinesSink:
             except OSError as error:
                 logger.error("closing the ledger %s failed: %s", self.path, error)
 
-    def _open(self) -> IO[str]:
+    def _open(self) -> FileIO:
         if self._file is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            self._file = os.fdopen(descriptor, "a", encoding="utf-8")
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            self._file = os.fdopen(descriptor, "a+b", buffering=0)
+            _end_torn_line(self._file)
         return self._file
 
     def _report_loss(self, count: int, error: OSError) -> None:
@@ -93,5 +98,13 @@ class JsonLinesSink:
                 error,
             )
         self.lost += count
-        # The text layer may hold half a line; a fresh descriptor starts on a clean state.
+        # Opening it again looks for the half line that the failure may have left.
         self.close()
+
+
+def _end_torn_line(file: FileIO) -> None:
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.write(b"\n")

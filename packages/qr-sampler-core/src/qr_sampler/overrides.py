@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from qr_sampler.errors import ConfigError, PluginError
+from qr_sampler.errors import ConfigError, PluginError, shown
 from qr_sampler.registry import AMPLIFIERS, TEMPERATURE_STRATEGIES
 from qr_sampler.settings import SamplingParameters, Settings, describe_validation_error
 
@@ -82,13 +82,13 @@ def _field_name(key: str, value: Any) -> str:
         return field
     if field in Settings.model_fields:
         raise ConfigError(
-            f"{key}={value!r}: this is set by the operator (QR_{field.upper()}) and cannot be "
+            f"{key}={shown(value)}: this is set by the operator (QR_{field.upper()}) and cannot be "
             "changed by a request; remove the key"
         )
     allowed = sorted(
         [*(KEY_PREFIX + name for name in SamplingParameters.model_fields), *LABEL_KEYS]
     )
-    raise ConfigError(f"{key}={value!r}: unknown key; a request may set {', '.join(allowed)}")
+    raise ConfigError(f"{key}={shown(value)}: unknown key; a request may set {', '.join(allowed)}")
 
 
 def _check_block(parameters: SamplingParameters, settings: Settings) -> None:
@@ -104,20 +104,24 @@ def _check_components(parameters: SamplingParameters) -> None:
         AMPLIFIERS.load(parameters.signal_amplifier_type)
     except PluginError as error:
         raise ConfigError(
-            f"qr_signal_amplifier_type={parameters.signal_amplifier_type!r}: {error}"
+            f"qr_signal_amplifier_type={shown(parameters.signal_amplifier_type)}: {error}"
         ) from error
     try:
         TEMPERATURE_STRATEGIES.load(parameters.temperature_strategy)
     except PluginError as error:
         raise ConfigError(
-            f"qr_temperature_strategy={parameters.temperature_strategy!r}: {error}"
+            f"qr_temperature_strategy={shown(parameters.temperature_strategy)}: {error}"
         ) from error
 
 
 def _label(key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise ConfigError(f"{key}={value!r}: expected text or a number")
-    text = str(value)
+        raise ConfigError(f"{key}={shown(value)}: expected text or a number")
+    try:
+        text = str(value)
+    # Python refuses to print integers of more than some thousand digits.
+    except ValueError as error:
+        raise ConfigError(f"{key}={shown(value)}: expected a shorter label") from error
     if not 0 < len(text) <= MAX_LABEL_LENGTH:
         raise ConfigError(f"{key} has {len(text)} characters; expected 1 to {MAX_LABEL_LENGTH}")
     return text

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from qr_sampler.amplification.base import SignalAmplifier
@@ -107,13 +107,24 @@ class Registry(Generic[T]):
         if not (isinstance(component, type) and issubclass(component, self._base)):
             reason = f"{plugin.target} is not a subclass of {self._base.__name__}"
             raise PluginLoadError(self.kind, plugin.name, plugin.distribution, reason)
+        missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
+        if missing:
+            reason = f"{plugin.target} does not define {missing}"
+            raise PluginLoadError(self.kind, plugin.name, plugin.distribution, reason)
         return component
 
     @staticmethod
     def _plugin(entry_point: EntryPoint) -> Plugin:
         dist = entry_point.dist
-        origin = Origin(dist.name, dist.version) if dist is not None else Origin()
+        origin = Origin() if dist is None else _origin(dist)
         return Plugin(name=entry_point.name, target=entry_point.value, origin=origin)
+
+
+def _origin(dist: Distribution) -> Origin:
+    """Returns the name and version of *dist*; empty where an interrupted uninstall left none."""
+    metadata = dist.metadata
+    fields = [metadata[key] for key in ("Name", "Version") if key in metadata]
+    return Origin(*fields) if len(fields) == 2 else Origin()
 
 
 # mypy's type-abstract check forbids naming an abstract class where type[T] is expected, although

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from qr_sampler.errors import ConfigError
+from qr_sampler.errors import ConfigError, shown
 
 __all__ = [
     "BYTE_MEAN",
@@ -76,7 +76,10 @@ class SamplingParameters(BaseModel):
         2.0, description="Highest temperature of the 'edt' strategy."
     )
     top_k: int = Field(
-        0, ge=-1, description="Keep the k most probable tokens; 0 or -1 keeps all of them."
+        0,
+        ge=-1,
+        le=2**31 - 1,
+        description="Keep the k most probable tokens; 0 or -1 keeps all of them.",
     )
     min_p: float = Field(
         0.0,
@@ -132,7 +135,10 @@ class Settings(BaseSettings, SamplingParameters):
         ),
     )
     max_sample_count: int = Field(
-        65_536, ge=1, description="Largest sample_count that a request may ask for."
+        65_536,
+        ge=1,
+        lt=2**24,
+        description="Largest sample_count that a request may ask for.",
     )
     population_mean: float = Field(
         BYTE_MEAN, description="Mean of one byte of an unbiased source, as amplifiers assume it."
@@ -199,5 +205,5 @@ def describe_validation_error(
         public = prefix + (field.upper() if prefix.isupper() else field)
         meaning = model.model_fields[field].description if field in model.model_fields else None
         suffix = f" ({meaning})" if meaning else ""
-        sentences.append(f"{public}={problem['input']!r}: {problem['msg']}{suffix}")
+        sentences.append(f"{public}={shown(problem['input'])}: {problem['msg']}{suffix}")
     return "; ".join(sentences)

@@ -18,9 +18,8 @@ _PORTS: Final = range(65536)
 _MAX_SOCKET_PATH_BYTES: Final = 107
 """The kernel's limit on Linux: sun_path holds 108 bytes with the closing zero."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(?=/|[^0-9])")
 # Underscores are not allowed in host names, but container networks hand them out.
-_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +51,12 @@ class Address:
             >>> Address.parse("unix:///run/entropy.sock").path
             '/run/entropy.sock'
         """
-        stripped = text.strip()
-        scheme, rest = _split_scheme(stripped)
-        if scheme == "unix":
-            return cls(path=_socket_path(text, rest))
-        if scheme == "dns" and rest.startswith("///"):
-            rest = rest[3:]
-        elif scheme:
-            _refuse(text, f"the scheme {scheme + ':'!r} is not understood in this form")
+        rest = text.strip()
+        if rest.lower().startswith("unix:"):
+            return cls(path=_socket_path(text, rest[len("unix:") :]))
+        rest = re.sub("^dns:///", "", rest, flags=re.IGNORECASE)
+        if "/" in rest:
+            _refuse(text, "only unix: and dns:/// may stand in front, and nothing behind the port")
         host, port = _split_port(text, rest)
         if port == 0 and not listening:
             _refuse(text, "port 0 cannot be connected to")
@@ -88,16 +85,8 @@ class Address:
         return f"unix://{self.path}" if self.path else self.target
 
 
-def _split_scheme(text: str) -> tuple[str, str]:
-    match = _SCHEME.match(text)
-    # The colon of host:port is followed by a digit; "localhost:http" is a bad port, not a scheme.
-    if match is None or not (text[match.end() :].startswith("/") or match[1].lower() == "unix"):
-        return "", text
-    return match[1].lower(), text[match.end() :]
-
-
 def _socket_path(text: str, rest: str) -> str:
-    path = "/" + rest.lstrip("/") if rest.startswith("///") else rest
+    path = rest[2:] if rest.startswith("///") else rest
     if not path.startswith("/") or path.startswith("//"):
         _refuse(text, "the path of a Unix domain socket must be absolute")
     if path.endswith("/") or "\0" in path:
@@ -120,7 +109,7 @@ def _checked_host(text: str, host: str) -> str:
     if host.startswith("[") and host.endswith("]"):
         return _checked_ipv6(text, host[1:-1])
     if ":" in host:
-        _refuse(text, "an IPv6 address needs brackets")
+        _refuse(text, f"{host!r} is not a host name; an IPv6 address needs brackets")
     labels = host.removesuffix(".").split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         _refuse(text, f"{host!r} is not a host name")

@@ -31,7 +31,8 @@ def check_header(header: str) -> str:
         )
     if header.startswith("grpc-") or header.endswith("-bin"):
         raise ConfigError(
-            f"API key header {header!r} is reserved by gRPC: no 'grpc-' in front, no '-bin' at the end"
+            f"API key header {header!r} is reserved by gRPC; "
+            "choose one without 'grpc-' in front and '-bin' at the end"
         )
     return header
 
@@ -55,7 +56,8 @@ class ApiKey:
             raise ConfigError("the API key is empty or has space around it; remove the space")
         if not _PRINTABLE.fullmatch(self.secret):
             raise ConfigError(
-                "the API key has a character that gRPC metadata cannot carry; use printable ASCII only"
+                "the API key has a character that gRPC metadata cannot carry; "
+                "use printable ASCII only"
             )
 
     @property

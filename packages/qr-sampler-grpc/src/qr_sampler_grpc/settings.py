@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import describe_validation_error
-
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.credentials import ApiKey, check_header
 

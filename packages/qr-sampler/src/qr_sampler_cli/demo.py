@@ -24,6 +24,7 @@ from qr_sampler_cli.generation_report import print_summary, print_texts, verdict
 from qr_sampler_cli.progress import stage
 from qr_sampler_cli.records_file import RecordsFile
 from qr_sampler_cli.server_process import entropy_server
+from qr_sampler_cli.tiny_model import DEFAULT_STEPS
 from qr_sampler_cli.tiny_model_command import prepare_tiny_model
 
 __all__ = ["demo", "main"]
@@ -33,7 +34,7 @@ PROMPTS: Final = ("The light of the sun", "When I was a boy")
 
 
 def default_directory() -> Path:
-    """Returns where the demo keeps its model and its records: ``QR_DEMO_DIR`` or the user's cache."""
+    """Returns where the demo keeps model and records: ``QR_DEMO_DIR`` or the user's cache."""
     if chosen := os.environ.get("QR_DEMO_DIR"):
         return Path(chosen)
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -53,13 +54,16 @@ def demo(
             help="Where to keep the model and the records; QR_DEMO_DIR or a cache by default."
         ),
     ] = None,
+    training_steps: Annotated[
+        int, typer.Option(min=1, help="Training steps of the model, if it has to be trained.")
+    ] = DEFAULT_STEPS,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show vLLM's log.")] = False,
 ) -> None:
     """Generate text with real vLLM, every token chosen by an entropy server over gRPC."""
     place = directory or default_directory()
     records = _new_records_file(place / "records")
     model = place / "tiny-model"
-    prepare_tiny_model(model)
+    typer.echo(prepare_tiny_model(model, steps=training_steps), err=True)
     with entropy_server() as address:
         variables = deployment(address)
         with environment(variables):
@@ -86,6 +90,9 @@ def deployment(address: str) -> dict[str, str]:
         "QR_FALLBACK_MODE": "system",
         "QR_GRPC_SERVER_ADDRESS": address,
         "QR_GRPC_MODE": "unary",
+        "QR_GRPC_METHOD_PATH": "/qr_entropy.EntropyService/GetEntropy",
+        # gRPC is in use in this process already, so the engine cannot be a fork of it.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Final
@@ -46,7 +47,11 @@ def engine_failures(doing: str, *, verbose: bool) -> Iterator[None]:
         EngineError: When the block raises anything that is not an error of ours.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            if not verbose:
+                # Deprecations inside vLLM and torch are no business of our users.
+                warnings.simplefilter("ignore")
+            yield
     except QRSamplerError:
         raise
     # An engine can fail in any way; the kind and the text of its error are passed on.
@@ -70,15 +75,16 @@ class Engine:
 
     def __init__(self, model: str, arguments: Mapping[str, Any]) -> None:
         self._vllm: Any = import_package("vllm", needed_for="generate", remedy=REMEDY)
-        self._llm: Any = self._vllm.LLM(model=model, **{**self._platform_defaults(), **arguments})
+        self._llm: Any = self._vllm.LLM(model=model, **{**self._defaults(), **arguments})
 
-    def _platform_defaults(self) -> dict[str, Any]:
+    def _defaults(self) -> dict[str, Any]:
+        # Bars of vLLM's own would break the line that shows the progress.
+        defaults: dict[str, Any] = {"use_tqdm_on_load": False}
         platforms: Any = import_package("vllm.platforms", needed_for="generate", remedy=REMEDY)
-        if not platforms.current_platform.is_cpu():
-            return {}
-        defaults: dict[str, Any] = {"dtype": "float32", "enforce_eager": True}
-        if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":
-            defaults["distributed_executor_backend"] = "uni"
+        if platforms.current_platform.is_cpu():
+            defaults |= {"dtype": "float32", "enforce_eager": True}
+            if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":
+                defaults["distributed_executor_backend"] = "uni"
         return defaults
 
     def complete(
@@ -104,7 +110,7 @@ class Engine:
         return [output.outputs[0] for output in outputs]
 
     def token_texts(self, token_ids: Sequence[int]) -> tuple[str, ...]:
-        """Returns the text of each token; its spelling in the vocabulary where bytes are no text."""
+        """Returns the text of each token, or its vocabulary entry where the bytes are no text."""
         tokenizer = self._llm.get_tokenizer()
         texts = []
         for token_id in token_ids:

@@ -44,7 +44,8 @@ def engine_defaults(model: str, *, verbose: bool) -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         # Standard output belongs to the results.
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-        "VLLM_LOGGING_LEVEL": "INFO" if verbose else "WARNING",
+        "VLLM_LOGGING_LEVEL": "INFO" if verbose else "ERROR",
+        "TORCH_CPP_LOG_LEVEL": "WARNING" if verbose else "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
     }
     if Path(model).is_dir():

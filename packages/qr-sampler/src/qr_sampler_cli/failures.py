@@ -66,12 +66,13 @@ def import_package(name: str, *, needed_for: str, remedy: str) -> ModuleType:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         raise MissingPackageError(
-            f"{needed_for} needs {name}, which is installed but fails to import ({reason}); {remedy}"
+            f"{needed_for} needs {name}, which is installed but fails to import ({reason}); "
+            f"{remedy}"
         ) from error
 
 
 def reports_errors(command: Callable[P, T]) -> Callable[P, T]:
-    """Returns *command* with every :class:`QRSamplerError` turned into a message and exit status 2."""
+    """Returns *command* with every :class:`QRSamplerError` made a message and exit status 2."""
 
     @functools.wraps(command)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> T:

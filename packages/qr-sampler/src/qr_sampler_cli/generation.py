@@ -129,8 +129,8 @@ def _checked_settings(request: GenerationRequest) -> Settings:
     strategy = options.parameters.temperature_strategy
     if "qr_fixed_temperature" in request.options and strategy != "fixed":
         raise ConfigError(
-            f"a fixed temperature has no effect on the temperature strategy {strategy!r}; remove it "
-            "or set the strategy's own options with --set"
+            f"a fixed temperature has no effect on the temperature strategy {strategy!r}; remove "
+            "it, or set the strategy's own options with --set"
         )
     configured_source(settings).close()
     return settings
@@ -142,9 +142,11 @@ def _ledger_directory(settings: Settings) -> Iterator[Path]:
     if settings.ledger_dir is not None:
         yield settings.ledger_dir
         return
-    with tempfile.TemporaryDirectory(prefix="qr-sampler-") as private:
-        with environment({"QR_LEDGER_DIR": private}):
-            yield Path(private)
+    with (
+        tempfile.TemporaryDirectory(prefix="qr-sampler-") as private,
+        environment({"QR_LEDGER_DIR": private}),
+    ):
+        yield Path(private)
 
 
 def _run(

@@ -35,9 +35,7 @@ def print_texts(run: GenerationRun, *, table: bool) -> None:
         if table:
             ids = completion.emission.token_ids
             rows = of_request.get(completion.emission.request_key, ())
-            console.print(
-                token_table(ids, completion.token_texts, rows, fancy=console.is_terminal)
-            )
+            console.print(token_table(ids, completion.token_texts, rows, fancy=console.is_terminal))
             console.print()
 
 
@@ -61,7 +59,7 @@ def _passage(completion: Completion) -> Text:
 
 
 def print_json(run: GenerationRun, *, records: Path | None) -> None:
-    """Prints the run as one JSON object: completions with the record of each token, and the summary.
+    """Prints the run as one JSON object: completions, the record of each token, the summary.
 
     Args:
         run: The run.

@@ -108,8 +108,8 @@ def read_ledger(
 ) -> Ledger:
     """Returns the lines of the files that mention one of *request_keys*.
 
-    Every engine process writes a file of its own, so a file that mentions a request of a run belongs
-    to that run as a whole, and one that mentions none belongs to somebody else.
+    Every engine process writes a file of its own, so a file that mentions a request of a run
+    belongs to that run as a whole, and one that mentions none belongs to somebody else.
 
     Args:
         directory: Where the engines wrote.
@@ -138,7 +138,9 @@ def _line(path: Path, number: int, text: str) -> LedgerLine:
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise LedgerError(f"{path}:{number} is not JSON: {error}; the writer was cut off") from error
+        raise LedgerError(
+            f"{path}:{number} is not JSON: {error}; the writer was cut off"
+        ) from error
     if not isinstance(values, dict) or "kind" not in values:
         raise LedgerError(f"{path}:{number} has no 'kind': {text[:80]!r}; this is not a ledger")
     return LedgerLine(text=text, values=values)

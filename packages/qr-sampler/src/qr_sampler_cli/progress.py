@@ -6,22 +6,28 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
+from rich.console import Console
 from rich.progress import (
+    BarColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
     Task,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.text import Text
 
 from qr_sampler_cli.consoles import progress_console
 from qr_sampler_cli.ledger_reader import ledger_files
 
-__all__ = ["RecordedTokens", "stage"]
+__all__ = ["RecordedTokens", "stage", "training_bar"]
+
+Report: TypeAlias = Callable[[int, int, float], None]
+"""Called as ``report(step, steps, loss_nats)``."""
 
 TOKEN_MARK: Final = b'"kind": "token"'
 
@@ -89,3 +95,33 @@ def stage(
     with progress:
         progress.add_task(description, total=None)
         yield
+
+
+@contextlib.contextmanager
+def training_bar(description: str) -> Iterator[Report]:
+    """Yields a function that shows how far a training is: a bar, or ten lines without a terminal.
+
+    Args:
+        description: What is being trained.
+    """
+    console = progress_console()
+    if not console.is_terminal:
+        yield _line_reporter(console, description)
+        return
+    loss = TextColumn("{task.fields[loss]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), loss)
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(description, total=None, loss="")
+
+        def report(step: int, steps: int, loss_nats: float) -> None:
+            progress.update(task, completed=step, total=steps, loss=f"loss {loss_nats:.2f}")
+
+        yield report
+
+
+def _line_reporter(console: Console, description: str) -> Report:
+    def report(step: int, steps: int, loss_nats: float) -> None:
+        if step == steps or step % max(1, steps // 10) == 0:
+            console.print(f"{description}: step {step} of {steps}, loss {loss_nats:.2f}")
+
+    return report

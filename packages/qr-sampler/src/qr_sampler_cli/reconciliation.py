@@ -68,7 +68,7 @@ class RunSummary:
 
 
 def find_discrepancies(emissions: Sequence[Emission], ledger: Ledger) -> tuple[str, ...]:
-    """Returns every way in which records and emitted tokens differ, in words; empty when they agree.
+    """Returns every way in which records and emitted tokens differ, in words; empty if none.
 
     Each emitted token must have exactly one token record with its request, position and id, and
     there must be no other token record.
@@ -108,9 +108,7 @@ def _of_strangers(
         yield f"{len(records[key])} token records of request {key}, which was not part of this run"
 
 
-def summarize(
-    emissions: Sequence[Emission], ledger: Ledger, *, primary_source: str
-) -> RunSummary:
+def summarize(emissions: Sequence[Emission], ledger: Ledger, *, primary_source: str) -> RunSummary:
     """Returns a run in numbers.
 
     Args:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +39,7 @@ class SourceReport:
     reason: str = ""
     """Why not, or a remark of the source."""
     probed: bool = False
-    """Whether `state` is the result of a real draw."""
+    """Whether `state` and `reason` come from a real draw."""
 
 
 def inspect_sources(*, probe: bool) -> tuple[SourceReport, ...]:
@@ -51,65 +52,46 @@ def inspect_sources(*, probe: bool) -> tuple[SourceReport, ...]:
 
 
 def _inspect(plugin: Plugin, *, probe: bool) -> SourceReport:
+    report = _blank(plugin)
     try:
         source_class = ENTROPY_SOURCES.load(plugin.name)
-        jit = source_class.jit_class
-        jit_class, jit_meaning = jit.value, jit.name.lower()
-        conditioning = source_class.conditioning
-    except PluginConflictError as error:
-        return _report(plugin, state="conflict", reason=str(error))
-    except PluginLoadError as error:
-        return _report(plugin, state="broken", reason=error.reason)
-    # Third-party code can fail in any way, sys.exit() included; what it did is shown in its row.
-    except (Exception, SystemExit) as error:
-        return _report(plugin, state="broken", reason=f"{type(error).__name__}: {error}")
-    state, reason = _availability(source_class, probe=probe)
-    return _report(
-        plugin,
-        jit_class=jit_class,
-        jit_meaning=jit_meaning,
-        conditioning=conditioning,
-        state=state,
-        reason=reason,
-        probed=probe and state in ("available", "unavailable"),
-    )
-
-
-def _availability(source_class: type[EntropySource], *, probe: bool) -> tuple[State, str]:
-    """Returns what a source of this class, configured from the environment, says of itself."""
-    try:
+        report = _described(report, source_class)
         source = source_class.from_environment()
         try:
+            report = _described(report, source)
             status = source.probe() if probe else source.status()
         finally:
             source.close()
+    except PluginConflictError as error:
+        return dataclasses.replace(report, state="conflict", reason=str(error))
+    except PluginLoadError as error:
+        return dataclasses.replace(report, state="broken", reason=error.reason)
     except ConfigError as error:
-        return "misconfigured", str(error)
-    # As above: a defect of a source is a row of the table, never the end of the command.
+        return dataclasses.replace(report, state="misconfigured", reason=str(error))
+    # Third-party code can fail in any way, sys.exit() included; what it did is shown in its row.
     except (Exception, SystemExit) as error:
-        return "broken", f"{type(error).__name__}: {error}"
-    return ("available" if status.available else "unavailable"), status.reason
+        reason = f"{type(error).__name__}: {error}"
+        return dataclasses.replace(report, state="broken", reason=reason)
+    state: State = "available" if status.available else "unavailable"
+    return dataclasses.replace(report, state=state, reason=status.reason, probed=probe)
 
 
-def _report(
-    plugin: Plugin,
-    *,
-    state: State,
-    reason: str,
-    jit_class: str = "",
-    jit_meaning: str = "",
-    conditioning: str = "",
-    probed: bool = False,
-) -> SourceReport:
+def _blank(plugin: Plugin) -> SourceReport:
     return SourceReport(
         name=plugin.name,
+        # Metadata without these fields yield None, whatever their type promises.
         distribution=plugin.origin.distribution or "",
         version=plugin.origin.version or "",
         target=plugin.target,
-        jit_class=jit_class,
-        jit_meaning=jit_meaning,
-        conditioning=conditioning,
-        state=state,
-        reason=reason,
-        probed=probed,
+        state="broken",
+    )
+
+
+def _described(report: SourceReport, source: EntropySource | type[EntropySource]) -> SourceReport:
+    """Returns *report* with what the class says of itself, or its instance once there is one."""
+    return dataclasses.replace(
+        report,
+        jit_class=source.jit_class.value,
+        jit_meaning=source.jit_class.name.lower(),
+        conditioning=source.conditioning,
     )

@@ -37,7 +37,7 @@ class SamplingLogger:
         if self.level == "full":
             return json.dumps(record.as_dict(), allow_nan=False)
         return (
-            f"token {record.token_id} at {record.request_key}[{record.position}]: "
+            f"token {record.token_id} at {record.request_key!r}[{record.position}]: "
             f"u={record.u:.6f} rank={record.rank} p={record.probability:.3g} "
             f"T={record.temperature:.3g} H={record.entropy_nats:.3g} source={record.source}"
             f"{' FALLBACK' if record.fallback else ''}"

@@ -99,7 +99,7 @@ class EntropySource(ABC):
             ValueError: When *out* has another shape or is not C-contiguous and writeable.
         """
         result = np.empty(shape, dtype=np.float64) if out is None else _checked_out(out, shape)
-        data = self.get_random_bytes(8 * result.size)
+        data = self.draw(8 * result.size).data
         words = np.frombuffer(data, dtype="<u8").reshape(result.shape)
         np.multiply(words >> np.uint64(_MANTISSA_SHIFT), _MANTISSA_ULP, out=result)
         return result
@@ -109,7 +109,10 @@ class EntropySource(ABC):
 
         Raises:
             EntropyUnavailableError: When the bytes cannot be had, or not in the length asked for.
+            ValueError: When *n* is negative.
         """
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
         requested_ns = time.monotonic_ns()
         pieces = [self._exactly(size) for size in self._request_sizes(n)]
         return EntropyDraw(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import ClassVar
 
 from qr_sampler.entropy.draw import JitClass, SourceLimits, SourceStatus
@@ -51,6 +52,8 @@ class ConstantEntropySource(EntropySource):
 
     def get_random_bytes(self, n: int) -> bytes:
         """Returns *n* copies of the value and notes the request in :attr:`requests`."""
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
         if self.fail_with is not None:
             raise EntropyUnavailableError(self.name, self.fail_with)
         self.requests.append(n)
@@ -75,6 +78,7 @@ class RecordedEntropySource(EntropySource):
     def __init__(self, recording: bytes, *, name: str = "recorded") -> None:
         self._recording = recording
         self._position = 0
+        self._lock = threading.Lock()
         self._name = name
 
     @property
@@ -84,9 +88,12 @@ class RecordedEntropySource(EntropySource):
 
     def get_random_bytes(self, n: int) -> bytes:
         """Returns the next *n* bytes of the recording."""
-        piece = self._recording[self._position : self._position + n]
-        if len(piece) < n:
-            left = len(piece)
-            raise EntropyUnavailableError(self.name, f"{left} recorded bytes left, {n} asked for")
-        self._position += n
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
+        with self._lock:
+            piece = self._recording[self._position : self._position + n]
+            if len(piece) < n:
+                reason = f"{len(piece)} recorded bytes left, {n} asked for"
+                raise EntropyUnavailableError(self.name, reason)
+            self._position += n
         return piece

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the package imports, exports and promises in its docstrings."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import importlib.metadata
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import qr_sampler
+
+ROOT = Path(qr_sampler.__file__).parent
+ALLOWED = {"annotated_types", "numpy", "pydantic", "pydantic_settings", "qr_sampler"}
+ABOVE = ("grpc", "torch", "vllm", "scipy", "pytest", "hypothesis", "transformers")
+SIBLINGS = ("qr_entropy_sources", "qr_sampler_cli", "qr_sampler_grpc", "qr_sampler_vllm")
+
+MODULES = sorted(
+    info.name
+    for info in pkgutil.walk_packages([str(ROOT)], "qr_sampler.")
+    if not info.name.startswith("qr_sampler.testing")
+)
+
+PUBLIC_NAMES = [
+    "AMPLIFIERS",
+    "AmplificationResult",
+    "ConfigError",
+    "DiscardRecord",
+    "EDTTemperatureStrategy",
+    "ENTROPY_SOURCES",
+    "EntropyDraw",
+    "EntropySource",
+    "EntropyUnavailableError",
+    "FallbackEntropySource",
+    "FixedTemperatureStrategy",
+    "GenesisRecord",
+    "JitClass",
+    "JsonLinesSink",
+    "LogitStatistics",
+    "MemorySink",
+    "Origin",
+    "Plugin",
+    "PluginConflictError",
+    "PluginError",
+    "PluginLoadError",
+    "QRSamplerError",
+    "Record",
+    "RecordSink",
+    "Registry",
+    "RequestOptions",
+    "Rows",
+    "SamplingLogger",
+    "SamplingParameters",
+    "SamplingPipeline",
+    "SelectionPlan",
+    "SelectionResult",
+    "Settings",
+    "SignalAmplifier",
+    "SourceLimits",
+    "SourceStatus",
+    "StepPlan",
+    "StepResult",
+    "TEMPERATURE_STRATEGIES",
+    "TemperatureResult",
+    "TemperatureStrategy",
+    "TokenSamplingRecord",
+    "TokenSelector",
+    "UnknownPluginError",
+    "ZScoreMeanAmplifier",
+    "configured_source",
+    "create_source",
+    "discard_record",
+    "resolve_request",
+    "token_record",
+]
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            assert node.module is not None
+            yield node.module
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(ROOT.rglob("*.py")) if "testing" not in path.relative_to(ROOT).parts],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_modules_import_the_declared_dependencies_only(path: Path) -> None:
+    roots = {name.partition(".")[0] for name in imports_of(path)}
+    foreign = roots - ALLOWED - sys.stdlib_module_names
+    assert not foreign, f"{path} imports {foreign}"
+    assert "qr_sampler.testing" not in set(imports_of(path))
+
+
+def test_the_import_scan_sees_through_nested_imports(tmp_path: Path) -> None:
+    path = tmp_path / "sample.py"
+    path.write_text("def f():\n    import torch.nn\n    from grpc import aio\n", "utf-8")
+    assert list(imports_of(path)) == ["torch.nn", "grpc"]
+
+
+SCRIPT = """
+import sys
+def refuse(event, args):
+    assert event != "socket.__new__", "a socket was opened"
+sys.addaudithook(refuse)
+import {modules}
+loaded = sorted(name for name in {forbidden!r} if name in sys.modules)
+assert not loaded, loaded
+import threading
+assert threading.active_count() == 1
+"""
+
+
+def test_importing_everything_loads_no_engine_opens_no_socket_and_starts_no_thread() -> None:
+    script = SCRIPT.format(modules=", ".join(["qr_sampler", *MODULES]), forbidden=ABOVE + SIBLINGS)
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(qr_sampler.__all__) == sorted(PUBLIC_NAMES)
+
+
+@pytest.mark.parametrize("name", ["qr_sampler", *MODULES])
+def test_exports_exist_and_are_documented(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+    exports = module.__all__
+    assert len(set(exports)) == len(exports)
+    for export in exports:
+        value = getattr(module, export)
+        if callable(value) and hasattr(value, "__module__"):
+            assert value.__doc__, f"{name}.{export} has no docstring"
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert qr_sampler.__version__ == importlib.metadata.version("qr-sampler-core")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_files_carry_their_licence(path: Path) -> None:
+    assert path.read_text("utf-8").startswith("# SPDX-License-Identifier: Apache-2.0\n")
+
+
+def test_the_package_is_typed() -> None:
+    assert (ROOT / "py.typed").exists()
+
+
+def test_examples_in_docstrings_are_true() -> None:
+    attempted = 0
+    for name in ["qr_sampler", *MODULES, "qr_sampler.testing", "qr_sampler.testing.doubles"]:
+        module = importlib.import_module(name)
+        failures, tests = doctest.testmod(
+            module, extraglobs={"np": importlib.import_module("numpy")}
+        )
+        assert failures == 0, name
+        attempted += tests
+    assert attempted >= 4

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where records go, also when the disk refuses."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from qr_sampler import DiscardRecord, JsonLinesSink, MemorySink
+
+
+def record(position: int = 0, reason: str = "aborted") -> DiscardRecord:
+    return DiscardRecord(
+        request_key="r",
+        position=position,
+        reason=reason,
+        source="device",
+        fallback=False,
+        block_bytes=4,
+        u=0.25,
+        t_logits_ns=1,
+        t_request_ns=2,
+        t_received_ns=3,
+        wall_time_ns=4,
+    )
+
+
+def positions(path: Path) -> list[int]:
+    return [json.loads(line)["position"] for line in path.read_text("utf-8").splitlines()]
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [entry.getMessage() for entry in caplog.records if entry.levelno >= logging.ERROR]
+
+
+def test_memory_keeps_everything_in_order() -> None:
+    sink = MemorySink()
+    sink.write([record(0), record(1)])
+    sink.write(record(position) for position in (2, 3))
+    sink.close()
+    assert [kept.as_dict()["position"] for kept in sink.records] == [0, 1, 2, 3]
+
+
+def test_lines_are_on_disk_after_every_batch(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "down" / "ledger.jsonl"
+    sink = JsonLinesSink(path)
+    assert not path.parent.exists(), "nothing is created before there is something to write"
+    sink.write([])
+    assert not path.exists()
+    sink.write([record(0), record(1, reason='line\nbreak "quote" \u2028 é')])
+    assert positions(path) == [0, 1]
+    sink.write(record(position) for position in (2,))
+    assert positions(path) == [0, 1, 2]
+    sink.close()
+    assert path.read_bytes().endswith(b"}\n")
+    assert (
+        json.loads(path.read_text("utf-8").split("\n")[1])
+        == record(1, reason='line\nbreak "quote" \u2028 é').as_dict()
+    )
+    assert sink.lost == 0
+
+
+def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    before = os.umask(0)
+    try:
+        sink = JsonLinesSink(path)
+        sink.write([record()])
+        sink.close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_existing_lines_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for position in range(3):
+        sink = JsonLinesSink(path)
+        sink.write([record(position)])
+        sink.close()
+        sink.close()
+    assert positions(path) == [0, 1, 2]
+
+
+def test_a_closed_sink_opens_again(tmp_path: Path) -> None:
+    sink = JsonLinesSink(tmp_path / "ledger.jsonl")
+    sink.write([record(0)])
+    sink.close()
+    sink.write([record(1)])
+    sink.close()
+    assert positions(sink.path) == [0, 1]
+
+
+def test_two_sinks_share_a_file_line_by_line(tmp_path: Path) -> None:
+    first, second = (JsonLinesSink(tmp_path / "ledger.jsonl") for _ in range(2))
+    for position in range(0, 10, 2):
+        first.write([record(position)])
+        second.write([record(position + 1)])
+    first.close()
+    second.close()
+    assert positions(first.path) == list(range(10))
+
+
+def test_closing_an_unused_sink_is_harmless(tmp_path: Path) -> None:
+    JsonLinesSink(tmp_path / "ledger.jsonl").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("obstacle", ["directory", "file as parent"])
+def test_an_impossible_path_costs_records_but_never_raises(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, obstacle: str
+) -> None:
+    if obstacle == "directory":
+        path = tmp_path
+    else:
+        (tmp_path / "file").write_text("", "utf-8")
+        path = tmp_path / "file" / "ledger.jsonl"
+    sink = JsonLinesSink(path)
+    sink.write([record(0), record(1)])
+    sink.write([record(2)])
+    sink.close()
+    assert sink.lost == 3
+    (message,) = errors(caplog)
+    assert str(path) in message
+    assert "sampling goes on without them" in message
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full")
+def test_a_full_disk_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    sink = JsonLinesSink(Path("/dev/full"))
+    for position in range(5):
+        sink.write([record(position)] * 2)
+    sink.close()
+    assert sink.lost == 10
+    (message,) = errors(caplog)
+    assert "No space left on device" in message
+
+
+def test_writing_resumes_when_the_disk_recovers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "blocked" / "ledger.jsonl"
+    path.parent.write_text("in the way", "utf-8")
+    sink = JsonLinesSink(path)
+    sink.write([record(0)])
+    path.parent.unlink()
+    sink.write([record(1)])
+    sink.close()
+    assert positions(path) == [1]
+    assert sink.lost == 1
+    assert len(errors(caplog)) == 1
+
+
+TORN = """
+    import json, resource, signal, sys
+    from pathlib import Path
+    from qr_sampler import JsonLinesSink, MemorySink
+    sys.path.insert(0, {tests!r})
+    from test_core_ledger import record
+
+    # The file may grow to 1000 bytes, as on a disk that is nearly full: a write then tears a line.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    path = Path({path!r})
+    sink = JsonLinesSink(path)
+    for position in range(20):
+        sink.write([record(position)])
+    assert 0 < sink.lost < 20, sink.lost
+    torn = path.stat().st_size
+    assert torn == 1000, torn
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    for position in range(100, 105):
+        sink.write([record(position)])
+    sink.close()
+    print(sink.lost)
+"""
+
+
+def test_a_line_left_unfinished_by_a_crash_is_ended(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(b'{"kind": "tok')
+    sink = JsonLinesSink(path)
+    sink.write([record(1), record(2)])
+    sink.close()
+    torn, *whole = path.read_text("utf-8").splitlines()
+    assert torn == '{"kind": "tok'
+    assert [json.loads(line)["position"] for line in whole] == [1, 2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_a_torn_line_does_not_spoil_the_lines_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    script = TORN.format(tests=str(Path(__file__).parent), path=str(path))
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    whole, torn = [], 0
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            whole.append(json.loads(line)["position"])
+        except json.JSONDecodeError:
+            torn += 1
+    assert torn <= 1
+    assert whole[-5:] == [100, 101, 102, 103, 104]
+    assert whole[:-5] == list(range(20 - int(run.stdout)))

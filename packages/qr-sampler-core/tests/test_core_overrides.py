@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Per-request options: what is accepted, what is refused, and that nothing accepted fails later."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qr_sampler import (
+    ConfigError,
+    RequestOptions,
+    Rows,
+    SamplingParameters,
+    SamplingPipeline,
+    Settings,
+    UnknownPluginError,
+    resolve_request,
+)
+from qr_sampler.overrides import LABEL_KEYS, MAX_LABEL_LENGTH
+from qr_sampler.testing import ConstantEntropySource
+
+DEPLOYMENT = Settings.model_construct(**Settings.load(_env_file=None).model_dump())
+OPERATOR_ONLY = sorted(set(Settings.model_fields) - set(SamplingParameters.model_fields))
+
+
+def test_nothing_asked_for_gives_the_defaults() -> None:
+    for nothing in (None, {}, {"someone_elses": 3, "qrng": "x", "QR_TOP_K": 4}):
+        options = resolve_request(DEPLOYMENT, nothing)
+        assert options == RequestOptions(parameters=DEPLOYMENT.sampling)
+
+
+OVERRIDES: list[tuple[str, Any, Any]] = [
+    ("sample_count", 100, 100),
+    ("sample_count", "100", 100),
+    ("signal_amplifier_type", "zscore_mean", "zscore_mean"),
+    ("temperature_strategy", "edt", "edt"),
+    ("fixed_temperature", "0.25", 0.25),
+    ("fixed_temperature", 1, 1.0),
+    ("edt_base_temp", 1.1, 1.1),
+    ("edt_exponent", 2, 2.0),
+    ("edt_min_temp", 0.4, 0.4),
+    ("edt_max_temp", 0.6, 0.6),
+    ("top_k", 5.0, 5),
+    ("top_k", -1, -1),
+    ("min_p", 0.5, 0.5),
+    ("top_p", "1e-3", 1e-3),
+    ("truncate_first", "true", True),
+    ("truncate_first", 1, True),
+]
+
+
+@pytest.mark.parametrize(("field", "given_value", "expected"), OVERRIDES)
+def test_every_sampling_parameter_can_be_overridden(
+    field: str, given_value: Any, expected: Any
+) -> None:
+    options = resolve_request(DEPLOYMENT, {f"qr_{field}": given_value})
+    assert options.parameters == DEPLOYMENT.sampling.model_copy(update={field: expected})
+
+
+def test_the_table_of_overrides_is_complete() -> None:
+    assert {field for field, _, _ in OVERRIDES} == set(SamplingParameters.model_fields)
+
+
+def test_overrides_start_from_the_deployment() -> None:
+    deployment = Settings.load(top_k=40, fixed_temperature=0.3)
+    options = resolve_request(deployment, {"qr_top_p": 0.9})
+    assert options.parameters == SamplingParameters(top_k=40, fixed_temperature=0.3, top_p=0.9)
+
+
+@pytest.mark.parametrize("field", OPERATOR_ONLY)
+def test_the_operators_settings_are_refused(field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^qr_{field}='x'.*QR_{field.upper()}"):
+        resolve_request(DEPLOYMENT, {f"qr_{field}": "x"})
+
+
+@pytest.mark.parametrize("key", ["qr_", "qr_topk", "qr_TOP_K", "qr_qr_top_k", "qr_model_config"])
+def test_unknown_keys_are_refused_with_the_known_ones(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{key}=7: unknown key; .*qr_top_k"):
+        resolve_request(DEPLOYMENT, {key: 7})
+
+
+REFUSED: list[tuple[str, Any]] = [
+    ("qr_top_k", "abc"),
+    ("qr_top_k", -2),
+    ("qr_top_k", 2.5),
+    ("qr_top_k", math.nan),
+    ("qr_top_k", [3]),
+    ("qr_top_k", 10**400),
+    ("qr_sample_count", 0),
+    ("qr_sample_count", -1),
+    ("qr_sample_count", 65_537),
+    ("qr_sample_count", 10**400),
+    ("qr_sample_count", "1e3"),
+    ("qr_fixed_temperature", 0),
+    ("qr_fixed_temperature", math.nan),
+    ("qr_fixed_temperature", "inf"),
+    ("qr_fixed_temperature", 1e300),
+    ("qr_edt_exponent", -1),
+    ("qr_min_p", 1.01),
+    ("qr_top_p", 0.0),
+    ("qr_top_p", -math.inf),
+    ("qr_top_p", [0.5, 0.6]),
+    ("qr_truncate_first", "maybe"),
+    ("qr_truncate_first", 2),
+    ("qr_temperature_strategy", "bogus"),
+    ("qr_temperature_strategy", ""),
+    ("qr_temperature_strategy", 3),
+    ("qr_signal_amplifier_type", "louder"),
+    ("qr_signal_amplifier_type", ["zscore_mean"]),
+    ("qr_request_key", ""),
+    ("qr_trial", ["a"]),
+    ("qr_condition", True),
+    ("qr_request_key", "x" * (MAX_LABEL_LENGTH + 1)),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), REFUSED, ids=lambda value: repr(value)[:30])
+def test_bad_values_are_refused_by_name(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve_request(DEPLOYMENT, {key: value})
+    message = str(caught.value)
+    assert message.startswith(key)
+    if len(str(value)) < 30:
+        assert str(value) in message
+
+
+def test_a_range_turned_upside_down_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"edt_min_temp=1\.9 exceeds edt_max_temp=1\.0"):
+        resolve_request(DEPLOYMENT, {"qr_edt_min_temp": 1.9, "qr_edt_max_temp": 1.0})
+
+
+def test_an_unknown_component_is_refused_with_the_installed_ones() -> None:
+    with pytest.raises(ConfigError, match="available: edt, fixed") as caught:
+        resolve_request(DEPLOYMENT, {"qr_temperature_strategy": "bogus"})
+    assert isinstance(caught.value.__cause__, UnknownPluginError)
+
+
+def test_the_operator_bounds_the_block() -> None:
+    deployment = Settings.load(sample_count=64, max_sample_count=128)
+    assert resolve_request(deployment, {"qr_sample_count": 128}).parameters.sample_count == 128
+    with pytest.raises(ConfigError, match=r"^qr_sample_count=129: .*at most 128.*QR_MAX_SAMPLE"):
+        resolve_request(deployment, {"qr_sample_count": 129})
+
+
+def test_labels_travel_as_text() -> None:
+    options = resolve_request(
+        DEPLOYMENT, {"qr_request_key": "a", "qr_trial": 7, "qr_condition": 0.5}
+    )
+    assert (options.request_key, options.trial, options.condition) == ("a", "7", "0.5")
+    assert options.parameters == DEPLOYMENT.sampling
+    longest = "x" * MAX_LABEL_LENGTH
+    assert resolve_request(DEPLOYMENT, {"qr_trial": longest}).trial == longest
+
+
+@pytest.mark.parametrize("key", ["qr_top_k", "qr_bogus", "qr_log_level", *LABEL_KEYS])
+def test_integers_too_long_to_print_are_refused(key: str) -> None:
+    """Python refuses to turn them into text, which must not surface as another error."""
+    with pytest.raises(ConfigError, match=f"^{key}"):
+        resolve_request(DEPLOYMENT, {key: 10**5_000})
+
+
+def test_messages_about_long_values_stay_short() -> None:
+    for key in ("qr_top_k", "qr_bogus", "qr_temperature_strategy"):
+        with pytest.raises(ConfigError) as caught:
+            resolve_request(DEPLOYMENT, {key: "x" * 100_000})
+        assert len(str(caught.value)) < 2_000
+
+
+def test_a_broken_component_is_refused_at_admission(install_plugin: Any) -> None:
+    install_plugin(
+        "broken-strategy",
+        "[qr_sampler.temperature_strategies]\nbroken = no_such_module_anywhere:Strategy\n",
+    )
+    with pytest.raises(
+        ConfigError, match=r"^qr_temperature_strategy='broken'.*broken-strategy 1\.0"
+    ):
+        resolve_request(DEPLOYMENT, {"qr_temperature_strategy": "broken"})
+    accepted = resolve_request(DEPLOYMENT, {"qr_temperature_strategy": "edt"})
+    assert accepted.parameters.temperature_strategy == "edt"
+
+
+UNFINISHED = """
+    from qr_sampler import SignalAmplifier, TemperatureStrategy
+
+    class Strategy(TemperatureStrategy):
+        pass
+
+    class Amplifier(SignalAmplifier):
+        pass
+"""
+
+
+@pytest.mark.parametrize("key", ["qr_temperature_strategy", "qr_signal_amplifier_type"])
+def test_an_unfinished_component_is_refused_at_admission(install_plugin: Any, key: str) -> None:
+    """A class that leaves abstract methods open could not be constructed in the engine step."""
+    install_plugin(
+        "unfinished",
+        "[qr_sampler.temperature_strategies]\nunfinished = unfinished_parts:Strategy\n"
+        "[qr_sampler.signal_amplifiers]\nunfinished = unfinished_parts:Amplifier\n",
+        {"unfinished_parts": UNFINISHED},
+    )
+    with pytest.raises(ConfigError, match=f"^{key}='unfinished'.*unfinished 1.0"):
+        resolve_request(DEPLOYMENT, {key: "unfinished"})
+
+
+# --- Anything a client can send either works or is a ConfigError ----------------------------------
+
+wild = st.one_of(
+    st.text(max_size=8),
+    st.integers(),
+    st.integers(-(10**400), 10**400),
+    st.floats(),
+    st.lists(st.one_of(st.integers(), st.floats(), st.text(max_size=3)), max_size=3),
+    st.sampled_from(["nan", "inf", "-inf", "0", "1", "true", "edt", "fixed", "1e999", " 5 ", "٣"]),
+)
+temperature = st.one_of(st.floats(1e-3, 1e3), st.floats(0.05, 5.0).map(str))
+tame: dict[str, st.SearchStrategy[Any]] = {
+    "qr_sample_count": st.integers(1, 600),
+    "qr_signal_amplifier_type": st.just("zscore_mean"),
+    "qr_temperature_strategy": st.sampled_from(["fixed", "edt"]),
+    "qr_fixed_temperature": temperature,
+    "qr_edt_base_temp": temperature,
+    "qr_edt_exponent": st.floats(0.0, 100.0),
+    "qr_edt_min_temp": temperature,
+    "qr_edt_max_temp": temperature,
+    "qr_top_k": st.one_of(st.integers(-1, 40), st.integers(0, 2**31 - 1)),
+    "qr_min_p": st.floats(0.0, 1.0),
+    "qr_top_p": st.floats(0.0, 1.0, exclude_min=True),
+    "qr_truncate_first": st.one_of(st.booleans(), st.integers(0, 1)),
+    "qr_request_key": st.text(max_size=5),
+    "qr_trial": st.one_of(st.integers(), st.floats(), st.text(max_size=3)),
+    "qr_condition": st.text(max_size=5),
+}
+sensible_requests = st.fixed_dictionaries({}, optional=tame)
+wild_keys = st.one_of(
+    st.sampled_from([*tame, *(f"qr_{field}" for field in OPERATOR_ONLY)]),
+    st.text(max_size=6),
+    st.text(max_size=6).map("qr_".__add__),
+)
+hostile_requests = st.one_of(
+    st.fixed_dictionaries({}, optional=dict.fromkeys(tame, wild)),
+    st.dictionaries(wild_keys, wild, max_size=3),
+    st.builds(
+        lambda sensible, key, value: {**sensible, key: value}, sensible_requests, wild_keys, wild
+    ),
+)
+SNAPSHOT = DEPLOYMENT.model_dump()
+
+
+def logits_for(seed: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0.0, 10.0 ** rng.uniform(-2.0, 4.0), (4, 16)).astype(np.float32)
+    logits[1, rng.random(16) < 0.9] = -np.inf
+    logits[3] = rng.choice([-np.inf, np.inf, np.nan])
+    return logits
+
+
+def check_that_it_works(extra_args: dict[str, Any], seed: int) -> bool:
+    """Returns whether the request was accepted, after sampling with it."""
+    try:
+        options = resolve_request(DEPLOYMENT, extra_args)
+    except ConfigError:
+        return False
+    finally:
+        assert DEPLOYMENT.model_dump() == SNAPSHOT
+    pipeline = SamplingPipeline(DEPLOYMENT, ConstantEntropySource(seed % 256))
+    logits = logits_for(seed)
+    result = pipeline.sample(logits, Rows([options.parameters] * 4))
+    assert result is not None
+    assert np.isfinite(logits[result.plan.lines, result.selection.token_ids]).all()
+    assert ((result.selection.probability > 0.0) & (result.selection.probability <= 1.0)).all()
+    return True
+
+
+@settings(max_examples=2_000)
+@given(hostile_requests, st.integers(0, 2**32 - 1))
+def test_any_request_is_either_refused_or_works(extra_args: dict[str, Any], seed: int) -> None:
+    check_that_it_works(extra_args, seed)
+
+
+@settings(max_examples=1_000)
+@given(sensible_requests, st.integers(0, 2**32 - 1))
+def test_sensible_requests_work(extra_args: dict[str, Any], seed: int) -> None:
+    reasons_to_refuse = (
+        "" in (extra_args.get("qr_request_key"), extra_args.get("qr_trial")),
+        extra_args.get("qr_condition") == "",
+        float(extra_args.get("qr_edt_min_temp", 0.1)) > float(extra_args.get("qr_edt_max_temp", 2)),
+    )
+    assert check_that_it_works(extra_args, seed) is not any(reasons_to_refuse)
+
+
+def test_strategies_named_by_a_request_are_used() -> None:
+    options = resolve_request(
+        DEPLOYMENT, {"qr_temperature_strategy": "edt", "qr_edt_min_temp": 0.5}
+    )
+    pipeline = SamplingPipeline(DEPLOYMENT, ConstantEntropySource())
+    result = pipeline.sample(np.array([[0.0, -np.inf]], np.float32), Rows([options.parameters]))
+    assert result is not None
+    assert result.plan.temperature.temperature.tolist() == [0.5]

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The connection to a server: opened on first use, and anew in a forked process."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import grpc
+
+from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.fork_guard import FORK_GUARD
+
+__all__ = ["Channel", "ChannelUnusableError"]
+
+_OPTIONS: Final = (
+    # The length of an answer is checked against the request instead.
+    ("grpc.max_receive_message_length", -1),
+    # A connection belongs to one process: a shared pool would hand the parent's socket to a child.
+    ("grpc.use_local_subchannel_pool", 1),
+    # gRPC's own defaults wait up to two minutes before they try a restarted server again. Calls in
+    # between fail at once, so the length of the pause is how long a recovered server goes unused.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # How long one attempt to connect may take where packets vanish instead of being refused.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+)
+# A proxy can only lead away from an address on this machine.
+_LOCAL_OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
+
+
+class ChannelUnusableError(RuntimeError):
+    """gRPC cannot be used in this process; the message says why and what to do."""
+
+
+class Channel:
+    """A gRPC channel that may be constructed before a fork and used after it.
+
+    Threads may share an instance. Nothing is opened before :meth:`get`; a channel that a parent
+    process opened is never used in its child.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        # Keyed by process and filled with setdefault, which is atomic: a lock could be held by
+        # another thread at the moment of a fork, and would stay locked in the child forever.
+        self._channels: dict[int, grpc.Channel] = {}
+
+    def get(self) -> grpc.Channel:
+        """Returns this process's channel, opening it when there is none yet.
+
+        Raises:
+            ChannelUnusableError: In a forked process that gRPC does not support.
+        """
+        channel = self._channels.get(os.getpid())
+        return self._open() if channel is None else channel
+
+    def _open(self) -> grpc.Channel:
+        if reason := FORK_GUARD.reason_to_refuse():
+            raise ChannelUnusableError(reason)
+        options = _OPTIONS + (_LOCAL_OPTIONS if self.address.is_local else ())
+        fresh = grpc.insecure_channel(self.address.target, options=options)
+        kept = self._channels.setdefault(os.getpid(), fresh)
+        if kept is not fresh:
+            fresh.close()
+        return kept
+
+    def close(self) -> None:
+        """Closes this process's channel and cancels its calls; :meth:`get` opens another."""
+        channel = self._channels.pop(os.getpid(), None)
+        if channel is not None:
+            channel.close()

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Translates the end of a call into a reason that an operator can act on.
+
+The only place that knows gRPC's status codes; callers see
+:class:`~qr_sampler.errors.EntropyUnavailableError` alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import grpc
+
+from qr_sampler_grpc.settings import GrpcOptions
+
+__all__ = ["describe_failure"]
+
+_MAX_DETAILS: Final = 200
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
+
+_REASONS: Final = {
+    grpc.StatusCode.UNAVAILABLE: (
+        "no answer from {server}",
+        "start the server or repair its device, or correct QR_GRPC_SERVER_ADDRESS",
+    ),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (
+        "no answer from {server} within {timeout_ms:g} ms",
+        "find out what holds the server up, or raise QR_GRPC_TIMEOUT_MS",
+    ),
+    grpc.StatusCode.UNAUTHENTICATED: (
+        "{server} does not accept the API key sent as {header!r}",
+        "correct QR_GRPC_API_KEY and QR_GRPC_API_KEY_HEADER",
+    ),
+    grpc.StatusCode.PERMISSION_DENIED: (
+        "{server} does not allow this API key to draw",
+        "ask its operator for the permission, or change QR_GRPC_API_KEY",
+    ),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (
+        "{server} has reached a limit",
+        "wait for its quota to recover, or draw less with QR_SAMPLE_COUNT",
+    ),
+    grpc.StatusCode.INVALID_ARGUMENT: (
+        "{server} refuses a request for {bytes_needed} bytes",
+        "lower QR_GRPC_MAX_BYTES_PER_REQUEST to what it serves",
+    ),
+    grpc.StatusCode.UNIMPLEMENTED: (
+        "{server} has no method {method_path}",
+        "set QR_GRPC_METHOD_PATH to the method that it has",
+    ),
+    grpc.StatusCode.CANCELLED: (
+        "the call to {server} was cancelled",
+        "if the source was closed meanwhile, nothing needs doing",
+    ),
+}
+_OTHER: Final = ("{server} ended the call with {code}", "see the log of the server")
+_NO_KEY: Final = (
+    "{server} asks for an API key and none is set",
+    "set QR_GRPC_API_KEY, and QR_GRPC_API_KEY_HEADER if it is not {header!r}",
+)
+
+
+def describe_failure(error: grpc.RpcError, options: GrpcOptions, bytes_needed: int) -> str:
+    """Returns what happened, what the server said about it, and what to do.
+
+    Args:
+        error: How the call ended.
+        options: How the server was called.
+        bytes_needed: How many bytes were asked for.
+    """
+    code = error.code()
+    happened, remedy = _REASONS.get(code, _OTHER)
+    if code is grpc.StatusCode.UNAUTHENTICATED and options.credentials is None:
+        happened, remedy = _NO_KEY
+    facts = {
+        "server": options.server_address,
+        "timeout_ms": options.timeout_ms,
+        "header": options.api_key_header,
+        "method_path": options.method_path,
+        "bytes_needed": bytes_needed,
+        "code": code.name,
+    }
+    details = _presentable(error, options)
+    said = f" ({details})" if details else ""
+    return f"{happened.format(**facts)}{said}; {remedy.format(**facts)}"
+
+
+def _presentable(error: grpc.RpcError, options: GrpcOptions) -> str:
+    """Returns the server's words on one line, shortened, and without the key it may have quoted."""
+    details = error.details() or ""
+    if options.credentials is not None:
+        details = options.credentials.redact(details)
+    line = _CONTROL.sub(" ", details).strip()
+    return line if len(line) <= _MAX_DETAILS else line[:_MAX_DETAILS] + "…"

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the gRPC tests: servers that behave as a test tells them, and fresh processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+ENTROPY_METHOD = "/qr_entropy.EntropyService/GetEntropy"
+
+Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
+
+
+class ScriptedServer:
+    """A server that answers one method with whatever a function returns, and notes every call."""
+
+    def __init__(self, behaviour: Behaviour, method: str) -> None:
+        self.requests: list[bytes] = []
+        self.metadata: list[dict[str, str]] = []
+        self._behaviour = behaviour
+        service, name = method.lstrip("/").split("/")
+        handler = grpc.method_handlers_generic_handler(
+            service, {name: grpc.unary_unary_rpc_method_handler(self._handle)}
+        )
+        self._executor = ThreadPoolExecutor(8)
+        self._server = grpc.server(self._executor, options=[("grpc.so_reuseport", 0)])
+        self._server.add_generic_rpc_handlers((handler,))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def _handle(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.requests.append(request)
+        self.metadata.append({key: str(value) for key, value in context.invocation_metadata()})
+        return self._behaviour(request, context)
+
+    def stop(self) -> None:
+        self._server.stop(0).wait()
+        self._executor.shutdown(wait=False)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hides the operator's own variables and `.env` file from every test."""
+    for name in os.environ:
+        if name.upper().startswith("QR_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[..., ScriptedServer]]:
+    """Starts servers that answer with the result of a function; all stop after the test."""
+    with ExitStack() as running:
+
+        def start(behaviour: Behaviour, method: str = ENTROPY_METHOD) -> ScriptedServer:
+            server = ScriptedServer(behaviour, method)
+            running.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def socket_path() -> Iterator[Path]:
+    """A path short enough for a socket, which pytest's own folders are not on every machine."""
+    with tempfile.TemporaryDirectory(prefix="qr") as folder:
+        yield Path(folder) / "entropy.sock"
+
+
+@pytest.fixture
+def run_python() -> Callable[..., str]:
+    """Runs a script in a process of its own and returns what it prints; a hang is a failure."""
+
+    def run(script: str, *arguments: str, **environment: str) -> str:
+        finished = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), *arguments],
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout.strip()
+
+    return run

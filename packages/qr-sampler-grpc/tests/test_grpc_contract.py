@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The source fulfils the contract of all entropy sources, over TCP and over a Unix socket."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qr_sampler import ENTROPY_SOURCES, EntropySource, Origin, create_source
+from qr_sampler.testing import EntropySourceContract
+from qr_sampler_grpc.server import EntropyServer, serve
+from qr_sampler_grpc.source import QuantumGrpcSource
+
+
+class CountedUrandom(EntropySource):
+    """The far end: counts what it generates."""
+
+    def __init__(self) -> None:
+        self.generated = 0
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return "counted"
+
+    def get_random_bytes(self, n: int) -> bytes:
+        with self._lock:
+            self.generated += n
+        return os.urandom(n)
+
+
+class Checks(EntropySourceContract):
+    """Both transports alike."""
+
+    @pytest.fixture
+    def device(self) -> CountedUrandom:
+        return CountedUrandom()
+
+    @pytest.fixture
+    def server(self, device: CountedUrandom, address: str) -> Iterator[EntropyServer]:
+        with serve(device, address) as server:
+            yield server
+
+    @pytest.fixture
+    def source(self, server: EntropyServer) -> Iterator[QuantumGrpcSource]:
+        source = QuantumGrpcSource(server.address, max_bytes_per_request=1024)
+        yield source
+        source.close()
+
+    @pytest.fixture
+    def generation_log(self, device: CountedUrandom) -> Callable[[], int]:
+        return lambda: device.generated
+
+    @pytest.fixture
+    def fault(self, server: EntropyServer) -> Callable[[], None]:
+        return server.stop
+
+
+class TestOverTcp(Checks):
+    @pytest.fixture
+    def address(self) -> str:
+        return "127.0.0.1:0"
+
+
+class TestOverUnixSocket(Checks):
+    @pytest.fixture
+    def address(self, socket_path: Path) -> str:
+        return f"unix://{socket_path}"
+
+
+def test_the_entry_point_leads_to_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ENTROPY_SOURCES.load("quantum_grpc") is QuantumGrpcSource
+    monkeypatch.setenv("QR_GRPC_SERVER_ADDRESS", "unix:///run/e.sock")
+    source: Any = create_source("quantum_grpc")
+    assert source.name == "quantum_grpc"
+    assert isinstance(source.origin, Origin)
+    assert source.origin.distribution == "qr-sampler-grpc"
+    assert repr(source) == "QuantumGrpcSource('unix:///run/e.sock', mode='unary')"

@@ -1,0 +1,479 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The source against servers that behave well, badly and not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from qr_sampler import EntropyUnavailableError, FallbackEntropySource, JitClass
+from qr_sampler.testing import ConstantEntropySource
+from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
+from qr_sampler_grpc.source import QuantumGrpcSource
+
+SECRET = "s3cret-key-0xdeadbeef"
+Scripted = Callable[..., Any]
+
+
+def honest(request: bytes, context: grpc.ServicerContext) -> bytes:
+    asked = EntropyRequest.FromString(request)
+    return EntropyResponse(
+        data=os.urandom(asked.bytes_needed),
+        sequence_id=asked.sequence_id,
+        generation_timestamp_ns=time.time_ns(),
+        device_id="bench-7",
+    ).SerializeToString()
+
+
+def aborting(code: grpc.StatusCode, details: str) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+    def behave(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(code, details)
+        raise AssertionError("unreachable")
+
+    return behave
+
+
+def refusal_of(source: QuantumGrpcSource, n: int = 8) -> str:
+    with pytest.raises(EntropyUnavailableError) as caught:
+        source.draw(n)
+    source.close()
+    assert caught.value.source == "quantum_grpc"
+    assert source.status().reason == caught.value.reason
+    assert not source.is_available
+    return caught.value.reason
+
+
+def test_a_draw_carries_what_the_server_said(scripted: Scripted) -> None:
+    server = scripted(honest)
+    source = QuantumGrpcSource(server.address)
+    before_ns, before_wall_ns = time.monotonic_ns(), time.time_ns()
+    draw = source.draw(1000)
+    after_ns, after_wall_ns = time.monotonic_ns(), time.time_ns()
+    source.close()
+    assert len(draw.data) == 1000
+    assert draw.source == "quantum_grpc"
+    assert draw.device_id == "bench-7"
+    assert draw.device_timestamp_ns is not None
+    assert before_wall_ns <= draw.device_timestamp_ns <= draw.wall_time_ns <= after_wall_ns
+    assert before_ns <= draw.requested_ns < draw.received_ns <= after_ns
+    assert draw.requests == 1
+    assert draw.commitment_echoed is None
+    assert source.jit_class is JitClass.REMOTE
+
+
+def test_a_silent_server_leaves_provenance_empty(scripted: Scripted) -> None:
+    server = scripted(lambda *_: EntropyResponse(data=b"abc").SerializeToString())
+    source = QuantumGrpcSource(server.address)
+    draw = source.draw(3)
+    source.close()
+    assert (draw.data, draw.device_id, draw.device_timestamp_ns) == (b"abc", "", None)
+
+
+def test_requests_are_numbered_upwards_from_one(scripted: Scripted) -> None:
+    server = scripted(honest)
+    source = QuantumGrpcSource(server.address)
+    for n in (5, 6, 7):
+        source.get_random_bytes(n)
+    source.close()
+    requests = [EntropyRequest.FromString(request) for request in server.requests]
+    assert [(one.bytes_needed, one.sequence_id) for one in requests] == [(5, 1), (6, 2), (7, 3)]
+
+
+def test_numbers_are_unique_among_threads(scripted: Scripted) -> None:
+    server = scripted(honest)
+    source = QuantumGrpcSource(server.address)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(source.get_random_bytes, [4] * 64))
+    source.close()
+    ids = [EntropyRequest.FromString(request).sequence_id for request in server.requests]
+    assert sorted(ids) == list(range(1, 65))
+
+
+def test_nothing_is_asked_before_or_without_a_draw(scripted: Scripted) -> None:
+    server = scripted(honest)
+    source = QuantumGrpcSource(server.address)
+    assert source.is_available
+    assert source.status().reason == "not contacted yet"
+    assert source.get_random_bytes(0) == b""
+    assert source.draw(0).requests == 0
+    with pytest.raises(ValueError, match="negative"):
+        source.draw(-1)
+    source.close()
+    assert server.requests == []
+
+
+def test_a_large_draw_is_split_and_keeps_every_device(scripted: Scripted) -> None:
+    def two_devices(request: bytes, context: grpc.ServicerContext) -> bytes:
+        asked = EntropyRequest.FromString(request)
+        return EntropyResponse(
+            data=bytes([asked.sequence_id]) * asked.bytes_needed,
+            device_id=f"device-{asked.sequence_id % 2}",
+            generation_timestamp_ns=1000 - asked.sequence_id,
+        ).SerializeToString()
+
+    source = QuantumGrpcSource(scripted(two_devices).address, max_bytes_per_request=4)
+    draw = source.draw(10)
+    source.close()
+    assert draw.data == b"\1\1\1\1\2\2\2\2\3\3"
+    assert draw.requests == 3
+    assert draw.device_id == "device-1, device-0"
+    assert draw.device_timestamp_ns == 997
+
+
+def test_the_default_fits_the_smallest_server_limit(scripted: Scripted) -> None:
+    server = scripted(honest)
+    source = QuantumGrpcSource(server.address)
+    assert len(source.get_random_bytes(3 * 10_240)) == 3 * 10_240
+    source.close()
+    sizes = [EntropyRequest.FromString(request).bytes_needed for request in server.requests]
+    assert max(sizes) <= 13_312
+
+
+def test_answers_beyond_grpcs_default_limit_arrive(scripted: Scripted) -> None:
+    source = QuantumGrpcSource(scripted(honest).address, max_bytes_per_request=2**30)
+    assert len(source.get_random_bytes(5 * 2**20)) == 5 * 2**20
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "happened", "remedy"),
+    [
+        ("UNAVAILABLE", "no answer from {address} (because)", "QR_GRPC_SERVER_ADDRESS"),
+        ("DEADLINE_EXCEEDED", "no answer from {address} within 5000 ms", "QR_GRPC_TIMEOUT_MS"),
+        ("UNAUTHENTICATED", "{address} asks for an API key and none is set", "QR_GRPC_API_KEY"),
+        ("PERMISSION_DENIED", "{address} does not allow this API key", "QR_GRPC_API_KEY"),
+        ("RESOURCE_EXHAUSTED", "{address} has reached a limit (because)", "QR_SAMPLE_COUNT"),
+        (
+            "INVALID_ARGUMENT",
+            "{address} refuses a request for 8 bytes (because)",
+            "QR_GRPC_MAX_BYTES_PER_REQUEST",
+        ),
+        (
+            "UNIMPLEMENTED",
+            "{address} has no method /qr_entropy.EntropyService/GetEntropy",
+            "QR_GRPC_METHOD_PATH",
+        ),
+        ("CANCELLED", "the call to {address} was cancelled", "closed"),
+        ("DATA_LOSS", "{address} ended the call with DATA_LOSS (because)", "log of the server"),
+    ],
+)
+def test_every_status_has_a_reason_and_a_remedy(
+    scripted: Scripted, code: str, happened: str, remedy: str
+) -> None:
+    server = scripted(aborting(grpc.StatusCode[code], "because"))
+    reason = refusal_of(QuantumGrpcSource(server.address))
+    assert reason.startswith(happened.format(address=server.address))
+    assert remedy in reason
+
+
+def test_a_server_that_crashes_is_unavailable(scripted: Scripted) -> None:
+    def crash(request: bytes, context: grpc.ServicerContext) -> bytes:
+        raise RuntimeError("device on fire")
+
+    reason = refusal_of(QuantumGrpcSource(scripted(crash).address))
+    assert "ended the call with UNKNOWN" in reason
+    assert "device on fire" in reason
+
+
+def test_a_missing_method_is_named(scripted: Scripted) -> None:
+    server = scripted(honest, "/qrng.QuantumRNG/GetRandomBytes")
+    assert "has no method /qr_entropy.EntropyService/GetEntropy" in refusal_of(
+        QuantumGrpcSource(server.address)
+    )
+
+
+def test_no_server_is_refused_at_once() -> None:
+    with socket.socket() as placeholder:
+        placeholder.bind(("127.0.0.1", 0))
+        port = placeholder.getsockname()[1]
+    # With an hour to wait, only failing fast ends this test.
+    source = QuantumGrpcSource(f"localhost:{port}", timeout_ms=3_600_000)
+    reason = refusal_of(source)
+    assert f"no answer from localhost:{port} (" in reason
+    assert "refused" in reason
+
+
+def test_no_socket_file_is_refused_at_once() -> None:
+    source = QuantumGrpcSource("unix:///nonexistent/entropy.sock", timeout_ms=3_600_000)
+    assert "no answer from unix:///nonexistent/entropy.sock" in refusal_of(source)
+
+
+def test_a_late_answer_is_dropped_and_never_serves_the_next_draw(scripted: Scripted) -> None:
+    let_go = threading.Event()
+
+    def first_one_late(request: bytes, context: grpc.ServicerContext) -> bytes:
+        asked = EntropyRequest.FromString(request)
+        if asked.sequence_id == 1:
+            let_go.wait(60)
+        return EntropyResponse(
+            data=bytes([asked.sequence_id]) * 4, sequence_id=asked.sequence_id
+        ).SerializeToString()
+
+    server = scripted(first_one_late)
+    source = QuantumGrpcSource(server.address, timeout_ms=300)
+    with pytest.raises(EntropyUnavailableError, match="within 300 ms"):
+        source.draw(4)
+    let_go.set()
+    assert source.draw(4).data == b"\2\2\2\2"
+    assert source.is_available
+    source.close()
+
+
+class SlowTransport:
+    """Answers after a while, and notes how much time it was given."""
+
+    def __init__(self, delay_s: float) -> None:
+        self.timeouts_s: list[float] = []
+        self._delay_s = delay_s
+
+    def fetch(self, request: bytes, *, timeout_s: float) -> bytes:
+        self.timeouts_s.append(timeout_s)
+        time.sleep(self._delay_s)
+        return EntropyResponse(data=b"x").SerializeToString()
+
+    def close(self) -> None:
+        return None
+
+
+def test_all_requests_of_a_draw_share_its_time() -> None:
+    source = QuantumGrpcSource(timeout_ms=1000, max_bytes_per_request=1)
+    transport = SlowTransport(delay_s=0.01)
+    source._transport = transport
+    assert source.draw(5).requests == 5
+    bounds_s = [1.0 - 0.01 * before for before in range(5)]
+    pairs = zip(transport.timeouts_s, bounds_s, strict=True)
+    assert all(given <= bound for given, bound in pairs)
+
+
+def test_no_time_left_is_no_time_not_negative_time() -> None:
+    source = QuantumGrpcSource(timeout_ms=1, max_bytes_per_request=1)
+    transport = SlowTransport(delay_s=0.01)
+    source._transport = transport
+    source.draw(2)
+    assert transport.timeouts_s[1] == 0.0
+
+
+def test_a_call_without_time_is_not_sent(scripted: Scripted) -> None:
+    server = scripted(honest)
+    source = QuantumGrpcSource(server.address)
+    source.draw(1)
+    with pytest.raises(grpc.RpcError) as caught:
+        source._transport.fetch(b"\x08\x01", timeout_s=0.0)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    source.draw(1)
+    source.close()
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("length", [0, 7, 9, 16])
+def test_another_length_than_asked_for_is_refused(scripted: Scripted, length: int) -> None:
+    server = scripted(lambda *_: EntropyResponse(data=bytes(length)).SerializeToString())
+    reason = refusal_of(QuantumGrpcSource(server.address), 8)
+    assert reason == f"asked for 8 bytes, received {length}; the answer was dropped"
+
+
+def test_the_answer_to_another_request_is_refused(scripted: Scripted) -> None:
+    server = scripted(lambda *_: EntropyResponse(data=bytes(8), sequence_id=99).SerializeToString())
+    reason = refusal_of(QuantumGrpcSource(server.address))
+    assert reason == "the answer names request 99, but 1 was sent; the answer was dropped"
+
+
+def test_garbage_is_refused(scripted: Scripted) -> None:
+    server = scripted(lambda *_: b"\xff\xff garbage")
+    assert "the answer is no EntropyResponse" in refusal_of(QuantumGrpcSource(server.address))
+
+
+def test_a_server_that_does_not_speak_grpc_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        port = listener.getsockname()[1]
+        reason = refusal_of(QuantumGrpcSource(f"127.0.0.1:{port}", timeout_ms=3000))
+        thread.join()
+    assert f"no answer from 127.0.0.1:{port}" in reason
+
+
+def test_status_follows_the_latest_draw(scripted: Scripted) -> None:
+    broken = threading.Event()
+
+    def behave(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return b"\xff" if broken.is_set() else honest(request, context)
+
+    server = scripted(behave)
+    source = QuantumGrpcSource(server.address)
+    assert source.probe().available
+    assert source.status().reason == ""
+    broken.set()
+    asked = len(server.requests)
+    assert source.is_available, "status must not look at the server"
+    assert len(server.requests) == asked
+    assert not source.probe().available
+    assert not source.is_available
+    broken.clear()
+    assert source.draw(1).data
+    assert source.is_available
+    source.close()
+
+
+def test_only_an_unavailable_server_leads_to_the_fallback(scripted: Scripted) -> None:
+    server = scripted(aborting(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota"))
+    source = FallbackEntropySource(QuantumGrpcSource(server.address), ConstantEntropySource(3))
+    draw = source.draw(2)
+    source.close()
+    assert (draw.data, draw.fallback) == (b"\3\3", True)
+    assert draw.fallback_reason.startswith("quantum_grpc: ")
+    assert "quota" in draw.fallback_reason
+
+
+def test_the_key_travels_on_every_call_under_its_header(scripted: Scripted) -> None:
+    server = scripted(honest)
+    source = QuantumGrpcSource(server.address, api_key=SECRET, api_key_header="x-qrng-key")
+    source.get_random_bytes(1)
+    source.get_random_bytes(1)
+    source.close()
+    assert [call["x-qrng-key"] for call in server.metadata] == [SECRET, SECRET]
+
+
+def test_no_key_is_sent_when_none_is_set(scripted: Scripted) -> None:
+    server = scripted(honest)
+    source = QuantumGrpcSource(server.address)
+    source.get_random_bytes(1)
+    source.close()
+    assert "api-key" not in server.metadata[0]
+
+
+def test_a_refused_key_names_its_header(scripted: Scripted) -> None:
+    server = scripted(aborting(grpc.StatusCode.UNAUTHENTICATED, "unknown key"))
+    reason = refusal_of(QuantumGrpcSource(server.address, api_key=SECRET, api_key_header="x-key"))
+    assert "does not accept the API key sent as 'x-key' (unknown key)" in reason
+
+
+@pytest.mark.parametrize("code", list(grpc.StatusCode)[1:])
+def test_a_key_that_the_server_repeats_stays_secret(
+    scripted: Scripted, code: grpc.StatusCode, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    words = f"bad key {SECRET}\r\nINJECTED line " + "x" * 300 + SECRET
+    source = QuantumGrpcSource(scripted(aborting(code, words)).address, api_key=SECRET)
+    with pytest.raises(EntropyUnavailableError) as caught:
+        source.draw(8)
+    source.close()
+    logging.getLogger("test").error("draw failed", exc_info=caught.value)
+    everything = [
+        str(caught.value),
+        repr(caught.value),
+        source.status().reason,
+        "".join(traceback.format_exception(caught.value)),
+        caplog.text,
+    ]
+    assert not any(SECRET in text for text in everything)
+    assert "bad key ***" in caught.value.reason
+    assert "\n" not in caught.value.reason
+    assert "\r" not in caught.value.reason
+    assert len(caught.value.reason) < 500
+
+
+def test_closing_twice_and_drawing_again_works(scripted: Scripted) -> None:
+    source = QuantumGrpcSource(scripted(honest).address)
+    source.close()
+    source.get_random_bytes(1)
+    source.close()
+    source.close()
+    assert len(source.get_random_bytes(2)) == 2
+    source.close()
+
+
+def test_closing_ends_a_draw_under_way(scripted: Scripted) -> None:
+    arrived, stop = threading.Event(), threading.Event()
+
+    def hang(request: bytes, context: grpc.ServicerContext) -> bytes:
+        arrived.set()
+        stop.wait(60)
+        return b""
+
+    source = QuantumGrpcSource(scripted(hang).address, timeout_ms=3_600_000)
+    with ThreadPoolExecutor(1) as pool:
+        drawing = pool.submit(source.draw, 4)
+        assert arrived.wait(60)
+        source.close()
+        error = drawing.exception(60)
+    stop.set()
+    assert isinstance(error, EntropyUnavailableError)
+    assert "cancelled" in error.reason
+
+
+def test_a_channel_closed_as_the_call_begins_is_unavailable(scripted: Scripted) -> None:
+    source = QuantumGrpcSource(scripted(honest).address)
+    source.get_random_bytes(1)
+    channel = source._transport._channel.get()  # type: ignore[attr-defined]
+    channel.close()
+    assert "closed as the call began" in refusal_of(source)
+
+
+def foreign_qrng(request: bytes, context: grpc.ServicerContext) -> bytes:
+    """Answers as `qrng.QuantumRNG` does: field 2 a time in microseconds, field 3 a string."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="q.proto", package="qrng", syntax="proto3")
+    asked = file.message_type.add(name="RandomRequest")
+    asked.field.add(name="num_bytes", number=1, type=field.TYPE_UINT32, label=1)
+    reply = file.message_type.add(name="RandomResponse")
+    for name, number, kind in (
+        ("data", 1, field.TYPE_BYTES),
+        ("timestamp", 2, field.TYPE_UINT64),
+        ("device_id", 3, field.TYPE_STRING),
+    ):
+        reply.field.add(name=name, number=number, type=kind, label=1)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    kinds = [pool.FindMessageTypeByName(f"qrng.Random{one}") for one in ("Request", "Response")]
+    request_kind, response_kind = map(message_factory.GetMessageClass, kinds)
+    parsed: Any = request_kind.FromString(request)
+    assert (
+        parsed.SerializeToString() == request_kind(num_bytes=parsed.num_bytes).SerializeToString()
+    )
+    return response_kind(
+        data=os.urandom(parsed.num_bytes), timestamp=time.time_ns() // 1000, device_id="firefly"
+    ).SerializeToString()
+
+
+def test_a_qrng_server_is_served_by_its_method_path(scripted: Scripted) -> None:
+    method = "/qrng.QuantumRNG/GetRandomBytes"
+    server = scripted(foreign_qrng, method)
+    source = QuantumGrpcSource(server.address, method_path=method)
+    first, second = source.draw(300), source.draw(300)
+    source.close()
+    assert len(first.data) == len(second.data) == 300
+    assert first.data != second.data
+    # Fields of unknown meaning are not passed off as facts about the device.
+    assert (first.device_id, first.device_timestamp_ns) == ("", None)
+
+
+def test_a_qrng_answer_of_wrong_length_is_still_refused(scripted: Scripted) -> None:
+    method = "/qrng.QuantumRNG/GetRandomBytes"
+    server = scripted(lambda *_: foreign_qrng(b"\x08\x07", _[1]), method)
+    reason = refusal_of(QuantumGrpcSource(server.address, method_path=method), 8)
+    assert "asked for 8 bytes, received 7" in reason
+
+
+def test_bytes_of_different_draws_differ(scripted: Scripted) -> None:
+    source = QuantumGrpcSource(scripted(honest).address)
+    draws = {source.get_random_bytes(16) for _ in range(64)}
+    source.close()
+    assert len(draws) == 64

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vLLM's HTTP server with an entropy server in a process of its own, over real gRPC."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+class Server:
+    """A running HTTP server and the ledger that it writes."""
+
+    def __init__(self, url: str, ledger: Path) -> None:
+        self._url = url
+        self._ledger = ledger
+
+    def complete(self, **arguments: Any) -> tuple[int, dict[str, Any]]:
+        """Returns status and body of one completion."""
+        body = {"model": "tiny", "prompt": "Light is", "max_tokens": 8, "temperature": 1.0}
+        request = urllib.request.Request(
+            f"{self._url}/v1/completions",
+            data=json.dumps({**body, **arguments}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=120) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def tokens(self, key: str, count: int) -> list[dict[str, Any]]:
+        """Returns the token records of a finished request, waiting until all are written."""
+        for _ in range(200):
+            found = [
+                record
+                for file in self._ledger.glob("*.jsonl")
+                for line in file.read_text(encoding="utf-8").splitlines()
+                if (record := json.loads(line)).get("request_key") == key
+                and record["kind"] == "token"
+            ]
+            if len(found) >= count:
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"{key}: {len(found)} records, expected {count}")
+
+
+@pytest.fixture(scope="module")
+def entropy(start_entropy_server: Callable[..., Any]) -> Any:
+    return start_entropy_server()
+
+
+@pytest.fixture(scope="module", params=["v1", "v2"])
+def server(
+    request: pytest.FixtureRequest,
+    start_openai_server: Callable[..., Any],
+    entropy: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    ledger = tmp_path_factory.mktemp(f"ledger-{request.param}")
+    env = {
+        "QR_ENTROPY_SOURCE_TYPE": "quantum_grpc",
+        "QR_GRPC_SERVER_ADDRESS": entropy.address,
+        "QR_FALLBACK_MODE": "system",
+        "QR_LEDGER_DIR": str(ledger),
+    }
+    entropy.start()
+    running = start_openai_server(runner=request.param, env=env)
+    yield Server(running.url, ledger)
+    running.stop()
+
+
+def test_completion_is_chosen_by_the_entropy_server(server: Server) -> None:
+    arguments = {"qr_request_key": "plain", "qr_top_k": 20, "qr_trial": "1"}
+    status, body = server.complete(vllm_xargs=arguments)
+    assert status == 200, body
+    count = body["usage"]["completion_tokens"]
+    records = server.tokens("plain", count)
+    assert [record["position"] for record in records] == list(range(count))
+    for record in records:
+        assert record["source"] == "quantum_grpc"
+        assert record["source_distribution"] == "qr-sampler-grpc"
+        assert not record["fallback"]
+        assert record["device_id"]
+        assert record["device_timestamp_ns"] > 0
+        assert record["candidates"] <= 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"qr_top_k": "abc"}, "qr_top_k='abc'"),
+        ({"qr_temperature_strategy": "bogus"}, "qr_temperature_strategy='bogus'"),
+        ({"qr_sample_count": 0}, "qr_sample_count=0"),
+        ({"qr_no_such_key": 1}, "qr_no_such_key=1"),
+        ({"qr_top_k": [1, 2]}, "qr_top_k=[1, 2]"),
+        ({"qr_ledger_dir": "/tmp"}, "qr_ledger_dir='/tmp'"),
+    ],
+)
+def test_bad_value_is_answered_with_400_while_the_server_goes_on(
+    server: Server, arguments: dict[str, Any], named: str
+) -> None:
+    status, body = server.complete(vllm_xargs=arguments)
+    assert status == 400
+    assert named in body["error"]["message"]
+    assert server.complete(max_tokens=1)[0] == 200
+
+
+def test_concurrent_requests_obey_their_own_overrides(server: Server) -> None:
+    wishes = {
+        "cold": {"qr_top_k": 1, "qr_fixed_temperature": 0.2},
+        "hot": {"qr_top_k": 40, "qr_fixed_temperature": 1.7, "qr_sample_count": 128},
+    }
+    tokens = 48
+
+    def ask(key: str) -> tuple[int, dict[str, Any]]:
+        arguments = {"qr_request_key": key, **wishes[key]}
+        return server.complete(max_tokens=tokens, ignore_eos=True, vllm_xargs=arguments)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [status for status, _ in pool.map(ask, wishes)] == [200, 200]
+    cold, hot = server.tokens("cold", tokens), server.tokens("hot", tokens)
+    assert {(line["candidates"], line["temperature"]) for line in cold} == {(1, 0.2)}
+    assert {line["temperature"] for line in hot} == {1.7}
+    assert {line["block_bytes"] for line in hot} == {128}
+    assert all(line["candidates"] <= 40 for line in hot)
+    shared = {line["t_request_ns"] for line in cold} & {line["t_request_ns"] for line in hot}
+    assert shared, "the requests never met in one step"
+
+
+def test_killed_entropy_server_means_flagged_fallback_and_no_outage(
+    server: Server, entropy: Any
+) -> None:
+    def sources(key: str) -> set[tuple[str, bool]]:
+        status, body = server.complete(vllm_xargs={"qr_request_key": key})
+        assert status == 200, body
+        records = server.tokens(key, body["usage"]["completion_tokens"])
+        return {(record["source"], record["fallback"]) for record in records}
+
+    assert sources("before") == {("quantum_grpc", False)}
+    entropy.kill()
+    assert sources("during") == {("system", True)}
+    entropy.start()
+    for attempt in range(30):
+        if ("quantum_grpc", False) in sources(f"after-{attempt}"):
+            return
+        time.sleep(0.5)
+    raise AssertionError("the primary source was not taken up again")

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a two-layer language model on the text that the package ships, on the CPU."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from qr_sampler_cli.failures import import_package
+
+__all__ = [
+    "ModelShape",
+    "Progress",
+    "TrainingRun",
+    "corpus_text",
+    "recipe_digest",
+    "train_into",
+]
+
+Progress: TypeAlias = Callable[[int, int, float], None]
+"""Called as ``progress(step, steps, loss_nats)`` after every optimiser step, from 1 to *steps*."""
+
+END_OF_TEXT: Final = "<|endoftext|>"
+REMEDY: Final = 'install it with: pip install "qr-sampler[vllm]"'
+
+WINDOW_TOKENS: Final = 256
+WINDOWS_PER_STEP: Final = 4
+
+PEAK_LEARNING_RATE: Final = 6e-3
+FINAL_LEARNING_RATE_SHARE: Final = 0.05
+WARM_UP_STEPS: Final = 20
+LARGEST_GRADIENT_NORM: Final = 1.0
+LOSS_WINDOW_STEPS: Final = 20
+"""The reported loss is a mean over this many last steps: one step alone is noisy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """The sizes of the model; four heads of 32 suit every attention kernel and two-way splits."""
+
+    vocab_size: int = 2048
+    """Entries of the byte-level BPE, the end-of-text token included."""
+    hidden_size: int = 128
+    """Width of the residual stream."""
+    intermediate_size: int = 512
+    """Width of the feed-forward layers."""
+    layers: int = 2
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads, all of them with their own keys and values."""
+    context_tokens: int = 1024
+    """Longest sequence that an engine accepts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingRun:
+    """What a training left behind, apart from the files."""
+
+    parameters: int
+    """Trained weights, the shared embedding counted once."""
+    corpus_tokens: int
+    """Length of the corpus in tokens of the trained vocabulary."""
+    final_loss_nats: float
+    """Mean cross entropy per token over the last steps, in nats."""
+
+
+@cache
+def corpus_text() -> str:
+    """Returns the shipped text with its paragraphs unwrapped.
+
+    Line ends inside a paragraph belong to the file and not to the language, so they become
+    spaces; paragraphs stay separated by an empty line.
+    """
+    wrapped = files("qr_sampler_cli").joinpath("corpus", "opticks.txt").read_text(encoding="utf-8")
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", wrapped.strip())
+
+
+def recipe_digest(shape: ModelShape, *, steps: int, seed: int) -> str:
+    """Returns a hexadecimal digest of all that decides which model comes out.
+
+    Args:
+        shape: Sizes of the model.
+        steps: Optimiser steps.
+        seed: Seed of the initial weights and of the order of the text.
+    """
+    recipe = {
+        "corpus": hashlib.sha256(corpus_text().encode()).hexdigest(),
+        "shape": asdict(shape),
+        "steps": steps,
+        "seed": seed,
+        "batch": [WINDOWS_PER_STEP, WINDOW_TOKENS],
+        "learning_rate": [PEAK_LEARNING_RATE, FINAL_LEARNING_RATE_SHARE, WARM_UP_STEPS],
+    }
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def train_into(
+    directory: Path, shape: ModelShape, *, steps: int, seed: int, progress: Progress | None
+) -> TrainingRun:
+    """Trains a tokenizer and a model and writes both into *directory*.
+
+    Args:
+        directory: An existing, empty directory.
+        shape: Sizes of the model.
+        steps: Optimiser steps, at least 1.
+        seed: Seed of the initial weights and of the order of the text.
+        progress: Told about every step.
+
+    Returns:
+        The size and the loss of the result.
+
+    Raises:
+        MissingPackageError: When torch, transformers or tokenizers is not installed.
+    """
+    torch = _library("torch")
+    tokenizer = _trained_tokenizer(shape)
+    tokens = torch.tensor(tokenizer.encode(corpus_text()).ids)
+    # The caller's own random state is left as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _new_model(shape, end_of_text=tokenizer.token_to_id(END_OF_TEXT))
+        loss = _optimise(model, tokens, steps=steps, progress=progress)
+    _save(directory, model, tokenizer, shape)
+    return TrainingRun(
+        parameters=sum(weights.numel() for weights in model.parameters()),
+        corpus_tokens=len(tokens),
+        final_loss_nats=loss,
+    )
+
+
+def _library(name: str) -> Any:
+    return import_package(name, needed_for="training the tiny model", remedy=REMEDY)
+
+
+def _trained_tokenizer(shape: ModelShape) -> Any:
+    tokenizers = _library("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=shape.vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([corpus_text()], trainer=trainer)
+    return tokenizer
+
+
+def _new_model(shape: ModelShape, *, end_of_text: int) -> Any:
+    transformers = _library("transformers")
+    config = transformers.Qwen2Config(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.heads,
+        max_position_embeddings=shape.context_tokens,
+        tie_word_embeddings=True,
+        bos_token_id=end_of_text,
+        eos_token_id=end_of_text,
+    )
+    return transformers.Qwen2ForCausalLM(config)
+
+
+def _optimise(model: Any, tokens: Any, *, steps: int, progress: Progress | None) -> float:
+    torch = _library("torch")
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1
+    )
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate_share(step, steps))
+    model.train()
+    losses: list[float] = []
+    for step in range(1, steps + 1):
+        windows = _random_windows(torch, tokens)
+        loss = model(input_ids=windows, labels=windows, use_cache=False).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_GRADIENT_NORM)
+        optimiser.step()
+        rate.step()
+        losses.append(float(loss.detach()))
+        if progress is not None:
+            progress(step, steps, losses[-1])
+    last = losses[-LOSS_WINDOW_STEPS:]
+    return sum(last) / len(last)
+
+
+def _random_windows(torch: Any, tokens: Any) -> Any:
+    """Returns token ids of shape ``(WINDOWS_PER_STEP, WINDOW_TOKENS)``."""
+    starts = torch.randint(len(tokens) - WINDOW_TOKENS + 1, (WINDOWS_PER_STEP, 1))
+    return tokens[starts + torch.arange(WINDOW_TOKENS)]
+
+
+def _rate_share(step: int, steps: int) -> float:
+    """Returns the share of the peak learning rate at *step*: a linear rise, then half a cosine."""
+    rise = min(1.0, (step + 1) / WARM_UP_STEPS)
+    fall = 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    return rise * (FINAL_LEARNING_RATE_SHARE + (1.0 - FINAL_LEARNING_RATE_SHARE) * fall)
+
+
+def _save(directory: Path, model: Any, tokenizer: Any, shape: ModelShape) -> None:
+    transformers = _library("transformers")
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        model_max_length=shape.context_tokens,
+    )
+    fast.save_pretrained(directory)
+    model.save_pretrained(directory)
+    model.generation_config.save_pretrained(directory)

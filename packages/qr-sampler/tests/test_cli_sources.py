@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qr-sampler sources`` in a process of its own, with faulty packages on its path."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from qr_sampler_cli.main import app
+
+GROUP = "qr_sampler.entropy_sources"
+GOOD = """
+    from qr_sampler.entropy import EntropySource, JitClass
+
+    class Source(EntropySource):
+        jit_class = JitClass.ATTESTED
+        conditioning = "none"
+        name = "good"
+
+        def get_random_bytes(self, n):
+            return bytes(n)
+"""
+
+
+class Packages:
+    """Distributions that exist only on the path of the process under test."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def add(self, distribution: str, entry_points: dict[str, str], **modules: str) -> None:
+        info = self.directory / f"{distribution.replace('-', '_')}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n", "utf-8"
+        )
+        points = "".join(f"{name} = {target}\n" for name, target in entry_points.items())
+        (info / "entry_points.txt").write_text(f"[{GROUP}]\n{points}", "utf-8")
+        for name, code in modules.items():
+            (self.directory / f"{name}.py").write_text(textwrap.dedent(code), "utf-8")
+
+    def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "qr_sampler_cli", "sources", *arguments],
+            env={**os.environ, "PYTHONPATH": str(self.directory), **variables},
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def rows(self, *arguments: str, **variables: str) -> dict[str, list[dict[str, Any]]]:
+        result = self.run("--json", *arguments, **variables)
+        assert result.returncode == 0, result.stderr
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for row in json.loads(result.stdout):
+            rows.setdefault(row["name"], []).append(row)
+        return rows
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Packages:
+    return Packages(tmp_path)
+
+
+def test_every_fault_is_a_row_and_the_rest_keeps_working(packages: Packages) -> None:
+    packages.add("acme-good", {"good": "acme_good:Source"}, acme_good=GOOD)
+    packages.add("acme-broken", {"broken": "acme_broken:Source"}, acme_broken="import no_such_lib")
+    packages.add("acme-quits", {"quits": "acme_quits:Source"}, acme_quits="raise SystemExit(9)")
+    packages.add("acme-other", {"other": "acme_other:thing"}, acme_other="thing = 1")
+    packages.add("acme-one", {"contested": "acme_good:Source"})
+    packages.add("acme-two", {"contested": "acme_good:Source"})
+    rows = packages.rows()
+
+    (good,) = rows["good"]
+    assert good == {
+        "name": "good",
+        "distribution": "acme-good",
+        "version": "1.0",
+        "target": "acme_good:Source",
+        "jit_class": "A",
+        "jit_meaning": "attested",
+        "conditioning": "none",
+        "state": "available",
+        "reason": "",
+        "probed": False,
+    }
+    (broken,) = rows["broken"]
+    assert broken["state"] == "broken"
+    assert "No module named 'no_such_lib'" in broken["reason"]
+    (quits,) = rows["quits"]
+    assert (quits["state"], quits["reason"]) == ("broken", "SystemExit: 9")
+    (other,) = rows["other"]
+    assert other["state"] == "broken"
+    assert "not a subclass of EntropySource" in other["reason"]
+    assert [row["state"] for row in rows["contested"]] == ["conflict", "conflict"]
+    assert {row["distribution"] for row in rows["contested"]} == {"acme-one", "acme-two"}
+    assert "acme-one 1.0 and acme-two 1.0" in rows["contested"][0]["reason"]
+    (system,) = rows["system"]
+    assert (system["state"], system["distribution"]) == ("available", "qr-entropy-sources")
+
+
+def test_table_shows_faults_without_a_traceback(packages: Packages) -> None:
+    packages.add("acme-broken", {"broken": "acme_broken:Source"}, acme_broken="1 / 0")
+    result = packages.run()
+    assert result.returncode == 0
+    assert "Traceback" not in result.stdout + result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("broken")]
+    assert "acme-broken 1.0" in line
+    assert "ZeroDivisionError: division by zero" in line
+    assert "\x1b" not in result.stdout
+
+
+def test_status_is_passive_and_probe_really_draws(packages: Packages) -> None:
+    drawing = """
+            with open("drawn", "a") as file:
+                file.write(f"{n};")
+            raise EntropyUnavailableError("dead", "the lamp is cold")
+    """
+    code = GOOD.replace("import EntropySource", "import EntropySource, EntropyUnavailableError")
+    code = code.replace("qr_sampler.entropy", "qr_sampler").replace(
+        "            return bytes(n)", drawing
+    )
+    packages.add("acme-dead", {"dead": "acme_dead:Source"}, acme_dead=code)
+    (passive,) = packages.rows()["dead"]
+    assert (passive["state"], passive["probed"]) == ("available", False)
+    assert not (packages.directory / "drawn").exists()
+    (probed,) = packages.rows("--probe")["dead"]
+    assert (probed["state"], probed["probed"]) == ("unavailable", True)
+    assert probed["reason"] == "the lamp is cold"
+    assert (packages.directory / "drawn").read_text("utf-8") == "1;"
+
+
+def test_malformed_setting_and_failing_status_are_rows(packages: Packages) -> None:
+    packages.add(
+        "acme-odd",
+        {"unset": "acme_odd:Unset", "rude": "acme_odd:Rude"},
+        acme_odd=GOOD
+        + """
+    class Unset(Source):
+        @classmethod
+        def from_environment(cls):
+            from qr_sampler import ConfigError
+            raise ConfigError("QR_ACME_PORT=x: not a port")
+
+    class Rude(Source):
+        def status(self):
+            raise OSError("no such port")
+""",
+    )
+    rows = packages.rows()
+    (unset,) = rows["unset"]
+    assert (unset["state"], unset["jit_class"]) == ("misconfigured", "A")
+    assert unset["reason"] == "QR_ACME_PORT=x: not a port"
+    (rude,) = rows["rude"]
+    assert (rude["state"], rude["reason"]) == ("broken", "OSError: no such port")
+
+
+def test_what_plugins_print_does_not_reach_standard_output(packages: Packages) -> None:
+    chatty = GOOD + '\n    import os\n    print("hello")\n    os.write(1, b"native hello")\n'
+    packages.add("acme-chatty", {"chatty": "acme_chatty:Source"}, acme_chatty=chatty)
+    result = packages.run("--json")
+    assert [row["name"] for row in json.loads(result.stdout)].count("chatty") == 1
+    assert "hello" in result.stderr
+    assert "native hello" in result.stderr
+
+
+def test_escape_sequences_of_a_plugin_are_shown_not_sent(packages: Packages) -> None:
+    packages.add(
+        "acme-loud",
+        {"loud": "acme_loud:Source"},
+        acme_loud=r'raise ValueError("\x1b[2Jgone")',
+    )
+    result = packages.run()
+    assert r"\x1b[2Jgone" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_nothing_installed_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qr_sampler.registry.entry_points", lambda **_: ())
+    result = CliRunner().invoke(app, ["sources"])
+    assert result.exit_code == 0
+    assert "pip install qr-entropy-sources" in result.stdout
+
+
+def test_table_in_process_lists_the_sources_of_this_environment() -> None:
+    result = CliRunner().invoke(app, ["sources", "--probe"])
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("system")]
+    assert "qr-entropy-sources" in line
+    assert "available" in line
