@@ -107,10 +107,21 @@ def sync(session: nox.Session, *arguments: str) -> None:
     )
 
 
+def scratch(session: nox.Session) -> Path:
+    """Return an empty folder for the session's own use.
+
+    Unlike `session.create_tmp` it leaves TMPDIR alone: below a long TMPDIR the sockets of the tests
+    would exceed the 107 bytes that Linux allows for their path.
+    """
+    folder = ROOT / ".nox" / "scratch" / re.sub(r"[^\w.-]+", "-", session.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def build(session: nox.Session, *formats: str) -> Path:
     """Build the distributions of every package and return the folder that holds them."""
-    folder = Path(session.create_tmp()) / "dist"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = scratch(session) / "dist"
     session.run_install("uv", "build", "--quiet", "--all-packages", *formats, f"--out-dir={folder}")
     return folder
 
@@ -154,7 +165,8 @@ def stubs(session: nox.Session) -> None:
     """Generate the gRPC stubs and fail where they differ; ``-- write`` replaces them."""
     session.install("--quiet", GRPC_TOOLS)
     source = ROOT / "packages/qr-sampler-grpc/src"
-    fresh = Path(session.create_tmp())
+    fresh = scratch(session) / "stubs"
+    fresh.mkdir()
     protos = sorted(str(path.relative_to(source)) for path in source.rglob("*.proto"))
     outputs = [f"--{kind}_out={fresh}" for kind in ("python", "pyi", "grpc_python")]
     # Paths relative to the import root make the stubs import each other through their package.
@@ -191,7 +203,7 @@ def measured_tests(
     session: nox.Session, python: Callable[..., None], packages: tuple[str, ...], *arguments: str
 ) -> None:
     """Run pytest under coverage and fail for any of `packages` that is below the threshold."""
-    data = {"COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage")}
+    data = {"COVERAGE_FILE": str(scratch(session) / "coverage")}
     sources = ",".join(PACKAGES[package] for package in packages)
     python("-m", "coverage", "run", f"--source={sources}", "-m", "pytest", *arguments, **data)
     if session.posargs:
@@ -207,12 +219,17 @@ def floors(session: nox.Session, package: str) -> None:
     """Test one package with the oldest versions of everything that it declares."""
     folder = build(session)
     session.install(
+        "--quiet",
+        "--no-sources",
         "--resolution=lowest-direct",
         f"--constraints={siblings(folder)}",
+        f"--requirement=packages/{package}/pyproject.toml",
         "--group=test",
-        str(wheel_of(package, folder)),
     )
-    session.run("python", "-m", "pytest", f"packages/{package}/tests", *session.posargs)
+    session.install("--quiet", "--no-deps", str(wheel_of(package, folder)))
+    # An old release may well use what a newer dependency of its own deprecates.
+    warn = "-Wdefault::DeprecationWarning"
+    session.run("python", "-m", "pytest", warn, f"packages/{package}/tests", *session.posargs)
 
 
 def siblings(folder: Path) -> Path:

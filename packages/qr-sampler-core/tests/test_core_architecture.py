@@ -18,7 +18,7 @@ import pytest
 import qr_sampler
 
 ROOT = Path(qr_sampler.__file__).parent
-ALLOWED = {"annotated_types", "numpy", "pydantic", "pydantic_settings", "qr_sampler"}
+ALLOWED = {"numpy", "pydantic", "pydantic_settings", "qr_sampler"}
 ABOVE = ("grpc", "torch", "vllm", "scipy", "pytest", "hypothesis", "transformers")
 SIBLINGS = ("qr_entropy_sources", "qr_sampler_cli", "qr_sampler_grpc", "qr_sampler_vllm")
 
@@ -74,6 +74,7 @@ PUBLIC_NAMES = [
     "TokenSelector",
     "UnknownPluginError",
     "ZScoreMeanAmplifier",
+    "check_components",
     "configured_source",
     "create_source",
     "discard_record",

@@ -21,6 +21,7 @@ from qr_sampler import (
     UnknownPluginError,
     configured_source,
 )
+from qr_sampler.entropy import JitClass
 from qr_sampler.testing import ConstantEntropySource, RecordedEntropySource
 
 
@@ -43,9 +44,6 @@ class Misbehaving(EntropySource):
 
     def close(self) -> None:
         self.closed += 1
-
-
-# --- Draws ----------------------------------------------------------------------------------------
 
 
 def test_a_draw_carries_its_story() -> None:
@@ -125,9 +123,6 @@ def test_status_is_passive_and_probe_is_not() -> None:
     Misbehaving().close()
 
 
-# --- Uniform numbers ------------------------------------------------------------------------------
-
-
 def test_uniform_numbers_follow_their_formula() -> None:
     data = np.random.default_rng(9).bytes(8 * 30)
     numbers = RecordedEntropySource(data).get_random_float64((5, 6))
@@ -188,9 +183,6 @@ def test_uniform_numbers_respect_the_limits_and_refuse_short_answers() -> None:
     assert source.requests == [10, 10, 4]
     with pytest.raises(EntropyUnavailableError, match="asked for 24 bytes, received 16"):
         Misbehaving(extra=-8).get_random_float64(3)
-
-
-# --- Fallback -------------------------------------------------------------------------------------
 
 
 def pair(fail_with: str | None = None) -> FallbackEntropySource:
@@ -285,6 +277,15 @@ def test_the_pair_presents_itself_as_its_primary() -> None:
     )
 
 
+def test_the_pair_claims_what_its_primary_claims() -> None:
+    primary = ConstantEntropySource()
+    primary.jit_class, primary.conditioning = JitClass.ATTESTED, "none"
+    primary.origin = Origin("device-package", "1.2")
+    pair = FallbackEntropySource(primary, ConstantEntropySource())
+    assert (pair.jit_class, pair.conditioning) == (JitClass.ATTESTED, "none")
+    assert pair.origin == Origin("device-package", "1.2")
+
+
 def test_closing_the_pair_closes_both() -> None:
     primary, spare = Misbehaving(), Misbehaving()
     source = FallbackEntropySource(primary, spare)
@@ -292,8 +293,6 @@ def test_closing_the_pair_closes_both() -> None:
     source.close()
     assert (primary.closed, spare.closed) == (2, 2)
 
-
-# --- Failure policy -------------------------------------------------------------------------------
 
 SOURCES = """
     from qr_sampler.errors import ConfigError
@@ -377,9 +376,6 @@ def test_draws_are_immutable() -> None:
     assert isinstance(draw, EntropyDraw)
     with pytest.raises(AttributeError):
         draw.fallback = True  # type: ignore[misc]
-
-
-# --- Doubles --------------------------------------------------------------------------------------
 
 
 def test_a_recording_is_handed_out_once() -> None:

@@ -19,12 +19,13 @@ from qr_sampler import (
     SamplingPipeline,
     Settings,
     UnknownPluginError,
+    check_components,
     resolve_request,
 )
 from qr_sampler.overrides import LABEL_KEYS, MAX_LABEL_LENGTH
 from qr_sampler.testing import ConstantEntropySource
 
-DEPLOYMENT = Settings.model_construct(**Settings.load(_env_file=None).model_dump())
+DEPLOYMENT = Settings.model_construct()
 OPERATOR_ONLY = sorted(set(Settings.model_fields) - set(SamplingParameters.model_fields))
 
 
@@ -130,7 +131,7 @@ def test_bad_values_are_refused_by_name(key: str, value: Any) -> None:
 
 
 def test_a_range_turned_upside_down_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"edt_min_temp=1\.9 exceeds edt_max_temp=1\.0"):
+    with pytest.raises(ConfigError, match=r"qr_edt_min_temp=1\.9 exceeds qr_edt_max_temp=1\.0"):
         resolve_request(DEPLOYMENT, {"qr_edt_min_temp": 1.9, "qr_edt_max_temp": 1.0})
 
 
@@ -207,8 +208,6 @@ def test_an_unfinished_component_is_refused_at_admission(install_plugin: Any, ke
     with pytest.raises(ConfigError, match=f"^{key}='unfinished'.*unfinished 1.0"):
         resolve_request(DEPLOYMENT, {key: "unfinished"})
 
-
-# --- Anything a client can send either works or is a ConfigError ----------------------------------
 
 wild = st.one_of(
     st.text(max_size=8),
@@ -302,3 +301,50 @@ def test_strategies_named_by_a_request_are_used() -> None:
     result = pipeline.sample(np.array([[0.0, -np.inf]], np.float32), Rows([options.parameters]))
     assert result is not None
     assert result.plan.temperature.temperature.tolist() == [0.5]
+
+
+MOODY = """
+    from qr_sampler import SignalAmplifier, TemperatureStrategy
+
+    class Amplifier(SignalAmplifier):
+        def __init__(self):
+            raise OSError("calibration file missing")
+
+        def amplify(self, blocks):
+            raise AssertionError("never reached")
+
+    class Strategy(TemperatureStrategy):
+        def __init__(self):
+            raise LookupError("no table")
+
+        def temperatures(self, statistics, rows):
+            raise AssertionError("never reached")
+"""
+MOODY_ENTRY_POINTS = """
+    [qr_sampler.signal_amplifiers]
+    moody = moody:Amplifier
+    [qr_sampler.temperature_strategies]
+    moody = moody:Strategy
+"""
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("signal_amplifier_type", "OSError: calibration file missing"),
+        ("temperature_strategy", "LookupError: no table"),
+    ],
+)
+def test_components_that_cannot_be_constructed_are_refused_at_admission(
+    install_plugin: Any, field: str, said: str
+) -> None:
+    install_plugin("moody", MOODY_ENTRY_POINTS, {"moody": MOODY})
+    with pytest.raises(ConfigError, match=f"qr_{field}='moody': {said}"):
+        resolve_request(DEPLOYMENT, {f"qr_{field}": "moody"})
+    defaults = SamplingParameters(**{field: "moody"})
+    with pytest.raises(ConfigError, match=f"QR_{field.upper()}='moody': {said}"):
+        check_components(defaults, DEPLOYMENT, prefix="QR_")
+
+
+def test_keys_that_are_not_text_belong_to_somebody_else() -> None:
+    assert resolve_request(DEPLOYMENT, {3: "x"}).parameters == DEPLOYMENT.sampling

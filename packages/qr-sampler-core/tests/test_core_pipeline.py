@@ -29,7 +29,7 @@ from qr_sampler import (
 from qr_sampler.temperature import shannon_entropy_nats
 from qr_sampler.testing import ConstantEntropySource, RecordedEntropySource
 
-DEPLOYMENT = Settings.load(_env_file=None)
+DEPLOYMENT = Settings.model_construct()
 
 SECOND_AMPLIFIER = """
     import numpy as np
@@ -267,9 +267,6 @@ def test_more_signal_never_means_a_more_probable_token(data: bytes) -> None:
     assert result is not None
     order = np.argsort(result.block_sum, kind="stable")
     assert (np.diff(result.selection.rank[order]) >= 0).all()
-
-
-# --- From a step to its records -------------------------------------------------------------------
 
 
 def test_records_repeat_the_step() -> None:

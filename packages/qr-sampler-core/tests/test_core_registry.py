@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import sys
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,9 +107,8 @@ def test_two_claims_are_an_error_for_that_name_alone(install_plugin: Any) -> Non
 
 
 def test_one_distribution_may_not_claim_a_name_twice(install_plugin: Any) -> None:
-    install_plugin("greedy", GROUP + "twin = one_module:Source\n")
-    install_plugin("greedy-more", GROUP + "twin = another_module:Source\n")
-    with pytest.raises(PluginConflictError, match=r"greedy 1\.0 and greedy-more 1\.0"):
+    install_plugin("greedy", GROUP + "twin = one_module:Source\ntwin = another_module:Source\n")
+    with pytest.raises(PluginConflictError, match=r"claimed by greedy 1\.0 and greedy 1\.0"):
         fresh_registry().find("twin")
 
 
@@ -144,13 +145,13 @@ def test_a_broken_plugin_names_its_distribution_and_spares_the_others(
     assert registry.load("good").__module__ == "good_source"
 
 
-def test_a_repaired_plugin_loads_without_a_restart(install_plugin: Any, tmp_path: Any) -> None:
+def test_a_repaired_plugin_loads_without_a_restart(install_plugin: Any) -> None:
     install_plugin("flaky", GROUP + "flaky = flaky_module:Source\n", {"flaky_module": "1 / 0"})
     registry = fresh_registry()
     with pytest.raises(PluginLoadError, match="ZeroDivisionError"):
         registry.load("flaky")
-    install_plugin("good-source", GROUP + "good = good_source:Source\n", {"good_source": SOURCE})
-    assert "flaky" in registry.names()
+    (Path(sys.path[0]) / "flaky_module.py").write_text(textwrap.dedent(SOURCE), "utf-8")
+    assert registry.load("flaky").__module__ == "flaky_module"
 
 
 def test_a_distribution_without_metadata_does_not_stop_the_listing(install_plugin: Any) -> None:

@@ -176,9 +176,6 @@ def interesting_quantiles(oracle: Oracle, rng: np.random.Generator, count: int) 
     return [inside(u) for u in [U_MIN, U_MAX, *chosen, *uniform]]
 
 
-# --- Generated rows -------------------------------------------------------------------------------
-
-
 def random_row(rng: np.random.Generator, kind: str, vocab_size: int) -> NDArray[np.float32]:
     row = rng.normal(0.0, 4.0, vocab_size)
     if kind == "flat":
@@ -300,8 +297,6 @@ def test_switched_off_filters_keep_everything_even_before_temperature() -> None:
         assert picked[0].token == 1
         assert picked[0].candidates == 2
 
-
-# --- Hypothesis -----------------------------------------------------------------------------------
 
 finite_logits = st.one_of(
     st.floats(-40.0, 40.0, width=32),

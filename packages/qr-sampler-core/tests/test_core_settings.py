@@ -127,12 +127,12 @@ def test_all_malformed_variables_are_reported_at_once(monkeypatch: pytest.Monkey
 
 def test_contradictory_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QR_EDT_MIN_TEMP", "3")
-    with pytest.raises(ConfigError, match=r"edt_min_temp=3\.0 exceeds edt_max_temp=2\.0"):
+    with pytest.raises(ConfigError, match=r"QR_EDT_MIN_TEMP=3\.0 exceeds QR_EDT_MAX_TEMP=2\.0"):
         Settings.load()
     monkeypatch.delenv("QR_EDT_MIN_TEMP")
     monkeypatch.setenv("QR_SAMPLE_COUNT", "100")
     monkeypatch.setenv("QR_MAX_SAMPLE_COUNT", "99")
-    with pytest.raises(ConfigError, match=r"sample_count=100 exceeds max_sample_count=99"):
+    with pytest.raises(ConfigError, match=r"QR_SAMPLE_COUNT=100 exceeds QR_MAX_SAMPLE_COUNT=99"):
         Settings.load()
 
 

@@ -298,3 +298,47 @@ def test_serving_and_stopping_leaks_neither_files_nor_threads(
     before_files, after_files, before_threads, after_threads = map(int, run_python(script).split())
     assert after_files <= before_files + 5
     assert after_threads <= before_threads + 10
+
+
+@NEEDS_PROC
+def test_closing_while_reconnecting_leaks_nothing_and_stays_quiet(
+    run_python: Callable[..., str],
+) -> None:
+    script = """
+        import os, sys, threading, time
+        from qr_sampler import EntropyUnavailableError
+        from qr_sampler_grpc.source import QuantumGrpcSource
+
+        failures = []
+        threading.excepthook = failures.append
+
+        def used():
+            return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+        def cycle(times):
+            for _ in range(times):
+                source = QuantumGrpcSource("unix:///nonexistent/entropy.sock")
+                for _ in range(3):
+                    try:
+                        source.draw(1)
+                    except EntropyUnavailableError:
+                        pass
+                source.close()
+
+        cycle(5)
+        time.sleep(0.5)
+        before = used()
+        cycle(50)
+        for _ in range(200):
+            after = used()
+            if after[0] <= before[0] and after[1] <= before[1]:
+                break
+            time.sleep(0.05)
+        print(len(failures), before[0], after[0], before[1], after[1])
+    """
+    failures, before_files, after_files, before_threads, after_threads = map(
+        int, run_python(script).split()
+    )
+    assert failures == 0
+    assert after_files <= before_files + 5
+    assert after_threads <= before_threads + 10

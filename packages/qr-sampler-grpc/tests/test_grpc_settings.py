@@ -32,7 +32,7 @@ def test_defaults() -> None:
 
 def test_constructor_and_settings_share_their_defaults() -> None:
     source = QuantumGrpcSource()
-    assert source._options == GrpcOptions()
+    assert source._options == GrpcOptions.checked()
     source.close()
 
 
@@ -128,8 +128,8 @@ def test_an_impossible_key_in_the_environment_is_not_quoted_either(
 
 
 def test_a_key_that_is_not_text_is_refused_without_being_quoted() -> None:
-    wrong: Any = SECRET.encode()
-    for value in (wrong + b"\xff", [SECRET], 12345):
+    wrong: list[Any] = [SECRET.encode() + b"\xff", [SECRET], 12345]
+    for value in wrong:
         with pytest.raises(ConfigError, match="api_key is not text") as caught:
             QuantumGrpcSource(api_key=value)
         assert SECRET not in "".join(traceback.format_exception(caught.value))

@@ -56,3 +56,11 @@ def test_console_script_names_the_app() -> None:
 )
 def test_printable_text_cannot_steer_a_terminal(text: str, expected: str) -> None:
     assert printable(text) == expected
+
+
+def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qr_sampler_grpc", None)
+    monkeypatch.delitem(sys.modules, "qr_sampler_grpc.server", raising=False)
+    result = CliRunner().invoke(app, ["serve-entropy"])
+    assert result.exit_code == 2
+    assert "pip install 'qr-sampler[grpc]'" in result.stderr

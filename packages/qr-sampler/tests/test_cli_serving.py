@@ -204,11 +204,3 @@ def test_mistake_is_one_line_and_status_2(arguments: tuple[str, ...], message: s
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
-
-
-def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "qr_sampler_grpc", None)
-    monkeypatch.delitem(sys.modules, "qr_sampler_grpc.server", raising=False)
-    result = CliRunner().invoke(app, ["serve-entropy"])
-    assert result.exit_code == 2
-    assert "pip install 'qr-sampler[grpc]'" in result.stderr

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -64,8 +63,8 @@ class MockUniformSource(EntropySource):
         True
     """
 
-    jit_class: ClassVar[JitClass] = JitClass.PSEUDO
-    conditioning: ClassVar[str] = "pcg64"
+    jit_class = JitClass.PSEUDO
+    conditioning = "pcg64"
 
     def __init__(self, *, seed: int | None = None, mean: float = BYTE_MEAN) -> None:
         self.seed = seed

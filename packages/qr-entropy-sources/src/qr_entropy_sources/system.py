@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar
 
 from qr_sampler.entropy import EntropySource, JitClass
 from qr_sampler.errors import EntropyUnavailableError
@@ -25,8 +24,8 @@ class SystemEntropySource(EntropySource):
         16
     """
 
-    jit_class: ClassVar[JitClass] = JitClass.PSEUDO
-    conditioning: ClassVar[str] = "chacha20-csprng"
+    jit_class = JitClass.PSEUDO
+    conditioning = "chacha20-csprng"
 
     @property
     def name(self) -> str:

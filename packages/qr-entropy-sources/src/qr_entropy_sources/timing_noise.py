@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from typing import ClassVar, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +79,8 @@ class TimingNoiseSource(EntropySource):
         'sha256 of time differences'
     """
 
-    jit_class: ClassVar[JitClass] = JitClass.FLUSHED
-    conditioning: ClassVar[str] = "sha256 of time differences"
+    jit_class = JitClass.FLUSHED
+    conditioning = "sha256 of time differences"
 
     def __init__(
         self,

@@ -36,7 +36,7 @@ from qr_sampler.errors import (
 )
 from qr_sampler.failure_policy import configured_source
 from qr_sampler.ledger import JsonLinesSink, MemorySink, RecordSink
-from qr_sampler.overrides import RequestOptions, resolve_request
+from qr_sampler.overrides import RequestOptions, check_components, resolve_request
 from qr_sampler.pipeline import SamplingPipeline, StepPlan, StepResult
 from qr_sampler.records import DiscardRecord, GenesisRecord, Record, TokenSamplingRecord
 from qr_sampler.registry import (
@@ -106,6 +106,7 @@ __all__ = [
     "TokenSelector",
     "UnknownPluginError",
     "ZScoreMeanAmplifier",
+    "check_components",
     "configured_source",
     "create_source",
     "discard_record",

@@ -11,9 +11,21 @@ from pydantic import ValidationError
 
 from qr_sampler.errors import ConfigError, PluginError, shown
 from qr_sampler.registry import AMPLIFIERS, TEMPERATURE_STRATEGIES
-from qr_sampler.settings import SamplingParameters, Settings, describe_validation_error
+from qr_sampler.settings import (
+    SamplingParameters,
+    Settings,
+    describe_validation_error,
+    public_name,
+)
 
-__all__ = ["KEY_PREFIX", "LABEL_KEYS", "MAX_LABEL_LENGTH", "RequestOptions", "resolve_request"]
+__all__ = [
+    "KEY_PREFIX",
+    "LABEL_KEYS",
+    "MAX_LABEL_LENGTH",
+    "RequestOptions",
+    "check_components",
+    "resolve_request",
+]
 
 KEY_PREFIX: Final = "qr_"
 """Prefix of the keys that are ours; all others belong to somebody else and are left alone."""
@@ -39,7 +51,7 @@ class RequestOptions:
     """The client's condition label."""
 
 
-def resolve_request(settings: Settings, extra_args: Mapping[str, Any] | None) -> RequestOptions:
+def resolve_request(settings: Settings, extra_args: Mapping[Any, Any] | None) -> RequestOptions:
     """Returns the options of one request: the deployment's defaults, then its ``qr_*`` keys.
 
     What this function accepts cannot fail later: values are validated, and the amplifier and the
@@ -52,7 +64,11 @@ def resolve_request(settings: Settings, extra_args: Mapping[str, Any] | None) ->
     Raises:
         ConfigError: Naming the key, its value and the remedy.
     """
-    ours = {key: value for key, value in (extra_args or {}).items() if key.startswith(KEY_PREFIX)}
+    ours = {
+        key: value
+        for key, value in (extra_args or {}).items()
+        if isinstance(key, str) and key.startswith(KEY_PREFIX)
+    }
     labels = {key: _label(key, ours.pop(key)) for key in LABEL_KEYS if key in ours}
     return RequestOptions(
         parameters=_parameters(settings, ours) if ours else settings.sampling,
@@ -72,7 +88,7 @@ def _parameters(settings: Settings, overrides: Mapping[str, Any]) -> SamplingPar
         message = describe_validation_error(error, SamplingParameters, prefix=KEY_PREFIX)
         raise ConfigError(message) from error
     _check_block(parameters, settings)
-    _check_components(parameters)
+    check_components(parameters, settings, prefix=KEY_PREFIX)
     return parameters
 
 
@@ -88,7 +104,10 @@ def _field_name(key: str, value: Any) -> str:
     allowed = sorted(
         [*(KEY_PREFIX + name for name in SamplingParameters.model_fields), *LABEL_KEYS]
     )
-    raise ConfigError(f"{key}={shown(value)}: unknown key; a request may set {', '.join(allowed)}")
+    raise ConfigError(
+        f"{key[:MAX_LABEL_LENGTH]}={shown(value)}: unknown key; a request may set "
+        f"{', '.join(allowed)}"
+    )
 
 
 def _check_block(parameters: SamplingParameters, settings: Settings) -> None:
@@ -99,19 +118,34 @@ def _check_block(parameters: SamplingParameters, settings: Settings) -> None:
         )
 
 
-def _check_components(parameters: SamplingParameters) -> None:
+def check_components(parameters: SamplingParameters, settings: Settings, *, prefix: str) -> None:
+    """Imports and constructs the components that *parameters* name, so that no later step has to.
+
+    Args:
+        parameters: What names them.
+        settings: What configures them.
+        prefix: How to name a field in an error: ``"qr_"`` for a request, ``"QR_"`` for a variable.
+
+    Raises:
+        ConfigError: Naming the field, its value and what is wrong with the component.
+    """
+    name = parameters.signal_amplifier_type
     try:
-        AMPLIFIERS.load(parameters.signal_amplifier_type)
-    except PluginError as error:
-        raise ConfigError(
-            f"qr_signal_amplifier_type={shown(parameters.signal_amplifier_type)}: {error}"
-        ) from error
+        AMPLIFIERS.load(name).from_settings(settings)
+    # A third-party constructor can fail in any way; the request is refused with what it said.
+    except Exception as error:
+        public = public_name("signal_amplifier_type", prefix)
+        raise ConfigError(f"{public}={shown(name)}: {_failure(error)}") from error
+    name = parameters.temperature_strategy
     try:
-        TEMPERATURE_STRATEGIES.load(parameters.temperature_strategy)
-    except PluginError as error:
-        raise ConfigError(
-            f"qr_temperature_strategy={shown(parameters.temperature_strategy)}: {error}"
-        ) from error
+        TEMPERATURE_STRATEGIES.load(name)()
+    except Exception as error:
+        public = public_name("temperature_strategy", prefix)
+        raise ConfigError(f"{public}={shown(name)}: {_failure(error)}") from error
+
+
+def _failure(error: Exception) -> str:
+    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
 
 
 def _label(key: str, value: Any) -> str:

@@ -8,6 +8,7 @@ file in the working directory, and the defaults below.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -24,6 +25,7 @@ __all__ = [
     "SamplingParameters",
     "Settings",
     "describe_validation_error",
+    "public_name",
 ]
 
 BYTE_MEAN: Final = 127.5
@@ -141,11 +143,15 @@ class Settings(BaseSettings, SamplingParameters):
         description="Largest sample_count that a request may ask for.",
     )
     population_mean: float = Field(
-        BYTE_MEAN, description="Mean of one byte of an unbiased source, as amplifiers assume it."
+        BYTE_MEAN,
+        ge=0.0,
+        le=255.0,
+        description="Mean of one byte of an unbiased source, as amplifiers assume it.",
     )
     population_std: float = Field(
         BYTE_STD,
-        gt=0.0,
+        ge=1e-3,
+        le=BYTE_MEAN,
         description="Standard deviation of one byte of an unbiased source.",
     )
     ledger_dir: Path | None = Field(
@@ -185,6 +191,11 @@ class Settings(BaseSettings, SamplingParameters):
         return SamplingParameters.model_construct(**{name: getattr(self, name) for name in names})
 
 
+def public_name(field: str, prefix: str) -> str:
+    """Returns *field* as users write it: ``QR_TOP_K`` for a variable, ``qr_top_k`` for a key."""
+    return prefix + (field.upper() if prefix.isupper() else field)
+
+
 def describe_validation_error(
     error: ValidationError, model: type[BaseModel], *, prefix: str
 ) -> str:
@@ -200,10 +211,19 @@ def describe_validation_error(
     for problem in error.errors(include_url=False):
         field = str(problem["loc"][0]) if problem["loc"] else ""
         if not field:
-            sentences.append(problem["msg"].removeprefix("Value error, "))
+            message = problem["msg"].removeprefix("Value error, ")
+            sentences.append(_with_public_names(message, model, prefix))
             continue
-        public = prefix + (field.upper() if prefix.isupper() else field)
+        public = public_name(field, prefix)
         meaning = model.model_fields[field].description if field in model.model_fields else None
         suffix = f" ({meaning})" if meaning else ""
         sentences.append(f"{public}={shown(problem['input'])}: {problem['msg']}{suffix}")
     return "; ".join(sentences)
+
+
+def _with_public_names(message: str, model: type[BaseModel], prefix: str) -> str:
+    def rename(match: re.Match[str]) -> str:
+        word = match.group()
+        return public_name(word, prefix) if word in model.model_fields else word
+
+    return re.sub(r"\w+", rename, message)

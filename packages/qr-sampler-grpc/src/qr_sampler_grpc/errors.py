@@ -14,7 +14,7 @@ import grpc
 
 from qr_sampler_grpc.settings import GrpcOptions
 
-__all__ = ["describe_failure"]
+__all__ = ["describe_failure", "describe_lapse"]
 
 _MAX_DETAILS: Final = 200
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
@@ -83,6 +83,13 @@ def describe_failure(error: grpc.RpcError, options: GrpcOptions, bytes_needed: i
     details = _presentable(error, options)
     said = f" ({details})" if details else ""
     return f"{happened.format(**facts)}{said}; {remedy.format(**facts)}"
+
+
+def describe_lapse(options: GrpcOptions) -> str:
+    """Returns the reason for a draw whose time was used up before all of it was asked for."""
+    happened, remedy = _REASONS[grpc.StatusCode.DEADLINE_EXCEEDED]
+    facts = {"server": options.server_address, "timeout_ms": options.timeout_ms}
+    return f"{happened.format(**facts)} for the whole draw; {remedy.format(**facts)}"
 
 
 def _presentable(error: grpc.RpcError, options: GrpcOptions) -> str:

@@ -62,8 +62,6 @@ class EntropyServer:
         """
         self._server.stop(grace_s).wait()
         self._executor.shutdown(wait=False, cancel_futures=True)
-        if self._address.path:
-            Path(self._address.path).unlink(missing_ok=True)
 
     def __enter__(self) -> EntropyServer:
         return self

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import ClassVar, Final
+from typing import Final
 
 import grpc
 from pydantic import SecretStr
@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.channel import Channel, ChannelUnusableError
-from qr_sampler_grpc.errors import describe_failure
+from qr_sampler_grpc.errors import describe_failure, describe_lapse
 from qr_sampler_grpc.settings import DEFAULT_METHOD_PATH, GrpcOptions, GrpcSettings
 from qr_sampler_grpc.transport import Transport, UnaryTransport
 from qr_sampler_grpc.wire import Answer, UnreadableAnswerError, wire_for
@@ -48,7 +48,7 @@ class QuantumGrpcSource(EntropySource):
         ConfigError: When an argument is malformed.
     """
 
-    jit_class: ClassVar[JitClass] = JitClass.REMOTE
+    jit_class = JitClass.REMOTE
 
     def __init__(
         self,
@@ -173,10 +173,11 @@ class QuantumGrpcSource(EntropySource):
         return answer
 
     def _call(self, request: bytes, bytes_needed: int, deadline_ns: int) -> bytes:
-        # gRPC ends a call without sending it when no time is left.
-        timeout_s = max(deadline_ns - time.monotonic_ns(), 0) / _NS_PER_S
+        remaining_ns = deadline_ns - time.monotonic_ns()
+        if remaining_ns <= 0:
+            raise self._unavailable(describe_lapse(self._options))
         try:
-            return self._transport.fetch(request, timeout_s=timeout_s)
+            return self._transport.fetch(request, timeout_s=remaining_ns / _NS_PER_S)
         except grpc.RpcError as error:
             reason = describe_failure(error, self._options, bytes_needed)
         except ChannelUnusableError as error:

@@ -13,6 +13,7 @@ from qr_sampler import (
     SamplingPipeline,
     Settings,
     StepResult,
+    check_components,
     configured_source,
 )
 from qr_sampler_vllm.journal import Journal
@@ -39,6 +40,7 @@ class EngineSession:
     def __init__(self, vllm_config: Any, runner: str) -> None:
         check_layout(vllm_config)
         self.settings = Settings.load()
+        check_components(self.settings, self.settings, prefix="QR_")
         source = configured_source(self.settings)
         self._pipeline = SamplingPipeline(self.settings, source)
         self._journal = Journal(self.settings, source, str(vllm_config.model_config.model))

@@ -31,6 +31,9 @@ class FallbackEntropySource(EntropySource):
     def __init__(self, primary: EntropySource, fallback: EntropySource) -> None:
         self.primary = primary
         self.fallback = fallback
+        self.jit_class = primary.jit_class
+        self.conditioning = primary.conditioning
+        self.origin = primary.origin
 
     @property
     def name(self) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar
 
 import numpy as np
 
@@ -42,10 +41,10 @@ class EntropySource(ABC):
     other exception is a defect and propagates.
     """
 
-    jit_class: ClassVar[JitClass] = JitClass.REMOTE
+    jit_class: JitClass = JitClass.REMOTE
     """How far the just-in-time claim goes."""
 
-    conditioning: ClassVar[str] = "unknown"
+    conditioning: str = "unknown"
     """What was done to the raw bits, for example ``"none"`` or ``"sha256"``."""
 
     origin: Origin = Origin()

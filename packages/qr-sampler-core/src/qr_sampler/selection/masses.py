@@ -24,10 +24,14 @@ float32 just above 2**-12 is 2**-35, and larger numbers are coarser multiples of
 def fixed_point_masses(logits: Logits, temperature: FloatArray) -> MassArray:
     """Returns the unnormalised softmax masses of each row as integers.
 
-    With m the row's maximum, e = exp((x - m) / T) in float32 and w = (e + 2**-12) - 2**-12, rounded
-    to float32 after each operation, the mass is w * 2**35. Sums of up to 2**18 masses stay below
+    With m the row's maximum, e = exp((x - m) * (1 / T)) and w = (e + 2**-12) - 2**-12, rounded to
+    float32 after each operation, the mass is w * 2**35. Sums of up to 2**18 masses do not exceed
     2**53, so integer and float64 sums agree exactly in any order. A token less than 2**-36 times as
     probable as the most probable one has mass 0, and so has a masked one.
+
+    A float32 exponential is accurate to about one unit in the last place and not strictly
+    monotone: of two logits that are neighbours in float32, the larger one may have a mass smaller
+    by 2**-24 of itself. Ranks follow the logits.
 
     Args:
         logits: Shape ``(B, V)``, float32, with a finite maximum in every row.

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-from typing import ClassVar
 
 from qr_sampler.entropy.draw import JitClass, SourceLimits, SourceStatus
 from qr_sampler.entropy.source import EntropySource
@@ -23,8 +22,8 @@ class ConstantEntropySource(EntropySource):
         max_bytes_per_request: Largest request to announce as a limit.
     """
 
-    jit_class: ClassVar[JitClass] = JitClass.PSEUDO
-    conditioning: ClassVar[str] = "constant"
+    jit_class = JitClass.PSEUDO
+    conditioning = "constant"
 
     def __init__(
         self,
@@ -72,8 +71,8 @@ class RecordedEntropySource(EntropySource):
         name: Name to go by.
     """
 
-    jit_class: ClassVar[JitClass] = JitClass.PSEUDO
-    conditioning: ClassVar[str] = "recorded"
+    jit_class = JitClass.PSEUDO
+    conditioning = "recorded"
 
     def __init__(self, recording: bytes, *, name: str = "recorded") -> None:
         self._recording = recording

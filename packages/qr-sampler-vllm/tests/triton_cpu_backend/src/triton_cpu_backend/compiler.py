@@ -36,7 +36,7 @@ class InterpretedBackend(BaseBackend):
             RuntimeError: Always.
         """
         raise RuntimeError(
-            "a Triton kernel is being compiled for the CPU, which this test-only backend cannot do: "
+            "a Triton kernel is being compiled for the CPU, which this backend cannot do: "
             "set TRITON_INTERPRET=1 before the first import of triton"
         )
 
