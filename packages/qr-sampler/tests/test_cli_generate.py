@@ -489,3 +489,12 @@ def test_progress_on_a_terminal_counts_the_recorded_tokens(
     shown = terminal.file.getvalue()
     assert "starting vLLM with m" in shown
     assert "3 tokens recorded" in shown
+
+
+def test_records_that_cannot_be_written_are_an_error(stand_in: StandIn, tmp_path: Path) -> None:
+    place = tmp_path / "soon gone"
+    place.mkdir()
+    stand_in.on_generate = place.rmdir
+    result = generate("p", f"--records={place / 'run.jsonl'}")
+    assert result.exit_code == 2
+    assert "cannot write the records" in result.stderr

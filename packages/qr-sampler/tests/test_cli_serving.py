@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler_cli import server_process
 from qr_sampler_cli.main import app
 from qr_sampler_cli.server_process import READY_PREFIX, ServerStartError, entropy_server
 
@@ -204,3 +205,26 @@ def test_mistake_is_one_line_and_status_2(arguments: tuple[str, ...], message: s
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
+
+
+def test_server_that_ignores_the_request_to_stop_is_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_process, "STOP_SECONDS", 0.2)
+    program = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)"
+    command = [sys.executable, "-c", f"{program}; signal.pause()"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        server_process.stop(process)
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_server_that_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_process, "START_SECONDS", 0.2)
+    silent = [sys.executable, "-c", "import signal; signal.pause()"]
+    with (
+        subprocess.Popen(silent, stdout=subprocess.PIPE, text=True) as process,
+        pytest.raises(ServerStartError, match="before it listened"),
+    ):
+        server_process.announced_address(process)

@@ -8,12 +8,15 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from qr_sampler.entropy import EntropySource, SourceStatus
+from qr_sampler.errors import ConfigError, EntropyUnavailableError
 from qr_sampler_cli.main import app
 
 GROUP = "qr_sampler.entropy_sources"
@@ -197,3 +200,54 @@ def test_table_in_process_lists_the_sources_of_this_environment() -> None:
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("system")]
     assert "qr-entropy-sources" in line
     assert "available" in line
+
+
+class Refusing(EntropySource):
+    """Fails in the way that its subclasses choose."""
+
+    name = "refusing"
+
+    def get_random_bytes(self, n: int) -> bytes:
+        raise EntropyUnavailableError(self.name, "the lamp is cold")
+
+
+class Misconfigured(Refusing):
+    @classmethod
+    def from_environment(cls) -> Misconfigured:
+        raise ConfigError("QR_LAMP=x: not a lamp")
+
+
+class Defective(Refusing):
+    def status(self) -> SourceStatus:
+        raise OSError("no such port")
+
+
+def test_faults_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = {
+        "contested": (f"{__name__}:Refusing", f"{__name__}:Defective"),
+        "defective": (f"{__name__}:Defective",),
+        "gone": ("no_such_module:Source",),
+        "misconfigured": (f"{__name__}:Misconfigured",),
+        "refusing": (f"{__name__}:Refusing",),
+    }
+    entry_points = [
+        EntryPoint(name=name, value=value, group=GROUP)
+        for name, values in points.items()
+        for value in values
+    ]
+    monkeypatch.setattr("qr_sampler.registry.entry_points", lambda **_: entry_points)
+    monkeypatch.setattr("qr_sampler.registry.ENTROPY_SOURCES._loaded", {})
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[Refusing.__module__])
+    result = CliRunner().invoke(app, ["sources", "--json", "--probe"])
+    assert result.exit_code == 0
+    rows = [(row["name"], row["state"], row["probed"]) for row in json.loads(result.stdout)]
+    assert rows == [
+        ("contested", "conflict", False),
+        ("contested", "conflict", False),
+        ("defective", "unavailable", True),
+        ("gone", "broken", False),
+        ("misconfigured", "misconfigured", False),
+        ("refusing", "unavailable", True),
+    ]
+    passive = json.loads(CliRunner().invoke(app, ["sources", "--json"]).stdout)
+    assert [row["state"] for row in passive if row["name"] == "defective"] == ["broken"]

@@ -84,11 +84,17 @@ def run_engine_script() -> Callable[..., Any]:
     return run
 
 
-def free_port() -> int:
+def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds loopback ports that nobody listens on."""
+    return _free_port
 
 
 class Process:
@@ -137,7 +143,7 @@ class EntropyServer(Process):
     """The reference entropy server on a port that it keeps over restarts."""
 
     def __init__(self, log: Path) -> None:
-        self.address = f"127.0.0.1:{free_port()}"
+        self.address = f"127.0.0.1:{_free_port()}"
         command = [sys.executable, str(ENTROPY_SERVER), "--address", self.address]
         super().__init__(command, os.environ, log)
 
@@ -156,7 +162,7 @@ class OpenAIServer(Process):
     """vLLM's HTTP server with the tiny model."""
 
     def __init__(self, model: Path, runner: str, env: Mapping[str, str], log: Path) -> None:
-        port = free_port()
+        port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         # The console script of the CPU build looks for a distribution called "vllm" and fails.
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]

@@ -12,7 +12,13 @@ from typing import IO, Final
 
 from qr_sampler.errors import QRSamplerError
 
-__all__ = ["READY_PREFIX", "ServerStartError", "entropy_server"]
+__all__ = [
+    "READY_PREFIX",
+    "ServerStartError",
+    "announced_address",
+    "entropy_server",
+    "stop",
+]
 
 READY_PREFIX: Final = "listening on "
 """Begins the line on which ``serve-entropy`` names the address that it answers on."""
@@ -40,12 +46,17 @@ def entropy_server(arguments: Sequence[str] = ()) -> Iterator[str]:
     command = [sys.executable, "-m", "qr_sampler_cli", "serve-entropy", "--address=127.0.0.1:0"]
     with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield _address(process)
+            yield announced_address(process)
         finally:
-            _stop(process)
+            stop(process)
 
 
-def _address(process: subprocess.Popen[str]) -> str:
+def announced_address(process: subprocess.Popen[str]) -> str:
+    """Returns the address that a starting server prints.
+
+    Raises:
+        ServerStartError: When it ends, or prints none in time.
+    """
     # A server that hangs is killed, which ends its output and with it the wait below.
     watchdog = threading.Timer(START_SECONDS, process.kill)
     watchdog.start()
@@ -68,7 +79,8 @@ def _announced(output: IO[str] | None) -> str | None:
     return None
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ends a server, gently if it lets itself be asked."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
