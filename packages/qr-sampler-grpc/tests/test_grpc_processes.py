@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 
 from qr_sampler import EntropyUnavailableError
 from qr_sampler.testing import ConstantEntropySource
+from qr_sampler_grpc.fork_guard import ForkGuard
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import serve
@@ -154,6 +156,21 @@ def test_a_killed_server_is_noticed_and_its_successor_is_used(
     source.close()
     assert len(draw.data) == 8
     assert source.is_available
+
+
+def test_only_a_forked_process_without_support_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = ForkGuard()
+    assert guard.reason_to_refuse() == ""
+    assert guard.reason_to_refuse() == ""
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    for value in ("", "0", "no"):
+        monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", value)
+        assert f"in use in process {parent}" in guard.reason_to_refuse()
+    for value in ("1", "true", "YES"):
+        monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", value)
+        assert guard.reason_to_refuse() == ""
+    assert ForkGuard().reason_to_refuse() == ""
 
 
 FORKING = """

@@ -388,6 +388,24 @@ def test_closing_twice_and_drawing_again_works(scripted: Scripted) -> None:
     source.close()
 
 
+def test_sources_do_not_share_a_connection(scripted: Scripted) -> None:
+    peers: list[str] = []
+
+    def note_peer(request: bytes, context: grpc.ServicerContext) -> bytes:
+        peers.append(context.peer())
+        return honest(request, context)
+
+    server = scripted(note_peer)
+    first, second = QuantumGrpcSource(server.address), QuantumGrpcSource(server.address)
+    for source in (first, second, first, second):
+        source.draw(1)
+    first.close()
+    second.close()
+    assert peers[0] == peers[2]
+    assert peers[1] == peers[3]
+    assert peers[0] != peers[1]
+
+
 def test_closing_ends_a_draw_under_way(scripted: Scripted) -> None:
     arrived, stop = threading.Event(), threading.Event()
 

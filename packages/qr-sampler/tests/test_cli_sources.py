@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -224,11 +225,11 @@ class Defective(Refusing):
 
 def test_faults_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     points = {
-        "contested": (f"{__name__}:Refusing", f"{__name__}:Defective"),
-        "defective": (f"{__name__}:Defective",),
+        "contested": ("lamps:Refusing", "lamps:Defective"),
+        "defective": ("lamps:Defective",),
         "gone": ("no_such_module:Source",),
-        "misconfigured": (f"{__name__}:Misconfigured",),
-        "refusing": (f"{__name__}:Refusing",),
+        "misconfigured": ("lamps:Misconfigured",),
+        "refusing": ("lamps:Refusing",),
     }
     entry_points = [
         EntryPoint(name=name, value=value, group=GROUP)
@@ -237,7 +238,9 @@ def test_faults_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setattr("qr_sampler.registry.entry_points", lambda **_: entry_points)
     monkeypatch.setattr("qr_sampler.registry.ENTROPY_SOURCES._loaded", {})
-    monkeypatch.setitem(sys.modules, __name__, sys.modules[Refusing.__module__])
+    sources = types.ModuleType("lamps")
+    vars(sources).update(Refusing=Refusing, Misconfigured=Misconfigured, Defective=Defective)
+    monkeypatch.setitem(sys.modules, "lamps", sources)
     result = CliRunner().invoke(app, ["sources", "--json", "--probe"])
     assert result.exit_code == 0
     rows = [(row["name"], row["state"], row["probed"]) for row in json.loads(result.stdout)]

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from qr_sampler import SamplingParameters, Settings
+from qr_sampler import Settings
+from qr_sampler.settings_reference import settings_table
 
 README = Path(__file__).resolve().parents[4] / "README.md"
 HERE = "tests/engine/test_vllm_readme.py"
@@ -40,22 +41,10 @@ def blocks(language: str) -> list[tuple[str, str]]:
     return re.findall(pattern, README.read_text("utf-8"), flags=re.DOTALL)
 
 
-def settings_table() -> str:
-    """Returns the README's table of settings, made from the code."""
-    rows = ["| variable | default | | meaning |", "|---|---|---|---|"]
-    sampling = SamplingParameters.model_fields
-    for name in [*sampling, *(set(Settings.model_fields) - set(sampling))]:
-        field = Settings.model_fields[name]
-        default = "unset" if field.default is None else f"`{field.default}`"
-        where = "request" if name in sampling else ""
-        rows.append(f"| `QR_{name.upper()}` | {default} | {where} | {field.description} |")
-    return "\n".join([*rows[:2], *sorted(rows[2:])])
-
-
 def test_table_of_settings_is_the_code() -> None:
     text = README.read_text("utf-8")
     found = text.split("<!-- settings -->\n")[1].split("\n<!-- /settings -->")[0]
-    assert found == settings_table()
+    assert found == settings_table(Settings)
 
 
 def test_every_command_says_who_runs_it() -> None:

@@ -30,7 +30,7 @@ from qr_sampler_cli.tiny_model_command import prepare_tiny_model
 __all__ = ["demo", "main"]
 
 SOURCE: Final = "quantum_grpc"
-PROMPTS: Final = ("The light of the sun", "When I was a boy")
+PROMPTS: Final = ("The Light of the Sun", "By the Refraction of the Prism")
 
 
 def default_directory() -> Path:

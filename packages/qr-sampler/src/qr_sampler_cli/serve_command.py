@@ -64,7 +64,7 @@ def serve_entropy(
             api_key=api_key,
             api_key_header=api_key_header,
         ) as server:
-            typer.echo(f"serving {source}; clients need QR_GRPC_SERVER_ADDRESS", err=True)
+            typer.echo(f"serving {source}; QR_GRPC_SERVER_ADDRESS={server.address}", err=True)
             typer.echo(f"{READY_PREFIX}{server.address}")
             # A wait without end could not be interrupted everywhere.
             while not stop.wait(1.0):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
+import subprocess  # nosec B404 - one call, without a shell
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -44,7 +44,10 @@ def entropy_server(arguments: Sequence[str] = ()) -> Iterator[str]:
         ServerStartError: When the server does not come up.
     """
     command = [sys.executable, "-m", "qr_sampler_cli", "serve-entropy", "--address=127.0.0.1:0"]
-    with subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, text=True) as process:
+    # Our own interpreter and our own arguments, without a shell.
+    with subprocess.Popen(  # nosec B603
+        [*command, *arguments], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             yield announced_address(process)
         finally:
