@@ -341,7 +341,8 @@ def vllm(session: nox.Session) -> None:
     """Test the packages that drive vLLM against real engines on the CPU."""
     engine = Engine(session)
     suites = [f"packages/{package}/tests" for package in NEEDS_ENGINE]
-    measured_tests(session, engine.run, NEEDS_ENGINE, *(session.posargs or suites))
+    # torch and vLLM warn about themselves; our own warnings are errors in `tests`.
+    measured_tests(session, engine.run, NEEDS_ENGINE, "-Wdefault", *(session.posargs or suites))
 
 
 @nox.session(venv_backend="none", default=False)
