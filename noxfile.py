@@ -88,7 +88,7 @@ nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 # A missing interpreter is reported by name and skipped, on CI machines too.
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "stubs", "tests", "wheels", "vllm"]
+nox.options.sessions = ["lint", "typing", "stubs", "tests", "wheels", "vllm", "demo"]
 
 
 def sync(session: nox.Session, *arguments: str) -> None:
@@ -345,7 +345,7 @@ def vllm(session: nox.Session) -> None:
     measured_tests(session, engine.run, NEEDS_ENGINE, "-Wdefault", *(session.posargs or suites))
 
 
-@nox.session(venv_backend="none", default=False)
+@nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
     """Generate text with real vLLM, every token chosen by an entropy server over gRPC."""
     Engine(session).run("-m", "qr_sampler_cli.demo", *session.posargs)

@@ -111,7 +111,11 @@ class Process:
         if self._process is None or self._process.poll() is not None:
             with self._log.open("ab") as output:
                 self._process = subprocess.Popen(
-                    self._command, env=self._env, stdout=output, stderr=output
+                    self._command,
+                    env=self._env,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
                 )
 
     def send(self, number: signal.Signals) -> None:
@@ -121,8 +125,11 @@ class Process:
             self._process.wait(timeout=60)
 
     def kill(self) -> None:
-        """Ends the process without giving it a chance."""
-        self.send(signal.SIGKILL)
+        """Ends the process and its children without giving them a chance."""
+        if self._process is not None and self._process.poll() is None:
+            # vLLM's engine and worker processes outlive a killed parent, but stay in its group.
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(timeout=60)
 
     def stop(self) -> None:
         """Asks the process to end."""
