@@ -341,8 +341,10 @@ def vllm(session: nox.Session) -> None:
     """Test the packages that drive vLLM against real engines on the CPU."""
     engine = Engine(session)
     suites = [f"packages/{package}/tests" for package in NEEDS_ENGINE]
-    # torch and vLLM warn about themselves; our own warnings are errors in `tests`.
-    measured_tests(session, engine.run, NEEDS_ENGINE, "-Wdefault", *(session.posargs or suites))
+    # torch and vLLM warn about themselves; our own warnings are errors in `tests`. Engines take
+    # minutes on small machines, and a stack dump of a test that is only slow helps nobody.
+    options = ("-Wdefault", "--override-ini=faulthandler_timeout=1200")
+    measured_tests(session, engine.run, NEEDS_ENGINE, *options, *(session.posargs or suites))
 
 
 @nox.session(venv_backend="none")

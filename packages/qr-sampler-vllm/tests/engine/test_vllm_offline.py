@@ -184,11 +184,12 @@ def test_bad_values_are_refused_before_the_engine_sees_them(engine: OfflineEngin
     script = GENERATE.replace(
         "params = [",
         """
+    from vllm.exceptions import VLLMValidationError
     refused = []
     for bad in task["bad"]:
         try:
             llm.generate(["x"], SamplingParams(extra_args=bad), use_tqdm=False)
-        except ValueError as error:
+        except VLLMValidationError as error:
             refused.append(str(error))
     params = [""",
     ).replace('"RESULT " + json.dumps(', '"RESULT " + json.dumps([refused] + ')
