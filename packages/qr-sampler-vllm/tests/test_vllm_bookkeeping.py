@@ -74,15 +74,19 @@ def memory_session(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def params(
-    key: str | None = None, *, stop: tuple[int, ...] = (), min_tokens: int = 0, **extra: Any
+    key: str | None = None,
+    *,
+    stop: tuple[int, ...] = (),
+    eos: int | None = None,
+    **extra: Any,
 ) -> SimpleNamespace:
     arguments = {f"qr_{name}": value for name, value in extra.items() if name != "warmup"}
     if key is not None:
         arguments["qr_request_key"] = key
     return SimpleNamespace(
         extra_args=arguments or None,
-        all_stop_token_ids=set(stop),
-        min_tokens=min_tokens,
+        stop_token_ids=list(stop),
+        eos_token_id=eos,
         warmup=extra.get("warmup", False),
     )
 
@@ -246,14 +250,17 @@ class TestRunnerV2:
         assert discard.reason == "after_stop"
 
 
-@pytest.mark.parametrize(("min_tokens", "stopped"), [(0, True), (5, True), (6, False)])
-def test_min_tokens_delays_the_end_of_a_request(min_tokens: int, stopped: bool) -> None:
+@pytest.mark.parametrize(("offset", "stopped"), [(0, True), (1, False), (None, False)])
+def test_the_end_of_text_token_ends_a_request_unless_ignored(
+    offset: int | None, stopped: bool
+) -> None:
     settings = Settings.load(sample_count=4)
     pipeline = SamplingPipeline(settings, ConstantEntropySource())
     step = pipeline.sample(logits(1), Rows([settings.sampling]))
     assert step is not None
-    sampling_params = params(stop=tuple(range(VOCAB)), min_tokens=min_tokens)
-    request = ActiveRequest.admit(sampling_params, settings)
+    token_id = int(step.selection.token_ids[0])
+    eos = None if offset is None else token_id + offset
+    request = ActiveRequest.admit(params(eos=eos), settings)
     request.emitted(Choice(step, 0, position=5))
     assert request.stopped is stopped
 

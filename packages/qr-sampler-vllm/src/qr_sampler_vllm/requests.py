@@ -45,9 +45,7 @@ class ActiveRequest:
     options: RequestOptions
     """What it asked for."""
     stop_token_ids: frozenset[int]
-    """Tokens that end it."""
-    min_tokens: int
-    """Number of tokens before which none of them does."""
+    """Tokens that end it; without the end-of-text token if it asked to ignore that one."""
     request_key: str = ""
     """Names it in the records."""
     stopped: bool = field(default=False)
@@ -64,8 +62,7 @@ class ActiveRequest:
         options = resolve_request(settings, sampling_params.extra_args)
         return cls(
             options=options,
-            stop_token_ids=frozenset(sampling_params.all_stop_token_ids),
-            min_tokens=sampling_params.min_tokens,
+            stop_token_ids=_stop_token_ids(sampling_params),
             request_key=options.request_key or uuid.uuid4().hex,
         )
 
@@ -76,8 +73,7 @@ class ActiveRequest:
         """
         if self.stopped:
             return self.wasted(choice, "after_stop")
-        if choice.token_id in self.stop_token_ids and choice.position >= self.min_tokens:
-            self.stopped = True
+        self.stopped = choice.token_id in self.stop_token_ids
         return token_record(
             choice.step,
             choice.index,
@@ -95,3 +91,14 @@ class ActiveRequest:
             position=choice.position,
             reason=reason,
         )
+
+
+def _stop_token_ids(sampling_params: Any) -> frozenset[int]:
+    """Returns the tokens on which vLLM's scheduler ends a request.
+
+    Not ``all_stop_token_ids``: that set also holds an end-of-text token that is to be ignored.
+    """
+    stop_token_ids = set(sampling_params.stop_token_ids or ())
+    if sampling_params.eos_token_id is not None:
+        stop_token_ids.add(sampling_params.eos_token_id)
+    return frozenset(stop_token_ids)

@@ -31,7 +31,11 @@ GENERATE = """
         **task.get("engine", {}),
     )
     params = [
-        SamplingParams(extra_args=extra, max_tokens=12, temperature=index % 2)
+        SamplingParams(
+            extra_args=extra,
+            temperature=index % 2,
+            **{"max_tokens": 12, **task.get("params", {})},
+        )
         for index, extra in enumerate(task["extra_args"])
     ]
     outputs = llm.generate(task["prompts"], params, use_tqdm=False)
@@ -148,6 +152,26 @@ def test_every_emitted_token_has_one_record_and_obeys_its_request(engine: Offlin
         assert line["source_distribution"] == "qr-entropy-sources"
     assert len(of_kind(lines, "genesis")) == 1
     assert lines[0]["kind"] == "genesis"
+
+
+@pytest.mark.parametrize("ignore_eos", [True, False])
+def test_end_of_text_ends_the_records_unless_it_is_ignored(
+    engine: OfflineEngine, ignore_eos: bool
+) -> None:
+    """Only the end-of-text token 0 and one other may be chosen, so it comes at once."""
+    task = {
+        "prompts": ["Light is"],
+        "extra_args": [{"qr_request_key": "a", "qr_fixed_temperature": 1000.0}],
+        "params": {"allowed_token_ids": [0, 300], "ignore_eos": ignore_eos, "max_tokens": 40},
+    }
+    outputs, lines = engine.generate(task)
+    assert_one_record_per_token(outputs, ["a"], lines)
+    (output,) = outputs
+    assert 0 in output["token_ids"]
+    assert output["reason"] == ("length" if ignore_eos else "stop")
+    assert len(output["token_ids"]) == 40 or not ignore_eos
+    assert {line["candidates"] for line in of_kind(lines, "token")} == {2}
+    assert of_kind(lines, "discard") == []
 
 
 def test_both_runners_make_the_same_text_of_the_same_bytes(
