@@ -141,3 +141,40 @@ def test_journal_without_a_directory_keeps_no_file(tmp_path: Path) -> None:
     journal.write([])
     journal.close()
     assert list(tmp_path.iterdir()) == []
+
+
+LEAVE = """
+import multiprocessing, sys
+from qr_sampler_vllm.engines import register
+
+
+class Runner:
+    def flush(self):
+        print("flushed", flush=True)
+
+
+def sample():
+    global runner
+    runner = Runner()
+    register(Runner, runner)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "main":
+        sample()
+    else:
+        child = multiprocessing.get_context(sys.argv[1]).Process(target=sample)
+        child.start()
+        child.join()
+"""
+
+
+@pytest.mark.parametrize("process", ["main", "fork", "spawn"])
+def test_records_are_flushed_when_a_process_ends(process: str, tmp_path: Path) -> None:
+    """vLLM samples in the main process or in a child of multiprocessing; both end differently."""
+    script = tmp_path / "leave.py"
+    script.write_text(LEAVE)
+    done = subprocess.run(
+        [sys.executable, str(script), process], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["flushed"]
