@@ -66,7 +66,8 @@ def main() -> None:
     add_EntropyServiceServicer_to_server(UrandomServicer(), server)
     port = server.add_insecure_port(address)
     server.start()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Stop like Ctrl-C does.
+    for stop in (signal.SIGINT, signal.SIGTERM):  # A shell may have started us deaf to the first.
+        signal.signal(stop, signal.default_int_handler)
     # Port 0 asks for any free port, so scripts wait for this line and read the address from it.
     bound = address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
     try:
