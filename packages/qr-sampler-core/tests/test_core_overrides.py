@@ -348,3 +348,30 @@ def test_components_that_cannot_be_constructed_are_refused_at_admission(
 
 def test_keys_that_are_not_text_belong_to_somebody_else() -> None:
     assert resolve_request(DEPLOYMENT, {3: "x"}).parameters == DEPLOYMENT.sampling
+
+
+COUNTED = """
+    from qr_sampler import SignalAmplifier
+
+    constructed = []
+
+    class Amplifier(SignalAmplifier):
+        def __init__(self):
+            constructed.append(self)
+
+        def amplify(self, blocks):
+            raise AssertionError("never reached")
+"""
+
+
+def test_a_costly_amplifier_is_constructed_once_for_all_requests(install_plugin: Any) -> None:
+    entry_points = """
+        [qr_sampler.signal_amplifiers]
+        counted = counted_amplifier:Amplifier
+    """
+    install_plugin("counted", entry_points, {"counted_amplifier": COUNTED})
+    for _ in range(5):
+        resolve_request(DEPLOYMENT, {"qr_signal_amplifier_type": "counted"})
+    import counted_amplifier  # type: ignore[import-not-found]
+
+    assert len(counted_amplifier.constructed) == 1

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from qr_sampler.components import amplifier_named, strategy_named
 from qr_sampler.errors import ConfigError, PluginError, shown
-from qr_sampler.registry import AMPLIFIERS, TEMPERATURE_STRATEGIES
 from qr_sampler.settings import (
     SamplingParameters,
     Settings,
@@ -131,14 +131,14 @@ def check_components(parameters: SamplingParameters, settings: Settings, *, pref
     """
     name = parameters.signal_amplifier_type
     try:
-        AMPLIFIERS.load(name).from_settings(settings)
+        amplifier_named(name, settings)
     # A third-party constructor can fail in any way; the request is refused with what it said.
     except Exception as error:
         public = public_name("signal_amplifier_type", prefix)
         raise ConfigError(f"{public}={shown(name)}: {_failure(error)}") from error
     name = parameters.temperature_strategy
     try:
-        TEMPERATURE_STRATEGIES.load(name)()
+        strategy_named(name)
     except Exception as error:
         public = public_name("temperature_strategy", prefix)
         raise ConfigError(f"{public}={shown(name)}: {_failure(error)}") from error

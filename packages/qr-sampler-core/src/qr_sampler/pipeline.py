@@ -9,17 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray, Logits
-from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
+from qr_sampler.amplification.base import AmplificationResult
+from qr_sampler.components import amplifier_named, strategy_named
 from qr_sampler.entropy.draw import EntropyDraw
 from qr_sampler.entropy.source import EntropySource
-from qr_sampler.registry import AMPLIFIERS, TEMPERATURE_STRATEGIES
 from qr_sampler.rows import Rows
 from qr_sampler.selection.selector import SelectionPlan, SelectionResult, TokenSelector
 from qr_sampler.settings import Settings
 from qr_sampler.temperature.base import (
     LogitStatistics,
     TemperatureResult,
-    TemperatureStrategy,
     shannon_entropy_nats,
 )
 
@@ -75,8 +74,6 @@ class SamplingPipeline:
         self._settings = settings
         self.source = source
         self._selector = TokenSelector()
-        self._amplifiers: dict[str, SignalAmplifier] = {}
-        self._strategies: dict[str, TemperatureStrategy] = {}
 
     def sample(self, logits: Logits, rows: Rows) -> StepResult | None:
         """Returns the tokens of a batch, or ``None`` when no row can be decided.
@@ -142,7 +139,7 @@ class SamplingPipeline:
         temperature = np.empty(len(rows), dtype=np.float64)
         for (name,), lines in rows.groups("temperature_strategy").items():
             statistics = LogitStatistics(entropy_nats=entropy[lines], vocab_size=logits.shape[1])
-            strategy = self._strategy(str(name))
+            strategy = strategy_named(str(name))
             temperature[lines] = strategy.temperatures(statistics, rows.take(lines))
         return TemperatureResult(temperature=temperature, entropy_nats=entropy)
 
@@ -153,19 +150,9 @@ class SamplingPipeline:
         statistic: FloatArray = np.empty(len(rows), dtype=np.float64)
         for (name, _), lines in rows.groups("signal_amplifier_type", "sample_count").items():
             blocks = data[starts[lines, np.newaxis] + np.arange(sizes[lines[0]])]
-            result = self._amplifier(str(name)).amplify(blocks)
+            result = amplifier_named(str(name), self._settings).amplify(blocks)
             u[lines], statistic[lines] = result.u, result.statistic
         return AmplificationResult(u=u, statistic=statistic)
-
-    def _amplifier(self, name: str) -> SignalAmplifier:
-        if name not in self._amplifiers:
-            self._amplifiers[name] = AMPLIFIERS.load(name).from_settings(self._settings)
-        return self._amplifiers[name]
-
-    def _strategy(self, name: str) -> TemperatureStrategy:
-        if name not in self._strategies:
-            self._strategies[name] = TEMPERATURE_STRATEGIES.load(name)()
-        return self._strategies[name]
 
 
 def _starts(sizes: IndexArray) -> IndexArray:

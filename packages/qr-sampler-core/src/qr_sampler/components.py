@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Amplifiers and temperature strategies, constructed once and then shared.
+
+They are stateless, so admission, which tries whether a component can be constructed, and the
+pipeline, which uses it, share one instance: a costly constructor never runs once per request.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from qr_sampler.amplification.base import SignalAmplifier
+from qr_sampler.registry import AMPLIFIERS, TEMPERATURE_STRATEGIES
+from qr_sampler.settings import Settings
+from qr_sampler.temperature.base import TemperatureStrategy
+
+__all__ = ["amplifier_named", "strategy_named"]
+
+
+def amplifier_named(name: str, settings: Settings) -> SignalAmplifier:
+    """Returns the amplifier called *name*, configured for a deployment.
+
+    Raises:
+        PluginError: When it is unknown, contested or broken. Its constructor may raise anything.
+    """
+    return _amplifier(AMPLIFIERS.load(name), settings)
+
+
+def strategy_named(name: str) -> TemperatureStrategy:
+    """Returns the temperature strategy called *name*.
+
+    Raises:
+        PluginError: When it is unknown, contested or broken. Its constructor may raise anything.
+    """
+    return _strategy(TEMPERATURE_STRATEGIES.load(name))
+
+
+@lru_cache(maxsize=64)
+def _amplifier(kind: type[SignalAmplifier], settings: Settings) -> SignalAmplifier:
+    return kind.from_settings(settings)
+
+
+@lru_cache(maxsize=64)
+def _strategy(kind: type[TemperatureStrategy]) -> TemperatureStrategy:
+    return kind()
