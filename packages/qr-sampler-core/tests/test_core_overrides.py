@@ -25,7 +25,8 @@ from qr_sampler import (
 from qr_sampler.overrides import LABEL_KEYS, MAX_LABEL_LENGTH
 from qr_sampler.testing import ConstantEntropySource
 
-DEPLOYMENT = Settings.model_construct()
+# Any block length: that short blocks are refused is tested with the amplifiers.
+DEPLOYMENT = Settings.model_construct(max_ks_distance=1.0)
 OPERATOR_ONLY = sorted(set(Settings.model_fields) - set(SamplingParameters.model_fields))
 
 
@@ -46,6 +47,19 @@ OVERRIDES: list[tuple[str, Any, Any]] = [
     ("edt_exponent", 2, 2.0),
     ("edt_min_temp", 0.4, 0.4),
     ("edt_max_temp", 0.6, 0.6),
+    ("edt_paper_base_temp", 1.2, 1.2),
+    ("edt_paper_n", 0.7, 0.7),
+    ("edt_paper_theta", "0.3", 0.3),
+    ("dynatemp_min_temp", 0.4, 0.4),
+    ("dynatemp_max_temp", 0.6, 0.6),
+    ("dynatemp_exponent", 2, 2.0),
+    ("varentropy_base_temp", 0.9, 0.9),
+    ("varentropy_entropy_weight", -1, -1.0),
+    ("varentropy_variance_weight", 0.25, 0.25),
+    ("varentropy_drift_weight", "-0.5", -0.5),
+    ("varentropy_drift_rate", 1, 1.0),
+    ("varentropy_min_temp", 0.4, 0.4),
+    ("varentropy_max_temp", 0.6, 0.6),
     ("top_k", 5.0, 5),
     ("top_k", -1, -1),
     ("min_p", 0.5, 0.5),
@@ -136,7 +150,7 @@ def test_a_range_turned_upside_down_is_refused() -> None:
 
 
 def test_an_unknown_component_is_refused_with_the_installed_ones() -> None:
-    with pytest.raises(ConfigError, match="available: edt, fixed") as caught:
+    with pytest.raises(ConfigError, match="available: dynatemp, edt, edt_paper, fixed") as caught:
         resolve_request(DEPLOYMENT, {"qr_temperature_strategy": "bogus"})
     assert isinstance(caught.value.__cause__, UnknownPluginError)
 
@@ -220,13 +234,28 @@ wild = st.one_of(
 temperature = st.one_of(st.floats(1e-3, 1e3), st.floats(0.05, 5.0).map(str))
 tame: dict[str, st.SearchStrategy[Any]] = {
     "qr_sample_count": st.integers(1, 600),
-    "qr_signal_amplifier_type": st.just("zscore_mean"),
-    "qr_temperature_strategy": st.sampled_from(["fixed", "edt"]),
+    "qr_signal_amplifier_type": st.sampled_from(["zscore_mean", "bit_zscore", "random_walk"]),
+    "qr_temperature_strategy": st.sampled_from(
+        ["dynatemp", "edt", "edt_paper", "fixed", "varentropy"]
+    ),
     "qr_fixed_temperature": temperature,
     "qr_edt_base_temp": temperature,
     "qr_edt_exponent": st.floats(0.0, 100.0),
     "qr_edt_min_temp": temperature,
     "qr_edt_max_temp": temperature,
+    "qr_edt_paper_base_temp": temperature,
+    "qr_edt_paper_n": st.floats(0.0, 1.0, exclude_min=True),
+    "qr_edt_paper_theta": st.floats(0.0, 100.0),
+    "qr_dynatemp_min_temp": temperature,
+    "qr_dynatemp_max_temp": temperature,
+    "qr_dynatemp_exponent": st.floats(0.0, 100.0),
+    "qr_varentropy_base_temp": temperature,
+    "qr_varentropy_entropy_weight": st.floats(-100.0, 100.0),
+    "qr_varentropy_variance_weight": st.floats(-100.0, 100.0),
+    "qr_varentropy_drift_weight": st.floats(-100.0, 100.0),
+    "qr_varentropy_drift_rate": st.floats(0.0, 1.0, exclude_min=True),
+    "qr_varentropy_min_temp": temperature,
+    "qr_varentropy_max_temp": temperature,
     "qr_top_k": st.one_of(st.integers(-1, 40), st.integers(0, 2**31 - 1)),
     "qr_min_p": st.floats(0.0, 1.0),
     "qr_top_p": st.floats(0.0, 1.0, exclude_min=True),
@@ -282,13 +311,23 @@ def test_any_request_is_either_refused_or_works(extra_args: dict[str, Any], seed
     check_that_it_works(extra_args, seed)
 
 
+def is_upside_down(extra_args: dict[str, Any], strategy: str) -> bool:
+    low, high = (
+        float(extra_args.get(f"qr_{field}", getattr(DEPLOYMENT, field)))
+        for field in (f"{strategy}_min_temp", f"{strategy}_max_temp")
+    )
+    return low > high
+
+
 @settings(max_examples=1_000)
 @given(sensible_requests, st.integers(0, 2**32 - 1))
 def test_sensible_requests_work(extra_args: dict[str, Any], seed: int) -> None:
     reasons_to_refuse = (
         "" in (extra_args.get("qr_request_key"), extra_args.get("qr_trial")),
         extra_args.get("qr_condition") == "",
-        float(extra_args.get("qr_edt_min_temp", 0.1)) > float(extra_args.get("qr_edt_max_temp", 2)),
+        is_upside_down(extra_args, "edt"),
+        is_upside_down(extra_args, "dynatemp"),
+        is_upside_down(extra_args, "varentropy"),
     )
     assert check_that_it_works(extra_args, seed) is not any(reasons_to_refuse)
 

@@ -15,18 +15,18 @@ from qr_sampler import (
     EntropyDraw,
     EntropyUnavailableError,
     FallbackEntropySource,
+    FastSelector,
+    ReferenceSelector,
     Rows,
     SamplingParameters,
     SamplingPipeline,
     Settings,
     StepResult,
-    TokenSelector,
     ZScoreMeanAmplifier,
     discard_record,
     resolve_request,
     token_record,
 )
-from qr_sampler.temperature import shannon_entropy_nats
 from qr_sampler.testing import ConstantEntropySource, RecordedEntropySource
 
 DEPLOYMENT = Settings.model_construct()
@@ -119,8 +119,10 @@ def test_the_step_is_the_composition_of_its_parts() -> None:
     recording = rng.bytes(35)
     result = SamplingPipeline(DEPLOYMENT, RecordedEntropySource(recording)).sample(logits, rows)
     assert result is not None
-    selector, start = TokenSelector(), 0
-    plan = selector.prepare(logits, np.full(5, 0.7), rows)
+    selector, start = ReferenceSelector(), 0
+    temperature = np.full(5, 0.7)
+    measurement = selector.measure(logits, rows, temperature, np.zeros(5, dtype=np.intp))
+    plan = selector.prepare(measurement, temperature)
     us = []
     for size in (3, 8, 3, 1, 20):
         block = np.frombuffer(recording[start : start + size], np.uint8)[np.newaxis]
@@ -134,7 +136,8 @@ def test_the_step_is_the_composition_of_its_parts() -> None:
         sum(recording[a:b]) for a, b in ((0, 3), (3, 11), (11, 14), (14, 15), (15, 35))
     ]
     assert result.draw.data == recording
-    assert result.plan.temperature.entropy_nats.tolist() == shannon_entropy_nats(logits).tolist()
+    exact = measurement.entropy_nats
+    np.testing.assert_allclose(result.plan.temperature.entropy_nats, exact, rtol=1e-5)
 
 
 def test_block_sums_of_long_blocks_do_not_overflow() -> None:
@@ -193,9 +196,10 @@ def test_bytes_are_asked_for_once_and_after_all_preparation(
 ) -> None:
     journal: list[str] = []
     for owner, name in (
-        (TokenSelector, "prepare"),
+        (FastSelector, "measure"),
+        (FastSelector, "prepare"),
         (ZScoreMeanAmplifier, "amplify"),
-        (TokenSelector, "pick"),
+        (FastSelector, "pick"),
     ):
         original = getattr(owner, name)
 
@@ -208,9 +212,9 @@ def test_bytes_are_asked_for_once_and_after_all_preparation(
     logits = np.zeros((3, 4), np.float32)
     rows = Rows([SamplingParameters(sample_count=n) for n in (5, 6, 5)])
     plan = pipeline.prepare(logits, rows)
-    assert journal == ["prepare"]
+    assert journal == ["measure", "prepare"]
     result = pipeline.complete(plan)
-    assert journal == ["prepare", "draw 16", "amplify", "amplify", "pick"]
+    assert journal == ["measure", "prepare", "draw 16", "amplify", "amplify", "pick"]
     assert plan.logits_ready_ns <= result.draw.requested_ns <= result.draw.received_ns
 
 
@@ -285,12 +289,16 @@ def test_records_repeat_the_step() -> None:
         "token_id": step.selection.token_ids[1],
         "u": step.amplification.u[1],
         "statistic": step.amplification.statistic[1],
+        "lattice_step": step.amplification.lattice_step[1],
         "temperature": 0.7,
-        "entropy_nats": shannon_entropy_nats(logits[2:])[0],
+        "entropy_nats": step.plan.temperature.entropy_nats[1],
+        "varentropy_nats2": step.plan.temperature.varentropy_nats2[1],
+        "running_entropy_nats": None,
         "rank": step.selection.rank[1],
         "probability": step.selection.probability[1],
         "candidates": 3,
         "amplifier": "zscore_mean",
+        "baseline": "",
         "temperature_strategy": "fixed",
         "source": "device",
         "source_distribution": "",
@@ -301,6 +309,7 @@ def test_records_repeat_the_step() -> None:
         "device_timestamp_ns": None,
         "block_bytes": 16,
         "block_sum": 16 * 140,
+        "block_ones": 16 * 3,
         "draw_bytes": 32,
         "draw_requests": 4,
         "t_logits_ns": step.plan.logits_ready_ns,

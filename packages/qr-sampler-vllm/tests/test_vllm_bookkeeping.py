@@ -20,6 +20,7 @@ from qr_sampler import (
     DiscardRecord,
     MemorySink,
     Rows,
+    RunningMean,
     SamplingPipeline,
     Settings,
     TokenSamplingRecord,
@@ -54,12 +55,14 @@ class MemorySession:
     """A session on plain arrays that keeps its records in memory."""
 
     def __init__(self, vllm_config: Any, runner: str) -> None:
-        self.settings = Settings.load(sample_count=4)
+        self.settings = Settings.load(sample_count=4, max_ks_distance=1)
         self.source = ConstantEntropySource()
         self.pipeline = SamplingPipeline(self.settings, self.source)
         self.sink = MemorySink()
+        self.seen: list[list[float]] = []
 
     def sample(self, logits: Any, lines: Any, rows: Rows) -> Any:
+        self.seen.append(rows.running_entropy.tolist())
         return self.pipeline.sample(logits[list(lines)], rows)
 
     def record(self, records: Any) -> None:
@@ -250,11 +253,122 @@ class TestRunnerV2:
         assert discard.reason == "after_stop"
 
 
+def spread_logits(*spreads: float) -> Any:
+    """Rows of different entropies, which a step can be told by."""
+    return np.outer(spreads, logits(1)[0]).astype(np.float32)
+
+
+DRIFTING = {
+    "temperature_strategy": "varentropy",
+    "varentropy_base_temp": 1.0,
+    "varentropy_variance_weight": 0.0,
+    "varentropy_drift_weight": 0.5,
+    "varentropy_drift_rate": 0.25,
+}
+
+
+def replayed(tokens: list[TokenSamplingRecord]) -> list[float]:
+    """The running mean before each token of one request, recomputed from its records."""
+    mean, before = RunningMean(rate=0.25), []
+    for token in tokens:
+        before.append(mean.value)
+        mean.observe(token.entropy_nats)
+    return before
+
+
+class TestRunningEntropy:
+    """The running mean is that of the emitted tokens, whatever else was sampled."""
+
+    def seen(self, runner: Any) -> list[list[float]]:
+        return list(runner._session.seen)
+
+    def test_v1_carries_the_mean_of_each_request_through_the_batch(self) -> None:
+        runner = RunnerV1(object())
+        outputs: dict[str, list[int]] = {"a": [], "b": []}
+        added = [(row, params(key, **DRIFTING), None, outputs[key]) for row, key in enumerate("ab")]
+        runner.update_state(Update(2, added=added))
+        for step in range(4):
+            runner.apply(spread_logits(0.5 + step, 2.5 - 0.5 * step))
+            for output in outputs.values():
+                output.append(0)
+            swap = Update(2, moved=[(0, 1, Direction.SWAP)])
+            runner.update_state(swap if step == 1 else None)
+        of = {key: [r for r in records(runner) if r.request_key == key] for key in "ab"}
+        means = {key: replayed(of[key]) for key in "ab"}
+        expected = [[means["a"][step], means["b"][step]] for step in (0, 1)]
+        expected += [[means["b"][step], means["a"][step]] for step in (2, 3)]
+        np.testing.assert_array_equal(self.seen(runner), expected)
+        assert np.isnan(expected[0]).all()
+        assert np.isfinite(expected[1:]).all()
+        assert len({value for step in expected[1:] for value in step}) == 6
+
+    def test_v1_forgets_what_vllm_threw_away(self) -> None:
+        runner, output = RunnerV1(object()), list[int]()
+        runner.update_state(Update(1, added=[(0, params("a", **DRIFTING), None, output)]))
+        for step, emitted in enumerate((False, False, True, False, True, True)):
+            runner.apply(spread_logits(0.5 + step))
+            if emitted:
+                output.append(0)
+            runner.update_state(None)
+        tokens = [r for r in records(runner) if isinstance(r, TokenSamplingRecord)]
+        assert len(records(runner)) == 6
+        before = replayed(tokens)
+        seen = [mean for (mean,) in self.seen(runner)]
+        np.testing.assert_array_equal(
+            seen, [before[0], before[0], before[0], before[1], before[1], before[2]]
+        )
+
+    def test_v1_starts_afresh_after_a_preemption(self) -> None:
+        runner, output = RunnerV1(object()), list[int]()
+        for spread in (1.0, 2.0):
+            runner.update_state(Update(1, added=[(0, params("a", **DRIFTING), None, output)]))
+            runner.apply(spread_logits(spread))
+            output.append(0)
+            runner.update_state(Update(0, removed=[0]))
+        assert np.isnan(self.seen(runner)).all()
+
+    def test_v2_carries_the_mean_of_each_request_through_its_slots(self) -> None:
+        runner = RunnerV2(object(), states([2, 2, 9]))
+        for slot, key in enumerate("abc"):
+            runner.add_request(slot, params(key, **DRIFTING))
+        runner.apply(spread_logits(0.5, 1.0, 1.5), Context([0, 1, 2], [2, 2, 4]))
+        runner.apply(spread_logits(2.0, 2.5, 3.0), Context([2, 1, 0], [9, 3, 3]))
+        runner.apply(spread_logits(0.7, 0.9), Context([1, 2], [4, 10]))
+        of = {key: [r for r in records(runner) if r.request_key == key] for key in "abc"}
+        means = {key: replayed(of[key]) for key in "abc"}
+        assert [len(means[key]) for key in "abc"] == [2, 3, 2]
+        first, second, third = self.seen(runner)
+        np.testing.assert_array_equal(first, [means["a"][0], means["b"][0]])
+        np.testing.assert_array_equal(second, [means["c"][0], means["b"][1], means["a"][1]])
+        np.testing.assert_array_equal(third, [means["b"][2], means["c"][1]])
+
+    def test_a_token_after_the_stop_token_does_not_count(self) -> None:
+        runner = RunnerV2(object(), states([2]))
+        runner.add_request(0, params("a", stop=tuple(range(VOCAB)), **DRIFTING))
+        for length in (2, 3, 4):
+            runner.apply(spread_logits(float(length)), Context([0], [length]))
+        token = records(runner)[0]
+        np.testing.assert_array_equal(
+            self.seen(runner), [[np.nan], [token.entropy_nats], [token.entropy_nats]]
+        )
+
+    def test_temperatures_follow_from_the_records(self) -> None:
+        runner = RunnerV2(object(), states([2]))
+        runner.add_request(0, params("a", varentropy_entropy_weight=0.2, **DRIFTING))
+        for length in range(2, 12):
+            runner.apply(spread_logits(0.3 * length), Context([0], [length]))
+        tokens = records(runner)
+        for token, before in zip(tokens, replayed(tokens), strict=True):
+            drift = 0.0 if np.isnan(before) else token.entropy_nats - before
+            expected = 1.0 + 0.2 * token.entropy_nats + 0.5 * drift
+            assert token.temperature == pytest.approx(expected, rel=1e-14)
+
+
 @pytest.mark.parametrize(("offset", "stopped"), [(0, True), (1, False), (None, False)])
 def test_the_end_of_text_token_ends_a_request_unless_ignored(
     offset: int | None, stopped: bool
 ) -> None:
-    settings = Settings.load(sample_count=4)
+    settings = Settings.load(sample_count=4, max_ks_distance=1)
     pipeline = SamplingPipeline(settings, ConstantEntropySource())
     step = pipeline.sample(logits(1), Rows([settings.sampling]))
     assert step is not None

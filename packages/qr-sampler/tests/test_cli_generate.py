@@ -430,6 +430,31 @@ def test_mistake_is_reported_before_the_engine_starts(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("QR_SIGNAL_AMPLIFIER_TYPE", "bogus", "unknown signal amplifier 'bogus'"),
+        ("QR_SIGNAL_AMPLIFIER_TYPE", "ecdf", "set QR_BASELINE_FILE"),
+        ("QR_TEMPERATURE_STRATEGY", "bogus", "unknown temperature strategy 'bogus'"),
+        ("QR_SAMPLE_COUNT", "3", "away from uniform"),
+    ],
+)
+def test_mistake_in_the_deployment_is_reported_even_if_the_request_avoids_it(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    """The plugin would refuse it as well, but only when the engine has started."""
+
+    def start() -> None:
+        raise AssertionError("the engine was started")
+
+    stand_in.on_start = start
+    monkeypatch.setenv(variable, value)
+    result = generate("p", "--amplifier=exact_sum", "--sample-count=64", "--strategy=fixed")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {variable}=")
+    assert message in result.stderr
+
+
 def test_engine_that_does_not_start_is_reported_with_its_reason(stand_in: StandIn) -> None:
     def refuse() -> None:
         raise ValueError("no such model")

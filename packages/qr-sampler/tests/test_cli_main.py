@@ -16,7 +16,9 @@ from qr_sampler_cli.main import app
 HEAVY = ("torch", "vllm", "grpc", "transformers", "tokenizers", "qr_sampler_vllm")
 
 
-@pytest.mark.parametrize("command", ["", "generate", "serve-entropy", "sources", "tiny-model"])
+@pytest.mark.parametrize(
+    "command", ["", "baseline", "generate", "serve-entropy", "sources", "tiny-model"]
+)
 def test_help_imports_nothing_heavy(command: str) -> None:
     program = f"""
 import sys

@@ -14,7 +14,20 @@ from __future__ import annotations
 from importlib.metadata import version as _version
 
 from qr_sampler.accounting import discard_record, token_record
-from qr_sampler.amplification import AmplificationResult, SignalAmplifier, ZScoreMeanAmplifier
+from qr_sampler.amplification import (
+    AmplificationResult,
+    Baseline,
+    BitZScoreAmplifier,
+    ECDFAmplifier,
+    ExactBitsAmplifier,
+    ExactSumAmplifier,
+    RandomWalkAmplifier,
+    Resolution,
+    SignalAmplifier,
+    Uniform53Amplifier,
+    ZScoreMeanAmplifier,
+    measure_baseline,
+)
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy import (
     EntropyDraw,
@@ -48,14 +61,25 @@ from qr_sampler.registry import (
     create_source,
 )
 from qr_sampler.rows import Rows
-from qr_sampler.selection import SelectionPlan, SelectionResult, TokenSelector
+from qr_sampler.selection import (
+    FastSelector,
+    Measurement,
+    ReferenceSelector,
+    SelectionResult,
+    Selector,
+)
 from qr_sampler.settings import SamplingParameters, Settings
 from qr_sampler.temperature import (
+    STATISTICS_STEP,
+    DynatempTemperatureStrategy,
+    EDTPaperTemperatureStrategy,
     EDTTemperatureStrategy,
     FixedTemperatureStrategy,
     LogitStatistics,
+    RunningMean,
     TemperatureResult,
     TemperatureStrategy,
+    VarentropyTemperatureStrategy,
 )
 
 __version__ = _version("qr-sampler-core")
@@ -63,20 +87,30 @@ __version__ = _version("qr-sampler-core")
 __all__ = [
     "AMPLIFIERS",
     "ENTROPY_SOURCES",
+    "STATISTICS_STEP",
     "TEMPERATURE_STRATEGIES",
     "AmplificationResult",
+    "Baseline",
+    "BitZScoreAmplifier",
     "ConfigError",
     "DiscardRecord",
+    "DynatempTemperatureStrategy",
+    "ECDFAmplifier",
+    "EDTPaperTemperatureStrategy",
     "EDTTemperatureStrategy",
     "EntropyDraw",
     "EntropySource",
     "EntropyUnavailableError",
+    "ExactBitsAmplifier",
+    "ExactSumAmplifier",
     "FallbackEntropySource",
+    "FastSelector",
     "FixedTemperatureStrategy",
     "GenesisRecord",
     "JitClass",
     "JsonLinesSink",
     "LogitStatistics",
+    "Measurement",
     "MemorySink",
     "Origin",
     "Plugin",
@@ -84,16 +118,20 @@ __all__ = [
     "PluginError",
     "PluginLoadError",
     "QRSamplerError",
+    "RandomWalkAmplifier",
     "Record",
     "RecordSink",
+    "ReferenceSelector",
     "Registry",
     "RequestOptions",
+    "Resolution",
     "Rows",
+    "RunningMean",
     "SamplingLogger",
     "SamplingParameters",
     "SamplingPipeline",
-    "SelectionPlan",
     "SelectionResult",
+    "Selector",
     "Settings",
     "SignalAmplifier",
     "SourceLimits",
@@ -103,13 +141,15 @@ __all__ = [
     "TemperatureResult",
     "TemperatureStrategy",
     "TokenSamplingRecord",
-    "TokenSelector",
+    "Uniform53Amplifier",
     "UnknownPluginError",
+    "VarentropyTemperatureStrategy",
     "ZScoreMeanAmplifier",
     "check_components",
     "configured_source",
     "create_source",
     "discard_record",
+    "measure_baseline",
     "resolve_request",
     "token_record",
 ]

@@ -8,10 +8,21 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ByteBlocks", "FloatArray", "IndexArray", "Logits", "MaskArray", "MassArray"]
+__all__ = [
+    "ByteBlocks",
+    "Distances",
+    "FloatArray",
+    "IndexArray",
+    "Logits",
+    "MaskArray",
+    "MassArray",
+]
 
 Logits: TypeAlias = NDArray[np.float32]
 """``[B, V]`` natural-log units; ``-inf`` marks a masked token."""
+
+Distances: TypeAlias = NDArray[np.float32]
+"""Logits minus the maximum of their row, at most 0."""
 
 ByteBlocks: TypeAlias = NDArray[np.uint8]
 """``[B, n]`` raw bytes, one block per row."""
@@ -21,4 +32,4 @@ IndexArray: TypeAlias = NDArray[np.intp]
 MaskArray: TypeAlias = NDArray[np.bool_]
 
 MassArray: TypeAlias = NDArray[np.int64]
-"""Fixed-point probability masses, see :mod:`qr_sampler.selection.masses`."""
+"""Totals of fixed-point probability masses, see :mod:`qr_sampler.selection.masses`."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 from qr_sampler.overrides import RequestOptions
 from qr_sampler.pipeline import StepResult
 from qr_sampler.records import DiscardRecord, TokenSamplingRecord
@@ -29,12 +31,16 @@ def token_record(
         token_id=int(selection.token_ids[index]),
         u=float(step.amplification.u[index]),
         statistic=float(step.amplification.statistic[index]),
+        lattice_step=_known(float(step.amplification.lattice_step[index])),
         temperature=float(plan.temperature.temperature[index]),
         entropy_nats=float(plan.temperature.entropy_nats[index]),
+        varentropy_nats2=float(plan.temperature.varentropy_nats2[index]),
+        running_entropy_nats=_known(float(plan.rows.running_entropy[index])),
         rank=int(selection.rank[index]),
         probability=float(selection.probability[index]),
         candidates=int(selection.candidates[index]),
         amplifier=options.parameters.signal_amplifier_type,
+        baseline=str(step.amplification.baseline[index]),
         temperature_strategy=options.parameters.temperature_strategy,
         source=draw.source,
         source_distribution=draw.origin.distribution,
@@ -45,6 +51,7 @@ def token_record(
         device_timestamp_ns=draw.device_timestamp_ns,
         block_bytes=int(step.block_bytes[index]),
         block_sum=int(step.block_sum[index]),
+        block_ones=int(step.block_ones[index]),
         draw_bytes=len(draw.data),
         draw_requests=draw.requests,
         t_logits_ns=plan.logits_ready_ns,
@@ -81,3 +88,8 @@ def discard_record(
         t_received_ns=step.draw.received_ns,
         wall_time_ns=step.draw.wall_time_ns,
     )
+
+
+def _known(value: float) -> float | None:
+    """Returns *value*, or ``None`` for the NaN that stands for an unknown one."""
+    return None if math.isnan(value) else value

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from qr_sampler.amplification.base import SignalAmplifier
 from qr_sampler.components import amplifier_named, strategy_named
-from qr_sampler.errors import ConfigError, PluginError, shown
+from qr_sampler.errors import ConfigError, QRSamplerError, shown
 from qr_sampler.settings import (
     SamplingParameters,
     Settings,
@@ -127,15 +128,17 @@ def check_components(parameters: SamplingParameters, settings: Settings, *, pref
         prefix: How to name a field in an error: ``"qr_"`` for a request, ``"QR_"`` for a variable.
 
     Raises:
-        ConfigError: Naming the field, its value and what is wrong with the component.
+        ConfigError: Naming the field, its value and what is wrong with the component, or with the
+            length of the blocks that the amplifier would receive.
     """
     name = parameters.signal_amplifier_type
     try:
-        amplifier_named(name, settings)
+        amplifier = amplifier_named(name, settings)
     # A third-party constructor can fail in any way; the request is refused with what it said.
     except Exception as error:
         public = public_name("signal_amplifier_type", prefix)
         raise ConfigError(f"{public}={shown(name)}: {_failure(error)}") from error
+    _check_resolution(amplifier, parameters, settings, prefix)
     name = parameters.temperature_strategy
     try:
         strategy_named(name)
@@ -144,8 +147,32 @@ def check_components(parameters: SamplingParameters, settings: Settings, *, pref
         raise ConfigError(f"{public}={shown(name)}: {_failure(error)}") from error
 
 
+def _check_resolution(
+    amplifier: SignalAmplifier, parameters: SamplingParameters, settings: Settings, prefix: str
+) -> None:
+    """Refuses a block that the amplifier cannot turn into a number that is uniform enough."""
+    size = parameters.sample_count
+    public = f"{public_name('sample_count', prefix)}={size}"
+    try:
+        amplifier.check_block(size)
+        resolution = amplifier.resolution(size)
+    # As above: what a third-party amplifier says becomes the refusal.
+    except Exception as error:
+        raise ConfigError(f"{public}: {_failure(error)}") from error
+    if resolution is None or resolution.ks_distance <= settings.max_ks_distance:
+        return
+    baseline = " a longer baseline," if resolution.calibration_error else ""
+    raise ConfigError(
+        f"{public}: with {parameters.signal_amplifier_type} u would be "
+        f"{resolution.ks_distance:.3g} away from uniform (Kolmogorov distance) and the operator "
+        f"allows {settings.max_ks_distance:.3g}; use a longer block,{baseline} another amplifier, "
+        "or a larger QR_MAX_KS_DISTANCE"
+    )
+
+
 def _failure(error: Exception) -> str:
-    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+    """Returns what *error* says, with its type unless it is one of ours and says it all."""
+    return str(error) if isinstance(error, QRSamplerError) else f"{type(error).__name__}: {error}"
 
 
 def _label(key: str, value: Any) -> str:

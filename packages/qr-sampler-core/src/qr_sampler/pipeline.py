@@ -3,24 +3,22 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray, Logits
+from qr_sampler._typing import FloatArray, IndexArray, Logits
 from qr_sampler.amplification.base import AmplificationResult
+from qr_sampler.amplification.groups import amplify_groups
 from qr_sampler.components import amplifier_named, strategy_named
 from qr_sampler.entropy.draw import EntropyDraw
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import Rows
-from qr_sampler.selection.selector import SelectionPlan, SelectionResult, TokenSelector
+from qr_sampler.selection.fast import FastSelector
+from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 from qr_sampler.settings import Settings
-from qr_sampler.temperature.base import (
-    LogitStatistics,
-    TemperatureResult,
-    shannon_entropy_nats,
-)
+from qr_sampler.temperature.base import LogitStatistics, TemperatureResult, rounded
 
 __all__ = ["SamplingPipeline", "StepPlan", "StepResult"]
 
@@ -29,16 +27,27 @@ __all__ = ["SamplingPipeline", "StepPlan", "StepResult"]
 class StepPlan:
     """The part of a step that needs no entropy. Its rows are those that can be decided."""
 
-    lines: IndexArray
-    """Shape ``(D,)``, indices of the decidable rows among the B rows of the step."""
-    rows: Rows
-    """Parameters of the decidable rows."""
+    measurement: Measurement
+    """Which rows are decidable, and their statistics."""
     temperature: TemperatureResult
     """Temperatures and entropies of the decidable rows."""
-    selection: SelectionPlan
-    """Order and masses of the decidable rows."""
-    logits_ready_ns: int
-    """``time.monotonic_ns()`` when the logits were known to be complete."""
+    selection: Any
+    """The selector's own plan for the decidable rows."""
+
+    @property
+    def lines(self) -> IndexArray:
+        """Shape ``(D,)``, indices of the decidable rows among the B rows of the step."""
+        return self.measurement.lines
+
+    @property
+    def rows(self) -> Rows:
+        """Parameters of the decidable rows."""
+        return self.measurement.rows
+
+    @property
+    def logits_ready_ns(self) -> int:
+        """``time.monotonic_ns()`` when the logits were known to be complete."""
+        return self.measurement.logits_ready_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +64,8 @@ class StepResult:
     """Number of bytes that decided each token."""
     block_sum: IndexArray
     """Sum of those bytes."""
+    block_ones: IndexArray
+    """Number of one bits among those bytes."""
     selection: SelectionResult
     """Tokens, ranks and probabilities."""
 
@@ -68,12 +79,18 @@ class SamplingPipeline:
     Args:
         settings: The deployment's settings.
         source: Where the bytes come from, usually wrapped in a fallback.
+        selector: Selects the tokens; :class:`FastSelector` if not given.
     """
 
-    def __init__(self, settings: Settings, source: EntropySource) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        source: EntropySource,
+        selector: Selector[Any, Any] | None = None,
+    ) -> None:
         self._settings = settings
         self.source = source
-        self._selector = TokenSelector()
+        self._selector: Selector[Any, Any] = FastSelector() if selector is None else selector
 
     def sample(self, logits: Logits, rows: Rows) -> StepResult | None:
         """Returns the tokens of a batch, or ``None`` when no row can be decided.
@@ -88,31 +105,28 @@ class SamplingPipeline:
         plan = self.prepare(logits, rows)
         return self.complete(plan) if plan.lines.size else None
 
-    def prepare(
-        self, logits: Logits, rows: Rows, *, logits_ready_ns: int | None = None
-    ) -> StepPlan:
+    def prepare(self, logits: Any, rows: Rows) -> StepPlan:
         """Returns everything that can be computed before the entropy is drawn.
 
         A row without a finite maximum (all tokens masked, or a NaN or +inf among the logits) has no
         distribution to draw from and is left out of the plan.
 
         Args:
-            logits: Shape ``(B, V)``, float32, complete.
+            logits: Shape ``(B, V)``, float32, of the kind that the selector takes. They must stay
+                unchanged until :meth:`complete` has returned.
             rows: The parameters of the B rows.
-            logits_ready_ns: When the logits were complete; now, if not given.
         """
-        ready_ns = time.monotonic_ns() if logits_ready_ns is None else logits_ready_ns
-        lines = np.flatnonzero(np.isfinite(logits.max(axis=1)))
-        if lines.size < len(rows):
-            logits, rows = logits[lines], rows.take(lines)
-        temperature = self._temperatures(logits, rows)
-        selection = self._selector.prepare(logits, temperature.temperature, rows)
+        known = self._known_temperatures(rows)
+        measurement = self._selector.measure(logits, rows, known, _settle(rows))
+        temperature = self._temperatures(measurement, known[measurement.lines])
         return StepPlan(
-            lines=lines,
-            rows=rows,
-            temperature=temperature,
-            selection=selection,
-            logits_ready_ns=ready_ns,
+            measurement=measurement,
+            temperature=TemperatureResult(
+                temperature=temperature,
+                entropy_nats=measurement.entropy_nats,
+                varentropy_nats2=measurement.varentropy_nats2,
+            ),
+            selection=self._selector.prepare(measurement, temperature),
         )
 
     def complete(self, plan: StepPlan) -> StepResult:
@@ -123,38 +137,70 @@ class SamplingPipeline:
         """
         sizes = plan.rows.column("sample_count").astype(np.intp)
         draw = self.source.draw(int(sizes.sum()))
-        data = np.frombuffer(draw.data, dtype=np.uint8)
-        amplification = self._amplify(data, sizes, plan.rows)
+        amplification = self._amplify(draw, sizes, plan.rows)
         return StepResult(
             plan=plan,
             draw=draw,
             amplification=amplification,
             block_bytes=sizes,
-            block_sum=np.add.reduceat(data, _starts(sizes), dtype=np.intp),
+            block_sum=amplification.block_sum,
+            block_ones=amplification.block_ones,
             selection=self._selector.pick(plan.selection, amplification.u),
         )
 
-    def _temperatures(self, logits: Logits, rows: Rows) -> TemperatureResult:
-        entropy = shannon_entropy_nats(logits)
-        temperature = np.empty(len(rows), dtype=np.float64)
+    def _known_temperatures(self, rows: Rows) -> FloatArray:
+        """Returns the temperatures that do not depend on the logits; NaN for the other rows."""
+        temperature = np.full(len(rows), np.nan)
         for (name,), lines in rows.groups("temperature_strategy").items():
-            statistics = LogitStatistics(entropy_nats=entropy[lines], vocab_size=logits.shape[1])
             strategy = strategy_named(str(name))
-            temperature[lines] = strategy.temperatures(statistics, rows.take(lines))
-        return TemperatureResult(temperature=temperature, entropy_nats=entropy)
+            if not strategy.reads:
+                temperature[lines] = strategy.temperatures(_unknown(lines.size), rows.take(lines))
+        return temperature
 
-    def _amplify(self, data: ByteBlocks, sizes: IndexArray, rows: Rows) -> AmplificationResult:
-        """Cuts *data* into one block per row, in row order, and amplifies equal sizes together."""
-        starts = _starts(sizes)
-        u: FloatArray = np.empty(len(rows), dtype=np.float64)
-        statistic: FloatArray = np.empty(len(rows), dtype=np.float64)
+    def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:
+        """Returns *known*, completed from the statistics. All shapes ``(D,)``."""
+        temperature, rows = known.copy(), measurement.rows
+        for (name,), lines in rows.groups("temperature_strategy").items():
+            strategy = strategy_named(str(name))
+            if strategy.reads:
+                statistics = _statistics(measurement, lines)
+                temperature[lines] = strategy.temperatures(statistics, rows.take(lines))
+        return temperature
+
+    def _amplify(self, draw: EntropyDraw, sizes: IndexArray, rows: Rows) -> AmplificationResult:
+        """Cuts *draw* into one block per row, in row order, and amplifies equal sizes together.
+
+        A baseline describes the configured device, so it does not apply to a fallback's bytes.
+        """
+        groups = []
         for (name, _), lines in rows.groups("signal_amplifier_type", "sample_count").items():
-            blocks = data[starts[lines, np.newaxis] + np.arange(sizes[lines[0]])]
-            result = amplifier_named(str(name), self._settings).amplify(blocks)
-            u[lines], statistic[lines] = result.u, result.statistic
-        return AmplificationResult(u=u, statistic=statistic)
+            amplifier = amplifier_named(str(name), self._settings)
+            groups.append((amplifier.without_baseline() if draw.fallback else amplifier, lines))
+        return amplify_groups(np.frombuffer(draw.data, dtype=np.uint8), sizes, groups)
 
 
-def _starts(sizes: IndexArray) -> IndexArray:
-    """Returns where each of the consecutive blocks of *sizes* bytes begins."""
-    return np.cumsum(sizes) - sizes
+def _settle(rows: Rows) -> IndexArray:
+    """Returns how many of entropy and varentropy the temperature of each row depends on."""
+    settle = np.zeros(len(rows), dtype=np.intp)
+    for (name,), lines in rows.groups("temperature_strategy").items():
+        reads = strategy_named(str(name)).reads
+        settle[lines] = 2 if "varentropy_nats2" in reads else min(len(reads), 1)
+    return settle
+
+
+def _unknown(count: int) -> LogitStatistics:
+    """Returns the statistics of *count* rows of which nothing is known yet."""
+    nothing = np.full(count, np.nan)
+    return LogitStatistics(
+        entropy_nats=nothing, varentropy_nats2=nothing, logit_deviation=nothing, vocab_size=1
+    )
+
+
+def _statistics(measurement: Measurement, lines: IndexArray) -> LogitStatistics:
+    """Returns what temperature strategies may know of the rows at *lines*."""
+    return LogitStatistics(
+        entropy_nats=rounded(measurement.entropy_nats[lines]),
+        varentropy_nats2=rounded(measurement.varentropy_nats2[lines]),
+        logit_deviation=measurement.logit_deviation[lines],
+        vocab_size=measurement.vocab_size,
+    )

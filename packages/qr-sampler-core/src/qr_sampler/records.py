@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -67,18 +68,28 @@ class TokenSamplingRecord(Record):
     """The uniform number that selected it, in (0, 1)."""
     statistic: float
     """The amplifier's statistic behind *u*, for ``zscore_mean`` the z-score."""
+    lattice_step: float | None
+    """Distance between neighbouring values of *u* near the median; ``None`` if the amplifier does
+    not say."""
     temperature: float
     """Temperature used."""
     entropy_nats: float
-    """Shannon entropy of the row at temperature 1."""
+    """Shannon entropy of the row at temperature 1. Adaptive strategies see it rounded to a multiple
+    of 2**-10, and so the varentropy."""
+    varentropy_nats2: float
+    """Varentropy of the row at temperature 1."""
+    running_entropy_nats: float | None
+    """Running mean of the entropy of the request's tokens before this one; ``None`` for the first."""
     rank: int
     """Rank of the token, 0 for the most probable."""
     probability: float
     """Probability of the token after temperature and truncation."""
     candidates: int
-    """Number of tokens that could have been selected."""
+    """Number of tokens that truncation kept; the vocabulary size where nothing truncates."""
     amplifier: str
     """Amplifier used."""
+    baseline: str
+    """Digest of the frozen baseline that *u* refers to, or empty for the ideal source."""
     temperature_strategy: str
     """Temperature strategy used."""
     source: str
@@ -99,6 +110,8 @@ class TokenSamplingRecord(Record):
     """Number of bytes that decided the token."""
     block_sum: int
     """Sum of those bytes."""
+    block_ones: int
+    """Number of one bits among those bytes."""
     draw_bytes: int
     """Number of bytes of the whole draw, which rows of one step share."""
     draw_requests: int
@@ -115,6 +128,11 @@ class TokenSamplingRecord(Record):
     """The client's trial label."""
     condition: str | None = None
     """The client's condition label."""
+
+    @property
+    def effective_bits(self) -> float | None:
+        """Binary digits that *u* really has near the median: ``-log2(lattice_step)``."""
+        return None if self.lattice_step is None else -math.log2(self.lattice_step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

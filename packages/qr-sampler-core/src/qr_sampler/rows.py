@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from qr_sampler._typing import FloatArray, IndexArray
 from qr_sampler.settings import SamplingParameters
@@ -14,9 +16,22 @@ __all__ = ["Rows"]
 
 
 class Rows:
-    """Parameters of B rows, gathered into columns on first use.
+    """Parameters of B rows, gathered into columns on first use, and what their requests remember.
 
-    Build it when the batch changes and keep it while the batch stays the same.
+    Build it when the batch changes and keep it while the batch stays the same; what changes with
+    every token comes in through :meth:`with_running_entropy`.
+
+    Args:
+        parameters: The parameters of the B rows.
+        running_entropy: Per row, the running mean of the entropy of the tokens that its request has
+            emitted, in nats; NaN where there is none yet. Shape ``(B,)``; all NaN if not given.
+
+    Attributes:
+        parameters: The parameters of the B rows.
+        running_entropy: Shape ``(B,)``, float64.
+
+    Raises:
+        ValueError: When *running_entropy* does not have one entry per row.
 
     Examples:
         >>> rows = Rows([SamplingParameters(top_k=5), SamplingParameters(top_k=9)])
@@ -24,9 +39,17 @@ class Rows:
         array([5., 9.])
     """
 
-    def __init__(self, parameters: Sequence[SamplingParameters]) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[SamplingParameters],
+        running_entropy: ArrayLike | None = None,
+    ) -> None:
         self.parameters = tuple(parameters)
+        self.running_entropy = self._one_per_row(
+            np.full(len(self), np.nan) if running_entropy is None else running_entropy
+        )
         self._columns: dict[str, FloatArray] = {}
+        self._groups: dict[tuple[str, ...], dict[tuple[object, ...], IndexArray]] = {}
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -40,11 +63,38 @@ class Rows:
 
     def groups(self, *fields: str) -> dict[tuple[object, ...], IndexArray]:
         """Returns the row indices that share the values of *fields*, in order of appearance."""
-        found: dict[tuple[object, ...], list[int]] = {}
-        for index, row in enumerate(self.parameters):
-            found.setdefault(tuple(getattr(row, field) for field in fields), []).append(index)
-        return {key: np.array(indices, dtype=np.intp) for key, indices in found.items()}
+        if fields not in self._groups:
+            found: dict[tuple[object, ...], list[int]] = {}
+            for index, row in enumerate(self.parameters):
+                key = tuple(getattr(row, field) for field in fields)
+                found.setdefault(key, []).append(index)
+            self._groups[fields] = {key: np.array(rows, np.intp) for key, rows in found.items()}
+        return self._groups[fields]
 
     def take(self, indices: IndexArray) -> Rows:
-        """Returns the rows at *indices*, in that order."""
-        return Rows([self.parameters[index] for index in indices])
+        """Returns the rows at *indices*, in that order; these very rows if that is all of them."""
+        if indices.size == len(self) and (indices == np.arange(indices.size)).all():
+            return self
+        return Rows([self.parameters[index] for index in indices], self.running_entropy[indices])
+
+    def with_running_entropy(self, running_entropy: ArrayLike) -> Rows:
+        """Returns the same rows with other running means; the columns are shared, not copied.
+
+        Args:
+            running_entropy: As for the class. Shape ``(B,)``.
+
+        Raises:
+            ValueError: When there is not one entry per row.
+        """
+        rows = copy.copy(self)
+        rows.running_entropy = self._one_per_row(running_entropy)
+        return rows
+
+    def _one_per_row(self, values: ArrayLike) -> FloatArray:
+        array = np.array(values, dtype=np.float64)
+        if array.shape != (len(self),):
+            raise ValueError(
+                f"running_entropy has shape {array.shape}; expected one entry for each of "
+                f"{len(self)} rows"
+            )
+        return array

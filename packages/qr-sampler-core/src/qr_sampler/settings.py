@@ -10,12 +10,17 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qr_sampler.errors import ConfigError, shown
+from qr_sampler.temperature_parameters import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
+    TemperatureParameters,
+)
 
 __all__ = [
     "BYTE_MEAN",
@@ -34,19 +39,9 @@ BYTE_MEAN: Final = 127.5
 BYTE_STD: Final = math.sqrt((256**2 - 1) / 12)
 """Standard deviation of the discrete uniform law on 0..255: sqrt((n**2 - 1) / 12) with n = 256."""
 
-MIN_TEMPERATURE: Final = 1e-3
-"""Smallest temperature: its inverse times any logit difference stays meaningful in float32."""
 
-MAX_TEMPERATURE: Final = 1e3
-"""Largest temperature; every distribution is flat long before."""
-
-_Temperature = Annotated[float, Field(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
-
-
-class SamplingParameters(BaseModel):
+class SamplingParameters(TemperatureParameters):
     """How one token is sampled. Every field may be overridden per request as ``qr_<field>``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sample_count: int = Field(
         10_240,
@@ -56,26 +51,14 @@ class SamplingParameters(BaseModel):
     signal_amplifier_type: str = Field(
         "zscore_mean", description="Amplifier that turns a block of bytes into one uniform number."
     )
-    temperature_strategy: str = Field(
-        "fixed", description="Strategy that chooses the temperature of a token."
-    )
-    fixed_temperature: _Temperature = Field(
-        0.7,
-        description="Temperature of the 'fixed' strategy. For greedy decoding set top_k to 1.",
-    )
-    edt_base_temp: _Temperature = Field(
-        0.8,
-        description="Temperature that the 'edt' strategy uses at maximal entropy.",
-    )
-    edt_exponent: float = Field(
-        0.5,
+    top_n_sigma: float = Field(
+        0.0,
         ge=0.0,
-        le=100.0,
-        description="Power to which the 'edt' strategy raises the normalised entropy.",
-    )
-    edt_min_temp: _Temperature = Field(0.1, description="Lowest temperature of the 'edt' strategy.")
-    edt_max_temp: _Temperature = Field(
-        2.0, description="Highest temperature of the 'edt' strategy."
+        le=1e6,
+        description=(
+            "Keep tokens whose logit is at most this many standard deviations below the largest; 0 "
+            "keeps all of them."
+        ),
     )
     top_k: int = Field(
         0,
@@ -95,19 +78,21 @@ class SamplingParameters(BaseModel):
         le=1.0,
         description="Keep the fewest most probable tokens that together reach this probability.",
     )
+    typical_p: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description=(
+            "Keep the fewest tokens of typical probability (-ln p near the entropy) that together "
+            "reach this probability."
+        ),
+    )
     truncate_first: bool = Field(
         False,
-        description="Apply top_k, min_p and top_p to the distribution before temperature.",
+        description=(
+            "Apply top_n_sigma, top_k, min_p and top_p to the distribution before temperature."
+        ),
     )
-
-    @model_validator(mode="after")
-    def _edt_range_is_ordered(self) -> SamplingParameters:
-        if self.edt_min_temp > self.edt_max_temp:
-            raise ValueError(
-                f"edt_min_temp={self.edt_min_temp} exceeds edt_max_temp={self.edt_max_temp}; "
-                "swap them or widen the range"
-            )
-        return self
 
 
 class Settings(BaseSettings, SamplingParameters):
@@ -154,6 +139,19 @@ class Settings(BaseSettings, SamplingParameters):
         le=BYTE_MEAN,
         description="Standard deviation of one byte of an unbiased source.",
     )
+    baseline_file: Path | None = Field(
+        None,
+        description="Frozen baseline of the device, to which its amplifiers refer, as a JSON file.",
+    )
+    max_ks_distance: float = Field(
+        0.005,
+        gt=0.0,
+        le=1.0,
+        description=(
+            "Largest Kolmogorov distance between the law of u and the uniform law that the length "
+            "of a block may cause."
+        ),
+    )
     ledger_dir: Path | None = Field(
         None,
         description="Directory that receives the records, one JSON Lines file per engine process.",
@@ -169,6 +167,17 @@ class Settings(BaseSettings, SamplingParameters):
             raise ValueError(
                 f"sample_count={self.sample_count} exceeds max_sample_count="
                 f"{self.max_sample_count}; lower the first or raise the second"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _population_has_one_origin(self) -> Settings:
+        figures = (self.population_mean, self.population_std)
+        if self.baseline_file is not None and figures != (BYTE_MEAN, BYTE_STD):
+            raise ValueError(
+                f"baseline_file={self.baseline_file} brings its own mean and deviation, but "
+                f"population_mean={self.population_mean} and population_std={self.population_std} "
+                "are set too; unset either the file or those two"
             )
         return self
 

@@ -7,9 +7,12 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from qr_sampler import (
     DiscardRecord,
     RequestOptions,
+    RunningMean,
     Settings,
     StepResult,
     TokenSamplingRecord,
@@ -17,6 +20,7 @@ from qr_sampler import (
     resolve_request,
     token_record,
 )
+from qr_sampler.temperature import rounded
 
 __all__ = ["ActiveRequest", "Choice"]
 
@@ -40,7 +44,12 @@ class Choice:
 
 @dataclass(slots=True)
 class ActiveRequest:
-    """One request in the batch."""
+    """One request in the batch.
+
+    All that is remembered lasts as long as this object. A request that vLLM preempts comes back as
+    a new one, so its running entropy starts afresh, as it would for a request that continues the
+    text.
+    """
 
     options: RequestOptions
     """What it asked for."""
@@ -50,6 +59,11 @@ class ActiveRequest:
     """Names it in the records."""
     stopped: bool = field(default=False)
     """Whether a stop token has been emitted; what is sampled after it is thrown away."""
+    running_entropy: RunningMean = field(init=False)
+    """Mean of the recorded entropies of its emitted tokens, and of no others."""
+
+    def __post_init__(self) -> None:
+        self.running_entropy = RunningMean(self.options.parameters.varentropy_drift_rate)
 
     @classmethod
     def admit(cls, sampling_params: Any, settings: Settings) -> ActiveRequest:
@@ -74,13 +88,17 @@ class ActiveRequest:
         if self.stopped:
             return self.wasted(choice, "after_stop")
         self.stopped = choice.token_id in self.stop_token_ids
-        return token_record(
+        record = token_record(
             choice.step,
             choice.index,
             request_key=self.request_key,
             position=choice.position,
             options=self.options,
         )
+        # What strategies saw, so that the mean is the same on every machine.
+        (seen,) = rounded(np.array([record.entropy_nats]))
+        self.running_entropy.observe(float(seen))
+        return record
 
     def wasted(self, choice: Choice, reason: str) -> DiscardRecord:
         """Returns the record of a token that vLLM threw away."""

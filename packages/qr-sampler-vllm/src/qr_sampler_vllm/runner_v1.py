@@ -70,7 +70,11 @@ class RunnerV1:
         """Forces one token in every row of *logits*, in place, and returns it."""
         if not self._lines:
             return logits
-        step = self._session.sample(logits, self._lines, self._rows)
+        requests = [self._batch[line].request for line in self._lines]
+        rows = self._rows.with_running_entropy(
+            [request.running_entropy.value for request in requests]
+        )
+        step = self._session.sample(logits, self._lines, rows)
         if step is not None:
             for index, line in enumerate(step.plan.lines.tolist()):
                 row = self._batch[self._lines[line]]

@@ -50,7 +50,10 @@ class RunnerV2:
         }
         if not requests:
             return logits
-        rows = Rows([request.options.parameters for request in requests.values()])
+        rows = Rows(
+            [request.options.parameters for request in requests.values()],
+            [request.running_entropy.value for request in requests.values()],
+        )
         step = self._session.sample(logits, list(requests), rows)
         if step is not None:
             positions = lengths - self._states.prompt_len.np[slots]

@@ -18,7 +18,7 @@ from qr_sampler import (
 )
 from qr_sampler_vllm.journal import Journal
 from qr_sampler_vllm.layout import check_layout
-from qr_sampler_vllm.step import sample_rows
+from qr_sampler_vllm.step import sample_rows, selector_for
 
 __all__ = ["EngineSession"]
 
@@ -42,7 +42,8 @@ class EngineSession:
         self.settings = Settings.load()
         check_components(self.settings, self.settings, prefix="QR_")
         source = configured_source(self.settings)
-        self._pipeline = SamplingPipeline(self.settings, source)
+        self._source = source
+        self._pipeline: SamplingPipeline | None = None
         self._journal = Journal(self.settings, source, str(vllm_config.model_config.model))
         logger.info(
             "qr-sampler run %s on %s: source %s, fallback %s, amplifier %s, temperature %s",
@@ -59,6 +60,9 @@ class EngineSession:
 
         Arguments, result and errors are those of :func:`qr_sampler_vllm.step.sample_rows`.
         """
+        if self._pipeline is None:
+            # Only now is it known where the logits are.
+            self._pipeline = SamplingPipeline(self.settings, self._source, selector_for(logits))
         return sample_rows(self._pipeline, logits, lines, rows)
 
     def record(self, records: Iterable[Record]) -> None:

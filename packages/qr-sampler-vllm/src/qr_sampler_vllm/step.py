@@ -1,23 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One sampling step on vLLM's logits tensor: wait, draw, select, force."""
+"""One sampling step on vLLM's logits tensor: measure, draw, select, force."""
 
 from __future__ import annotations
 
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
-from qr_sampler import Rows, SamplingPipeline, StepResult
+from qr_sampler import FastSelector, Rows, SamplingPipeline, Selector, StepResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-__all__ = ["force_tokens", "sample_rows"]
+__all__ = ["force_tokens", "sample_rows", "selector_for"]
 
 logger = logging.getLogger("qr_sampler.vllm")
+
+
+def selector_for(logits: Any) -> Selector[Any, Any]:
+    """Returns the selector that works where the tensor *logits* is.
+
+    Both select the same tokens. In the memory of the host rows are worked on one by one, where they
+    lie; on an accelerator all of them at once, and only a few numbers per row leave it.
+    """
+    if logits.device.type == "cpu":
+        from qr_sampler_vllm.torch_exp import torch_exp
+
+        return FastSelector(torch_exp)
+    from qr_sampler_vllm.torch_selector import TorchSelector
+
+    return TorchSelector()
 
 
 def sample_rows(
@@ -25,11 +36,11 @@ def sample_rows(
 ) -> StepResult | None:
     """Selects a token for each of *lines* and forces it in place.
 
-    Copying the logits to the host waits until the device has computed them, and the request for
-    entropy is made after that.
+    On an accelerator this waits until the logits have been computed; the request for entropy is
+    made after that.
 
     Args:
-        pipeline: Selects the tokens.
+        pipeline: Selects the tokens, with what :func:`selector_for` returns for *logits*.
         logits: Tensor of shape ``(R, V)``, modified in place.
         lines: The L rows to decide; the others are left untouched.
         rows: Parameters of the L rows, in the order of *lines*.
@@ -40,34 +51,43 @@ def sample_rows(
     Raises:
         EntropyUnavailableError: When the source fails and the operator chose to stop then.
     """
-    import torch
-
-    index = torch.as_tensor(lines, device=logits.device)
-    host = logits.index_select(0, index).to(device="cpu", dtype=torch.float32).numpy()
-    plan = pipeline.prepare(host, rows, logits_ready_ns=time.monotonic_ns())
+    chosen = _float32_rows(logits, lines)
+    on_host = logits.device.type == "cpu"
+    plan = pipeline.prepare(chosen.numpy() if on_host else chosen, rows)
     if plan.lines.size < len(lines):
         _report_undecidable(len(lines) - plan.lines.size)
     if not plan.lines.size:
         return None
     result = pipeline.complete(plan)
-    force_tokens(logits, [lines[line] for line in plan.lines], result.selection.token_ids)
+    decided = [lines[line] for line in plan.lines]
+    if on_host:
+        force_tokens(logits, decided, result.selection.token_ids.tolist())
+    else:
+        result.selection.force(logits, decided)  # type: ignore[attr-defined]
     return result
 
 
-def force_tokens(logits: Any, lines: Sequence[int], token_ids: NDArray[np.intp]) -> None:
+def force_tokens(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
     """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place.
 
     Args:
-        logits: Tensor of shape ``(R, V)``.
+        logits: Tensor of shape ``(R, V)`` in the memory of the host.
         lines: The D rows to overwrite.
-        token_ids: Shape ``(D,)``.
+        token_ids: The D tokens.
     """
+    for line, token_id in zip(lines, token_ids, strict=True):
+        row = logits[line]
+        row.fill_(-float("inf"))
+        row[token_id] = 0.0
+
+
+def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
+    """Returns *lines* as float32 with consecutive columns, without a copy where that is possible."""
     import torch
 
-    index = torch.as_tensor(lines, device=logits.device)
-    tokens = torch.as_tensor(token_ids, device=logits.device)
-    logits.index_fill_(0, index, -torch.inf)
-    logits[index, tokens] = 0.0
+    if len(lines) < len(logits) or list(lines) != list(range(len(logits))):
+        logits = logits[torch.as_tensor(lines).to(logits.device, non_blocking=True)]
+    return logits.to(dtype=torch.float32).contiguous()
 
 
 def _report_undecidable(count: int) -> None:

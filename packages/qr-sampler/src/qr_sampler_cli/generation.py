@@ -14,7 +14,7 @@ from typing import Any
 
 from qr_sampler.errors import ConfigError
 from qr_sampler.failure_policy import configured_source
-from qr_sampler.overrides import resolve_request
+from qr_sampler.overrides import check_components, resolve_request
 from qr_sampler.settings import Settings
 from qr_sampler_cli.consoles import stdout_reserved
 from qr_sampler_cli.engine import Engine, engine_failures, require_plugin
@@ -125,6 +125,8 @@ def run_generation(
 
 def _checked_settings(request: GenerationRequest) -> Settings:
     settings = Settings.load()
+    # As the plugin does when it starts; a request's own components are checked with the request.
+    check_components(settings, settings, prefix="QR_")
     options = resolve_request(settings, request.options)
     strategy = options.parameters.temperature_strategy
     if "qr_fixed_temperature" in request.options and strategy != "fixed":

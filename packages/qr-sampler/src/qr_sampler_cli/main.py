@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from qr_sampler_cli.baseline_command import baseline
 from qr_sampler_cli.generate_command import generate
 from qr_sampler_cli.serve_command import serve_entropy
 from qr_sampler_cli.sources_command import sources
@@ -45,6 +46,7 @@ def _main(
     """
 
 
+app.command()(baseline)
 app.command()(generate)
 app.command("serve-entropy")(serve_entropy)
 app.command()(sources)

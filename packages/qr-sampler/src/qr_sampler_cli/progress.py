@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
@@ -24,10 +25,13 @@ from rich.text import Text
 from qr_sampler_cli.consoles import progress_console
 from qr_sampler_cli.ledger_reader import ledger_files
 
-__all__ = ["RecordedTokens", "stage", "training_bar"]
+__all__ = ["RecordedTokens", "counting_bar", "stage", "training_bar"]
 
 Report: TypeAlias = Callable[[int, int, float], None]
 """Called as ``report(step, steps, loss_nats)``."""
+
+Count: TypeAlias = Callable[[int, int], None]
+"""Called as ``count(done, total)``."""
 
 TOKEN_MARK: Final = b'"kind": "token"'
 
@@ -121,7 +125,48 @@ def training_bar(description: str) -> Iterator[Report]:
 
 def _line_reporter(console: Console, description: str) -> Report:
     def report(step: int, steps: int, loss_nats: float) -> None:
-        if step == steps or step % max(1, steps // 10) == 0:
+        if _is_due(step, steps):
             console.print(f"{description}: step {step} of {steps}, loss {loss_nats:.2f}")
 
     return report
+
+
+@contextlib.contextmanager
+def counting_bar(description: str, *, unit: str) -> Iterator[Count]:
+    """Yields a function that shows how far a count is: a bar, or ten lines without a terminal.
+
+    Args:
+        description: What is being done.
+        unit: What is counted.
+    """
+    console = progress_console()
+    if not console.is_terminal:
+        yield _line_counter(console, description, unit)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(description, total=None)
+
+        def count(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield count
+
+
+def _line_counter(console: Console, description: str, unit: str) -> Count:
+    def count(done: int, total: int) -> None:
+        if _is_due(done, total):
+            console.print(f"{description}: {done} of {total} {unit}")
+
+    return count
+
+
+def _is_due(done: int, total: int) -> bool:
+    """Whether a line is due, about ten times in all."""
+    return done == total or done % max(1, total // 10) == 0

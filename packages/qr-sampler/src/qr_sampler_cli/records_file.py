@@ -9,7 +9,7 @@ from pathlib import Path
 from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler_cli.ledger_reader import Ledger
 
-__all__ = ["RecordsFile"]
+__all__ = ["RecordsFile", "check_destination"]
 
 
 class RecordsFile:
@@ -32,10 +32,7 @@ class RecordsFile:
         # Before the engine starts: nobody should learn after a long run that it left no trace.
         if path.exists() and not force:
             raise ConfigError(f"{path} exists; choose another file or replace it with --force")
-        if path.is_dir() or not path.parent.is_dir():
-            raise ConfigError(f"cannot write {path}: name a file in an existing directory")
-        if not os.access(path.parent, os.W_OK):
-            raise ConfigError(f"cannot write {path}: {path.parent} is not writable")
+        check_destination(path)
 
     def write(self, ledger: Ledger) -> None:
         """Writes every line of *ledger* as the engine wrote it.
@@ -49,3 +46,15 @@ class RecordsFile:
                 file.writelines(f"{line.text}\n" for line in ledger.lines)
         except OSError as error:
             raise QRSamplerError(f"cannot write the records to {self.path}: {error}") from error
+
+
+def check_destination(path: Path) -> None:
+    """Refuses a place where no file can be written.
+
+    Raises:
+        ConfigError: When *path* is a directory, or is not in a directory that is writable.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: name a file in an existing directory")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"cannot write {path}: {path.parent} is not writable")

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qr_sampler._typing import ByteBlocks, FloatArray
+from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray
+from qr_sampler.amplification.resolution import Resolution
 
 if TYPE_CHECKING:
     from qr_sampler.settings import Settings
@@ -22,23 +24,66 @@ U_MAX: Final = 1.0 - 2.0**-53
 U_MIN: Final = 2.0**-53
 """The mirror image of :data:`U_MAX`."""
 
+_Labels: TypeAlias = NDArray[np.str_]
+
+
+def _unknown_step() -> FloatArray:
+    return np.array(np.nan)
+
+
+def _no_label() -> _Labels:
+    return np.array("")
+
+
+def _not_counted() -> IndexArray:
+    return np.empty(0, dtype=np.intp)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AmplificationResult:
-    """What an amplifier made of B blocks."""
+    """What an amplifier made of B blocks.
+
+    The pipeline completes what an amplifier leaves out, so that in a
+    :class:`~qr_sampler.StepResult` every array has shape ``(B,)``.
+    """
 
     u: FloatArray
     """Shape ``(B,)``, in the open interval (0, 1)."""
     statistic: FloatArray
     """Shape ``(B,)``, the amplifier's test statistic before it was mapped to *u*."""
+    lattice_step: FloatArray = field(default_factory=_unknown_step)
+    """Shape ``(B,)``, or ``()`` where all blocks share it: distance between neighbouring values of
+    u near the median. NaN when the amplifier does not say."""
+    baseline: _Labels = field(default_factory=_no_label)
+    """Shape ``(B,)`` or ``()``: digest of the frozen baseline that u refers to, empty for the ideal
+    source."""
+    block_sum: IndexArray = field(default_factory=_not_counted)
+    """Shape ``(B,)``, the sums of the bytes; ``(0,)`` from an amplifier that did not need them."""
+    block_ones: IndexArray = field(default_factory=_not_counted)
+    """Shape ``(B,)``, the numbers of one bits; ``(0,)`` as above."""
+
+    @property
+    def effective_bits(self) -> FloatArray:
+        """Binary digits that each u really has near the median: ``-log2(lattice_step)``."""
+        return np.asarray(-np.log2(self.lattice_step))
 
 
 class SignalAmplifier(ABC):
-    """Turns blocks of bytes into uniform numbers. Stateless and free of randomness of its own."""
+    """Turns blocks of bytes into uniform numbers. Stateless and free of randomness of its own.
+
+    Must be overridden: :meth:`amplify`. Worth overriding when there is something to say:
+    :meth:`from_settings`, :meth:`check_block`, :meth:`resolution` and :meth:`without_baseline`.
+
+    Threads: an instance is shared and may be called from several threads at once.
+    """
 
     @classmethod
     def from_settings(cls, settings: Settings) -> SignalAmplifier:
-        """Returns the amplifier configured for a deployment."""
+        """Returns the amplifier configured for a deployment.
+
+        Raises:
+            ConfigError: When the deployment lacks what the amplifier needs.
+        """
         return cls()
 
     @abstractmethod
@@ -46,8 +91,34 @@ class SignalAmplifier(ABC):
         """Returns one u per block.
 
         Args:
-            blocks: Shape ``(B, n)`` with n >= 1, uint8.
+            blocks: Shape ``(B, n)`` with n >= 1, uint8. Read only, and not kept.
+
+        Raises:
+            ConfigError: When :meth:`check_block` refuses blocks of n bytes.
         """
+
+    def check_block(self, block_bytes: int) -> None:
+        """Refuses blocks that are too short or of the wrong length; by default none.
+
+        Raises:
+            ConfigError: Saying which lengths are possible.
+        """
+        return
+
+    def resolution(self, block_bytes: int) -> Resolution | None:
+        """Returns how fine and how uniform u is for blocks of *block_bytes*, ``None`` if unknown.
+
+        Asked when a request is admitted, which refuses what exceeds ``max_ks_distance``. A costly
+        answer ought to be cached.
+
+        Raises:
+            ConfigError: When :meth:`check_block` refuses such blocks.
+        """
+        return None
+
+    def without_baseline(self) -> SignalAmplifier:
+        """Returns the amplifier for bytes that its baseline does not describe: a fallback's."""
+        return self
 
 
 def clamp_to_open_interval(u: FloatArray) -> FloatArray:
@@ -56,4 +127,4 @@ def clamp_to_open_interval(u: FloatArray) -> FloatArray:
     A float64 distribution function reaches exactly 1 some 8.3 standard deviations out; the clamp
     moves a mass of less than 1e-16.
     """
-    return np.clip(u, U_MIN, U_MAX)
+    return np.minimum(np.maximum(u, U_MIN), U_MAX)

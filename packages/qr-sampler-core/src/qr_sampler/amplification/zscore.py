@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qr_sampler._typing import ByteBlocks, FloatArray
+from qr_sampler._typing import ByteBlocks
 from qr_sampler.amplification.base import (
     AmplificationResult,
     SignalAmplifier,
     clamp_to_open_interval,
 )
+from qr_sampler.amplification.baseline import Baseline, configured_baseline
+from qr_sampler.amplification.byte_sums import block_sums
+from qr_sampler.amplification.normal import lattice_gap, normal_cdf, z_distance_of_bytes
+from qr_sampler.amplification.resolution import Resolution
 from qr_sampler.settings import BYTE_MEAN, BYTE_STD
 
 if TYPE_CHECKING:
     from qr_sampler.settings import Settings
 
-__all__ = ["ZScoreMeanAmplifier", "normal_cdf"]
+__all__ = ["ZScoreMeanAmplifier"]
 
 
 class ZScoreMeanAmplifier(SignalAmplifier):
@@ -28,11 +32,17 @@ class ZScoreMeanAmplifier(SignalAmplifier):
     By the central limit theorem u is uniform for unbiased bytes, up to the lattice of byte sums: u
     has a law with 255 n + 1 atoms, whose Kolmogorov distance from uniform is about
     1 / (2 sigma sqrt(2 pi n)), 2.7e-5 at n = 10,240. The standard error uses the number of bytes
-    really received.
+    really received. With a baseline, mu and sigma are the device's, and n is multiplied by its
+    correlation factor.
+
+    The byte mean weighs the eight bits of a byte by 128, 64 ... 1 and so keeps only
+    255**2 / (8 * 21845) = 37 % of the information about a bias common to all bits;
+    :class:`~qr_sampler.amplification.bits.BitZScoreAmplifier` keeps all of it.
 
     Args:
         mean: Expected byte value mu.
         std: Standard deviation sigma of one byte, > 0.
+        baseline: Frozen figures of a device, used instead of *mean* and *std*.
 
     Examples:
         >>> blocks = np.array([[127, 128], [255, 255]], dtype=np.uint8)
@@ -40,14 +50,24 @@ class ZScoreMeanAmplifier(SignalAmplifier):
         array([0.5   , 0.9927])
     """
 
-    def __init__(self, mean: float = BYTE_MEAN, std: float = BYTE_STD) -> None:
-        self.mean = mean
-        self.std = std
+    def __init__(
+        self, mean: float = BYTE_MEAN, std: float = BYTE_STD, *, baseline: Baseline | None = None
+    ) -> None:
+        self.mean = mean if baseline is None else baseline.byte_mean
+        self.std = std if baseline is None else baseline.byte_std
+        self.correlation_factor = 1.0 if baseline is None else baseline.byte_correlation_factor
+        self._baseline = baseline
+        self._digest = np.array("" if baseline is None else baseline.digest)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> ZScoreMeanAmplifier:
-        """Returns the amplifier with the deployment's population mean and deviation."""
-        return cls(settings.population_mean, settings.population_std)
+        """Returns the amplifier with the deployment's baseline, or its population figures.
+
+        Raises:
+            ConfigError: When the baseline cannot be used.
+        """
+        baseline = configured_baseline(settings)
+        return cls(settings.population_mean, settings.population_std, baseline=baseline)
 
     def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
         """Returns u and the z-score of every block.
@@ -56,15 +76,35 @@ class ZScoreMeanAmplifier(SignalAmplifier):
             blocks: Shape ``(B, n)`` with 1 <= n < 2**24, uint8. Sums are exact integers.
         """
         count = blocks.shape[1]
-        sums = blocks.sum(axis=1, dtype=np.uint32).astype(np.float64)
-        z = (sums - self.mean * count) / (self.std * math.sqrt(count))
-        return AmplificationResult(u=clamp_to_open_interval(normal_cdf(z)), statistic=z)
+        sums = block_sums(blocks)
+        z = (sums - self.mean * count) / self._deviation(count)
+        return AmplificationResult(
+            u=clamp_to_open_interval(normal_cdf(z)),
+            statistic=z,
+            lattice_step=np.array(lattice_gap(1.0 / self._deviation(count))),
+            baseline=self._digest,
+            block_sum=sums,
+        )
 
+    def resolution(self, block_bytes: int) -> Resolution:
+        """Returns the gap between neighbouring sums and the distance caused by it.
 
-def normal_cdf(z: FloatArray) -> FloatArray:
-    """Returns the standard normal distribution function, accurate in the lower tail.
+        The distance is that of ideal bytes, from their exact law, in proportion to the gap where
+        the amplifier assumes another deviation; and the baseline's calibration error.
+        """
+        step = 1.0 / self._deviation(block_bytes)
+        calibration = self._baseline.calibration_error(block_bytes) if self._baseline else 0.0
+        widening = step * BYTE_STD * math.sqrt(block_bytes)
+        return Resolution(
+            lattice_step=lattice_gap(step),
+            ks_distance=widening * z_distance_of_bytes(block_bytes) + calibration,
+            calibration_error=calibration,
+        )
 
-    ``erfc(-z / sqrt(2)) / 2`` keeps its relative accuracy where ``(1 + erf) / 2`` cancels
-    (Abramowitz and Stegun, 7.1.2 and 26.2.29).
-    """
-    return np.array([0.5 * math.erfc(-value / math.sqrt(2.0)) for value in z], dtype=np.float64)
+    def without_baseline(self) -> ZScoreMeanAmplifier:
+        """Returns the amplifier for ideal bytes, or itself when it has no baseline."""
+        return self if self._baseline is None else ZScoreMeanAmplifier()
+
+    def _deviation(self, count: int) -> float:
+        """Returns the standard deviation of the sum of *count* bytes."""
+        return self.std * math.sqrt(count / self.correlation_factor)

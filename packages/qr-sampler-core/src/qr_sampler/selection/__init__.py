@@ -3,14 +3,30 @@
 
 from __future__ import annotations
 
-from qr_sampler.selection.masses import MASS_UNIT, ceil_products, fixed_point_masses
-from qr_sampler.selection.selector import SelectionPlan, SelectionResult, TokenSelector
+from qr_sampler.selection.fast import FastSelector
+from qr_sampler.selection.filters import Filters
+from qr_sampler.selection.masses import (
+    ceil_product,
+    ceil_products,
+    distances,
+    exponentials,
+    fixed_point_masses,
+    unit_exponent,
+)
+from qr_sampler.selection.reference import ReferenceSelector
+from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 
 __all__ = [
-    "MASS_UNIT",
-    "SelectionPlan",
+    "FastSelector",
+    "Filters",
+    "Measurement",
+    "ReferenceSelector",
     "SelectionResult",
-    "TokenSelector",
+    "Selector",
+    "ceil_product",
     "ceil_products",
+    "distances",
+    "exponentials",
     "fixed_point_masses",
+    "unit_exponent",
 ]

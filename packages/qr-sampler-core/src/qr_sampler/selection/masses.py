@@ -1,65 +1,128 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probability masses in fixed point, so that every sum of them is exact."""
+"""Probability masses in fixed point, so that every sum of them is exact.
+
+A mass is a whole number, computed by IEEE 754 additions and multiplications alone: no library's
+``exp`` takes part. The same logits therefore have the same masses on every processor, and sums of
+masses do not depend on the order of addition.
+"""
 
 from __future__ import annotations
 
-from fractions import Fraction
-from math import ceil
+import math
 from typing import Final
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, Logits, MassArray
+from qr_sampler._typing import Distances, FloatArray, Logits, MassArray
 
-__all__ = ["MASS_UNIT", "ceil_products", "fixed_point_masses"]
+__all__ = ["ceil_product", "distances", "exponentials", "fixed_point_masses", "unit_exponent"]
 
-MASS_UNIT: Final = 2**35
-"""Mass of the most probable token of a row: masses are integer multiples of 2**-35 of it."""
+EXPONENT_FLOOR: Final = -700.0
+"""Exponents are raised to it: exp(-700) is still a normal float64, and no sum notices it."""
 
-_GRID_OFFSET: Final = np.float32(2.0**-12)
-"""Adding and subtracting it rounds a float32 in [0, 1] to a multiple of 2**-35: the spacing of
-float32 just above 2**-12 is 2**-35, and larger numbers are coarser multiples of it."""
+LOG2_E: Final = 1.4426950408889634
+LN2_HIGH: Final = 0.6931471803691238
+"""ln 2 to 32 bits, so that its product with a small integer is exact (Cody and Waite 1980)."""
+LN2_LOW: Final = 1.9082149292705877e-10
+"""ln 2 - LN2_HIGH."""
+
+ROUNDER: Final = 1.5 * 2.0**52
+"""Adding it rounds a small float64 to an integer, ties to even, and leaves that integer in the
+lowest bits of the sum."""
+
+TAYLOR: Final = tuple(1.0 / math.factorial(degree) for degree in range(11, -1, -1))
+"""Coefficients of exp, highest degree first; for |r| <= ln(2)/2 the remainder is below 2**-46."""
 
 
-def fixed_point_masses(logits: Logits, temperature: FloatArray) -> MassArray:
-    """Returns the unnormalised softmax masses of each row as integers.
+def unit_exponent(vocab_size: int) -> int:
+    """Returns the b for which the most probable token of a row has the mass 2**b.
 
-    With m the row's maximum, e = exp((x - m) * (1 / T)) and w = (e + 2**-12) - 2**-12, rounded to
-    float32 after each operation, the mass is w * 2**35. Sums of up to 2**18 masses do not exceed
-    2**53, so integer and float64 sums agree exactly in any order. A token less than 2**-36 times as
-    probable as the most probable one has mass 0, and so has a masked one.
+    35 for up to 2**18 tokens and one less for every further doubling: the total never exceeds
+    2**53, the largest range in which float64 holds every integer.
+    """
+    return 53 - max(18, math.ceil(math.log2(vocab_size)))
 
-    A float32 exponential is accurate to about one unit in the last place and not strictly
-    monotone: of two logits that are neighbours in float32, the larger one may have a mass smaller
-    by 2**-24 of itself. Ranks follow the logits.
+
+def distances(logits: Logits) -> Distances:
+    """Returns each logit minus the maximum of its row, rounded to float32.
 
     Args:
         logits: Shape ``(B, V)``, float32, with a finite maximum in every row.
-        temperature: Shape ``(B,)``, positive.
 
     Returns:
-        Shape ``(B, V)``, int64, in [0, 2**35]; the maximum of each row is 2**35.
+        Shape ``(B, V)``, float32, at most 0; ``-inf`` for masked tokens and where the difference is
+        too large for float32.
     """
-    inverse = np.reciprocal(temperature).astype(np.float32)
-    # A difference too large for float32 becomes -inf, whose mass is 0 as it should be.
-    with np.errstate(over="ignore", under="ignore"):
-        shifted = logits - logits.max(axis=1, keepdims=True)
-        weights = np.exp(shifted * inverse[:, np.newaxis])
-    weights += _GRID_OFFSET
-    weights -= _GRID_OFFSET
-    masses: MassArray = (weights.astype(np.float64) * MASS_UNIT).astype(np.int64)
-    return masses
+    with np.errstate(over="ignore"):
+        return logits - logits.max(axis=1, keepdims=True)
+
+
+def exponentials(distance: Distances, inverse_temperature: FloatArray | float) -> FloatArray:
+    """Returns exp(d / T) in float64, to a relative error of 2**-45.
+
+    exp(y) = 2**k exp(r) with k = rint(y / ln 2), and the Taylor polynomial of degree 11 for exp(r).
+    Every step is one correctly rounded operation, so the result is the same everywhere. It grows
+    with *distance*: two float32 numbers that differ do so by far more than the rounding.
+
+    Args:
+        distance: float32 or float64, at most 0, any shape.
+        inverse_temperature: 1 / T, positive, broadcast against *distance*.
+
+    Returns:
+        The shape of *distance*, in [exp(-700), 1]; smaller values are raised to that floor.
+    """
+    y = distance.astype(np.float64)
+    y *= inverse_temperature
+    np.maximum(y, EXPONENT_FLOOR, out=y)
+    k = y * LOG2_E
+    k += ROUNDER
+    exponent_bits = k.view(np.int64) << 52
+    k -= ROUNDER
+    y -= k * LN2_HIGH
+    y -= k * LN2_LOW
+    result = y * TAYLOR[0]
+    result += TAYLOR[1]
+    for coefficient in TAYLOR[2:]:
+        result *= y
+        result += coefficient
+    # The exponent field of an IEEE 754 double begins at bit 52: adding k there multiplies by 2**k.
+    result.view(np.int64)[...] += exponent_bits
+    return result
+
+
+def fixed_point_masses(
+    distance: Distances, inverse_temperature: FloatArray | float, exponent: int = 35
+) -> FloatArray:
+    """Returns the unnormalised softmax masses of tokens as whole numbers.
+
+    The mass is exp(d / T) * 2**exponent, rounded to the nearest integer, ties to even. A token less
+    than 2**-36 times as probable as the most probable one has the mass 0, and so has a masked one.
+
+    Args:
+        distance: float32, at most 0, any shape; see :func:`distances`.
+        inverse_temperature: 1 / T, positive, broadcast against *distance*.
+        exponent: What :func:`unit_exponent` returns for the row.
+
+    Returns:
+        The shape of *distance*, float64, whole numbers in [0, 2**exponent].
+    """
+    masses = exponentials(distance, inverse_temperature)
+    masses *= 2.0**exponent
+    return np.rint(masses, out=masses)
+
+
+def ceil_product(factor: float, total: int) -> int:
+    """Returns ceil(factor * total), computed in whole numbers.
+
+    Args:
+        factor: In [0, 1]; taken as the exact rational number that it is.
+        total: Not negative.
+    """
+    numerator, denominator = float(factor).as_integer_ratio()
+    return -(-numerator * total // denominator)
 
 
 def ceil_products(factors: FloatArray, totals: MassArray) -> MassArray:
-    """Returns ceil(factor * total) for each row, without rounding of the product.
-
-    Args:
-        factors: Shape ``(B,)``, in [0, 1]; taken as the exact rational numbers that they are.
-        totals: Shape ``(B,)``, int64.
-
-    Returns:
-        Shape ``(B,)``, int64.
-    """
+    """Returns :func:`ceil_product` of each pair. Shapes ``(B,)``; *totals* and result int64."""
     pairs = zip(factors.tolist(), totals.tolist(), strict=True)
-    return np.array([ceil(Fraction(factor) * total) for factor, total in pairs], dtype=np.int64)
+    return np.array([ceil_product(factor, total) for factor, total in pairs], dtype=np.int64)

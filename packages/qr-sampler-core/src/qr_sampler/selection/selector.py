@@ -1,29 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Selection of one token per row by the quantile of its probability-ordered distribution."""
+"""The contract of selectors: from logits and u to a quantile of the ordered distribution."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-import numpy as np
-
-from qr_sampler._typing import FloatArray, IndexArray, Logits, MassArray
+from qr_sampler._typing import FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
-from qr_sampler.selection.masses import MASS_UNIT, ceil_products, fixed_point_masses
 
-__all__ = ["SelectionPlan", "SelectionResult", "TokenSelector"]
+__all__ = ["Measurement", "SelectionResult", "Selector"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SelectionPlan:
-    """Everything about a selection that does not depend on u."""
+class Measurement:
+    """What a selector found out about a batch before temperatures are chosen.
 
-    order: IndexArray
-    """Shape ``(B, V)``, token ids by descending logit, ties by ascending id."""
-    cumulative: MassArray
-    """Shape ``(B, V)``, running totals of the masses in that order."""
-    kept: IndexArray
-    """Shape ``(B,)``, number of leading ranks that survive truncation, at least 1."""
+    Arrays have one entry per decidable row. A row without a finite maximum (all tokens masked, or a
+    NaN or +inf among the logits) has no distribution to draw from and is left out.
+    """
+
+    lines: IndexArray
+    """Shape ``(D,)``, indices of the decidable rows among the B rows of the batch."""
+    rows: Rows
+    """Parameters of the decidable rows."""
+    vocab_size: int
+    """Number of columns V, masked tokens included."""
+    logits_ready_ns: int
+    """``time.monotonic_ns()`` when the logits were known to be complete."""
+    entropy_nats: FloatArray
+    """Shape ``(D,)``, Shannon entropy at temperature 1."""
+    varentropy_nats2: FloatArray
+    """Shape ``(D,)``, variance of -ln p at temperature 1."""
+    logit_deviation: FloatArray
+    """Shape ``(D,)``, standard deviation of the finite logits; NaN where top-n-sigma is off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,99 +41,64 @@ class SelectionResult:
     """The token of each row and where it stood."""
 
     token_ids: IndexArray
-    """Shape ``(B,)``."""
+    """Shape ``(D,)``."""
     rank: IndexArray
-    """Shape ``(B,)``, 0 for the most probable token."""
+    """Shape ``(D,)``, 0 for the most probable token."""
     probability: FloatArray
-    """Shape ``(B,)``, of the token after temperature and truncation, in (0, 1]."""
+    """Shape ``(D,)``, of the token after temperature and truncation, in (0, 1]; a selector may
+    round the total that it refers to, by less than 1e-5 of it."""
     candidates: IndexArray
-    """Shape ``(B,)``, number of tokens that could have been selected."""
+    """Shape ``(D,)``, number of tokens that truncation kept; V where nothing truncates."""
 
 
-class TokenSelector:
-    """The reference selector: sort, cumulative sum, search.
+M = TypeVar("M", bound=Measurement)
+P = TypeVar("P")
 
-    Tokens are ordered by descending logit, ties by ascending token id. Temperature comes first,
-    then top-k, min-p and top-p; each keeps a prefix of that order, and top-p acts on what the
-    others kept. With ``truncate_first`` the three act on the distribution at temperature 1 instead.
-    The selected token is the first whose cumulative mass reaches ``u`` times the total. Masses are
-    integers (:mod:`qr_sampler.selection.masses`), so the comparison is exact and a token of mass 0
-    is never selected for u in (0, 1).
+
+class Selector(Protocol[M, P]):
+    """Selects one token per row. All selectors pick the same token for the same logits and u.
+
+    Tokens are ordered by descending logit, ties by ascending token id. The masses of
+    :mod:`qr_sampler.selection.masses` at the row's temperature, truncated in the order of
+    :mod:`qr_sampler.selection.filters`, make up the distribution. The selected token is the first
+    whose cumulative mass, counted from the first kept token, reaches ``u`` times the total of the
+    kept ones. Masses are whole numbers and the comparison is exact, so a token of mass 0 is never
+    selected for u in the open interval (0, 1).
+
+    A selector may keep buffers and is not safe for use by several threads. The logits must stay
+    unchanged from :meth:`measure` until :meth:`pick` has returned.
     """
 
-    def prepare(self, logits: Logits, temperature: FloatArray, rows: Rows) -> SelectionPlan:
-        """Returns the plan of a selection; everything that can be computed before u is known.
+    def measure(
+        self,
+        logits: Logits,
+        rows: Rows,
+        temperature: FloatArray,
+        settle: IndexArray | None = None,
+    ) -> M:
+        """Returns the statistics of the decidable rows.
 
         Args:
-            logits: Shape ``(B, V)``, float32, with a finite maximum in every row.
-            temperature: Shape ``(B,)``, positive.
+            logits: Shape ``(B, V)``, float32; ``-inf`` marks masked tokens.
             rows: The parameters of the B rows.
+            temperature: Shape ``(B,)``; NaN where it depends on the statistics.
+            settle: Shape ``(B,)``, how many of entropy and varentropy, in this order, it depends on:
+                0, 1 or 2; by default 2 where the temperature is NaN. Rounded to ``STATISTICS_STEP``
+                those are the same for all selectors.
         """
-        order = np.argsort(-logits, axis=1, kind="stable")
-        cumulative = _ranked_totals(logits, temperature, order)
-        kept = _kept_ranks(cumulative, rows)
-        first = np.flatnonzero(rows.column("truncate_first"))
-        if first.size:
-            untempered = _ranked_totals(logits[first], np.ones(first.size), order[first])
-            kept[first] = _kept_ranks(untempered, rows.take(first))
-        return SelectionPlan(order=order, cumulative=cumulative, kept=kept)
 
-    def pick(self, plan: SelectionPlan, u: FloatArray) -> SelectionResult:
-        """Returns the token of each row.
+    def prepare(self, measurement: M, temperature: FloatArray) -> P:
+        """Returns everything else that can be computed before u is known.
 
         Args:
-            plan: The plan of B rows.
-            u: Shape ``(B,)``, in the open interval (0, 1).
+            measurement: What :meth:`measure` returned.
+            temperature: Shape ``(D,)``, positive, of the decidable rows.
         """
-        totals = _totals_at(plan.cumulative, plan.kept)
-        rank = _first_reaching(plan.cumulative, ceil_products(u, totals))
-        lines = np.arange(len(rank))
-        below = np.where(rank > 0, plan.cumulative[lines, rank - 1], 0)
-        return SelectionResult(
-            token_ids=plan.order[lines, rank],
-            rank=rank,
-            probability=(plan.cumulative[lines, rank] - below) / totals,
-            candidates=_first_reaching(plan.cumulative, totals) + 1,
-        )
 
+    def pick(self, plan: P, u: FloatArray) -> SelectionResult:
+        """Returns the token of each decidable row.
 
-def _ranked_totals(logits: Logits, temperature: FloatArray, order: IndexArray) -> MassArray:
-    masses = np.take_along_axis(fixed_point_masses(logits, temperature), order, axis=1)
-    return np.cumsum(masses, axis=1)
-
-
-def _kept_ranks(cumulative: MassArray, rows: Rows) -> IndexArray:
-    """Returns how many leading ranks survive top-k, then min-p, then top-p. Shape ``(B,)``."""
-    kept = _top_k_ranks(cumulative.shape[1], rows)
-    kept = np.minimum(kept, _min_p_ranks(cumulative, rows))
-    top_p = rows.column("top_p")
-    reaching = _first_reaching(cumulative, ceil_products(top_p, _totals_at(cumulative, kept))) + 1
-    # 1 keeps all: with truncate_first, a mass that is 0 at temperature 1 may count at another.
-    return np.where(top_p < 1.0, np.minimum(kept, reaching), kept)
-
-
-def _top_k_ranks(vocab_size: int, rows: Rows) -> IndexArray:
-    top_k = rows.column("top_k")
-    return np.where(top_k > 0, np.minimum(top_k, vocab_size), vocab_size).astype(np.intp)
-
-
-def _min_p_ranks(cumulative: MassArray, rows: Rows) -> IndexArray:
-    """Returns the length of the prefix whose masses reach min_p times the largest mass."""
-    units = np.full(len(rows), MASS_UNIT, dtype=np.int64)
-    thresholds = ceil_products(rows.column("min_p"), units)
-    masses = np.diff(cumulative, axis=1, prepend=0)
-    below = masses < thresholds[:, np.newaxis]
-    kept: IndexArray = np.where(below.any(axis=1), below.argmax(axis=1), cumulative.shape[1])
-    return kept
-
-
-def _totals_at(cumulative: MassArray, kept: IndexArray) -> MassArray:
-    totals: MassArray = cumulative[np.arange(len(kept)), kept - 1]
-    return totals
-
-
-def _first_reaching(cumulative: MassArray, wanted: MassArray) -> IndexArray:
-    """Returns the first rank of each row whose running total is at least *wanted*."""
-    pairs = zip(cumulative, wanted, strict=True)
-    ranks = [int(np.searchsorted(totals, value, side="left")) for totals, value in pairs]
-    return np.array(ranks, dtype=np.intp)
+        Args:
+            plan: What :meth:`prepare` returned.
+            u: Shape ``(D,)``, in the open interval (0, 1).
+        """

@@ -3,25 +3,75 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, Final
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, Logits
+from qr_sampler._typing import FloatArray
 from qr_sampler.rows import Rows
 
-__all__ = ["LogitStatistics", "TemperatureResult", "TemperatureStrategy", "shannon_entropy_nats"]
+__all__ = [
+    "STATISTICS_STEP",
+    "LogitStatistics",
+    "TemperatureResult",
+    "TemperatureStrategy",
+    "rounded",
+]
+
+STATISTICS_STEP: Final = 2.0**-10
+"""Grid of the entropies that strategies see, in nats and in nats squared.
+
+The last digits of a sum over the vocabulary depend on the order of addition, which differs between
+devices and libraries. On this grid they never reach a temperature, hence no token, provided that
+whoever adds up settles a sum that lies within its error of the middle between two grid points.
+"""
+
+
+def rounded(values: FloatArray) -> FloatArray:
+    """Returns the multiples of ``STATISTICS_STEP`` nearest to *values*, halves to even.
+
+    The step is a power of two, so the only rounding is the one that is meant.
+
+    Args:
+        values: Any shape, float64.
+
+    Returns:
+        The same shape. Applying the function again changes nothing.
+    """
+    grid: FloatArray = np.rint(values / STATISTICS_STEP) * STATISTICS_STEP
+    return grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogitStatistics:
-    """What is known about B rows of logits before a temperature is chosen."""
+    """What is known about B rows of logits before a temperature is chosen.
+
+    p is softmax(logits), at temperature 1, on its support: the tokens with p > 0.
+    """
 
     entropy_nats: FloatArray
-    """Shape ``(B,)``, Shannon entropy at temperature 1."""
+    """Shape ``(B,)``, float64: Shannon entropy, the mean of -ln p under p, :func:`rounded`."""
+    varentropy_nats2: FloatArray
+    """Shape ``(B,)``, float64: varentropy, the variance of -ln p under p, in nats squared,
+    :func:`rounded`."""
+    logit_deviation: FloatArray
+    """Shape ``(B,)``, float64: standard deviation of the row's finite logits, dividing by their
+    number; NaN where the row does not ask for it."""
     vocab_size: int
     """Number of columns V, masked tokens included."""
+
+    @property
+    def normalised_entropy(self) -> FloatArray:
+        """Entropy as a fraction of ln V, the largest one. Shape ``(B,)``, in [0, 1]; 0 if V = 1.
+
+        The entropy is rounded, so equal logits may give a little less than 1.
+        """
+        largest = math.log(self.vocab_size) or 1.0
+        fraction: FloatArray = np.minimum(self.entropy_nats / largest, 1.0)
+        return fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +81,24 @@ class TemperatureResult:
     temperature: FloatArray
     """Shape ``(B,)``, positive."""
     entropy_nats: FloatArray
-    """Shape ``(B,)``, Shannon entropy at temperature 1, whatever the strategy."""
+    """Shape ``(B,)``, Shannon entropy at temperature 1, whatever the strategy. As measured: rounding
+    it gives what the strategy saw."""
+    varentropy_nats2: FloatArray
+    """Shape ``(B,)``, varentropy at temperature 1, likewise."""
 
 
 class TemperatureStrategy(ABC):
     """Chooses the temperature of each row from its statistics and its request's parameters.
 
-    Strategies are stateless. Entropy is computed for every row by the pipeline, also for a strategy
-    that has no use for it, because it is part of every record.
+    Must be overridden: :meth:`temperatures`. May be overridden: :attr:`reads`.
+    A strategy is constructed without arguments, once, and shared by requests and threads, so it is
+    stateless: what a request remembers of its past comes in as ``rows.running_entropy``. It may not
+    raise, since every parameter was checked when the request was admitted.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"entropy_nats", "varentropy_nats2"})
+    """Which fields of the statistics the result depends on. All are computed and recorded for every
+    row in any case; these are made the same to the last digit on every machine."""
 
     @abstractmethod
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
@@ -53,24 +112,3 @@ class TemperatureStrategy(ABC):
             Shape ``(B,)``, within ``MIN_TEMPERATURE`` and ``MAX_TEMPERATURE`` of
             :mod:`qr_sampler.settings`.
         """
-
-
-def shannon_entropy_nats(logits: Logits) -> FloatArray:
-    """Returns the Shannon entropy of softmax(logits) in nats, over the support only.
-
-    H = ln S - sum(e_i (x_i - m)) / S with e_i = exp(x_i - m), S = sum(e_i), m = max(x); a term with
-    e_i = 0 contributes its limit 0, so masked tokens do not matter.
-
-    Args:
-        logits: Shape ``(B, V)`` with a finite maximum in every row.
-
-    Returns:
-        Shape ``(B,)``, in [0, ln V].
-    """
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    weights = np.exp(shifted)
-    totals = weights.sum(axis=1)
-    np.multiply(weights, shifted, out=shifted, where=weights > 0.0)
-    moments = np.sum(shifted, axis=1, where=weights > 0.0)
-    entropy: FloatArray = np.maximum(np.log(totals) - moments / totals, 0.0)
-    return entropy

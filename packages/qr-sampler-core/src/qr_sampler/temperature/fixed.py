@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from qr_sampler._typing import FloatArray
 from qr_sampler.rows import Rows
 from qr_sampler.temperature.base import LogitStatistics, TemperatureStrategy
@@ -12,6 +14,8 @@ __all__ = ["FixedTemperatureStrategy"]
 
 class FixedTemperatureStrategy(TemperatureStrategy):
     """Returns ``fixed_temperature`` of each row."""
+
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
         """Returns the configured temperatures. Shape ``(B,)``."""

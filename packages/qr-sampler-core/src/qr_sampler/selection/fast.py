@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fast selector: a few passes over the row, and a proof that the token is the right one."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from qr_sampler._typing import FloatArray, IndexArray, Logits
+from qr_sampler.rows import Rows
+from qr_sampler.selection.candidates import Candidates, Choice, RankingAt, find_candidates
+from qr_sampler.selection.filters import Cut, Filters, Ranking
+from qr_sampler.selection.head import Head, column_count, column_maxima, leading_tokens
+from qr_sampler.selection.histogram import HistogramBuffers, HistogramRanking
+from qr_sampler.selection.masses import distances, unit_exponent
+from qr_sampler.selection.passes import (
+    Exp,
+    MeasuredMoments,
+    PassBuffers,
+    mass_bounds,
+    numpy_exp,
+    weight_bounds,
+)
+from qr_sampler.selection.ranked_tokens import RankedTokens, rank_order
+from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
+from qr_sampler.selection.statistics import Moments, logit_deviation, row_moments
+from qr_sampler.settings import SamplingParameters
+
+__all__ = ["FastMeasurement", "FastPlan", "FastSelector"]
+
+
+@dataclass(slots=True)
+class FastRow:
+    """What is known of one row."""
+
+    logits: Logits
+    """Shape ``(V,)``."""
+    maximum: np.float32
+    """The largest logit."""
+    filters: Filters
+    """How it is truncated."""
+    head: Head
+    """Its leading tokens."""
+    deviation: float
+    """Standard deviation of its logits; NaN where top-n-sigma is off."""
+    weights: dict[float, float]
+    """Sum of exp(d / T) over the row, by 1 / T, where a pass has added it up."""
+
+    @property
+    def exponent(self) -> int:
+        """The mass of the most probable token is 2**exponent."""
+        return unit_exponent(self.logits.size)
+
+    def candidates(self, inverse: float, ranking_at: RankingAt) -> Candidates | None:
+        """Returns the tokens that survive truncation, or ``None`` if the ranking cannot tell."""
+        return find_candidates(ranking_at, inverse, self.filters, self.deviation, self.exponent)
+
+    def choose(self, inverse: float, ranking_at: RankingAt, u: float) -> Choice | None:
+        """Returns the token that u selects, or ``None`` if the ranking cannot tell."""
+        candidates = self.candidates(inverse, ranking_at)
+        return None if candidates is None else candidates.choose(u)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FastMeasurement(Measurement):
+    """The statistics together with the rows."""
+
+    fast_rows: list[FastRow]
+    """The D decidable rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FastPlan:
+    """What can be said about D rows before u is known."""
+
+    fast_rows: list[FastRow]
+    """The rows."""
+    inverse_temperature: list[float]
+    """1 / T of each."""
+    candidates: list[Candidates | None]
+    """Of each row, where its head is enough to know."""
+
+
+class FastSelector(Selector[FastMeasurement, FastPlan]):
+    """Selects without sorting the row.
+
+    Column maxima give the leading tokens, a float32 pass gives the total within proved bounds. If
+    every total within the bounds leads to the same token, that is the token. Otherwise a histogram
+    narrows the question down to one bin, first with approximate and, if that leaves a doubt, with
+    exact masses. Only typical-p can make it necessary to sort the row.
+
+    Args:
+        exp: Computes float32 exponentials; any that keeps to ``EXP_ERROR`` gives the same tokens.
+    """
+
+    def __init__(self, exp: Exp = numpy_exp) -> None:
+        self._exp = exp
+        self._maxima: Logits = np.empty(0, dtype=np.float32)
+        self._passes = PassBuffers(0, exp)
+        self._histogram: HistogramBuffers | None = None
+
+    def measure(
+        self,
+        logits: Logits,
+        rows: Rows,
+        temperature: FloatArray,
+        settle: IndexArray | None = None,
+    ) -> FastMeasurement:
+        """Returns the statistics of the decidable rows. Arguments as in :class:`Selector`."""
+        ready_ns = time.monotonic_ns()
+        vocab_size = logits.shape[1]
+        self._fit(vocab_size)
+        wanted = np.where(np.isnan(temperature), 2, 0) if settle is None else settle
+        lines, fast_rows, moments = [], [], []
+        for line, row in enumerate(logits):
+            maximum = column_maxima(row, self._maxima).max()
+            if not np.isfinite(maximum):
+                continue
+            fast_row, measured = self._measure(row, maximum, rows.parameters[line])
+            settled = measured.settles(int(wanted[line]))
+            moments.append(measured.moments if settled else _float64_moments(row))
+            if fast_row.filters.needs_total and not wanted[line]:
+                # While the row is still in the processor's cache.
+                self._total(fast_row, 1.0 / float(temperature[line]))
+            fast_rows.append(fast_row)
+            lines.append(line)
+        decidable = np.array(lines, dtype=np.intp)
+        entropies = np.array(moments, dtype=np.float64).reshape(-1, 2)
+        return FastMeasurement(
+            lines=decidable,
+            rows=rows if len(lines) == len(rows) else rows.take(decidable),
+            vocab_size=vocab_size,
+            logits_ready_ns=ready_ns,
+            entropy_nats=entropies[:, 0],
+            varentropy_nats2=entropies[:, 1],
+            logit_deviation=np.array([row.deviation for row in fast_rows], dtype=np.float64),
+            fast_rows=fast_rows,
+        )
+
+    def prepare(self, measurement: FastMeasurement, temperature: FloatArray) -> FastPlan:
+        """Returns the candidates of the rows whose leading tokens are enough to know them."""
+        inverse = (1.0 / temperature).tolist()
+        pairs = zip(measurement.fast_rows, inverse, strict=True)
+        return FastPlan(
+            fast_rows=measurement.fast_rows,
+            inverse_temperature=inverse,
+            candidates=[row.candidates(value, self._head_ranking(row)) for row, value in pairs],
+        )
+
+    def pick(self, plan: FastPlan, u: FloatArray) -> SelectionResult:
+        """Returns the token of each row."""
+        rows = zip(
+            plan.fast_rows, plan.inverse_temperature, plan.candidates, u.tolist(), strict=True
+        )
+        choices = [self._choose(*row) for row in rows]
+        return SelectionResult(
+            token_ids=np.array([choice.token_id for choice in choices], dtype=np.intp),
+            rank=np.array([choice.rank for choice in choices], dtype=np.intp),
+            probability=np.array([choice.probability for choice in choices], dtype=np.float64),
+            candidates=np.array([choice.candidates for choice in choices], dtype=np.intp),
+        )
+
+    def _fit(self, vocab_size: int) -> None:
+        """Makes the buffers fit rows of *vocab_size* tokens."""
+        if self._passes.vocab_size != vocab_size:
+            self._maxima = np.empty(column_count(vocab_size), dtype=np.float32)
+            self._passes = PassBuffers(vocab_size, self._exp)
+            self._histogram = None
+
+    def _measure(
+        self, logits: Logits, maximum: np.float32, parameters: SamplingParameters
+    ) -> tuple[FastRow, MeasuredMoments]:
+        filters = Filters.of(parameters, logits.size)
+        measured = self._passes.moments(logits, maximum)
+        row = FastRow(
+            logits=logits,
+            maximum=maximum,
+            filters=filters,
+            head=leading_tokens(logits, self._maxima),
+            deviation=logit_deviation(logits) if filters.top_n_sigma else math.nan,
+            weights={1.0: measured.weight},
+        )
+        return row, measured
+
+    def _choose(
+        self, row: FastRow, inverse: float, candidates: Candidates | None, u: float
+    ) -> Choice:
+        choice = candidates.choose(u) if candidates is not None else None
+        if choice is None:
+            choice = row.choose(inverse, self._histogram_ranking(row, self._exp), u)
+        if choice is None:
+            choice = row.choose(inverse, self._histogram_ranking(row, None), u)
+        if choice is None:
+            choice = row.choose(inverse, _sorted_ranking(row), u)
+        assert choice is not None
+        return choice
+
+    def _total(self, row: FastRow, inverse: float) -> Cut:
+        """Returns the cut after the last rank, in one pass over the row unless that was made."""
+        if inverse not in row.weights:
+            row.weights[inverse] = self._passes.weight(row.logits, row.maximum, inverse)
+        weights, size = weight_bounds(row.weights[inverse]), row.logits.size
+        return Cut(size, *mass_bounds(weights, size, row.exponent))
+
+    def _head_ranking(self, row: FastRow) -> RankingAt:
+        def ranking_at(inverse: float) -> Ranking:
+            return RankedTokens(
+                *row.head,
+                inverse,
+                row.exponent,
+                vocab_size=row.logits.size,
+                total=lambda: self._total(row, inverse),
+            )
+
+        return ranking_at
+
+    def _histogram_ranking(self, row: FastRow, exp: Exp | None) -> RankingAt:
+        if self._histogram is None:
+            self._histogram = HistogramBuffers(row.logits.size)
+        buffers = self._histogram
+
+        def ranking_at(inverse: float) -> Ranking:
+            return HistogramRanking(row.logits, row.maximum, inverse, row.exponent, buffers, exp)
+
+        return ranking_at
+
+
+def _float64_moments(logits: Logits) -> Moments:
+    return row_moments(distances(logits[np.newaxis])[0])
+
+
+def _sorted_ranking(row: FastRow) -> RankingAt:
+    size = row.logits.size
+    order = rank_order(row.logits, np.arange(size))
+    distance = distances(row.logits[np.newaxis])[0, order]
+
+    def ranking_at(inverse: float) -> Ranking:
+        return RankedTokens(order, distance, inverse, row.exponent, vocab_size=size)
+
+    return ranking_at

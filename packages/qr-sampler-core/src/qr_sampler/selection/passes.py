@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fast float32 passes over a whole row, with proved bounds of their errors.
+
+They never decide anything that lies within their bounds; what does is computed again, exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from qr_sampler._typing import Distances, Logits
+from qr_sampler.selection.statistics import Moments, is_settled
+
+__all__ = [
+    "EXP_ERROR",
+    "PRODUCT_ERROR",
+    "SUM_ERROR",
+    "Exp",
+    "MeasuredMoments",
+    "PassBuffers",
+    "RowSums",
+    "mass_bounds",
+    "numpy_exp",
+    "weight_bounds",
+]
+
+Exp = Callable[[Distances, float, Distances], object]
+"""``exp(distance, scale, out)`` writes exp(scale * distance) into *out*; both float32, ``(N,)``."""
+
+EXP_ERROR: Final = 2.0**-21
+"""Bound of the relative error of the float32 exponential function itself, 4 to 8 units in the last
+place; that of NumPy and PyTorch stays below 3 units."""
+
+PRODUCT_ERROR: Final = 2.0**-23
+"""The exponent itself is a product of two rounded factors: off by this times its magnitude."""
+
+LANES: Final = 16
+"""Terms of a sum in float32; the sums of so many are added up in float64."""
+
+SUM_ERROR: Final = (LANES + 2) * 2.0**-24
+"""Bound of the relative error of such a sum, the terms being products of up to three numbers."""
+
+LOWEST: Final = np.float32(-87.0)
+"""exp() of it is still a normal float32, and far too small to matter."""
+
+NOTHING: Final = np.float32(-np.inf)
+"""The exponent of a token that is not there, at any temperature."""
+
+
+class RowSums(NamedTuple):
+    """Sums over a row at temperature 1."""
+
+    weight: float
+    """S, the sum of e = exp(d)."""
+    first: float
+    """A, the sum of e d."""
+    second: float
+    """Q, the sum of e d**2."""
+
+
+class MeasuredMoments(NamedTuple):
+    """The moments of a row at temperature 1."""
+
+    moments: Moments
+    """Close to the true ones."""
+    entropy_error: float
+    """Bound of the error of the entropy."""
+    varentropy_error: float
+    """Bound of the error of the varentropy."""
+    weight: float
+    """S, the sum of exp(d), as accurate as :func:`weight_bounds` says."""
+
+    def settles(self, count: int) -> bool:
+        """Whether rounding the first *count* moments gives what the true ones would."""
+        errors = (self.entropy_error, self.varentropy_error)[:count]
+        return all(
+            is_settled(value, error) for value, error in zip(self.moments, errors, strict=False)
+        )
+
+
+def numpy_exp(distance: Distances, scale: float, out: Distances) -> None:
+    """The :data:`Exp` of NumPy."""
+    np.exp(distance if scale == 1.0 else np.multiply(distance, np.float32(scale), out=out), out=out)
+
+
+class PassBuffers:
+    """The working memory of the passes, for one row at a time.
+
+    Args:
+        vocab_size: Number of tokens V.
+        exp: Computes the exponentials.
+    """
+
+    def __init__(self, vocab_size: int, exp: Exp = numpy_exp) -> None:
+        padded = -(-vocab_size // LANES) * LANES
+        self.vocab_size = vocab_size
+        self._exp = exp
+        self._distance = np.empty(padded, dtype=np.float32)
+        self._weights = np.empty(padded, dtype=np.float32)
+        self._lanes = np.empty(padded // LANES, dtype=np.float32)
+
+    def moments(self, logits: Logits, maximum: np.float32) -> MeasuredMoments:
+        """Returns entropy and varentropy of one row.
+
+        Args:
+            logits: Shape ``(V,)``, float32.
+            maximum: The largest of them, finite.
+        """
+        # Distances may be too large for float32, and 0 * -inf is not a number.
+        with np.errstate(over="ignore", invalid="ignore"):
+            distance = self._distances(logits, maximum, LOWEST)
+            sums = self._sums(distance)
+            if math.isnan(sums.first):
+                sums = self._sums(np.maximum(distance, LOWEST, out=distance))
+        return _measured(sums)
+
+    def weight(self, logits: Logits, maximum: np.float32, inverse_temperature: float) -> float:
+        """Returns the sum of exp(d / T) over one row, as accurate as :func:`weight_bounds` says."""
+        with np.errstate(over="ignore"):
+            distance = self._distances(logits, maximum, NOTHING)
+            self._exp(distance, inverse_temperature, self._weights)
+        return self._total(np.add.reduce(self._rows(self._weights), axis=0, out=self._lanes))
+
+    def _distances(self, logits: Logits, maximum: np.float32, filler: np.float32) -> Distances:
+        """Returns the distances of a row, filled up with *filler* to a multiple of the lanes."""
+        np.subtract(logits, maximum, out=self._distance[: logits.size])
+        self._distance[logits.size :] = filler
+        return self._distance
+
+    def _sums(self, distance: Distances) -> RowSums:
+        self._exp(distance, 1.0, self._weights)
+        e, d, lanes = self._rows(self._weights), self._rows(distance), self._lanes
+        return RowSums(
+            self._total(np.add.reduce(e, axis=0, out=lanes)),
+            self._total(np.einsum("ij,ij->j", e, d, out=lanes)),
+            self._total(np.einsum("ij,ij,ij->j", e, d, d, out=lanes)),
+        )
+
+    @staticmethod
+    def _rows(values: Distances) -> Distances:
+        return values.reshape(LANES, -1)
+
+    @staticmethod
+    def _total(lanes: Distances) -> float:
+        return float(np.add.reduce(lanes, dtype=np.float64))
+
+
+def weight_bounds(weight: float) -> tuple[float, float]:
+    """Returns bounds of the sum of exp(d / T) over a row, from its float32 *weight*."""
+    # A weight below exp(-26) is no mass at all, so no larger exponent needs to be exact.
+    error = 1.01 * (EXP_ERROR + SUM_ERROR + 26.0 * PRODUCT_ERROR) * weight
+    return weight - error, weight + error
+
+
+def mass_bounds(weights: tuple[float, float], vocab_size: int, exponent: int) -> tuple[int, int]:
+    """Returns bounds of the total mass of tokens whose weights exp(d / T) have a bounded sum.
+
+    Args:
+        weights: Lower and upper bound of that sum.
+        vocab_size: Number of tokens at most; the mass of each is rounded by up to 1/2.
+        exponent: The mass of the most probable token is 2**exponent.
+    """
+    lowest, highest = (weight * 2.0**exponent for weight in weights)
+    slack = 0.5 * vocab_size
+    return max(math.floor(lowest - slack), 0), math.ceil(highest + slack)
+
+
+def _measured(sums: RowSums) -> MeasuredMoments:
+    """Returns the moments with what the errors of the sums make of them, to first order."""
+    moments = Moments.from_sums(*sums)
+    mean, square = -sums.first / sums.weight, sums.second / sums.weight
+    plain = 1.01 * (EXP_ERROR + SUM_ERROR)
+    # An error in the exponent d of PRODUCT_ERROR |d| weighs each sum with one more power of |d|.
+    weight = plain + PRODUCT_ERROR * mean
+    first = mean * plain + PRODUCT_ERROR * square
+    second = square * (plain - PRODUCT_ERROR * float(LOWEST))
+    entropy_error = weight + first + mean * weight
+    varentropy_error = second + square * weight + 2.0 * mean * (first + mean * weight)
+    return MeasuredMoments(moments, entropy_error, varentropy_error, sums.weight)

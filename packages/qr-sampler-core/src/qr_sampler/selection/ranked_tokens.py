@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ranking whose tokens have been sorted and whose masses are known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from qr_sampler._typing import Distances, FloatArray, IndexArray, Logits
+from qr_sampler.selection.filters import Cut, Ranking, typical_range
+from qr_sampler.selection.masses import ceil_product, fixed_point_masses
+
+__all__ = ["RankedTokens", "rank_order"]
+
+
+def rank_order(logits: Logits, token_ids: IndexArray) -> IndexArray:
+    """Returns the permutation that sorts tokens by descending logit, ties by ascending id."""
+    return np.lexsort((token_ids, -logits))
+
+
+class RankedTokens(Ranking):
+    """The leading tokens of a row, possibly all of them.
+
+    Args:
+        token_ids: Shape ``(N,)``, the N leading tokens in rank order.
+        distance: Shape ``(N,)``, float32, their distances to the maximum.
+        inverse_temperature: 1 / T.
+        exponent: The mass of the most probable token is 2**exponent.
+        vocab_size: Number of tokens V of the row.
+        total: Returns the cut after the last rank of the row, whose masses may be bounds.
+    """
+
+    def __init__(
+        self,
+        token_ids: IndexArray,
+        distance: Distances,
+        inverse_temperature: float,
+        exponent: int,
+        *,
+        vocab_size: int,
+        total: Callable[[], Cut] | None = None,
+    ) -> None:
+        self.token_ids = token_ids
+        self.distance = distance
+        self.masses = fixed_point_masses(distance, inverse_temperature, exponent)
+        self.cumulative: FloatArray = np.cumsum(self.masses)
+        self._inverse = inverse_temperature
+        self._vocab_size = vocab_size
+        self._total = total
+
+    def everything(self) -> Cut | None:
+        """Returns the cut after the last rank, if known."""
+        return self.after_rank(self._vocab_size)
+
+    def after_rank(self, rank: int) -> Cut | None:
+        """Returns the cut after *rank* tokens, if that many are sorted."""
+        if rank <= len(self.token_ids):
+            mass = int(self.cumulative[rank - 1]) if rank else 0
+            return Cut(rank, mass, mass)
+        if rank < self._vocab_size or self._total is None:
+            return None
+        return self._total()
+
+    def within_distance(self, distance: float) -> Cut | None:
+        """Returns the cut after the last token at most *distance* below the maximum."""
+        farthest = np.float64(distance)
+        return self._leading(int(np.searchsorted(-self.distance, farthest, side="right")))
+
+    def with_mass(self, mass: int) -> Cut | None:
+        """Returns the cut after the last token whose mass is at least *mass*."""
+        return self._leading(int(np.searchsorted(-self.masses, -mass, side="right")))
+
+    def reaching(self, fraction: float, start: Cut, stop: Cut) -> Cut | None:
+        """Returns the shortest prefix that reaches *fraction* of the mass between two cuts."""
+        base = start.lowest
+        lowest = base + ceil_product(fraction, stop.lowest - base)
+        highest = base + ceil_product(fraction, stop.highest - base)
+        rank = int(np.searchsorted(self.cumulative, lowest, side="left"))
+        if rank == len(self.token_ids) or self.cumulative[rank] < highest:
+            return None
+        return self.after_rank(rank + 1)
+
+    def typical_range(self, rank: int, typical_p: float) -> tuple[int, int] | None:
+        """Returns the ranks that typical-p keeps of the first *rank*, if those are sorted."""
+        if rank > len(self.token_ids):
+            return None
+        exponents = self.distance[:rank].astype(np.float64) * self._inverse
+        return typical_range(exponents, self.masses[:rank], typical_p)
+
+    def token(self, rank: int) -> tuple[int, int]:
+        """Returns id and mass of the token at *rank*."""
+        return int(self.token_ids[rank]), int(self.masses[rank])
+
+    def _leading(self, count: int) -> Cut | None:
+        """Returns the cut after *count* tokens, unless the next one is out of sight."""
+        in_sight = count < len(self.token_ids) or count == self._vocab_size
+        return self.after_rank(count) if in_sight else None

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters of a batch as columns, and what its requests remember."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qr_sampler import Rows, SamplingParameters
+
+PARAMETERS = [SamplingParameters(top_k=top_k, top_p=0.5) for top_k in (3, 7, 3, 1)]
+
+
+def test_columns_are_gathered_once() -> None:
+    rows = Rows(PARAMETERS)
+    column = rows.column("top_k")
+    assert column.dtype == np.float64
+    assert column.tolist() == [3.0, 7.0, 3.0, 1.0]
+    assert rows.column("top_k") is column
+
+
+def test_rows_are_grouped_in_order_of_appearance() -> None:
+    groups = Rows(PARAMETERS).groups("top_k", "top_p")
+    assert {key: lines.tolist() for key, lines in groups.items()} == {
+        (3, 0.5): [0, 2],
+        (7, 0.5): [1],
+        (1, 0.5): [3],
+    }
+    assert list(groups) == [(3, 0.5), (7, 0.5), (1, 0.5)]
+
+
+def test_requests_remember_nothing_unless_it_is_given() -> None:
+    running = Rows(PARAMETERS).running_entropy
+    assert running.dtype == np.float64
+    assert running.shape == (4,)
+    assert np.isnan(running).all()
+    assert Rows([]).running_entropy.shape == (0,)
+
+
+def test_take_keeps_the_memory_with_its_request() -> None:
+    rows = Rows(PARAMETERS, [0.5, np.nan, 2.5, 3.5]).take(np.array([3, 1, 0]))
+    assert len(rows) == 3
+    assert rows.column("top_k").tolist() == [1.0, 7.0, 3.0]
+    np.testing.assert_array_equal(rows.running_entropy, [3.5, np.nan, 0.5])
+    assert len(rows.take(np.array([], dtype=np.intp))) == 0
+
+
+def test_new_memory_leaves_the_old_rows_alone_and_shares_their_columns() -> None:
+    rows = Rows(PARAMETERS)
+    before = rows.column("top_k")
+    values = np.array([1.0, 2.0, 3.0, 4.0])
+    renewed = rows.with_running_entropy(values)
+    values[:] = 0.0
+    assert renewed.running_entropy.tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert np.isnan(rows.running_entropy).all()
+    assert renewed.parameters is rows.parameters
+    assert renewed.column("top_k") is before
+    assert rows.column("top_p") is renewed.column("top_p")
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0] * 5, 1.0, [[1.0]] * 4])
+def test_memory_of_another_batch_is_refused(values: object) -> None:
+    with pytest.raises(ValueError, match="expected one entry for each of 4 rows"):
+        Rows(PARAMETERS, values)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected one entry for each of 4 rows"):
+        Rows(PARAMETERS).with_running_entropy(values)  # type: ignore[arg-type]

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measures everything, prints the page's tables, and judges."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from benchmarks import page
+from benchmarks.accelerator import HEADER, measure_accelerator
+from benchmarks.allocations import large_allocations
+from benchmarks.amplification import measure_amplification
+from benchmarks.contenders import EDT, FILTERS, FIXED_1, Batch, PluginStep
+from benchmarks.entropy_server import remote_source
+from benchmarks.exactness import Exactness, measure_exactness
+from benchmarks.gates import BATCHES, PLAIN_BATCH, Gate, Outcome, gates
+from benchmarks.logit_sets import LogitSet, entropy_range
+from benchmarks.machine import describe_machine
+from benchmarks.scaling import Line, draw, measure_batches, measure_vocabularies
+from benchmarks.sources import PreparedSource
+from benchmarks.steps import StepCosts, measure_steps, step_sets
+from benchmarks.timing import Budget, pin_to_one_cpu
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How thorough to be."""
+
+    budget: Budget
+    """How long to measure."""
+    precisions: tuple[str, ...]
+    """Precisions of the logits."""
+    yardsticks: bool
+    """Whether to measure what no gate needs, too."""
+    exactness_rows: int
+    """Rows of each set on which selectors are compared."""
+
+
+FULL: Final = Effort(
+    budget=Budget(rounds=5, seconds=0.25),
+    precisions=("float32", "bfloat16"),
+    yardsticks=True,
+    exactness_rows=3,
+)
+QUICK: Final = Effort(
+    budget=Budget(rounds=3, seconds=0.02),
+    precisions=("float32",),
+    yardsticks=False,
+    exactness_rows=1,
+)
+ALLOCATION_BATCH: Final = 16
+
+Sets = dict[str, list[LogitSet]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 1 when ``--check`` was given and a gate was missed, otherwise 0."""
+    options = _options(arguments)
+    torch.set_num_threads(1)
+    if options.pin:
+        pin_to_one_cpu()
+    with torch.inference_mode():
+        outcomes, text, lines = _measure(QUICK if options.quick else FULL)
+    print(text)
+    if options.write is not None:
+        draw(lines, options.write.with_name(page.PLOT))
+        page.update(options.write, text)
+    missed = [outcome.gate for outcome in outcomes if not outcome.passed]
+    for gate in missed:
+        _say(f"missed: {gate.claim.what}, {_batch_name(gate)}, gate {gate.bound}")
+    return int(bool(options.check and missed))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="uv run nox -s bench --", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="fail when a gate is missed")
+    parser.add_argument("--no-pin", dest="pin", action="store_false", help="use any processor")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--quick", action="store_true", help="few iterations; writes no file")
+    length.add_argument(
+        "--write",
+        nargs="?",
+        type=Path,
+        const=Path("docs/benchmarks.md"),
+        metavar="PAGE",
+        help="put the results into PAGE (docs/benchmarks.md)",
+    )
+    return parser.parse_args(arguments)
+
+
+def _measure(effort: Effort) -> tuple[list[Outcome], str, list[Line]]:
+    sets, budget = step_sets(effort.precisions), effort.budget
+    costs = _step_costs(sets, effort)
+    for size, (ratio, row_us) in measure_amplification(budget).items():
+        costs.ratios["amplify", size] = [ratio]
+        costs.row_us["amplify", size] = row_us
+    exactness = measure_exactness(_all(sets), effort.exactness_rows)
+    costs.ratios["exactness", PLAIN_BATCH] = [exactness.mismatches]
+    costs.ratios["allocations", PLAIN_BATCH] = _allocations(sets)
+    lines = [measure_vocabularies(budget), measure_batches(budget)]
+    outcomes = [Outcome(gate, tuple(costs.ratios[gate.claim.key, gate.batch])) for gate in gates()]
+    return outcomes, _text(outcomes, costs, exactness, lines, sets, budget), lines
+
+
+def _step_costs(sets: Sets, effort: Effort) -> StepCosts:
+    costs = StepCosts()
+    with remote_source() as remote:
+        cases = measure_steps(costs, sets, remote, effort.budget, yardsticks=effort.yardsticks)
+        for case in cases:
+            _say(f"measured: {case}")
+    return costs
+
+
+def _allocations(sets: Sets) -> list[float]:
+    """Returns the number of large allocations of each kind of step; says where they are made."""
+    counts: list[float] = []
+    for each in (*sets["typical"], *sets["peaked"]):
+        batch = Batch(each.rows, ALLOCATION_BATCH)
+        for parameters in (FIXED_1, EDT, FIXED_1.model_copy(update=FILTERS)):
+            found = _large(batch, PluginStep(parameters, batch.size, PreparedSource()))
+            counts.append(float(found.total()))
+            for place, count in found.most_common():
+                _say(f"{each.name}: {count} large allocations at {place}")
+    return counts
+
+
+def _large(batch: Batch, step: PluginStep) -> Counter[str]:
+    return large_allocations(lambda: step(batch.logits), lambda: batch.refresh(0))
+
+
+def _text(
+    outcomes: Sequence[Outcome],
+    costs: StepCosts,
+    exactness: Exactness,
+    lines: Sequence[Line],
+    sets: Sets,
+    budget: Budget,
+) -> str:
+    accelerator: Any = measure_accelerator(budget)
+    facts = [
+        *describe_machine(),
+        f"{budget.rounds} rounds, one thread",
+        *map(_entropies, _all(sets)),
+    ]
+    return "\n\n".join(
+        [
+            "\n".join(f"- {fact}" for fact in facts),
+            page.gate_table(outcomes),
+            f"Exactness was judged on {exactness.cases:,} cases.",
+            page.row_table(costs.row_us),
+            f"![Duration of a step over vocabulary and batch]({page.PLOT})",
+            "\n".join(_described(line) for line in lines),
+            page.table(HEADER, accelerator) if accelerator else f"CUDA: {page.NO_ACCELERATOR}.",
+        ]
+    )
+
+
+def _all(sets: Sets) -> list[LogitSet]:
+    return list(chain(*sets.values()))
+
+
+def _entropies(each: LogitSet) -> str:
+    low, high = entropy_range(each.rows[: max(BATCHES)])
+    return f"logits: {each.name}, entropy {low:.2f} to {high:.2f} nats"
+
+
+def _described(line: Line) -> str:
+    intercept, slope = line.fit
+    amount, unit = line.unit
+    return (
+        f"- Over {line.label}: {intercept:,.0f} µs and {amount * slope:,.1f} µs for every {unit}; "
+        f"largest deviation from the line {line.largest_deviation:.0%}."
+    )
+
+
+def _batch_name(gate: Gate) -> str:
+    return "any batch" if gate.batch == PLAIN_BATCH else f"{gate.batch} rows"
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
