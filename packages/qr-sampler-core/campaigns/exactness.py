@@ -80,7 +80,7 @@ class Oracle:
         self.total = int(self.running[-1])
 
     def _masses(self, inverse: float) -> Masses:
-        """Returns exp by Cody and Waite's reduction and a Taylor polynomial of degree 11, rounded."""
+        """Returns rounded exponentials: Cody and Waite's reduction, Taylor to degree 11."""
         y = np.maximum(self.distance.astype(np.float64) * inverse, -700.0)
         k = np.rint(y * 1.4426950408889634)
         r = (y - k * 0.6931471803691238) - k * 1.9082149292705877e-10

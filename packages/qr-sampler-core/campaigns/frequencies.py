@@ -6,10 +6,11 @@ non-decreasing function of u, so it is known everywhere once it is known on both
 the fast selector is asked there, and the bulk of the draws is counted between the steps. Further
 draws go through the selector one by one.
 
-The test is Pearson's chi-square on single tokens, the tail merged to expected counts of 10 or more,
-and on octaves of ranks, with false-alarm rates of 5e-10 each. Two flawed ways to select meet the
-same uniforms to show what the test sees: a cumulative sum in float32 whose overflow goes to the last
-rank, and a z-score with the standard deviation 255 / sqrt(12) of a continuous uniform for bytes.
+The test is Pearson's chi-square on single tokens, the tail merged to expected counts of 10 or
+more, and on octaves of ranks, with false-alarm rates of 5e-10 each. Two flawed ways to select meet
+the same uniforms to show what the test sees: a cumulative sum in float32 whose overflow goes to the
+last rank, and a z-score with the standard deviation 255 / sqrt(12) of a continuous uniform for
+bytes, whose own is sqrt((256**2 - 1) / 12).
 
     python campaigns/frequencies.py --draws 100000000 --picks 1000000 --processes 2
 """
@@ -31,6 +32,7 @@ from scipy import special, stats
 
 from qr_sampler import FastSelector, Rows, SamplingParameters
 from qr_sampler.amplification import U_MAX, U_MIN
+from qr_sampler.selection import distances, fixed_point_masses
 
 VOCAB_SIZE = 5_000
 ZIPF_EXPONENT = 2.0
@@ -56,14 +58,10 @@ def exact_probabilities(logits: NDArray[np.float32]) -> list[Fraction]:
     """Returns softmax(logits) in rank order, to 40 digits, without a library's exp in float64."""
     with localcontext() as context:
         context.prec = 50
-        weights = [Fraction((Decimal(x) - Decimal(max_of(logits))).exp()) for x in logits.tolist()]
-    total = sum(weights)
-    return [weight / total for weight in weights]
-
-
-def max_of(logits: NDArray[np.float32]) -> float:
-    """Returns the largest logit as a Python float."""
-    return float(logits.max())
+        largest = Decimal(float(logits.max()))
+        weights = [(Decimal(logit) - largest).exp() for logit in logits.tolist()]
+        total = sum(weights)
+        return [Fraction(weight / total) for weight in weights]
 
 
 class Decisions:
@@ -86,10 +84,10 @@ class Decisions:
             rank: Not the last one.
             guess: Where the step is expected; only the number of questions depends on it.
         """
-        width, lower = 2.0**-50, guess
+        width, lower = 2.0**-53, guess
         while self.rank(max(lower, U_MIN)) > rank:
             lower, width = lower - width, 2.0 * width
-        width, upper = 2.0**-50, guess
+        width, upper = 2.0**-53, guess
         while self.rank(min(upper, U_MAX)) <= rank:
             upper, width = upper + width, 2.0 * width
         while np.nextafter(lower, upper) < upper:
@@ -98,14 +96,14 @@ class Decisions:
         return lower
 
 
-def steps_of_selector(logits: NDArray[np.float32], probabilities: list[Fraction]) -> Floats:
+def steps_of_selector(logits: NDArray[np.float32]) -> Floats:
     """Returns the V - 1 steps of the rank as a function of u."""
-    decisions, reached, steps = Decisions(logits), Fraction(0), []
-    for rank, probability in enumerate(probabilities[:-1]):
-        reached += probability
-        steps.append(decisions.step(rank, float(reached)))
+    decisions, steps = Decisions(logits), []
+    running = np.cumsum(fixed_point_masses(distances(logits[np.newaxis])[0], 1.0))
+    for rank, guess in enumerate((running[:-1] / running[-1]).tolist()):
+        steps.append(decisions.step(rank, guess))
         if (rank + 1) % 1_000 == 0:
-            print(f"steps: {rank + 1:,} of {len(probabilities) - 1:,}", flush=True)
+            print(f"steps: {rank + 1:,} of {running.size - 1:,}", flush=True)
     return np.array(steps)
 
 
@@ -193,10 +191,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=20_260_102)
     options = parser.parse_args()
     started, logits = time.monotonic(), law()
-    exact = exact_probabilities(logits)
-    probabilities = np.array([float(probability) for probability in exact])
-    steps = steps_of_selector(logits, exact)
-    assert (np.diff(steps) >= 0.0).all()
+    probabilities = np.array([float(share) for share in exact_probabilities(logits)])
+    steps = steps_of_selector(logits)
     print(f"steps: all {len(steps):,} after {time.monotonic() - started:.0f} s", flush=True)
     names = ("fast selector", "float32 cumulative sum", "wrong standard deviation")
     every = [steps, steps_of_float32(logits), steps_of_wrong_deviation(steps)]
@@ -223,7 +219,7 @@ def main() -> int:
 def _picks(
     pool: ProcessPoolExecutor, options: argparse.Namespace, steps: Floats
 ) -> tuple[Counts, int]:
-    pieces = 20
+    pieces = 10
     ends = [options.picks * piece // pieces for piece in range(pieces + 1)]
     futures = [
         # Seeds beyond those of the bulk.

@@ -10,21 +10,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from benchmarks import page
-from benchmarks.accelerator import HEADER, measure_accelerator
+from benchmarks.accelerator import measure_accelerator
 from benchmarks.allocations import large_allocations
 from benchmarks.amplification import measure_amplification
 from benchmarks.contenders import EDT, FILTERS, FIXED_1, Batch, PluginStep
 from benchmarks.entropy_server import remote_source
-from benchmarks.exactness import Exactness, measure_exactness
-from benchmarks.gates import BATCHES, PLAIN_BATCH, Gate, Outcome, gates
-from benchmarks.logit_sets import LogitSet, entropy_range
-from benchmarks.machine import describe_machine
-from benchmarks.scaling import Line, draw, measure_batches, measure_vocabularies
+from benchmarks.exactness import measure_exactness
+from benchmarks.gates import PLAIN_BATCH, Gate, Outcome, gates
+from benchmarks.logit_sets import LogitSet
+from benchmarks.report import Report
+from benchmarks.scaling import draw, measure_batches, measure_vocabularies
 from benchmarks.sources import PreparedSource
 from benchmarks.steps import StepCosts, measure_steps, step_sets
 from benchmarks.timing import Budget, pin_to_one_cpu
@@ -47,7 +47,7 @@ class Effort:
 
 
 FULL: Final = Effort(
-    budget=Budget(rounds=5, seconds=0.25),
+    budget=Budget(rounds=5, seconds=0.12),
     precisions=("float32", "bfloat16"),
     yardsticks=True,
     exactness_rows=3,
@@ -70,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.pin:
         pin_to_one_cpu()
     with torch.inference_mode():
-        outcomes, text, lines = _measure(QUICK if options.quick else FULL)
-    print(text)
+        report = _measure(QUICK if options.quick else FULL)
+    print(report.text)
     if options.write is not None:
-        draw(lines, options.write.with_name(page.PLOT))
-        page.update(options.write, text)
-    missed = [outcome.gate for outcome in outcomes if not outcome.passed]
+        draw(report.lines, options.write.with_name(page.PLOT))
+        page.update(options.write, report.text)
+    missed = [outcome.gate for outcome in report.outcomes if not outcome.passed]
     for gate in missed:
         _say(f"missed: {gate.claim.what}, {_batch_name(gate)}, gate {gate.bound}")
     return int(bool(options.check and missed))
@@ -98,7 +98,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _measure(effort: Effort) -> tuple[list[Outcome], str, list[Line]]:
+def _measure(effort: Effort) -> Report:
     sets, budget = step_sets(effort.precisions), effort.budget
     costs = _step_costs(sets, effort)
     for size, (ratio, row_us) in measure_amplification(budget).items():
@@ -107,9 +107,17 @@ def _measure(effort: Effort) -> tuple[list[Outcome], str, list[Line]]:
     exactness = measure_exactness(_all(sets), effort.exactness_rows)
     costs.ratios["exactness", PLAIN_BATCH] = [exactness.mismatches]
     costs.ratios["allocations", PLAIN_BATCH] = _allocations(sets)
-    lines = [measure_vocabularies(budget), measure_batches(budget)]
-    outcomes = [Outcome(gate, tuple(costs.ratios[gate.claim.key, gate.batch])) for gate in gates()]
-    return outcomes, _text(outcomes, costs, exactness, lines, sets, budget), lines
+    return Report(
+        rounds=budget.rounds,
+        sets=_all(sets),
+        outcomes=[
+            Outcome(each, tuple(costs.ratios[each.claim.key, each.batch])) for each in gates()
+        ],
+        row_us=costs.row_us,
+        exactness_cases=exactness.cases,
+        lines=[measure_vocabularies(budget), measure_batches(budget)],
+        accelerator=measure_accelerator(budget),
+    )
 
 
 def _step_costs(sets: Sets, effort: Effort) -> StepCosts:
@@ -138,49 +146,8 @@ def _large(batch: Batch, step: PluginStep) -> Counter[str]:
     return large_allocations(lambda: step(batch.logits), lambda: batch.refresh(0))
 
 
-def _text(
-    outcomes: Sequence[Outcome],
-    costs: StepCosts,
-    exactness: Exactness,
-    lines: Sequence[Line],
-    sets: Sets,
-    budget: Budget,
-) -> str:
-    accelerator: Any = measure_accelerator(budget)
-    facts = [
-        *describe_machine(),
-        f"{budget.rounds} rounds, one thread",
-        *map(_entropies, _all(sets)),
-    ]
-    return "\n\n".join(
-        [
-            "\n".join(f"- {fact}" for fact in facts),
-            page.gate_table(outcomes),
-            f"Exactness was judged on {exactness.cases:,} cases.",
-            page.row_table(costs.row_us),
-            f"![Duration of a step over vocabulary and batch]({page.PLOT})",
-            "\n".join(_described(line) for line in lines),
-            page.table(HEADER, accelerator) if accelerator else f"CUDA: {page.NO_ACCELERATOR}.",
-        ]
-    )
-
-
 def _all(sets: Sets) -> list[LogitSet]:
     return list(chain(*sets.values()))
-
-
-def _entropies(each: LogitSet) -> str:
-    low, high = entropy_range(each.rows[: max(BATCHES)])
-    return f"logits: {each.name}, entropy {low:.2f} to {high:.2f} nats"
-
-
-def _described(line: Line) -> str:
-    intercept, slope = line.fit
-    amount, unit = line.unit
-    return (
-        f"- Over {line.label}: {intercept:,.0f} µs and {amount * slope:,.1f} µs for every {unit}; "
-        f"largest deviation from the line {line.largest_deviation:.0%}."
-    )
 
 
 def _batch_name(gate: Gate) -> str:

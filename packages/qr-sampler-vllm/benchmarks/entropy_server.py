@@ -27,23 +27,23 @@ def remote_source() -> Iterator[QuantumGrpcSource]:
     with tempfile.TemporaryDirectory() as folder:
         address = f"unix://{folder}/entropy.sock"
         command = [sys.executable, "-m", "benchmarks.entropy_server", address]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                if process.stdout is None or not process.stdout.readline():
-                    raise RuntimeError("the entropy server ended before it listened; see above")
-                source = QuantumGrpcSource(address, max_bytes_per_request=16 * 2**20)
-                with contextlib.closing(source):
-                    yield source
-            finally:
-                process.terminate()
+        # Leaving the block closes the pipes, and with them the server.
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            if process.stdout is None or not process.stdout.readline():
+                raise RuntimeError("the entropy server ended before it listened; see above")
+            source = QuantumGrpcSource(address, max_bytes_per_request=16 * 2**20)
+            with contextlib.closing(source):
+                yield source
 
 
 def main() -> None:
-    """Serves at the address on the command line until terminated."""
+    """Serves at the address on the command line until the standard input ends."""
     unpin()
     with serve(PreparedSource(), sys.argv[1]) as server:
         print(server.address, flush=True)
-        server.wait()
+        sys.stdin.read()
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ class SamplingPipeline:
 
     def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:
         """Returns *known*, completed from the statistics. All shapes ``(D,)``."""
-        temperature, rows = known.copy(), measurement.rows
+        temperature: FloatArray = known.copy()
+        rows = measurement.rows
         for (name,), lines in rows.groups("temperature_strategy").items():
             strategy = strategy_named(str(name))
             if strategy.reads:

@@ -79,7 +79,7 @@ class TokenSamplingRecord(Record):
     varentropy_nats2: float
     """Varentropy of the row at temperature 1."""
     running_entropy_nats: float | None
-    """Running mean of the entropy of the request's tokens before this one; ``None`` for the first."""
+    """Running mean of the entropy of the request's earlier tokens; ``None`` for the first."""
     rank: int
     """Rank of the token, 0 for the most probable."""
     probability: float

@@ -82,7 +82,7 @@ def force_tokens(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) ->
 
 
 def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
-    """Returns *lines* as float32 with consecutive columns, without a copy where that is possible."""
+    """Returns *lines* as float32 with consecutive columns, if possible without a copy."""
     import torch
 
     if len(lines) < len(logits) or list(lines) != list(range(len(logits))):

@@ -61,7 +61,8 @@ def column_maxima(logits: Logits, out: ColumnMaxima | None = None) -> ColumnMaxi
 def leading_tokens(logits: Logits, maxima: ColumnMaxima, columns: int = HEAD_COLUMNS) -> Head:
     """Returns the tokens that are at least as large as the *columns*-th largest column maximum.
 
-    Ties can make them many; where more than a few times *columns* columns qualify, none is returned.
+    Ties can make them many. Where they fill more than a few times *columns* columns, none is
+    returned.
 
     Args:
         logits: Shape ``(V,)``, float32.

@@ -9,9 +9,10 @@ or two neighbouring ones; their tokens are sorted and their masses are computed 
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qr_sampler._typing import FloatArray, IndexArray, Logits
 from qr_sampler.selection.filters import Cut, Ranking
@@ -105,7 +106,7 @@ class HistogramRanking(Ranking):
             buffers.masses[piece] = fixed_point_masses(
                 buffers.distance[piece], self._inverse, self._exponent
             )
-        self._above(np.bincount(buffers.bins, weights=buffers.masses, minlength=BINS))
+        self._masses = _above(np.bincount(buffers.bins, weights=buffers.masses, minlength=BINS))
         self._errors = np.zeros(BINS + 1)
         self._slack = 0.0
 
@@ -114,17 +115,13 @@ class HistogramRanking(Ranking):
         exp(buffers.exponents, 1.0, buffers.exponents)
         np.multiply(buffers.exponents, 2.0**self._exponent, out=buffers.masses)
         masses = np.bincount(buffers.bins, weights=buffers.masses, minlength=BINS)
-        self._above(masses)
+        self._masses = _above(masses)
         steepness = np.arange(1, BINS + 1) / float(BINS_PER_NAT)
         # The exponent has been multiplied twice, by 1 / T and by the scale of exp.
         errors = masses * (EXP_ERROR + 2.0 * PRODUCT_ERROR * steepness)
-        self._errors = np.concatenate([[0.0], np.cumsum(1.01 * errors)])
+        self._errors = _above(1.01 * errors)
         # Each exact mass is rounded, by 1/2 at most.
         self._slack = 0.5 * self._logits.size + 1.0
-
-    def _above(self, masses: FloatArray) -> None:
-        """Keeps how much mass lies above each bin, and after the last."""
-        self._masses = np.concatenate([[0.0], np.cumsum(masses)])
 
     def everything(self) -> Cut:
         """Returns the cut after the last rank."""
@@ -234,6 +231,11 @@ class HistogramRanking(Ranking):
         for index in range(first + 1, last + 1):
             ids = np.concatenate([ids, np.flatnonzero(np.equal(bins, index, out=wanted))])
         return ids
+
+
+def _above(values: NDArray[Any]) -> FloatArray:
+    """Returns the totals above each bin and, last, of all. Shape ``(BINS + 1,)``."""
+    return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
 
 def _bin_of(exponent: float) -> int:

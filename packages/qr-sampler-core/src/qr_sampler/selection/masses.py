@@ -54,7 +54,8 @@ def distances(logits: Logits) -> Distances:
         too large for float32.
     """
     with np.errstate(over="ignore"):
-        return logits - logits.max(axis=1, keepdims=True)
+        below: Distances = logits - logits.max(axis=1, keepdims=True)
+    return below
 
 
 def exponentials(distance: Distances, inverse_temperature: FloatArray | float) -> FloatArray:

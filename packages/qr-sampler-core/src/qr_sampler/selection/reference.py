@@ -140,14 +140,14 @@ def _top_n_sigma_ranks(ranked: Distances, deviation: FloatArray, rows: Rows) -> 
     """Returns how many tokens lie within n standard deviations of the maximum; V where off."""
     sigmas = rows.column("top_n_sigma")
     farthest = np.where(sigmas > 0.0, -sigmas * deviation, -np.inf)
-    return np.count_nonzero(ranked >= farthest[:, np.newaxis], axis=1)
+    return np.asarray(np.count_nonzero(ranked >= farthest[:, np.newaxis], axis=1))
 
 
 def _min_p_ranks(cumulative: MassArray, rows: Rows) -> IndexArray:
     """Returns how many tokens have at least min_p times the largest mass."""
     masses = np.diff(cumulative, axis=1)
     thresholds = ceil_products(rows.column("min_p"), masses[:, 0])
-    return np.count_nonzero(masses >= thresholds[:, np.newaxis], axis=1)
+    return np.asarray(np.count_nonzero(masses >= thresholds[:, np.newaxis], axis=1))
 
 
 def _ranks_reaching(cumulative: MassArray, goals: MassArray) -> IndexArray:

@@ -82,9 +82,9 @@ class Selector(Protocol[M, P]):
             logits: Shape ``(B, V)``, float32; ``-inf`` marks masked tokens.
             rows: The parameters of the B rows.
             temperature: Shape ``(B,)``; NaN where it depends on the statistics.
-            settle: Shape ``(B,)``, how many of entropy and varentropy, in this order, it depends on:
-                0, 1 or 2; by default 2 where the temperature is NaN. Rounded to ``STATISTICS_STEP``
-                those are the same for all selectors.
+            settle: Shape ``(B,)``, how many of entropy and varentropy, in this order, the
+                temperature depends on: 0, 1 or 2; by default 2 where it is NaN. Rounded to
+                ``STATISTICS_STEP`` those are the same for all selectors.
         """
 
     def prepare(self, measurement: M, temperature: FloatArray) -> P:

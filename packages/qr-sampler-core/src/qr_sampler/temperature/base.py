@@ -81,8 +81,8 @@ class TemperatureResult:
     temperature: FloatArray
     """Shape ``(B,)``, positive."""
     entropy_nats: FloatArray
-    """Shape ``(B,)``, Shannon entropy at temperature 1, whatever the strategy. As measured: rounding
-    it gives what the strategy saw."""
+    """Shape ``(B,)``, Shannon entropy at temperature 1, whatever the strategy, as measured:
+    rounding it gives what the strategy saw."""
     varentropy_nats2: FloatArray
     """Shape ``(B,)``, varentropy at temperature 1, likewise."""
 
