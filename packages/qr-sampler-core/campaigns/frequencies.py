@@ -50,8 +50,9 @@ Counts = NDArray[np.int64]
 
 def law() -> NDArray[np.float32]:
     """Returns logits in rank order; their order in the vocabulary is of no concern here."""
-    logits = 20.0 - ZIPF_EXPONENT * np.log(np.arange(VOCAB_SIZE) + 1.0)
-    return logits.astype(np.float32)
+    ranks = np.arange(1, VOCAB_SIZE + 1, dtype=np.float64)
+    logits: NDArray[np.float32] = (20.0 - ZIPF_EXPONENT * np.log(ranks)).astype(np.float32)
+    return logits
 
 
 def exact_probabilities(logits: NDArray[np.float32]) -> list[Fraction]:
@@ -69,7 +70,7 @@ class Decisions:
 
     def __init__(self, logits: NDArray[np.float32]) -> None:
         self._selector, temperature = FastSelector(), np.ones(1)
-        rows = Rows([SamplingParameters()])
+        rows = Rows([SamplingParameters.model_validate({})])
         measurement = self._selector.measure(logits[np.newaxis], rows, temperature)
         self._plan = self._selector.prepare(measurement, temperature)
 

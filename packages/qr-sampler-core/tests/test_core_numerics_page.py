@@ -29,7 +29,7 @@ def test_the_bounds_are_those_of_the_formulas() -> None:
     variation = vocab_size * (0.5 + 2.0**-10) / 2.0 ** unit_exponent(vocab_size)
     truncated = (vocab_size - 1) / 2.0**36
     assert f"V (1/2 + 2^-10) / 2^b: {variation:.1e} ".replace("e-0", "e-") in text
-    assert f"(V − 1) / 2^36, {truncated:.1e} ".replace("e-0", "e-") in text
+    assert f"(V \N{MINUS SIGN} 1) / 2^36, {truncated:.1e} ".replace("e-0", "e-") in text
     assert unit_exponent(2**18) == 35 > unit_exponent(2**18 + 1)
 
 

@@ -103,8 +103,8 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
     when they are first read; its :meth:`TorchSelectionResult.force` does not.
 
     Rows are worked on in memory that is allocated on first use and kept: no step allocates more
-    than some numbers per row, except for rows with typical-p, which are sorted. A plan is valid
-    until the next call of :meth:`prepare`.
+    than some numbers per row, except for rows with typical-p, which are sorted. Call
+    :meth:`prepare` once per measurement; its plan is valid until the next one.
 
     Args:
         kernels: What the passes over masses run on.

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,15 @@ class Recorder(TorchDispatchMode):
                 if storage.nbytes() >= LARGE_BYTES:
                     self.large[storage.data_ptr()] = name
         return result
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small operations on busy processors wait for each other's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def addresses(value: Any) -> set[int]:
@@ -125,7 +134,7 @@ def test_a_step_allocates_nothing_large(filters: str) -> None:
 
 
 def test_batches_that_grow_move_seldom() -> None:
-    selector, logits = TorchSelector(), random_logits(16)
+    selector, logits = TorchSelector(), random_logits(16)[:, :100].contiguous()
     spaces = set()
     for count in range(1, 17):
         step(selector, logits[:count], Rows([SamplingParameters()] * count), 0.5)
@@ -142,11 +151,12 @@ def test_a_step_waits_once(kernels: Any, filters: str, monkeypatch: pytest.Monke
 
     def wait(download: Download) -> Any:
         waits.append(download)
+        mode = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("default")
         try:
             return original(download)
         finally:
-            torch.cuda.set_sync_debug_mode("error")
+            torch.cuda.set_sync_debug_mode(mode)
 
     selector, rows = TorchSelector(kernels), Rows([FILTERS[filters]] * 3)
     logits, target = random_logits(3, "cuda"), random_logits(3, "cuda")
@@ -210,15 +220,16 @@ def machine_code(name, options):
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
-        return subprocess.run([NVDISASM, file.name], capture_output=True, text=True, check=True).stdout
+        process = subprocess.run([NVDISASM, file.name], capture_output=True, text=True, check=True)
+        return process.stdout
 
 def counts(name, options):
     code = machine_code(name, options)
     return {word: len(re.findall(rf"\\b{word}\\b", code)) for word in ("DFMA", "DMUL", "FTZ")}
 
-names = ("fill_histogram", "add_masses_at", "find_lowest")
-options = (triton_kernels.COMPILE_OPTIONS, {})
-print(json.dumps({name: [counts(name, dict(option)) for option in options] for name in names}))
+found = {name: counts(name, dict(triton_kernels.COMPILE_OPTIONS))
+         for name in ("fill_histogram", "add_masses_at", "find_lowest")}
+print(json.dumps({**found, "by default": counts("fill_histogram", {})}))
 """
 
 
@@ -232,7 +243,7 @@ def nvdisasm() -> Path | None:
 
 @pytest.fixture(scope="module")
 def machine_code(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Per kernel, how often instructions occur with our compile options, and without."""
+    """Per kernel, how often instructions occur with our compile options; in one also without."""
     if nvdisasm() is None:
         pytest.skip("needs a Triton that brings NVIDIA's assembler and disassembler")
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
@@ -253,11 +264,11 @@ def machine_code(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("kernel", ["fill_histogram", "add_masses_at", "find_lowest"])
 def test_machine_code_rounds_after_every_operation(kernel: str, machine_code: Any) -> None:
     """A GPU is not needed to compile for one, nor to look for fused multiply-add instructions."""
-    ours, default = machine_code[kernel]
+    ours = machine_code[kernel]
     assert ours["DFMA"] == ours["FTZ"] == 0
     # 16 multiplications per token, 8 tokens per thread.
     assert ours["DMUL"] == 16 * 8
-    assert default["DFMA"] > 0, "the option has no effect, or the search is blind"
+    assert machine_code["by default"]["DFMA"] > 0, "the option has no effect or the search is blind"
 
 
 def test_the_import_of_the_plugin_does_not_import_torch() -> None:

@@ -96,4 +96,5 @@ def test_products_of_many_boundaries_at_once(device: str) -> None:
             torch.from_numpy(values).to(device) for values in (factor, total.astype(np.float64))
         )
         found = ceil_products(*pair).cpu().numpy().astype(np.int64).tolist()
-        assert found == [ceil_of(*values) for values in zip(factor.tolist(), total.tolist())]
+        pairs = zip(factor.tolist(), total.tolist(), strict=True)
+        assert found == [ceil_of(*values) for values in pairs]

@@ -22,10 +22,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qr_sampler import ReferenceSelector, Rows, SamplingParameters
+from qr_sampler import (
+    ReferenceSelector,
+    Rows,
+    SamplingParameters,
+    SamplingPipeline,
+    Settings,
+)
 from qr_sampler.amplification import U_MAX, U_MIN
 from qr_sampler.selection.reference import ReferencePlan
 from qr_sampler.temperature import STATISTICS_STEP
+from qr_sampler.testing import ConstantEntropySource
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
@@ -86,6 +93,15 @@ SETUPS = [
         for kernels in ("torch", "triton")
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small operations on busy processors wait for each other's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=SETUPS)
@@ -210,8 +226,8 @@ class Pair:
 def test_equals_the_reference(setup: Setup, kind: str) -> None:
     rng = np.random.default_rng([KINDS.index(kind), 11])
     selector = setup.selector()
-    for vocab_size in (7, 1_100) if setup.interpreted else (1, 2, 5, 100, 3_000, 20_000):
-        for _ in range(setup.smaller(3, 1)):
+    for vocab_size in (1_100,) if setup.interpreted else (1, 2, 5, 100, 3_000, 20_000):
+        for _ in range(2 if vocab_size < 1_000 else 1):
             count = int(rng.integers(1, setup.smaller(6, 3)))
             logits = np.stack([random_row(rng, kind, vocab_size) for _ in range(count)])
             rows = Rows([random_parameters(rng, vocab_size) for _ in range(count)])
@@ -238,7 +254,7 @@ def test_equals_the_reference(setup: Setup, kind: str) -> None:
 )
 def test_equals_the_reference_at_every_boundary(setup: Setup, parameters: dict[str, Any]) -> None:
     rng = np.random.default_rng(5)
-    size, step = 60, setup.smaller(1, 35)
+    size, step = 60, setup.smaller(1, 60)
     kinds = ("normal", "ties", "bfloat16", "masked", "near the grid")[: setup.smaller(5, 2)]
     logits = np.stack([random_row(rng, kind, size) for kind in kinds])
     rows = Rows([SamplingParameters(**parameters)] * len(kinds))
@@ -322,6 +338,27 @@ def test_moments_in_doubt_are_settled_on_the_host(
     assert settled == [80] * (settle > 0)
     np.testing.assert_allclose(measured.entropy_nats, expected.entropy_nats, rtol=1e-12)
     np.testing.assert_array_equal(measured.logit_deviation, expected.logit_deviation)
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "edt"])
+def test_the_pipeline_takes_tensors(setup: Setup, strategy: str) -> None:
+    rng = np.random.default_rng(12)
+    logits = np.stack([random_row(rng, kind, 70) for kind in ("normal", "one survivor", "flat")])
+    settings = Settings.load(sample_count=8, temperature_strategy=strategy, top_p=0.9)
+    rows = Rows([settings.sampling] * 3)
+    steps = []
+    for selector, batch in ((setup.selector(), setup.tensor(logits)), (None, logits)):
+        pipeline = SamplingPipeline(settings, ConstantEntropySource(131), selector)
+        steps.append(pipeline.sample(batch, rows))
+    mine, other = steps
+    assert mine is not None
+    assert other is not None
+    np.testing.assert_array_equal(
+        mine.plan.temperature.temperature, other.plan.temperature.temperature
+    )
+    np.testing.assert_array_equal(mine.selection.token_ids, other.selection.token_ids)
+    np.testing.assert_array_equal(mine.selection.rank, other.selection.rank)
+    assert mine.plan.measurement.logits_ready_ns <= mine.draw.requested_ns
 
 
 def test_results_outlive_the_next_step(setup: Setup) -> None:

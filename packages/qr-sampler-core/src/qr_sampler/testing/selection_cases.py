@@ -115,14 +115,18 @@ def random_parameters(rng: np.random.Generator, vocab_size: int) -> SamplingPara
         return value if rng.random() < chance else off
 
     few, many = int(rng.integers(1, 61)), int(rng.integers(1, 2 * vocab_size + 1))
-    return SamplingParameters(
-        top_n_sigma=maybe(float(rng.choice([3.0 * rng.random(), 1.0, 1e-6, 1e6])), 0.0, 0.3),
-        top_k=maybe(maybe(few, many), maybe(0, -1)),
-        min_p=maybe(float(rng.choice([rng.random(), rng.random() ** 8, 1.0, 1e-12, 0.5])), 0.0),
-        top_p=maybe(float(rng.choice([1.0 - rng.random(), 1e-300, 0.5, 1.0 - 2**-53])), 1.0),
-        typical_p=maybe(float(rng.choice([1.0 - rng.random(), 1e-9, 0.5])), 1.0, 0.25),
-        truncate_first=bool(rng.random() < 0.5),
-    )
+    sigmas = [3.0 * rng.random(), 1.0, 1e-6, 1e6]
+    ratios = [rng.random(), rng.random() ** 8, 1.0, 1e-12, 0.5]
+    shares = [1.0 - rng.random(), 1e-300, 0.5, 1.0 - 2**-53]
+    filters = {
+        "top_n_sigma": maybe(float(rng.choice(sigmas)), 0.0, 0.3),
+        "top_k": maybe(maybe(few, many), maybe(0, -1)),
+        "min_p": maybe(float(rng.choice(ratios)), 0.0),
+        "top_p": maybe(float(rng.choice(shares)), 1.0),
+        "typical_p": maybe(float(rng.choice(shares)), 1.0, 0.25),
+        "truncate_first": bool(rng.random() < 0.5),
+    }
+    return SamplingParameters.model_validate(filters)
 
 
 def random_temperatures(rng: np.random.Generator, count: int) -> FloatArray:
