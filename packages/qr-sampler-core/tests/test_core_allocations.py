@@ -19,8 +19,8 @@ QUANTILES = (0.01, 0.5, 0.9, 0.999, 0.99999)
 HEAD_LIMIT = 128 * 1024
 """Where the leading tokens decide; one byte per token would exceed it."""
 
-LIMIT = 288 * 1024
-"""Where a histogram decides; half a float32 row would exceed it."""
+LIMIT = 480 * 1024
+"""Where a histogram decides; a float32 row would exceed it."""
 
 PER_ROW = 6 * 1024
 """The plan of every further row of a batch."""

@@ -218,12 +218,17 @@ def test_bytes_are_asked_for_once_and_after_all_preparation(
     assert plan.logits_ready_ns <= result.draw.requested_ns <= result.draw.received_ns
 
 
-def test_the_barrier_time_is_taken_as_given_or_now() -> None:
-    pipeline = SamplingPipeline(DEPLOYMENT, ConstantEntropySource())
+@pytest.mark.parametrize("selector", [FastSelector(), ReferenceSelector()], ids=["fast", "ref"])
+def test_the_barrier_time_is_that_of_the_measurement(
+    selector: FastSelector | ReferenceSelector,
+) -> None:
+    """The logits of these selectors are complete when the call begins."""
+    pipeline = SamplingPipeline(DEPLOYMENT, ConstantEntropySource(), selector)
     logits, rows = np.zeros((1, 2), np.float32), Rows([SamplingParameters()])
-    assert pipeline.prepare(logits, rows, logits_ready_ns=123).logits_ready_ns == 123
     before = time.monotonic_ns()
-    assert before <= pipeline.prepare(logits, rows).logits_ready_ns <= time.monotonic_ns()
+    plan = pipeline.prepare(logits, rows)
+    assert before <= plan.logits_ready_ns <= time.monotonic_ns()
+    assert plan.logits_ready_ns == plan.measurement.logits_ready_ns
 
 
 def test_preparing_draws_nothing() -> None:

@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 
 from qr_sampler import FastSelector, ReferenceSelector, Rows, SamplingParameters, Selector
 from qr_sampler.amplification import U_MAX, U_MIN
-from qr_sampler.selection import fast, histogram, passes
-from qr_sampler.selection.histogram import HistogramBuffers, HistogramRanking
+from qr_sampler.selection import bounded_histogram, fast, passes
+from qr_sampler.selection.bounded_histogram import BoundedHistogram
+from qr_sampler.selection.exact_histogram import ExactHistogram
+from qr_sampler.selection.histogram import HistogramBuffers
 from qr_sampler.selection.passes import Exp, PassBuffers, mass_bounds, numpy_exp, weight_bounds
 from qr_sampler.testing.selection_cases import (
     LOGIT_KINDS,
@@ -271,17 +273,15 @@ class Stages:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count: Counter[str] = Counter()
         self._stage = "head"
-        self._note(monkeypatch, "HistogramRanking")
-        self._note(monkeypatch, "_sorted_ranking")
+        self._note(monkeypatch, "BoundedHistogram", "histogram")
+        self._note(monkeypatch, "ExactHistogram", "exact histogram")
+        self._note(monkeypatch, "_sorted_ranking", "sorted")
 
-    def _note(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def _note(self, monkeypatch: pytest.MonkeyPatch, name: str, stage: str) -> None:
         original: Callable[..., Any] = getattr(fast, name)
 
         def noted(*arguments: Any) -> Any:
-            if name == "HistogramRanking":
-                self._stage = "histogram" if arguments[-1] else "exact histogram"
-            else:
-                self._stage = "sorted"
+            self._stage = stage
             return original(*arguments)
 
         monkeypatch.setattr(fast, name, noted)
@@ -345,6 +345,19 @@ def test_every_stage_of_the_fast_selector_decides_tokens(monkeypatch: pytest.Mon
             )
     names = ("head", "histogram", "exact histogram", "sorted")
     assert min(stages.count[name] for name in names) >= 20, stages.count
+
+
+@pytest.mark.parametrize("kind", ["language model", "normal", "uniform"])
+def test_selectors_agree_beyond_the_largest_vocabulary_of_the_usual_unit(kind: str) -> None:
+    """From 2**18 + 1 tokens on, masses are in units of 2**34 to 1."""
+    rng = np.random.default_rng(LOGIT_KINDS.index(kind))
+    logits = random_logits(rng, kind, 2**18 + 1_000)[np.newaxis]
+    parameters = [SamplingParameters(top_p=0.999, truncate_first=True)]
+    quantiles = np.array([[U_MIN, *rng.random(8), U_MAX]])
+    case = (logits, np.array([1.3]), parameters, quantiles)
+    reference, found = select(ReferenceSelector(), *case), select(FastSelector(), *case)
+    for (expected,), (selection,) in zip(reference, found, strict=True):
+        assert_same(selection, expected, case, 1e-5)
 
 
 @both
@@ -606,8 +619,8 @@ def cuts_outside_their_bounds(exp: Exp | None) -> int:
     outside = 0
     for logits, temperature in bounds_rows():
         totals = exact_totals(logits, temperature)
-        buffers = HistogramBuffers(logits.size)
-        ranking = HistogramRanking(logits, logits.max(), 1.0 / temperature, 35, buffers, exp)
+        case = (logits, logits.max(), 1.0 / temperature, 35, HistogramBuffers(logits.size))
+        ranking = BoundedHistogram(*case, exp) if exp is not None else ExactHistogram(*case)
         for rank in np.unique(np.geomspace(1, logits.size, 12).astype(int)).tolist():
             cut = ranking.after_rank(rank)
             assert cut is not None
@@ -626,8 +639,7 @@ def test_the_histogram_bounds_the_mass_of_every_prefix() -> None:
 def test_without_an_allowance_for_float32_the_histogram_would_be_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("EXP_ERROR", "PRODUCT_ERROR"):
-        monkeypatch.setattr(histogram, name, 0.0)
+    monkeypatch.setattr(bounded_histogram, "ERRORS", 0.0)
     assert cuts_outside_their_bounds(numpy_exp) >= 20
 
 

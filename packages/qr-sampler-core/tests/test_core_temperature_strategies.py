@@ -455,7 +455,7 @@ def test_a_strategy_of_somebody_else_sees_what_the_built_in_ones_see(install_plu
         "[qr_sampler.temperature_strategies]\nsurprised = surprised_strategy:Surprised\n",
         {"surprised_strategy": THIRD_PARTY},
     )
-    deployment = Settings.load(sample_count=4)
+    deployment = Settings.load(sample_count=4, max_ks_distance=1.0)
     options = resolve_request(deployment, {"qr_temperature_strategy": "surprised"})
     pipeline = SamplingPipeline(deployment, ConstantEntropySource())
     logits = np.zeros((3, 8), np.float32)

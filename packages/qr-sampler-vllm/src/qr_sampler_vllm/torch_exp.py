@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""float32 exponentials for the fast selector on the host: PyTorch's are faster than NumPy's."""
+"""Exponentials for the fast selector on the host: PyTorch's are faster than NumPy's."""
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from qr_sampler._typing import Distances
 
 __all__ = ["torch_exp"]
 
@@ -20,13 +20,13 @@ PIECE: Final = 32_000
 others, which may be busy."""
 
 
-def torch_exp(distance: Distances, scale: float, out: Distances) -> None:
+def torch_exp(distance: NDArray[Any], scale: float, out: NDArray[Any]) -> None:
     """Writes exp(scale * distance) into *out*.
 
     An :data:`qr_sampler.selection.passes.Exp`: 2**x is off by one unit in the last place at most,
     and the exponent by two roundings.
     """
-    np.multiply(distance, np.float32(scale * LOG2_E), out=out)
+    np.multiply(distance, out.dtype.type(scale * LOG2_E), out=out)
     values = torch.from_numpy(out)
     if torch.get_num_threads() == 1:
         torch.exp2(values, out=values)

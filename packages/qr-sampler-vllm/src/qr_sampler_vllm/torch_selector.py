@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from qr_sampler_vllm.torch_typical import typical_ranges
 __all__ = ["Kernels", "TorchMeasurement", "TorchPlan", "TorchSelector"]
 
 Kernels = Literal["auto", "torch", "triton"]
-"""What the passes over masses run on; ``auto`` is Triton on CUDA where it is installed."""
+"""What the passes over masses run on; ``auto`` is Triton on CUDA where it can be imported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,11 +248,12 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
 
 def _passes(kernels: Kernels, plain: TorchPasses, device: torch.device) -> Passes:
     """Returns what does the passes over masses."""
-    if kernels == "auto":
-        usable = device.type == "cuda" and importlib.util.find_spec("triton") is not None
-        kernels = "triton" if usable else "torch"
-    if kernels == "torch":
+    if kernels == "torch" or (kernels == "auto" and device.type != "cuda"):
         return plain
-    from qr_sampler_vllm.triton_passes import TritonPasses
-
+    try:
+        from qr_sampler_vllm.triton_passes import TritonPasses
+    except ImportError:
+        if kernels == "triton":
+            raise
+        return plain
     return TritonPasses()

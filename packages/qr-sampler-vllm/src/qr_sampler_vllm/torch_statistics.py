@@ -2,8 +2,8 @@
 """Entropy, varentropy and spread of rows on a device, rounded as the reference rounds them.
 
 The device adds up in float64 and the host decides from a few numbers per row whether the order of
-addition could matter. Where it could, about one row in ten million for the moments and one in a
-thousand for the deviation, the row is copied to the host and settled there.
+addition could matter. Where it could, for a language model in about one row of ten million for the
+moments and of ten thousand for the deviation, the row is copied to the host and settled there.
 """
 
 from __future__ import annotations

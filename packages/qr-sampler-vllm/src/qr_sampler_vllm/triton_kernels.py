@@ -30,6 +30,15 @@ _ROUNDER = tl.constexpr(masses.ROUNDER)
 _TAYLOR = tl.constexpr(masses.TAYLOR)
 _BINS = tl.constexpr(BINS)
 
+_PARTS = ("maximum", "inverse", "base", "out", "value", "above", "at", "farthest", "least")
+
+# By default Triton compiles a kernel again for numbers divisible by 16 and for addresses that are:
+# parts of one buffer start anywhere, and no compiler may run in the middle of a text.
+_kernel = triton.jit(
+    do_not_specialize=["shift"],
+    do_not_specialize_on_alignment=list(_PARTS),
+)
+
 
 @triton.jit
 def _load(logits, stride, columns, block: tl.constexpr):
@@ -64,7 +73,7 @@ def _keys(x):
     return ~(bits ^ ((bits >> 31) & 0x7FFFFFFF))
 
 
-@triton.jit
+@_kernel
 def fill_histogram(
     logits,
     stride,
@@ -91,7 +100,7 @@ def fill_histogram(
     tl.atomic_add(out + row.to(tl.int64) * _BINS + place, mass, mask=inside, sem="relaxed")
 
 
-@triton.jit
+@_kernel
 def add_masses_at(
     logits, stride, columns, maximum, inverse, unit, value, above, at, block: tl.constexpr
 ):
@@ -104,7 +113,7 @@ def add_masses_at(
     tl.atomic_add(at + row, tl.sum(tl.where(inside & (x == limit), mass, 0.0), 0), sem="relaxed")
 
 
-@triton.jit
+@_kernel
 def find_lowest(
     logits,
     stride,

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ torch = pytest.importorskip("torch", reason="needs torch, which the vllm session
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from qr_sampler_vllm.torch_selector import TorchSelector  # noqa: E402
+from qr_sampler_vllm.torch_passes import TorchPasses  # noqa: E402
+from qr_sampler_vllm.torch_selector import TorchSelector, _passes  # noqa: E402
 from qr_sampler_vllm.torch_transfer import Download  # noqa: E402
 
 VOCAB = 30_000
@@ -49,7 +51,7 @@ class Recorder(TorchDispatchMode):
         self.large: dict[int, str] = {}
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+        self, func: Any, _types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
@@ -140,6 +142,28 @@ def test_batches_that_grow_move_seldom() -> None:
         step(selector, logits[:count], Rows([SamplingParameters()] * count), 0.5)
         spaces.add(id(selector._workspace.descent) if selector._workspace else 0)
     assert len(spaces) <= 5
+
+
+def test_without_triton_the_passes_are_torch_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = TorchPasses(1, 10, torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "qr_sampler_vllm.triton_passes", None)
+    for device in ("cpu", "cuda"):
+        assert _passes("auto", plain, torch.device(device)) is plain
+        assert _passes("torch", plain, torch.device(device)) is plain
+    with pytest.raises(ImportError):
+        _passes("triton", plain, torch.device("cuda"))
+
+
+def test_with_triton_the_passes_on_cuda_are_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TritonPasses:
+        pass
+
+    module = types.SimpleNamespace(TritonPasses=TritonPasses)
+    plain = TorchPasses(1, 10, torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "qr_sampler_vllm.triton_passes", module)
+    assert isinstance(_passes("auto", plain, torch.device("cuda")), TritonPasses)
+    assert isinstance(_passes("triton", plain, torch.device("cpu")), TritonPasses)
+    assert _passes("auto", plain, torch.device("cpu")) is plain
 
 
 @needs_cuda

@@ -65,7 +65,7 @@ factors = st.one_of(
 totals = st.one_of(st.integers(1, 2**53), st.integers(0, 52).map(lambda power: 2**power))
 
 
-@settings(max_examples=3_000, deadline=None)
+@settings(max_examples=1_200, deadline=None)
 @given(factors, totals)
 @example(1.0 - 2.0**-53, 2**53)
 @example(1.0, 2**53)
@@ -75,7 +75,7 @@ def test_products_are_rounded_up_exactly(factor: float, total: int) -> None:
     assert torch_ceil(factor, total) == ceil_of(factor, total)
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(st.integers(1, 2**53), st.data())
 def test_products_next_to_whole_numbers_are_rounded_up_exactly(
     total: int, data: st.DataObject

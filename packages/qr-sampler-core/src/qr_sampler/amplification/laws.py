@@ -71,8 +71,9 @@ class FairBitsLaw:
         doubled = np.clip(2 * values.astype(np.int64) - self.total, -edge, edge)
         turns = np.multiply.outer(doubled, self._order) % (2 * self._period)
         phase = np.pi / self._period * turns
-        below = 0.5 + (0.5 / self._period * doubled + np.sin(phase) @ self._below)
-        mass = 1.0 / self._period + np.cos(phase) @ self._mass
+        # Not a matrix product, whose order of addition depends on the number of rows.
+        below = 0.5 + (0.5 / self._period * doubled + (np.sin(phase) * self._below).sum(axis=1))
+        mass = 1.0 / self._period + (np.cos(phase) * self._mass).sum(axis=1)
         return below, np.maximum(mass, 0.0)
 
 

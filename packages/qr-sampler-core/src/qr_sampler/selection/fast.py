@@ -11,7 +11,9 @@ import numpy as np
 
 from qr_sampler._typing import FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
+from qr_sampler.selection.bounded_histogram import BoundedHistogram
 from qr_sampler.selection.candidates import Candidates, Choice, RankingAt, find_candidates
+from qr_sampler.selection.exact_histogram import ExactHistogram
 from qr_sampler.selection.filters import Cut, Filters, Ranking
 from qr_sampler.selection.head import Head, column_count, column_maxima, leading_tokens
 from qr_sampler.selection.histogram import HistogramBuffers, HistogramRanking
@@ -89,8 +91,8 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
 
     Column maxima give the leading tokens, a float32 pass gives the total within proved bounds. If
     every total within the bounds leads to the same token, that is the token. Otherwise a histogram
-    narrows the question down to one bin, first with approximate and, if that leaves a doubt, with
-    exact masses. Only typical-p can make it necessary to sort the row.
+    narrows the question down to one bin, first with float32 and, if that leaves a doubt, with exact
+    masses. Only typical-p can make it necessary to sort the row.
 
     Args:
         exp: Computes float32 exponentials; any that keeps to ``EXP_ERROR`` gives the same tokens.
@@ -100,7 +102,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         self._exp = exp
         self._maxima: Logits = np.empty(0, dtype=np.float32)
         self._passes = PassBuffers(0, exp)
-        self._histogram: HistogramBuffers | None = None
+        self._buffers: HistogramBuffers | None = None
 
     def measure(
         self,
@@ -168,7 +170,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         if self._passes.vocab_size != vocab_size:
             self._maxima = np.empty(column_count(vocab_size), dtype=np.float32)
             self._passes = PassBuffers(vocab_size, self._exp)
-            self._histogram = None
+            self._buffers = None
 
     def _measure(
         self, logits: Logits, maximum: np.float32, parameters: SamplingParameters
@@ -190,9 +192,9 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
     ) -> Choice:
         choice = candidates.choose(u) if candidates is not None else None
         if choice is None:
-            choice = row.choose(inverse, self._histogram_ranking(row, self._exp), u)
+            choice = row.choose(inverse, self._histogram(BoundedHistogram, row), u)
         if choice is None:
-            choice = row.choose(inverse, self._histogram_ranking(row, None), u)
+            choice = row.choose(inverse, self._histogram(ExactHistogram, row), u)
         if choice is None:
             choice = row.choose(inverse, _sorted_ranking(row), u)
         assert choice is not None
@@ -217,15 +219,11 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
 
         return ranking_at
 
-    def _histogram_ranking(self, row: FastRow, exp: Exp | None) -> RankingAt:
-        if self._histogram is None:
-            self._histogram = HistogramBuffers(row.logits.size)
-        buffers = self._histogram
-
-        def ranking_at(inverse: float) -> Ranking:
-            return HistogramRanking(row.logits, row.maximum, inverse, row.exponent, buffers, exp)
-
-        return ranking_at
+    def _histogram(self, kind: type[HistogramRanking], row: FastRow) -> RankingAt:
+        if self._buffers is None:
+            self._buffers = HistogramBuffers(row.logits.size, self._exp)
+        buffers, exponent = self._buffers, row.exponent
+        return lambda inverse: kind(row.logits, row.maximum, inverse, exponent, buffers)
 
 
 def _float64_moments(logits: Logits) -> Moments:

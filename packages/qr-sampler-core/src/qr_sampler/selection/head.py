@@ -61,7 +61,7 @@ def column_maxima(logits: Logits, out: ColumnMaxima | None = None) -> ColumnMaxi
 def leading_tokens(logits: Logits, maxima: ColumnMaxima, columns: int = HEAD_COLUMNS) -> Head:
     """Returns the tokens that are at least as large as the *columns*-th largest column maximum.
 
-    Ties can make them many. Where they fill more than a few times *columns* columns, none is
+    Ties can make them many. Where they fill more than twice *columns* columns, none is
     returned.
 
     Args:
@@ -74,7 +74,7 @@ def leading_tokens(logits: Logits, maxima: ColumnMaxima, columns: int = HEAD_COL
         return _ranked(logits, np.arange(logits.size), maxima.max())
     threshold = np.partition(maxima, width - columns)[width - columns]
     chosen = np.flatnonzero(maxima >= threshold)
-    if chosen.size > 4 * columns:
+    if chosen.size > 2 * columns:
         chosen = chosen[:0]
     ids = (chosen + width * np.arange(COLUMN_HEIGHT)[:, np.newaxis]).ravel()
     if width * COLUMN_HEIGHT > logits.size:

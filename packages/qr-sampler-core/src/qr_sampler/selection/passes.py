@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qr_sampler._typing import Distances, Logits
 from qr_sampler.selection.statistics import Moments, is_settled
@@ -28,12 +29,13 @@ __all__ = [
     "weight_bounds",
 ]
 
-Exp = Callable[[Distances, float, Distances], object]
-"""``exp(distance, scale, out)`` writes exp(scale * distance) into *out*; both float32, ``(N,)``."""
+Exp = Callable[[NDArray[Any], float, NDArray[Any]], None]
+"""``exp(distance, scale, out)`` writes exp(scale * distance) into *out*; ``(N,)``, both float32 or
+both float64. *out* may be *distance*."""
 
 EXP_ERROR: Final = 2.0**-21
 """Bound of the relative error of the float32 exponential function itself, 4 to 8 units in the last
-place; that of NumPy and PyTorch stays below 3 units."""
+place; that of NumPy and PyTorch stays below 3 units. In float64 it is 2**-50."""
 
 PRODUCT_ERROR: Final = 2.0**-23
 """The exponent itself is a product of two rounded factors: off by this times its magnitude."""
@@ -82,9 +84,11 @@ class MeasuredMoments(NamedTuple):
         )
 
 
-def numpy_exp(distance: Distances, scale: float, out: Distances) -> None:
+def numpy_exp(distance: NDArray[Any], scale: float, out: NDArray[Any]) -> None:
     """The :data:`Exp` of NumPy."""
-    np.exp(distance if scale == 1.0 else np.multiply(distance, np.float32(scale), out=out), out=out)
+    if scale != 1.0:
+        distance = np.multiply(distance, out.dtype.type(scale), out=out)
+    np.exp(distance, out=out)
 
 
 class PassBuffers:
@@ -102,6 +106,7 @@ class PassBuffers:
         self._distance = np.empty(padded, dtype=np.float32)
         self._weights = np.empty(padded, dtype=np.float32)
         self._lanes = np.empty(padded // LANES, dtype=np.float32)
+        self._totals = np.empty(padded // LANES, dtype=np.float64)
 
     def moments(self, logits: Logits, maximum: np.float32) -> MeasuredMoments:
         """Returns entropy and varentropy of one row.
@@ -144,9 +149,9 @@ class PassBuffers:
     def _rows(values: Distances) -> Distances:
         return values.reshape(LANES, -1)
 
-    @staticmethod
-    def _total(lanes: Distances) -> float:
-        return float(np.add.reduce(lanes, dtype=np.float64))
+    def _total(self, lanes: Distances) -> float:
+        np.copyto(self._totals, lanes)
+        return float(np.add.reduce(self._totals))
 
 
 def weight_bounds(weight: float) -> tuple[float, float]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from qr_sampler._typing import FloatArray
@@ -24,6 +26,8 @@ class DynatempTemperatureStrategy(TemperatureStrategy):
     that of the whole distribution, and so is the divisor. Equal settings agree where no filter
     precedes theirs. Their ``dynatemp_range`` r around a temperature t is min = t - r, max = t + r.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"entropy_nats"})
 
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
         """Returns the entropy-dependent temperatures. Shape ``(B,)``."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from qr_sampler._typing import FloatArray
@@ -21,6 +23,8 @@ class EDTTemperatureStrategy(TemperatureStrategy):
 
     The name comes from Zhang et al. (2024), whose own formula is the strategy ``edt_paper``.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"entropy_nats"})
 
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
         """Returns the entropy-dependent temperatures. Shape ``(B,)``."""

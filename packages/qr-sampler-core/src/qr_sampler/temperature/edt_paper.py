@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class EDTPaperTemperatureStrategy(TemperatureStrategy):
     Source: Zhang, Bao and Huang (2024), "EDT: Improving Large Language Models' Generation by
     Entropy-based Dynamic Temperature Sampling", arXiv:2403.14541, where N = 0.8; the range is ours.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"entropy_nats"})
 
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
         """Returns the entropy-dependent temperatures. Shape ``(B,)``."""
