@@ -365,6 +365,17 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def campaigns(session: nox.Session) -> None:
+    """Compare every selector with an oracle, and 10^8 draws with their law; takes a while."""
+    engine = Engine(session)
+    folder = "packages/qr-sampler-core/campaigns"
+    # One process per core is enough.
+    environment = {"OMP_NUM_THREADS": "1"}
+    engine.run(f"{folder}/exactness.py", "--engine", *session.posargs, **environment)
+    engine.run(f"{folder}/frequencies.py", **environment)
+
+
+@nox.session(venv_backend="none", default=False)
 def vllm_requirements(session: nox.Session) -> None:
     """Resolve the pinned requirements of the vLLM environment again."""
     source = VLLM_REQUIREMENTS.with_suffix(".in")

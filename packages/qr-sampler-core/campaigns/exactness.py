@@ -212,13 +212,13 @@ class Report:
     mismatches: list[str]
 
 
-def run_shard(seed: int, shard: int, goal: int, torch: bool) -> Report:
+def run_shard(seed: int, shard: int, goal: int, engine: bool) -> Report:
     """Runs at least *goal* cases; the same ones for the same seed and shard."""
     rng = np.random.default_rng([seed, shard])
     selectors: list[tuple[AnySelector, float]] = [(ReferenceSelector(), 0.0)]
     selectors.append((FastSelector(), ROUNDED_TOTAL))
-    if torch:
-        selectors.append((_torch_selector(), ROUNDED_TOTAL))
+    if engine:
+        selectors += [(selector, ROUNDED_TOTAL) for selector in _engine_selectors()]
     report = Report(0, Counter(), [])
     while report.cases < goal:
         case, count = random_case(rng)
@@ -246,11 +246,11 @@ def _check(
                 report.mismatches.append(f"{name}: {case}, u={u!r}: {got} instead of {wanted}")
 
 
-def _torch_selector() -> AnySelector:
-    selector: AnySelector = importlib.import_module(
-        "qr_sampler_vllm.torch_selector"
-    ).TorchSelector()
-    return selector
+def _engine_selectors() -> list[AnySelector]:
+    """Returns the selectors of qr-sampler-vllm, which this package does not know."""
+    torch_selector = importlib.import_module("qr_sampler_vllm.torch_selector")
+    compiled_passes = importlib.import_module("qr_sampler_vllm.compiled_passes")
+    return [torch_selector.TorchSelector(), FastSelector(compiled_passes.CompiledPasses)]
 
 
 def main() -> int:
@@ -259,19 +259,21 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=10**6)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20_260_101)
-    parser.add_argument("--torch", action="store_true", help="check TorchSelector as well")
+    parser.add_argument(
+        "--engine", action="store_true", help="check the selectors of qr-sampler-vllm as well"
+    )
     options = parser.parse_args()
-    if options.torch:
+    if options.engine:
         try:
-            _torch_selector()
+            _engine_selectors()
         except ImportError as error:
-            print(f"exactness: TorchSelector cannot be imported: {error}", file=sys.stderr)
+            print(f"exactness: qr-sampler-vllm cannot be imported: {error}", file=sys.stderr)
             return 2
     goal, started = -(-options.cases // SHARDS), time.monotonic()
     cases, kinds, mismatches = 0, Counter[str](), list[str]()
     with ProcessPoolExecutor(options.processes) as pool:
         futures = [
-            pool.submit(run_shard, options.seed, shard, goal, options.torch)
+            pool.submit(run_shard, options.seed, shard, goal, options.engine)
             for shard in range(SHARDS)
         ]
         for done, future in enumerate(futures, start=1):
@@ -287,7 +289,7 @@ def main() -> int:
     for mismatch in mismatches[:20]:
         print(mismatch)
     compared = "oracle, ReferenceSelector and FastSelector"
-    compared += ", TorchSelector" if options.torch else " (TorchSelector not asked for)"
+    compared += ", TorchSelector and compiled passes" if options.engine else " (--engine: more)"
     print(
         f"exactness: {cases:,} cases of {len(kinds)} kinds, {len(mismatches)} mismatches between "
         f"{compared}; seed {options.seed}, {time.monotonic() - started:.0f} s"

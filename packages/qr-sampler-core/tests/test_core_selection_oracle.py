@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from qr_sampler.selection import bounded_histogram, fast, passes
 from qr_sampler.selection.bounded_histogram import BoundedHistogram
 from qr_sampler.selection.exact_histogram import ExactHistogram
 from qr_sampler.selection.histogram import HistogramBuffers
-from qr_sampler.selection.passes import Exp, PassBuffers, mass_bounds, numpy_exp, weight_bounds
+from qr_sampler.selection.passes import Exp, RowPasses, mass_bounds, numpy_exp, weight_bounds
 from qr_sampler.testing.selection_cases import (
     LOGIT_KINDS,
     random_logits,
@@ -584,7 +585,7 @@ def bounds_rows() -> Iterator[tuple[NDArray[np.float32], float]]:
 def totals_outside_their_bounds() -> int:
     outside = 0
     for logits, temperature in bounds_rows():
-        buffers = PassBuffers(logits.size)
+        buffers = RowPasses(logits.size)
         inverse, total = 1.0 / temperature, int(exact_totals(logits, temperature)[-1])
         weights = [buffers.weight(logits, logits.max(), inverse)]
         if inverse == 1.0:
@@ -619,8 +620,9 @@ def cuts_outside_their_bounds(exp: Exp | None) -> int:
     outside = 0
     for logits, temperature in bounds_rows():
         totals = exact_totals(logits, temperature)
-        case = (logits, logits.max(), 1.0 / temperature, 35, HistogramBuffers(logits.size))
-        ranking = BoundedHistogram(*case, exp) if exp is not None else ExactHistogram(*case)
+        buffers = HistogramBuffers(logits.size, exp or numpy_exp)
+        kind = ExactHistogram if exp is None else BoundedHistogram
+        ranking = kind(logits, logits.max(), 1.0 / temperature, 35, buffers)
         for rank in np.unique(np.geomspace(1, logits.size, 12).astype(int)).tolist():
             cut = ranking.after_rank(rank)
             assert cut is not None
@@ -663,7 +665,8 @@ def wrong_tokens_at_the_edges(exp: Exp) -> int:
         edges = totals[:40] / totals[-1]
         quantiles = np.concatenate([edges, *(edges + nearby for nearby in (-1e-8, 1e-8))])
         case = (logits[np.newaxis], np.ones(1), [SamplingParameters()], quantiles[np.newaxis])
-        reference, found = select(ReferenceSelector(), *case), select(FastSelector(exp), *case)
+        fast_selector = FastSelector(partial(RowPasses, exp=exp))
+        reference, found = select(ReferenceSelector(), *case), select(fast_selector, *case)
         for (expected,), (selection,) in zip(reference, found, strict=True):
             wrong += selection.token != expected.token
     return wrong

@@ -22,7 +22,7 @@ from qr_sampler import (
     SamplingParameters,
 )
 from qr_sampler.selection import distances, fast, statistics
-from qr_sampler.selection.passes import PassBuffers
+from qr_sampler.selection.passes import RowPasses
 from qr_sampler.selection.statistics import Moments, is_settled, logit_deviation, row_moments
 from qr_sampler.temperature import rounded
 from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits
@@ -165,7 +165,7 @@ def test_unsettled_moments_are_close_and_their_error_is_bounded() -> None:
     settled = 0
     for _ in range(400):
         logits = random_logits(rng, str(rng.choice(LOGIT_KINDS)), 3_000)
-        found = PassBuffers(logits.size).moments(logits, logits.max())
+        found = RowPasses(logits.size).moments(logits, logits.max())
         exact = moments_of(logits)
         entropy, varentropy = found.moments
         assert abs(entropy - exact.entropy_nats) <= found.entropy_error + 1e-25
@@ -192,7 +192,7 @@ def test_without_error_bounds_some_rows_would_round_differently() -> None:
     differing = 0
     for multiple in range(1_000, 5_000, 25):
         logits = row_of_entropy((multiple + 0.5) * STATISTICS_STEP, 1_000)
-        found = np.array(PassBuffers(logits.size).moments(logits, logits.max()).moments)
+        found = np.array(RowPasses(logits.size).moments(logits, logits.max()).moments)
         differing += int((rounded(found) != rounded(np.array(moments_of(logits)))).any())
     assert differing >= 3
 

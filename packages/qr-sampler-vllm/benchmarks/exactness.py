@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.logit_sets import LogitSet
 from qr_sampler import FastSelector, ReferenceSelector, Rows, Selector
 from qr_sampler.settings import SamplingParameters
-from qr_sampler_vllm.torch_exp import torch_exp
+from qr_sampler_vllm.compiled_passes import CompiledPasses
 
 __all__ = ["Exactness", "measure_exactness"]
 
@@ -41,7 +41,7 @@ def measure_exactness(sets: Iterable[LogitSet], count: int) -> Exactness:
         count: Rows of each set.
     """
     us = np.concatenate([EDGES, np.random.default_rng(SEED).uniform(size=UNIFORMS)])
-    fast, reference = FastSelector(torch_exp), ReferenceSelector()
+    fast, reference = FastSelector(CompiledPasses), ReferenceSelector()
     cases = mismatches = 0
     for each, temperature, (top_k, top_p) in itertools.product(sets, TEMPERATURES, TRUNCATIONS):
         logits = each.rows[:count].numpy()

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from qr_sampler._typing import FloatArray, IndexArray, Logits
-from qr_sampler.amplification.base import AmplificationResult
+from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.groups import amplify_groups
 from qr_sampler.components import amplifier_named, strategy_named
 from qr_sampler.entropy.draw import EntropyDraw
@@ -90,6 +91,7 @@ class SamplingPipeline:
     ) -> None:
         self._settings = settings
         self.source = source
+        self._amplifiers: dict[str, SignalAmplifier] = {}
         self._selector: Selector[Any, Any] = FastSelector() if selector is None else selector
 
     def sample(self, logits: Logits, rows: Rows) -> StepResult | None:
@@ -154,7 +156,8 @@ class SamplingPipeline:
         for (name,), lines in rows.groups("temperature_strategy").items():
             strategy = strategy_named(str(name))
             if not strategy.reads:
-                temperature[lines] = strategy.temperatures(_unknown(lines.size), rows.take(lines))
+                nothing = _nothing_known(lines.size)
+                temperature[lines] = strategy.temperatures(nothing, rows.take(lines))
         return temperature
 
     def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:
@@ -175,9 +178,14 @@ class SamplingPipeline:
         """
         groups = []
         for (name, _), lines in rows.groups("signal_amplifier_type", "sample_count").items():
-            amplifier = amplifier_named(str(name), self._settings)
+            amplifier = self._amplifier(str(name))
             groups.append((amplifier.without_baseline() if draw.fallback else amplifier, lines))
         return amplify_groups(np.frombuffer(draw.data, dtype=np.uint8), sizes, groups)
+
+    def _amplifier(self, name: str) -> SignalAmplifier:
+        if name not in self._amplifiers:
+            self._amplifiers[name] = amplifier_named(name, self._settings)
+        return self._amplifiers[name]
 
 
 def _settle(rows: Rows) -> IndexArray:
@@ -189,8 +197,9 @@ def _settle(rows: Rows) -> IndexArray:
     return settle
 
 
-def _unknown(count: int) -> LogitStatistics:
-    """Returns the statistics of *count* rows of which nothing is known yet."""
+@lru_cache(maxsize=64)
+def _nothing_known(count: int) -> LogitStatistics:
+    """Returns the statistics that a strategy gets which does not read them."""
     nothing = np.full(count, np.nan)
     return LogitStatistics(
         entropy_nats=nothing, varentropy_nats2=nothing, logit_deviation=nothing, vocab_size=1

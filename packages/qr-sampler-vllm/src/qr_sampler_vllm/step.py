@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from qr_sampler import FastSelector, Rows, SamplingPipeline, Selector, StepResult
@@ -23,9 +25,12 @@ def selector_for(logits: Any) -> Selector[Any, Any]:
     lie; on an accelerator all of them at once, and only a few numbers per row leave it.
     """
     if logits.device.type == "cpu":
-        from qr_sampler_vllm.torch_exp import torch_exp
+        # vLLM brings Numba on most platforms; without it the same happens in NumPy.
+        if find_spec("numba") is None:
+            return FastSelector()
+        from qr_sampler_vllm.compiled_passes import CompiledPasses
 
-        return FastSelector(torch_exp)
+        return FastSelector(CompiledPasses)
     from qr_sampler_vllm.torch_selector import TorchSelector
 
     return TorchSelector()
@@ -75,17 +80,20 @@ def force_tokens(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) ->
         lines: The D rows to overwrite.
         token_ids: The D tokens.
     """
+    import torch
+
+    # NumPy addresses single rows faster, but does not know bfloat16.
+    rows = logits.numpy() if logits.dtype == torch.float32 else logits
     for line, token_id in zip(lines, token_ids, strict=True):
-        row = logits[line]
-        row.fill_(-float("inf"))
-        row[token_id] = 0.0
+        rows[line] = -math.inf
+        rows[line, token_id] = 0.0
 
 
 def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
     """Returns *lines* as float32 with consecutive columns, if possible without a copy."""
     import torch
 
-    if len(lines) < len(logits) or list(lines) != list(range(len(logits))):
+    if list(lines) != list(range(len(logits))):
         logits = logits[torch.as_tensor(lines).to(logits.device, non_blocking=True)]
     return logits.to(dtype=torch.float32).contiguous()
 

@@ -68,7 +68,11 @@ def block_ones(blocks: ByteBlocks) -> IndexArray:
     whole = blocks.shape[1] - blocks.shape[1] % 8
     rest = blocks[:, whole:]
     ones = bytewise_ones(rest) if rest.size else np.zeros(blocks.shape[0], dtype=np.intp)
-    for lines, tile in _tiles(blocks[:, :whole].view(np.uint64)):
+    words = blocks[:, :whole].view(np.uint64)
+    if words.size <= _TILE:
+        ones += np.bitwise_count(words).sum(axis=1, dtype=np.uint32)
+        return ones
+    for lines, tile in _tiles(words):
         ones[lines] += np.bitwise_count(tile).sum(axis=1, dtype=np.uint32)
     return ones
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +16,13 @@ from qr_sampler.selection.bounded_histogram import BoundedHistogram
 from qr_sampler.selection.candidates import Candidates, Choice, RankingAt, find_candidates
 from qr_sampler.selection.exact_histogram import ExactHistogram
 from qr_sampler.selection.filters import Cut, Filters, Ranking
-from qr_sampler.selection.head import Head, column_count, column_maxima, leading_tokens
+from qr_sampler.selection.head import Head
 from qr_sampler.selection.histogram import HistogramBuffers, HistogramRanking
 from qr_sampler.selection.masses import distances, unit_exponent
 from qr_sampler.selection.passes import (
-    Exp,
     MeasuredMoments,
-    PassBuffers,
+    RowPasses,
     mass_bounds,
-    numpy_exp,
     weight_bounds,
 )
 from qr_sampler.selection.ranked_tokens import RankedTokens, rank_order
@@ -95,13 +94,12 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
     masses. Only typical-p can make it necessary to sort the row.
 
     Args:
-        exp: Computes float32 exponentials; any that keeps to ``EXP_ERROR`` gives the same tokens.
+        make_passes: Makes what does the work on rows of a given number of tokens.
     """
 
-    def __init__(self, exp: Exp = numpy_exp) -> None:
-        self._exp = exp
-        self._maxima: Logits = np.empty(0, dtype=np.float32)
-        self._passes = PassBuffers(0, exp)
+    def __init__(self, make_passes: Callable[[int], RowPasses] = RowPasses) -> None:
+        self._make_passes = make_passes
+        self._passes = make_passes(0)
         self._buffers: HistogramBuffers | None = None
 
     def measure(
@@ -118,7 +116,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         wanted = np.where(np.isnan(temperature), 2, 0) if settle is None else settle
         lines, fast_rows, moments = [], [], []
         for line, row in enumerate(logits):
-            maximum = column_maxima(row, self._maxima).max()
+            maximum = self._passes.maximum(row)
             if not np.isfinite(maximum):
                 continue
             fast_row, measured = self._measure(row, maximum, rows.parameters[line])
@@ -168,8 +166,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
     def _fit(self, vocab_size: int) -> None:
         """Makes the buffers fit rows of *vocab_size* tokens."""
         if self._passes.vocab_size != vocab_size:
-            self._maxima = np.empty(column_count(vocab_size), dtype=np.float32)
-            self._passes = PassBuffers(vocab_size, self._exp)
+            self._passes = self._make_passes(vocab_size)
             self._buffers = None
 
     def _measure(
@@ -181,7 +178,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
             logits=logits,
             maximum=maximum,
             filters=filters,
-            head=leading_tokens(logits, self._maxima),
+            head=self._passes.head(logits),
             deviation=logit_deviation(logits) if filters.top_n_sigma else math.nan,
             weights={1.0: measured.weight},
         )
@@ -214,6 +211,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
                 inverse,
                 row.exponent,
                 vocab_size=row.logits.size,
+                masses=self._passes.masses(row.head.distance, inverse, row.exponent),
                 total=lambda: self._total(row, inverse),
             )
 
@@ -221,7 +219,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
 
     def _histogram(self, kind: type[HistogramRanking], row: FastRow) -> RankingAt:
         if self._buffers is None:
-            self._buffers = HistogramBuffers(row.logits.size, self._exp)
+            self._buffers = HistogramBuffers(row.logits.size, self._passes.exp)
         buffers, exponent = self._buffers, row.exponent
         return lambda inverse: kind(row.logits, row.maximum, inverse, exponent, buffers)
 

@@ -21,7 +21,9 @@ __all__ = [
     "Head",
     "column_count",
     "column_maxima",
+    "head_threshold",
     "leading_tokens",
+    "ranked_head",
 ]
 
 COLUMN_HEIGHT: Final = 32
@@ -61,8 +63,7 @@ def column_maxima(logits: Logits, out: ColumnMaxima | None = None) -> ColumnMaxi
 def leading_tokens(logits: Logits, maxima: ColumnMaxima, columns: int = HEAD_COLUMNS) -> Head:
     """Returns the tokens that are at least as large as the *columns*-th largest column maximum.
 
-    Ties can make them many. Where they fill more than twice *columns* columns, none is
-    returned.
+    Ties can make them many. Where they fill more than twice *columns* columns, none is returned.
 
     Args:
         logits: Shape ``(V,)``, float32.
@@ -71,8 +72,8 @@ def leading_tokens(logits: Logits, maxima: ColumnMaxima, columns: int = HEAD_COL
     """
     width = maxima.size
     if width <= columns:
-        return _ranked(logits, np.arange(logits.size), maxima.max())
-    threshold = np.partition(maxima, width - columns)[width - columns]
+        return ranked_head(logits, np.arange(logits.size), maxima.max())
+    threshold = head_threshold(maxima, columns)
     chosen = np.flatnonzero(maxima >= threshold)
     if chosen.size > 2 * columns:
         chosen = chosen[:0]
@@ -80,10 +81,24 @@ def leading_tokens(logits: Logits, maxima: ColumnMaxima, columns: int = HEAD_COL
     if width * COLUMN_HEIGHT > logits.size:
         ids = ids[ids < logits.size]
     ids = ids[logits[ids] >= threshold]
-    return _ranked(logits, ids, maxima.max())
+    return ranked_head(logits, ids, maxima.max())
 
 
-def _ranked(logits: Logits, ids: IndexArray, maximum: np.float32) -> Head:
+def head_threshold(maxima: ColumnMaxima, columns: int) -> np.float32:
+    """Returns the *columns*-th largest maximum, or a finite number where that one is masked."""
+    threshold: np.float32 = np.partition(maxima, maxima.size - columns)[maxima.size - columns]
+    # If fewer tokens are unmasked than asked for, all of them are leading ones.
+    return max(threshold, np.finfo(np.float32).min)
+
+
+def ranked_head(logits: Logits, ids: IndexArray, maximum: np.float32) -> Head:
+    """Returns the tokens *ids* of one row in rank order.
+
+    Args:
+        logits: Shape ``(V,)``, float32.
+        ids: Shape ``(N,)``, the N leading tokens in any order.
+        maximum: The largest logit.
+    """
     ids = ids[rank_order(logits[ids], ids)]
     # The difference may be too large for float32; it is -inf then, as for a masked token.
     with np.errstate(over="ignore"):

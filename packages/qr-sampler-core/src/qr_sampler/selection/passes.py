@@ -13,7 +13,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler._typing import Distances, Logits
+from qr_sampler._typing import Distances, FloatArray, Logits
+from qr_sampler.selection.head import Head, column_count, column_maxima, leading_tokens
+from qr_sampler.selection.masses import fixed_point_masses
 from qr_sampler.selection.statistics import Moments, is_settled
 
 __all__ = [
@@ -22,9 +24,10 @@ __all__ = [
     "SUM_ERROR",
     "Exp",
     "MeasuredMoments",
-    "PassBuffers",
+    "RowPasses",
     "RowSums",
     "mass_bounds",
+    "measured_moments",
     "numpy_exp",
     "weight_bounds",
 ]
@@ -91,8 +94,11 @@ def numpy_exp(distance: NDArray[Any], scale: float, out: NDArray[Any]) -> None:
     np.exp(distance, out=out)
 
 
-class PassBuffers:
-    """The working memory of the passes, for one row at a time.
+class RowPasses:
+    """What takes time with a row, for one row at a time, and its working memory.
+
+    A subclass may do the same faster. Whatever keeps to the bounds of this module gives the same
+    tokens; :meth:`masses` is exact.
 
     Args:
         vocab_size: Number of tokens V.
@@ -102,11 +108,25 @@ class PassBuffers:
     def __init__(self, vocab_size: int, exp: Exp = numpy_exp) -> None:
         padded = -(-vocab_size // LANES) * LANES
         self.vocab_size = vocab_size
-        self._exp = exp
+        self.exp = exp
+        self._maxima = np.empty(column_count(vocab_size), dtype=np.float32)
         self._distance = np.empty(padded, dtype=np.float32)
         self._weights = np.empty(padded, dtype=np.float32)
         self._lanes = np.empty(padded // LANES, dtype=np.float32)
         self._totals = np.empty(padded // LANES, dtype=np.float64)
+
+    def maximum(self, logits: Logits) -> np.float32:
+        """Returns the largest logit of one row, NaN if there is one. :meth:`head` is next."""
+        maximum: np.float32 = column_maxima(logits, self._maxima).max()
+        return maximum
+
+    def head(self, logits: Logits) -> Head:
+        """Returns the leading tokens of the row whose maximum was asked for last."""
+        return leading_tokens(logits, self._maxima)
+
+    def masses(self, distance: Distances, inverse_temperature: float, exponent: int) -> FloatArray:
+        """Returns what :func:`fixed_point_masses` returns."""
+        return fixed_point_masses(distance, inverse_temperature, exponent)
 
     def moments(self, logits: Logits, maximum: np.float32) -> MeasuredMoments:
         """Returns entropy and varentropy of one row.
@@ -121,13 +141,13 @@ class PassBuffers:
             sums = self._sums(distance)
             if math.isnan(sums.first):
                 sums = self._sums(np.maximum(distance, LOWEST, out=distance))
-        return _measured(sums)
+        return measured_moments(sums)
 
     def weight(self, logits: Logits, maximum: np.float32, inverse_temperature: float) -> float:
         """Returns the sum of exp(d / T) over one row, as accurate as :func:`weight_bounds` says."""
         with np.errstate(over="ignore"):
             distance = self._distances(logits, maximum, NOTHING)
-            self._exp(distance, inverse_temperature, self._weights)
+            self.exp(distance, inverse_temperature, self._weights)
         return self._total(np.add.reduce(self._rows(self._weights), axis=0, out=self._lanes))
 
     def _distances(self, logits: Logits, maximum: np.float32, filler: np.float32) -> Distances:
@@ -137,7 +157,7 @@ class PassBuffers:
         return self._distance
 
     def _sums(self, distance: Distances) -> RowSums:
-        self._exp(distance, 1.0, self._weights)
+        self.exp(distance, 1.0, self._weights)
         e, d, lanes = self._rows(self._weights), self._rows(distance), self._lanes
         return RowSums(
             self._total(np.add.reduce(e, axis=0, out=lanes)),
@@ -174,7 +194,7 @@ def mass_bounds(weights: tuple[float, float], vocab_size: int, exponent: int) ->
     return max(math.floor(lowest - slack), 0), math.ceil(highest + slack)
 
 
-def _measured(sums: RowSums) -> MeasuredMoments:
+def measured_moments(sums: RowSums) -> MeasuredMoments:
     """Returns the moments with what the errors of the sums make of them, to first order."""
     moments = Moments.from_sums(*sums)
     mean, square = -sums.first / sums.weight, sums.second / sums.weight

@@ -28,6 +28,7 @@ class RankedTokens(Ranking):
         inverse_temperature: 1 / T.
         exponent: The mass of the most probable token is 2**exponent.
         vocab_size: Number of tokens V of the row.
+        masses: Their masses, if they have been computed.
         total: Returns the cut after the last rank of the row, whose masses may be bounds.
     """
 
@@ -39,11 +40,14 @@ class RankedTokens(Ranking):
         exponent: int,
         *,
         vocab_size: int,
+        masses: FloatArray | None = None,
         total: Callable[[], Cut] | None = None,
     ) -> None:
         self.token_ids = token_ids
         self.distance = distance
-        self.masses = fixed_point_masses(distance, inverse_temperature, exponent)
+        if masses is None:
+            masses = fixed_point_masses(distance, inverse_temperature, exponent)
+        self.masses = masses
         self.cumulative: FloatArray = np.cumsum(self.masses)
         self._inverse = inverse_temperature
         self._vocab_size = vocab_size
