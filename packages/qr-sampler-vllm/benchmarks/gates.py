@@ -72,7 +72,7 @@ CLAIMS: Final[Sequence[Claim]] = (
     Claim("fixed_07", "fixed temperature 0.7, no filter", NATIVE, (0.45, 0.50, 0.60)),
     Claim("edt", "temperature from the entropy (`edt`), no filter", NATIVE, (0.45, 0.50, 0.60)),
     Claim("filtered", "temperature 1, `top_k=50`, `top_p=0.9`", FILTERED, (0.04, 0.05, 0.06)),
-    Claim("numpy", "fixed temperature 1 with NumPy's `exp`", NATIVE, (0.35, 0.50, 0.60)),
+    Claim("numpy", "fixed temperature 1 in NumPy alone", NATIVE, (0.35, 0.50, 0.60)),
     Claim("flat", "flat logits, temperature 1, no filter", NATIVE, (1.25, 1.25, 1.25)),
     Claim("tail", "u = 1 - 1e-10, temperature 1, no filter", NATIVE, (1.25, 1.25, 1.25)),
     Claim("grpc", "`edt` with one draw from a gRPC server", NATIVE, (1.2, 0.6, 0.55)),

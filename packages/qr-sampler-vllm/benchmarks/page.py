@@ -21,7 +21,7 @@ CONTENDERS: Final[Mapping[str, str]] = {
     "fixed_07": "plugin, fixed temperature 0.7",
     "edt": "plugin, `edt`",
     "filtered": "plugin, `top_k=50`, `top_p=0.9`",
-    "numpy": "plugin, fixed temperature 1, NumPy's `exp`",
+    "numpy": "plugin, fixed temperature 1, in NumPy alone",
     "tail": "plugin, u = 1 - 1e-10",
     "flat": "plugin, flat logits",
     "grpc": "plugin, `edt`, one draw over gRPC",

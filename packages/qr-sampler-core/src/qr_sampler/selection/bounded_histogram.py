@@ -13,12 +13,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, Logits
+from qr_sampler._typing import FloatArray
 from qr_sampler.selection.filters import Cut
 from qr_sampler.selection.histogram import (
     BINS,
     BINS_PER_NAT,
-    HistogramBuffers,
     HistogramRanking,
     Section,
     above,
@@ -88,19 +87,12 @@ class _Balance(NamedTuple):
 class BoundedHistogram(HistogramRanking):
     """A histogram of float32 masses. Arguments as in :class:`HistogramRanking`."""
 
-    def __init__(
-        self,
-        logits: Logits,
-        maximum: np.float32,
-        inverse_temperature: float,
-        exponent: int,
-        buffers: HistogramBuffers,
-    ) -> None:
-        super().__init__(logits, maximum, inverse_temperature, exponent, buffers)
-        buffers.exp(buffers.distance, inverse_temperature, buffers.weights)
+    def _add_up(self) -> None:
+        buffers = self._buffers
+        buffers.exp(buffers.distance, self._inverse, buffers.weights)
         np.copyto(buffers.masses, buffers.weights)
         weights = np.bincount(buffers.bins, weights=buffers.masses, minlength=BINS)
-        self._bins = np.asarray(weights * 2.0**exponent, dtype=np.float64)
+        self._bins = np.asarray(weights * 2.0**self._exponent, dtype=np.float64)
         self._masses = above(self._bins)
         self._errors = above(self._bins * ERRORS)
 

@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler._typing import Logits
 from qr_sampler.selection.filters import Cut
 from qr_sampler.selection.histogram import BINS, HistogramBuffers, HistogramRanking, above
 from qr_sampler.selection.masses import ceil_product, fixed_point_masses
@@ -22,16 +21,9 @@ exponentials differ by less than 2**-44 of themselves, which is 2**-9 of a unit 
 class ExactHistogram(HistogramRanking):
     """A histogram of exact masses. Arguments as in :class:`HistogramRanking`."""
 
-    def __init__(
-        self,
-        logits: Logits,
-        maximum: np.float32,
-        inverse_temperature: float,
-        exponent: int,
-        buffers: HistogramBuffers,
-    ) -> None:
-        super().__init__(logits, maximum, inverse_temperature, exponent, buffers)
-        fill_masses(buffers, inverse_temperature, exponent)
+    def _add_up(self) -> None:
+        buffers = self._buffers
+        fill_masses(buffers, self._inverse, self._exponent)
         self._masses = above(np.bincount(buffers.bins, weights=buffers.masses, minlength=BINS))
 
     def bounds_above(self, index: int) -> tuple[int, int]:

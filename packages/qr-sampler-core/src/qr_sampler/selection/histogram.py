@@ -111,6 +111,11 @@ class HistogramRanking(Ranking):
         self._buffers = buffers
         self._section: tuple[tuple[int, int], Section] | None = None
         buffers.fill(logits, maximum, inverse_temperature)
+        self._add_up()
+
+    @abstractmethod
+    def _add_up(self) -> None:
+        """Computes the mass of every bin."""
 
     @abstractmethod
     def bounds_above(self, index: int) -> tuple[int, int]:
