@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from qr_sampler import (
     Rows,
     SamplingParameters,
     SamplingPipeline,
+    Selector,
     Settings,
     StepResult,
     ZScoreMeanAmplifier,
@@ -343,3 +346,21 @@ def test_records_repeat_the_step() -> None:
         "wall_time_ns": step.draw.wall_time_ns,
     }
     assert all(type(value) in plain for value in discard.as_dict().values())
+
+
+@pytest.mark.parametrize("selector", [FastSelector(), ReferenceSelector()], ids=["fast", "ref"])
+def test_the_result_of_a_step_does_not_hold_on_to_its_logits(
+    selector: Selector[Any, Any],
+) -> None:
+    pipeline = SamplingPipeline(
+        Settings.load(sample_count=8, max_ks_distance=1.0), ConstantEntropySource(), selector
+    )
+    logits = np.zeros((2, 5_000), dtype=np.float32)
+    rows = Rows([SamplingParameters(sample_count=8)] * 2)
+    reference = weakref.ref(logits)
+    result = pipeline.sample(logits, rows)
+    assert result is not None
+    del logits
+    gc.collect()
+    assert reference() is None
+    assert result.plan.lines.tolist() == [0, 1]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -35,6 +36,10 @@ class StepPlan:
     selection: Any
     """The selector's own plan for the decidable rows."""
 
+    def summary(self) -> StepPlan:
+        """Returns the plan without what only the selector needs, so that the logits can go."""
+        return dataclasses.replace(self, measurement=self.measurement.summary(), selection=None)
+
     @property
     def lines(self) -> IndexArray:
         """Shape ``(D,)``, indices of the decidable rows among the B rows of the step."""
@@ -56,7 +61,7 @@ class StepResult:
     """The outcome of one step. Arrays have one entry per decided row."""
 
     plan: StepPlan
-    """What was decided on."""
+    """What was decided on; its selection is ``None`` by now."""
     draw: EntropyDraw
     """The one draw that served all rows."""
     amplification: AmplificationResult
@@ -141,7 +146,7 @@ class SamplingPipeline:
         draw = self.source.draw(int(sizes.sum()))
         amplification = self._amplify(draw, sizes, plan.rows)
         return StepResult(
-            plan=plan,
+            plan=plan.summary(),
             draw=draw,
             amplification=amplification,
             block_bytes=sizes,

@@ -43,10 +43,11 @@ class TorchSelectionResult(SelectionResult):
 
     def fetch(self) -> FloatArray:
         """Returns the four arrays in one of shape ``(4, D)``; waits for the device once."""
-        if self._values is None:
-            object.__setattr__(self, "_values", self._download.wait())
-        assert self._values is not None
-        return self._values
+        values = self._values
+        if values is None:
+            values = self._download.wait()
+            object.__setattr__(self, "_values", values)
+        return values
 
     def force(self, logits: torch.Tensor, lines: Sequence[int]) -> None:
         """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place.

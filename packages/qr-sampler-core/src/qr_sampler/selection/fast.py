@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -193,8 +194,8 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         if choice is None:
             choice = row.choose(inverse, self._histogram(ExactHistogram, row), u)
         if choice is None:
-            choice = row.choose(inverse, _sorted_ranking(row), u)
-        assert choice is not None
+            # A sorted row leaves no question open.
+            choice = cast("Choice", row.choose(inverse, _sorted_ranking(row), u))
         return choice
 
     def _total(self, row: FastRow, inverse: float) -> Cut:

@@ -109,7 +109,8 @@ class HistogramRanking(Ranking):
         self._inverse = inverse_temperature
         self._exponent = exponent
         self._buffers = buffers
-        self._section: tuple[tuple[int, int], Section] | None = None
+        self._place = (0, 0)
+        self._section: Section | None = None
         buffers.fill(logits, maximum, inverse_temperature)
         self._add_up()
 
@@ -150,8 +151,7 @@ class HistogramRanking(Ranking):
 
     def token(self, rank: int) -> tuple[int, int]:
         """Returns id and mass of the token at *rank*, the last one of the cut just returned."""
-        assert self._section is not None
-        _, section = self._section
+        section = self.section(*self._place)
         return section.tokens.token(rank - section.rank)
 
     def counts(self) -> IndexArray:
@@ -160,9 +160,9 @@ class HistogramRanking(Ranking):
 
     def section(self, first: int, last: int) -> Section:
         """Returns the bins from *first* to *last*, sorted; remembers the last answer."""
-        if self._section is None or self._section[0] != (first, last):
-            self._section = (first, last), self._sort(first, last)
-        return self._section[1]
+        if self._section is None or self._place != (first, last):
+            self._place, self._section = (first, last), self._sort(first, last)
+        return self._section
 
     def _around(self, exponent: float) -> Section:
         exponent = max(exponent, LOWEST_EXPONENT)

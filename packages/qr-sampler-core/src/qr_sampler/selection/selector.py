@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol, TypeVar
 
 from qr_sampler._typing import FloatArray, IndexArray, Logits
@@ -34,6 +34,11 @@ class Measurement:
     """Shape ``(D,)``, variance of -ln p at temperature 1."""
     logit_deviation: FloatArray
     """Shape ``(D,)``, standard deviation of the finite logits; NaN where top-n-sigma is off."""
+
+    def summary(self) -> Measurement:
+        """Returns the same without what a selector added, which may hold on to the logits."""
+        names = [field.name for field in fields(Measurement)]
+        return Measurement(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
