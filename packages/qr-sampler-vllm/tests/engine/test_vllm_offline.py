@@ -170,7 +170,8 @@ def test_end_of_text_ends_the_records_unless_it_is_ignored(
     assert 0 in output["token_ids"]
     assert output["reason"] == ("length" if ignore_eos else "stop")
     assert len(output["token_ids"]) == 40 or not ignore_eos
-    assert {line["candidates"] for line in of_kind(lines, "token")} == {2}
+    assert {line["token_id"] for line in of_kind(lines, "token")} <= {0, 300}
+    assert {line["rank"] for line in of_kind(lines, "token")} <= {0, 1}
     assert of_kind(lines, "discard") == []
 
 
