@@ -23,6 +23,7 @@ from qr_sampler.selection.passes import (
     weight_bounds,
 )
 from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits, random_parameters
+from qr_sampler_vllm import compiled_passes
 from qr_sampler_vllm.compiled_passes import LANES, CompiledPasses
 from qr_sampler_vllm.step import force_tokens, selector_for
 
@@ -157,3 +158,30 @@ def test_forcing_leaves_other_rows_alone(dtype: torch.dtype) -> None:
         [4.0, 5.0, 6.0, 7.0],
         [infinite, 0.0, infinite, infinite],
     ]
+
+
+def test_compiled_loops_do_what_their_source_says() -> None:
+    """The same functions, run by Python and by the compiler; their sums may round differently."""
+    rng = np.random.default_rng(4)
+    logits = rng.normal(0.0, 3.0, 2 * LANES + 5).astype(np.float32)
+    passes = CompiledPasses(logits.size)
+    maximum, inverse, memory = logits.max(), np.float32(0.8), passes._memory
+    for loop in (compiled_passes._sums, compiled_passes._weight):
+        found = loop(logits, maximum, inverse, *memory)
+        assert loop.py_func(logits, maximum, inverse, *memory) == pytest.approx(found, rel=1e-6)
+    names = ("y", "e", "powers", "k")
+    arrays = dict(zip(names, memory, strict=False))
+    compiled_passes._exponentials.py_func(logits[:7], maximum, inverse, *arrays.values())
+    expected = np.exp((logits[:7].astype(np.float64) - maximum) * 0.8)
+    assert arrays["e"][:7] == pytest.approx(expected, rel=1e-6)
+    distance = logits - maximum
+    masses = np.empty(logits.size)
+    compiled_passes._masses.py_func(distance, 0.8, 2.0**35, masses, masses.view(np.int64))
+    assert masses.tolist() == fixed_point_masses(distance, 0.8, 35).tolist()
+    maxima = logits[:100].copy()
+    for room in (300, 3):
+        ids = np.empty(room, dtype=np.intp)
+        arguments = (logits, maxima, np.float32(0.5), ids)
+        count = compiled_passes._head(*arguments)
+        assert compiled_passes._head.py_func(*arguments) == count
+        assert (count == -1) == (room == 3)
