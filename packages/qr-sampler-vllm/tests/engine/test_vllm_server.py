@@ -42,7 +42,9 @@ class Server:
             found = [
                 record
                 for file in self._ledger.glob("*.jsonl")
-                for line in file.read_text(encoding="utf-8").splitlines()
+                # The last line may be read while it is being written.
+                for line in file.read_text(encoding="utf-8").splitlines(keepends=True)
+                if line.endswith("\n")
                 if (record := json.loads(line)).get("request_key") == key
                 and record["kind"] == "token"
             ]
