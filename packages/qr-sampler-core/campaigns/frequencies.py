@@ -100,7 +100,7 @@ class Decisions:
 def steps_of_selector(logits: NDArray[np.float32]) -> Floats:
     """Returns the V - 1 steps of the rank as a function of u."""
     decisions, steps = Decisions(logits), []
-    running = np.cumsum(fixed_point_masses(distances(logits[np.newaxis])[0], 1.0))
+    running = np.cumsum(fixed_point_masses(distances(logits), 1.0))
     for rank, guess in enumerate((running[:-1] / running[-1]).tolist()):
         steps.append(decisions.step(rank, guess))
         if (rank + 1) % 1_000 == 0:

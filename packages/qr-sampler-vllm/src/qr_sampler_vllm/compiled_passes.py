@@ -15,7 +15,13 @@ import numpy as np
 from qr_sampler._typing import Distances, FloatArray, Logits
 from qr_sampler.selection.head import HEAD_COLUMNS, Head, head_threshold, ranked_head
 from qr_sampler.selection.masses import EXPONENT_FLOOR, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, TAYLOR
-from qr_sampler.selection.passes import MeasuredMoments, RowPasses, RowSums, measured_moments
+from qr_sampler.selection.passes import (
+    LOWEST,
+    MeasuredMoments,
+    RowPasses,
+    RowSums,
+    measured_moments,
+)
 
 __all__ = ["CompiledPasses"]
 
@@ -28,7 +34,6 @@ BLOCKS: Final = 16
 # Arguments are the logits, their maximum and 1 / T; further ones are working memory.
 compiled: Any = numba.njit(nogil=True, error_model="numpy")
 
-FLOOR = np.float32(-87.0)
 LOG2_E_32 = np.float32(LOG2_E)
 HALF = np.float32(0.5)
 # ln 2 in two parts, the first short enough for an exact product with a small integer.
@@ -47,7 +52,7 @@ def _exponentials(logits, maximum, inverse, y, e, powers, k):  # type: ignore[no
     2**k; *powers* is *e* seen as integers.
     """
     for j in range(logits.size):
-        v = max((logits[j] - maximum) * inverse, FLOOR)
+        v = max((logits[j] - maximum) * inverse, LOWEST)
         n = np.floor(v * LOG2_E_32 + HALF)
         r = v - n * LN2_HIGH_32 - n * LN2_LOW_32
         p = ((((C6 * r + C5) * r + C4) * r + C3) * r + HALF) * r + ONE

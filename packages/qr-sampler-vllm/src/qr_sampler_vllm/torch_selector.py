@@ -216,7 +216,7 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
         complete = len(lines) == len(rows)
         return TorchMeasurement(
             lines=lines,
-            rows=rows if complete else rows.take(lines),
+            rows=rows.take(lines),
             vocab_size=batch.vocab_size,
             entropy_nats=table[:, 0],
             varentropy_nats2=table[:, 1],

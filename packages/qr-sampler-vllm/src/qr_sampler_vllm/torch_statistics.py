@@ -92,7 +92,7 @@ class Sums:
         errors = _errors(-first / weight, second / weight)[:settle]
         if all(is_settled(*pair) for pair in zip(moments, errors, strict=False)):
             return moments
-        return row_moments(distances(_on_host(logits)[np.newaxis])[0])
+        return row_moments(distances(_on_host(logits)))
 
     def deviation(self, line: int, logits: torch.Tensor) -> float:
         """Returns the standard deviation of the finite logits of one row, rounded to float32.

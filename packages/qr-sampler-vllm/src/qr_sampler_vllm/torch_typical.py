@@ -7,7 +7,8 @@ from typing import Final
 
 import torch
 
-from qr_sampler.selection.filters import ENERGY_FLOOR, ENERGY_STEPS
+from qr_sampler.selection.filters import ENERGY_STEPS
+from qr_sampler.selection.masses import MASSLESS
 from qr_sampler_vllm.torch_masses import MassBuffers, ceil_products, fill_exponents, fill_masses
 from qr_sampler_vllm.torch_passes import DeviceRows
 
@@ -58,7 +59,7 @@ def _ranked(rows: DeviceRows, inverse: torch.Tensor) -> tuple[torch.Tensor, torc
     ranked = torch.sort(rows.logits, dim=1, descending=True).values
     buffers = MassBuffers(rows.count, rows.vocab_size, ranked.device)
     fill_exponents(buffers, ranked, rows.maximum)
-    energy = (buffers.exponent * inverse[:, None]).clamp_(min=ENERGY_FLOOR).mul_(-ENERGY_STEPS)
+    energy = (buffers.exponent * inverse[:, None]).clamp_(min=MASSLESS).mul_(-ENERGY_STEPS)
     fill_masses(buffers, inverse, rows.unit)
     return buffers.mass, energy.round_().to(torch.int64)
 

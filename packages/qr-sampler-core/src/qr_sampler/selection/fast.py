@@ -28,7 +28,7 @@ from qr_sampler.selection.passes import (
 )
 from qr_sampler.selection.ranked_tokens import RankedTokens, rank_order
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
-from qr_sampler.selection.statistics import Moments, logit_deviation, row_moments
+from qr_sampler.selection.statistics import logit_deviation, row_moments
 from qr_sampler.settings import SamplingParameters
 
 __all__ = ["FastMeasurement", "FastPlan", "FastSelector"]
@@ -122,7 +122,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
                 continue
             fast_row, measured = self._measure(row, maximum, rows.parameters[line])
             settled = measured.settles(int(wanted[line]))
-            moments.append(measured.moments if settled else _float64_moments(row))
+            moments.append(measured.moments if settled else row_moments(distances(row)))
             if fast_row.filters.needs_total and not wanted[line]:
                 # While the row is still in the processor's cache.
                 self._total(fast_row, 1.0 / float(temperature[line]))
@@ -132,7 +132,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         entropies = np.array(moments, dtype=np.float64).reshape(-1, 2)
         return FastMeasurement(
             lines=decidable,
-            rows=rows if len(lines) == len(rows) else rows.take(decidable),
+            rows=rows.take(decidable),
             vocab_size=vocab_size,
             logits_ready_ns=ready_ns,
             entropy_nats=entropies[:, 0],
@@ -225,14 +225,10 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         return lambda inverse: kind(row.logits, row.maximum, inverse, exponent, buffers)
 
 
-def _float64_moments(logits: Logits) -> Moments:
-    return row_moments(distances(logits[np.newaxis])[0])
-
-
 def _sorted_ranking(row: FastRow) -> RankingAt:
     size = row.logits.size
     order = rank_order(row.logits, np.arange(size))
-    distance = distances(row.logits[np.newaxis])[0, order]
+    distance = distances(row.logits)[order]
 
     def ranking_at(inverse: float) -> Ranking:
         return RankedTokens(order, distance, inverse, row.exponent, vocab_size=size)

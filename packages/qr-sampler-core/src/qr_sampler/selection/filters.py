@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 
 from qr_sampler._typing import FloatArray
-from qr_sampler.selection.masses import ceil_product
+from qr_sampler.selection.masses import MASSLESS, ceil_product
 from qr_sampler.settings import SamplingParameters
 
 __all__ = ["NOTHING", "Cut", "Filters", "Ranking", "truncate", "typical_range"]
@@ -34,9 +34,6 @@ __all__ = ["NOTHING", "Cut", "Filters", "Ranking", "truncate", "typical_range"]
 ENERGY_STEPS: Final = 2.0**14
 """Exponents are rounded to multiples of its inverse before typical-p compares them, so that their
 mean is a sum of whole numbers."""
-
-ENERGY_FLOOR: Final = -26.0
-"""Tokens with a lower exponent have no mass; all of them count as this far away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +154,7 @@ def typical_range(exponents: FloatArray, masses: FloatArray, typical_p: float) -
         masses: Shape ``(K,)``, their masses.
         typical_p: In (0, 1).
     """
-    energy = np.rint(np.maximum(exponents, ENERGY_FLOOR) * -ENERGY_STEPS).astype(np.int64)
+    energy = np.rint(np.maximum(exponents, MASSLESS) * -ENERGY_STEPS).astype(np.int64)
     # 25 bits of mass, 19 bits of energy and 2**18 tokens fill 62 of 63 bits.
     weights = masses.astype(np.int64) >> 10
     mean = int((weights * energy).sum()) // int(weights.sum())

@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 
 from qr_sampler._typing import FloatArray, IndexArray, Logits
 from qr_sampler.selection.filters import Cut, Ranking
+from qr_sampler.selection.masses import MASSLESS
 from qr_sampler.selection.passes import Exp
 from qr_sampler.selection.ranked_tokens import RankedTokens, rank_order
 
 __all__ = ["BINS", "BINS_PER_NAT", "HistogramBuffers", "HistogramRanking", "Section", "above"]
 
 BINS: Final = 4096
+"""The last of them holds all tokens without a mass."""
 
-LOWEST_EXPONENT: Final = -26.0
-"""Everything below it has no mass and shares the last bin."""
-
-BINS_PER_NAT: Final = (BINS - 2) / -LOWEST_EXPONENT
+BINS_PER_NAT: Final = (BINS - 2) / -MASSLESS
 """A little less than what would fill the last bin, for rounding."""
 
 NEAR: Final = 1e-4
@@ -56,7 +55,7 @@ class HistogramBuffers:
 
         Distances too far to have a mass are raised to the first that has none.
         """
-        lowest = np.float32(LOWEST_EXPONENT / inverse_temperature)
+        lowest = np.float32(MASSLESS / inverse_temperature)
         # A difference too large for float32 becomes -inf, as for a masked token.
         with np.errstate(over="ignore"):
             np.subtract(logits, maximum, out=self.distance)
@@ -165,7 +164,7 @@ class HistogramRanking(Ranking):
         return self._section
 
     def _around(self, exponent: float) -> Section:
-        exponent = max(exponent, LOWEST_EXPONENT)
+        exponent = max(exponent, MASSLESS)
         return self.section(_bin_of(exponent + NEAR), _bin_of(exponent - NEAR))
 
     def _sort(self, first: int, last: int) -> Section:

@@ -20,6 +20,9 @@ __all__ = ["ceil_product", "distances", "exponentials", "fixed_point_masses", "u
 EXPONENT_FLOOR: Final = -700.0
 """Exponents are raised to it: exp(-700) is still a normal float64, and no sum notices it."""
 
+MASSLESS: Final = -26.0
+"""exp() of it is far below half a unit: no token with this exponent or a lower one has a mass."""
+
 LOG2_E: Final = 1.4426950408889634
 LN2_HIGH: Final = 0.6931471803691238
 """ln 2 to 32 bits, so that its product with a small integer is exact (Cody and Waite 1980)."""
@@ -47,14 +50,14 @@ def distances(logits: Logits) -> Distances:
     """Returns each logit minus the maximum of its row, rounded to float32.
 
     Args:
-        logits: Shape ``(B, V)``, float32, with a finite maximum in every row.
+        logits: Shape ``(B, V)``, or ``(V,)`` for one row, float32; every row has a finite maximum.
 
     Returns:
-        Shape ``(B, V)``, float32, at most 0; ``-inf`` for masked tokens and where the difference is
+        The same shape, float32, at most 0; ``-inf`` for masked tokens and where the difference is
         too large for float32.
     """
     with np.errstate(over="ignore"):
-        below: Distances = logits - logits.max(axis=1, keepdims=True)
+        below: Distances = logits - logits.max(axis=-1, keepdims=True)
     return below
 
 

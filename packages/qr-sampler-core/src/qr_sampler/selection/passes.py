@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qr_sampler._typing import Distances, FloatArray, Logits
 from qr_sampler.selection.head import Head, column_count, column_maxima, leading_tokens
-from qr_sampler.selection.masses import fixed_point_masses
+from qr_sampler.selection.masses import MASSLESS, fixed_point_masses
 from qr_sampler.selection.statistics import Moments, is_settled
 
 __all__ = [
@@ -176,8 +176,8 @@ class RowPasses:
 
 def weight_bounds(weight: float) -> tuple[float, float]:
     """Returns bounds of the sum of exp(d / T) over a row, from its float32 *weight*."""
-    # A weight below exp(-26) is no mass at all, so no larger exponent needs to be exact.
-    error = 1.01 * (EXP_ERROR + SUM_ERROR + 26.0 * PRODUCT_ERROR) * weight
+    # A weight below exp(MASSLESS) is no mass at all, so no lower exponent needs to be exact.
+    error = 1.01 * (EXP_ERROR + SUM_ERROR + PRODUCT_ERROR * -MASSLESS) * weight
     return weight - error, weight + error
 
 
