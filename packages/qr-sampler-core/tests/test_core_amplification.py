@@ -153,7 +153,7 @@ def test_another_deviation_scales_the_resolution() -> None:
 class Plain(SignalAmplifier):
     """The least that an amplifier has to say."""
 
-    def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
+    def amplify(self, blocks: ByteBlocks, counts: object = None) -> AmplificationResult:
         u = np.full(len(blocks), 0.5)
         return AmplificationResult(u=u, statistic=u)
 
@@ -167,7 +167,6 @@ def test_what_an_amplifier_need_not_say() -> None:
     assert math.isnan(result.lattice_step.item())
     assert math.isnan(result.effective_bits.item())
     assert result.baseline.item() == ""
-    assert result.block_sum.shape == result.block_ones.shape == (0,)
 
 
 def test_normal_cdf_against_scipy() -> None:

@@ -137,7 +137,6 @@ def test_results_carry_statistic_digest_and_step() -> None:
     frozen = baseline([100, 200, 300, 400, 500, 600, 700])
     result = ECDFAmplifier(frozen).amplify(blocks_with_sums([250, 600]))
     assert result.statistic.tolist() == [250.0, 600.0]
-    assert result.block_sum.tolist() == [250, 600]
     assert result.baseline.item() == frozen.digest
     # Between neighbours 100 apart u moves by half a gap to each calibration sum.
     assert result.lattice_step.item() == pytest.approx(0.5 / 8)

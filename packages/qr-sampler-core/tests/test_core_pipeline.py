@@ -39,7 +39,7 @@ SECOND_AMPLIFIER = """
     from qr_sampler import AmplificationResult, SignalAmplifier
 
     class FirstByte(SignalAmplifier):
-        def amplify(self, blocks):
+        def amplify(self, blocks, counts=None):
             u = (blocks[:, 0] + 0.5) / 256.0
             return AmplificationResult(u=u, statistic=blocks[:, 0].astype(np.float64))
 """

@@ -26,11 +26,10 @@ from numpy.typing import NDArray
 
 from qr_sampler import FastSelector, ReferenceSelector, Rows, SamplingParameters, Selector
 from qr_sampler.amplification import U_MAX, U_MIN
-from qr_sampler.selection import bounded_histogram, fast, passes
-from qr_sampler.selection.bounded_histogram import BoundedHistogram
-from qr_sampler.selection.exact_histogram import ExactHistogram
-from qr_sampler.selection.histogram import HistogramBuffers
-from qr_sampler.selection.passes import Exp, RowPasses, mass_bounds, numpy_exp, weight_bounds
+from qr_sampler.selection import fast, passes
+from qr_sampler.selection.bins import RowBins
+from qr_sampler.selection.histogram import Histogram
+from qr_sampler.selection.passes import MeasuredMoments, RowPasses, mass_bounds, weight_bounds
 from qr_sampler.testing.selection_cases import (
     LOGIT_KINDS,
     random_logits,
@@ -274,8 +273,7 @@ class Stages:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count: Counter[str] = Counter()
         self._stage = "head"
-        self._note(monkeypatch, "BoundedHistogram", "histogram")
-        self._note(monkeypatch, "ExactHistogram", "exact histogram")
+        self._note(monkeypatch, "Histogram", "histogram")
         self._note(monkeypatch, "_sorted_ranking", "sorted")
 
     def _note(self, monkeypatch: pytest.MonkeyPatch, name: str, stage: str) -> None:
@@ -311,7 +309,7 @@ LARGE = [
 def test_equals_the_oracle_on_a_large_vocabulary(
     kind: str, vocab_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond 3,072 tokens the fast selector no longer sorts the whole row."""
+    """Beyond 2,048 tokens the fast selector no longer sorts the whole row."""
     rng = np.random.default_rng([vocab_size, LOGIT_KINDS.index(kind)])
     stages = Stages(monkeypatch)
     watched = stages.selector()
@@ -344,7 +342,7 @@ def test_every_stage_of_the_fast_selector_decides_tokens(monkeypatch: pytest.Mon
             assert_matches_oracle(
                 [watched], row[np.newaxis], np.ones(1), [parameters], rng, quantiles_per_row=24
             )
-    names = ("head", "histogram", "exact histogram", "sorted")
+    names = ("head", "histogram", "sorted")
     assert min(stages.count[name] for name in names) >= 20, stages.count
 
 
@@ -426,7 +424,7 @@ def test_one_fast_selector_serves_vocabularies_of_any_size_in_any_order() -> Non
     """Its buffers are kept between calls; what they held must not matter."""
     rng = np.random.default_rng(8)
     kept = FastSelector()
-    sizes = rng.permutation([1, 40, 3_072, 3_073, 6_000, 20_001] * 4)
+    sizes = rng.permutation([1, 40, 2_048, 2_049, 6_000, 20_001] * 4)
     for vocab_size in sizes.tolist():
         logits = np.stack(
             [random_logits(rng, str(kind), vocab_size) for kind in rng.choice(LOGIT_KINDS, 3)]
@@ -615,47 +613,39 @@ def test_the_padding_of_a_row_weighs_nothing(name: str, monkeypatch: pytest.Monk
     assert totals_outside_their_bounds() >= 10
 
 
-def cuts_outside_their_bounds(exp: Exp | None) -> int:
-    """Asks histogram rankings for ranks all over the row; the mass before each is known exactly."""
-    outside = 0
+def test_the_histogram_knows_the_mass_of_every_prefix() -> None:
     for logits, temperature in bounds_rows():
         totals = exact_totals(logits, temperature)
-        buffers = HistogramBuffers(logits.size, exp or numpy_exp)
-        kind = ExactHistogram if exp is None else BoundedHistogram
-        ranking = kind(logits, logits.max(), 1.0 / temperature, 35, buffers)
+        bins = RowBins(logits.size)
+        ranking = Histogram(logits, logits.max(), 1.0 / temperature, 35, bins)
         for rank in np.unique(np.geomspace(1, logits.size, 12).astype(int)).tolist():
-            cut = ranking.after_rank(rank)
-            assert cut is not None
-            assert cut.rank == rank
-            assert cut.lowest == cut.highest or exp is not None
-            outside += not cut.lowest <= totals[rank - 1] <= cut.highest
-    return outside
+            mass = int(totals[rank - 1])
+            assert ranking.after_rank(rank) == (rank, mass, mass)
 
 
-def test_the_histogram_bounds_the_mass_of_every_prefix() -> None:
-    assert cuts_outside_their_bounds(numpy_exp) == 0
-    assert cuts_outside_their_bounds(biased_exp(0.8 * passes.EXP_ERROR)) == 0
-    assert cuts_outside_their_bounds(None) == 0
+class BiasedPasses(RowPasses):
+    """Passes with an exponential that is off by a factor for all tokens but the largest."""
+
+    def __init__(self, vocab_size: int, *, error: float) -> None:
+        super().__init__(vocab_size)
+        self._error = error
+
+    def moments(self, logits: NDArray[np.float32], maximum: np.float32) -> MeasuredMoments:
+        measured = super().moments(logits, maximum)
+        return measured._replace(weight=self._biased(measured.weight, logits, maximum))
+
+    def weight(
+        self, logits: NDArray[np.float32], maximum: np.float32, inverse_temperature: float
+    ) -> float:
+        weight = super().weight(logits, maximum, inverse_temperature)
+        return self._biased(weight, logits, maximum)
+
+    def _biased(self, weight: float, logits: NDArray[np.float32], maximum: np.float32) -> float:
+        largest = np.count_nonzero(logits == maximum)
+        return float(largest + (weight - largest) * (1.0 + self._error))
 
 
-def test_without_an_allowance_for_float32_the_histogram_would_be_wrong(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(bounded_histogram, "ERRORS", 0.0)
-    assert cuts_outside_their_bounds(numpy_exp) >= 20
-
-
-def biased_exp(error: float) -> Exp:
-    """An exponential that is off by a factor of 1 + *error* for all tokens but the largest."""
-
-    def exp(distance: NDArray[np.float32], scale: float, out: NDArray[np.float32]) -> None:
-        numpy_exp(distance, scale, out)
-        out[distance < 0.0] *= np.float32(1.0 + error)
-
-    return exp
-
-
-def wrong_tokens_at_the_edges(exp: Exp) -> int:
+def wrong_tokens_at_the_edges(error: float) -> int:
     """Compares both selectors where u meets the step between two leading tokens."""
     rng, wrong = np.random.default_rng(51), 0
     for _ in range(20):
@@ -665,7 +655,7 @@ def wrong_tokens_at_the_edges(exp: Exp) -> int:
         edges = totals[:40] / totals[-1]
         quantiles = np.concatenate([edges, *(edges + nearby for nearby in (-1e-8, 1e-8))])
         case = (logits[np.newaxis], np.ones(1), [SamplingParameters()], quantiles[np.newaxis])
-        fast_selector = FastSelector(partial(RowPasses, exp=exp))
+        fast_selector = FastSelector(partial(BiasedPasses, error=error))
         reference, found = select(ReferenceSelector(), *case), select(fast_selector, *case)
         for (expected,), (selection,) in zip(reference, found, strict=True):
             wrong += selection.token != expected.token
@@ -675,14 +665,14 @@ def wrong_tokens_at_the_edges(exp: Exp) -> int:
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_any_exponential_within_the_bound_gives_the_same_tokens(sign: float) -> None:
     """And one that is far beyond it does not."""
-    assert wrong_tokens_at_the_edges(biased_exp(sign * 0.8 * passes.EXP_ERROR)) == 0
-    assert wrong_tokens_at_the_edges(biased_exp(sign * 32.0 * passes.EXP_ERROR)) >= 20
+    assert wrong_tokens_at_the_edges(sign * 0.8 * passes.EXP_ERROR) == 0
+    assert wrong_tokens_at_the_edges(sign * 32.0 * passes.EXP_ERROR) >= 20
 
 
 def test_the_bounds_are_what_keeps_the_token_right(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("EXP_ERROR", "SUM_ERROR", "PRODUCT_ERROR"):
         monkeypatch.setattr(passes, name, 0.0)
-    assert wrong_tokens_at_the_edges(biased_exp(0.8 * 2.0**-21)) >= 20
+    assert wrong_tokens_at_the_edges(0.8 * 2.0**-21) >= 20
 
 
 def test_the_exponential_of_numpy_keeps_its_promise() -> None:

@@ -224,11 +224,11 @@ def test_a_row_on_the_edge_of_rounding_is_added_up_in_float64(
 ) -> None:
     asked = []
 
-    def noted(logits: NDArray[np.float32]) -> Moments:
+    def noted(distance: NDArray[np.float32]) -> Moments:
         asked.append(True)
-        return moments_of(logits)
+        return row_moments(distance)
 
-    monkeypatch.setattr(fast, "_float64_moments", noted)
+    monkeypatch.setattr(fast, "row_moments", noted)
     for multiple in (2_000.5, 3_001.5, 4_096.5):
         edge = row_of_entropy(multiple * STATISTICS_STEP)[np.newaxis]
         exact = moments_of(edge[0])

@@ -12,6 +12,7 @@ from benchmarks.sources import SAMPLE_COUNT
 from benchmarks.timing import Budget, Contender, compare
 from qr_sampler import ZScoreMeanAmplifier
 from qr_sampler.settings import BYTE_MEAN, BYTE_STD
+from qr_sampler_vllm.compiled_counts import CompiledCounts
 
 __all__ = ["measure_amplification"]
 
@@ -27,7 +28,7 @@ def _measured(batch: int, budget: Budget) -> tuple[float, float]:
 
     def together() -> object:
         blocks = np.frombuffer(data, dtype=np.uint8).reshape(batch, SAMPLE_COUNT)
-        return amplifier.amplify(blocks).u
+        return amplifier.amplify(blocks, CompiledCounts(blocks)).u
 
     timings = compare(
         [

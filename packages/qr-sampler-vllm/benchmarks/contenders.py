@@ -17,7 +17,7 @@ from benchmarks.timing import Contender
 from qr_sampler import EntropySource, Rows, SamplingPipeline, Settings, StepResult
 from qr_sampler.selection import Selector
 from qr_sampler.settings import SamplingParameters
-from qr_sampler_vllm.step import sample_rows, selector_for
+from qr_sampler_vllm.step import pipeline_for, sample_rows
 
 __all__ = [
     "EDT",
@@ -103,8 +103,7 @@ class PluginStep:
             ValueError: When no row can be decided.
         """
         if self._pipeline is None:
-            selector = self._selector or selector_for(logits)
-            self._pipeline = SamplingPipeline(self._settings, self._source, selector)
+            self._pipeline = pipeline_for(logits, self._settings, self._source, self._selector)
         result = sample_rows(self._pipeline, logits, self._lines, self._rows)
         if result is None:
             raise ValueError("the benchmark's logits have no finite maximum")

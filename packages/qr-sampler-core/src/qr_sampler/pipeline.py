@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, IndexArray, Logits
+from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray, Logits
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
-from qr_sampler.amplification.groups import amplify_groups
+from qr_sampler.amplification.byte_sums import BlockCounts
+from qr_sampler.amplification.groups import AmplifiedRows, amplify_groups
 from qr_sampler.components import amplifier_named, strategy_named
 from qr_sampler.entropy.draw import EntropyDraw
 from qr_sampler.entropy.source import EntropySource
@@ -38,7 +39,9 @@ class StepPlan:
 
     def summary(self) -> StepPlan:
         """Returns the plan without what only the selector needs, so that the logits can go."""
-        return dataclasses.replace(self, measurement=self.measurement.summary(), selection=None)
+        return StepPlan(
+            measurement=self.measurement.summary(), temperature=self.temperature, selection=None
+        )
 
     @property
     def lines(self) -> IndexArray:
@@ -86,6 +89,7 @@ class SamplingPipeline:
         settings: The deployment's settings.
         source: Where the bytes come from, usually wrapped in a fallback.
         selector: Selects the tokens; :class:`FastSelector` if not given.
+        count: Counts the bytes and bits of blocks.
     """
 
     def __init__(
@@ -93,11 +97,13 @@ class SamplingPipeline:
         settings: Settings,
         source: EntropySource,
         selector: Selector[Any, Any] | None = None,
+        count: Callable[[ByteBlocks], BlockCounts] = BlockCounts,
     ) -> None:
         self._settings = settings
         self.source = source
         self._amplifiers: dict[str, SignalAmplifier] = {}
         self._selector: Selector[Any, Any] = FastSelector() if selector is None else selector
+        self._count = count
 
     def sample(self, logits: Logits, rows: Rows) -> StepResult | None:
         """Returns the tokens of a batch, or ``None`` when no row can be decided.
@@ -144,15 +150,15 @@ class SamplingPipeline:
         """
         sizes = plan.rows.column("sample_count").astype(np.intp)
         draw = self.source.draw(int(sizes.sum()))
-        amplification = self._amplify(draw, sizes, plan.rows)
+        amplified = self._amplify(draw, sizes, plan.rows)
         return StepResult(
             plan=plan.summary(),
             draw=draw,
-            amplification=amplification,
+            amplification=amplified.amplification,
             block_bytes=sizes,
-            block_sum=amplification.block_sum,
-            block_ones=amplification.block_ones,
-            selection=self._selector.pick(plan.selection, amplification.u),
+            block_sum=amplified.sums,
+            block_ones=amplified.ones,
+            selection=self._selector.pick(plan.selection, amplified.amplification.u),
         )
 
     def _known_temperatures(self, rows: Rows) -> FloatArray:
@@ -176,7 +182,7 @@ class SamplingPipeline:
                 temperature[lines] = strategy.temperatures(statistics, rows.take(lines))
         return temperature
 
-    def _amplify(self, draw: EntropyDraw, sizes: IndexArray, rows: Rows) -> AmplificationResult:
+    def _amplify(self, draw: EntropyDraw, sizes: IndexArray, rows: Rows) -> AmplifiedRows:
         """Cuts *draw* into one block per row, in row order, and amplifies equal sizes together.
 
         A baseline describes the configured device, so it does not apply to a fallback's bytes.
@@ -185,7 +191,8 @@ class SamplingPipeline:
         for (name, _), lines in rows.groups("signal_amplifier_type", "sample_count").items():
             amplifier = self._amplifier(str(name))
             groups.append((amplifier.without_baseline() if draw.fallback else amplifier, lines))
-        return amplify_groups(np.frombuffer(draw.data, dtype=np.uint8), sizes, groups)
+        data = np.frombuffer(draw.data, dtype=np.uint8)
+        return amplify_groups(data, sizes, groups, self._count)
 
     def _amplifier(self, name: str) -> SignalAmplifier:
         if name not in self._amplifiers:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,8 @@ from qr_sampler._typing import FloatArray, IndexArray
 from qr_sampler.settings import SamplingParameters
 
 __all__ = ["Rows"]
+
+T = TypeVar("T")
 
 
 class Rows:
@@ -50,6 +53,7 @@ class Rows:
         )
         self._columns: dict[str, FloatArray] = {}
         self._groups: dict[tuple[str, ...], dict[tuple[object, ...], IndexArray]] = {}
+        self._derived: dict[object, list[Any]] = {}
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -71,9 +75,16 @@ class Rows:
             self._groups[fields] = {key: np.array(rows, np.intp) for key, rows in found.items()}
         return self._groups[fields]
 
+    def each(self, function: Callable[..., T], *arguments: object) -> list[T]:
+        """Returns ``function(parameters, *arguments)`` of every row, called once for these rows."""
+        key = (function, arguments)
+        if key not in self._derived:
+            self._derived[key] = [function(row, *arguments) for row in self.parameters]
+        return self._derived[key]
+
     def take(self, indices: IndexArray) -> Rows:
         """Returns the rows at *indices*, in that order; these very rows if that is all of them."""
-        if indices.size == len(self) and (indices == np.arange(indices.size)).all():
+        if indices.size == len(self) and indices.tolist() == list(range(indices.size)):
             return self
         return Rows([self.parameters[index] for index in indices], self.running_entropy[indices])
 

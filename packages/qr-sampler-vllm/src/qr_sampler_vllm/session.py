@@ -18,7 +18,7 @@ from qr_sampler import (
 )
 from qr_sampler_vllm.journal import Journal
 from qr_sampler_vllm.layout import check_layout
-from qr_sampler_vllm.step import sample_rows, selector_for
+from qr_sampler_vllm.step import pipeline_for, sample_rows
 
 __all__ = ["EngineSession"]
 
@@ -62,7 +62,7 @@ class EngineSession:
         """
         if self._pipeline is None:
             # Only now is it known where the logits are.
-            self._pipeline = SamplingPipeline(self.settings, self._source, selector_for(logits))
+            self._pipeline = pipeline_for(logits, self.settings, self._source)
         return sample_rows(self._pipeline, logits, lines, rows)
 
     def record(self, records: Iterable[Record]) -> None:

@@ -8,14 +8,42 @@ import math
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from qr_sampler import FastSelector, Rows, SamplingPipeline, Selector, StepResult
+from qr_sampler import (
+    EntropySource,
+    FastSelector,
+    Rows,
+    SamplingPipeline,
+    Selector,
+    Settings,
+    StepResult,
+)
+from qr_sampler.amplification.byte_sums import BlockCounts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["force_tokens", "sample_rows", "selector_for"]
+    from qr_sampler._typing import ByteBlocks
+
+__all__ = ["force_tokens", "pipeline_for", "sample_rows", "selector_for"]
 
 logger = logging.getLogger("qr_sampler.vllm")
+
+
+def pipeline_for(
+    logits: Any,
+    settings: Settings,
+    source: EntropySource,
+    selector: Selector[Any, Any] | None = None,
+) -> SamplingPipeline:
+    """Returns the pipeline that is fastest where the tensor *logits* is.
+
+    Args:
+        logits: A tensor on the device of all that follow.
+        settings: The deployment's settings.
+        source: Where the bytes come from.
+        selector: What selects the tokens; by default :func:`selector_for` decides.
+    """
+    return SamplingPipeline(settings, source, selector or selector_for(logits), _counter())
 
 
 def selector_for(logits: Any) -> Selector[Any, Any]:
@@ -25,8 +53,7 @@ def selector_for(logits: Any) -> Selector[Any, Any]:
     lie; on an accelerator all of them at once, and only a few numbers per row leave it.
     """
     if logits.device.type == "cpu":
-        # vLLM brings Numba on most platforms; without it the same happens in NumPy.
-        if find_spec("numba") is None:
+        if not _has_compiler():
             return FastSelector()
         from qr_sampler_vllm.compiled_passes import CompiledPasses
 
@@ -34,6 +61,20 @@ def selector_for(logits: Any) -> Selector[Any, Any]:
     from qr_sampler_vllm.torch_selector import TorchSelector
 
     return TorchSelector()
+
+
+def _counter() -> Callable[[ByteBlocks], BlockCounts]:
+    """Returns what counts the bytes of blocks, which are in the memory of the host."""
+    if not _has_compiler():
+        return BlockCounts
+    from qr_sampler_vllm.compiled_counts import CompiledCounts
+
+    return CompiledCounts
+
+
+def _has_compiler() -> bool:
+    """Whether Numba is there. vLLM brings it on most platforms; NumPy does the same without."""
+    return find_spec("numba") is not None
 
 
 def sample_rows(

@@ -3,20 +3,28 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray
+from qr_sampler._typing import ByteBlocks, FloatArray
+from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
 
 if TYPE_CHECKING:
     from qr_sampler.settings import Settings
 
-__all__ = ["U_MAX", "U_MIN", "AmplificationResult", "SignalAmplifier", "clamp_to_open_interval"]
+__all__ = [
+    "U_MAX",
+    "U_MIN",
+    "AmplificationResult",
+    "Labels",
+    "SignalAmplifier",
+    "clamp_to_open_interval",
+]
 
 U_MAX: Final = 1.0 - 2.0**-53
 """Largest float64 below 1."""
@@ -24,43 +32,32 @@ U_MAX: Final = 1.0 - 2.0**-53
 U_MIN: Final = 2.0**-53
 """The mirror image of :data:`U_MAX`."""
 
-_Labels: TypeAlias = NDArray[np.str_]
+Labels: TypeAlias = NDArray[np.str_]
+"""One text per row."""
 
 
-def _unknown_step() -> FloatArray:
-    return np.array(np.nan)
+def _shared(value: float | str) -> NDArray[Any]:
+    array = np.array(value)
+    array.flags.writeable = False
+    return array
 
 
-def _no_label() -> _Labels:
-    return np.array("")
-
-
-def _not_counted() -> IndexArray:
-    return np.empty(0, dtype=np.intp)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AmplificationResult:
+class AmplificationResult(NamedTuple):
     """What an amplifier made of B blocks.
 
-    The pipeline completes what an amplifier leaves out, so that in a
-    :class:`~qr_sampler.StepResult` every array has shape ``(B,)``.
+    In a :class:`~qr_sampler.StepResult` every array has shape ``(B,)``.
     """
 
     u: FloatArray
     """Shape ``(B,)``, in the open interval (0, 1)."""
     statistic: FloatArray
     """Shape ``(B,)``, the amplifier's test statistic before it was mapped to *u*."""
-    lattice_step: FloatArray = field(default_factory=_unknown_step)
+    lattice_step: FloatArray = _shared(math.nan)
     """Shape ``(B,)``, or ``()`` where all blocks share it: distance between neighbouring values of
     u near the median. NaN when the amplifier does not say."""
-    baseline: _Labels = field(default_factory=_no_label)
+    baseline: Labels = _shared("")
     """Shape ``(B,)`` or ``()``: digest of the frozen baseline that u refers to, empty for the ideal
     source."""
-    block_sum: IndexArray = field(default_factory=_not_counted)
-    """Shape ``(B,)``, the sums of the bytes; ``(0,)`` from an amplifier that did not need them."""
-    block_ones: IndexArray = field(default_factory=_not_counted)
-    """Shape ``(B,)``, the numbers of one bits; ``(0,)`` as above."""
 
     @property
     def effective_bits(self) -> FloatArray:
@@ -87,11 +84,13 @@ class SignalAmplifier(ABC):
         return cls()
 
     @abstractmethod
-    def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
+    def amplify(self, blocks: ByteBlocks, counts: BlockCounts | None = None) -> AmplificationResult:
         """Returns one u per block.
 
         Args:
             blocks: Shape ``(B, n)`` with n >= 1, uint8. Read only, and not kept.
+            counts: Counts the bytes and bits of *blocks*, for an amplifier that needs to know;
+                the records need them, too, so they are counted once.
 
         Raises:
             ConfigError: When :meth:`check_block` refuses blocks of n bytes.

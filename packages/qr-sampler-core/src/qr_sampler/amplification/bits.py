@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qr_sampler._typing import ByteBlocks
-from qr_sampler.amplification.base import (
-    AmplificationResult,
-    SignalAmplifier,
-    clamp_to_open_interval,
-)
+from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.baseline import Baseline, configured_baseline
-from qr_sampler.amplification.byte_sums import block_ones
-from qr_sampler.amplification.normal import lattice_gap, normal_cdf, z_distance_of_bits
+from qr_sampler.amplification.byte_sums import BlockCounts
+from qr_sampler.amplification.normal import amplify_normal, lattice_gap, z_distance_of_bits
 from qr_sampler.amplification.resolution import Resolution
 
 if TYPE_CHECKING:
@@ -65,22 +61,17 @@ class BitZScoreAmplifier(SignalAmplifier):
         """
         return cls(baseline=configured_baseline(settings))
 
-    def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
+    def amplify(self, blocks: ByteBlocks, counts: BlockCounts | None = None) -> AmplificationResult:
         """Returns u and the z-score of every block.
 
         Args:
             blocks: Shape ``(B, n)`` with 1 <= n < 2**24, uint8. Counts are exact integers.
+            counts: As in the base class.
         """
         bits = 8 * blocks.shape[1]
-        ones = block_ones(blocks)
-        z = (ones - self.ones_fraction * bits) / self._deviation(bits)
-        return AmplificationResult(
-            u=clamp_to_open_interval(normal_cdf(z)),
-            statistic=z,
-            lattice_step=np.array(lattice_gap(1.0 / self._deviation(bits))),
-            baseline=self._digest,
-            block_ones=ones,
-        )
+        ones = (counts or BlockCounts(blocks)).ones
+        mean, deviation = self.ones_fraction * bits, self._deviation(bits)
+        return amplify_normal(ones, mean, deviation, self._digest)
 
     def resolution(self, block_bytes: int) -> Resolution:
         """Returns the gap between neighbouring counts and the distance caused by it.

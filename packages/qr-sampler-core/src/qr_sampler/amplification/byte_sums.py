@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qr_sampler._typing import ByteBlocks, IndexArray
 
-__all__ = ["block_ones", "block_sums", "bytewise_ones"]
+__all__ = ["BlockCounts", "block_ones", "block_sums", "bytewise_ones"]
 
 # Below these sizes the plain sum is faster than folding.
 _PLAIN_BYTES: Final = 1_024
@@ -22,6 +22,47 @@ _FOLD_ROWS: Final = 257
 _TILE: Final = 2**15
 
 _ONES: Final = np.array([value.bit_count() for value in range(256)], dtype=np.uint8)
+
+
+class BlockCounts:
+    """What is counted in B blocks, each count when it is first asked for.
+
+    A subclass may count faster: it overrides :meth:`count_sums` and :meth:`count_ones`.
+
+    Args:
+        blocks: Shape ``(B, n)`` with n < 2**24, uint8; may not change any more.
+    """
+
+    __slots__ = ("_blocks", "_ones", "_sums")
+
+    def __init__(self, blocks: ByteBlocks) -> None:
+        self._blocks = blocks
+        self._sums: IndexArray | None = None
+        self._ones: IndexArray | None = None
+
+    @property
+    def sums(self) -> IndexArray:
+        """Sums of the bytes. Shape ``(B,)``."""
+        if self._sums is None:
+            self._sums = self.count_sums(self._blocks)
+        return self._sums
+
+    @property
+    def ones(self) -> IndexArray:
+        """Numbers of one bits. Shape ``(B,)``."""
+        if self._ones is None:
+            self._ones = self.count_ones(self._blocks)
+        return self._ones
+
+    @staticmethod
+    def count_sums(blocks: ByteBlocks) -> IndexArray:
+        """Returns the sums of the bytes of *blocks*."""
+        return block_sums(blocks)
+
+    @staticmethod
+    def count_ones(blocks: ByteBlocks) -> IndexArray:
+        """Returns the numbers of one bits of *blocks*."""
+        return block_ones(blocks)
 
 
 def block_sums(blocks: ByteBlocks) -> IndexArray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from qr_sampler._typing import ByteBlocks, FloatArray
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
+from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
 from qr_sampler.errors import ConfigError
 
@@ -54,11 +55,12 @@ class Uniform53Amplifier(SignalAmplifier):
         array([0.501961])
     """
 
-    def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
+    def amplify(self, blocks: ByteBlocks, counts: BlockCounts | None = None) -> AmplificationResult:
         """Returns u, which is its own statistic.
 
         Args:
             blocks: Shape ``(B, n)`` with n >= 7, uint8.
+            counts: Not needed.
 
         Raises:
             ConfigError: When the blocks are shorter.

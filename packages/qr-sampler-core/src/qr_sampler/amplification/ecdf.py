@@ -11,7 +11,7 @@ import numpy as np
 from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.baseline import Baseline, configured_baseline
-from qr_sampler.amplification.byte_sums import block_sums
+from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
 from qr_sampler.amplification.zscore import ZScoreMeanAmplifier
 from qr_sampler.errors import ConfigError
@@ -67,23 +67,23 @@ class ECDFAmplifier(SignalAmplifier):
             )
         return cls(baseline)
 
-    def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
+    def amplify(self, blocks: ByteBlocks, counts: BlockCounts | None = None) -> AmplificationResult:
         """Returns u and the byte sum of every block.
 
         Args:
             blocks: Shape ``(B, n)`` with the baseline's n, uint8.
+            counts: As in the base class.
 
         Raises:
             ConfigError: When the baseline is of blocks of another length.
         """
         self.check_block(blocks.shape[1])
-        sums = block_sums(blocks)
+        sums = (counts or BlockCounts(blocks)).sums
         return AmplificationResult(
             u=_mid_ranks(self._sums, sums),
             statistic=sums.astype(np.float64),
             lattice_step=np.array(self._step),
             baseline=self._digest,
-            block_sum=sums,
         )
 
     def check_block(self, block_bytes: int) -> None:

@@ -14,7 +14,7 @@ from qr_sampler.amplification.base import (
     SignalAmplifier,
     clamp_to_open_interval,
 )
-from qr_sampler.amplification.byte_sums import block_ones, block_sums
+from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.control import UNIFORM_BYTES, UNIFORM_STEP, uniform53
 from qr_sampler.amplification.laws import LAW_ERROR, FairBitsLaw, law_of_bits, law_of_bytes
 from qr_sampler.amplification.resolution import Resolution
@@ -39,21 +39,23 @@ class _ExactAmplifier(SignalAmplifier):
 
     name: ClassVar[str]
 
-    def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
+    def amplify(self, blocks: ByteBlocks, counts: BlockCounts | None = None) -> AmplificationResult:
         """Returns u and the z-score of the deciding bytes.
 
         Args:
             blocks: Shape ``(B, n)`` with 8 <= n < 2**24, uint8.
+            counts: As in the base class.
 
         Raises:
             ConfigError: When the blocks are shorter.
         """
         self.check_block(blocks.shape[1])
-        deciding = blocks[:, :-TIE_BYTES]
-        law, value = self._law(deciding.shape[1]), self._value(deciding)
+        ties = blocks[:, -TIE_BYTES:]
+        law = self._law(blocks.shape[1] - TIE_BYTES)
+        value = self._value(counts or BlockCounts(blocks)) - self._value(BlockCounts(ties))
         centre, mass = law.evaluate(value)
         z = (value.astype(np.float64) - law.total / 2.0) / law.deviation
-        tie = uniform53(blocks[:, -TIE_BYTES:])
+        tie = uniform53(ties)
         return AmplificationResult(
             u=clamp_to_open_interval(centre + (tie - 0.5) * mass),
             statistic=z,
@@ -87,8 +89,8 @@ class _ExactAmplifier(SignalAmplifier):
         """Returns the law of the statistic of *count* bytes."""
 
     @abstractmethod
-    def _value(self, blocks: ByteBlocks) -> IndexArray:
-        """Returns the statistic of every block."""
+    def _value(self, counts: BlockCounts) -> IndexArray:
+        """Returns the statistic of all that was counted."""
 
 
 class ExactSumAmplifier(_ExactAmplifier):
@@ -104,8 +106,8 @@ class ExactSumAmplifier(_ExactAmplifier):
     def _law(self, count: int) -> FairBitsLaw:
         return law_of_bytes(count)
 
-    def _value(self, blocks: ByteBlocks) -> IndexArray:
-        return block_sums(blocks)
+    def _value(self, counts: BlockCounts) -> IndexArray:
+        return counts.sums
 
 
 class ExactBitsAmplifier(_ExactAmplifier):
@@ -122,5 +124,5 @@ class ExactBitsAmplifier(_ExactAmplifier):
     def _law(self, count: int) -> FairBitsLaw:
         return law_of_bits(8 * count)
 
-    def _value(self, blocks: ByteBlocks) -> IndexArray:
-        return block_ones(blocks)
+    def _value(self, counts: BlockCounts) -> IndexArray:
+        return counts.ones

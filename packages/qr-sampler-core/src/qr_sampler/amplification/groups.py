@@ -3,26 +3,37 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler._typing import ByteBlocks, IndexArray
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
-from qr_sampler.amplification.byte_sums import block_ones, block_sums
+from qr_sampler.amplification.byte_sums import BlockCounts
 
-__all__ = ["amplify_groups"]
+__all__ = ["AmplifiedRows", "amplify_groups"]
+
+
+class AmplifiedRows(NamedTuple):
+    """What became of the blocks of B rows, in row order."""
+
+    amplification: AmplificationResult
+    """Every array has shape ``(B,)``."""
+    sums: IndexArray
+    """Shape ``(B,)``, the sums of the bytes."""
+    ones: IndexArray
+    """Shape ``(B,)``, the numbers of one bits."""
 
 
 def amplify_groups(
     data: NDArray[np.uint8],
     sizes: IndexArray,
     groups: Sequence[tuple[SignalAmplifier, IndexArray]],
-) -> AmplificationResult:
-    """Returns the result of every row, in row order, with nothing left out.
+    count: Callable[[ByteBlocks], BlockCounts] = BlockCounts,
+) -> AmplifiedRows:
+    """Returns u of every row, with nothing left out, and what its block holds.
 
     A batch of one group, the common case, is amplified where it lies, without a copy.
 
@@ -31,38 +42,45 @@ def amplify_groups(
         sizes: Shape ``(B,)``, the length of the block of each row.
         groups: Amplifiers with the rows that they serve, of one block length each. Every row is in
             exactly one group.
+        count: Counts what is in blocks.
     """
     if len(groups) == 1:
-        return _complete(groups[0][0], data.reshape(sizes.size, -1))
+        return _amplified(groups[0][0], data.reshape(sizes.size, -1), count)
     starts = np.cumsum(sizes) - sizes
     parts = []
     for amplifier, lines in groups:
         places = np.add.outer(starts[lines], np.arange(sizes[lines[0]]))
-        parts.append(_complete(amplifier, data[places]))
+        parts.append(_amplified(amplifier, data[places], count))
     return _interleaved(parts, [lines for _, lines in groups])
 
 
-def _complete(amplifier: SignalAmplifier, blocks: ByteBlocks) -> AmplificationResult:
-    """Amplifies and fills in what the amplifier left out, each array of shape ``(B,)``."""
-    result = amplifier.amplify(blocks)
+def _amplified(
+    amplifier: SignalAmplifier, blocks: ByteBlocks, count: Callable[[ByteBlocks], BlockCounts]
+) -> AmplifiedRows:
+    counts = count(blocks)
+    result = amplifier.amplify(blocks, counts)
     shape = result.u.shape
-    return dataclasses.replace(
-        result,
-        lattice_step=np.full(shape, result.lattice_step),
-        baseline=np.full(shape, result.baseline),
-        block_sum=result.block_sum if result.block_sum.size else block_sums(blocks),
-        block_ones=result.block_ones if result.block_ones.size else block_ones(blocks),
-    )
+    if result.lattice_step.shape != shape or result.baseline.shape != shape:
+        result = AmplificationResult(
+            u=result.u,
+            statistic=result.statistic,
+            lattice_step=np.full(shape, result.lattice_step),
+            baseline=np.full(shape, result.baseline),
+        )
+    return AmplifiedRows(result, counts.sums, counts.ones)
 
 
-def _interleaved(
-    parts: Sequence[AmplificationResult], lines: Sequence[IndexArray]
-) -> AmplificationResult:
+def _interleaved(parts: Sequence[AmplifiedRows], lines: Sequence[IndexArray]) -> AmplifiedRows:
     """Puts the results of the groups back into row order."""
     order = np.argsort(np.concatenate(lines))
 
-    def gathered(name: str) -> Any:
-        return np.concatenate([getattr(part, name) for part in parts])[order]
+    def gathered(arrays: Iterable[NDArray[Any]]) -> Any:
+        return np.concatenate(list(arrays))[order]
 
-    names = (field.name for field in dataclasses.fields(AmplificationResult))
-    return AmplificationResult(**{name: gathered(name) for name in names})
+    return AmplifiedRows(
+        AmplificationResult(
+            *map(gathered, zip(*(part.amplification for part in parts), strict=True))
+        ),
+        gathered(part.sums for part in parts),
+        gathered(part.ones for part in parts),
+    )

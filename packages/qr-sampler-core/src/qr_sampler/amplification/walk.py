@@ -10,6 +10,7 @@ import numpy as np
 
 from qr_sampler._typing import ByteBlocks, FloatArray, MaskArray
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
+from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
 from qr_sampler.errors import ConfigError
 
@@ -66,7 +67,7 @@ class RandomWalkAmplifier(SignalAmplifier):
             return self._bound
         return max(1, math.isqrt(8 * block_bytes // TYPICAL_WALKS))
 
-    def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
+    def amplify(self, blocks: ByteBlocks, counts: BlockCounts | None = None) -> AmplificationResult:
         """Returns u and the z-score of the digits of every block.
 
         The statistic is (ups - downs) / sqrt(ups + downs) over all completed walks, 0 if there are
@@ -74,6 +75,7 @@ class RandomWalkAmplifier(SignalAmplifier):
 
         Args:
             blocks: Shape ``(B, n)``, uint8.
+            counts: Not needed: the order of the bits matters.
         """
         bound = self.bound(blocks.shape[1])
         u, z, step = np.empty((3, blocks.shape[0]))

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qr_sampler._typing import ByteBlocks
-from qr_sampler.amplification.base import (
-    AmplificationResult,
-    SignalAmplifier,
-    clamp_to_open_interval,
-)
+from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.baseline import Baseline, configured_baseline
-from qr_sampler.amplification.byte_sums import block_sums
-from qr_sampler.amplification.normal import lattice_gap, normal_cdf, z_distance_of_bytes
+from qr_sampler.amplification.byte_sums import BlockCounts
+from qr_sampler.amplification.normal import amplify_normal, lattice_gap, z_distance_of_bytes
 from qr_sampler.amplification.resolution import Resolution
 from qr_sampler.settings import BYTE_MEAN, BYTE_STD
 
@@ -69,22 +65,16 @@ class ZScoreMeanAmplifier(SignalAmplifier):
         baseline = configured_baseline(settings)
         return cls(settings.population_mean, settings.population_std, baseline=baseline)
 
-    def amplify(self, blocks: ByteBlocks) -> AmplificationResult:
+    def amplify(self, blocks: ByteBlocks, counts: BlockCounts | None = None) -> AmplificationResult:
         """Returns u and the z-score of every block.
 
         Args:
             blocks: Shape ``(B, n)`` with 1 <= n < 2**24, uint8. Sums are exact integers.
+            counts: As in the base class.
         """
         count = blocks.shape[1]
-        sums = block_sums(blocks)
-        z = (sums - self.mean * count) / self._deviation(count)
-        return AmplificationResult(
-            u=clamp_to_open_interval(normal_cdf(z)),
-            statistic=z,
-            lattice_step=np.array(lattice_gap(1.0 / self._deviation(count))),
-            baseline=self._digest,
-            block_sum=sums,
-        )
+        sums = (counts or BlockCounts(blocks)).sums
+        return amplify_normal(sums, self.mean * count, self._deviation(count), self._digest)
 
     def resolution(self, block_bytes: int) -> Resolution:
         """Returns the gap between neighbouring sums and the distance caused by it.

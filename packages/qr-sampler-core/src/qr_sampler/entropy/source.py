@@ -115,7 +115,7 @@ class EntropySource(ABC):
         requested_ns = time.monotonic_ns()
         pieces = [self._exactly(size) for size in self._request_sizes(n)]
         return EntropyDraw(
-            data=b"".join(pieces),
+            data=pieces[0] if len(pieces) == 1 else b"".join(pieces),
             source=self.name,
             origin=self.origin,
             requested_ns=requested_ns,

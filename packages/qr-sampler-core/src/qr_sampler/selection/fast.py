@@ -13,12 +13,10 @@ import numpy as np
 
 from qr_sampler._typing import FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
-from qr_sampler.selection.bounded_histogram import BoundedHistogram
 from qr_sampler.selection.candidates import Candidates, Choice, RankingAt, find_candidates
-from qr_sampler.selection.exact_histogram import ExactHistogram
 from qr_sampler.selection.filters import Cut, Filters, Ranking
 from qr_sampler.selection.head import Head
-from qr_sampler.selection.histogram import HistogramBuffers, HistogramRanking
+from qr_sampler.selection.histogram import Histogram
 from qr_sampler.selection.masses import distances, unit_exponent
 from qr_sampler.selection.passes import (
     MeasuredMoments,
@@ -29,7 +27,6 @@ from qr_sampler.selection.passes import (
 from qr_sampler.selection.ranked_tokens import RankedTokens, rank_order
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 from qr_sampler.selection.statistics import logit_deviation, row_moments
-from qr_sampler.settings import SamplingParameters
 
 __all__ = ["FastMeasurement", "FastPlan", "FastSelector"]
 
@@ -91,8 +88,8 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
 
     Column maxima give the leading tokens, a float32 pass gives the total within proved bounds. If
     every total within the bounds leads to the same token, that is the token. Otherwise a histogram
-    narrows the question down to one bin, first with float32 and, if that leaves a doubt, with exact
-    masses. Only typical-p can make it necessary to sort the row.
+    of exact masses narrows the question down to one bin. Only typical-p can make it necessary to
+    sort the row.
 
     Args:
         make_passes: Makes what does the work on rows of a given number of tokens.
@@ -101,7 +98,6 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
     def __init__(self, make_passes: Callable[[int], RowPasses] = RowPasses) -> None:
         self._make_passes = make_passes
         self._passes = make_passes(0)
-        self._buffers: HistogramBuffers | None = None
 
     def measure(
         self,
@@ -113,19 +109,22 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         """Returns the statistics of the decidable rows. Arguments as in :class:`Selector`."""
         ready_ns = time.monotonic_ns()
         vocab_size = logits.shape[1]
-        self._fit(vocab_size)
-        wanted = np.where(np.isnan(temperature), 2, 0) if settle is None else settle
+        if self._passes.vocab_size != vocab_size:
+            self._passes = self._make_passes(vocab_size)
+        filters = rows.each(Filters.of, vocab_size)
+        wanted = (np.where(np.isnan(temperature), 2, 0) if settle is None else settle).tolist()
+        inverse = (1.0 / temperature).tolist()
         lines, fast_rows, moments = [], [], []
         for line, row in enumerate(logits):
             maximum = self._passes.maximum(row)
-            if not np.isfinite(maximum):
+            if not math.isfinite(maximum):
                 continue
-            fast_row, measured = self._measure(row, maximum, rows.parameters[line])
-            settled = measured.settles(int(wanted[line]))
+            fast_row, measured = self._measure(row, maximum, filters[line])
+            settled = measured.settles(wanted[line])
             moments.append(measured.moments if settled else row_moments(distances(row)))
             if fast_row.filters.needs_total and not wanted[line]:
                 # While the row is still in the processor's cache.
-                self._total(fast_row, 1.0 / float(temperature[line]))
+                self._total(fast_row, inverse[line])
             fast_rows.append(fast_row)
             lines.append(line)
         decidable = np.array(lines, dtype=np.intp)
@@ -164,16 +163,9 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
             candidates=np.array([choice.candidates for choice in choices], dtype=np.intp),
         )
 
-    def _fit(self, vocab_size: int) -> None:
-        """Makes the buffers fit rows of *vocab_size* tokens."""
-        if self._passes.vocab_size != vocab_size:
-            self._passes = self._make_passes(vocab_size)
-            self._buffers = None
-
     def _measure(
-        self, logits: Logits, maximum: np.float32, parameters: SamplingParameters
+        self, logits: Logits, maximum: np.float32, filters: Filters
     ) -> tuple[FastRow, MeasuredMoments]:
-        filters = Filters.of(parameters, logits.size)
         measured = self._passes.moments(logits, maximum)
         row = FastRow(
             logits=logits,
@@ -190,9 +182,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
     ) -> Choice:
         choice = candidates.choose(u) if candidates is not None else None
         if choice is None:
-            choice = row.choose(inverse, self._histogram(BoundedHistogram, row), u)
-        if choice is None:
-            choice = row.choose(inverse, self._histogram(ExactHistogram, row), u)
+            choice = row.choose(inverse, self._histogram(row), u)
         if choice is None:
             # A sorted row leaves no question open.
             choice = cast("Choice", row.choose(inverse, _sorted_ranking(row), u))
@@ -218,11 +208,9 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
 
         return ranking_at
 
-    def _histogram(self, kind: type[HistogramRanking], row: FastRow) -> RankingAt:
-        if self._buffers is None:
-            self._buffers = HistogramBuffers(row.logits.size, self._passes.exp)
-        buffers, exponent = self._buffers, row.exponent
-        return lambda inverse: kind(row.logits, row.maximum, inverse, exponent, buffers)
+    def _histogram(self, row: FastRow) -> RankingAt:
+        bins, exponent = self._passes.bins, row.exponent
+        return lambda inverse: Histogram(row.logits, row.maximum, inverse, exponent, bins)
 
 
 def _sorted_ranking(row: FastRow) -> RankingAt:

@@ -93,7 +93,7 @@ class Ranking(Protocol):
         """Returns the cut after the last rank."""
 
     def after_rank(self, rank: int) -> Cut | None:
-        """Returns the cut after *rank* tokens; of all V ranks, what :meth:`everything` returns."""
+        """Returns the cut after *rank* tokens; after V or more, what :meth:`everything` returns."""
 
     def within_distance(self, distance: float) -> Cut | None:
         """Returns the cut after the last token at most *distance* below the maximum."""

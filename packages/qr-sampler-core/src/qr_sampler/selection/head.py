@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The leading tokens of a row without sorting it: column maxima, and the columns that matter.
 
-A row is folded into columns of a few tokens each. The k-th largest column maximum is a threshold
-that at least k tokens reach, and every token that reaches it lies in a column whose maximum does.
-So the leading tokens are found by one pass for the maxima and a look into few columns.
+A row is folded into columns of a few tokens each. A threshold that k column maxima reach is reached
+by at least k tokens, and every token that reaches it lies in a column whose maximum does. So the
+leading tokens are found by one pass for the maxima and a look into few columns.
 """
 
 from __future__ import annotations
@@ -29,8 +29,15 @@ __all__ = [
 COLUMN_HEIGHT: Final = 32
 """Tokens per column."""
 
-HEAD_COLUMNS: Final = 96
-"""Number of columns to look into: at least as many tokens are ranked."""
+HEAD_COLUMNS: Final = 64
+"""At least as many tokens are ranked."""
+
+GROUPS: Final = 2 * HEAD_COLUMNS
+"""Number of groups that column maxima are folded into, about. If the leading tokens are scattered,
+the median of the group maxima is the GROUPS ln 2 = 89th largest logit, give or take ten."""
+
+MOST_COLUMNS: Final = 4 * HEAD_COLUMNS
+"""Where ties make more columns than these reach the threshold, it is of no use."""
 
 ColumnMaxima = Logits
 """Shape ``(ceil(V / COLUMN_HEIGHT),)``; column c holds the tokens c, c + W, c + 2 W, ..."""
@@ -52,41 +59,43 @@ def column_count(vocab_size: int) -> int:
 
 def column_maxima(logits: Logits, out: ColumnMaxima | None = None) -> ColumnMaxima:
     """Returns the maximum of each column of one row; a NaN in the row makes a NaN here."""
-    width = column_count(logits.size)
-    whole = logits.size // width
-    maxima: Logits = np.maximum.reduce(logits[: whole * width].reshape(whole, width), 0, out=out)
-    rest = logits[whole * width :]
-    np.maximum(maxima[: rest.size], rest, out=maxima[: rest.size])
-    return maxima
+    return _folded(logits, column_count(logits.size), out)
 
 
-def leading_tokens(logits: Logits, maxima: ColumnMaxima, columns: int = HEAD_COLUMNS) -> Head:
-    """Returns the tokens that are at least as large as the *columns*-th largest column maximum.
+def leading_tokens(logits: Logits, maxima: ColumnMaxima) -> Head:
+    """Returns the tokens that reach the threshold of the row.
 
-    Ties can make them many. Where they fill more than twice *columns* columns, none is returned.
+    Ties can make them many. Where they fill more than MOST_COLUMNS columns, none is returned.
 
     Args:
         logits: Shape ``(V,)``, float32.
         maxima: Their column maxima, the largest of them finite.
-        columns: How many columns to look into.
     """
     width = maxima.size
-    if width <= columns:
+    if width <= HEAD_COLUMNS:
         return ranked_head(logits, np.arange(logits.size), maxima.max())
-    threshold = head_threshold(maxima, columns)
+    threshold = head_threshold(maxima)
     chosen = np.flatnonzero(maxima >= threshold)
-    if chosen.size > 2 * columns:
+    if chosen.size > MOST_COLUMNS:
         chosen = chosen[:0]
-    ids = (chosen + width * np.arange(COLUMN_HEIGHT)[:, np.newaxis]).ravel()
-    if width * COLUMN_HEIGHT > logits.size:
-        ids = ids[ids < logits.size]
-    ids = ids[logits[ids] >= threshold]
-    return ranked_head(logits, ids, maxima.max())
+    whole = logits.size // width
+    line, place = (logits[: whole * width].reshape(whole, width)[:, chosen] >= threshold).nonzero()
+    ids = chosen[place] + width * line
+    rest = logits[whole * width :]
+    if rest.size:
+        ids = np.concatenate([ids, whole * width + np.flatnonzero(rest >= threshold)])
+    return ranked_head(logits, ids if chosen.size else chosen, maxima.max())
 
 
-def head_threshold(maxima: ColumnMaxima, columns: int) -> np.float32:
-    """Returns the *columns*-th largest maximum, or a finite number where that one is masked."""
-    threshold: np.float32 = np.partition(maxima, maxima.size - columns)[maxima.size - columns]
+def head_threshold(maxima: ColumnMaxima) -> np.float32:
+    """Returns a finite number that at least HEAD_COLUMNS of the maxima reach, if so many can.
+
+    Args:
+        maxima: More than HEAD_COLUMNS column maxima.
+    """
+    groups = maxima if maxima.size <= GROUPS else _folded(maxima, GROUPS)
+    place = groups.size - HEAD_COLUMNS
+    threshold: np.float32 = np.partition(groups, place)[place]
     # If fewer tokens are unmasked than asked for, all of them are leading ones.
     return max(threshold, np.finfo(np.float32).min)
 
@@ -103,3 +112,15 @@ def ranked_head(logits: Logits, ids: IndexArray, maximum: np.float32) -> Head:
     # The difference may be too large for float32; it is -inf then, as for a masked token.
     with np.errstate(over="ignore"):
         return Head(ids, logits[ids] - maximum)
+
+
+def _folded(values: Logits, width: int, out: Logits | None = None) -> Logits:
+    """Returns *width* maxima, of the values c, c + width, c + 2 width, ... each.
+
+    Shapes ``(N,)`` with N at least *width*, and ``(width,)``.
+    """
+    whole = values.size // width
+    maxima: Logits = np.maximum.reduce(values[: whole * width].reshape(whole, width), 0, out=out)
+    rest = values[whole * width :]
+    np.maximum(maxima[: rest.size], rest, out=maxima[: rest.size])
+    return maxima

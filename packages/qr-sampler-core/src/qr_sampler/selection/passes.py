@@ -7,38 +7,31 @@ They never decide anything that lies within their bounds; what does is computed 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from qr_sampler._typing import Distances, FloatArray, Logits
+from qr_sampler.selection.bins import RowBins
 from qr_sampler.selection.head import Head, column_count, column_maxima, leading_tokens
-from qr_sampler.selection.masses import MASSLESS, fixed_point_masses
+from qr_sampler.selection.masses import MASSLESS, library_masses
 from qr_sampler.selection.statistics import Moments, is_settled
 
 __all__ = [
     "EXP_ERROR",
     "PRODUCT_ERROR",
     "SUM_ERROR",
-    "Exp",
     "MeasuredMoments",
     "RowPasses",
     "RowSums",
     "mass_bounds",
     "measured_moments",
-    "numpy_exp",
     "weight_bounds",
 ]
 
-Exp = Callable[[NDArray[Any], float, NDArray[Any]], None]
-"""``exp(distance, scale, out)`` writes exp(scale * distance) into *out*; ``(N,)``, both float32 or
-both float64. *out* may be *distance*."""
-
 EXP_ERROR: Final = 2.0**-21
 """Bound of the relative error of the float32 exponential function itself, 4 to 8 units in the last
-place; that of NumPy and PyTorch stays below 3 units. In float64 it is 2**-50."""
+place; that of NumPy and PyTorch stays below 3 units."""
 
 PRODUCT_ERROR: Final = 2.0**-23
 """The exponent itself is a product of two rounded factors: off by this times its magnitude."""
@@ -87,13 +80,6 @@ class MeasuredMoments(NamedTuple):
         )
 
 
-def numpy_exp(distance: NDArray[Any], scale: float, out: NDArray[Any]) -> None:
-    """The :data:`Exp` of NumPy."""
-    if scale != 1.0:
-        distance = np.multiply(distance, out.dtype.type(scale), out=out)
-    np.exp(distance, out=out)
-
-
 class RowPasses:
     """What takes time with a row, for one row at a time, and its working memory.
 
@@ -102,18 +88,27 @@ class RowPasses:
 
     Args:
         vocab_size: Number of tokens V.
-        exp: Computes the exponentials.
     """
 
-    def __init__(self, vocab_size: int, exp: Exp = numpy_exp) -> None:
+    bins_type: ClassVar[type[RowBins]] = RowBins
+    """What sorts the rows into bins."""
+
+    def __init__(self, vocab_size: int) -> None:
         padded = -(-vocab_size // LANES) * LANES
         self.vocab_size = vocab_size
-        self.exp = exp
+        self._row_bins: RowBins | None = None
         self._maxima = np.empty(column_count(vocab_size), dtype=np.float32)
         self._distance = np.empty(padded, dtype=np.float32)
         self._weights = np.empty(padded, dtype=np.float32)
         self._lanes = np.empty(padded // LANES, dtype=np.float32)
         self._totals = np.empty(padded // LANES, dtype=np.float64)
+
+    @property
+    def bins(self) -> RowBins:
+        """Bins of rows of V tokens, made when they are first needed."""
+        if self._row_bins is None:
+            self._row_bins = self.bins_type(self.vocab_size)
+        return self._row_bins
 
     def maximum(self, logits: Logits) -> np.float32:
         """Returns the largest logit of one row, NaN if there is one. :meth:`head` is next."""
@@ -126,7 +121,7 @@ class RowPasses:
 
     def masses(self, distance: Distances, inverse_temperature: float, exponent: int) -> FloatArray:
         """Returns what :func:`fixed_point_masses` returns."""
-        return fixed_point_masses(distance, inverse_temperature, exponent)
+        return library_masses(distance, inverse_temperature, exponent)
 
     def moments(self, logits: Logits, maximum: np.float32) -> MeasuredMoments:
         """Returns entropy and varentropy of one row.
@@ -147,7 +142,8 @@ class RowPasses:
         """Returns the sum of exp(d / T) over one row, as accurate as :func:`weight_bounds` says."""
         with np.errstate(over="ignore"):
             distance = self._distances(logits, maximum, NOTHING)
-            self.exp(distance, inverse_temperature, self._weights)
+            exponents = np.multiply(distance, np.float32(inverse_temperature), out=distance)
+            np.exp(exponents, out=self._weights)
         return self._total(np.add.reduce(self._rows(self._weights), axis=0, out=self._lanes))
 
     def _distances(self, logits: Logits, maximum: np.float32, filler: np.float32) -> Distances:
@@ -157,7 +153,7 @@ class RowPasses:
         return self._distance
 
     def _sums(self, distance: Distances) -> RowSums:
-        self.exp(distance, 1.0, self._weights)
+        np.exp(distance, out=self._weights)
         e, d, lanes = self._rows(self._weights), self._rows(distance), self._lanes
         return RowSums(
             self._total(np.add.reduce(e, axis=0, out=lanes)),

@@ -9,7 +9,7 @@ import numpy as np
 
 from qr_sampler._typing import Distances, FloatArray, IndexArray, Logits
 from qr_sampler.selection.filters import Cut, Ranking, typical_range
-from qr_sampler.selection.masses import ceil_product, fixed_point_masses
+from qr_sampler.selection.masses import ceil_product, library_masses
 
 __all__ = ["RankedTokens", "rank_order"]
 
@@ -46,9 +46,9 @@ class RankedTokens(Ranking):
         self.token_ids = token_ids
         self.distance = distance
         if masses is None:
-            masses = fixed_point_masses(distance, inverse_temperature, exponent)
+            masses = library_masses(distance, inverse_temperature, exponent)
         self.masses = masses
-        self.cumulative: FloatArray = np.cumsum(self.masses)
+        self.cumulative: FloatArray = masses.cumsum()
         self._inverse = inverse_temperature
         self._vocab_size = vocab_size
         self._total = total
@@ -59,6 +59,7 @@ class RankedTokens(Ranking):
 
     def after_rank(self, rank: int) -> Cut | None:
         """Returns the cut after *rank* tokens, if that many are sorted."""
+        rank = min(rank, self._vocab_size)
         if rank <= len(self.token_ids):
             mass = int(self.cumulative[rank - 1]) if rank else 0
             return Cut(rank, mass, mass)
@@ -79,11 +80,14 @@ class RankedTokens(Ranking):
         """Returns the shortest prefix that reaches *fraction* of the mass between two cuts."""
         base = start.lowest
         lowest = base + ceil_product(fraction, stop.lowest - base)
-        highest = base + ceil_product(fraction, stop.highest - base)
-        rank = int(np.searchsorted(self.cumulative, lowest, side="left"))
-        if rank == len(self.token_ids) or self.cumulative[rank] < highest:
+        rank = int(self.cumulative.searchsorted(lowest, side="left"))
+        if rank == len(self.token_ids):
             return None
-        return self.after_rank(rank + 1)
+        cut = self.after_rank(rank + 1)
+        if cut is None or stop.highest == stop.lowest:
+            return cut
+        highest = base + ceil_product(fraction, stop.highest - base)
+        return cut if cut.lowest >= highest else None
 
     def typical_range(self, rank: int, typical_p: float) -> tuple[int, int] | None:
         """Returns the ranks that typical-p keeps of the first *rank*, if those are sorted."""

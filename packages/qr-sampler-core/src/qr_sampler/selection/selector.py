@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from qr_sampler._typing import FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
@@ -37,8 +37,10 @@ class Measurement:
 
     def summary(self) -> Measurement:
         """Returns the same without what a selector added, which may hold on to the logits."""
-        names = [field.name for field in fields(Measurement)]
-        return Measurement(**{name: getattr(self, name) for name in names})
+        return Measurement(**{name: getattr(self, name) for name in _SHARED})
+
+
+_SHARED: Final = tuple(field.name for field in fields(Measurement))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tokens of a row sorted into bins by their exponent d / T, and the exact mass of each bin."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from qr_sampler._typing import FloatArray, IndexArray, Logits
+from qr_sampler.selection.masses import MASSLESS, library_masses
+
+__all__ = ["BINS", "BinScale", "BinTotals", "RowBins", "bin_of", "bin_scale"]
+
+BINS: Final = 4096
+"""The last of them is for tokens without a mass."""
+
+BINS_PER_NAT: Final = (BINS - 0.5) / -MASSLESS
+"""The first exponent without a mass is in the middle of the last bin, however it is rounded."""
+
+
+class BinScale(NamedTuple):
+    """How a distance leads to a bin: raised to *lowest*, times *factor*, truncated."""
+
+    lowest: np.float32
+    """The first distance that has no mass."""
+    factor: np.float32
+    """Negative, so that bins grow as logits fall."""
+
+
+class BinTotals(NamedTuple):
+    """What the bins of one row hold."""
+
+    masses: FloatArray
+    """Shape ``(BINS,)``, whole numbers."""
+    counts: IndexArray
+    """Shape ``(BINS,)``, numbers of tokens."""
+
+
+def bin_scale(inverse_temperature: float) -> BinScale:
+    """Returns the scale at a temperature.
+
+    Both steps are monotone even as they are rounded, and truncation is towards zero: a smaller
+    logit never gets a smaller bin.
+    """
+    return BinScale(
+        np.float32(MASSLESS / inverse_temperature),
+        np.float32(-BINS_PER_NAT * inverse_temperature),
+    )
+
+
+def bin_of(exponent: float) -> int:
+    """Returns the bin of an exponent, or a neighbour if rounding could make the difference."""
+    return min(int(max(-exponent, 0.0) * BINS_PER_NAT), BINS - 1)
+
+
+class RowBins:
+    """Sorts rows of *vocab_size* tokens into bins, one row at a time, in memory of its own.
+
+    A subclass may do the same faster; its answers are the same.
+
+    Args:
+        vocab_size: Number of tokens V.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self._distance = np.empty(vocab_size, dtype=np.float32)
+        self._bins = np.empty(vocab_size, dtype=np.intp)
+        self._masses = np.empty(vocab_size, dtype=np.float64)
+        self._scratch = np.empty(vocab_size, dtype=np.float64)
+        self._wanted = np.empty((2, vocab_size), dtype=np.bool_)
+
+    def totals(
+        self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
+    ) -> BinTotals:
+        """Returns what the bins hold; valid until the next call.
+
+        Args:
+            logits: Shape ``(V,)``, float32.
+            maximum: The largest of them, finite.
+            inverse_temperature: 1 / T.
+            exponent: The mass of the most probable token is 2**exponent.
+        """
+        scale = bin_scale(inverse_temperature)
+        self._fill_distance(logits, maximum, scale)
+        np.multiply(self._distance, scale.factor, out=self._bins, casting="unsafe")
+        masses = library_masses(
+            self._distance, inverse_temperature, exponent, out=self._masses, scratch=self._scratch
+        )
+        return BinTotals(
+            np.bincount(self._bins, weights=masses, minlength=BINS),
+            np.bincount(self._bins, minlength=BINS),
+        )
+
+    def tokens(
+        self,
+        logits: Logits,
+        maximum: np.float32,
+        inverse_temperature: float,
+        first: int,
+        last: int,
+    ) -> IndexArray:
+        """Returns the ids of the tokens in the bins from *first* to *last*, ascending.
+
+        Shape ``(N,)``. The other arguments are those of :meth:`totals`.
+        """
+        scale = bin_scale(inverse_temperature)
+        self._fill_distance(logits, maximum, scale)
+        np.multiply(self._distance, scale.factor, out=self._distance)
+        wanted, below = self._wanted
+        np.greater_equal(self._distance, first, out=wanted)
+        # As floats the places are not truncated, so that the last bin ends before the next.
+        np.less(self._distance, last + 1, out=below)
+        return np.flatnonzero(np.logical_and(wanted, below, out=wanted))
+
+    def _fill_distance(self, logits: Logits, maximum: np.float32, scale: BinScale) -> None:
+        # A difference too large for float32 becomes -inf, as for a masked token.
+        with np.errstate(over="ignore"):
+            np.subtract(logits, maximum, out=self._distance)
+        np.maximum(self._distance, scale.lowest, out=self._distance)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bins of a row as compiled loops, for logits in the memory of the host."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qr_sampler._typing import IndexArray, Logits
+from qr_sampler.selection.bins import BINS, BinTotals, RowBins, bin_scale
+from qr_sampler_vllm.compiled_masses import LANES, MassMemory, compiled, fill_masses
+
+__all__ = ["CompiledBins"]
+
+
+@compiled
+def _fill_bins(logits, maximum, lowest, factor, distance, bins):  # type: ignore[no-untyped-def]
+    """Writes the distances and the bins of up to LANES tokens."""
+    for j in range(logits.size):
+        d = max(logits[j] - maximum, lowest)
+        distance[j] = d
+        bins[j] = np.int32(d * factor)
+
+
+@compiled
+def _totals(  # type: ignore[no-untyped-def]
+    logits, maximum, inverse, unit, scale, distance, bins, mass_memory, totals, counts
+):
+    """Adds up mass and number of the tokens of each bin; those of the last bin have no mass."""
+    totals[:] = 0.0
+    counts[:] = 0
+    last = totals.size - 1
+    counts[last] = logits.size
+    for start in range(0, logits.size, LANES):
+        piece = logits[start : start + LANES]
+        _fill_bins(piece, maximum, scale[0], scale[1], distance, bins)
+        fill_masses(distance, piece.size, inverse, unit, *mass_memory)
+        masses = mass_memory[2]
+        for j in range(piece.size):
+            # Most tokens are in the last bin, and adding to one place over and over is slow.
+            if bins[j] < last:
+                totals[bins[j]] += masses[j]
+                counts[bins[j]] += 1
+                counts[last] -= 1
+
+
+@compiled
+def _tokens(logits, maximum, scale, distance, bins, first, last, ids):  # type: ignore[no-untyped-def]
+    """Writes the ids of the tokens in the bins from *first* to *last* and returns their number."""
+    count = 0
+    for start in range(0, logits.size, LANES):
+        piece = logits[start : start + LANES]
+        _fill_bins(piece, maximum, scale[0], scale[1], distance, bins)
+        hits = 0
+        for j in range(piece.size):
+            hits += (bins[j] >= first) & (bins[j] <= last)
+        # Few pieces have a token that is wanted.
+        if hits:
+            for j in range(piece.size):
+                if first <= bins[j] <= last:
+                    ids[count] = start + j
+                    count += 1
+    return count
+
+
+class CompiledBins(RowBins):
+    """Does what its base class does, in compiled loops.
+
+    Args:
+        vocab_size: Number of tokens V.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self._memory = (np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.int32))
+        self._mass_memory = MassMemory().arrays
+        self._totals = np.empty(BINS, dtype=np.float64)
+        self._counts = np.empty(BINS, dtype=np.intp)
+        self._ids = np.empty(vocab_size, dtype=np.intp)
+
+    def totals(
+        self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
+    ) -> BinTotals:
+        """Returns what the bins hold; valid until the next call."""
+        _totals(
+            logits,
+            maximum,
+            inverse_temperature,
+            2.0**exponent,
+            tuple(bin_scale(inverse_temperature)),
+            *self._memory,
+            self._mass_memory,
+            self._totals,
+            self._counts,
+        )
+        return BinTotals(self._totals, self._counts)
+
+    def tokens(
+        self,
+        logits: Logits,
+        maximum: np.float32,
+        inverse_temperature: float,
+        first: int,
+        last: int,
+    ) -> IndexArray:
+        """Returns the ids of the tokens in the bins from *first* to *last*, ascending."""
+        scale = tuple(bin_scale(inverse_temperature))
+        count = _tokens(logits, maximum, scale, *self._memory, first, last, self._ids)
+        return self._ids[:count].copy()

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixed-point masses as compiled loops, in the very operations that define them.
+
+Nothing here may be contracted or reordered: the masses are those of
+:func:`~qr_sampler.selection.masses.fixed_point_masses`, to the last unit.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+
+from qr_sampler._typing import Distances, FloatArray
+from qr_sampler.selection.masses import EXPONENT_FLOOR, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, TAYLOR
+
+__all__ = ["LANES", "MassMemory", "compiled", "fill_masses"]
+
+LANES: Final = 256
+"""Tokens that are worked on at a time."""
+
+# Arguments are arrays and numbers; arrays that a loop does not read first are working memory.
+compiled: Any = numba.njit(nogil=True, error_model="numpy")
+
+T11, T10, T9, T8, T7, T6, T5, T4, T3, T2, T1, T0 = TAYLOR
+
+
+@compiled
+def fill_masses(distance, count, inverse, unit, sums, sum_bits, masses, bits):  # type: ignore[no-untyped-def]
+    """Writes the masses of the first *count* tokens of *distance*, LANES at most.
+
+    *sum_bits* and *bits* are *sums* and *masses* seen as integers; *unit* is the largest mass.
+    """
+    for j in range(count):
+        y = max(np.float64(distance[j]) * inverse, EXPONENT_FLOOR)
+        s = y * LOG2_E + ROUNDER
+        k = s - ROUNDER
+        r = y - k * LN2_HIGH
+        r = r - k * LN2_LOW
+        p = ((((r * T11 + T10) * r + T9) * r + T8) * r + T7) * r + T6
+        sums[j] = s
+        masses[j] = (((((p * r + T5) * r + T4) * r + T3) * r + T2) * r + T1) * r + T0
+    for j in range(count):
+        bits[j] += sum_bits[j] << 52
+    for j in range(count):
+        masses[j] = np.rint(masses[j] * unit)
+
+
+@compiled
+def _all_masses(distance, inverse, unit, result, sums, sum_bits, masses, bits):  # type: ignore[no-untyped-def]
+    for start in range(0, distance.size, LANES):
+        piece = distance[start : start + LANES]
+        fill_masses(piece, piece.size, inverse, unit, sums, sum_bits, masses, bits)
+        result[start : start + LANES] = masses[: piece.size]
+
+
+class MassMemory:
+    """The working memory of :func:`fill_masses`."""
+
+    def __init__(self) -> None:
+        floats = np.empty((2, LANES), dtype=np.float64)
+        integers = floats.view(np.int64)
+        self.arrays = (floats[0], integers[0], floats[1], integers[1])
+
+    def masses(self, distance: Distances, inverse_temperature: float, exponent: int) -> FloatArray:
+        """Returns what ``fixed_point_masses`` returns."""
+        result = np.empty(distance.size, dtype=np.float64)
+        _all_masses(distance, inverse_temperature, 2.0**exponent, result, *self.arrays)
+        return result
