@@ -608,7 +608,7 @@ def test_without_an_allowance_for_float32_the_total_would_leave_its_bounds(
 
 @pytest.mark.parametrize("name", ["LOWEST", "NOTHING"])
 def test_the_padding_of_a_row_weighs_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert np.exp(getattr(passes, name)) * passes.LANES * 2.0**35 < 1e-20
+    assert np.exp(getattr(passes, name)) * passes.TERMS * 2.0**35 < 1e-20
     monkeypatch.setattr(passes, name, np.float32(-1.0))
     assert totals_outside_their_bounds() >= 10
 

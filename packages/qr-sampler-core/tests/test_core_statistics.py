@@ -21,7 +21,7 @@ from qr_sampler import (
     Rows,
     SamplingParameters,
 )
-from qr_sampler.selection import distances, fast, statistics
+from qr_sampler.selection import distances, passes, statistics
 from qr_sampler.selection.passes import RowPasses
 from qr_sampler.selection.statistics import Moments, is_settled, logit_deviation, row_moments
 from qr_sampler.temperature import rounded
@@ -224,11 +224,11 @@ def test_a_row_on_the_edge_of_rounding_is_added_up_in_float64(
 ) -> None:
     asked = []
 
-    def noted(distance: NDArray[np.float32]) -> Moments:
+    def noted(distance: NDArray[np.float32], scratch: NDArray[np.float64]) -> Moments:
         asked.append(True)
-        return row_moments(distance)
+        return row_moments(distance, scratch)
 
-    monkeypatch.setattr(fast, "row_moments", noted)
+    monkeypatch.setattr(passes, "row_moments", noted)
     for multiple in (2_000.5, 3_001.5, 4_096.5):
         edge = row_of_entropy(multiple * STATISTICS_STEP)[np.newaxis]
         exact = moments_of(edge[0])

@@ -130,7 +130,7 @@ class SamplingPipeline:
             rows: The parameters of the B rows.
         """
         known = self._known_temperatures(rows)
-        measurement = self._selector.measure(logits, rows, known, _settle(rows))
+        measurement = self._selector.measure(logits, rows, known, rows.derived(_settle))
         temperature = self._temperatures(measurement, known[measurement.lines])
         return StepPlan(
             measurement=measurement,
@@ -148,7 +148,7 @@ class SamplingPipeline:
         Raises:
             EntropyUnavailableError: When the source cannot deliver.
         """
-        sizes = plan.rows.column("sample_count").astype(np.intp)
+        sizes = plan.rows.derived(_block_sizes)
         draw = self.source.draw(int(sizes.sum()))
         amplified = self._amplify(draw, sizes, plan.rows)
         return StepResult(
@@ -198,6 +198,11 @@ class SamplingPipeline:
         if name not in self._amplifiers:
             self._amplifiers[name] = amplifier_named(name, self._settings)
         return self._amplifiers[name]
+
+
+def _block_sizes(rows: Rows) -> IndexArray:
+    """Returns how many bytes decide each row."""
+    return rows.column("sample_count").astype(np.intp)
 
 
 def _settle(rows: Rows) -> IndexArray:

@@ -53,7 +53,7 @@ class Rows:
         )
         self._columns: dict[str, FloatArray] = {}
         self._groups: dict[tuple[str, ...], dict[tuple[object, ...], IndexArray]] = {}
-        self._derived: dict[object, list[Any]] = {}
+        self._derived: dict[object, Any] = {}
 
     def __len__(self) -> int:
         return len(self.parameters)
@@ -75,12 +75,18 @@ class Rows:
             self._groups[fields] = {key: np.array(rows, np.intp) for key, rows in found.items()}
         return self._groups[fields]
 
-    def each(self, function: Callable[..., T], *arguments: object) -> list[T]:
-        """Returns ``function(parameters, *arguments)`` of every row, called once for these rows."""
+    def derived(self, function: Callable[..., T], *arguments: object) -> T:
+        """Returns ``function(rows, *arguments)``, computed once for rows of the same parameters.
+
+        Args:
+            function: Must depend on the parameters of the rows alone.
+            *arguments: Hashable.
+        """
         key = (function, arguments)
         if key not in self._derived:
-            self._derived[key] = [function(row, *arguments) for row in self.parameters]
-        return self._derived[key]
+            self._derived[key] = function(self, *arguments)
+        found: T = self._derived[key]
+        return found
 
     def take(self, indices: IndexArray) -> Rows:
         """Returns the rows at *indices*, in that order; these very rows if that is all of them."""

@@ -91,7 +91,7 @@ class CompiledBins(RowBins):
             self._totals,
             self._counts,
         )
-        return BinTotals(self._totals, self._counts)
+        return BinTotals(self._totals.astype(np.int64), self._counts)
 
     def tokens(
         self,
@@ -104,4 +104,5 @@ class CompiledBins(RowBins):
         """Returns the ids of the tokens in the bins from *first* to *last*, ascending."""
         scale = tuple(bin_scale(inverse_temperature))
         count = _tokens(logits, maximum, scale, *self._memory, first, last, self._ids)
-        return self._ids[:count].copy()
+        ids: IndexArray = self._ids[:count].copy()
+        return ids

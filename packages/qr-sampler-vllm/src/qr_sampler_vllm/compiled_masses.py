@@ -15,7 +15,7 @@ import numpy as np
 from qr_sampler._typing import Distances, FloatArray
 from qr_sampler.selection.masses import EXPONENT_FLOOR, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, TAYLOR
 
-__all__ = ["LANES", "MassMemory", "compiled", "fill_masses"]
+__all__ = ["LANES", "MassMemory", "compiled", "fill_exponentials", "fill_masses"]
 
 LANES: Final = 256
 """Tokens that are worked on at a time."""
@@ -27,10 +27,10 @@ T11, T10, T9, T8, T7, T6, T5, T4, T3, T2, T1, T0 = TAYLOR
 
 
 @compiled
-def fill_masses(distance, count, inverse, unit, sums, sum_bits, masses, bits):  # type: ignore[no-untyped-def]
-    """Writes the masses of the first *count* tokens of *distance*, LANES at most.
+def fill_exponentials(distance, count, inverse, sums, sum_bits, result, bits):  # type: ignore[no-untyped-def]
+    """Writes exp(d / T) of the first *count* tokens of *distance*, LANES at most.
 
-    *sum_bits* and *bits* are *sums* and *masses* seen as integers; *unit* is the largest mass.
+    *sum_bits* and *bits* are *sums* and *result* seen as integers.
     """
     for j in range(count):
         y = max(np.float64(distance[j]) * inverse, EXPONENT_FLOOR)
@@ -40,9 +40,15 @@ def fill_masses(distance, count, inverse, unit, sums, sum_bits, masses, bits):  
         r = r - k * LN2_LOW
         p = ((((r * T11 + T10) * r + T9) * r + T8) * r + T7) * r + T6
         sums[j] = s
-        masses[j] = (((((p * r + T5) * r + T4) * r + T3) * r + T2) * r + T1) * r + T0
+        result[j] = (((((p * r + T5) * r + T4) * r + T3) * r + T2) * r + T1) * r + T0
     for j in range(count):
         bits[j] += sum_bits[j] << 52
+
+
+@compiled
+def fill_masses(distance, count, inverse, unit, sums, sum_bits, masses, bits):  # type: ignore[no-untyped-def]
+    """Writes the masses of the first *count* tokens of *distance*; *unit* is the largest mass."""
+    fill_exponentials(distance, count, inverse, sums, sum_bits, masses, bits)
     for j in range(count):
         masses[j] = np.rint(masses[j] * unit)
 

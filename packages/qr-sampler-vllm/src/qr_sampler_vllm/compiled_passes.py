@@ -14,19 +14,19 @@ import numpy as np
 
 from qr_sampler._typing import Distances, FloatArray, Logits
 from qr_sampler.selection.bins import RowBins
-from qr_sampler.selection.head import HEAD_COLUMNS, Head, head_threshold, ranked_head
+from qr_sampler.selection.head import GROUPS, HEAD_COLUMNS, Head
 from qr_sampler.selection.masses import LOG2_E
-from qr_sampler.selection.passes import MeasuredMoments, RowPasses, RowSums, measured_moments
+from qr_sampler.selection.passes import (
+    TERMS,
+    MeasuredMoments,
+    RowPasses,
+    RowSums,
+    measured_moments,
+)
 from qr_sampler_vllm.compiled_bins import CompiledBins
-from qr_sampler_vllm.compiled_masses import MassMemory
+from qr_sampler_vllm.compiled_masses import LANES, MassMemory
 
 __all__ = ["CompiledPasses"]
-
-LANES: Final = 256
-"""Sums that run side by side, so that the processor adds several with one instruction."""
-
-BLOCKS: Final = 16
-"""Terms that each of them adds in float32 before they are added up in float64."""
 
 MOST_TOKENS: Final = 8 * HEAD_COLUMNS
 """Where ties make more leading tokens than these, none is returned."""
@@ -36,6 +36,7 @@ compiled: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"
 
 LOWEST_POWER = np.float32(-125.0)
 """2 to this power is still a normal float32, and far too small to matter."""
+LOWEST_LOGIT = np.finfo(np.float32).min
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)
 C1, C2, C3, C4, C5 = (
@@ -74,9 +75,9 @@ def _powers(logits, maximum, scale, z, e, bits, k):  # type: ignore[no-untyped-d
 def _sums(logits, maximum, scale, z, e, bits, k, lanes):  # type: ignore[no-untyped-def]
     """Returns the sums of e, e z and e z**2 over a row."""
     weight = first = second = 0.0
-    for start in range(0, logits.size, LANES * BLOCKS):
+    for start in range(0, logits.size, LANES * TERMS):
         lanes[:] = 0.0
-        stop = min(start + LANES * BLOCKS, logits.size)
+        stop = min(start + LANES * TERMS, logits.size)
         for block in range(start, stop, LANES):
             piece = logits[block : min(block + LANES, stop)]
             _powers(piece, maximum, scale, z, e, bits, k)
@@ -96,9 +97,9 @@ def _sums(logits, maximum, scale, z, e, bits, k, lanes):  # type: ignore[no-unty
 def _weight(logits, maximum, scale, z, e, bits, k, lanes):  # type: ignore[no-untyped-def]
     """Returns the sum of e over a row."""
     weight = 0.0
-    for start in range(0, logits.size, LANES * BLOCKS):
+    for start in range(0, logits.size, LANES * TERMS):
         lanes[0] = 0.0
-        stop = min(start + LANES * BLOCKS, logits.size)
+        stop = min(start + LANES * TERMS, logits.size)
         for block in range(start, stop, LANES):
             piece = logits[block : min(block + LANES, stop)]
             _powers(piece, maximum, scale, z, e, bits, k)
@@ -110,7 +111,19 @@ def _weight(logits, maximum, scale, z, e, bits, k, lanes):  # type: ignore[no-un
 
 
 @compiled
-def _head(logits, maxima, threshold, ids):  # type: ignore[no-untyped-def]
+def _threshold(maxima, groups):  # type: ignore[no-untyped-def]
+    """Returns what ``head_threshold`` returns; *groups* is working memory."""
+    groups[:] = maxima[: groups.size]
+    for start in range(groups.size, maxima.size, groups.size):
+        piece = maxima[start : start + groups.size]
+        for j in range(piece.size):
+            groups[j] = max(groups[j], piece[j])
+    groups.sort()
+    return max(groups[groups.size - HEAD_COLUMNS], LOWEST_LOGIT)
+
+
+@compiled
+def _leading(logits, maxima, threshold, ids):  # type: ignore[no-untyped-def]
     """Writes the ids of the tokens at least as large as *threshold* and returns their number.
 
     0 if they are more than fit in.
@@ -125,6 +138,32 @@ def _head(logits, maxima, threshold, ids):  # type: ignore[no-untyped-def]
                     ids[count] = token
                     count += 1
     return count
+
+
+@compiled
+def _rank(logits, ids, distance, maximum):  # type: ignore[no-untyped-def]
+    """Sorts *ids* by descending logit, ties by id, and writes the distances. For a few hundred."""
+    for i in range(ids.size):
+        token, logit = ids[i], logits[ids[i]]
+        place = i
+        while place and (
+            logits[ids[place - 1]] < logit
+            or (logits[ids[place - 1]] == logit and ids[place - 1] > token)
+        ):
+            ids[place] = ids[place - 1]
+            place -= 1
+        ids[place] = token
+    for i in range(ids.size):
+        distance[i] = logits[ids[i]] - maximum
+
+
+@compiled
+def _head(logits, maxima, groups, found, maximum):  # type: ignore[no-untyped-def]
+    """Returns the ids of the leading tokens in rank order, and their distances."""
+    count = _leading(logits, maxima, _threshold(maxima, groups), found)
+    ids, distance = found[:count].copy(), np.empty(count, dtype=np.float32)
+    _rank(logits, ids, distance, maximum)
+    return ids, distance
 
 
 class CompiledPasses(RowPasses):
@@ -150,15 +189,16 @@ class CompiledPasses(RowPasses):
             np.empty(LANES, dtype=np.int32),
             np.empty((3, LANES), dtype=np.float32),
         )
+        self._groups = np.empty(GROUPS, dtype=np.float32)
         self._ids = np.empty(MOST_TOKENS, dtype=np.intp)
         self._mass_memory = MassMemory()
 
     def head(self, logits: Logits) -> Head:
         """Returns the leading tokens of the row whose maximum was asked for last."""
-        if self._maxima.size <= HEAD_COLUMNS:
+        if self._maxima.size <= GROUPS:
             return super().head(logits)
-        count = _head(logits, self._maxima, head_threshold(self._maxima), self._ids)
-        return ranked_head(logits, self._ids[:count], self._maxima.max())
+        maximum = self._maxima.max()
+        return Head(*_head(logits, self._maxima, self._groups, self._ids, maximum))
 
     def moments(self, logits: Logits, maximum: np.float32) -> MeasuredMoments:
         """Returns entropy and varentropy of one row."""

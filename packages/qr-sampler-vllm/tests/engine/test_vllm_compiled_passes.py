@@ -14,7 +14,9 @@ from scipy.special import softmax
 
 from qr_sampler import FastSelector, ReferenceSelector, Rows, SamplingParameters
 from qr_sampler.amplification import U_MAX, U_MIN
-from qr_sampler.selection.masses import fixed_point_masses
+from qr_sampler.selection.bins import BINS, RowBins, bin_scale
+from qr_sampler.selection.head import GROUPS, column_maxima, head_threshold
+from qr_sampler.selection.masses import LOG2_E, fixed_point_masses
 from qr_sampler.selection.passes import (
     EXP_ERROR,
     PRODUCT_ERROR,
@@ -23,8 +25,11 @@ from qr_sampler.selection.passes import (
     weight_bounds,
 )
 from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits, random_parameters
-from qr_sampler_vllm import compiled_passes
-from qr_sampler_vllm.compiled_passes import LANES, CompiledPasses
+from qr_sampler_vllm import compiled_bins, compiled_counts, compiled_masses, compiled_passes
+from qr_sampler_vllm.compiled_bins import CompiledBins
+from qr_sampler_vllm.compiled_counts import CompiledCounts
+from qr_sampler_vllm.compiled_masses import LANES
+from qr_sampler_vllm.compiled_passes import CompiledPasses
 from qr_sampler_vllm.step import force_tokens, selector_for
 
 SIZES = (1, 2, LANES - 1, LANES, LANES + 1, 3_000, 3_073, 20_001)
@@ -160,28 +165,122 @@ def test_forcing_leaves_other_rows_alone(dtype: torch.dtype) -> None:
     ]
 
 
+def test_bins_hold_what_those_of_the_base_class_hold() -> None:
+    rng = np.random.default_rng(6)
+    for kind in LOGIT_KINDS:
+        logits = random_logits(rng, kind, 5_000)
+        maximum = logits.max()
+        plain, fast = RowBins(logits.size), CompiledBins(logits.size)
+        for inverse in (0.01, 1.0, 1.0 / 0.7, 90.0):
+            expected = plain.totals(logits, maximum, inverse, 35)
+            found = fast.totals(logits, maximum, inverse, 35)
+            assert found.masses.tolist() == expected.masses.tolist()
+            assert found.counts.tolist() == expected.counts.tolist()
+            occupied = np.flatnonzero(expected.counts)
+            ends = [
+                (0, BINS - 1),
+                *((index, index) for index in occupied[:: occupied.size // 3 + 1]),
+            ]
+            for first, last in ends:
+                tokens = fast.tokens(logits, maximum, inverse, int(first), int(last))
+                assert tokens.size == expected.counts[first : last + 1].sum()
+                same = plain.tokens(logits, maximum, inverse, int(first), int(last))
+                assert tokens.tolist() == same.tolist()
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 16, 1_031, 20_480])
+def test_counts_are_those_of_the_base_class(size: int) -> None:
+    rng = np.random.default_rng(size)
+    for count in (1, 3):
+        blocks = rng.integers(0, 256, (count, 2 * size), dtype=np.uint8)
+        full = np.full((count, size), 255, dtype=np.uint8)
+        for each in (blocks, blocks[:, :size], blocks[:, ::2], full):
+            assert CompiledCounts(each).sums.tolist() == [sum(row.tobytes()) for row in each]
+            assert CompiledCounts(each).ones.tolist() == np.unpackbits(each, axis=1).sum(1).tolist()
+
+
+def test_the_longest_block_does_not_overflow() -> None:
+    size = 2**24 - 8
+    blocks = np.full((1, size), 255, dtype=np.uint8)
+    assert CompiledCounts(blocks).sums.tolist() == [255 * size]
+    assert CompiledCounts(blocks).ones.tolist() == [8 * size]
+
+
 def test_compiled_loops_do_what_their_source_says() -> None:
     """The same functions, run by Python and by the compiler; their sums may round differently."""
     rng = np.random.default_rng(4)
     logits = rng.normal(0.0, 3.0, 2 * LANES + 5).astype(np.float32)
     passes = CompiledPasses(logits.size)
-    maximum, inverse, memory = logits.max(), np.float32(0.8), passes._memory
+    maximum, scale, memory = logits.max(), np.float32(0.8 * LOG2_E), passes._memory
     for loop in (compiled_passes._sums, compiled_passes._weight):
-        found = loop(logits, maximum, inverse, *memory)
-        assert loop.py_func(logits, maximum, inverse, *memory) == pytest.approx(found, rel=1e-6)
-    names = ("y", "e", "powers", "k")
-    arrays = dict(zip(names, memory, strict=False))
-    compiled_passes._exponentials.py_func(logits[:7], maximum, inverse, *arrays.values())
-    expected = np.exp((logits[:7].astype(np.float64) - maximum) * 0.8)
-    assert arrays["e"][:7] == pytest.approx(expected, rel=1e-6)
-    distance = logits - maximum
-    masses = np.empty(logits.size)
-    compiled_passes._masses.py_func(distance, 0.8, 2.0**35, masses, masses.view(np.int64))
-    assert masses.tolist() == fixed_point_masses(distance, 0.8, 35).tolist()
-    maxima = logits[:100].copy()
-    for room in (300, 3):
+        found = loop(logits, maximum, scale, *memory)
+        assert loop.py_func(logits, maximum, scale, *memory) == pytest.approx(found, rel=1e-6)
+    z, e, bits, k, _ = memory
+    compiled_passes._powers.py_func(logits[:7], maximum, scale, z, e, bits, k)
+    exponents = (logits[:7] - maximum).astype(np.float64) * 0.8
+    errors = EXP_ERROR - PRODUCT_ERROR * exponents
+    assert (np.abs(e[:7] / np.exp(exponents) - 1.0) <= errors).all()
+
+
+def test_compiled_masses_do_what_their_source_says() -> None:
+    rng = np.random.default_rng(5)
+    distance = -rng.exponential(8.0, LANES + 5).astype(np.float32)
+    expected = fixed_point_masses(distance, 0.8, 35)
+    memory = compiled_masses.MassMemory().arrays
+    compiled_masses.fill_exponentials.py_func(distance, 20, 0.8, *memory)
+    assert (memory[2][:20] * 2.0**35).round().tolist() == expected[:20].tolist()
+    compiled_masses.fill_masses.py_func(distance, 20, 0.8, 2.0**35, *memory)
+    assert memory[2][:20].tolist() == expected[:20].tolist()
+    result = np.empty(distance.size)
+    compiled_masses._all_masses.py_func(distance, 0.8, 2.0**35, result, *memory)
+    assert result.tolist() == expected.tolist()
+
+
+def test_compiled_heads_do_what_their_source_says() -> None:
+    rng = np.random.default_rng(6)
+    logits = np.round(rng.normal(0.0, 3.0, 4_000), 1).astype(np.float32)
+    maxima = column_maxima(logits)
+    groups = np.empty(GROUPS, dtype=np.float32)
+    threshold = compiled_passes._threshold.py_func(maxima, groups)
+    assert threshold == head_threshold(maxima)
+    for room in (500, 3):
         ids = np.empty(room, dtype=np.intp)
-        arguments = (logits, maxima, np.float32(0.5), ids)
-        count = compiled_passes._head(*arguments)
-        assert compiled_passes._head.py_func(*arguments) == count
-        assert (count == -1) == (room == 3)
+        count = compiled_passes._leading.py_func(logits, maxima, threshold, ids)
+        assert count == (np.count_nonzero(logits >= threshold) if room == 500 else 0)
+    ids = np.empty(500, dtype=np.intp)
+    found, distance = compiled_passes._head.py_func(logits, maxima, groups, ids, logits.max())
+    order = np.argsort(-logits, kind="stable")[: found.size]
+    assert found.tolist() == order.tolist()
+    assert distance.tolist() == (logits[order] - logits.max()).tolist()
+    compiled_passes._rank.py_func(logits, found[::-1], distance, logits.max())
+    assert distance.tolist() == (logits[order] - logits.max()).tolist()
+
+
+def test_compiled_bins_do_what_their_source_says() -> None:
+    rng = np.random.default_rng(7)
+    logits = random_logits(rng, "language model", LANES + 5)
+    maximum, scale = logits.max(), tuple(bin_scale(0.8))
+    expected = RowBins(logits.size).totals(logits, maximum, 0.8, 35)
+    distance, bins = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
+    totals, counts = np.empty(BINS), np.empty(BINS, np.intp)
+    masses = compiled_masses.MassMemory().arrays
+    compiled_bins._totals.py_func(
+        logits, maximum, 0.8, 2.0**35, scale, distance, bins, masses, totals, counts
+    )
+    assert totals.tolist() == expected.masses.tolist()
+    assert counts.tolist() == expected.counts.tolist()
+    compiled_bins._fill_bins.py_func(logits[:9], maximum, *scale, distance, bins)
+    assert bins[:9].tolist() == [int(d * scale[1]) for d in distance[:9]]
+    ids = np.empty(logits.size, np.intp)
+    count = compiled_bins._tokens.py_func(logits, maximum, scale, distance, bins, 0, 500, ids)
+    assert count == expected.counts[:501].sum()
+
+
+def test_compiled_counts_do_what_their_source_says() -> None:
+    blocks = np.random.default_rng(8).integers(0, 256, (2, 24), dtype=np.uint8)
+    found = np.empty((2, 2), dtype=np.intp)
+    with np.errstate(over="ignore"):
+        compiled_counts._sums.py_func(blocks, found[0])
+        compiled_counts._ones.py_func(blocks, found[1])
+    assert found[0].tolist() == blocks.sum(axis=1).tolist()
+    assert found[1].tolist() == np.unpackbits(blocks, axis=1).sum(axis=1).tolist()

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, IndexArray, Logits
+from qr_sampler._typing import IndexArray, Logits, MassArray
 from qr_sampler.selection.masses import MASSLESS, library_masses
 
 __all__ = ["BINS", "BinScale", "BinTotals", "RowBins", "bin_of", "bin_scale"]
@@ -31,8 +31,8 @@ class BinScale(NamedTuple):
 class BinTotals(NamedTuple):
     """What the bins of one row hold."""
 
-    masses: FloatArray
-    """Shape ``(BINS,)``, whole numbers."""
+    masses: MassArray
+    """Shape ``(BINS,)``."""
     counts: IndexArray
     """Shape ``(BINS,)``, numbers of tokens."""
 
@@ -87,10 +87,8 @@ class RowBins:
         masses = library_masses(
             self._distance, inverse_temperature, exponent, out=self._masses, scratch=self._scratch
         )
-        return BinTotals(
-            np.bincount(self._bins, weights=masses, minlength=BINS),
-            np.bincount(self._bins, minlength=BINS),
-        )
+        totals = np.bincount(self._bins, weights=masses, minlength=BINS).astype(np.int64)
+        return BinTotals(totals, np.bincount(self._bins, minlength=BINS))
 
     def tokens(
         self,

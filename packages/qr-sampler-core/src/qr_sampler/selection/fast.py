@@ -18,15 +18,10 @@ from qr_sampler.selection.filters import Cut, Filters, Ranking
 from qr_sampler.selection.head import Head
 from qr_sampler.selection.histogram import Histogram
 from qr_sampler.selection.masses import distances, unit_exponent
-from qr_sampler.selection.passes import (
-    MeasuredMoments,
-    RowPasses,
-    mass_bounds,
-    weight_bounds,
-)
+from qr_sampler.selection.passes import RowPasses, mass_bounds, weight_bounds
 from qr_sampler.selection.ranked_tokens import RankedTokens, rank_order
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
-from qr_sampler.selection.statistics import logit_deviation, row_moments
+from qr_sampler.selection.statistics import Moments
 
 __all__ = ["FastMeasurement", "FastPlan", "FastSelector"]
 
@@ -43,6 +38,8 @@ class FastRow:
     """How it is truncated."""
     head: Head
     """Its leading tokens."""
+    moments: Moments
+    """Its entropy and varentropy, as settled as its temperature needs them."""
     deviation: float
     """Standard deviation of its logits; NaN where top-n-sigma is off."""
     weights: dict[float, float]
@@ -111,31 +108,20 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         vocab_size = logits.shape[1]
         if self._passes.vocab_size != vocab_size:
             self._passes = self._make_passes(vocab_size)
-        filters = rows.each(Filters.of, vocab_size)
+        filters = rows.derived(_filters, vocab_size)
         wanted = (np.where(np.isnan(temperature), 2, 0) if settle is None else settle).tolist()
         inverse = (1.0 / temperature).tolist()
-        lines, fast_rows, moments = [], [], []
-        for line, row in enumerate(logits):
-            maximum = self._passes.maximum(row)
-            if not math.isfinite(maximum):
-                continue
-            fast_row, measured = self._measure(row, maximum, filters[line])
-            settled = measured.settles(wanted[line])
-            moments.append(measured.moments if settled else row_moments(distances(row)))
-            if fast_row.filters.needs_total and not wanted[line]:
-                # While the row is still in the processor's cache.
-                self._total(fast_row, inverse[line])
-            fast_rows.append(fast_row)
-            lines.append(line)
-        decidable = np.array(lines, dtype=np.intp)
-        entropies = np.array(moments, dtype=np.float64).reshape(-1, 2)
+        measured = map(self._measure, logits, filters, wanted, inverse)
+        found = {line: row for line, row in enumerate(measured) if row is not None}
+        fast_rows, decidable = list(found.values()), np.array(list(found), dtype=np.intp)
+        moments = np.array([row.moments for row in fast_rows], dtype=np.float64).reshape(-1, 2)
         return FastMeasurement(
             lines=decidable,
             rows=rows.take(decidable),
             vocab_size=vocab_size,
             logits_ready_ns=ready_ns,
-            entropy_nats=entropies[:, 0],
-            varentropy_nats2=entropies[:, 1],
+            entropy_nats=moments[:, 0],
+            varentropy_nats2=moments[:, 1],
             logit_deviation=np.array([row.deviation for row in fast_rows], dtype=np.float64),
             fast_rows=fast_rows,
         )
@@ -164,18 +150,29 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         )
 
     def _measure(
-        self, logits: Logits, maximum: np.float32, filters: Filters
-    ) -> tuple[FastRow, MeasuredMoments]:
-        measured = self._passes.moments(logits, maximum)
+        self, logits: Logits, filters: Filters, settle: int, inverse: float
+    ) -> FastRow | None:
+        """Returns what can be said of one row, or ``None`` if it has no finite maximum."""
+        passes = self._passes
+        maximum = passes.maximum(logits)
+        if not math.isfinite(maximum):
+            return None
+        # The leading tokens first, while the row is in the processor's cache.
+        head = passes.head(logits)
+        measured = passes.moments(logits, maximum)
+        settled = not settle or measured.settles(settle)
         row = FastRow(
             logits=logits,
             maximum=maximum,
             filters=filters,
-            head=self._passes.head(logits),
-            deviation=logit_deviation(logits) if filters.top_n_sigma else math.nan,
+            head=head,
+            moments=measured.moments if settled else passes.settled_moments(logits, maximum),
+            deviation=passes.deviation(logits) if filters.top_n_sigma else math.nan,
             weights={1.0: measured.weight},
         )
-        return row, measured
+        if filters.needs_total and not settle:
+            self._total(row, inverse)
+        return row
 
     def _choose(
         self, row: FastRow, inverse: float, candidates: Candidates | None, u: float
@@ -211,6 +208,10 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
     def _histogram(self, row: FastRow) -> RankingAt:
         bins, exponent = self._passes.bins, row.exponent
         return lambda inverse: Histogram(row.logits, row.maximum, inverse, exponent, bins)
+
+
+def _filters(rows: Rows, vocab_size: int) -> list[Filters]:
+    return [Filters.of(parameters, vocab_size) for parameters in rows.parameters]
 
 
 def _sorted_ranking(row: FastRow) -> RankingAt:

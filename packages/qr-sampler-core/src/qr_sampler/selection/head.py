@@ -26,7 +26,7 @@ __all__ = [
     "ranked_head",
 ]
 
-COLUMN_HEIGHT: Final = 32
+COLUMN_HEIGHT: Final = 16
 """Tokens per column."""
 
 HEAD_COLUMNS: Final = 64
@@ -79,7 +79,8 @@ def leading_tokens(logits: Logits, maxima: ColumnMaxima) -> Head:
     if chosen.size > MOST_COLUMNS:
         chosen = chosen[:0]
     whole = logits.size // width
-    line, place = (logits[: whole * width].reshape(whole, width)[:, chosen] >= threshold).nonzero()
+    columns = logits[: whole * width].reshape(whole, width).take(chosen, axis=1)
+    line, place = np.divmod(np.flatnonzero(columns >= threshold), max(chosen.size, 1))
     ids = chosen[place] + width * line
     rest = logits[whole * width :]
     if rest.size:

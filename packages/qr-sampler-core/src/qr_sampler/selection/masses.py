@@ -9,6 +9,7 @@ masses do not depend on the order of addition.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -32,10 +33,9 @@ EXPONENT_FLOOR: Final = -700.0
 MASSLESS: Final = -26.0
 """exp() of it is far below half a unit: no token with this exponent or a lower one has a mass."""
 
-DOUBT: Final = 2.0**-8
-"""How near to the middle between two whole numbers a mass by a library's ``exp`` has to be to be
-computed again. NumPy's is good to 2**-50 of itself and ours to 2**-45, so the two differ by less
-than 2**-44, which is 2**-9 of a unit at most."""
+LIBRARY_ERROR: Final = 2.0**-43
+"""Bound of the relative difference between NumPy's ``exp`` and ours, with a wide margin: they are
+good to 2**-50 and 2**-45."""
 
 LOG2_E: Final = 1.4426950408889634
 LN2_HIGH: Final = 0.6931471803691238
@@ -51,6 +51,7 @@ TAYLOR: Final = tuple(1.0 / math.factorial(degree) for degree in range(11, -1, -
 """Coefficients of exp, highest degree first; for |r| <= ln(2)/2 the remainder is below 2**-46."""
 
 
+@lru_cache(maxsize=64)
 def unit_exponent(vocab_size: int) -> int:
     """Returns the b for which the most probable token of a row has the mass 2**b.
 
@@ -157,9 +158,12 @@ def library_masses(
     masses: FloatArray = np.rint(scaled, out=out)
     scaled -= masses
     np.abs(scaled, out=scaled)
-    if scaled.max(initial=0.0) > 0.5 - DOUBT:
-        doubtful = np.flatnonzero(scaled > 0.5 - DOUBT)
-        masses[doubtful] = fixed_point_masses(distance[doubtful], inverse_temperature, exponent)
+    nearest = 0.5 - LIBRARY_ERROR * 2.0**exponent
+    if scaled.max(initial=0.0) >= nearest:
+        near = np.flatnonzero(scaled >= nearest)
+        doubtful = near[scaled[near] + LIBRARY_ERROR * masses[near] >= 0.5]
+        if doubtful.size:
+            masses[doubtful] = fixed_point_masses(distance[doubtful], inverse_temperature, exponent)
     return masses
 
 

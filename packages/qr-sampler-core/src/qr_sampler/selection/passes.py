@@ -15,7 +15,7 @@ from qr_sampler._typing import Distances, FloatArray, Logits
 from qr_sampler.selection.bins import RowBins
 from qr_sampler.selection.head import Head, column_count, column_maxima, leading_tokens
 from qr_sampler.selection.masses import MASSLESS, library_masses
-from qr_sampler.selection.statistics import Moments, is_settled
+from qr_sampler.selection.statistics import Moments, is_settled, logit_deviation, row_moments
 
 __all__ = [
     "EXP_ERROR",
@@ -36,11 +36,12 @@ place; that of NumPy and PyTorch stays below 3 units."""
 PRODUCT_ERROR: Final = 2.0**-23
 """The exponent itself is a product of two rounded factors: off by this times its magnitude."""
 
-LANES: Final = 16
+TERMS: Final = 32
 """Terms of a sum in float32; the sums of so many are added up in float64."""
 
-SUM_ERROR: Final = (LANES + 2) * 2.0**-24
-"""Bound of the relative error of such a sum, the terms being products of up to three numbers."""
+SUM_ERROR: Final = (TERMS + 6) * 2.0**-24
+"""Bound of the relative error of such a sum, the terms being products of up to three numbers, two
+of which may be off by PRODUCT_ERROR."""
 
 LOWEST: Final = np.float32(-87.0)
 """exp() of it is still a normal float32, and far too small to matter."""
@@ -94,14 +95,15 @@ class RowPasses:
     """What sorts the rows into bins."""
 
     def __init__(self, vocab_size: int) -> None:
-        padded = -(-vocab_size // LANES) * LANES
+        padded = -(-vocab_size // TERMS) * TERMS
         self.vocab_size = vocab_size
         self._row_bins: RowBins | None = None
+        self._float64: FloatArray | None = None
         self._maxima = np.empty(column_count(vocab_size), dtype=np.float32)
         self._distance = np.empty(padded, dtype=np.float32)
         self._weights = np.empty(padded, dtype=np.float32)
-        self._lanes = np.empty(padded // LANES, dtype=np.float32)
-        self._totals = np.empty(padded // LANES, dtype=np.float64)
+        self._lanes = np.empty((3, padded // TERMS), dtype=np.float32)
+        self._totals = np.empty((3, padded // TERMS), dtype=np.float64)
 
     @property
     def bins(self) -> RowBins:
@@ -138,13 +140,30 @@ class RowPasses:
                 sums = self._sums(np.maximum(distance, LOWEST, out=distance))
         return measured_moments(sums)
 
+    def settled_moments(self, logits: Logits, maximum: np.float32) -> Moments:
+        """Returns what :func:`row_moments` returns, or what rounds to the same."""
+        with np.errstate(over="ignore"):
+            distance = np.subtract(logits, maximum, out=self._distance[: logits.size])
+        return row_moments(distance, self._scratch)
+
+    def deviation(self, logits: Logits) -> float:
+        """Returns what :func:`logit_deviation` returns."""
+        return logit_deviation(logits, self._scratch)
+
     def weight(self, logits: Logits, maximum: np.float32, inverse_temperature: float) -> float:
         """Returns the sum of exp(d / T) over one row, as accurate as :func:`weight_bounds` says."""
         with np.errstate(over="ignore"):
             distance = self._distances(logits, maximum, NOTHING)
             exponents = np.multiply(distance, np.float32(inverse_temperature), out=distance)
             np.exp(exponents, out=self._weights)
-        return self._total(np.add.reduce(self._rows(self._weights), axis=0, out=self._lanes))
+        np.add.reduce(self._rows(self._weights), axis=0, out=self._lanes[0])
+        return float(self._added_up(1)[0])
+
+    @property
+    def _scratch(self) -> FloatArray:
+        if self._float64 is None:
+            self._float64 = np.empty((2, self.vocab_size))
+        return self._float64
 
     def _distances(self, logits: Logits, maximum: np.float32, filler: np.float32) -> Distances:
         """Returns the distances of a row, filled up with *filler* to a multiple of the lanes."""
@@ -154,20 +173,22 @@ class RowPasses:
 
     def _sums(self, distance: Distances) -> RowSums:
         np.exp(distance, out=self._weights)
-        e, d, lanes = self._rows(self._weights), self._rows(distance), self._lanes
-        return RowSums(
-            self._total(np.add.reduce(e, axis=0, out=lanes)),
-            self._total(np.einsum("ij,ij->j", e, d, out=lanes)),
-            self._total(np.einsum("ij,ij,ij->j", e, d, d, out=lanes)),
-        )
+        e, d = self._rows(self._weights), self._rows(distance)
+        np.add.reduce(e, axis=0, out=self._lanes[0])
+        np.einsum("ij,ij->j", e, d, out=self._lanes[1])
+        np.einsum("ij,ij,ij->j", e, d, d, out=self._lanes[2])
+        return RowSums(*self._added_up(3).tolist())
 
     @staticmethod
     def _rows(values: Distances) -> Distances:
-        return values.reshape(LANES, -1)
+        return values.reshape(TERMS, -1)
 
-    def _total(self, lanes: Distances) -> float:
-        np.copyto(self._totals, lanes)
-        return float(np.add.reduce(self._totals))
+    def _added_up(self, count: int) -> FloatArray:
+        """Returns the sums of the first *count* rows of lanes, added in float64."""
+        totals = self._totals[:count]
+        np.copyto(totals, self._lanes[:count])
+        sums: FloatArray = np.add.reduce(totals, axis=1)
+        return sums
 
 
 def weight_bounds(weight: float) -> tuple[float, float]:

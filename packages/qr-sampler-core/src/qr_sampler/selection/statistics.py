@@ -18,7 +18,12 @@ from qr_sampler._typing import Distances, FloatArray, Logits
 from qr_sampler.selection.masses import EXPONENT_FLOOR, exponentials
 from qr_sampler.temperature.base import STATISTICS_STEP
 
-__all__ = ["Moments", "is_settled", "logit_deviation", "row_moments"]
+__all__ = [
+    "Moments",
+    "is_settled",
+    "logit_deviation",
+    "row_moments",
+]
 
 FLOAT64_ERROR: Final = 2.0**-40
 """Bound, with a wide margin, of the relative error of a float64 sum over a row."""
@@ -50,15 +55,18 @@ class Moments(NamedTuple):
         return cls(max(entropy, 0.0), max(varentropy, 0.0))
 
 
-def row_moments(distance: Distances) -> Moments:
+def row_moments(distance: Distances, scratch: FloatArray | None = None) -> Moments:
     """Returns the moments of one row, the same on every machine once they are rounded.
 
     Args:
         distance: Shape ``(V,)``, float32, maximum 0; ``-inf`` marks masked tokens.
+        scratch: Working memory. Shape ``(2, V)``.
     """
-    exponents = np.maximum(distance.astype(np.float64), EXPONENT_FLOOR)
-    moments = _moments(np.exp(exponents), exponents, lambda values: float(values.sum()))
-    error = FLOAT64_ERROR * (1.0 + exponents.size.bit_length() + moments.varentropy_nats2)
+    exponents, weights = np.empty((2, distance.size)) if scratch is None else scratch
+    np.maximum(distance, EXPONENT_FLOOR, out=exponents)
+    np.exp(exponents, out=weights)
+    moments = _moments(weights, exponents, _plain_sum)
+    error = FLOAT64_ERROR * (1.0 + distance.size.bit_length() + moments.varentropy_nats2)
     if all(is_settled(value, error) for value in moments):
         return moments
     return _moments(exponentials(distance, 1.0), exponents, math.fsum)
@@ -70,27 +78,44 @@ def is_settled(value: float, error: float) -> bool:
     return round(lower) == round(upper)
 
 
-def logit_deviation(logits: Logits) -> float:
+def logit_deviation(logits: Logits, scratch: FloatArray | None = None) -> float:
     """Returns the standard deviation of the finite logits of one row, rounded to float32.
 
     The population formula: sqrt of the mean squared deviation from the mean.
 
     Args:
         logits: Shape ``(V,)`` with at least one finite value.
+        scratch: Working memory. Shape ``(2, V)``.
     """
-    values = logits[np.isfinite(logits)].astype(np.float64)
-    deviation = _deviation(values, lambda terms: float(terms.sum()))
-    error = FLOAT64_ERROR * (deviation + float(np.abs(values).max()))
+    values, spare = np.empty((2, logits.size)) if scratch is None else scratch
+    np.copyto(values, logits)
+    masked = np.isinf(values, out=spare.view(np.bool_)[: values.size])
+    np.putmask(values, masked, 0.0)
+    count = values.size - int(np.count_nonzero(masked))
+    largest = max(float(values.max()), -float(values.min()))
+    values -= _plain_sum(values) / count
+    np.putmask(values, masked, 0.0)
+    values *= values
+    deviation = math.sqrt(_plain_sum(values) / count)
+    error = FLOAT64_ERROR * (deviation + largest)
     if np.float32(max(deviation - error, 0.0)) != np.float32(deviation + error):
-        deviation = _deviation(values, math.fsum)
+        deviation = _exact_deviation(logits[np.isfinite(logits)].astype(np.float64))
     return float(np.float32(deviation))
 
 
+def _exact_deviation(values: FloatArray) -> float:
+    mean = math.fsum(values) / values.size
+    return math.sqrt(math.fsum((values - mean) ** 2) / values.size)
+
+
 def _moments(weights: FloatArray, exponents: FloatArray, total: Summation) -> Moments:
-    first = weights * exponents
-    return Moments.from_sums(total(weights), total(first), total(first * exponents))
+    """Returns the moments; *weights* are overwritten."""
+    weight = total(weights)
+    weights *= exponents
+    first = total(weights)
+    weights *= exponents
+    return Moments.from_sums(weight, first, total(weights))
 
 
-def _deviation(values: FloatArray, total: Summation) -> float:
-    mean = total(values) / values.size
-    return math.sqrt(total((values - mean) ** 2) / values.size)
+def _plain_sum(values: FloatArray) -> float:
+    return float(values.sum())
