@@ -38,7 +38,6 @@ from qr_sampler import (
 from qr_sampler.records import SCHEMA_VERSION
 
 RESULT_TYPES = [
-    AmplificationResult,
     DiscardRecord,
     EntropyDraw,
     GenesisRecord,
@@ -74,6 +73,17 @@ SAMPLES: dict[str, Any] = {
 def sample(kind: type[Record]) -> Any:
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
     return kind(**{field.name: SAMPLES[str(field.type)] for field in fields})
+
+
+def test_what_amplifiers_return_is_immutable() -> None:
+    result = AmplificationResult(u=np.array([0.5]), statistic=np.array([0.0]))
+    assert not hasattr(result, "__dict__")
+    with pytest.raises(AttributeError):
+        result.u = np.array([0.25])  # type: ignore[misc]
+    for shared in (result.lattice_step, result.baseline):
+        with pytest.raises(ValueError, match="read-only"):
+            shared[...] = 1
+    assert pickle.loads(pickle.dumps(result)).u.tolist() == [0.5]
 
 
 def test_every_public_result_type_is_checked_here() -> None:

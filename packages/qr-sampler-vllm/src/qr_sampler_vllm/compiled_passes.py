@@ -42,15 +42,15 @@ ONE = np.float32(1.0)
 C1, C2, C3, C4, C5 = (
     np.float32(coefficient)
     for coefficient in (
-        0.693147176943623,
-        0.24022650718687066,
-        0.055505147602709264,
-        0.009618384764285784,
-        0.0013329042702889744,
+        0.6931470233198073,
+        0.2402223256902932,
+        0.055506827475538326,
+        0.009671961952114378,
+        0.001327837904765476,
     )
 )
-"""2**f = 1 + C1 f + C2 f**2 + ... for |f| <= 1/2, interpolated at Chebyshev's nodes: to a relative
-error of 2**-22 as float32."""
+"""2**f = 1 + C1 f + C2 f**2 + ... for |f| <= 1/2; no polynomial of this form has a smaller largest
+relative error than theirs, 2**-23.2, to which float32 adds less than as much."""
 
 
 @compiled

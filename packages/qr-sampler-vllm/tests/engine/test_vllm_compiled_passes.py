@@ -20,7 +20,6 @@ from qr_sampler.selection.masses import LOG2_E, fixed_point_masses
 from qr_sampler.selection.passes import (
     EXP_ERROR,
     PRODUCT_ERROR,
-    SUM_ERROR,
     RowPasses,
     weight_bounds,
 )
@@ -53,17 +52,30 @@ def test_masses_are_those_of_the_definition_bit_for_bit() -> None:
         assert passes.masses(distance, inverse, 35).tobytes() == expected.tobytes()
 
 
+def powers_of(logits: NDArray[np.float32], maximum: float, scale: float) -> NDArray[np.float32]:
+    """What the compiled loop makes of each logit."""
+    z, e, bits, k, _ = CompiledPasses(1)._memory
+    found = np.empty_like(logits)
+    for start in range(0, logits.size, LANES):
+        piece = logits[start : start + LANES]
+        compiled_passes._powers(piece, np.float32(maximum), np.float32(scale), z, e, bits, k)
+        found[start : start + LANES] = e[: piece.size]
+    return found
+
+
 def test_every_exponential_keeps_to_its_bound() -> None:
-    """Two tokens make a row whose weight is 1 + exp(d): here d runs over all of float32's range."""
-    bits = np.arange(0, np.float32(87.0).view(np.uint32), 1 << 15, dtype=np.uint32)
+    """Powers of 2 all over the interval of the polynomial, and exponentials over all exponents."""
+    powers = np.linspace(-1.5, 0.0, 2**20).astype(np.float32)
+    exact = np.exp2(powers.astype(np.float64))
+    worst = np.max(np.abs(powers_of(powers, 0.0, 1.0) / exact - 1.0))
+    assert 0.1 * EXP_ERROR < worst < EXP_ERROR
+    bits = np.arange(0, np.float32(86.0).view(np.uint32), 1 << 9, dtype=np.uint32)
     distances = -bits.view(np.float32)
-    passes = CompiledPasses(2)
-    for inverse in (1.0, 1.0 / 0.7):
-        for distance in distances[distances * np.float32(inverse) > -15.0]:
-            found = passes.weight(np.array([0.0, distance], np.float32), np.float32(0.0), inverse)
-            exact = math.exp(float(distance) * inverse)
-            error = EXP_ERROR + PRODUCT_ERROR * abs(float(distance) * inverse)
-            assert abs(found - 1.0 - exact) <= exact * error + SUM_ERROR
+    for inverse in (1.0, 1.0 / 0.7, 0.8):
+        logits = distances[distances > -86.0 / inverse]
+        exponents = logits.astype(np.float64) * inverse
+        errors = np.abs(powers_of(logits, 0.0, inverse * LOG2_E) / np.exp(exponents) - 1.0)
+        assert (errors <= EXP_ERROR - PRODUCT_ERROR * exponents).all()
 
 
 @pytest.mark.parametrize("size", SIZES)
