@@ -61,13 +61,14 @@ class _Watch:
         self._place = ""
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
-        size, peak = tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
         if self._place and peak - self._before > LARGE_BYTES:
             self.found[self._place] += 1
         frame.f_trace_opcodes = True
         self._place = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        # Last, so that what this function allocates itself is not counted.
         tracemalloc.reset_peak()
-        self._before = size
+        self._before, _ = tracemalloc.get_traced_memory()
         return self
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -59,6 +59,13 @@ QUICK: Final = Effort(
     exactness_rows=1,
 )
 ALLOCATION_BATCH: Final = 16
+FILTERED: Final[Sequence[dict[str, Any]]] = (
+    FILTERS,
+    {"top_n_sigma": 1.5},
+    {"min_p": 0.02, "truncate_first": True},
+    {"temperature_strategy": "varentropy"},
+)
+"""Further kinds of steps whose allocations are counted. typical-p is not among them: it sorts."""
 
 Sets = dict[str, list[LogitSet]]
 
@@ -132,9 +139,9 @@ def _step_costs(sets: Sets, effort: Effort) -> StepCosts:
 def _allocations(sets: Sets) -> list[float]:
     """Returns the number of large allocations of each kind of step; says where they are made."""
     counts: list[float] = []
-    for each in (*sets["typical"], *sets["peaked"]):
+    for each in chain(*sets.values()):
         batch = Batch(each.rows, ALLOCATION_BATCH)
-        for parameters in (FIXED_1, EDT, FIXED_1.model_copy(update=FILTERS)):
+        for parameters in (FIXED_1, EDT, *(FIXED_1.model_copy(update=each) for each in FILTERED)):
             found = _large(batch, PluginStep(parameters, batch.size, PreparedSource()))
             counts.append(float(found.total()))
             for place, count in found.most_common():
