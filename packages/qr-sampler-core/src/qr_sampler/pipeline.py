@@ -21,7 +21,12 @@ from qr_sampler.rows import Rows
 from qr_sampler.selection.fast import FastSelector
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 from qr_sampler.settings import Settings
-from qr_sampler.temperature.base import LogitStatistics, TemperatureResult, rounded
+from qr_sampler.temperature.base import (
+    LogitStatistics,
+    TemperatureResult,
+    TemperatureStrategy,
+    rounded,
+)
 
 __all__ = ["SamplingPipeline", "StepPlan", "StepResult"]
 
@@ -164,8 +169,7 @@ class SamplingPipeline:
     def _known_temperatures(self, rows: Rows) -> FloatArray:
         """Returns the temperatures that do not depend on the logits; NaN for the other rows."""
         temperature = np.full(len(rows), np.nan)
-        for (name,), lines in rows.groups("temperature_strategy").items():
-            strategy = strategy_named(str(name))
+        for strategy, lines in rows.derived(_strategies):
             if not strategy.reads:
                 nothing = _nothing_known(lines.size)
                 temperature[lines] = strategy.temperatures(nothing, rows.take(lines))
@@ -175,8 +179,7 @@ class SamplingPipeline:
         """Returns *known*, completed from the statistics. All shapes ``(D,)``."""
         temperature: FloatArray = known.copy()
         rows = measurement.rows
-        for (name,), lines in rows.groups("temperature_strategy").items():
-            strategy = strategy_named(str(name))
+        for strategy, lines in rows.derived(_strategies):
             if strategy.reads:
                 statistics = _statistics(measurement, lines)
                 temperature[lines] = strategy.temperatures(statistics, rows.take(lines))
@@ -205,11 +208,17 @@ def _block_sizes(rows: Rows) -> IndexArray:
     return rows.column("sample_count").astype(np.intp)
 
 
+def _strategies(rows: Rows) -> list[tuple[TemperatureStrategy, IndexArray]]:
+    """Returns the temperature strategies in use, each with the rows that it serves."""
+    groups = rows.groups("temperature_strategy")
+    return [(strategy_named(str(name)), lines) for (name,), lines in groups.items()]
+
+
 def _settle(rows: Rows) -> IndexArray:
     """Returns how many of entropy and varentropy the temperature of each row depends on."""
     settle = np.zeros(len(rows), dtype=np.intp)
-    for (name,), lines in rows.groups("temperature_strategy").items():
-        reads = strategy_named(str(name)).reads
+    for strategy, lines in rows.derived(_strategies):
+        reads = strategy.reads
         settle[lines] = 2 if "varentropy_nats2" in reads else min(len(reads), 1)
     return settle
 

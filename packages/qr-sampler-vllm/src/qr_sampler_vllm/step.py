@@ -134,7 +134,7 @@ def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
     """Returns *lines* as float32 with consecutive columns, if possible without a copy."""
     import torch
 
-    if list(lines) != list(range(len(logits))):
+    if len(lines) != len(logits) or list(lines) != list(range(len(lines))):
         logits = logits[torch.as_tensor(lines).to(logits.device, non_blocking=True)]
     return logits.to(dtype=torch.float32).contiguous()
 

@@ -113,7 +113,7 @@ class EntropySource(ABC):
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
         requested_ns = time.monotonic_ns()
-        pieces = [self._exactly(size) for size in self._request_sizes(n)]
+        pieces = list(map(self._exactly, self._request_sizes(n)))
         return EntropyDraw(
             data=pieces[0] if len(pieces) == 1 else b"".join(pieces),
             source=self.name,

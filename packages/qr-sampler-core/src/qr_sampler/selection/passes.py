@@ -153,10 +153,11 @@ class RowPasses:
     def weight(self, logits: Logits, maximum: np.float32, inverse_temperature: float) -> float:
         """Returns the sum of exp(d / T) over one row, as accurate as :func:`weight_bounds` says."""
         with np.errstate(over="ignore"):
-            distance = self._distances(logits, maximum, NOTHING)
-            exponents = np.multiply(distance, np.float32(inverse_temperature), out=distance)
-            np.exp(exponents, out=self._weights)
-        np.add.reduce(self._rows(self._weights), axis=0, out=self._lanes[0])
+            exponents = self._distances(logits, maximum, NOTHING)
+            if inverse_temperature != 1.0:
+                exponents *= np.float32(inverse_temperature)
+            np.exp(exponents, out=exponents)
+        np.add.reduce(self._rows(exponents), axis=0, out=self._lanes[0])
         return float(self._added_up(1)[0])
 
     @property
