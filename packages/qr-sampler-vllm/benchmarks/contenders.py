@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from vllm.v1.sample.logits_processor import LogitsProcessors
 from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.sampler import Sampler
@@ -16,6 +17,8 @@ from benchmarks.sources import SAMPLE_COUNT
 from benchmarks.timing import Contender
 from qr_sampler import EntropySource, Rows, SamplingPipeline, Settings, StepResult
 from qr_sampler.selection import Selector
+from qr_sampler.selection.passes import MeasuredMoments, RowPasses
+from qr_sampler.selection.statistics import Moments
 from qr_sampler.settings import SamplingParameters
 from qr_sampler_vllm.step import pipeline_for, sample_rows
 
@@ -24,6 +27,7 @@ __all__ = [
     "FILTERS",
     "FIXED_07",
     "FIXED_1",
+    "BarePasses",
     "Batch",
     "PluginStep",
     "Step",
@@ -108,6 +112,18 @@ class PluginStep:
         if result is None:
             raise ValueError("the benchmark's logits have no finite maximum")
         return result
+
+
+class BarePasses(RowPasses):
+    """NumPy's passes without entropy and varentropy, which vLLM's sampler does not compute either.
+
+    The plugin never runs without them: they are in every record.
+    """
+
+    def moments(self, logits: NDArray[np.float32], maximum: np.float32) -> MeasuredMoments:
+        """Returns the weight, and nothing else that is true."""
+        weight = self.weight(logits, maximum, 1.0)
+        return MeasuredMoments(Moments(0.0, 0.0), 0.0, 0.0, weight)
 
 
 class VLLMSampler:

@@ -22,6 +22,7 @@ CONTENDERS: Final[Mapping[str, str]] = {
     "edt": "plugin, `edt`",
     "filtered": "plugin, `top_k=50`, `top_p=0.9`",
     "numpy": "plugin, fixed temperature 1, in NumPy alone",
+    "numpy_bare": "the same without the statistics",
     "tail": "plugin, u = 1 - 1e-10",
     "flat": "plugin, flat logits",
     "grpc": "plugin, `edt`, one draw over gRPC",

@@ -13,6 +13,7 @@ from benchmarks.contenders import (
     FILTERS,
     FIXED_07,
     FIXED_1,
+    BarePasses,
     Batch,
     PluginStep,
     VLLMSampler,
@@ -31,7 +32,7 @@ SHOWN: Final = "typical, float32"
 """The set whose absolute durations are shown."""
 
 BASES: Final = {
-    "native": ("fixed_1", "fixed_07", "edt", "numpy", "tail", "grpc"),
+    "native": ("fixed_1", "fixed_07", "edt", "numpy", "numpy_bare", "tail", "grpc"),
     "native_filtered": ("filtered",),
 }
 """What is divided by what on typical and peaked logits."""
@@ -122,7 +123,7 @@ def _step(name: str, size: int, remote: EntropySource) -> Any:
         return PluginStep(EDT, size, remote)
     parameters = {"fixed_07": FIXED_07, "edt": EDT, "filtered": FIXED_1.model_copy(update=FILTERS)}
     source = TailSource() if name == "tail" else PreparedSource()
-    selector = FastSelector() if name == "numpy" else None
+    selector = {"numpy": FastSelector(), "numpy_bare": FastSelector(BarePasses)}.get(name)
     return PluginStep(parameters.get(name, FIXED_1), size, source, selector)
 
 

@@ -30,6 +30,7 @@ def engine_config(**changes: Any) -> SimpleNamespace:
         model="tiny", enable_trace_replay=changes.get("enable_trace_replay", False)
     )
     return SimpleNamespace(
+        device_config=SimpleNamespace(device_type="cpu"),
         parallel_config=parallel,
         model_config=model,
         speculative_config=changes.get("speculative_config"),

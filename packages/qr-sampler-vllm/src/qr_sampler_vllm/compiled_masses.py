@@ -58,7 +58,8 @@ def _all_masses(distance, inverse, unit, result, sums, sum_bits, masses, bits): 
     for start in range(0, distance.size, LANES):
         piece = distance[start : start + LANES]
         fill_masses(piece, piece.size, inverse, unit, sums, sum_bits, masses, bits)
-        result[start : start + LANES] = masses[: piece.size]
+        for j in range(piece.size):
+            result[start + j] = masses[j]
 
 
 class MassMemory:

@@ -113,13 +113,20 @@ def _weight(logits, maximum, scale, z, e, bits, k, lanes):  # type: ignore[no-un
 @compiled
 def _threshold(maxima, groups):  # type: ignore[no-untyped-def]
     """Returns what ``head_threshold`` returns; *groups* is working memory."""
-    groups[:] = maxima[: groups.size]
+    for j in range(groups.size):
+        groups[j] = maxima[j]
     for start in range(groups.size, maxima.size, groups.size):
         piece = maxima[start : start + groups.size]
         for j in range(piece.size):
             groups[j] = max(groups[j], piece[j])
-    groups.sort()
-    return max(groups[groups.size - HEAD_COLUMNS], LOWEST_LOGIT)
+    # Sorted by insertion, largest first: they are few.
+    for i in range(1, groups.size):
+        value, place = groups[i], i
+        while place and groups[place - 1] < value:
+            groups[place] = groups[place - 1]
+            place -= 1
+        groups[place] = value
+    return max(groups[HEAD_COLUMNS - 1], LOWEST_LOGIT)
 
 
 @compiled
@@ -161,7 +168,9 @@ def _rank(logits, ids, distance, maximum):  # type: ignore[no-untyped-def]
 def _head(logits, maxima, groups, found, maximum):  # type: ignore[no-untyped-def]
     """Returns the ids of the leading tokens in rank order, and their distances."""
     count = _leading(logits, maxima, _threshold(maxima, groups), found)
-    ids, distance = found[:count].copy(), np.empty(count, dtype=np.float32)
+    ids, distance = np.empty(count, dtype=np.intp), np.empty(count, dtype=np.float32)
+    for i in range(count):
+        ids[i] = found[i]
     _rank(logits, ids, distance, maximum)
     return ids, distance
 

@@ -18,7 +18,7 @@ from qr_sampler import (
 )
 from qr_sampler_vllm.journal import Journal
 from qr_sampler_vllm.layout import check_layout
-from qr_sampler_vllm.step import pipeline_for, sample_rows
+from qr_sampler_vllm.step import get_ready, pipeline_for, sample_rows
 
 __all__ = ["EngineSession"]
 
@@ -45,6 +45,7 @@ class EngineSession:
         self._source = source
         self._pipeline: SamplingPipeline | None = None
         self._journal = Journal(self.settings, source, str(vllm_config.model_config.model))
+        get_ready(vllm_config.device_config.device_type)
         logger.info(
             "qr-sampler run %s on %s: source %s, fallback %s, amplifier %s, temperature %s",
             self._journal.run_id,

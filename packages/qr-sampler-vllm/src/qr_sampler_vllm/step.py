@@ -24,9 +24,21 @@ if TYPE_CHECKING:
 
     from qr_sampler._typing import ByteBlocks
 
-__all__ = ["force_tokens", "pipeline_for", "sample_rows", "selector_for"]
+__all__ = ["force_tokens", "get_ready", "pipeline_for", "sample_rows", "selector_for"]
 
 logger = logging.getLogger("qr_sampler.vllm")
+
+
+def get_ready(device_type: str) -> None:
+    """Does ahead of the first step what would delay it.
+
+    Args:
+        device_type: Where the logits will be, as ``torch.device.type``.
+    """
+    if _has_compiler():
+        from qr_sampler_vllm.warm_up import warm_up
+
+        warm_up(logits_on_host=device_type == "cpu")
 
 
 def pipeline_for(

@@ -50,6 +50,7 @@ def key_of(params: SamplingParams) -> str:
 
 def engine_config() -> Any:
     return SimpleNamespace(
+        device_config=SimpleNamespace(device_type="cpu"),
         parallel_config=SimpleNamespace(tensor_parallel_size=1),
         model_config=SimpleNamespace(model="none"),
         scheduler_config=SimpleNamespace(max_num_seqs=MAX_REQUESTS),

@@ -50,7 +50,10 @@ def amplify_groups(
     parts = []
     for amplifier, lines in groups:
         places = np.add.outer(starts[lines], np.arange(sizes[lines[0]]))
-        parts.append(_amplified(amplifier, data[places], count))
+        blocks = data[places]
+        # As read-only as what a source delivers.
+        blocks.flags.writeable = False
+        parts.append(_amplified(amplifier, blocks, count))
     return _interleaved(parts, [lines for _, lines in groups])
 
 

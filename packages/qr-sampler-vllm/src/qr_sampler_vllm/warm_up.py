@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the loops of a step while the engine starts, so that no token waits for the compiler."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from qr_sampler_vllm.compiled_counts import CompiledCounts
+from qr_sampler_vllm.compiled_passes import CompiledPasses
+
+__all__ = ["warm_up"]
+
+VOCAB_SIZE: Final = 4096
+"""Large enough for every loop to be needed."""
+
+
+def warm_up(*, logits_on_host: bool) -> None:
+    """Runs every loop once on made-up numbers; takes a few seconds the first time.
+
+    Args:
+        logits_on_host: Whether logits are in the memory of the host, where blocks always are.
+    """
+    # Of the same type as what a source delivers: read-only.
+    counts = CompiledCounts(np.frombuffer(bytes(16), dtype=np.uint8).reshape(1, 16))
+    _ = counts.sums, counts.ones
+    if not logits_on_host:
+        return
+    logits = np.linspace(-9.0, 0.0, VOCAB_SIZE, dtype=np.float32)
+    passes = CompiledPasses(VOCAB_SIZE)
+    maximum = passes.maximum(logits)
+    passes.moments(logits, maximum)
+    passes.weight(logits, maximum, 2.0)
+    passes.masses(passes.head(logits).distance, 2.0, 35)
+    passes.bins.totals(logits, maximum, 2.0, 35)
+    passes.bins.tokens(logits, maximum, 2.0, 0, 1)
