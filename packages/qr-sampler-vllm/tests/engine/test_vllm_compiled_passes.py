@@ -31,7 +31,7 @@ from qr_sampler_vllm.compiled_masses import LANES
 from qr_sampler_vllm.compiled_passes import CompiledPasses
 from qr_sampler_vllm.step import force_tokens, selector_for
 
-SIZES = (1, 2, LANES - 1, LANES, LANES + 1, 3_000, 3_073, 20_001)
+SIZES = (1, 2, LANES - 1, LANES, LANES + 1, 1_024, 1_025, 2_048, 2_049, 20_001)
 
 
 def typical_row(rng: np.random.Generator, size: int) -> NDArray[np.float32]:

@@ -33,7 +33,7 @@ HEAD_COLUMNS: Final = 64
 """At least as many tokens are ranked."""
 
 GROUPS: Final = 2 * HEAD_COLUMNS
-"""Number of groups that column maxima are folded into, about. If the leading tokens are scattered,
+"""Number of groups that column maxima are folded into. If the leading tokens are scattered,
 the median of the group maxima is the GROUPS ln 2 = 89th largest logit, give or take ten."""
 
 MOST_COLUMNS: Final = 4 * HEAD_COLUMNS
@@ -77,15 +77,15 @@ def leading_tokens(logits: Logits, maxima: ColumnMaxima) -> Head:
     threshold = head_threshold(maxima)
     chosen = np.flatnonzero(maxima >= threshold)
     if chosen.size > MOST_COLUMNS:
-        chosen = chosen[:0]
+        return ranked_head(logits, chosen[:0], maxima.max())
     whole = logits.size // width
     columns = logits[: whole * width].reshape(whole, width).take(chosen, axis=1)
-    line, place = np.divmod(np.flatnonzero(columns >= threshold), max(chosen.size, 1))
+    line, place = np.divmod(np.flatnonzero(columns >= threshold), chosen.size)
     ids = chosen[place] + width * line
     rest = logits[whole * width :]
     if rest.size:
         ids = np.concatenate([ids, whole * width + np.flatnonzero(rest >= threshold)])
-    return ranked_head(logits, ids if chosen.size else chosen, maxima.max())
+    return ranked_head(logits, ids, maxima.max())
 
 
 def head_threshold(maxima: ColumnMaxima) -> np.float32:
