@@ -168,17 +168,19 @@ class SamplingPipeline:
 
     def _known_temperatures(self, rows: Rows) -> FloatArray:
         """Returns the temperatures that do not depend on the logits; NaN for the other rows."""
+        strategies = rows.derived(_strategies)
+        if len(strategies) == 1 and not strategies[0][0].reads:
+            return strategies[0][0].temperatures(_nothing_known(len(rows)), rows)
         temperature = np.full(len(rows), np.nan)
-        for strategy, lines in rows.derived(_strategies):
+        for strategy, lines in strategies:
             if not strategy.reads:
                 nothing = _nothing_known(lines.size)
                 temperature[lines] = strategy.temperatures(nothing, rows.take(lines))
         return temperature
 
     def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:
-        """Returns *known*, completed from the statistics. All shapes ``(D,)``."""
-        temperature: FloatArray = known.copy()
-        rows = measurement.rows
+        """Completes *known* from the statistics, in place. All shapes ``(D,)``."""
+        temperature, rows = known, measurement.rows
         for strategy, lines in rows.derived(_strategies):
             if strategy.reads:
                 statistics = _statistics(measurement, lines)

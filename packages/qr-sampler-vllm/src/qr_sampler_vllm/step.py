@@ -135,11 +135,16 @@ def force_tokens(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) ->
     """
     import torch
 
-    # NumPy addresses single rows faster, but does not know bfloat16.
-    rows = logits.numpy() if logits.dtype == torch.float32 else logits
+    # NumPy fills single rows faster, but does not know bfloat16.
+    if logits.dtype != torch.float32:
+        logits[list(lines)] = -math.inf
+        logits[list(lines), list(token_ids)] = 0.0
+        return
+    rows = logits.numpy()
     for line, token_id in zip(lines, token_ids, strict=True):
-        rows[line] = -math.inf
-        rows[line, token_id] = 0.0
+        row = rows[line]
+        row.fill(-math.inf)
+        row[token_id] = 0.0
 
 
 def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
@@ -148,6 +153,8 @@ def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
 
     if len(lines) != len(logits) or list(lines) != list(range(len(lines))):
         logits = logits[torch.as_tensor(lines).to(logits.device, non_blocking=True)]
+    if logits.dtype == torch.float32 and logits.is_contiguous():
+        return logits
     return logits.to(dtype=torch.float32).contiguous()
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -42,8 +42,10 @@ class FastRow:
     """Its entropy and varentropy, as settled as its temperature needs them."""
     deviation: float
     """Standard deviation of its logits; NaN where top-n-sigma is off."""
-    weights: dict[float, float]
-    """Sum of exp(d / T) over the row, by 1 / T, where a pass has added it up."""
+    weight: float
+    """Sum of exp(d) over the row, its weight at temperature 1."""
+    totals: dict[float, Cut] = field(default_factory=dict)
+    """The cut after the last rank, by 1 / T, where it has been asked for."""
 
     @property
     def exponent(self) -> int:
@@ -168,7 +170,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
             head=head,
             moments=measured.moments if settled else passes.settled_moments(logits, maximum),
             deviation=passes.deviation(logits) if filters.top_n_sigma else math.nan,
-            weights={1.0: measured.weight},
+            weight=measured.weight,
         )
         if filters.needs_total and not settle:
             self._total(row, inverse)
@@ -187,10 +189,14 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
 
     def _total(self, row: FastRow, inverse: float) -> Cut:
         """Returns the cut after the last rank, in one pass over the row unless that was made."""
-        if inverse not in row.weights:
-            row.weights[inverse] = self._passes.weight(row.logits, row.maximum, inverse)
-        weights, size = weight_bounds(row.weights[inverse]), row.logits.size
-        return Cut(size, *mass_bounds(weights, size, row.exponent))
+        total = row.totals.get(inverse)
+        if total is None:
+            weight, size = row.weight, row.logits.size
+            if inverse != 1.0:
+                weight = self._passes.weight(row.logits, row.maximum, inverse)
+            total = Cut(size, *mass_bounds(weight_bounds(weight), size, row.exponent))
+            row.totals[inverse] = total
+        return total
 
     def _head_ranking(self, row: FastRow) -> RankingAt:
         def ranking_at(inverse: float) -> Ranking:

@@ -109,10 +109,11 @@ def ranked_head(logits: Logits, ids: IndexArray, maximum: np.float32) -> Head:
         ids: Shape ``(N,)``, the N leading tokens in any order.
         maximum: The largest logit.
     """
-    ids = ids[rank_order(logits[ids], ids)]
+    values = logits[ids]
+    order = rank_order(values, ids)
     # The difference may be too large for float32; it is -inf then, as for a masked token.
     with np.errstate(over="ignore"):
-        return Head(ids, logits[ids] - maximum)
+        return Head(ids[order], values[order] - maximum)
 
 
 def _folded(values: Logits, width: int, out: Logits | None = None) -> Logits:
