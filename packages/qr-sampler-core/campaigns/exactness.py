@@ -248,9 +248,17 @@ def _check(
 
 def _engine_selectors() -> list[AnySelector]:
     """Returns the selectors of qr-sampler-vllm, which this package does not know."""
+    torch = importlib.import_module("torch")
     torch_selector = importlib.import_module("qr_sampler_vllm.torch_selector")
     compiled_passes = importlib.import_module("qr_sampler_vllm.compiled_passes")
-    return [torch_selector.TorchSelector(), FastSelector(compiled_passes.CompiledPasses)]
+
+    class OnTensors(torch_selector.TorchSelector):  # type: ignore[misc, name-defined]
+        """The selector for tensors, on those of the host."""
+
+        def measure(self, logits: Any, *arguments: Any) -> Any:
+            return super().measure(torch.from_numpy(logits), *arguments)
+
+    return [OnTensors(), FastSelector(compiled_passes.CompiledPasses)]
 
 
 def main() -> int:
