@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
@@ -24,12 +24,21 @@ from qr_sampler.selection.passes import (
     weight_bounds,
 )
 from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits, random_parameters
-from qr_sampler_vllm import compiled_bins, compiled_counts, compiled_masses, compiled_passes
-from qr_sampler_vllm.compiled_bins import CompiledBins
-from qr_sampler_vllm.compiled_counts import CompiledCounts
-from qr_sampler_vllm.compiled_masses import LANES
-from qr_sampler_vllm.compiled_passes import CompiledPasses
 from qr_sampler_vllm.step import force_tokens, selector_for
+
+torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
+pytest.importorskip("numba", reason="needs Numba, which vLLM brings")
+
+from qr_sampler_vllm import (  # noqa: E402
+    compiled_bins,
+    compiled_counts,
+    compiled_masses,
+    compiled_passes,
+)
+from qr_sampler_vllm.compiled_bins import CompiledBins  # noqa: E402
+from qr_sampler_vllm.compiled_counts import CompiledCounts  # noqa: E402
+from qr_sampler_vllm.compiled_masses import LANES  # noqa: E402
+from qr_sampler_vllm.compiled_passes import CompiledPasses  # noqa: E402
 
 SIZES = (1, 2, LANES - 1, LANES, LANES + 1, 1_024, 1_025, 2_048, 2_049, 20_001)
 
@@ -166,7 +175,7 @@ def test_without_numba_the_passes_are_numpy_operations(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_forcing_leaves_other_rows_alone(dtype: torch.dtype) -> None:
+def test_forcing_leaves_other_rows_alone(dtype: Any) -> None:
     logits = torch.arange(12, dtype=dtype).reshape(3, 4)
     force_tokens(logits, [2, 0], [1, 3])
     infinite = -math.inf
