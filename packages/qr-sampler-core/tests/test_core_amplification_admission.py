@@ -236,6 +236,17 @@ def test_mixed_groups_equal_their_rows_one_at_a_time(seed: int) -> None:
         assert together.ones[line] == alone.ones[0] == np.unpackbits(block).sum()
 
 
+def test_an_amplifier_may_state_plain_numbers() -> None:
+    class Plain(Silent):
+        def amplify(self, blocks: ByteBlocks, counts: object = None) -> AmplificationResult:
+            step: Any = 0.25
+            return super().amplify(blocks)._replace(lattice_step=step)
+
+    sizes, data = np.full(3, 4), np.arange(12, dtype=np.uint8)
+    result = amplify_groups(data, sizes, [(Plain(), np.arange(3))]).amplification
+    assert result.lattice_step.tolist() == [0.25] * 3
+
+
 def test_equal_blocks_are_handed_over_without_a_copy() -> None:
     seen: list[ByteBlocks] = []
 

@@ -384,3 +384,15 @@ def test_a_recording_is_handed_out_once() -> None:
     with pytest.raises(EntropyUnavailableError, match="1 recorded bytes left, 2 asked for"):
         source.get_random_bytes(2)
     assert source.get_random_bytes(1) == b"c"
+
+
+def test_a_draw_does_not_change_with_the_buffer_that_a_source_hands_out() -> None:
+    buffer = bytearray(b"ab")
+
+    class Careless(ConstantEntropySource):
+        def get_random_bytes(self, n: int) -> bytes:
+            return memoryview(buffer)  # type: ignore[return-value]
+
+    draw = Careless().draw(2)
+    buffer[:] = b"cd"
+    assert draw.data == b"ab"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterator
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.special import softmax
 
 from qr_sampler.selection import (
@@ -20,6 +22,7 @@ from qr_sampler.selection import (
     distances,
     exponentials,
     fixed_point_masses,
+    masses,
     unit_exponent,
 )
 from qr_sampler.selection.masses import LN2_HIGH, LN2_LOW, LOG2_E, TAYLOR
@@ -227,3 +230,49 @@ def test_products_see_what_float64_would_round_away() -> None:
     assert ceil_product(5e-324, total) == 1
     assert ceil_product(0.0, total) == 0
     assert ceil_product(1.0, total) == total
+
+
+def halves(count: int, rng: np.random.Generator) -> Iterator[tuple[np.float32, float]]:
+    """Yields distances and 1 / T whose mass lies as near as floats permit to n + 1/2 units."""
+    for n in (0, 1, 2, 1_000, 2**20, 2**34, 2**35 - 2):
+        exponent = math.log((n + 0.5) / 2.0**35)
+        for _ in range(count):
+            distance = np.float32(-rng.uniform(1e-3, 20.0))
+            inverse = exponent / float(distance)
+            for nearby in range(-2, 3):
+                yield distance, inverse * (1.0 + nearby * 2.0**-52)
+
+
+def wrong_masses(monkeypatch: pytest.MonkeyPatch, error: float) -> int:
+    """Counts masses other than the defined ones, by an exponential that is off by *error*."""
+    rng, wrong = np.random.default_rng(17), 0
+    exact = np.exp
+
+    def biased(values: NDArray[np.float64], out: NDArray[np.float64]) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = exact(values, out=out)
+        result *= 1.0 + error
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(masses.np, "exp", biased)
+        for distance, inverse in halves(40, rng):
+            row = np.array([0.0, distance], dtype=np.float32)
+            found = masses.library_masses(row[1:], inverse)
+            wrong += found.tolist() != fixed_point_masses(row[1:], inverse).tolist()
+    return wrong
+
+
+@pytest.mark.parametrize("share", [-0.9, 0.0, 0.9])
+def test_masses_by_a_library_are_the_defined_ones(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever error the library's exponential has, within the bound that is granted to it."""
+    assert wrong_masses(monkeypatch, share * masses.LIBRARY_ERROR) == 0
+
+
+def test_without_an_allowance_for_the_library_masses_would_be_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = 0.9 * masses.LIBRARY_ERROR
+    monkeypatch.setattr(masses, "LIBRARY_ERROR", 0.0)
+    assert wrong_masses(monkeypatch, error) >= 50

@@ -364,3 +364,12 @@ def test_the_result_of_a_step_does_not_hold_on_to_its_logits(
     gc.collect()
     assert reference() is None
     assert result.plan.lines.tolist() == [0, 1]
+
+
+def test_no_array_of_a_result_leads_back_into_the_next_step() -> None:
+    pipeline = SamplingPipeline(Settings.load(), ConstantEntropySource())
+    rows = Rows([SamplingParameters(sample_count=64)] * 2)
+    result = pipeline.sample(np.zeros((2, 8), dtype=np.float32), rows)
+    assert result is not None
+    with pytest.raises(ValueError, match="read-only"):
+        result.block_bytes[:] = 16

@@ -58,6 +58,22 @@ def test_new_memory_leaves_the_old_rows_alone_and_shares_their_columns() -> None
     assert rows.column("top_p") is renewed.column("top_p")
 
 
+def test_what_follows_from_the_parameters_is_computed_once() -> None:
+    calls = []
+
+    def largest(rows: Rows, floor: int) -> int:
+        calls.append(len(rows))
+        return max(floor, *(row.top_k for row in rows.parameters))
+
+    rows = Rows([SamplingParameters(top_k=5), SamplingParameters(top_k=9)])
+    assert [rows.derived(largest, 1), rows.derived(largest, 1)] == [9, 9]
+    assert rows.with_running_entropy([1.0, 2.0]).derived(largest, 1) == 9
+    assert len(calls) == 1
+    assert rows.derived(largest, 20) == 20
+    assert rows.take(np.array([0])).derived(largest, 1) == 5
+    assert calls == [2, 2, 1]
+
+
 @pytest.mark.parametrize("values", [[1.0], [1.0] * 5, 1.0, [[1.0]] * 4])
 def test_memory_of_another_batch_is_refused(values: object) -> None:
     with pytest.raises(ValueError, match="expected one entry for each of 4 rows"):

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from qr_sampler import FastSelector, ReferenceSelector, Rows, SamplingParameters, Selector
 from qr_sampler.amplification import U_MAX, U_MIN
-from qr_sampler.selection import fast, passes
+from qr_sampler.selection import passes
 from qr_sampler.selection.bins import RowBins
+from qr_sampler.selection.fast_row import FastRow
 from qr_sampler.selection.histogram import Histogram
 from qr_sampler.selection.passes import MeasuredMoments, RowPasses, mass_bounds, weight_bounds
 from qr_sampler.testing.selection_cases import (
@@ -273,17 +274,17 @@ class Stages:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count: Counter[str] = Counter()
         self._stage = "head"
-        self._note(monkeypatch, "Histogram", "histogram")
-        self._note(monkeypatch, "_sorted_ranking", "sorted")
+        self._note(monkeypatch, "histogram_ranking", "histogram")
+        self._note(monkeypatch, "sorted_ranking", "sorted")
 
     def _note(self, monkeypatch: pytest.MonkeyPatch, name: str, stage: str) -> None:
-        original: Callable[..., Any] = getattr(fast, name)
+        original: Callable[..., Any] = getattr(FastRow, name)
 
         def noted(*arguments: Any) -> Any:
             self._stage = stage
             return original(*arguments)
 
-        monkeypatch.setattr(fast, name, noted)
+        monkeypatch.setattr(FastRow, name, noted)
 
     def selector(self) -> AnySelector:
         stages = self
@@ -432,6 +433,30 @@ def test_one_fast_selector_serves_vocabularies_of_any_size_in_any_order() -> Non
         parameters = [random_parameters(rng, vocab_size) for _ in range(3)]
         case = (logits, random_temperatures(rng, 3), parameters, rng.random((3, 6)))
         assert select(kept, *case) == select(FastSelector(), *case)
+
+
+def test_a_plan_survives_what_is_measured_after_it() -> None:
+    """Buffers belong to a size of the vocabulary, and another one is measured in between."""
+    rng = np.random.default_rng(12)
+    selector, rows, one = FastSelector(), Rows([SamplingParameters()]), np.ones(1)
+    spread, small = rng.normal(0.0, 1.0, (2, 1, 6_000)).astype(np.float32)
+    plan = selector.prepare(selector.measure(spread, rows, one), one)
+    for other in (small, small[:, :50]):
+        selector.pick(selector.prepare(selector.measure(other, rows, one), one), np.array([0.99]))
+        for u in (0.5, 0.999):
+            found = selector.pick(plan, np.array([u])).token_ids
+            (expected,) = select(
+                ReferenceSelector(), spread, one, [SamplingParameters()], np.array([[u]])
+            )
+            assert found == [expected[0].token]
+
+
+@both
+def test_rows_and_parameters_have_to_match(selector: AnySelector) -> None:
+    logits = np.zeros((3, 4), dtype=np.float32)
+    rows = Rows([SamplingParameters()] * 2)
+    with pytest.raises((IndexError, ValueError)):
+        selector.measure(logits, rows, np.ones(2))
 
 
 finite_logits = st.one_of(

@@ -168,19 +168,17 @@ class SamplingPipeline:
 
     def _known_temperatures(self, rows: Rows) -> FloatArray:
         """Returns the temperatures that do not depend on the logits; NaN for the other rows."""
-        strategies = rows.derived(_strategies)
-        if len(strategies) == 1 and not strategies[0][0].reads:
-            return strategies[0][0].temperatures(_nothing_known(len(rows)), rows)
         temperature = np.full(len(rows), np.nan)
-        for strategy, lines in strategies:
+        for strategy, lines in rows.derived(_strategies):
             if not strategy.reads:
                 nothing = _nothing_known(lines.size)
                 temperature[lines] = strategy.temperatures(nothing, rows.take(lines))
         return temperature
 
     def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:
-        """Completes *known* from the statistics, in place. All shapes ``(D,)``."""
-        temperature, rows = known, measurement.rows
+        """Returns *known*, completed from the statistics. All shapes ``(D,)``."""
+        temperature: FloatArray = known.copy()
+        rows = measurement.rows
         for strategy, lines in rows.derived(_strategies):
             if strategy.reads:
                 statistics = _statistics(measurement, lines)
@@ -206,8 +204,10 @@ class SamplingPipeline:
 
 
 def _block_sizes(rows: Rows) -> IndexArray:
-    """Returns how many bytes decide each row."""
-    return rows.column("sample_count").astype(np.intp)
+    """Returns how many bytes decide each row. Read-only, because the rows remember it."""
+    sizes = rows.column("sample_count").astype(np.intp)
+    sizes.flags.writeable = False
+    return sizes
 
 
 def _strategies(rows: Rows) -> list[tuple[TemperatureStrategy, IndexArray]]:
@@ -222,6 +222,7 @@ def _settle(rows: Rows) -> IndexArray:
     for strategy, lines in rows.derived(_strategies):
         reads = strategy.reads
         settle[lines] = 2 if "varentropy_nats2" in reads else min(len(reads), 1)
+    settle.flags.writeable = False
     return settle
 
 

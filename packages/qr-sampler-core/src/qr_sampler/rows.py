@@ -79,7 +79,8 @@ class Rows:
         """Returns ``function(rows, *arguments)``, computed once for rows of the same parameters.
 
         Args:
-            function: Must depend on the parameters of the rows alone.
+            function: Must depend on the parameters of the rows alone. What it returns is shared by
+                all who ask, so an array ought to be read-only.
             *arguments: Hashable.
         """
         key = (function, arguments)

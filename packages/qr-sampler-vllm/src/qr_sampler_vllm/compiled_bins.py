@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from qr_sampler._typing import IndexArray, Logits
-from qr_sampler.selection.bins import BINS, BinTotals, RowBins, bin_scale
+from qr_sampler.selection.bins import BINS, Bins, BinTotals, bin_scale
 from qr_sampler_vllm.compiled_masses import LANES, MassMemory, compiled, fill_masses
 
 __all__ = ["CompiledBins"]
@@ -62,8 +62,8 @@ def _tokens(logits, maximum, scale, distance, bins, first, last, ids):  # type: 
     return count
 
 
-class CompiledBins(RowBins):
-    """Does what its base class does, in compiled loops.
+class CompiledBins(Bins):
+    """Bins in compiled loops. Rows must have *vocab_size* tokens: the loops check no index.
 
     Args:
         vocab_size: Number of tokens V.
@@ -79,7 +79,7 @@ class CompiledBins(RowBins):
     def totals(
         self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
     ) -> BinTotals:
-        """Returns what the bins hold; valid until the next call."""
+        """Returns what the bins hold. Arguments as in :class:`Bins`."""
         _totals(
             logits,
             maximum,
@@ -101,7 +101,7 @@ class CompiledBins(RowBins):
         first: int,
         last: int,
     ) -> IndexArray:
-        """Returns the ids of the tokens in the bins from *first* to *last*, ascending."""
+        """Returns the ids of the tokens in some bins. Arguments as in :class:`Bins`."""
         scale = tuple(bin_scale(inverse_temperature))
         count = _tokens(logits, maximum, scale, *self._memory, first, last, self._ids)
         ids: IndexArray = self._ids[:count].copy()

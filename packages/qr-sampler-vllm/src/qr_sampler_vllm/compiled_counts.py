@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-import numba
 import numpy as np
 
 from qr_sampler._typing import ByteBlocks, IndexArray
 from qr_sampler.amplification.byte_sums import BlockCounts
+from qr_sampler_vllm.compiled_masses import compiled
 
 __all__ = ["CompiledCounts"]
-
-compiled: Any = numba.njit(nogil=True, error_model="numpy")
 
 WORD_BYTES: Final = 8
 

@@ -7,13 +7,14 @@ dozen NumPy operations, each of which would read and write the whole row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 import numba
 import numpy as np
 
 from qr_sampler._typing import Distances, FloatArray, Logits
-from qr_sampler.selection.bins import RowBins
+from qr_sampler.selection.bins import Bins
 from qr_sampler.selection.head import GROUPS, HEAD_COLUMNS, Head
 from qr_sampler.selection.masses import LOG2_E
 from qr_sampler.selection.passes import (
@@ -32,10 +33,11 @@ MOST_TOKENS: Final = 8 * HEAD_COLUMNS
 """Where ties make more leading tokens than these, none is returned."""
 
 # A product and a sum may become one instruction: less rounding, within the same bounds.
-compiled: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})
+contracted: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})
 
 LOWEST_POWER = np.float32(-125.0)
-"""2 to this power is still a normal float32, and far too small to matter."""
+"""2 to this power is still a normal float32, and far too small to matter. As an exponent of e it is
+above LOWEST of qr_sampler.selection.passes, whose bounds hold for it."""
 LOWEST_LOGIT = np.finfo(np.float32).min
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)
@@ -53,7 +55,7 @@ C1, C2, C3, C4, C5 = (
 relative error than theirs, 2**-23.2, to which float32 adds less than as much."""
 
 
-@compiled
+@contracted
 def _powers(logits, maximum, scale, z, e, bits, k):  # type: ignore[no-untyped-def]
     """Writes z = (logit - maximum) * scale and e = 2**z of up to LANES tokens, to within 2**-21.
 
@@ -71,7 +73,7 @@ def _powers(logits, maximum, scale, z, e, bits, k):  # type: ignore[no-untyped-d
         bits[j] += k[j] << 23
 
 
-@compiled
+@contracted
 def _sums(logits, maximum, scale, z, e, bits, k, lanes):  # type: ignore[no-untyped-def]
     """Returns the sums of e, e z and e z**2 over a row."""
     weight = first = second = 0.0
@@ -93,7 +95,7 @@ def _sums(logits, maximum, scale, z, e, bits, k, lanes):  # type: ignore[no-unty
     return weight, first, second
 
 
-@compiled
+@contracted
 def _weight(logits, maximum, scale, z, e, bits, k, lanes):  # type: ignore[no-untyped-def]
     """Returns the sum of e over a row."""
     weight = 0.0
@@ -110,7 +112,7 @@ def _weight(logits, maximum, scale, z, e, bits, k, lanes):  # type: ignore[no-un
     return weight
 
 
-@compiled
+@contracted
 def _threshold(maxima, groups):  # type: ignore[no-untyped-def]
     """Returns what ``head_threshold`` returns; *groups* is working memory."""
     for j in range(groups.size):
@@ -129,7 +131,7 @@ def _threshold(maxima, groups):  # type: ignore[no-untyped-def]
     return max(groups[HEAD_COLUMNS - 1], LOWEST_LOGIT)
 
 
-@compiled
+@contracted
 def _leading(logits, maxima, threshold, ids):  # type: ignore[no-untyped-def]
     """Writes the ids of the tokens at least as large as *threshold* and returns their number.
 
@@ -147,7 +149,7 @@ def _leading(logits, maxima, threshold, ids):  # type: ignore[no-untyped-def]
     return count
 
 
-@compiled
+@contracted
 def _rank(logits, ids, distance, maximum):  # type: ignore[no-untyped-def]
     """Sorts *ids* by descending logit, ties by id, and writes the distances. For a few hundred."""
     for i in range(ids.size):
@@ -164,7 +166,7 @@ def _rank(logits, ids, distance, maximum):  # type: ignore[no-untyped-def]
         distance[i] = logits[ids[i]] - maximum
 
 
-@compiled
+@contracted
 def _head(logits, maxima, groups, found, maximum):  # type: ignore[no-untyped-def]
     """Returns the ids of the leading tokens in rank order, and their distances."""
     count = _leading(logits, maxima, _threshold(maxima, groups), found)
@@ -184,8 +186,8 @@ class CompiledPasses(RowPasses):
         vocab_size: Number of tokens V.
     """
 
-    bins_type: ClassVar[type[RowBins]] = CompiledBins
-    """What sorts the rows into bins."""
+    make_bins: ClassVar[Callable[[int], Bins]] = CompiledBins
+    """Makes what sorts rows of V tokens into bins."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__(vocab_size)

@@ -234,6 +234,7 @@ def test_unfinished_prefill_is_no_token(shared: SharedRun, runner: str) -> None:
     if runner == "v1":
         assert sum(line["request_key"] == "long" for line in discards) >= 2
         assert {line["reason"] for line in discards} == {"not_emitted"}
+        assert {line["position"] for line in discards} == {0}
     else:
         assert discards == []
 

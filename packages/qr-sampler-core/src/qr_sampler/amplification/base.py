@@ -45,7 +45,8 @@ def _shared(value: float | str) -> NDArray[Any]:
 class AmplificationResult(NamedTuple):
     """What an amplifier made of B blocks.
 
-    In a :class:`~qr_sampler.StepResult` every array has shape ``(B,)``.
+    A tuple, because making a frozen dataclass takes as long as adding up a block. In a
+    :class:`~qr_sampler.StepResult` every array has shape ``(B,)``.
     """
 
     u: FloatArray
@@ -68,8 +69,9 @@ class AmplificationResult(NamedTuple):
 class SignalAmplifier(ABC):
     """Turns blocks of bytes into uniform numbers. Stateless and free of randomness of its own.
 
-    Must be overridden: :meth:`amplify`. Worth overriding when there is something to say:
-    :meth:`from_settings`, :meth:`check_block`, :meth:`resolution` and :meth:`without_baseline`.
+    Must be overridden: :meth:`amplify`, with both of its parameters. Worth overriding when there is
+    something to say: :meth:`from_settings`, :meth:`check_block`, :meth:`resolution` and
+    :meth:`without_baseline`.
 
     Threads: an instance is shared and may be called from several threads at once.
     """

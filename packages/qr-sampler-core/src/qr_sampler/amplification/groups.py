@@ -63,7 +63,7 @@ def _amplified(
     counts = count(blocks)
     result = amplifier.amplify(blocks, counts)
     shape = result.u.shape
-    if result.lattice_step.shape != shape or result.baseline.shape != shape:
+    if np.shape(result.lattice_step) != shape or np.shape(result.baseline) != shape:
         result = AmplificationResult(
             u=result.u,
             statistic=result.statistic,

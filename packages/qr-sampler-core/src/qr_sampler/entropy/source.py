@@ -115,7 +115,8 @@ class EntropySource(ABC):
         requested_ns = time.monotonic_ns()
         pieces = list(map(self._exactly, self._request_sizes(n)))
         return EntropyDraw(
-            data=pieces[0] if len(pieces) == 1 else b"".join(pieces),
+            # Of one piece without a copy, unless the source hands out something else than bytes.
+            data=bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces),
             source=self.name,
             origin=self.origin,
             requested_ns=requested_ns,

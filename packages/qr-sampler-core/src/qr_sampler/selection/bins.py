@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
 from qr_sampler._typing import IndexArray, Logits, MassArray
 from qr_sampler.selection.masses import MASSLESS, library_masses
 
-__all__ = ["BINS", "BinScale", "BinTotals", "RowBins", "bin_of", "bin_scale"]
+__all__ = ["BINS", "BinScale", "BinTotals", "Bins", "RowBins", "bin_of", "bin_scale"]
 
 BINS: Final = 4096
 """The last of them is for tokens without a mass."""
@@ -54,10 +54,37 @@ def bin_of(exponent: float) -> int:
     return min(int(max(-exponent, 0.0) * BINS_PER_NAT), BINS - 1)
 
 
-class RowBins:
-    """Sorts rows of *vocab_size* tokens into bins, one row at a time, in memory of its own.
+class Bins(Protocol):
+    """Sorts rows of V tokens into bins, one row at a time, in memory of its own."""
 
-    A subclass may do the same faster; its answers are the same.
+    def totals(
+        self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
+    ) -> BinTotals:
+        """Returns what the bins hold; valid until the next call.
+
+        Args:
+            logits: Shape ``(V,)``, float32.
+            maximum: The largest of them, finite.
+            inverse_temperature: 1 / T.
+            exponent: The mass of the most probable token is 2**exponent.
+        """
+
+    def tokens(
+        self,
+        logits: Logits,
+        maximum: np.float32,
+        inverse_temperature: float,
+        first: int,
+        last: int,
+    ) -> IndexArray:
+        """Returns the ids of the tokens in the bins from *first* to *last*, ascending.
+
+        Shape ``(N,)``. The other arguments are those of :meth:`totals`.
+        """
+
+
+class RowBins(Bins):
+    """Bins in NumPy.
 
     Args:
         vocab_size: Number of tokens V.
@@ -73,14 +100,7 @@ class RowBins:
     def totals(
         self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
     ) -> BinTotals:
-        """Returns what the bins hold; valid until the next call.
-
-        Args:
-            logits: Shape ``(V,)``, float32.
-            maximum: The largest of them, finite.
-            inverse_temperature: 1 / T.
-            exponent: The mass of the most probable token is 2**exponent.
-        """
+        """Returns what the bins hold. Arguments as in :class:`Bins`."""
         scale = bin_scale(inverse_temperature)
         self._fill_distance(logits, maximum, scale)
         np.multiply(self._distance, scale.factor, out=self._bins, casting="unsafe")
@@ -98,10 +118,7 @@ class RowBins:
         first: int,
         last: int,
     ) -> IndexArray:
-        """Returns the ids of the tokens in the bins from *first* to *last*, ascending.
-
-        Shape ``(N,)``. The other arguments are those of :meth:`totals`.
-        """
+        """Returns the ids of the tokens in some bins. Arguments as in :class:`Bins`."""
         scale = bin_scale(inverse_temperature)
         self._fill_distance(logits, maximum, scale)
         np.multiply(self._distance, scale.factor, out=self._distance)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler._typing import IndexArray, Logits, MassArray
-from qr_sampler.selection.bins import BINS, RowBins, bin_of
+from qr_sampler.selection.bins import BINS, Bins, bin_of
 from qr_sampler.selection.filters import Cut, Ranking
 from qr_sampler.selection.masses import MASSLESS, ceil_product
 from qr_sampler.selection.ranked_tokens import RankedTokens, rank_order
@@ -59,7 +59,7 @@ class Histogram(Ranking):
         maximum: np.float32,
         inverse_temperature: float,
         exponent: int,
-        bins: RowBins,
+        bins: Bins,
     ) -> None:
         self._logits = logits
         self._maximum = maximum

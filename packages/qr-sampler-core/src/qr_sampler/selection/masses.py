@@ -31,7 +31,7 @@ EXPONENT_FLOOR: Final = -700.0
 """Exponents are raised to it: exp(-700) is still a normal float64, and no sum notices it."""
 
 MASSLESS: Final = -26.0
-"""exp() of it is far below half a unit: no token with this exponent or a lower one has a mass."""
+"""exp() of it is below a fifth of a unit: no token with this exponent or a lower one has a mass."""
 
 LIBRARY_ERROR: Final = 2.0**-43
 """Bound of the relative difference between NumPy's ``exp`` and ours, with a wide margin: they are
@@ -158,10 +158,10 @@ def library_masses(
     masses: FloatArray = np.rint(scaled, out=out)
     scaled -= masses
     np.abs(scaled, out=scaled)
-    nearest = 0.5 - LIBRARY_ERROR * 2.0**exponent
+    nearest = 0.5 - LIBRARY_ERROR * (2.0**exponent + 0.5)
     if scaled.max(initial=0.0) >= nearest:
         near = np.flatnonzero(scaled >= nearest)
-        doubtful = near[scaled[near] + LIBRARY_ERROR * masses[near] >= 0.5]
+        doubtful = near[scaled[near] + LIBRARY_ERROR * (masses[near] + 0.5) >= 0.5]
         if doubtful.size:
             masses[doubtful] = fixed_point_masses(distance[doubtful], inverse_temperature, exponent)
     return masses

@@ -7,12 +7,13 @@ They never decide anything that lies within their bounds; what does is computed 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
 
 from qr_sampler._typing import Distances, FloatArray, Logits
-from qr_sampler.selection.bins import RowBins
+from qr_sampler.selection.bins import Bins, RowBins
 from qr_sampler.selection.head import Head, column_count, column_maxima, leading_tokens
 from qr_sampler.selection.masses import MASSLESS, library_masses
 from qr_sampler.selection.statistics import Moments, is_settled, logit_deviation, row_moments
@@ -91,13 +92,13 @@ class RowPasses:
         vocab_size: Number of tokens V.
     """
 
-    bins_type: ClassVar[type[RowBins]] = RowBins
-    """What sorts the rows into bins."""
+    make_bins: ClassVar[Callable[[int], Bins]] = RowBins
+    """Makes what sorts rows of V tokens into bins."""
 
     def __init__(self, vocab_size: int) -> None:
         padded = -(-vocab_size // TERMS) * TERMS
         self.vocab_size = vocab_size
-        self._row_bins: RowBins | None = None
+        self._row_bins: Bins | None = None
         self._float64: FloatArray | None = None
         self._maxima = np.empty(column_count(vocab_size), dtype=np.float32)
         self._distance = np.empty(padded, dtype=np.float32)
@@ -106,10 +107,10 @@ class RowPasses:
         self._totals = np.empty((3, padded // TERMS), dtype=np.float64)
 
     @property
-    def bins(self) -> RowBins:
+    def bins(self) -> Bins:
         """Bins of rows of V tokens, made when they are first needed."""
         if self._row_bins is None:
-            self._row_bins = self.bins_type(self.vocab_size)
+            self._row_bins = type(self).make_bins(self.vocab_size)
         return self._row_bins
 
     def maximum(self, logits: Logits) -> np.float32:
