@@ -171,8 +171,8 @@ class SamplingPipeline:
         temperature = np.full(len(rows), np.nan)
         for strategy, lines in rows.derived(_strategies):
             if not strategy.reads:
-                nothing = _nothing_known(lines.size)
-                temperature[lines] = strategy.temperatures(nothing, rows.take(lines))
+                mine = rows if lines.size == len(rows) else rows.take(lines)
+                temperature[lines] = strategy.temperatures(_nothing_known(lines.size), mine)
         return temperature
 
     def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from qr_sampler._typing import Distances, FloatArray, Logits
 from qr_sampler.selection.bins import Bins
-from qr_sampler.selection.head import GROUPS, HEAD_COLUMNS, Head
+from qr_sampler.selection.head import GROUPS, HEAD_COLUMNS, LOWEST_LOGIT, Head
 from qr_sampler.selection.masses import LOG2_E
 from qr_sampler.selection.passes import (
     TERMS,
@@ -38,7 +38,6 @@ contracted: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contrac
 LOWEST_POWER = np.float32(-125.0)
 """2 to this power is still a normal float32, and far too small to matter. As an exponent of e it is
 above LOWEST of qr_sampler.selection.passes, whose bounds hold for it."""
-LOWEST_LOGIT = np.finfo(np.float32).min
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)
 C1, C2, C3, C4, C5 = (
@@ -204,11 +203,10 @@ class CompiledPasses(RowPasses):
         self._ids = np.empty(MOST_TOKENS, dtype=np.intp)
         self._mass_memory = MassMemory()
 
-    def head(self, logits: Logits) -> Head:
+    def head(self, logits: Logits, maximum: np.float32) -> Head:
         """Returns the leading tokens of the row whose maximum was asked for last."""
         if self._maxima.size <= GROUPS:
-            return super().head(logits)
-        maximum = self._maxima.max()
+            return super().head(logits, maximum)
         return Head(*_head(logits, self._maxima, self._groups, self._ids, maximum))
 
     def moments(self, logits: Logits, maximum: np.float32) -> MeasuredMoments:

@@ -32,6 +32,6 @@ def warm_up(*, logits_on_host: bool) -> None:
     maximum = passes.maximum(logits)
     passes.moments(logits, maximum)
     passes.weight(logits, maximum, 2.0)
-    passes.masses(passes.head(logits).distance, 2.0, 35)
+    passes.masses(passes.head(logits, maximum).distance, 2.0, 35)
     passes.bins.totals(logits, maximum, 2.0, 35)
     passes.bins.tokens(logits, maximum, 2.0, 0, 1)

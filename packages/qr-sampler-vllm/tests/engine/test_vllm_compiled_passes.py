@@ -125,16 +125,14 @@ def test_the_head_holds_exactly_the_leading_tokens(size: int) -> None:
     rng = np.random.default_rng(size)
     passes = CompiledPasses(size)
     for logits in (typical_row(rng, size), np.zeros(size, np.float32)):
-        passes.maximum(logits)
-        head = passes.head(logits)
+        head = passes.head(logits, passes.maximum(logits))
         order = np.argsort(-logits, kind="stable")
         assert head.token_ids.tolist() == order[: head.token_ids.size].tolist()
         assert head.distance.tolist() == (logits[head.token_ids] - logits.max()).tolist()
     plain = RowPasses(size)
     logits = typical_row(rng, size)
-    plain.maximum(logits)
-    passes.maximum(logits)
-    assert passes.head(logits).token_ids.tolist() == plain.head(logits).token_ids.tolist()
+    found, expected = (each.head(logits, each.maximum(logits)) for each in (passes, plain))
+    assert found.token_ids.tolist() == expected.token_ids.tolist()
 
 
 @pytest.mark.parametrize("kind", LOGIT_KINDS)

@@ -121,7 +121,7 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         if not math.isfinite(maximum):
             return None
         # The leading tokens first, while the row is in the processor's cache.
-        head = passes.head(logits)
+        head = passes.head(logits, maximum)
         measured = passes.moments(logits, maximum)
         settled = not settle or measured.settles(settle)
         row = FastRow(

@@ -16,7 +16,9 @@ from qr_sampler._typing import Distances, IndexArray, Logits
 from qr_sampler.selection.ranked_tokens import rank_order
 
 __all__ = [
+    "GROUPS",
     "HEAD_COLUMNS",
+    "LOWEST_LOGIT",
     "ColumnMaxima",
     "Head",
     "column_count",
@@ -38,6 +40,9 @@ the median of the group maxima is the GROUPS ln 2 = 89th largest logit, give or 
 
 MOST_COLUMNS: Final = 4 * HEAD_COLUMNS
 """Where ties make more columns than these reach the threshold, it is of no use."""
+
+LOWEST_LOGIT: Final = np.finfo(np.float32).min
+"""The lowest that is finite."""
 
 ColumnMaxima = Logits
 """Shape ``(ceil(V / COLUMN_HEIGHT),)``; column c holds the tokens c, c + W, c + 2 W, ..."""
@@ -62,22 +67,23 @@ def column_maxima(logits: Logits, out: ColumnMaxima | None = None) -> ColumnMaxi
     return _folded(logits, column_count(logits.size), out)
 
 
-def leading_tokens(logits: Logits, maxima: ColumnMaxima) -> Head:
+def leading_tokens(logits: Logits, maxima: ColumnMaxima, maximum: np.float32) -> Head:
     """Returns the tokens that reach the threshold of the row.
 
     Ties can make them many. Where they fill more than MOST_COLUMNS columns, none is returned.
 
     Args:
         logits: Shape ``(V,)``, float32.
-        maxima: Their column maxima, the largest of them finite.
+        maxima: Their column maxima.
+        maximum: The largest of them, finite.
     """
     width = maxima.size
     if width <= HEAD_COLUMNS:
-        return ranked_head(logits, np.arange(logits.size), maxima.max())
+        return ranked_head(logits, np.arange(logits.size), maximum)
     threshold = head_threshold(maxima)
     chosen = np.flatnonzero(maxima >= threshold)
     if chosen.size > MOST_COLUMNS:
-        return ranked_head(logits, chosen[:0], maxima.max())
+        return ranked_head(logits, chosen[:0], maximum)
     whole = logits.size // width
     columns = logits[: whole * width].reshape(whole, width).take(chosen, axis=1)
     line, place = np.divmod(np.flatnonzero(columns >= threshold), chosen.size)
@@ -85,7 +91,7 @@ def leading_tokens(logits: Logits, maxima: ColumnMaxima) -> Head:
     rest = logits[whole * width :]
     if rest.size:
         ids = np.concatenate([ids, whole * width + np.flatnonzero(rest >= threshold)])
-    return ranked_head(logits, ids, maxima.max())
+    return ranked_head(logits, ids, maximum)
 
 
 def head_threshold(maxima: ColumnMaxima) -> np.float32:
@@ -98,7 +104,7 @@ def head_threshold(maxima: ColumnMaxima) -> np.float32:
     place = groups.size - HEAD_COLUMNS
     threshold: np.float32 = np.partition(groups, place)[place]
     # If fewer tokens are unmasked than asked for, all of them are leading ones.
-    return max(threshold, np.finfo(np.float32).min)
+    return max(threshold, LOWEST_LOGIT)
 
 
 def ranked_head(logits: Logits, ids: IndexArray, maximum: np.float32) -> Head:
@@ -124,5 +130,6 @@ def _folded(values: Logits, width: int, out: Logits | None = None) -> Logits:
     whole = values.size // width
     maxima: Logits = np.maximum.reduce(values[: whole * width].reshape(whole, width), 0, out=out)
     rest = values[whole * width :]
-    np.maximum(maxima[: rest.size], rest, out=maxima[: rest.size])
+    if rest.size:
+        np.maximum(maxima[: rest.size], rest, out=maxima[: rest.size])
     return maxima

@@ -118,9 +118,9 @@ class RowPasses:
         maximum: np.float32 = column_maxima(logits, self._maxima).max()
         return maximum
 
-    def head(self, logits: Logits) -> Head:
+    def head(self, logits: Logits, maximum: np.float32) -> Head:
         """Returns the leading tokens of the row whose maximum was asked for last."""
-        return leading_tokens(logits, self._maxima)
+        return leading_tokens(logits, self._maxima, maximum)
 
     def masses(self, distance: Distances, inverse_temperature: float, exponent: int) -> FloatArray:
         """Returns what :func:`fixed_point_masses` returns."""
