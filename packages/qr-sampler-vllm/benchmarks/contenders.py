@@ -17,7 +17,7 @@ from benchmarks.sources import SAMPLE_COUNT
 from benchmarks.timing import Contender
 from qr_sampler import EntropySource, Rows, SamplingPipeline, Settings, StepResult
 from qr_sampler.selection import Selector
-from qr_sampler.selection.passes import MeasuredMoments, RowPasses
+from qr_sampler.selection.passes import NOTHING, MeasuredMoments, RowPasses
 from qr_sampler.selection.statistics import Moments
 from qr_sampler.settings import SamplingParameters
 from qr_sampler_vllm.step import pipeline_for, sample_rows
@@ -122,7 +122,7 @@ class BarePasses(RowPasses):
 
     def moments(self, logits: NDArray[np.float32], maximum: np.float32) -> MeasuredMoments:
         """Returns the weight, and nothing else that is true."""
-        weight = self.weight(logits, maximum, 1.0)
+        weight = self._weight(self._distances(logits, maximum, NOTHING))
         return MeasuredMoments(Moments(0.0, 0.0), 0.0, 0.0, weight)
 
 

@@ -74,8 +74,10 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         wanted = (np.where(np.isnan(temperature), 2, 0) if settle is None else settle).tolist()
         inverse = (1.0 / temperature).tolist()
         arguments = zip(logits, filters, wanted, inverse, strict=True)
-        measured = enumerate(self._measure(*each) for each in arguments)
-        found = {line: row for line, row in measured if row is not None}
+        # Distances may be too large for float32, and masked tokens make 0 * -inf of some products.
+        with np.errstate(over="ignore", invalid="ignore"):
+            measured = enumerate(self._measure(*each) for each in arguments)
+            found = {line: row for line, row in measured if row is not None}
         fast_rows, decidable = list(found.values()), np.array(list(found), dtype=np.intp)
         moments = np.array([row.moments for row in fast_rows], dtype=np.float64).reshape(-1, 2)
         return FastMeasurement(

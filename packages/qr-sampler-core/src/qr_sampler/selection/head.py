@@ -117,9 +117,7 @@ def ranked_head(logits: Logits, ids: IndexArray, maximum: np.float32) -> Head:
     """
     values = logits[ids]
     order = rank_order(values, ids)
-    # The difference may be too large for float32; it is -inf then, as for a masked token.
-    with np.errstate(over="ignore"):
-        return Head(ids[order], values[order] - maximum)
+    return Head(ids[order], values[order] - maximum)
 
 
 def _folded(values: Logits, width: int, out: Logits | None = None) -> Logits:

@@ -20,6 +20,7 @@ from qr_sampler.selection.statistics import Moments, is_settled, logit_deviation
 
 __all__ = [
     "EXP_ERROR",
+    "NOTHING",
     "PRODUCT_ERROR",
     "SUM_ERROR",
     "MeasuredMoments",
@@ -85,6 +86,10 @@ class MeasuredMoments(NamedTuple):
 class RowPasses:
     """What takes time with a row, for one row at a time, and its working memory.
 
+    A distance that is too large for float32 becomes ``-inf``, as for a masked token. That NumPy
+    warns of it in :meth:`head` and :meth:`moments`, the caller prevents: once for all rows, since
+    that takes time, too.
+
     A subclass may do the same faster. Whatever keeps to the bounds of this module gives the same
     tokens; :meth:`masses` is exact.
 
@@ -133,12 +138,11 @@ class RowPasses:
             logits: Shape ``(V,)``, float32.
             maximum: The largest of them, finite.
         """
-        # Distances may be too large for float32, and 0 * -inf is not a number.
-        with np.errstate(over="ignore", invalid="ignore"):
-            distance = self._distances(logits, maximum, LOWEST)
-            sums = self._sums(distance)
-            if math.isnan(sums.first):
-                sums = self._sums(np.maximum(distance, LOWEST, out=distance))
+        distance = self._distances(logits, maximum, LOWEST)
+        sums = self._sums(distance)
+        if math.isnan(sums.first):
+            # 0 * -inf is not a number.
+            sums = self._sums(np.maximum(distance, LOWEST, out=distance))
         return measured_moments(sums)
 
     def settled_moments(self, logits: Logits, maximum: np.float32) -> Moments:
@@ -157,9 +161,7 @@ class RowPasses:
             exponents = self._distances(logits, maximum, NOTHING)
             if inverse_temperature != 1.0:
                 exponents *= np.float32(inverse_temperature)
-            np.exp(exponents, out=exponents)
-        np.add.reduce(self._rows(exponents), axis=0, out=self._lanes[0])
-        return float(self._added_up(1)[0])
+        return self._weight(exponents)
 
     @property
     def _scratch(self) -> FloatArray:
@@ -180,6 +182,12 @@ class RowPasses:
         np.einsum("ij,ij->j", e, d, out=self._lanes[1])
         np.einsum("ij,ij,ij->j", e, d, d, out=self._lanes[2])
         return RowSums(*self._added_up(3).tolist())
+
+    def _weight(self, exponents: Distances) -> float:
+        """Returns the sum of exp(y); the exponents y are overwritten."""
+        np.exp(exponents, out=exponents)
+        np.add.reduce(self._rows(exponents), axis=0, out=self._lanes[0])
+        return float(self._added_up(1)[0])
 
     @staticmethod
     def _rows(values: Distances) -> Distances:
