@@ -34,6 +34,7 @@ PUBLIC_NAMES = [
     "AmplificationResult",
     "Baseline",
     "BitZScoreAmplifier",
+    "BlockCounts",
     "ConfigError",
     "DiscardRecord",
     "DynatempTemperatureStrategy",

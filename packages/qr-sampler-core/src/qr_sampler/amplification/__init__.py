@@ -6,6 +6,7 @@ from __future__ import annotations
 from qr_sampler.amplification.base import U_MAX, U_MIN, AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.baseline import Baseline, measure_baseline
 from qr_sampler.amplification.bits import BitZScoreAmplifier
+from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.control import Uniform53Amplifier
 from qr_sampler.amplification.ecdf import ECDFAmplifier
 from qr_sampler.amplification.exact import ExactBitsAmplifier, ExactSumAmplifier
@@ -19,6 +20,7 @@ __all__ = [
     "AmplificationResult",
     "Baseline",
     "BitZScoreAmplifier",
+    "BlockCounts",
     "ECDFAmplifier",
     "ExactBitsAmplifier",
     "ExactSumAmplifier",
