@@ -141,7 +141,7 @@ def _allocations(sets: Sets) -> list[float]:
     counts: list[float] = []
     for each in chain(*sets.values()):
         batch = Batch(each.rows, ALLOCATION_BATCH)
-        for parameters in (FIXED_1, EDT, *(FIXED_1.model_copy(update=each) for each in FILTERED)):
+        for parameters in (FIXED_1, EDT, *(FIXED_1.model_copy(update=wish) for wish in FILTERED)):
             found = _large(batch, PluginStep(parameters, batch.size, PreparedSource()))
             counts.append(float(found.total()))
             for place, count in found.most_common():

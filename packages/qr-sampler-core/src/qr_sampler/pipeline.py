@@ -171,8 +171,8 @@ class SamplingPipeline:
         temperature = np.full(len(rows), np.nan)
         for strategy, lines in rows.derived(_strategies):
             if not strategy.reads:
-                mine = rows if lines.size == len(rows) else rows.take(lines)
-                temperature[lines] = strategy.temperatures(_nothing_known(lines.size), mine)
+                nothing = _nothing_known(lines.size)
+                temperature[lines] = strategy.temperatures(nothing, rows.take(lines))
         return temperature
 
     def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:
@@ -204,10 +204,8 @@ class SamplingPipeline:
 
 
 def _block_sizes(rows: Rows) -> IndexArray:
-    """Returns how many bytes decide each row. Read-only, because the rows remember it."""
-    sizes = rows.column("sample_count").astype(np.intp)
-    sizes.flags.writeable = False
-    return sizes
+    """Returns how many bytes decide each row."""
+    return rows.column("sample_count").astype(np.intp)
 
 
 def _strategies(rows: Rows) -> list[tuple[TemperatureStrategy, IndexArray]]:
@@ -222,7 +220,6 @@ def _settle(rows: Rows) -> IndexArray:
     for strategy, lines in rows.derived(_strategies):
         reads = strategy.reads
         settle[lines] = 2 if "varentropy_nats2" in reads else min(len(reads), 1)
-    settle.flags.writeable = False
     return settle
 
 

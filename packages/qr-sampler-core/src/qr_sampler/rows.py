@@ -80,12 +80,15 @@ class Rows:
 
         Args:
             function: Must depend on the parameters of the rows alone. What it returns is shared by
-                all who ask, so an array ought to be read-only.
+                all who ask; an array becomes read-only.
             *arguments: Hashable.
         """
         key = (function, arguments)
         if key not in self._derived:
-            self._derived[key] = function(self, *arguments)
+            derived = function(self, *arguments)
+            if isinstance(derived, np.ndarray):
+                derived.flags.writeable = False
+            self._derived[key] = derived
         found: T = self._derived[key]
         return found
 

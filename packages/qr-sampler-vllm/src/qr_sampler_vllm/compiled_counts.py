@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from qr_sampler import BlockCounts
 from qr_sampler._typing import ByteBlocks, IndexArray
-from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler_vllm.compiled_masses import compiled
 
 __all__ = ["CompiledCounts"]

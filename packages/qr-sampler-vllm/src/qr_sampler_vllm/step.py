@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from qr_sampler import (
+    BlockCounts,
     EntropySource,
     FastSelector,
     Rows,
@@ -17,7 +18,6 @@ from qr_sampler import (
     Settings,
     StepResult,
 )
-from qr_sampler.amplification.byte_sums import BlockCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -135,26 +135,19 @@ def force_tokens(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) ->
     """
     import torch
 
-    # NumPy fills single rows faster, but does not know bfloat16.
-    if logits.dtype != torch.float32:
-        logits[list(lines)] = -math.inf
-        logits[list(lines), list(token_ids)] = 0.0
-        return
-    rows = logits.numpy()
+    # NumPy addresses single rows faster, but does not know bfloat16.
+    rows = logits.numpy() if logits.dtype == torch.float32 else logits
     for line, token_id in zip(lines, token_ids, strict=True):
-        row = rows[line]
-        row.fill(-math.inf)
-        row[token_id] = 0.0
+        rows[line] = -math.inf
+        rows[line, token_id] = 0.0
 
 
 def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
     """Returns *lines* as float32 with consecutive columns, if possible without a copy."""
     import torch
 
-    if len(lines) != len(logits) or list(lines) != list(range(len(lines))):
+    if list(lines) != list(range(len(logits))):
         logits = logits[torch.as_tensor(lines).to(logits.device, non_blocking=True)]
-    if logits.dtype == torch.float32 and logits.is_contiguous():
-        return logits
     return logits.to(dtype=torch.float32).contiguous()
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "Labels",
     "SignalAmplifier",
     "clamp_to_open_interval",
+    "shared_array",
 ]
 
 U_MAX: Final = 1.0 - 2.0**-53
@@ -36,7 +37,8 @@ Labels: TypeAlias = NDArray[np.str_]
 """One text per row."""
 
 
-def _shared(value: float | str) -> NDArray[Any]:
+def shared_array(value: float | str) -> NDArray[Any]:
+    """Returns an array of shape ``()`` that nobody can change."""
     array = np.array(value)
     array.flags.writeable = False
     return array
@@ -53,10 +55,10 @@ class AmplificationResult(NamedTuple):
     """Shape ``(B,)``, in the open interval (0, 1)."""
     statistic: FloatArray
     """Shape ``(B,)``, the amplifier's test statistic before it was mapped to *u*."""
-    lattice_step: FloatArray = _shared(math.nan)
+    lattice_step: FloatArray = shared_array(math.nan)
     """Shape ``(B,)``, or ``()`` where all blocks share it: distance between neighbouring values of
     u near the median. NaN when the amplifier does not say."""
-    baseline: Labels = _shared("")
+    baseline: Labels = shared_array("")
     """Shape ``(B,)`` or ``()``: digest of the frozen baseline that u refers to, empty for the ideal
     source."""
 

@@ -64,9 +64,7 @@ def _amplified(
     result = amplifier.amplify(blocks, counts)
     shape = result.u.shape
     if np.shape(result.lattice_step) != shape or np.shape(result.baseline) != shape:
-        result = AmplificationResult(
-            u=result.u,
-            statistic=result.statistic,
+        result = result._replace(
             lattice_step=np.full(shape, result.lattice_step),
             baseline=np.full(shape, result.baseline),
         )

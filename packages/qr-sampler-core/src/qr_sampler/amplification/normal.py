@@ -10,7 +10,13 @@ from typing import Final
 import numpy as np
 
 from qr_sampler._typing import FloatArray, IndexArray
-from qr_sampler.amplification.base import U_MAX, U_MIN, AmplificationResult, Labels
+from qr_sampler.amplification.base import (
+    U_MAX,
+    U_MIN,
+    AmplificationResult,
+    Labels,
+    shared_array,
+)
 from qr_sampler.amplification.laws import FairBitsLaw, law_of_bits, law_of_bytes
 
 __all__ = [
@@ -64,9 +70,7 @@ def amplify_normal(
 
 @lru_cache(maxsize=64)
 def _lattice_step(deviation: float) -> FloatArray:
-    step = np.array(lattice_gap(1.0 / deviation))
-    step.flags.writeable = False
-    return step
+    return shared_array(lattice_gap(1.0 / deviation))
 
 
 def lattice_gap(z_step: float) -> float:

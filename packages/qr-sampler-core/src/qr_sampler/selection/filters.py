@@ -55,8 +55,9 @@ class Filters:
 
     @property
     def needs_total(self) -> bool:
-        """Whether the distribution is untruncated, or truncated by its total mass alone."""
-        return not (self.top_n_sigma or self.top_k or self.min_p)
+        """Whether a choice depends on the total mass of the row at the temperature of the draw."""
+        truncated_before = self.truncate_first and self.top_p < 1.0
+        return not (self.top_n_sigma or self.top_k or self.min_p or truncated_before)
 
     @classmethod
     def of(cls, parameters: SamplingParameters, vocab_size: int) -> Filters:
