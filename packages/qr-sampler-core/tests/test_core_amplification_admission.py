@@ -185,7 +185,7 @@ def test_amplifiers_that_say_nothing_are_admitted_and_recorded_as_unknown(
     pipeline = SamplingPipeline(deployment, ConstantEntropySource(200))
     step = pipeline.sample(np.zeros((1, 4), np.float32), Rows([options.parameters]))
     assert step is not None
-    record = token_record(step, 0, request_key="r", position=0, options=options)
+    record = token_record(step, 0, request_key="r", sequence="s", position=0, options=options)
     assert record.lattice_step is None
     assert record.effective_bits is None
     assert record.baseline == ""
@@ -200,7 +200,7 @@ def test_records_carry_resolution_and_bit_count() -> None:
     pipeline = SamplingPipeline(deployment, ConstantEntropySource(0b10110))
     step = pipeline.sample(np.zeros((2, 4), np.float32), Rows([options.parameters] * 2))
     assert step is not None
-    record = token_record(step, 1, request_key="r", position=0, options=options)
+    record = token_record(step, 1, request_key="r", sequence="s", position=0, options=options)
     resolution = ZScoreMeanAmplifier().resolution(100)
     assert record.lattice_step == resolution.lattice_step
     assert record.effective_bits == resolution.effective_bits
@@ -278,8 +278,10 @@ def test_a_baseline_is_named_in_the_records_of_its_device_only(tmp_path: Path) -
         assert step is not None
         seen = {}
         for index, name in enumerate(names):
-            options = RequestOptions(parameters=parameters[index])
-            record = token_record(step, index, request_key="r", position=0, options=options)
+            options = RequestOptions(parameters=parameters[index], source="system")
+            record = token_record(
+                step, index, request_key="r", sequence="s", position=0, options=options
+            )
             seen[name] = record.baseline
         assert seen == {**dict.fromkeys(names, expected), "exact_sum": ""}
         ideal = ZScoreMeanAmplifier().amplify(np.frombuffer(data[:64], np.uint8)[np.newaxis])

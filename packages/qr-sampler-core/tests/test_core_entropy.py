@@ -15,11 +15,13 @@ from qr_sampler import (
     EntropySource,
     EntropyUnavailableError,
     FallbackEntropySource,
+    GuardedSource,
     Origin,
     Settings,
     SourceStatus,
     UnknownPluginError,
     configured_source,
+    configured_sources,
 )
 from qr_sampler.entropy import JitClass
 from qr_sampler.testing import ConstantEntropySource, RecordedEntropySource
@@ -340,7 +342,7 @@ def test_a_named_source_becomes_the_fallback() -> None:
 
 
 @pytest.mark.usefixtures("_policy_sources")
-@pytest.mark.parametrize("mode", ["error", "first"])
+@pytest.mark.parametrize("mode", ["error", "end_request", "first"])
 def test_error_and_the_source_itself_mean_no_fallback(mode: str) -> None:
     source = policy("first", mode)
     assert not isinstance(source, FallbackEntropySource)
@@ -369,6 +371,21 @@ def test_the_default_policy_needs_the_system_source_only() -> None:
     assert settings.entropy_source_type == settings.fallback_mode == "system"
     with pytest.raises(UnknownPluginError, match="'no_such_source'"):
         configured_source(Settings.load(entropy_source_type="no_such_source"))
+
+
+@pytest.mark.usefixtures("_policy_sources")
+def test_every_declared_source_has_the_same_policy() -> None:
+    declared = Settings.load(
+        entropy_source_type="first", request_entropy_sources="second", fallback_mode="second"
+    )
+    sources = configured_sources(declared)
+    assert list(sources) == ["first", "second"]
+    first, second = sources.values()
+    assert isinstance(first, FallbackEntropySource)
+    assert isinstance(second, GuardedSource)
+    assert first.fallback is second
+    assert isinstance(first.primary, GuardedSource)
+    assert (first.draw(1).data, second.draw(1).data) == (b"\x01", b"\x02")
 
 
 def test_draws_are_immutable() -> None:

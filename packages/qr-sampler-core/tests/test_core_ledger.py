@@ -20,6 +20,7 @@ from qr_sampler import DiscardRecord, JsonLinesSink, MemorySink
 def record(position: int = 0, reason: str = "aborted") -> DiscardRecord:
     return DiscardRecord(
         request_key="r",
+        sequence="s",
         position=position,
         reason=reason,
         source="device",

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from qr_sampler import (
     ConfigError,
+    EngineFields,
     RequestOptions,
     Rows,
     SamplingParameters,
@@ -22,18 +25,20 @@ from qr_sampler import (
     check_components,
     resolve_request,
 )
-from qr_sampler.overrides import LABEL_KEYS, MAX_LABEL_LENGTH
+from qr_sampler.overrides import LABEL_KEYS, MAX_LABEL_LENGTH, SOURCE_KEY, SWITCH_KEYS
 from qr_sampler.testing import ConstantEntropySource
 
 # Any block length: that short blocks are refused is tested with the amplifiers.
 DEPLOYMENT = Settings.model_construct(max_ks_distance=1.0)
-OPERATOR_ONLY = sorted(set(Settings.model_fields) - set(SamplingParameters.model_fields))
+OPERATOR_ONLY = sorted(
+    set(Settings.model_fields) - set(SamplingParameters.model_fields) - {"follow_request"}
+)
 
 
 def test_nothing_asked_for_gives_the_defaults() -> None:
     for nothing in (None, {}, {"someone_elses": 3, "qrng": "x", "QR_TOP_K": 4}):
         options = resolve_request(DEPLOYMENT, nothing)
-        assert options == RequestOptions(parameters=DEPLOYMENT.sampling)
+        assert options == RequestOptions(parameters=DEPLOYMENT.sampling, source="system")
 
 
 OVERRIDES: list[tuple[str, Any, Any]] = [
@@ -421,3 +426,160 @@ def test_a_costly_amplifier_is_constructed_once_for_all_requests(install_plugin:
     import counted_amplifier  # type: ignore[import-not-found]
 
     assert len(counted_amplifier.constructed) == 1
+
+
+FIELDS = EngineFields(temperature=0.4, top_p=0.9, top_k=30, min_p=0.05)
+
+
+class TestFollowing:
+    """A ``qr_*`` key comes before an ordinary field, and that before the deployment's setting."""
+
+    def test_the_ordinary_fields_are_taken_when_asked_for(self) -> None:
+        options = resolve_request(DEPLOYMENT, {"qr_follow_request": 1}, FIELDS)
+        assert options.parameters == DEPLOYMENT.sampling.model_copy(
+            update={"fixed_temperature": 0.4, "top_p": 0.9, "top_k": 30, "min_p": 0.05}
+        )
+        assert not options.left_to_engine
+
+    def test_they_are_ignored_otherwise(self) -> None:
+        for asked in (None, {"qr_follow_request": 0}):
+            assert resolve_request(DEPLOYMENT, asked, FIELDS).parameters == DEPLOYMENT.sampling
+
+    def test_the_deployment_can_ask_for_it_and_the_request_can_say_no(self) -> None:
+        follows = DEPLOYMENT.model_copy(update={"follow_request": True})
+        assert resolve_request(follows, None, FIELDS).parameters.top_k == 30
+        said_no = resolve_request(follows, {"qr_follow_request": "false"}, FIELDS)
+        assert said_no.parameters == DEPLOYMENT.sampling
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("top_p", 0.5), ("top_k", 7), ("min_p", 0.2), ("fixed_temperature", 1.5)],
+    )
+    def test_own_keys_come_first(self, key: str, value: Any) -> None:
+        asked = {"qr_follow_request": 1, f"qr_{key}": value}
+        followed = {"fixed_temperature": 0.4, "top_p": 0.9, "top_k": 30, "min_p": 0.05}
+        options = resolve_request(DEPLOYMENT, asked, FIELDS)
+        assert options.parameters == DEPLOYMENT.sampling.model_copy(update={**followed, key: value})
+
+    def test_the_deployments_strategy_gives_way_but_the_requests_does_not(self) -> None:
+        adaptive = DEPLOYMENT.model_copy(update={"temperature_strategy": "edt"})
+        followed = resolve_request(adaptive, {"qr_follow_request": 1}, FIELDS)
+        assert followed.parameters.temperature_strategy == "fixed"
+        asked = {"qr_follow_request": 1, "qr_temperature_strategy": "edt"}
+        own = resolve_request(DEPLOYMENT, asked, FIELDS)
+        assert own.parameters.temperature_strategy == "edt"
+        assert own.parameters.top_k == 30
+
+    def test_temperature_zero_is_greedy(self) -> None:
+        greedy = replace(FIELDS, temperature=0.0)
+        assert resolve_request(DEPLOYMENT, {"qr_follow_request": 1}, greedy).left_to_engine
+        assert not resolve_request(DEPLOYMENT, None, greedy).left_to_engine
+        own = {"qr_follow_request": 1, "qr_fixed_temperature": 0.8}
+        assert not resolve_request(DEPLOYMENT, own, greedy).left_to_engine
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ({"temperature": 1e9}, "temperature=1000000000.0"),
+            ({"top_p": 0.0}, "top_p=0.0"),
+            ({"min_p": 2.0}, "min_p=2.0"),
+            ({"top_k": 2**40}, "top_k=1099511627776"),
+        ],
+    )
+    def test_a_followed_value_out_of_range_is_named_as_the_client_wrote_it(
+        self, change: dict[str, Any], named: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=f"^{re.escape(named)}: .*qr_follow_request"):
+            resolve_request(DEPLOYMENT, {"qr_follow_request": 1}, replace(FIELDS, **change))
+
+    def test_there_has_to_be_something_to_follow(self) -> None:
+        with pytest.raises(ConfigError, match="qr_follow_request"):
+            resolve_request(DEPLOYMENT, {"qr_follow_request": 1})
+
+
+@pytest.mark.parametrize("value", [True, 1, "1", "true", "True", "TRUE"])
+def test_a_request_can_be_left_to_the_engine(value: Any) -> None:
+    assert resolve_request(DEPLOYMENT, {"qr_bypass": value}).left_to_engine
+
+
+@pytest.mark.parametrize("value", [False, 0, "0", "false", "FALSE"])
+def test_a_switch_can_be_off(value: Any) -> None:
+    assert not resolve_request(DEPLOYMENT, {"qr_bypass": value}).left_to_engine
+
+
+@pytest.mark.parametrize(
+    "value", [2, -1, 1.0, "yes", "", None, [1], b"1", pytest.param(10**5000, id="huge")]
+)
+def test_a_switch_is_on_or_off(value: Any) -> None:
+    for key in ("qr_bypass", "qr_follow_request"):
+        with pytest.raises(ConfigError, match=f"^{key}=.*0 or 1"):
+            resolve_request(DEPLOYMENT, {key: value}, FIELDS)
+
+
+def test_what_is_left_to_the_engine_is_checked_all_the_same() -> None:
+    with pytest.raises(ConfigError, match="qr_top_k='x'"):
+        resolve_request(DEPLOYMENT, {"qr_bypass": 1, "qr_top_k": "x"})
+
+
+class TestSources:
+    DECLARED = DEPLOYMENT.model_copy(update={"request_entropy_sources": "left, right,,system"})
+
+    def test_the_configured_source_is_the_default(self) -> None:
+        assert resolve_request(self.DECLARED, None).source == "system"
+
+    def test_a_declared_source_can_be_chosen(self) -> None:
+        assert self.DECLARED.selectable_sources == ("system", "left", "right")
+        for name in self.DECLARED.selectable_sources:
+            assert resolve_request(self.DECLARED, {"qr_entropy_source": name}).source == name
+
+    @pytest.mark.parametrize("value", ["elsewhere", "", 1, None, ["left"], "left, right"])
+    def test_no_other_can(self, value: Any) -> None:
+        with pytest.raises(ConfigError, match=r"^qr_entropy_source=.*system, left, right"):
+            resolve_request(self.DECLARED, {"qr_entropy_source": value})
+
+
+JSON_LIKE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=10**18)
+    | st.floats(allow_nan=True, allow_infinity=True)
+    | st.text(max_size=12)
+    | st.sampled_from(["1", "true", "system", "fixed", "edt", "zscore_mean", "uniform53"])
+    | st.binary(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+KEYS = st.sampled_from(
+    [
+        *(f"qr_{field}" for field in SamplingParameters.model_fields),
+        *LABEL_KEYS,
+        *SWITCH_KEYS,
+        SOURCE_KEY,
+        "qr_nonsense",
+        "other",
+        3,
+    ]
+)
+
+
+@given(
+    extra=st.dictionaries(KEYS, JSON_LIKE, max_size=6),
+    fields=st.builds(
+        EngineFields,
+        temperature=st.floats(0, 3),
+        top_p=st.floats(0, 1),
+        top_k=st.integers(-1, 2**33),
+        min_p=st.floats(0, 1),
+    ),
+)
+def test_every_value_is_accepted_or_refused_in_one_way(
+    extra: dict[Any, Any], fields: EngineFields
+) -> None:
+    """And what is accepted is what the step will see: it does not change when resolved again."""
+    try:
+        options = resolve_request(DEPLOYMENT, extra, fields)
+    except ConfigError:
+        return
+    assert resolve_request(DEPLOYMENT, extra, fields) == options
+    assert SamplingParameters.model_validate(options.parameters.model_dump()) == options.parameters

@@ -289,10 +289,11 @@ def test_records_repeat_the_step() -> None:
     source = ConstantEntropySource(140, name="device", max_bytes_per_request=10)
     step = SamplingPipeline(settings_, source).sample(logits, Rows([options.parameters] * 3))
     assert step is not None
-    record = token_record(step, 1, request_key="r", position=5, options=options)
+    record = token_record(step, 1, request_key="r", sequence="s", position=5, options=options)
     assert record.as_dict() == {
         "kind": "token",
         "request_key": "r",
+        "sequence": "s",
         "position": 5,
         "token_id": step.selection.token_ids[1],
         "u": step.amplification.u[1],
@@ -330,10 +331,11 @@ def test_records_repeat_the_step() -> None:
     plain = (bool, int, float, str, type(None))
     assert all(type(value) in plain for value in record.as_dict().values())
 
-    discard = discard_record(step, 0, request_key="r", position=6, reason="aborted")
+    discard = discard_record(step, 0, request_key="r", sequence="s", position=6, reason="aborted")
     assert discard.as_dict() == {
         "kind": "discard",
         "request_key": "r",
+        "sequence": "s",
         "position": 6,
         "reason": "aborted",
         "source": "device",

@@ -17,7 +17,10 @@ import qr_sampler
 from qr_sampler import (
     AmplificationResult,
     DiscardRecord,
+    DroppedBytes,
+    EngineFields,
     EntropyDraw,
+    ForcedRecord,
     GenesisRecord,
     LogitStatistics,
     Measurement,
@@ -39,7 +42,10 @@ from qr_sampler.records import SCHEMA_VERSION
 
 RESULT_TYPES = [
     DiscardRecord,
+    DroppedBytes,
+    EngineFields,
     EntropyDraw,
+    ForcedRecord,
     GenesisRecord,
     LogitStatistics,
     Measurement,
@@ -55,7 +61,7 @@ RESULT_TYPES = [
     TemperatureResult,
     TokenSamplingRecord,
 ]
-RECORD_TYPES = [DiscardRecord, GenesisRecord, TokenSamplingRecord]
+RECORD_TYPES = [DiscardRecord, ForcedRecord, GenesisRecord, TokenSamplingRecord]
 
 SAMPLES: dict[str, Any] = {
     "int": 2**62 + 1,
@@ -121,7 +127,7 @@ def test_records_survive_json_to_the_last_bit(kind: type[Record]) -> None:
 
 
 def test_kinds_are_distinct() -> None:
-    assert [kind.kind for kind in RECORD_TYPES] == ["discard", "genesis", "token"]
+    assert [kind.kind for kind in RECORD_TYPES] == ["discard", "forced", "genesis", "token"]
 
 
 @pytest.mark.parametrize("kind", RECORD_TYPES)
@@ -169,6 +175,8 @@ def test_records_need_every_field_by_name() -> None:
 
 
 def test_options_compare_by_value() -> None:
-    one, other = (RequestOptions(parameters=SamplingParameters(top_k=4)) for _ in range(2))
+    one, other = (
+        RequestOptions(parameters=SamplingParameters(top_k=4), source="system") for _ in range(2)
+    )
     assert one == other
     assert math.isclose(one.parameters.fixed_temperature, 0.7)

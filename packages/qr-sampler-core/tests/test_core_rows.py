@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qr_sampler import Rows, SamplingParameters
+from qr_sampler import Rows, RunningMean, SamplingParameters
 
 PARAMETERS = [SamplingParameters(top_k=top_k, top_p=0.5) for top_k in (3, 7, 3, 1)]
 
@@ -80,3 +80,43 @@ def test_memory_of_another_batch_is_refused(values: object) -> None:
         Rows(PARAMETERS, values)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected one entry for each of 4 rows"):
         Rows(PARAMETERS).with_running_entropy(values)  # type: ignore[arg-type]
+
+
+def test_a_row_sees_the_mean_that_sequential_decoding_would_have_shown_it() -> None:
+    """Two chains of rows, 0 -> 2 -> 3 and 1 -> 4, and one that stands alone."""
+    parameters = [SamplingParameters(varentropy_drift_rate=rate) for rate in (0.25, 0.5)]
+    of_chain = [0, 1, 0, 0, 1, 1]
+    rows = Rows(
+        [parameters[chain] for chain in of_chain],
+        [1.5, np.nan, 1.5, 1.5, np.nan, 7.0],
+        follows=[-1, -1, 0, 2, 1, -1],
+    )
+    entropy = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    expected = []
+    for chain, start, before in ((0, 1.5, []), (1, np.nan, []), (0, 1.5, [0]), (0, 1.5, [0, 2])):
+        mean = RunningMean(parameters[chain].varentropy_drift_rate, start)
+        for index in before:
+            mean.observe(entropy[index])
+        expected.append(mean.value)
+    found = rows.after_predecessors(entropy)
+    np.testing.assert_array_equal(found.running_entropy, [*expected, 2.0, 7.0])
+    assert found.parameters == rows.parameters
+
+
+def test_rows_that_follow_nothing_are_returned_as_they_are() -> None:
+    for follows in (None, [-1, -1]):
+        rows = Rows([SamplingParameters()] * 2, follows=follows)
+        assert not rows.follow_each_other
+        assert rows.after_predecessors(np.ones(2)) is rows
+
+
+def test_taken_rows_follow_each_other_as_before() -> None:
+    rows = Rows([SamplingParameters()] * 4, [1.0, 1.0, 1.0, 1.0], follows=[-1, 0, 1, 0])
+    taken = rows.take(np.array([0, 3]))
+    np.testing.assert_array_equal(
+        taken.after_predecessors(np.array([2.0, 9.0])).running_entropy,
+        [1.0, rows.after_predecessors(np.full(4, 2.0)).running_entropy[3]],
+    )
+    alone = rows.take(np.array([2, 3]))
+    assert not alone.follow_each_other
+    assert not rows.take(np.array([], dtype=np.intp)).follow_each_other

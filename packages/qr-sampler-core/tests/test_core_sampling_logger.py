@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from qr_sampler import (
     DiscardRecord,
     FallbackEntropySource,
+    ForcedRecord,
     Record,
     RequestOptions,
     Rows,
@@ -32,14 +34,14 @@ def records() -> tuple[TokenSamplingRecord, DiscardRecord]:
         ConstantEntropySource(name="device", fail_with="unplugged"),
         ConstantEntropySource(name="spare"),
     )
-    options = RequestOptions(parameters=SamplingParameters(sample_count=8))
+    options = RequestOptions(parameters=SamplingParameters(sample_count=8), source="system")
     logits = np.log(np.array([[0.5, 0.25, 0.25]], dtype=np.float32))
     pipeline = SamplingPipeline(Settings.load(), source)
     step = pipeline.sample(logits, Rows([options.parameters]))
     assert step is not None
     return (
-        token_record(step, 0, request_key="req", position=3, options=options),
-        discard_record(step, 0, request_key="req", position=4, reason="aborted"),
+        token_record(step, 0, request_key="req", sequence="s", position=3, options=options),
+        discard_record(step, 0, request_key="req", sequence="s", position=4, reason="aborted"),
     )
 
 
@@ -108,3 +110,23 @@ def test_a_client_cannot_forge_log_lines(
     for level in ("summary", "full"):
         SamplingLogger(level).log([TokenSamplingRecord(**values)])  # type: ignore[arg-type]
     assert all(len(line.splitlines()) == 1 for line in messages(caplog))
+
+
+@pytest.mark.parametrize("level", ["summary", "full"])
+def test_a_token_without_entropy_is_logged_as_such(
+    caplog: pytest.LogCaptureFixture, level: Literal["summary", "full"]
+) -> None:
+    caplog.set_level(logging.INFO, logger="qr_sampler")
+    forced = ForcedRecord(
+        request_key="req",
+        sequence="s",
+        position=7,
+        token_id=2,
+        reason="unplugged",
+        source="device",
+        wall_time_ns=1,
+    )
+    SamplingLogger(level).log([forced])
+    (line,) = messages(caplog)
+    for part in ("2", "req", "7", "device", "forced"):
+        assert part in line.lower()

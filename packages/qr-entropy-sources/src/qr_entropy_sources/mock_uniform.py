@@ -64,6 +64,7 @@ class MockUniformSource(EntropySource):
     """
 
     jit_class = JitClass.PSEUDO
+    blocks = False
     conditioning = "pcg64"
 
     def __init__(self, *, seed: int | None = None, mean: float = BYTE_MEAN) -> None:

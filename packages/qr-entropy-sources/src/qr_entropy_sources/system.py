@@ -25,6 +25,7 @@ class SystemEntropySource(EntropySource):
     """
 
     jit_class = JitClass.PSEUDO
+    blocks = False
     conditioning = "chacha20-csprng"
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from qr_sampler.accounting import discard_record, token_record
+from qr_sampler.accounting import discard_record, dropped_record, token_record
 from qr_sampler.amplification import (
     AmplificationResult,
     Baseline,
@@ -31,9 +31,11 @@ from qr_sampler.amplification import (
 )
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy import (
+    DroppedBytes,
     EntropyDraw,
     EntropySource,
     FallbackEntropySource,
+    GuardedSource,
     JitClass,
     Origin,
     SourceLimits,
@@ -48,11 +50,22 @@ from qr_sampler.errors import (
     QRSamplerError,
     UnknownPluginError,
 )
-from qr_sampler.failure_policy import configured_source
+from qr_sampler.failure_policy import (
+    END_REQUEST,
+    RAISE_ERROR,
+    configured_source,
+    configured_sources,
+)
 from qr_sampler.ledger import JsonLinesSink, MemorySink, RecordSink
-from qr_sampler.overrides import RequestOptions, check_components, resolve_request
+from qr_sampler.overrides import EngineFields, RequestOptions, check_components, resolve_request
 from qr_sampler.pipeline import SamplingPipeline, StepPlan, StepResult
-from qr_sampler.records import DiscardRecord, GenesisRecord, Record, TokenSamplingRecord
+from qr_sampler.records import (
+    DiscardRecord,
+    ForcedRecord,
+    GenesisRecord,
+    Record,
+    TokenSamplingRecord,
+)
 from qr_sampler.registry import (
     AMPLIFIERS,
     ENTROPY_SOURCES,
@@ -87,7 +100,9 @@ __version__ = _version("qr-sampler-core")
 
 __all__ = [
     "AMPLIFIERS",
+    "END_REQUEST",
     "ENTROPY_SOURCES",
+    "RAISE_ERROR",
     "STATISTICS_STEP",
     "TEMPERATURE_STRATEGIES",
     "AmplificationResult",
@@ -96,10 +111,12 @@ __all__ = [
     "BlockCounts",
     "ConfigError",
     "DiscardRecord",
+    "DroppedBytes",
     "DynatempTemperatureStrategy",
     "ECDFAmplifier",
     "EDTPaperTemperatureStrategy",
     "EDTTemperatureStrategy",
+    "EngineFields",
     "EntropyDraw",
     "EntropySource",
     "EntropyUnavailableError",
@@ -108,7 +125,9 @@ __all__ = [
     "FallbackEntropySource",
     "FastSelector",
     "FixedTemperatureStrategy",
+    "ForcedRecord",
     "GenesisRecord",
+    "GuardedSource",
     "JitClass",
     "JsonLinesSink",
     "LogitStatistics",
@@ -149,8 +168,10 @@ __all__ = [
     "ZScoreMeanAmplifier",
     "check_components",
     "configured_source",
+    "configured_sources",
     "create_source",
     "discard_record",
+    "dropped_record",
     "measure_baseline",
     "resolve_request",
     "token_record",

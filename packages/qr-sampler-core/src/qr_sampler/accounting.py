@@ -5,15 +5,22 @@ from __future__ import annotations
 
 import math
 
+from qr_sampler.entropy.guard import DroppedBytes
 from qr_sampler.overrides import RequestOptions
 from qr_sampler.pipeline import StepResult
 from qr_sampler.records import DiscardRecord, TokenSamplingRecord
 
-__all__ = ["discard_record", "token_record"]
+__all__ = ["discard_record", "dropped_record", "token_record"]
 
 
 def token_record(
-    step: StepResult, index: int, *, request_key: str, position: int, options: RequestOptions
+    step: StepResult,
+    index: int,
+    *,
+    request_key: str,
+    sequence: str,
+    position: int,
+    options: RequestOptions,
 ) -> TokenSamplingRecord:
     """Returns the record of an emitted token.
 
@@ -21,12 +28,14 @@ def token_record(
         step: The step that selected it.
         index: Which of the step's decided rows it is.
         request_key: Name of its request.
-        position: Its index among the tokens generated for the request.
+        sequence: Name of its sequence.
+        position: Its index in its sequence.
         options: What the request asked for.
     """
     draw, selection, plan = step.draw, step.selection, step.plan
     return TokenSamplingRecord(
         request_key=request_key,
+        sequence=sequence,
         position=position,
         token_id=int(selection.token_ids[index]),
         u=float(step.amplification.u[index]),
@@ -64,7 +73,7 @@ def token_record(
 
 
 def discard_record(
-    step: StepResult, index: int, *, request_key: str, position: int, reason: str
+    step: StepResult, index: int, *, request_key: str, sequence: str, position: int, reason: str
 ) -> DiscardRecord:
     """Returns the record of bytes that were drawn for a token that was not emitted.
 
@@ -72,11 +81,13 @@ def discard_record(
         step: The step that spent them.
         index: Which of the step's decided rows they belong to.
         request_key: Name of the request.
+        sequence: Name of the sequence.
         position: Index that the token would have had.
         reason: Why it was not emitted.
     """
     return DiscardRecord(
         request_key=request_key,
+        sequence=sequence,
         position=position,
         reason=reason,
         source=step.draw.source,
@@ -87,6 +98,24 @@ def discard_record(
         t_request_ns=step.draw.requested_ns,
         t_received_ns=step.draw.received_ns,
         wall_time_ns=step.draw.wall_time_ns,
+    )
+
+
+def dropped_record(dropped: DroppedBytes) -> DiscardRecord:
+    """Returns the record of bytes that a source delivered for nothing."""
+    return DiscardRecord(
+        request_key="",
+        sequence="",
+        position=None,
+        reason=dropped.reason,
+        source=dropped.source,
+        fallback=False,
+        block_bytes=dropped.count,
+        u=None,
+        t_logits_ns=None,
+        t_request_ns=None,
+        t_received_ns=None,
+        wall_time_ns=dropped.wall_time_ns,
     )
 
 

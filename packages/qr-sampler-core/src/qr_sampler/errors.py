@@ -39,12 +39,14 @@ class EntropyUnavailableError(QRSamplerError, RuntimeError):
     Attributes:
         source: Name of the source that failed.
         reason: What went wrong, in words that an operator can act on.
+        dropped_bytes: Number of bytes that were delivered all the same, and dropped.
     """
 
-    def __init__(self, source: str, reason: str) -> None:
-        super().__init__(source, reason)
+    def __init__(self, source: str, reason: str, dropped_bytes: int = 0) -> None:
+        super().__init__(source, reason, dropped_bytes)
         self.source = source
         self.reason = reason
+        self.dropped_bytes = dropped_bytes
 
     def __str__(self) -> str:
         return f"entropy source {self.source!r} is unavailable: {self.reason}"

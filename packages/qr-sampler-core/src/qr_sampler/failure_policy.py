@@ -3,30 +3,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from qr_sampler.entropy.fallback import FallbackEntropySource
+from qr_sampler.entropy.guard import DroppedBytes, GuardedSource
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.registry import create_source
 from qr_sampler.settings import Settings
 
-__all__ = ["RAISE_ERROR", "configured_source"]
+__all__ = ["END_REQUEST", "RAISE_ERROR", "configured_source", "configured_sources"]
 
 RAISE_ERROR: Final = "error"
 """The ``fallback_mode`` that raises instead of falling back."""
 
+END_REQUEST: Final = "end_request"
+"""The ``fallback_mode`` that ends the affected requests instead of falling back."""
+
 
 def configured_source(settings: Settings) -> EntropySource:
-    """Returns the source of a deployment, wrapped in the fallback that its settings name.
+    """Returns the configured source of a deployment, as :func:`configured_sources` does."""
+    return configured_sources(settings)[settings.entropy_source_type]
 
-    A fallback to the configured source itself would be no fallback, so such a pair is the bare
-    source.
+
+def configured_sources(
+    settings: Settings, on_dropped: Callable[[DroppedBytes], object] | None = None
+) -> dict[str, EntropySource]:
+    """Returns the sources of a deployment by name, the configured one first.
+
+    Each is guarded, and wrapped in the fallback that the settings name. A fallback to the source
+    itself would be no fallback, so such a pair is the bare source.
+
+    Args:
+        settings: The deployment's settings.
+        on_dropped: Is told of bytes that sources delivered for nothing, from any thread.
 
     Raises:
-        PluginError: When either source is unknown, contested or broken.
-        ConfigError: When a setting of either source is malformed.
+        PluginError: When a source is unknown, contested or broken.
+        ConfigError: When a setting of a source is malformed.
     """
-    primary = create_source(settings.entropy_source_type)
-    if settings.fallback_mode in (RAISE_ERROR, settings.entropy_source_type):
-        return primary
-    return FallbackEntropySource(primary, create_source(settings.fallback_mode))
+
+    def guarded(name: str) -> EntropySource:
+        return GuardedSource(create_source(name), settings.draw_timeout_ms, on_dropped)
+
+    sources = {name: guarded(name) for name in settings.selectable_sources}
+    spare_name = settings.fallback_mode
+    if spare_name in (RAISE_ERROR, END_REQUEST):
+        return sources
+    spare = sources.get(spare_name) or guarded(spare_name)
+    return {
+        name: source if name == spare_name else FallbackEntropySource(source, spare)
+        for name, source in sources.items()
+    }

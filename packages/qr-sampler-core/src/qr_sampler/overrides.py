@@ -23,6 +23,9 @@ __all__ = [
     "KEY_PREFIX",
     "LABEL_KEYS",
     "MAX_LABEL_LENGTH",
+    "SOURCE_KEY",
+    "SWITCH_KEYS",
+    "EngineFields",
     "RequestOptions",
     "check_components",
     "resolve_request",
@@ -37,6 +40,26 @@ LABEL_KEYS: Final = ("qr_request_key", "qr_trial", "qr_condition")
 MAX_LABEL_LENGTH: Final = 256
 """Longest label in characters: it is repeated in the record of every token."""
 
+SWITCH_KEYS: Final = ("qr_bypass", "qr_follow_request")
+"""Keys that are true or false."""
+
+SOURCE_KEY: Final = "qr_entropy_source"
+"""Key that chooses a source."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFields:
+    """The ordinary sampling fields of a request, as the host engine understood them."""
+
+    temperature: float
+    """Temperature; 0 means greedy."""
+    top_p: float
+    """Nucleus probability."""
+    top_k: int
+    """Number of most probable tokens; 0 or -1 means all."""
+    min_p: float
+    """Probability relative to the most probable token."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
@@ -44,6 +67,10 @@ class RequestOptions:
 
     parameters: SamplingParameters
     """How its tokens are sampled."""
+    source: str
+    """Name of the entropy source that decides them."""
+    left_to_engine: bool = False
+    """Whether the host engine samples its tokens instead; then nothing is drawn or recorded."""
     request_key: str | None = None
     """The client's name for the request."""
     trial: str | None = None
@@ -52,8 +79,16 @@ class RequestOptions:
     """The client's condition label."""
 
 
-def resolve_request(settings: Settings, extra_args: Mapping[Any, Any] | None) -> RequestOptions:
-    """Returns the options of one request: the deployment's defaults, then its ``qr_*`` keys.
+def resolve_request(
+    settings: Settings,
+    extra_args: Mapping[Any, Any] | None,
+    engine_fields: EngineFields | None = None,
+) -> RequestOptions:
+    """Returns the options of one request.
+
+    Each value is taken from the request's ``qr_*`` key, else, when it follows the ordinary fields,
+    from those, else from the deployment's settings. A followed temperature of 0 is greedy: the
+    engine chooses the most probable token and nothing is drawn.
 
     What this function accepts cannot fail later: values are validated, and the amplifier and the
     temperature strategy are imported here.
@@ -61,6 +96,7 @@ def resolve_request(settings: Settings, extra_args: Mapping[Any, Any] | None) ->
     Args:
         settings: The deployment's settings; never modified.
         extra_args: The request's arguments. Keys without the ``qr_`` prefix are ignored.
+        engine_fields: The request's ordinary fields, needed to follow them.
 
     Raises:
         ConfigError: Naming the key, its value and the remedy.
@@ -71,16 +107,54 @@ def resolve_request(settings: Settings, extra_args: Mapping[Any, Any] | None) ->
         if isinstance(key, str) and key.startswith(KEY_PREFIX)
     }
     labels = {key: _label(key, ours.pop(key)) for key in LABEL_KEYS if key in ours}
+    switches = {key: _switch(key, ours.pop(key)) for key in SWITCH_KEYS if key in ours}
+    source = _source(settings, ours.pop(SOURCE_KEY, settings.entropy_source_type))
+    followed: dict[str, Any] = {}
+    greedy = False
+    if switches.get("qr_follow_request", settings.follow_request):
+        followed, greedy = _followed(ours, engine_fields)
     return RequestOptions(
-        parameters=_parameters(settings, ours) if ours else settings.sampling,
+        parameters=_parameters(settings, ours, followed) if ours or followed else settings.sampling,
+        source=source,
+        left_to_engine=greedy or switches.get("qr_bypass", False),
         request_key=labels.get("qr_request_key"),
         trial=labels.get("qr_trial"),
         condition=labels.get("qr_condition"),
     )
 
 
-def _parameters(settings: Settings, overrides: Mapping[str, Any]) -> SamplingParameters:
-    values = settings.sampling.model_dump()
+def _followed(
+    ours: Mapping[str, Any], engine_fields: EngineFields | None
+) -> tuple[dict[str, Any], bool]:
+    """Returns the parameters that the ordinary fields decide, and whether they say greedy.
+
+    Args:
+        ours: The request's keys, which have precedence.
+        engine_fields: The ordinary fields.
+    """
+    if engine_fields is None:
+        raise ConfigError(
+            "qr_follow_request: the ordinary fields of the request are not known here; leave the "
+            "key out and unset QR_FOLLOW_REQUEST"
+        )
+    values: dict[str, Any] = {
+        "top_p": engine_fields.top_p,
+        "top_k": engine_fields.top_k,
+        "min_p": engine_fields.min_p,
+    }
+    own_temperature = ours.keys() & {"qr_temperature_strategy", "qr_fixed_temperature"}
+    greedy = not own_temperature and engine_fields.temperature == 0
+    if not own_temperature and not greedy:
+        values["temperature_strategy"] = "fixed"
+        values["fixed_temperature"] = engine_fields.temperature
+    followed = {name: value for name, value in values.items() if KEY_PREFIX + name not in ours}
+    return followed, greedy
+
+
+def _parameters(
+    settings: Settings, overrides: Mapping[str, Any], followed: Mapping[str, Any]
+) -> SamplingParameters:
+    values = {**settings.sampling.model_dump(), **_checked_followed(followed)}
     for key, value in overrides.items():
         values[_field_name(key, value)] = value
     try:
@@ -93,6 +167,44 @@ def _parameters(settings: Settings, overrides: Mapping[str, Any]) -> SamplingPar
     return parameters
 
 
+def _checked_followed(followed: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns *followed* if all of its values are in range; names the ordinary field otherwise."""
+    try:
+        SamplingParameters.model_validate(followed)
+    except ValidationError as error:
+        message = describe_validation_error(error, SamplingParameters, prefix="")
+        raise ConfigError(
+            message.replace("fixed_temperature=", "temperature=")
+            + "; change the field, or leave out qr_follow_request"
+        ) from error
+    return followed
+
+
+def _switch(key: str, value: Any) -> bool:
+    """Returns what a key says that is true or false; over HTTP there are no booleans."""
+    said = {"1": True, "true": True, "0": False, "false": False}.get(_as_text(value))
+    if said is None:
+        raise ConfigError(f"{key}={shown(value)}: expected 0 or 1, or 'true' or 'false'")
+    return said
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (bool, int, str)):
+        # Python refuses to print integers of more than some thousand digits.
+        return "" if isinstance(value, int) and abs(value) > 1 else str(value).lower()
+    return ""
+
+
+def _source(settings: Settings, value: Any) -> str:
+    if not isinstance(value, str) or value not in settings.selectable_sources:
+        raise ConfigError(
+            f"{SOURCE_KEY}={shown(value)}: not a source that the operator has declared; choose one "
+            f"of {', '.join(settings.selectable_sources)} (QR_REQUEST_ENTROPY_SOURCES declares "
+            "more)"
+        )
+    return value
+
+
 def _field_name(key: str, value: Any) -> str:
     field = key.removeprefix(KEY_PREFIX)
     if field in SamplingParameters.model_fields:
@@ -102,9 +214,8 @@ def _field_name(key: str, value: Any) -> str:
             f"{key}={shown(value)}: this is set by the operator (QR_{field.upper()}) and cannot be "
             "changed by a request; remove the key"
         )
-    allowed = sorted(
-        [*(KEY_PREFIX + name for name in SamplingParameters.model_fields), *LABEL_KEYS]
-    )
+    parameters = (KEY_PREFIX + name for name in SamplingParameters.model_fields)
+    allowed = sorted([*parameters, *LABEL_KEYS, *SWITCH_KEYS, SOURCE_KEY])
     raise ConfigError(
         f"{key[:MAX_LABEL_LENGTH]}={shown(value)}: unknown key; a request may set "
         f"{', '.join(allowed)}"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -135,7 +135,9 @@ class SamplingPipeline:
             rows: The parameters of the B rows.
         """
         known = self._known_temperatures(rows)
-        measurement = self._selector.measure(logits, rows, known, rows.derived(_settle))
+        measurement = _after_predecessors(
+            self._selector.measure(logits, rows, known, rows.derived(_settle))
+        )
         temperature = self._temperatures(measurement, known[measurement.lines])
         return StepPlan(
             measurement=measurement,
@@ -201,6 +203,14 @@ class SamplingPipeline:
         if name not in self._amplifiers:
             self._amplifiers[name] = amplifier_named(name, self._settings)
         return self._amplifiers[name]
+
+
+def _after_predecessors(measurement: Measurement) -> Measurement:
+    """Returns *measurement* with the running means of rows that follow others in the same step."""
+    if not measurement.rows.follow_each_other:
+        return measurement
+    entropy_nats = rounded(measurement.entropy_nats)
+    return replace(measurement, rows=measurement.rows.after_predecessors(entropy_nats))
 
 
 def _block_sizes(rows: Rows) -> IndexArray:

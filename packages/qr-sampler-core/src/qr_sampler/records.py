@@ -8,7 +8,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-__all__ = ["SCHEMA_VERSION", "DiscardRecord", "GenesisRecord", "Record", "TokenSamplingRecord"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "DiscardRecord",
+    "ForcedRecord",
+    "GenesisRecord",
+    "Record",
+    "TokenSamplingRecord",
+]
 
 SCHEMA_VERSION = 1
 """Version of the record layout; raised when a field changes its meaning."""
@@ -60,8 +67,10 @@ class TokenSamplingRecord(Record):
 
     request_key: str
     """Names the request: the client's ``qr_request_key``, or a unique one made here."""
+    sequence: str
+    """Names the sequence; unique, also among the n sequences of one request."""
     position: int
-    """Index of the token among the tokens generated for its request, from 0."""
+    """Index of the token in its sequence, from 0."""
     token_id: int
     """The token."""
     u: float
@@ -136,30 +145,62 @@ class TokenSamplingRecord(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForcedRecord(Record):
+    """One emitted token that no entropy decided: it ends a request for which there was none."""
+
+    kind: ClassVar[str] = "forced"
+
+    request_key: str
+    """Names the request, as in :class:`TokenSamplingRecord`."""
+    sequence: str
+    """Names the sequence, as there."""
+    position: int
+    """Index of the token in its sequence, from 0."""
+    token_id: int
+    """The token."""
+    reason: str
+    """Why there was no entropy."""
+    source: str
+    """The source that the request had chosen."""
+    wall_time_ns: int
+    """When it was emitted, in nanoseconds since the epoch."""
+    trial: str | None = None
+    """The client's trial label."""
+    condition: str | None = None
+    """The client's condition label."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DiscardRecord(Record):
-    """Bytes that were drawn for a token that was not emitted."""
+    """Bytes that were drawn and decided no emitted token.
+
+    Those that a source delivered too late, or not in full, belong to no token at all: their fields
+    that tell of one are empty.
+    """
 
     kind: ClassVar[str] = "discard"
 
     request_key: str
-    """Names the request, as in :class:`TokenSamplingRecord`."""
-    position: int
+    """Names the request, as in :class:`TokenSamplingRecord`; empty for bytes of no token."""
+    sequence: str
+    """Names the sequence, as there; empty for bytes of no token."""
+    position: int | None
     """Index that the token would have had."""
     reason: str
-    """Why the token was not emitted."""
+    """Why it was not emitted, or why the bytes were dropped."""
     source: str
     """Source that supplied the bytes."""
     fallback: bool
     """Whether they came from the fallback."""
     block_bytes: int
     """Number of bytes that were spent."""
-    u: float
+    u: float | None
     """The uniform number that decided nothing."""
-    t_logits_ns: int
+    t_logits_ns: int | None
     """When the logits were complete, on the monotonic clock."""
-    t_request_ns: int
+    t_request_ns: int | None
     """When the entropy request left, on the same clock."""
-    t_received_ns: int
+    t_received_ns: int | None
     """When its answer was complete, on the same clock."""
     wall_time_ns: int
-    """When its answer was complete, in nanoseconds since the epoch."""
+    """When its answer was complete or dropped, in nanoseconds since the epoch."""

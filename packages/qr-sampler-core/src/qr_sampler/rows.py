@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from qr_sampler._typing import FloatArray, IndexArray
+from qr_sampler.running_mean import RunningMean
 from qr_sampler.settings import SamplingParameters
 
 __all__ = ["Rows"]
@@ -24,10 +25,15 @@ class Rows:
     Build it when the batch changes and keep it while the batch stays the same; what changes with
     every token comes in through :meth:`with_running_entropy`.
 
+    Under speculative decoding a request has several rows in one step, each for the token after the
+    one that the row before it decides.
+
     Args:
         parameters: The parameters of the B rows.
         running_entropy: Per row, the running mean of the entropy of the tokens that its request has
             emitted, in nats; NaN where there is none yet. Shape ``(B,)``; all NaN if not given.
+        follows: Per row, the index of the row that decides the token before it in the same step,
+            always a smaller one; -1 where there is none. Shape ``(B,)``; all -1 if not given.
 
     Attributes:
         parameters: The parameters of the B rows.
@@ -46,8 +52,10 @@ class Rows:
         self,
         parameters: Sequence[SamplingParameters],
         running_entropy: ArrayLike | None = None,
+        follows: Sequence[int] | None = None,
     ) -> None:
         self.parameters = tuple(parameters)
+        self._follows = tuple(follows) if follows is not None and max(follows) >= 0 else None
         self.running_entropy = self._one_per_row(
             np.full(len(self), np.nan) if running_entropy is None else running_entropy
         )
@@ -96,7 +104,11 @@ class Rows:
         """Returns the rows at *indices*, in that order; these very rows if that is all of them."""
         if indices.size == len(self) and indices.tolist() == list(range(indices.size)):
             return self
-        return Rows([self.parameters[index] for index in indices], self.running_entropy[indices])
+        return Rows(
+            [self.parameters[index] for index in indices],
+            self.running_entropy[indices],
+            self._taken_follows(indices.tolist()),
+        )
 
     def with_running_entropy(self, running_entropy: ArrayLike) -> Rows:
         """Returns the same rows with other running means; the columns are shared, not copied.
@@ -110,6 +122,37 @@ class Rows:
         rows = copy.copy(self)
         rows.running_entropy = self._one_per_row(running_entropy)
         return rows
+
+    @property
+    def follow_each_other(self) -> bool:
+        """Whether any row follows another one."""
+        return self._follows is not None
+
+    def after_predecessors(self, entropy_nats: FloatArray) -> Rows:
+        """Returns the same rows, the mean of each brought up to the rows that it follows.
+
+        A row sees the mean that it would have seen had the tokens been decided one step at a time.
+
+        Args:
+            entropy_nats: Entropy of the rows as strategies see it. Shape ``(B,)``.
+        """
+        if self._follows is None:
+            return self
+        means = self.running_entropy.tolist()
+        rates = self.column("varentropy_drift_rate").tolist()
+        for index, before in enumerate(self._follows):
+            if before >= 0:
+                mean = RunningMean(rates[index], means[before])
+                mean.observe(float(entropy_nats[before]))
+                means[index] = mean.value
+        return self.with_running_entropy(means)
+
+    def _taken_follows(self, indices: list[int]) -> list[int] | None:
+        """Returns, for the rows at *indices*, which of them they follow."""
+        if self._follows is None or not indices:
+            return None
+        new = {old: index for index, old in enumerate(indices)}
+        return [new.get(self._follows[old], -1) for old in indices]
 
     def _one_per_row(self, values: ArrayLike) -> FloatArray:
         array = np.array(values, dtype=np.float64)

@@ -118,7 +118,29 @@ class Settings(BaseSettings, SamplingParameters):
         "system",
         description=(
             "Name of the source that takes over, flagged on every token, while the configured one "
-            "is unavailable; 'error' stops instead."
+            "is unavailable; 'end_request' ends the affected requests instead, 'error' stops."
+        ),
+    )
+    request_entropy_sources: str = Field(
+        "",
+        description=(
+            "Further sources, separated by commas, that a request may choose with "
+            "qr_entropy_source."
+        ),
+    )
+    draw_timeout_ms: float = Field(
+        10_000.0,
+        gt=0.0,
+        le=3_600_000.0,
+        description=(
+            "Longest time that a draw may take; then it has failed, and a late answer is dropped."
+        ),
+    )
+    follow_request: bool = Field(
+        False,
+        description=(
+            "Take temperature, top_p, top_k and min_p from the ordinary fields of a request; it "
+            "can say otherwise with qr_follow_request."
         ),
     )
     max_sample_count: int = Field(
@@ -192,6 +214,12 @@ class Settings(BaseSettings, SamplingParameters):
             return cls(**overrides)
         except ValidationError as error:
             raise ConfigError(describe_validation_error(error, Settings, prefix="QR_")) from error
+
+    @property
+    def selectable_sources(self) -> tuple[str, ...]:
+        """Names of the sources that a request may choose, the configured one first."""
+        declared = (name.strip() for name in self.request_entropy_sources.split(","))
+        return tuple(dict.fromkeys([self.entropy_source_type, *filter(None, declared)]))
 
     @property
     def sampling(self) -> SamplingParameters:

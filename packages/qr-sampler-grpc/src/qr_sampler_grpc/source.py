@@ -49,6 +49,8 @@ class QuantumGrpcSource(EntropySource):
     """
 
     jit_class = JitClass.REMOTE
+    # Every call has a deadline, and gRPC keeps it.
+    blocks = False
 
     def __init__(
         self,
@@ -155,7 +157,14 @@ class QuantumGrpcSource(EntropySource):
 
     def _fetch_all(self, n: int, requested_ns: int) -> list[Answer]:
         deadline_ns = requested_ns + round(self._options.timeout_ms * 1e-3 * _NS_PER_S)
-        return [self._fetch(size, deadline_ns) for size in self._request_sizes(n)]
+        answers: list[Answer] = []
+        for size in self._request_sizes(n):
+            try:
+                answers.append(self._fetch(size, deadline_ns))
+            except EntropyUnavailableError as error:
+                error.dropped_bytes += sum(len(answer.data) for answer in answers)
+                raise
+        return answers
 
     def _fetch(self, bytes_needed: int, deadline_ns: int) -> Answer:
         sequence_id = next(self._sequence_ids)
@@ -166,9 +175,11 @@ class QuantumGrpcSource(EntropySource):
         except UnreadableAnswerError as error:
             raise self._unavailable(f"{error}; the answer was dropped") from error
         if len(answer.data) != bytes_needed:
-            raise self._unavailable(
-                f"asked for {bytes_needed} bytes, received {len(answer.data)}; "
-                "the answer was dropped"
+            received = len(answer.data)
+            raise EntropyUnavailableError(
+                self.name,
+                f"asked for {bytes_needed} bytes, received {received}; the answer was dropped",
+                dropped_bytes=received,
             )
         return answer
 

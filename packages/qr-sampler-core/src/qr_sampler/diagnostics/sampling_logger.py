@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable
 from typing import Literal
 
-from qr_sampler.records import Record, TokenSamplingRecord
+from qr_sampler.records import ForcedRecord, Record, TokenSamplingRecord
 
 __all__ = ["SamplingLogger"]
 
@@ -30,12 +30,17 @@ class SamplingLogger:
         if self.level == "none" or not self._logger.isEnabledFor(logging.INFO):
             return
         for record in records:
-            if isinstance(record, TokenSamplingRecord):
+            if isinstance(record, (TokenSamplingRecord, ForcedRecord)):
                 self._logger.info("%s", self._line(record))
 
-    def _line(self, record: TokenSamplingRecord) -> str:
+    def _line(self, record: TokenSamplingRecord | ForcedRecord) -> str:
         if self.level == "full":
             return json.dumps(record.as_dict(), allow_nan=False)
+        if isinstance(record, ForcedRecord):
+            return (
+                f"token {record.token_id} at {record.request_key!r}[{record.position}]: "
+                f"FORCED, source={record.source}"
+            )
         return (
             f"token {record.token_id} at {record.request_key!r}[{record.position}]: "
             f"u={record.u:.6f} rank={record.rank} p={record.probability:.3g} "

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from qr_sampler.entropy.draw import EntropyDraw, JitClass, Origin, SourceLimits, SourceStatus
 from qr_sampler.entropy.fallback import FallbackEntropySource
+from qr_sampler.entropy.guard import DroppedBytes, GuardedSource
 from qr_sampler.entropy.source import CONTRACT_VERSION, EntropySource
 
 __all__ = [
     "CONTRACT_VERSION",
+    "DroppedBytes",
     "EntropyDraw",
     "EntropySource",
     "FallbackEntropySource",
+    "GuardedSource",
     "JitClass",
     "Origin",
     "SourceLimits",

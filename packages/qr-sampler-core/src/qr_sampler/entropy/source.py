@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,6 +44,10 @@ class EntropySource(ABC):
 
     jit_class: JitClass = JitClass.REMOTE
     """How far the just-in-time claim goes."""
+
+    blocks: ClassVar[bool] = True
+    """Whether a draw can take longer than the source itself allows. Such a source is called from a
+    thread of its own, so that it cannot hold up those who wait for it."""
 
     conditioning: str = "unknown"
     """What was done to the raw bits, for example ``"none"`` or ``"sha256"``."""
@@ -113,7 +118,7 @@ class EntropySource(ABC):
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
         requested_ns = time.monotonic_ns()
-        pieces = list(map(self._exactly, self._request_sizes(n)))
+        pieces = self._pieces(n)
         return EntropyDraw(
             # Of one piece without a copy, unless the source hands out something else than bytes.
             data=bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces),
@@ -141,6 +146,17 @@ class EntropySource(ABC):
         """Releases sockets, devices and threads. May be called more than once."""
         return
 
+    def _pieces(self, n: int) -> list[bytes]:
+        pieces: list[bytes] = []
+        for size in self._request_sizes(n):
+            try:
+                pieces.append(self._exactly(size))
+            except EntropyUnavailableError as error:
+                # A draw is served whole or not at all.
+                error.dropped_bytes += sum(map(len, pieces))
+                raise
+        return pieces
+
     def _request_sizes(self, n: int) -> Iterator[int]:
         largest = self.limits.max_bytes_per_request or n
         for start in range(0, n, max(largest, 1)):
@@ -150,7 +166,9 @@ class EntropySource(ABC):
         data = self.get_random_bytes(n)
         if len(data) != n:
             raise EntropyUnavailableError(
-                self.name, f"asked for {n} bytes, received {len(data)}; the answer was dropped"
+                self.name,
+                f"asked for {n} bytes, received {len(data)}; the answer was dropped",
+                dropped_bytes=len(data),
             )
         return data
 

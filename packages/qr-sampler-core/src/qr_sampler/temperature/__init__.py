@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from qr_sampler.running_mean import RunningMean
 from qr_sampler.temperature.base import (
     STATISTICS_STEP,
     LogitStatistics,
@@ -10,7 +11,6 @@ from qr_sampler.temperature.base import (
     TemperatureStrategy,
     rounded,
 )
-from qr_sampler.temperature.drift import RunningMean
 from qr_sampler.temperature.dynatemp import DynatempTemperatureStrategy
 from qr_sampler.temperature.edt import EDTTemperatureStrategy
 from qr_sampler.temperature.edt_paper import EDTPaperTemperatureStrategy

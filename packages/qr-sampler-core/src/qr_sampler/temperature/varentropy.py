@@ -18,7 +18,7 @@ class VarentropyTemperatureStrategy(TemperatureStrategy):
     T = clip(base + entropy_weight * H + variance_weight * V + drift_weight * (H - m), min, max),
     where all parameters are the settings ``varentropy_*``, H is the Shannon entropy in nats, V the
     varentropy in nats squared and m the running mean of H over the tokens that the request has
-    emitted, see :class:`~qr_sampler.temperature.drift.RunningMean`. The drift term is 0 as long as
+    emitted, see :class:`~qr_sampler.running_mean.RunningMean`. The drift term is 0 as long as
     there is no running mean.
 
     H is the mean and V the variance of the surprise -ln p: both are 0 for a certain token; equally

@@ -23,6 +23,7 @@ class ConstantEntropySource(EntropySource):
     """
 
     jit_class = JitClass.PSEUDO
+    blocks = False
     conditioning = "constant"
 
     def __init__(
@@ -72,6 +73,7 @@ class RecordedEntropySource(EntropySource):
     """
 
     jit_class = JitClass.PSEUDO
+    blocks = False
     conditioning = "recorded"
 
     def __init__(self, recording: bytes, *, name: str = "recorded") -> None:
