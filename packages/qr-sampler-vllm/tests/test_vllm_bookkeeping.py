@@ -7,6 +7,7 @@ its real engines in ``tests/engine``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import SimpleNamespace
@@ -18,6 +19,8 @@ import pytest
 from qr_sampler import (
     ConfigError,
     DiscardRecord,
+    EntropySource,
+    ForcedRecord,
     MemorySink,
     Rows,
     RunningMean,
@@ -26,8 +29,7 @@ from qr_sampler import (
     TokenSamplingRecord,
 )
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_vllm import runner_v1, runner_v2
-from qr_sampler_vllm.requests import ActiveRequest, Choice
+from qr_sampler_vllm import admission, draft_rows, session
 from qr_sampler_vllm.runner_v1 import RunnerV1
 from qr_sampler_vllm.runner_v2 import RunnerV2
 
@@ -51,46 +53,121 @@ class Update:
     moved: list[Any] = field(default_factory=list)
 
 
-class MemorySession:
-    """A session on plain arrays that keeps its records in memory."""
+class Journal(MemorySink):
+    """Keeps records in memory."""
 
-    def __init__(self, vllm_config: Any, runner: str) -> None:
-        self.settings = Settings.load(sample_count=4, max_ks_distance=1)
-        self.source = ConstantEntropySource()
-        self.pipeline = SamplingPipeline(self.settings, self.source)
-        self.sink = MemorySink()
-        self.seen: list[list[float]] = []
+    run_id = "run"
 
-    def sample(self, logits: Any, lines: Any, rows: Rows) -> Any:
-        self.seen.append(rows.running_entropy.tolist())
-        return self.pipeline.sample(logits[list(lines)], rows)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__()
 
-    def record(self, records: Any) -> None:
-        self.sink.write(records)
+
+class Seen:
+    """What the pipelines were asked for."""
+
+    def __init__(self) -> None:
+        self.sources = {name: ConstantEntropySource(name=name) for name in ("system", "other")}
+        self.running_entropy: list[list[float]] = []
+
+    def sample_rows(self, pipeline: Any, logits: Any, lines: list[int], rows: Rows) -> Any:
+        """The step on plain arrays, without torch."""
+        self.running_entropy.append(rows.running_entropy.tolist())
+        result = pipeline.sample(logits[lines], rows)
+        if result is not None:
+            decided = [lines[line] for line in result.plan.lines]
+            force_tokens(logits, decided, result.selection.token_ids.tolist())
+        return result
+
+
+def force_tokens(logits: Any, lines: list[int], token_ids: list[int]) -> None:
+    for line, token_id in zip(lines, token_ids, strict=True):
+        logits[line] = -math.inf
+        logits[line, token_id] = 0.0
 
 
 @pytest.fixture(autouse=True)
-def memory_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner_v1, "EngineSession", MemorySession)
-    monkeypatch.setattr(runner_v2, "EngineSession", MemorySession)
-    monkeypatch.setattr(runner_v2, "_warmup_params", lambda: params(top_k=50, warmup=True))
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Engines without vLLM, torch or files."""
+    found = Seen()
+    sources: dict[str, EntropySource] = dict(found.sources)
+    monkeypatch.setenv("QR_SAMPLE_COUNT", "4")
+    monkeypatch.setenv("QR_MAX_KS_DISTANCE", "1")
+    monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
+    monkeypatch.setattr(session, "configured_sources", lambda settings, on_dropped: sources)
+    monkeypatch.setattr(session, "Journal", Journal)
+    monkeypatch.setattr(session, "get_ready", lambda device_type: None)
+    monkeypatch.setattr(session, "selector_for", lambda logits: None)
+    monkeypatch.setattr(session, "pipeline_for", pipeline_for)
+    monkeypatch.setattr(session, "sample_rows", found.sample_rows)
+    monkeypatch.setattr(session, "force_tokens", force_tokens)
+    monkeypatch.setattr(session.EngineSession, "stop_strings", stop_strings)
+    monkeypatch.setattr(admission, "_warm_up_params", lambda: params(top_k=50, warm_up=True))
+    monkeypatch.setattr(draft_rows, "_on_host", lambda context: context.table)
+    return found
 
 
-def params(
-    key: str | None = None,
-    *,
-    stop: tuple[int, ...] = (),
-    eos: int | None = None,
-    **extra: Any,
-) -> SimpleNamespace:
-    arguments = {f"qr_{name}": value for name, value in extra.items() if name != "warmup"}
+def pipeline_for(logits: Any, settings: Settings, source: EntropySource, _: Any) -> Any:
+    return SamplingPipeline(settings, source)
+
+
+class StopsAt:
+    """Finds a stop string in the text whose last token is given."""
+
+    def __init__(self, sampling_params: Any, history: Any) -> None:
+        self._left = int(sampling_params.stop[0]) - len(history)
+
+    def found_with(self, token_id: int) -> bool:
+        self._left -= 1
+        return self._left == 0
+
+
+def stop_strings(_: Any, sampling_params: Any, prompt: Any, history: Any = ()) -> StopsAt:
+    return StopsAt(sampling_params, history)
+
+
+def config(*, at_once: bool = False, **changes: Any) -> SimpleNamespace:
+    """An engine whose steps overlap, or, *at_once*, one that emits what it has sampled."""
+    return SimpleNamespace(
+        device_config=SimpleNamespace(device_type="cpu"),
+        parallel_config=SimpleNamespace(
+            tensor_parallel_size=1,
+            pipeline_parallel_size=1,
+            data_parallel_size=1,
+            data_parallel_rank=0,
+        ),
+        model_config=SimpleNamespace(model="tiny", max_model_len=100),
+        scheduler_config=SimpleNamespace(max_num_seqs=4, async_scheduling=not at_once),
+        speculative_config=changes.get("speculative_config"),
+    )
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    return config(at_once=True)
+
+
+ORDINARY = {"stop_token_ids": (), "eos_token_id": None, "max_tokens": 50, "stop": ()}
+
+
+def params(key: str | None = None, *, warm_up: bool = False, **extra: Any) -> SimpleNamespace:
+    """Same fields as vLLM's ``SamplingParams``; what it does not know becomes a ``qr_`` key."""
+    ordinary = {name: extra.pop(name, value) for name, value in ORDINARY.items()}
+    arguments = {f"qr_{name}": value for name, value in extra.items()}
     if key is not None:
         arguments["qr_request_key"] = key
     return SimpleNamespace(
         extra_args=arguments or None,
-        stop_token_ids=list(stop),
-        eos_token_id=eos,
-        warmup=extra.get("warmup", False),
+        warm_up=warm_up,
+        min_tokens=0,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        min_p=0.0,
+        repetition_penalty=1.0,
+        frequency_penalty=0.0,
+        presence_penalty=0.0,
+        **ordinary,
     )
 
 
@@ -99,90 +176,299 @@ def logits(rows: int) -> Any:
 
 
 def records(runner: Any) -> list[Any]:
-    return list(runner._session.sink.records)
+    return list(runner._session._journal.records)
+
+
+def tokens(runner: Any) -> list[TokenSamplingRecord]:
+    return [record for record in records(runner) if isinstance(record, TokenSamplingRecord)]
+
+
+def discards(runner: Any) -> list[DiscardRecord]:
+    return [record for record in records(runner) if isinstance(record, DiscardRecord)]
+
+
+class V1Batch:
+    """vLLM's side of Model Runner V1 for rows that nothing but the test moves."""
+
+    def __init__(self, vllm_config: Any = None) -> None:
+        self.runner = RunnerV1(vllm_config or config())
+        self.outputs: dict[int, list[int]] = {}
+
+    def add(self, row: int, sampling_params: Any, output: list[int] | None = None) -> None:
+        """Puts a request into the batch."""
+        self.outputs[row] = [] if output is None else output
+        added = [(row, sampling_params, [1, 2, 3], self.outputs[row])]
+        self.runner.update_state(Update(max(self.outputs) + 1, added=added))
+
+    def step(self, *, emits: bool = True, rows: Any = None) -> Any:
+        """Samples every row and appends what was sampled, as a placeholder."""
+        rows = logits(max(self.outputs) + 1) if rows is None else rows
+        self.runner.apply(rows)
+        if emits:
+            for output in self.outputs.values():
+                output.append(-1)
+        return rows
+
+    def go_on(self) -> None:
+        """Begins the next step with the same batch."""
+        self.runner.update_state(None)
+
+    def remove(self, row: int) -> None:
+        """Takes a request out of the batch."""
+        del self.outputs[row]
+        self.runner.update_state(Update(max(self.outputs, default=-1) + 1, removed=[row]))
 
 
 class TestRunnerV1:
-    def test_records_a_token_once_vllm_has_appended_it(self) -> None:
-        runner, output = RunnerV1(object()), list[int]()
-        runner.update_state(Update(1, added=[(0, params("a"), None, output)]))
-        runner.apply(logits(1))
-        assert records(runner) == []
-        output.append(-1)
-        runner.update_state(None)
-        (record,) = records(runner)
-        assert isinstance(record, TokenSamplingRecord)
+    def test_a_token_is_recorded_when_vllm_goes_on_with_it(self) -> None:
+        batch = V1Batch()
+        batch.add(0, params("a"))
+        batch.step()
+        batch.runner.flush()
+        assert records(batch.runner) == []
+        batch.go_on()
+        (record,) = tokens(batch.runner)
         assert (record.request_key, record.position) == ("a", 0)
 
+    def test_a_token_is_recorded_at_once_where_nothing_can_intervene(
+        self, at_once: SimpleNamespace
+    ) -> None:
+        batch = V1Batch(at_once)
+        batch.add(0, params("a"))
+        batch.step()
+        batch.runner.flush()
+        assert [record.position for record in tokens(batch.runner)] == [0]
+        batch.remove(0)
+        batch.runner.close()
+        assert len(records(batch.runner)) == 1
+
+    def test_an_aborted_request_leaves_the_token_on_the_way_as_a_discard(self) -> None:
+        batch = V1Batch()
+        batch.add(0, params("a"))
+        for _ in range(3):
+            batch.step()
+            batch.go_on()
+        batch.step()
+        batch.remove(0)
+        batch.runner.close()
+        assert [record.position for record in tokens(batch.runner)] == [0, 1, 2]
+        (discard,) = discards(batch.runner)
+        assert (discard.reason, discard.position, discard.block_bytes) == ("aborted", 3, 4)
+
     def test_unfinished_prefill_becomes_a_discard(self) -> None:
-        runner, output = RunnerV1(object()), list[int]()
-        runner.update_state(Update(1, added=[(0, params("a"), None, output)]))
-        runner.apply(logits(1))
-        runner.update_state(None)
-        runner.apply(logits(1))
-        output.append(3)
-        runner.flush()
-        discard, token = records(runner)
+        batch = V1Batch()
+        batch.add(0, params("a"))
+        batch.step(emits=False)
+        batch.runner.flush()
+        assert records(batch.runner) == []
+        batch.go_on()
+        batch.step()
+        batch.go_on()
+        discard, token = records(batch.runner)
         assert isinstance(discard, DiscardRecord)
         assert (discard.reason, discard.position, discard.block_bytes) == ("not_emitted", 0, 4)
         assert isinstance(token, TokenSamplingRecord)
-        assert token.position == 0
+        assert (token.position, token.sequence) == (0, discard.sequence)
 
-    def test_last_token_of_a_removed_request_is_recorded_once(self) -> None:
-        runner, output = RunnerV1(object()), list[int]()
-        runner.update_state(Update(1, added=[(0, params("a"), None, output)]))
-        runner.apply(logits(1))
-        output.append(1)
-        runner.update_state(Update(0, removed=[0]))
-        runner.flush()
-        assert [record.request_key for record in records(runner)] == ["a"]
+    @pytest.mark.parametrize(
+        "ends",
+        [
+            {"max_tokens": 2},
+            {"stop": ("2",)},
+            {"stop_token_ids": tuple(range(VOCAB))},
+            {"eos": True},
+        ],
+    )
+    def test_the_last_token_is_recorded_without_a_further_step(self, ends: dict[str, Any]) -> None:
+        """And what is sampled before vLLM notices is not."""
+        count = 2 if ends.keys() & {"max_tokens", "stop"} else 1
+        if "eos" in ends:
+            ends = {"eos_token_id": self.chosen()}
+        batch = V1Batch()
+        batch.add(0, params("a", **ends))
+        for _ in range(count - 1):
+            batch.step()
+            batch.go_on()
+        batch.step()
+        batch.runner.flush()
+        assert [record.position for record in tokens(batch.runner)] == list(range(count))
+        batch.go_on()
+        batch.step()
+        batch.remove(0)
+        batch.runner.close()
+        assert [(d.reason, d.position) for d in discards(batch.runner)] == [("after_stop", count)]
 
-    def test_replaced_row_is_settled_for_its_old_occupant(self) -> None:
-        runner, first, second = RunnerV1(object()), list[int](), list[int]()
-        runner.update_state(Update(1, added=[(0, params("a"), None, first)]))
-        runner.apply(logits(1))
-        first.append(1)
-        runner.update_state(Update(1, added=[(0, params("b"), None, second)]))
-        runner.apply(logits(1))
-        second.append(1)
-        runner.flush()
-        assert [record.request_key for record in records(runner)] == ["a", "b"]
+    def chosen(self) -> int:
+        batch = V1Batch()
+        batch.add(0, params())
+        return int(np.argmax(batch.step()[0]))
+
+    def test_replaced_row_is_settled_for_its_old_occupant(self, at_once: SimpleNamespace) -> None:
+        batch = V1Batch(at_once)
+        batch.add(0, params("a"))
+        batch.step()
+        batch.add(0, params("b"))
+        batch.step()
+        batch.runner.flush()
+        assert [record.request_key for record in tokens(batch.runner)] == ["a", "b"]
+
+    def test_a_preempted_sequence_goes_on_where_it_was(self) -> None:
+        batch = V1Batch()
+        batch.add(0, params("a"))
+        for _ in range(2):
+            chosen = int(np.argmax(batch.step()[0]))
+            batch.go_on()
+        batch.remove(0)
+        batch.add(0, params("a"), output=[chosen, chosen])
+        batch.step()
+        batch.go_on()
+        found = tokens(batch.runner)
+        assert [record.position for record in found] == [0, 1, 2]
+        assert len({record.sequence for record in found}) == 1
+        assert discards(batch.runner) == []
+
+    def test_the_token_on_the_way_of_a_preempted_sequence_is_settled_when_it_comes_back(
+        self,
+    ) -> None:
+        for kept in (True, False):
+            batch = V1Batch()
+            batch.add(0, params("a"))
+            first = int(np.argmax(batch.step()[0]))
+            batch.go_on()
+            second = int(np.argmax(batch.step()[0]))
+            batch.remove(0)
+            assert len(tokens(batch.runner)) == 1
+            batch.add(0, params("a"), output=[first, second] if kept else [first])
+            assert [t.position for t in tokens(batch.runner)] == ([0, 1] if kept else [0])
+            reasons = [(d.reason, d.position) for d in discards(batch.runner)]
+            assert reasons == ([] if kept else [("dropped_on_resumption", 1)])
+
+    def test_a_sequence_that_nobody_remembers_goes_on_all_the_same(self) -> None:
+        batch = V1Batch()
+        batch.add(0, params("a"), output=[5, 6, 7])
+        batch.step()
+        batch.go_on()
+        assert [record.position for record in tokens(batch.runner)] == [3]
+
+    def test_sequences_of_one_request_have_names_of_their_own(self) -> None:
+        batch = V1Batch()
+        for row in range(3):
+            batch.add(row, params("same"))
+        batch.step()
+        batch.go_on()
+        found = tokens(batch.runner)
+        assert [record.request_key for record in found] == ["same"] * 3
+        assert len({record.sequence for record in found}) == 3
 
     def test_a_request_without_a_key_gets_a_unique_one(self) -> None:
-        runner = RunnerV1(object())
-        outputs: list[list[int]] = [[], []]
-        added = [(row, params(), None, outputs[row]) for row in range(2)]
-        runner.update_state(Update(2, added=added))
-        runner.apply(logits(2))
-        for output in outputs:
-            output.append(0)
-        runner.flush()
-        keys = {record.request_key for record in records(runner)}
+        batch = V1Batch()
+        for row in range(2):
+            batch.add(row, params())
+        batch.step()
+        batch.go_on()
+        keys = {record.request_key for record in tokens(batch.runner)}
         assert len(keys) == 2
         assert all(keys)
 
-    def test_empty_batch_draws_nothing(self) -> None:
-        runner = RunnerV1(object())
+    def test_empty_batch_draws_nothing(self, seen: Seen) -> None:
+        runner = RunnerV1(config())
         runner.update_state(None)
         rows = logits(1)
         assert runner.apply(rows) is rows
-        assert runner._session.source.requests == []  # type: ignore[attr-defined]
+        assert seen.sources["system"].requests == []
 
     def test_each_row_obeys_its_own_overrides_after_a_swap(self) -> None:
-        runner = RunnerV1(object())
-        outputs: list[list[int]] = [[], []]
-        added = [
-            (0, params("narrow", top_k=1), None, outputs[0]),
-            (1, params("wide"), None, outputs[1]),
-        ]
-        runner.update_state(Update(2, added=added))
-        runner.update_state(Update(2, moved=[(0, 1, Direction.SWAP)]))
-        runner.apply(logits(2))
-        for output in outputs:
-            output.append(0)
-        runner.flush()
-        candidates = {record.request_key: record.candidates for record in records(runner)}
+        batch = V1Batch()
+        batch.add(0, params("narrow", top_k=1))
+        batch.add(1, params("wide"))
+        batch.runner.update_state(Update(2, moved=[(0, 1, Direction.SWAP)]))
+        batch.step()
+        batch.go_on()
+        candidates = {record.request_key: record.candidates for record in tokens(batch.runner)}
         assert candidates == {"narrow": 1, "wide": VOCAB}
+
+    def test_rows_that_are_left_to_vllm_are_untouched_and_cost_nothing(self, seen: Seen) -> None:
+        batch = V1Batch()
+        batch.add(0, params("ours"))
+        batch.add(1, params("theirs", bypass=1))
+        before = logits(2)
+        after = batch.step()
+        batch.go_on()
+        np.testing.assert_array_equal(after[1], before[1])
+        assert np.isfinite(after[0]).sum() == 1
+        assert [record.request_key for record in records(batch.runner)] == ["ours"]
+        assert seen.sources["system"].requests == [4]
+
+    def test_each_source_is_asked_once_for_all_of_its_rows(self, seen: Seen) -> None:
+        batch = V1Batch()
+        for row, name in enumerate(("system", "other", "system")):
+            batch.add(row, params(str(row), entropy_source=name))
+        batch.step()
+        batch.go_on()
+        found = {record.request_key: record.source for record in tokens(batch.runner)}
+        assert found == {"0": "system", "1": "other", "2": "system"}
+        assert seen.sources["system"].requests == [8]
+        assert seen.sources["other"].requests == [4]
+
+
+class TestEndRequest:
+    """A request ends, flagged, when no entropy can be had for it; the others go on."""
+
+    @pytest.fixture(autouse=True)
+    def policy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
+
+    def test_only_the_affected_requests_end(self, seen: Seen) -> None:
+        batch = V1Batch()
+        batch.add(0, params("dead", eos_token_id=9, entropy_source="other"))
+        batch.add(1, params("alive", eos_token_id=9))
+        batch.step()
+        batch.go_on()
+        seen.sources["other"].fail_with = "unplugged"
+        rows = batch.step()
+        batch.go_on()
+        assert np.argmax(rows[0]) == 9
+        assert np.isfinite(rows[0]).sum() == 1
+        (forced,) = [r for r in records(batch.runner) if isinstance(r, ForcedRecord)]
+        assert (forced.request_key, forced.position, forced.token_id) == ("dead", 1, 9)
+        assert "unplugged" in forced.reason
+        assert [t.request_key for t in tokens(batch.runner)] == ["dead", "alive", "alive"]
+
+    def test_nothing_is_drawn_for_a_request_that_is_ending(self, seen: Seen) -> None:
+        """Not even when the source is back before vLLM has ended the request."""
+        batch = V1Batch()
+        batch.add(0, params("a", eos_token_id=9))
+        seen.sources["system"].fail_with = "unplugged"
+        batch.step()
+        batch.go_on()
+        seen.sources["system"].fail_with = None
+        rows = batch.step()
+        batch.go_on()
+        assert np.argmax(rows[0]) == 9
+        assert [record.kind for record in records(batch.runner)] == ["forced"]
+        assert seen.sources["system"].requests == []
+
+    def test_a_request_without_an_ending_token_is_flagged_until_its_length_ends_it(
+        self, seen: Seen
+    ) -> None:
+        batch = V1Batch()
+        batch.add(0, params("a", max_tokens=3))
+        seen.sources["system"].fail_with = "unplugged"
+        for _ in range(3):
+            batch.step()
+            batch.go_on()
+        forced = [(r.kind, r.position) for r in records(batch.runner)]
+        assert forced == [("forced", 0), ("forced", 1), ("forced", 2)]
+
+    def test_the_operator_can_have_the_engine_stop_instead(
+        self, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QR_FALLBACK_MODE", "error")
+        batch = V1Batch()
+        batch.add(0, params("a"))
+        seen.sources["system"].fail_with = "unplugged"
+        with pytest.raises(RuntimeError, match="unplugged"):
+            batch.step()
 
 
 class Context(SimpleNamespace):
@@ -192,65 +478,231 @@ class Context(SimpleNamespace):
         super().__init__(idx_mapping_np=np.array(slots), seq_lens_upper_bound_np=np.array(lengths))
 
 
+class History:
+    """Same as vLLM's ``all_token_ids``."""
+
+    def __init__(self, slots: int) -> None:
+        self.gpu = np.zeros((slots, 100), dtype=np.int32)
+
+
 def states(prompt: list[int], prefill: list[int] | None = None) -> SimpleNamespace:
     return SimpleNamespace(
         max_num_reqs=len(prompt),
         prompt_len=SimpleNamespace(np=np.array(prompt)),
         prefill_len=SimpleNamespace(np=np.array(prefill or prompt)),
+        all_token_ids=History(len(prompt)),
     )
 
 
 class TestRunnerV2:
-    def test_positions_count_from_the_end_of_the_prompt(self) -> None:
-        runner = RunnerV2(object(), states([0, 5, 0, 7]))
+    def test_positions_count_from_the_end_of_the_prompt(self, at_once: SimpleNamespace) -> None:
+        runner = RunnerV2(at_once, states([0, 5, 0, 7]))
         assert runner.add_request(3, params("late"))
         assert runner.add_request(1, params("early"))
         runner.apply(logits(2), Context([3, 1], [7, 8]))
-        found = {record.request_key: record.position for record in records(runner)}
+        found = {record.request_key: record.position for record in tokens(runner)}
         assert found == {"late": 0, "early": 3}
 
-    def test_unfinished_prefill_spends_nothing_and_leaves_the_row_alone(self) -> None:
-        runner = RunnerV2(object(), states([32, 4]))
+    def test_a_token_is_recorded_when_vllm_goes_on_with_it(self) -> None:
+        runner = RunnerV2(config(), states([2]))
+        runner.add_request(0, params("a"))
+        runner.apply(logits(1), Context([0], [2]))
+        assert records(runner) == []
+        runner.apply(logits(1), Context([0], [3]))
+        assert [record.position for record in tokens(runner)] == [0]
+        runner.close()
+        assert [(d.reason, d.position) for d in discards(runner)] == [("aborted", 1)]
+
+    def test_unfinished_prefill_spends_nothing_and_leaves_the_row_alone(
+        self, at_once: SimpleNamespace, seen: Seen
+    ) -> None:
+        runner = RunnerV2(at_once, states([32, 4]))
         runner.add_request(0, params("chunked"))
         runner.add_request(1, params("ready"))
-        runner.apply(logits(2), Context([0, 1], [15, 4]))
-        assert [record.request_key for record in records(runner)] == ["ready"]
-        assert runner._session.source.requests == [4]  # type: ignore[attr-defined]
+        rows = logits(2)
+        runner.apply(rows, Context([0, 1], [15, 4]))
+        assert [record.request_key for record in tokens(runner)] == ["ready"]
+        assert seen.sources["system"].requests == [4]
+        np.testing.assert_array_equal(rows[0], logits(2)[0])
 
-    def test_resumed_request_goes_on_at_its_position(self) -> None:
-        runner = RunnerV2(object(), states([4], prefill=[9]))
+    def test_a_preempted_sequence_goes_on_where_it_was(self) -> None:
+        """In a slot of its own choice, while its old one may be empty or in use."""
+        for taken_over in (True, False):
+            state = states([2, 2])
+            runner = RunnerV2(config(), state)
+            runner.add_request(0, params("a"))
+            rows = logits(1)
+            runner.apply(rows, Context([0], [2]))
+            chosen = int(np.argmax(rows[0]))
+            if taken_over:
+                runner.add_request(0, params("b"))
+            runner.apply(logits(1), Context([0], [2])) if taken_over else None
+            runner._stepping = {0} if taken_over else set()
+            state.prefill_len.np[1] = 3
+            state.all_token_ids.gpu[1, :3] = [7, 7, chosen]
+            runner.add_request(1, params("a"))
+            runner.apply_staged_writes()
+            runner.apply(logits(1), Context([1], [3]))
+            runner.apply(logits(1), Context([1], [4]))
+            found = [t for t in tokens(runner) if t.request_key == "a"]
+            assert [record.position for record in found] == [0, 1]
+            assert len({record.sequence for record in found}) == 1
+            assert [d for d in discards(runner) if d.request_key == "a"] == []
+
+    def test_a_resumed_sequence_that_nobody_remembers_goes_on_all_the_same(
+        self, at_once: SimpleNamespace
+    ) -> None:
+        runner = RunnerV2(at_once, states([4], prefill=[9]))
         runner.add_request(0, params("resumed"))
+        runner.apply_staged_writes()
         runner.apply(logits(1), Context([0], [8]))
         runner.apply(logits(1), Context([0], [9]))
-        assert [record.position for record in records(runner)] == [5]
+        assert [record.position for record in tokens(runner)] == [5]
 
-    def test_warmup_draws_nothing(self) -> None:
-        runner = RunnerV2(object(), states([3]))
-        assert not runner.add_request(0, params(top_k=50, warmup=True))
+    def test_stop_strings_end_a_sequence(self) -> None:
+        runner = RunnerV2(config(), states([2]))
+        runner.add_request(0, params("a", stop=("2",)))
+        runner.apply_staged_writes()
+        for length in (2, 3, 4):
+            runner.apply(logits(1), Context([0], [length]))
+        assert [record.position for record in tokens(runner)] == [0, 1]
+        assert [(d.reason, d.position) for d in discards(runner)] == [("after_stop", 2)]
+
+    def test_warm_up_draws_nothing(self, seen: Seen) -> None:
+        runner = RunnerV2(config(), states([3]))
+        assert not runner.add_request(0, params(top_k=50, warm_up=True))
         rows = logits(1)
         assert runner.apply(rows, Context([0], [3])) is rows
-        assert runner._session.source.requests == []  # type: ignore[attr-defined]
+        assert seen.sources["system"].requests == []
         assert records(runner) == []
 
-    def test_a_recycled_slot_forgets_its_last_request(self) -> None:
-        runner = RunnerV2(object(), states([2]))
+    def test_a_bypassed_request_is_declined(self, seen: Seen) -> None:
+        runner = RunnerV2(config(), states([3]))
+        assert not runner.add_request(0, params("a", bypass=1))
+        rows = logits(1)
+        np.testing.assert_array_equal(runner.apply(rows, Context([0], [3])), logits(1))
+        assert seen.sources["system"].requests == []
+
+    def test_a_recycled_slot_forgets_its_last_request(self, at_once: SimpleNamespace) -> None:
+        runner = RunnerV2(at_once, states([2]))
         runner.add_request(0, params("old", top_k=1))
         runner.apply(logits(1), Context([0], [2]))
         runner.add_request(0, params("new"))
         runner.apply(logits(1), Context([0], [2]))
-        old, new = records(runner)
+        old, new = tokens(runner)
         assert (old.request_key, old.candidates) == ("old", 1)
         assert (new.request_key, new.candidates) == ("new", VOCAB)
 
     def test_a_token_after_the_stop_token_is_a_discard(self) -> None:
-        runner = RunnerV2(object(), states([2]))
-        runner.add_request(0, params("a", stop=tuple(range(VOCAB))))
+        runner = RunnerV2(config(), states([2]))
+        runner.add_request(0, params("a", stop_token_ids=tuple(range(VOCAB))))
         for length in (2, 3):
             runner.apply(logits(1), Context([0], [length]))
         token, discard = records(runner)
         assert isinstance(token, TokenSamplingRecord)
         assert isinstance(discard, DiscardRecord)
         assert discard.reason == "after_stop"
+
+
+SPECULATION = SimpleNamespace(rejection_sample_method="standard")
+
+
+def drafted(runner: RunnerV2, slot: int, length: int, drafts: list[int]) -> Any:
+    """Makes a step of one request with *drafts* and returns the logits."""
+    inputs = [0, *drafts]
+    table = [[slot, place, length - 1 + place, token] for place, token in enumerate(inputs)]
+    rows = logits(1).repeat(len(inputs), axis=0)
+    runner.apply(rows, SimpleNamespace(table=table))  # type: ignore[arg-type]
+    return rows
+
+
+class TestDrafts:
+    """Model Runner V2 with speculative decoding: one row for each draft."""
+
+    def engine(self) -> RunnerV2:
+        return RunnerV2(config(speculative_config=SPECULATION), states([2, 2]))
+
+    def chosen(self, **extra: Any) -> int:
+        """The token that every row of these tests is decided on."""
+        return int(np.argmax(drafted(self.started(**extra), 0, 2, [])[0]))
+
+    def started(self, **extra: Any) -> RunnerV2:
+        runner = self.engine()
+        runner.add_request(0, params("a", **extra))
+        return runner
+
+    @pytest.mark.parametrize(
+        ("right", "accepted"),
+        [
+            ((True, True), 3),
+            ((True, False), 2),
+            ((False, True), 1),
+            ((False, False), 1),
+        ],
+    )
+    def test_rows_after_the_first_wrong_draft_are_discards(
+        self, right: tuple[bool, bool], accepted: int
+    ) -> None:
+        chosen = self.chosen()
+        runner = self.started()
+        drafted(runner, 0, 2, [chosen if hit else (chosen + 1) % VOCAB for hit in right])
+        drafted(runner, 0, 2 + accepted, [])
+        assert [record.position for record in tokens(runner)] == list(range(accepted))
+        found = [(d.reason, d.position) for d in discards(runner)]
+        assert found == [("rejected_draft", position) for position in range(accepted, 3)]
+
+    def test_every_row_has_bytes_of_its_own(self, seen: Seen) -> None:
+        drafted(self.started(), 0, 2, [1, 2])
+        assert seen.sources["system"].requests == [12]
+
+    def test_places_without_a_draft_cost_nothing(self, seen: Seen) -> None:
+        drafted(self.started(), 0, 2, [-1, 3])
+        assert seen.sources["system"].requests == [4]
+
+    def test_accepted_drafts_after_the_end_are_discards(self) -> None:
+        chosen = self.chosen()
+        runner = self.started(max_tokens=2)
+        drafted(runner, 0, 2, [chosen, chosen])
+        assert [record.position for record in tokens(runner)] == [0, 1]
+        assert [(d.reason, d.position) for d in discards(runner)] == [("after_stop", 2)]
+
+    def test_what_vllm_did_not_go_on_from_is_a_discard(self) -> None:
+        """Should vLLM reject a draft that we took for accepted, the records follow vLLM."""
+        chosen = self.chosen()
+        runner = self.started()
+        drafted(runner, 0, 2, [chosen, chosen])
+        drafted(runner, 0, 4, [])
+        assert [record.position for record in tokens(runner)] == [0, 1]
+        assert [(d.reason, d.position) for d in discards(runner)] == [("dropped", 2)]
+
+    def test_running_means_are_those_of_sequential_decoding(self) -> None:
+        chosen = self.chosen(**DRIFTING)
+        one_by_one = self.started(**DRIFTING)
+        for length in range(2, 6):
+            drafted(one_by_one, 0, length, [])
+        drafted(one_by_one, 0, 6, [])
+        together = self.started(**DRIFTING)
+        drafted(together, 0, 2, [chosen, chosen, chosen])
+        drafted(together, 0, 6, [])
+        found = [
+            [
+                (t.position, t.token_id, t.temperature, t.running_entropy_nats)
+                for t in tokens(runner)
+            ]
+            for runner in (one_by_one, together)
+        ]
+        assert len(found[0]) == 4
+        assert found[0] == found[1]
+
+    def test_an_ending_request_ends_in_its_first_row(
+        self, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
+        runner = self.started(eos_token_id=9)
+        seen.sources["system"].fail_with = "unplugged"
+        rows = drafted(runner, 0, 2, [9, 4])
+        assert np.argmax(rows, axis=1).tolist() == [9, 9, 9]
+        assert [(r.kind, r.position) for r in records(runner)] == [("forced", 0)]
 
 
 def spread_logits(*spreads: float) -> Any:
@@ -272,10 +724,10 @@ def as_strategies_see(token: TokenSamplingRecord) -> float:
     return round(token.entropy_nats * 1024.0) / 1024.0
 
 
-def replayed(tokens: list[TokenSamplingRecord]) -> list[float]:
+def replayed(found: list[TokenSamplingRecord]) -> list[float]:
     """The running mean before each token of one request, recomputed from its records."""
     mean, before = RunningMean(rate=0.25), []
-    for token in tokens:
+    for token in found:
         before.append(mean.value)
         mean.observe(as_strategies_see(token))
     return before
@@ -284,108 +736,106 @@ def replayed(tokens: list[TokenSamplingRecord]) -> list[float]:
 class TestRunningEntropy:
     """The running mean is that of the emitted tokens, whatever else was sampled."""
 
-    def seen(self, runner: Any) -> list[list[float]]:
-        return list(runner._session.seen)
+    @pytest.fixture(autouse=True)
+    def remember(self, seen: Seen, at_once: SimpleNamespace) -> None:
+        self.seen = seen
+        self.config = at_once
 
     def test_v1_carries_the_mean_of_each_request_through_the_batch(self) -> None:
-        runner = RunnerV1(object())
-        outputs: dict[str, list[int]] = {"a": [], "b": []}
-        added = [(row, params(key, **DRIFTING), None, outputs[key]) for row, key in enumerate("ab")]
-        runner.update_state(Update(2, added=added))
+        batch = V1Batch(self.config)
+        for row, key in enumerate("ab"):
+            batch.add(row, params(key, **DRIFTING))
         for step in range(4):
-            runner.apply(spread_logits(0.5 + step, 2.5 - 0.5 * step))
-            for output in outputs.values():
-                output.append(0)
+            batch.step(rows=spread_logits(0.5 + step, 2.5 - 0.5 * step))
             swap = Update(2, moved=[(0, 1, Direction.SWAP)])
-            runner.update_state(swap if step == 1 else None)
-        of = {key: [r for r in records(runner) if r.request_key == key] for key in "ab"}
+            batch.runner.update_state(swap if step == 1 else None)
+        of = {key: [r for r in tokens(batch.runner) if r.request_key == key] for key in "ab"}
         means = {key: replayed(of[key]) for key in "ab"}
         expected = [[means["a"][step], means["b"][step]] for step in (0, 1)]
         expected += [[means["b"][step], means["a"][step]] for step in (2, 3)]
-        np.testing.assert_array_equal(self.seen(runner), expected)
+        np.testing.assert_array_equal(self.seen.running_entropy, expected)
         assert np.isnan(expected[0]).all()
         assert np.isfinite(expected[1:]).all()
         assert len({value for step in expected[1:] for value in step}) == 6
 
     def test_v1_forgets_what_vllm_threw_away(self) -> None:
-        runner, output = RunnerV1(object()), list[int]()
-        runner.update_state(Update(1, added=[(0, params("a", **DRIFTING), None, output)]))
-        for step, emitted in enumerate((False, False, True, False, True, True)):
-            runner.apply(spread_logits(0.5 + step))
-            if emitted:
-                output.append(0)
-            runner.update_state(None)
-        tokens = [r for r in records(runner) if isinstance(r, TokenSamplingRecord)]
-        assert len(records(runner)) == 6
-        before = replayed(tokens)
-        seen = [mean for (mean,) in self.seen(runner)]
+        batch = V1Batch(self.config)
+        batch.add(0, params("a", **DRIFTING))
+        for step, emits in enumerate((False, False, True, False, True, True)):
+            batch.step(rows=spread_logits(0.5 + step), emits=emits)
+            batch.go_on()
+        assert len(records(batch.runner)) == 6
+        before = replayed(tokens(batch.runner))
+        seen = [mean for (mean,) in self.seen.running_entropy]
         np.testing.assert_array_equal(
             seen, [before[0], before[0], before[0], before[1], before[1], before[2]]
         )
 
-    def test_v1_starts_afresh_after_a_preemption(self) -> None:
-        runner, output = RunnerV1(object()), list[int]()
-        for spread in (1.0, 2.0):
-            runner.update_state(Update(1, added=[(0, params("a", **DRIFTING), None, output)]))
-            runner.apply(spread_logits(spread))
-            output.append(0)
-            runner.update_state(Update(0, removed=[0]))
-        assert np.isnan(self.seen(runner)).all()
+    def test_the_mean_survives_a_preemption(self) -> None:
+        batch = V1Batch(self.config)
+        batch.add(0, params("a", **DRIFTING))
+        chosen = int(np.argmax(batch.step(rows=spread_logits(1.0))[0]))
+        batch.remove(0)
+        batch.add(0, params("a", **DRIFTING), output=[chosen])
+        batch.step(rows=spread_logits(2.0))
+        batch.runner.flush()
+        token = tokens(batch.runner)[0]
+        np.testing.assert_array_equal(
+            self.seen.running_entropy, [[np.nan], [as_strategies_see(token)]]
+        )
+
+    def test_a_token_that_was_dropped_does_not_count(self) -> None:
+        batch = V1Batch(config())
+        batch.add(0, params("a", **DRIFTING))
+        first = int(np.argmax(batch.step(rows=spread_logits(1.0))[0]))
+        batch.go_on()
+        batch.step(rows=spread_logits(2.0))
+        batch.remove(0)
+        batch.add(0, params("a", **DRIFTING), output=[first])
+        batch.step(rows=spread_logits(3.0))
+        (token,) = tokens(batch.runner)
+        seen = as_strategies_see(token)
+        np.testing.assert_array_equal(self.seen.running_entropy, [[np.nan], [seen], [seen]])
 
     def test_v2_carries_the_mean_of_each_request_through_its_slots(self) -> None:
-        runner = RunnerV2(object(), states([2, 2, 9]))
+        runner = RunnerV2(self.config, states([2, 2, 9]))
         for slot, key in enumerate("abc"):
             runner.add_request(slot, params(key, **DRIFTING))
         runner.apply(spread_logits(0.5, 1.0, 1.5), Context([0, 1, 2], [2, 2, 4]))
         runner.apply(spread_logits(2.0, 2.5, 3.0), Context([2, 1, 0], [9, 3, 3]))
         runner.apply(spread_logits(0.7, 0.9), Context([1, 2], [4, 10]))
-        of = {key: [r for r in records(runner) if r.request_key == key] for key in "abc"}
+        of = {key: [r for r in tokens(runner) if r.request_key == key] for key in "abc"}
         means = {key: replayed(of[key]) for key in "abc"}
         assert [len(means[key]) for key in "abc"] == [2, 3, 2]
-        first, second, third = self.seen(runner)
+        first, second, third = self.seen.running_entropy
         np.testing.assert_array_equal(first, [means["a"][0], means["b"][0]])
         np.testing.assert_array_equal(second, [means["c"][0], means["b"][1], means["a"][1]])
         np.testing.assert_array_equal(third, [means["b"][2], means["c"][1]])
 
     def test_a_token_after_the_stop_token_does_not_count(self) -> None:
-        runner = RunnerV2(object(), states([2]))
-        runner.add_request(0, params("a", stop=tuple(range(VOCAB)), **DRIFTING))
+        runner = RunnerV2(self.config, states([2]))
+        runner.add_request(0, params("a", stop_token_ids=tuple(range(VOCAB)), **DRIFTING))
         for length in (2, 3, 4):
             runner.apply(spread_logits(float(length)), Context([0], [length]))
-        token = records(runner)[0]
-        np.testing.assert_array_equal(
-            self.seen(runner), [[np.nan], [as_strategies_see(token)], [as_strategies_see(token)]]
-        )
+        (token,) = tokens(runner)
+        seen = as_strategies_see(token)
+        np.testing.assert_array_equal(self.seen.running_entropy, [[np.nan], [seen], [seen]])
 
     def test_temperatures_follow_from_the_records(self) -> None:
-        runner = RunnerV2(object(), states([2]))
+        runner = RunnerV2(self.config, states([2]))
         runner.add_request(0, params("a", varentropy_entropy_weight=0.2, **DRIFTING))
         for length in range(2, 12):
             runner.apply(spread_logits(0.3 * length), Context([0], [length]))
-        tokens = records(runner)
-        for token, before in zip(tokens, replayed(tokens), strict=True):
+        found = tokens(runner)
+        assert len(found) == 10
+        for token, before in zip(found, replayed(found), strict=True):
             drift = 0.0 if np.isnan(before) else as_strategies_see(token) - before
             expected = 1.0 + 0.2 * as_strategies_see(token) + 0.5 * drift
             assert token.temperature == pytest.approx(expected, rel=1e-14)
 
 
-@pytest.mark.parametrize(("offset", "stopped"), [(0, True), (1, False), (None, False)])
-def test_the_end_of_text_token_ends_a_request_unless_ignored(
-    offset: int | None, stopped: bool
-) -> None:
-    settings = Settings.load(sample_count=4, max_ks_distance=1)
-    pipeline = SamplingPipeline(settings, ConstantEntropySource())
-    step = pipeline.sample(logits(1), Rows([settings.sampling]))
-    assert step is not None
-    token_id = int(step.selection.token_ids[0])
-    eos = None if offset is None else token_id + offset
-    request = ActiveRequest.admit(params(eos=eos), settings)
-    request.emitted(Choice(step, 0, position=5))
-    assert request.stopped is stopped
-
-
 def test_second_runner_of_one_engine_is_refused() -> None:
-    vllm_config = object()
+    vllm_config = config()
     first = RunnerV1(vllm_config)
     with pytest.raises(ConfigError, match="loaded twice"):
         RunnerV1(vllm_config)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,26 +17,51 @@ import pytest
 from qr_sampler import ConfigError, Settings
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm import flush_records, processor
+from qr_sampler_vllm.admission import check_request
+from qr_sampler_vllm.engines import register
 from qr_sampler_vllm.journal import Journal
-from qr_sampler_vllm.layout import check_layout
+from qr_sampler_vllm.layout import check_layout, ranks_of
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor
 
 
 def engine_config(**changes: Any) -> SimpleNamespace:
     parallel = SimpleNamespace(
-        tensor_parallel_size=changes.get("tensor_parallel_size", 1),
+        tensor_parallel_size=1,
+        pipeline_parallel_size=1,
+        data_parallel_size=changes.get("data_parallel_size", 1),
+        data_parallel_rank=changes.get("data_parallel_rank", 0),
         enable_batch_sharded_sampling=changes.get("enable_batch_sharded_sampling"),
     )
     model = SimpleNamespace(
-        model="tiny", enable_trace_replay=changes.get("enable_trace_replay", False)
+        model="tiny",
+        max_model_len=64,
+        enable_trace_replay=changes.get("enable_trace_replay", False),
     )
     return SimpleNamespace(
         device_config=SimpleNamespace(device_type="cpu"),
         parallel_config=parallel,
         model_config=model,
+        scheduler_config=SimpleNamespace(max_num_seqs=4, async_scheduling=False),
         speculative_config=changes.get("speculative_config"),
         watermark_config=changes.get("watermark_config"),
     )
+
+
+def sampling_params(**changes: Any) -> SimpleNamespace:
+    """Same fields as vLLM's ``SamplingParams``."""
+    ordinary: dict[str, Any] = {
+        "extra_args": None,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "frequency_penalty": 0.0,
+        "presence_penalty": 0.0,
+        "ignore_eos": False,
+        "stop_token_ids": [],
+    }
+    return SimpleNamespace(**{**ordinary, **changes})
 
 
 def test_entry_point_names_the_processor() -> None:
@@ -54,22 +80,27 @@ def test_import_touches_neither_sources_nor_transports() -> None:
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
-def test_one_row_engine_is_accepted() -> None:
+def test_ordinary_layouts_are_accepted() -> None:
     check_layout(engine_config())
+    check_layout(engine_config(speculative_config=SimpleNamespace(method="ngram")))
+
+
+SYNTHETIC = SimpleNamespace(rejection_sample_method="synthetic")
+ADAPTIVE = SimpleNamespace(rejection_sample_method="standard", enable_adaptive_verification=True)
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
+    ("option", "value", "named"),
     [
-        ("tensor_parallel_size", 2),
-        ("speculative_config", object()),
-        ("enable_batch_sharded_sampling", True),
-        ("enable_trace_replay", True),
-        ("watermark_config", object()),
+        ("speculative_config", SYNTHETIC, "rejection_sample_method='synthetic'"),
+        ("speculative_config", ADAPTIVE, "enable_adaptive_verification"),
+        ("enable_batch_sharded_sampling", True, "enable_batch_sharded_sampling"),
+        ("enable_trace_replay", True, "enable_trace_replay"),
+        ("watermark_config", object(), "watermark_config"),
     ],
 )
-def test_layouts_that_cannot_be_right_are_refused(option: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=option.split("_")[0]):
+def test_layouts_that_cannot_be_right_are_refused(option: str, value: object, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
         check_layout(engine_config(**{option: value}))
 
 
@@ -77,10 +108,21 @@ def test_refused_layout_leaves_the_engine_free_to_try_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("QR_ENTROPY_SOURCE_TYPE", "system")
-    config = engine_config(tensor_parallel_size=2)
+    config = engine_config(enable_trace_replay=True)
     for _ in range(2):
-        with pytest.raises(ConfigError, match="tensor_parallel_size=2"):
+        with pytest.raises(ConfigError, match="enable_trace_replay"):
             QRSamplerLogitsProcessor(config, "cpu", False)
+
+
+@pytest.mark.parametrize(
+    ("size", "rank", "expected"), [(1, 0, (1, 0)), (4, 2, (4, 2)), (1, 3, (4, 3))]
+)
+def test_engines_know_which_of_several_they_are(
+    size: int, rank: int, expected: tuple[int, int]
+) -> None:
+    """Of a dense model each engine is told that it is alone, and only its index is its own."""
+    ranks = ranks_of(engine_config(data_parallel_size=size, data_parallel_rank=rank))
+    assert (ranks.data_parallel_size, ranks.data_parallel_rank) == expected
 
 
 @pytest.mark.parametrize("runner_arguments", [("cpu", False), (SimpleNamespace(max_num_reqs=2),)])
@@ -99,6 +141,7 @@ def test_wrong_runner_calls_are_harmless(monkeypatch: pytest.MonkeyPatch) -> Non
     v1 = QRSamplerLogitsProcessor(engine_config(), "cpu", False)
     logits = object()
     assert v1.add_request(0, None) is False
+    v1.apply_staged_writes()
     assert v1.apply(logits) is logits
 
 
@@ -114,18 +157,43 @@ def test_wrong_runner_calls_are_harmless(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_admission_names_the_bad_value(arguments: dict[str, Any], named: str) -> None:
     processor._settings.cache_clear()
     with pytest.raises(ValueError, match=named):
-        QRSamplerLogitsProcessor.validate_params(SimpleNamespace(extra_args=arguments))
+        QRSamplerLogitsProcessor.validate_params(sampling_params(extra_args=arguments))
 
 
 @pytest.mark.parametrize("arguments", [None, {}, {"other": object()}, {"qr_top_k": "5"}])
 def test_admission_accepts_what_is_valid_or_not_ours(arguments: dict[str, Any] | None) -> None:
     processor._settings.cache_clear()
-    QRSamplerLogitsProcessor.validate_params(SimpleNamespace(extra_args=arguments))
+    QRSamplerLogitsProcessor.validate_params(sampling_params(extra_args=arguments))
+
+
+def test_a_thinking_budget_is_refused_because_it_overwrites_tokens() -> None:
+    processor._settings.cache_clear()
+    budget = {"thinking_token_budget": 40}
+    with pytest.raises(ValueError, match="thinking_token_budget=40"):
+        QRSamplerLogitsProcessor.validate_params(sampling_params(**budget))
+    bypassed = sampling_params(extra_args={"qr_bypass": 1}, **budget)
+    QRSamplerLogitsProcessor.validate_params(bypassed)
+
+
+@pytest.mark.parametrize(
+    ("mode", "ids", "accepted"),
+    [("system", [], True), ("end_request", [], False), ("end_request", [7], True)],
+)
+def test_a_request_that_has_to_be_ended_needs_a_token_for_it(
+    mode: str, ids: list[int], accepted: bool
+) -> None:
+    settings = Settings.load(fallback_mode=mode)
+    endless = sampling_params(ignore_eos=True, stop_token_ids=ids)
+    if accepted:
+        check_request(settings, endless)
+    else:
+        with pytest.raises(ConfigError, match=r"ignore_eos=True: .*stop_token_ids"):
+            check_request(settings, endless)
 
 
 def test_journal_starts_with_a_genesis_line_that_gives_nothing_away(tmp_path: Path) -> None:
     settings = Settings.load(ledger_dir=tmp_path / "ledger")
-    journal = Journal(settings, ConstantEntropySource(), "tiny")
+    journal = Journal(settings, [ConstantEntropySource()], model="tiny")
     journal.close()
     (file,) = (tmp_path / "ledger").glob("*.jsonl")
     (line,) = file.read_text(encoding="utf-8").splitlines()
@@ -137,8 +205,16 @@ def test_journal_starts_with_a_genesis_line_that_gives_nothing_away(tmp_path: Pa
     assert str(tmp_path) not in line
 
 
+def test_each_of_several_engines_has_a_file_named_after_it(tmp_path: Path) -> None:
+    settings = Settings.load(ledger_dir=tmp_path)
+    for rank in range(3):
+        Journal(settings, [ConstantEntropySource()], model="tiny", engine_rank=rank).close()
+    names = sorted(file.name.split("-")[1] for file in tmp_path.iterdir())
+    assert names == ["dp0", "dp1", "dp2"]
+
+
 def test_journal_without_a_directory_keeps_no_file(tmp_path: Path) -> None:
-    journal = Journal(Settings.load(), ConstantEntropySource(), "tiny")
+    journal = Journal(Settings.load(), [ConstantEntropySource()], model="tiny")
     journal.write([])
     journal.close()
     assert list(tmp_path.iterdir()) == []
@@ -151,7 +227,10 @@ from qr_sampler_vllm.engines import register
 
 class Runner:
     def flush(self):
-        print("flushed", flush=True)
+        pass
+
+    def close(self):
+        print("closed", flush=True)
 
 
 def sample():
@@ -171,11 +250,26 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("process", ["main", "fork", "spawn"])
-def test_records_are_flushed_when_a_process_ends(process: str, tmp_path: Path) -> None:
+def test_records_are_written_when_a_process_ends(process: str, tmp_path: Path) -> None:
     """vLLM samples in the main process or in a child of multiprocessing; both end differently."""
     script = tmp_path / "leave.py"
     script.write_text(LEAVE)
     done = subprocess.run(
         [sys.executable, str(script), process], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["flushed"]
+    assert done.stdout.split() == ["closed"]
+
+
+def test_records_of_an_idle_engine_are_written_by_themselves() -> None:
+    flushed = threading.Event()
+
+    class Runner:
+        def flush(self) -> None:
+            flushed.set()
+
+        def close(self) -> None:
+            pass
+
+    runner = Runner()
+    register(object(), runner)
+    assert flushed.wait(timeout=30)

@@ -172,6 +172,7 @@ def test_options_reach_the_request_and_the_environment(stand_in: StandIn) -> Non
         "temperature": 1.0,
         "top_k": 0,
         "top_p": 1.0,
+        "min_p": 0.0,
         "max_tokens": 9,
         "extra_args": {
             "qr_fixed_temperature": "1.5",

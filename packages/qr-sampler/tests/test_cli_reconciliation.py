@@ -232,3 +232,22 @@ def test_summary_of_no_tokens_is_not_all_primary() -> None:
     summary = summarize([], Ledger(), primary_source="device")
     assert not summary.all_primary
     assert summary.line().startswith("0 tokens | n/a from device | n/a fallback")
+
+
+FORCED = {"kind": "forced", "request_key": "a", "position": 1, "token_id": 8, "reason": "gone"}
+
+
+def test_a_forced_token_is_accounted_for_by_its_record(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, token("a", 0, 7), token("b", 0, 9), FORCED)
+    assert find_discrepancies([A, B], ledger) == ()
+    assert ledger.forced_positions("a") == {1}
+    assert ledger.forced_positions("b") == frozenset()
+    summary = summarize([A, B], ledger, primary_source="device")
+    assert (summary.tokens, summary.primary_tokens) == (3, 2)
+    assert not summary.all_primary
+
+
+def test_a_forced_record_of_another_token_is_a_discrepancy(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path, token("a", 0, 7), token("b", 0, 9), {**FORCED, "token_id": 5})
+    (finding,) = find_discrepancies([A, B], ledger)
+    assert finding == ("request a, token 1: the engine emitted token id 8, its record says 5")

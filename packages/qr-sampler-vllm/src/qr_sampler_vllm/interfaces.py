@@ -50,6 +50,12 @@ class _HostTensor(Protocol):
         """The host side of the buffer."""
 
 
+class _DeviceTensor(Protocol):
+    @property
+    def gpu(self) -> Any:
+        """The device side of the buffer."""
+
+
 class RequestStatesLike(Protocol):
     """What is read of vLLM's ``LogitsProcRequestState`` (Model Runner V2)."""
 
@@ -65,17 +71,37 @@ class RequestStatesLike(Protocol):
     def prefill_len(self) -> _HostTensor:
         """Per slot, number of tokens fed at the latest prefill."""
 
+    @property
+    def all_token_ids(self) -> _DeviceTensor:
+        """Per slot, the tokens of the sequence, prompt included."""
+
 
 class LogitsContextLike(Protocol):
     """What is read of vLLM's ``LogitsContext`` (Model Runner V2)."""
 
     @property
     def idx_mapping_np(self) -> NDArray[Any]:
-        """Row to slot."""
+        """Request to slot; without drafts that is row to slot."""
 
     @property
     def seq_lens_upper_bound_np(self) -> NDArray[Any]:
-        """Per row, number of tokens visible to the one being sampled."""
+        """Per request, number of tokens visible to the one being sampled; with drafts, at most."""
+
+    @property
+    def expanded_idx_mapping(self) -> Any:
+        """Row to slot, on the device."""
+
+    @property
+    def expanded_local_pos(self) -> Any:
+        """Per row, its place among the rows of its request, on the device."""
+
+    @property
+    def pos(self) -> Any:
+        """Per row, position of its input token in the sequence, on the device."""
+
+    @property
+    def input_ids(self) -> Any:
+        """Per row, its input token, on the device; negative for a place without a draft."""
 
 
 class _AbsentV1:

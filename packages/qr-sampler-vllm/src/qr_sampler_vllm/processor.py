@@ -6,13 +6,16 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from qr_sampler import Settings, resolve_request
+from qr_sampler import Settings
+from qr_sampler_vllm.admission import check_request
+from qr_sampler_vllm.follower import Bystander, Follower
 from qr_sampler_vllm.interfaces import (
     BatchUpdateLike,
     LogitsContextLike,
     V1Interface,
     V2Interface,
 )
+from qr_sampler_vllm.layout import samples_here, tensor_parallel_group
 from qr_sampler_vllm.runner_v1 import RunnerV1
 from qr_sampler_vllm.runner_v2 import RunnerV2
 
@@ -34,12 +37,7 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
     """
 
     def __init__(self, vllm_config: Any, *runner_arguments: Any) -> None:
-        self._v1: RunnerV1 | None = None
-        self._v2: RunnerV2 | None = None
-        if len(runner_arguments) == 1:
-            self._v2 = RunnerV2(vllm_config, runner_arguments[0])
-        else:
-            self._v1 = RunnerV1(vllm_config)
+        self._role = _role(vllm_config, runner_arguments)
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -49,7 +47,7 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
             ConfigError: A ``ValueError`` that names the key, its value and the remedy; vLLM answers
                 the request with HTTP 400.
         """
-        resolve_request(_settings(), sampling_params.extra_args)
+        check_request(_settings(), sampling_params)
 
     def is_argmax_invariant(self) -> bool:
         """Returns False: the forced token is usually not the most probable one."""
@@ -57,12 +55,15 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
 
     def update_state(self, batch_update: BatchUpdateLike | None) -> None:
         """Follows the batch of Model Runner V1."""
-        if self._v1 is not None:
-            self._v1.update_state(batch_update)
+        self._role.update_state(batch_update)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Takes a slot of Model Runner V2; returns whether its logits will be modified."""
-        return self._v2 is not None and self._v2.add_request(req_idx, sampling_params)
+        return self._role.add_request(req_idx, sampling_params)
+
+    def apply_staged_writes(self) -> None:
+        """Takes in what Model Runner V2 has written about new requests."""
+        self._role.apply_staged_writes()
 
     def apply(self, logits: Any, ctx: LogitsContextLike | None = None) -> Any:
         """Forces one token per row of *logits*, in place, and returns it.
@@ -71,9 +72,25 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
             logits: Tensor of shape ``(R, V)``.
             ctx: The layout of the step, from Model Runner V2 only.
         """
-        if self._v2 is not None and ctx is not None:
-            return self._v2.apply(logits, ctx)
-        return self._v1.apply(logits) if self._v1 is not None else logits
+        return self._role.apply(logits, ctx)
+
+
+def _role(vllm_config: Any, runner_arguments: tuple[Any, ...]) -> Bystander:
+    """Returns what this process does for its engine.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig``.
+        runner_arguments: What the model runner passes besides: two arguments are Model Runner V1,
+            one is V2.
+    """
+    if not samples_here(vllm_config):
+        return Bystander()
+    ranks = tensor_parallel_group(vllm_config)
+    if ranks is not None and not ranks.leads:
+        return Follower(ranks)
+    if len(runner_arguments) == 1:
+        return RunnerV2(vllm_config, runner_arguments[0], ranks)
+    return RunnerV1(vllm_config, ranks)
 
 
 @lru_cache(maxsize=1)

@@ -3,88 +3,213 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any
 
-from qr_sampler import Record, Rows
-from qr_sampler_vllm.engines import register
-from qr_sampler_vllm.interfaces import BatchUpdateLike
-from qr_sampler_vllm.requests import ActiveRequest, Choice
+from qr_sampler import Record
+from qr_sampler_vllm.departed import ABORTED, Departed
+from qr_sampler_vllm.engines import check_not_loaded, register
+from qr_sampler_vllm.follower import Bystander
+from qr_sampler_vllm.interfaces import BatchUpdateLike, LogitsContextLike
+from qr_sampler_vllm.layout import settles_at_once
+from qr_sampler_vllm.penalties import Penalties, TokenArray, apply_penalties, distinct_tokens
+from qr_sampler_vllm.row_groups import StepRows
 from qr_sampler_vllm.session import EngineSession
+from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
+from qr_sampler_vllm.token_sequence import Outcome, TokenSequence
 
 __all__ = ["BatchRow", "RunnerV1", "apply_update"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class BatchRow:
-    """The request in one row of the batch."""
+    """One row of the batch."""
 
-    request: ActiveRequest
-    """The request."""
-    output_token_ids: list[int]
-    """vLLM's own list of its tokens: grows when one is emitted. Under asynchronous scheduling the
+    sequence: TokenSequence | None
+    """What it generates, or ``None`` when its tokens are left to vLLM."""
+    output_token_ids: list[int] = field(default_factory=list)
+    """vLLM's own list of its tokens: grows when one is sampled. Under asynchronous scheduling the
     values are placeholders, so only the length is used."""
-    choice: Choice | None = None
-    """The token forced last, until the length of the list tells whether it was emitted."""
+    penalties: Penalties | None = None
+    """The penalties that the request asked for."""
+    prompt_tokens: TokenArray | None = None
+    """The tokens of the prompt, each once, where penalties need to know them."""
+    forced: Outcome | None = None
+    """What was forced last, until the length of the list tells whether vLLM has taken it."""
 
-    def settle(self) -> Record | None:
-        """Returns the record of the token forced last, if there is one to settle."""
-        choice, self.choice = self.choice, None
-        if choice is None:
-            return None
-        if len(self.output_token_ids) > choice.position:
-            return self.request.emitted(choice)
-        return self.request.wasted(choice, "not_emitted")
+    def take(self) -> list[Record]:
+        """Returns the records that are settled if vLLM has taken the token forced last."""
+        if (
+            self.sequence is None
+            or self.forced is None
+            or len(self.output_token_ids) <= self.forced.position
+        ):
+            return []
+        forced, self.forced = self.forced, None
+        return self.sequence.sampled(forced)
+
+    def settle(self) -> list[Record]:
+        """Returns the records that are settled by the end of the step, in which it has or has not.
+
+        Rows of an unfinished prefill are sampled like any other, and their tokens thrown away.
+        """
+        records = self.take()
+        forced, self.forced = self.forced, None
+        if forced is not None and self.sequence is not None:
+            records += self.sequence.wasted(forced, "not_emitted")
+        return records
 
 
-class RunnerV1:
+class RunnerV1(Bystander):
     """The plugin as Model Runner V1 sees it.
 
     vLLM calls :meth:`update_state` once before each step and :meth:`apply` within it. A row whose
     prefill is unfinished looks like any other in :meth:`apply`; only the next step shows that its
     token was thrown away.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig``.
+        ranks: The ranks that have to force the same tokens, if there are several.
     """
 
-    def __init__(self, vllm_config: Any) -> None:
+    def __init__(self, vllm_config: Any, ranks: TensorParallelGroup | None = None) -> None:
         self._vllm_config = vllm_config
-        register(vllm_config, self)
+        check_not_loaded(vllm_config)
         self._session = EngineSession(vllm_config, "Model Runner V1")
+        self._ranks = ranks
+        self._at_once = settles_at_once(vllm_config)
         self._batch: dict[int, BatchRow] = {}
-        self._rows = Rows([])
-        self._lines: list[int] = []
+        self._departed = Departed(4 * vllm_config.scheduler_config.max_num_seqs)
+        self._lock = RLock()
+        """Held while the state changes: another thread settles the tokens of an idle engine."""
+        register(vllm_config, self)
 
     def update_state(self, update: BatchUpdateLike | None) -> None:
         """Settles the last step, then follows the changes of the batch."""
-        self.flush()
-        if update is None:
-            return
-        added = {
-            index: BatchRow(ActiveRequest.admit(params, self._session.settings), output_token_ids)
-            for index, params, _, output_token_ids in update.added
-        }
-        apply_update(self._batch, update, added)
-        self._lines = sorted(self._batch)
-        self._rows = Rows([self._batch[line].request.options.parameters for line in self._lines])
+        with self._lock:
+            records = self._settled(BatchRow.settle)
+            before = list(self._batch.values())
+            if update is not None:
+                records += self._follow(update)
+            records += self._confirm(before)
+            self._session.record(records)
 
-    def apply(self, logits: Any) -> Any:
+    def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
         """Forces one token in every row of *logits*, in place, and returns it."""
-        if not self._lines:
-            return logits
-        requests = [self._batch[line].request for line in self._lines]
-        rows = self._rows.with_running_entropy(
-            [request.running_entropy.value for request in requests]
-        )
-        step = self._session.sample(logits, self._lines, rows)
-        if step is not None:
-            for index, line in enumerate(step.plan.lines.tolist()):
-                row = self._batch[self._lines[line]]
-                row.choice = Choice(step, index, len(row.output_token_ids))
+        forced: dict[int, int] = {}
+        try:
+            with self._lock:
+                forced = self._force(logits)
+        finally:
+            # The other ranks wait for this, also when this one has failed.
+            if self._ranks is not None:
+                self._ranks.tell(logits, forced)
         return logits
 
     def flush(self) -> None:
-        """Writes the records of the last step."""
-        settled = [self._batch[line].settle() for line in self._lines]
-        self._session.record(record for record in settled if record is not None)
+        """Writes the records of all tokens that are known to have been emitted."""
+        with self._lock:
+            self._session.record(self._settled(BatchRow.take))
+
+    def close(self) -> None:
+        """Writes the records that remain when the engine ends."""
+        with self._lock:
+            records = self._settled(BatchRow.settle)
+            for row in self._batch.values():
+                if row.sequence is not None:
+                    records += row.sequence.drop(ABORTED)
+            self._session.record(records + self._departed.close())
+
+    def _force(self, logits: Any) -> dict[int, int]:
+        """Forces the tokens of a step and returns them by row."""
+        lines = [line for line in sorted(self._batch) if self._batch[line].sequence is not None]
+        if not lines:
+            return {}
+        rows = [self._batch[line] for line in lines]
+        self._apply_penalties(logits, lines, rows)
+        step = StepRows(
+            lines,
+            [row.sequence for row in rows if row.sequence is not None],
+            [len(row.output_token_ids) for row in rows],
+        )
+        for row, outcome in zip(rows, self._session.decide(logits, step), strict=True):
+            row.forced = outcome
+        return {
+            line: row.forced.token_id
+            for line, row in zip(lines, rows, strict=True)
+            if row.forced is not None
+        }
+
+    def _apply_penalties(self, logits: Any, lines: list[int], rows: list[BatchRow]) -> None:
+        """Applies the penalties that vLLM applies only after its logits processors.
+
+        On a forced row vLLM's own pass changes nothing that matters: one token stays finite.
+        """
+        penalised = [(line, row) for line, row in zip(lines, rows, strict=True) if row.penalties]
+        if penalised:
+            apply_penalties(
+                logits,
+                [line for line, _ in penalised],
+                [row.penalties for _, row in penalised if row.penalties],
+                [row.prompt_tokens for _, row in penalised],
+                [row.sequence.tokens for _, row in penalised if row.sequence],
+            )
+
+    def _settled(self, settle: Callable[[BatchRow], list[Record]]) -> list[Record]:
+        """Returns the records that are settled by the end of the last step."""
+        records: list[Record] = []
+        for row in self._batch.values():
+            records += settle(row)
+            if self._at_once and row.sequence is not None:
+                records += row.sequence.confirm()
+        return records
+
+    def _follow(self, update: BatchUpdateLike) -> list[Record]:
+        """Follows the changes of the batch and returns the records that they settle."""
+        # A row that is added to has lost its request, which vLLM then does not list as removed.
+        vacated = {*update.removed, *(index for index, *_ in update.added)}
+        left = [self._batch.pop(index) for index in vacated if index in self._batch]
+        records = self._leave(left)
+        added: dict[int, BatchRow] = {}
+        for index, params, prompt, output in update.added:
+            added[index], settled = self._enter(params, prompt, output)
+            records += settled
+        apply_update(self._batch, update, added)
+        return records
+
+    def _leave(self, rows: list[BatchRow]) -> list[Record]:
+        """Takes in rows that left the batch and returns the records that this settles."""
+        sequences = [row.sequence for row in rows if row.sequence is not None]
+        return [record for sequence in sequences for record in self._departed.add(sequence)]
+
+    def _enter(
+        self, params: Any, prompt: Sequence[int] | None, output: list[int]
+    ) -> tuple[BatchRow, list[Record]]:
+        """Returns the row of a request that enters the batch and the records that this settles."""
+        sequence = self._session.admit(params, len(prompt or ()))
+        if sequence is None:
+            return BatchRow(None), []
+        records: list[Record] = []
+        if output:
+            sequence = self._departed.take(sequence.options, output) or sequence
+            records = sequence.resume(output)
+        if params.stop:
+            sequence.stop.stop_strings = self._session.stop_strings(params, prompt or (), output)
+        penalties = Penalties.of(params)
+        row = BatchRow(sequence, output, penalties, distinct_tokens(prompt) if penalties else None)
+        return row, records
+
+    def _confirm(self, before: list[BatchRow]) -> list[Record]:
+        """Returns the records of rows that vLLM goes on with: it has emitted their last token."""
+        still = {id(row) for row in self._batch.values()}
+        return [
+            record
+            for row in before
+            if row.sequence is not None and id(row) in still
+            for record in row.sequence.confirm()
+        ]
 
 
 def apply_update(

@@ -3,87 +3,212 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
-from qr_sampler import Record, Rows, StepResult
-from qr_sampler_vllm.engines import register
+from qr_sampler import Record
+from qr_sampler_vllm.admission import is_warm_up
+from qr_sampler_vllm.departed import ABORTED, Departed
+from qr_sampler_vllm.draft_rows import LogitsRow, rows_of
+from qr_sampler_vllm.engines import check_not_loaded, register
+from qr_sampler_vllm.follower import Bystander
 from qr_sampler_vllm.interfaces import LogitsContextLike, RequestStatesLike
-from qr_sampler_vllm.requests import ActiveRequest, Choice
+from qr_sampler_vllm.layout import settles_at_once
+from qr_sampler_vllm.row_groups import StepRows
 from qr_sampler_vllm.session import EngineSession
+from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
+from qr_sampler_vllm.token_sequence import Outcome, TokenSequence
 
 __all__ = ["RunnerV2"]
 
 
-class RunnerV2:
+class RunnerV2(Bystander):
     """The plugin as Model Runner V2 sees it.
 
-    Rows are reordered every step and a slot is taken over without notice. Whether a row's token
-    will be emitted is known beforehand: its prefill is finished when the sequence is as long as
-    what was fed. No entropy is spent on the others.
+    Rows are reordered every step and a slot is taken over without notice. Whether vLLM will take a
+    row's token is known beforehand: its prefill is finished when the sequence is as long as what
+    was fed. No entropy is spent on the others.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig``.
+        req_states: vLLM's ``LogitsProcRequestState``.
+        ranks: The ranks that have to force the same tokens, if there are several.
     """
 
-    def __init__(self, vllm_config: Any, req_states: RequestStatesLike) -> None:
+    def __init__(
+        self,
+        vllm_config: Any,
+        req_states: RequestStatesLike,
+        ranks: TensorParallelGroup | None = None,
+    ) -> None:
         self._vllm_config = vllm_config
-        register(vllm_config, self)
+        check_not_loaded(vllm_config)
         self._session = EngineSession(vllm_config, "Model Runner V2")
         self._states = req_states
-        self._slots: list[ActiveRequest | None] = [None] * req_states.max_num_reqs
+        self._ranks = ranks
+        self._drafts = vllm_config.speculative_config is not None
+        self._at_once = settles_at_once(vllm_config)
+        self._slots: list[TokenSequence | None] = [None] * req_states.max_num_reqs
+        self._departed = Departed(4 * req_states.max_num_reqs)
+        self._stepping: set[int] = set()
+        """Slots that the last step decided on."""
+        self._entering: list[tuple[int, Any]] = []
+        """Slots and parameters of requests whose tokens so far, or prompt, have to be read."""
+        register(vllm_config, self)
 
     def add_request(self, slot: int, sampling_params: Any) -> bool:
         """Takes *slot* for a new request and returns whether its logits will be modified."""
-        if _is_warmup(sampling_params):
-            self._slots[slot] = None
+        previous, self._slots[slot] = self._slots[slot], None
+        if previous is not None:
+            self._session.record(self._departed.add(previous))
+        if is_warm_up(sampling_params):
             return False
-        self._slots[slot] = ActiveRequest.admit(sampling_params, self._session.settings)
+        sequence = self._session.admit(sampling_params, int(self._states.prompt_len.np[slot]))
+        self._slots[slot] = sequence
+        if sequence is None:
+            return False
+        if sampling_params.stop or self._resumes(slot):
+            self._entering.append((slot, sampling_params))
         return True
 
-    def apply(self, logits: Any, context: LogitsContextLike) -> Any:
+    def apply_staged_writes(self) -> None:
+        """Reads the tokens of requests that enter, which vLLM has put in their place by now."""
+        entering, self._entering = self._entering, []
+        for slot, sampling_params in entering:
+            sequence = self._slots[slot]
+            if sequence is not None:
+                self._enter(slot, sequence, sampling_params)
+
+    def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
         """Forces one token in every row of *logits* that emits one, in place, and returns it."""
-        slots = context.idx_mapping_np
-        lengths = context.seq_lens_upper_bound_np[: len(slots)]
-        finished = lengths >= self._states.prefill_len.np[slots]
-        requests = {
-            line: request
-            for line, slot in enumerate(slots.tolist())
-            if finished[line] and (request := self._slots[slot]) is not None
-        }
-        if not requests:
-            return logits
-        rows = Rows(
-            [request.options.parameters for request in requests.values()],
-            [request.running_entropy.value for request in requests.values()],
-        )
-        step = self._session.sample(logits, list(requests), rows)
-        if step is not None:
-            positions = lengths - self._states.prompt_len.np[slots]
-            self._session.record(_records(step, requests, positions.tolist()))
+        forced: dict[int, int] = {}
+        try:
+            if context is not None:
+                forced = self._force(logits, context)
+        finally:
+            # The other ranks wait for this, also when this one has failed.
+            if self._ranks is not None:
+                self._ranks.tell(logits, forced)
         return logits
 
     def flush(self) -> None:
-        """Does nothing: records are written within the step."""
+        """Does nothing: what is known to have been emitted has been recorded within the step."""
 
+    def close(self) -> None:
+        """Writes the records that remain when the engine ends."""
+        living = [sequence for sequence in self._slots if sequence is not None]
+        records = [record for sequence in living for record in sequence.drop(ABORTED)]
+        self._session.record(records + self._departed.close())
 
-def _records(
-    step: StepResult, requests: dict[int, ActiveRequest], positions: list[int]
-) -> list[Record]:
-    lines = list(requests)
-    records: list[Record] = []
-    for index, decided in enumerate(step.plan.lines.tolist()):
-        line = lines[decided]
-        records.append(requests[line].emitted(Choice(step, index, positions[line])))
-    return records
+    def _force(self, logits: Any, context: LogitsContextLike) -> dict[int, int]:
+        """Forces the tokens of a step and returns them by row."""
+        rows = self._deciding(context)
+        if not rows:
+            return {}
+        self._stepping = {row.slot for row in rows}
+        step = self._step(rows)
+        records = self._confirm(rows)
+        outcomes = self._session.decide(logits, step)
+        records += self._account(rows, outcomes)
+        if self._at_once:
+            records += [record for each in step.sequences for record in each.confirm()]
+        self._session.record(records)
+        return {
+            row.line: outcome.token_id
+            for row, outcome in zip(rows, outcomes, strict=True)
+            if outcome is not None
+        }
 
+    def _deciding(self, context: LogitsContextLike) -> list[LogitsRow]:
+        """Returns the rows whose tokens vLLM can take."""
+        rows: list[LogitsRow] = []
+        hopeless: set[int] = set()
+        prefill = self._states.prefill_len.np
+        for row in rows_of(context, drafts=self._drafts):
+            if row.draft is not None and row.draft < 0:
+                hopeless.add(row.slot)
+            elif (
+                self._slots[row.slot] is not None
+                and row.slot not in hopeless
+                and row.length >= prefill[row.slot]
+            ):
+                rows.append(row)
+        return rows
 
-def _is_warmup(sampling_params: Any) -> bool:
-    """Whether a request is one that vLLM warms its kernels up with, on made-up logits."""
-    warmup = _warmup_params()
-    return warmup is not None and bool(sampling_params == warmup)
+    def _step(self, rows: Sequence[LogitsRow]) -> StepRows:
+        step = StepRows()
+        last: dict[int, int] = {}
+        follows: list[int] = []
+        for index, row in enumerate(rows):
+            sequence = self._slots[row.slot]
+            assert sequence is not None
+            step.lines.append(row.line)
+            step.sequences.append(sequence)
+            step.positions.append(self._position(row))
+            follows.append(-1 if row.draft is None else last.get(row.slot, -1))
+            last[row.slot] = index
+        if max(follows) >= 0:
+            step.follows = follows
+        return step
 
+    def _position(self, row: LogitsRow) -> int:
+        return row.length - int(self._states.prompt_len.np[row.slot])
 
-@lru_cache(maxsize=1)
-def _warmup_params() -> Any:
-    from vllm import SamplingParams
+    def _confirm(self, rows: Sequence[LogitsRow]) -> list[Record]:
+        """Returns the records of the tokens that vLLM goes on from: it has emitted them."""
+        records: list[Record] = []
+        for row in rows:
+            sequence = self._slots[row.slot]
+            if sequence is not None and row.draft is None and not sequence.ended:
+                records += sequence.drop("dropped", keep=self._position(row))
+        return records
 
-    make = getattr(SamplingParams, "for_sampler_warmup", None)
-    return make() if make is not None else None
+    def _account(
+        self, rows: Sequence[LogitsRow], outcomes: Sequence[Outcome | None]
+    ) -> list[Record]:
+        """Returns the records that are settled by what was forced in a step."""
+        records: list[Record] = []
+        taken: dict[int, int | None] = {}
+        for row, outcome in zip(rows, outcomes, strict=True):
+            sequence = self._slots[row.slot]
+            accepted = row.draft is None or taken.get(row.slot) == row.draft
+            taken[row.slot] = outcome.token_id if accepted and outcome is not None else None
+            if sequence is None or outcome is None:
+                continue
+            if accepted:
+                records += sequence.sampled(outcome)
+            else:
+                records += sequence.wasted(outcome, "rejected_draft")
+        return records
+
+    def _resumes(self, slot: int) -> bool:
+        return bool(self._states.prefill_len.np[slot] > self._states.prompt_len.np[slot])
+
+    def _enter(self, slot: int, sequence: TokenSequence, sampling_params: Any) -> None:
+        prompt_length = int(self._states.prompt_len.np[slot])
+        length = int(self._states.prefill_len.np[slot])
+        tokens: list[int] = self._states.all_token_ids.gpu[slot, :length].tolist()
+        prompt, history = tokens[:prompt_length], tokens[prompt_length:]
+        if history:
+            sequence = self._resumed(slot, sequence, history)
+            self._session.record(sequence.resume(history))
+        if sampling_params.stop:
+            sequence.stop.stop_strings = self._session.stop_strings(
+                sampling_params, prompt, history
+            )
+
+    def _resumed(self, slot: int, fresh: TokenSequence, history: list[int]) -> TokenSequence:
+        """Returns the sequence that is resumed in *slot*, *fresh* if it is not known any more.
+
+        A preempted sequence waits in its old slot until that is taken over.
+        """
+        known = self._departed.take(fresh.options, history)
+        for place, waiting in enumerate(self._slots):
+            if known is not None:
+                break
+            idle = place != slot and place not in self._stepping
+            if idle and waiting is not None and waiting.could_be_resumed(fresh.options, history):
+                # Should that slot be in use after all, entropy goes on choosing its tokens.
+                known, self._slots[place] = waiting, waiting.twin(history)
+        self._slots[slot] = known or fresh
+        return known or fresh

@@ -1,28 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one engine samples with: settings, source, pipeline and journal."""
+"""What one engine samples with: settings, sources, pipelines and journal."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from qr_sampler import (
+    RAISE_ERROR,
+    DroppedBytes,
+    EntropyUnavailableError,
     Record,
-    Rows,
     SamplingPipeline,
+    Selector,
     Settings,
-    StepResult,
     check_components,
-    configured_source,
+    configured_sources,
+    dropped_record,
 )
+from qr_sampler_vllm.admission import resolve
 from qr_sampler_vllm.journal import Journal
-from qr_sampler_vllm.layout import check_layout
-from qr_sampler_vllm.step import get_ready, pipeline_for, sample_rows
+from qr_sampler_vllm.layout import Ranks, check_layout, ranks_of
+from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
+from qr_sampler_vllm.step import force_tokens, get_ready, pipeline_for, sample_rows, selector_for
+from qr_sampler_vllm.stop_conditions import (
+    DetokenizedStopStrings,
+    StopConditions,
+    StopStrings,
+    ending_token,
+)
+from qr_sampler_vllm.token_sequence import Choice, ForcedEnd, Outcome, TokenSequence
 
 __all__ = ["EngineSession"]
 
-logger = logging.getLogger("qr_sampler.vllm")
+logger = logging.getLogger("vllm.qr_sampler")
+"""A child of vLLM's own logger, which alone shows informational messages."""
 
 
 class EngineSession:
@@ -34,38 +48,141 @@ class EngineSession:
 
     Raises:
         ConfigError: When the layout of the engine or a setting cannot be served.
-        PluginError: When the configured source or its fallback is unknown, contested or broken.
+        PluginError: When a configured source or its fallback is unknown, contested or broken.
     """
 
     def __init__(self, vllm_config: Any, runner: str) -> None:
         check_layout(vllm_config)
         self.settings = Settings.load()
         check_components(self.settings, self.settings, prefix="QR_")
-        source = configured_source(self.settings)
-        self._source = source
-        self._pipeline: SamplingPipeline | None = None
-        self._journal = Journal(self.settings, source, str(vllm_config.model_config.model))
+        self._dropped: deque[DroppedBytes] = deque()
+        self._sources = configured_sources(self.settings, self._dropped.append)
+        self._selector: Selector[Any, Any] | None = None
+        self._pipelines: dict[str, SamplingPipeline] = {}
+        self._groups = RowGroups()
+        self._model_config = vllm_config.model_config
+        ranks = ranks_of(vllm_config)
+        self._journal = Journal(
+            self.settings,
+            self._sources.values(),
+            model=str(self._model_config.model),
+            engine_rank=ranks.data_parallel_rank if ranks.data_parallel_size > 1 else None,
+        )
         get_ready(vllm_config.device_config.device_type)
-        logger.info(
-            "qr-sampler run %s on %s: source %s, fallback %s, amplifier %s, temperature %s",
-            self._journal.run_id,
-            runner,
-            source.name,
-            self.settings.fallback_mode,
-            self.settings.signal_amplifier_type,
-            self.settings.temperature_strategy,
+        logger.info("%s", self._banner(runner, ranks))
+
+    def admit(self, sampling_params: Any, prompt_length: int) -> TokenSequence | None:
+        """Returns a new sequence, or ``None`` when the request leaves its tokens to vLLM.
+
+        Args:
+            sampling_params: vLLM's ``SamplingParams``, validated at admission.
+            prompt_length: Number of tokens in the prompt.
+        """
+        options = resolve(self.settings, sampling_params)
+        if options.left_to_engine:
+            return None
+        end = ending_token(sampling_params)
+        return TokenSequence(
+            options,
+            StopConditions.of(
+                sampling_params,
+                max_model_len=self._model_config.max_model_len,
+                prompt_length=prompt_length,
+            ),
+            # Without such a token the request goes on to its length limit with a token that is as
+            # good as any other, every time flagged as forced.
+            ending_token=0 if end is None else end,
         )
 
-    def sample(self, logits: Any, lines: Sequence[int], rows: Rows) -> StepResult | None:
-        """Selects and forces the tokens of *lines*.
+    def stop_strings(
+        self, sampling_params: Any, prompt: Sequence[int], history: Sequence[int] = ()
+    ) -> StopStrings:
+        """Returns what looks for the stop strings of a request.
 
-        Arguments, result and errors are those of :func:`qr_sampler_vllm.step.sample_rows`.
+        Args:
+            sampling_params: vLLM's ``SamplingParams``.
+            prompt: Token ids of the prompt.
+            history: The tokens so far, of a sequence that is resumed.
         """
-        if self._pipeline is None:
-            # Only now is it known where the logits are.
-            self._pipeline = pipeline_for(logits, self.settings, self._source)
-        return sample_rows(self._pipeline, logits, lines, rows)
+        stop_strings = DetokenizedStopStrings(self._model_config, sampling_params, prompt)
+        for token_id in history:
+            stop_strings.found_with(token_id)
+        return stop_strings
+
+    def decide(self, logits: Any, step: StepRows) -> list[Outcome | None]:
+        """Selects and forces the tokens of a step.
+
+        Args:
+            logits: Tensor of shape ``(R, V)``, modified in place.
+            step: The rows to decide.
+
+        Returns:
+            What became of each row; ``None`` for one that cannot be decided and is left to vLLM.
+
+        Raises:
+            EntropyUnavailableError: When the source fails and the operator chose to stop then.
+        """
+        outcomes: list[Outcome | None] = [None] * len(step.lines)
+        for group in self._groups.of(step):
+            self._decide_group(logits, step, group, outcomes)
+        ends = [index for index, sequence in enumerate(step.sequences) if sequence.failure]
+        for index in ends:
+            outcomes[index] = ForcedEnd(step.sequences[index].ending_token, step.positions[index])
+        if ends:
+            tokens = [step.sequences[index].ending_token for index in ends]
+            force_tokens(logits, [step.lines[index] for index in ends], tokens)
+        return outcomes
 
     def record(self, records: Iterable[Record]) -> None:
-        """Keeps *records*."""
+        """Keeps *records*, and those of bytes that sources have dropped meanwhile."""
+        while self._dropped:
+            self._journal.write([dropped_record(self._dropped.popleft())])
         self._journal.write(records)
+
+    def _decide_group(
+        self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
+    ) -> None:
+        """Decides the rows of *group* and fills in their *outcomes*."""
+        rows = group.rows.with_running_entropy(
+            [step.sequences[index].running_entropy.value for index in group.indices]
+        )
+        lines = [step.lines[index] for index in group.indices]
+        try:
+            result = sample_rows(self._pipeline(group.source, logits), logits, lines, rows)
+        except EntropyUnavailableError as error:
+            if self.settings.fallback_mode == RAISE_ERROR:
+                raise
+            self._give_up([step.sequences[index] for index in group.indices], error)
+            return
+        if result is None:
+            return
+        for decided, line in enumerate(result.plan.lines.tolist()):
+            index = group.indices[line]
+            outcomes[index] = Choice(result, decided, step.positions[index])
+
+    def _give_up(self, sequences: list[TokenSequence], error: EntropyUnavailableError) -> None:
+        """Ends *sequences*, because the operator wants no token that entropy has not chosen."""
+        logger.error("%s; %d sequences end early", error, len(set(map(id, sequences))))
+        for sequence in sequences:
+            sequence.failure = str(error)
+        self._groups.forget()
+
+    def _pipeline(self, source: str, logits: Any) -> SamplingPipeline:
+        """Returns what samples with *source*; only now is it known where the logits are."""
+        if source not in self._pipelines:
+            if self._selector is None:
+                self._selector = selector_for(logits)
+            self._pipelines[source] = pipeline_for(
+                logits, self.settings, self._sources[source], self._selector
+            )
+        return self._pipelines[source]
+
+    def _banner(self, runner: str, ranks: Ranks) -> str:
+        settings = self.settings
+        return (
+            f"qr-sampler run {self._journal.run_id} on {runner}, engine "
+            f"{ranks.data_parallel_rank} of {ranks.data_parallel_size}, tensor-parallel size "
+            f"{ranks.tensor_parallel_size}, pipeline-parallel size {ranks.pipeline_parallel_size}: "
+            f"source {', '.join(self._sources)}, when it fails {settings.fallback_mode}, amplifier "
+            f"{settings.signal_amplifier_type}, temperature {settings.temperature_strategy}"
+        )

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +26,50 @@ RUNNER_VARIABLES = {
     "v1": {"VLLM_USE_V2_MODEL_RUNNER": "0"},
     "v2": {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1"},
 }
+
+GENERATE = """
+    import json, sys
+    from vllm import LLM, SamplingParams
+    from vllm.exceptions import VLLMValidationError
+    import qr_sampler_vllm
+
+    task = json.loads(sys.argv[1])
+    options = {
+        "distributed_executor_backend": "uni",
+        "enforce_eager": True,
+        "dtype": "float32",
+        "max_model_len": 256,
+        **task.get("engine", {}),
+    }
+    llm = LLM(model=task["model"], **options)
+    refused = []
+    for bad in task.get("bad", []):
+        try:
+            llm.generate(["x"], SamplingParams(extra_args=bad), use_tqdm=False)
+        except VLLMValidationError as error:
+            refused.append(str(error))
+    params = [
+        SamplingParams(
+            extra_args=extra,
+            **{
+                "max_tokens": 12,
+                "temperature": index % 2,
+                **task.get("params", {}).get(extra.get("qr_request_key"), {}),
+            },
+        )
+        for index, extra in enumerate(task["extra_args"])
+    ]
+    outputs = llm.generate(task["prompts"], params, use_tqdm=False)
+    qr_sampler_vllm.flush_records()
+    texts = [
+        [{"token_ids": list(o.token_ids), "reason": o.finish_reason} for o in output.outputs]
+        for output in outputs
+    ]
+    print("RESULT " + json.dumps({"outputs": texts, "refused": refused}))
+"""
+"""Generates what a task says. A task has ``prompts`` and as many ``extra_args``; the options of the
+engine in ``engine``; further sampling parameters by request key in ``params``; and in ``bad``
+arguments that have to be refused. Every second request is greedy in vLLM's eyes."""
 
 ENTROPY_SERVER = Path(__file__).resolve().parents[4] / "servers" / "simple_urandom_server.py"
 
@@ -82,6 +128,191 @@ def run_engine_script() -> Callable[..., Any]:
         )
 
     return run
+
+
+def result_of(done: subprocess.CompletedProcess[str]) -> Any:
+    """Returns what a script has printed as its result; fails with its output if it has not."""
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert lines, done.stdout + done.stderr
+    return json.loads(lines[-1].removeprefix("RESULT "))
+
+
+class OfflineEngine:
+    """Generates with one engine in a fresh process and reads its ledger."""
+
+    generate_script = GENERATE
+
+    def __init__(self, run: Callable[..., Any], model: Path, ledger: Path, runner: str) -> None:
+        self._run = run
+        self.model = model
+        self.ledger = ledger
+        self.runner = runner
+
+    def script(
+        self, source: str, task: Mapping[str, Any], env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs Python source that finds *task* in its first argument."""
+        variables = {
+            "QR_ENTROPY_SOURCE_TYPE": "system",
+            "QR_FALLBACK_MODE": "error",
+            "QR_LEDGER_DIR": str(self.ledger),
+            **(env or {}),
+        }
+        arguments = [json.dumps({"model": str(self.model), **task})]
+        done: subprocess.CompletedProcess[str] = self._run(
+            textwrap.dedent(source), arguments=arguments, env=variables, runner=self.runner
+        )
+        return done
+
+    def result(
+        self, source: str, task: Mapping[str, Any], env: Mapping[str, str] | None = None
+    ) -> Any:
+        """Returns what such a script has printed as its result."""
+        return result_of(self.script(source, task, env))
+
+    def generate(
+        self, task: Mapping[str, Any], env: Mapping[str, str] | None = None
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Returns the first output of every request and the lines of the ledger."""
+        outputs = self.result(GENERATE, task, env)["outputs"]
+        return [samples[0] for samples in outputs], self.lines()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Returns the lines of the one ledger file."""
+        (file,) = self.ledger.glob("*.jsonl")
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def offline_engine(
+    run_engine_script: Callable[..., Any],
+    tiny_model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], OfflineEngine]:
+    """Makes engines, each with a ledger directory of its own, for a given model runner."""
+
+    def make(runner: str) -> OfflineEngine:
+        ledger = tmp_path_factory.mktemp("ledger") / runner
+        return OfflineEngine(run_engine_script, tiny_model, ledger, runner)
+
+    return make
+
+
+class Site:
+    """A directory of modules with entry points, as pip would have installed them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def install(self, module: str, source: str, entry_points: Mapping[str, str]) -> None:
+        """Writes a module and its metadata.
+
+        Args:
+            module: Name of the module.
+            source: Its text.
+            entry_points: ``name = module:object`` by group.
+        """
+        distribution = module.replace("_", "-")
+        metadata = self.directory / f"{module}-1.0.dist-info"
+        metadata.mkdir(parents=True)
+        lines = [f"[{group}]\n{line}\n" for group, line in entry_points.items()]
+        (metadata / "entry_points.txt").write_text("".join(lines))
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+        )
+        (self.directory / f"{module}.py").write_text(textwrap.dedent(source))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """An empty site directory; ``PYTHONPATH`` has to name it."""
+    return Site(tmp_path / "site")
+
+
+DRAWS = """
+    import os
+    from qr_sampler import EntropySource, EntropyUnavailableError
+
+    class NotedSource(EntropySource):
+        blocks = False
+
+        def get_random_bytes(self, n):
+            data = self.next(n)
+            with open(os.environ["QR_TEST_DRAWS"], "a") as file:
+                file.write(f"{os.getpid()} {data.hex()}\\n")
+            return data
+
+    class LoggedSource(NotedSource):
+        name = "logged"
+
+        def next(self, n):
+            return os.urandom(n)
+
+    class ReplayedSource(NotedSource):
+        name = "replayed"
+        position = 0
+
+        def next(self, n):
+            with open(os.environ["QR_TEST_STREAM"], "rb") as file:
+                file.seek(self.position)
+                data = file.read(n)
+            self.position += n
+            if len(data) < n:
+                raise EntropyUnavailableError(self.name, "the recording is at its end")
+            return data
+"""
+
+
+class DrawsOnFile:
+    """Sources that write down every draw, and one that hands out a recording."""
+
+    def __init__(self, site: Site, directory: Path) -> None:
+        self._site = site
+        self._directory = directory
+        self._runs = 0
+        sources = "\n".join(
+            f"{name.lower()} = qr_draws:{name}Source" for name in ("Logged", "Replayed")
+        )
+        site.install("qr_draws", DRAWS, {"qr_sampler.entropy_sources": sources})
+
+    def recording(self) -> dict[str, str]:
+        """Returns the environment of an engine that draws from the operating system."""
+        return self._environment("logged")
+
+    def replaying(self, stream: bytes) -> dict[str, str]:
+        """Returns the environment of an engine whose draws are those bytes, one after the other."""
+        file = self._directory / f"stream-{self._runs}"
+        file.write_bytes(stream)
+        return {**self._environment("replayed"), "QR_TEST_STREAM": str(file)}
+
+    def draws(self) -> list[bytes]:
+        """Returns the draws of the engine whose environment was asked for last."""
+        return [bytes.fromhex(line.split()[1]) for line in self._lines()]
+
+    def processes(self) -> set[str]:
+        """Returns the processes that made these draws."""
+        return {line.split()[0] for line in self._lines()}
+
+    def _environment(self, source: str) -> dict[str, str]:
+        self._runs += 1
+        return {
+            "PYTHONPATH": str(self._site.directory),
+            "QR_ENTROPY_SOURCE_TYPE": source,
+            "QR_TEST_DRAWS": str(self._file()),
+        }
+
+    def _file(self) -> Path:
+        return self._directory / f"draws-{self._runs}"
+
+    def _lines(self) -> list[str]:
+        return self._file().read_text().splitlines()
+
+
+@pytest.fixture
+def draws_on_file(site: Site, tmp_path: Path) -> DrawsOnFile:
+    """Sources named ``logged`` and ``replayed``."""
+    return DrawsOnFile(site, tmp_path)
 
 
 def _free_port() -> int:

@@ -7,108 +7,23 @@ of the time, so whatever can share an engine does.
 
 from __future__ import annotations
 
-import json
-import textwrap
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 RUNNERS = ("v1", "v2")
 
-GENERATE = """
-    import json, os, sys
-    from vllm import LLM, SamplingParams
-    from vllm.exceptions import VLLMValidationError
-    import qr_sampler_vllm
-
-    task = json.loads(sys.argv[1])
-    llm = LLM(
-        model=task["model"],
-        distributed_executor_backend="uni",
-        enforce_eager=True,
-        dtype="float32",
-        max_model_len=256,
-        **task.get("engine", {}),
-    )
-    refused = []
-    for bad in task.get("bad", []):
-        try:
-            llm.generate(["x"], SamplingParams(extra_args=bad), use_tqdm=False)
-        except VLLMValidationError as error:
-            refused.append(str(error))
-    params = [
-        SamplingParams(
-            extra_args=extra,
-            temperature=index % 2,
-            **{"max_tokens": 12, **task.get("params", {}).get(extra.get("qr_request_key"), {})},
-        )
-        for index, extra in enumerate(task["extra_args"])
-    ]
-    outputs = llm.generate(task["prompts"], params, use_tqdm=False)
-    qr_sampler_vllm.flush_records()
-    texts = [
-        {"token_ids": list(o.outputs[0].token_ids), "reason": o.outputs[0].finish_reason}
-        for o in outputs
-    ]
-    print("RESULT " + json.dumps({"outputs": texts, "refused": refused}))
-"""
-
-RunScript = Callable[..., Any]
-
-
-def result_of(done: Any) -> Any:
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert lines, done.stdout + done.stderr
-    return json.loads(lines[-1].removeprefix("RESULT "))
-
-
-def ledger_lines(directory: Path) -> list[dict[str, Any]]:
-    (file,) = directory.glob("*.jsonl")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+MakeEngine = Callable[[str], Any]
 
 
 def of_kind(lines: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
-class OfflineEngine:
-    """Generates with one engine in a fresh process and reads its ledger."""
-
-    def __init__(self, run: RunScript, model: Path, ledger: Path, runner: str) -> None:
-        self._run = run
-        self.model = model
-        self.ledger = ledger
-        self._runner = runner
-
-    def script(
-        self, source: str, task: Mapping[str, Any], env: Mapping[str, str] | None = None
-    ) -> Any:
-        variables = {
-            "QR_ENTROPY_SOURCE_TYPE": "system",
-            "QR_FALLBACK_MODE": "error",
-            "QR_LEDGER_DIR": str(self.ledger),
-            **(env or {}),
-        }
-        arguments = [json.dumps({"model": str(self.model), **task})]
-        return self._run(
-            textwrap.dedent(source), arguments=arguments, env=variables, runner=self._runner
-        )
-
-    def generate(
-        self, task: Mapping[str, Any], env: Mapping[str, str] | None = None
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        outputs: list[dict[str, Any]] = result_of(self.script(GENERATE, task, env))["outputs"]
-        return outputs, ledger_lines(self.ledger)
-
-
 @pytest.fixture(params=RUNNERS)
-def engine(
-    request: pytest.FixtureRequest, run_engine_script: RunScript, tiny_model: Path, tmp_path: Path
-) -> OfflineEngine:
-    return OfflineEngine(run_engine_script, tiny_model, tmp_path / "ledger", request.param)
+def engine(request: pytest.FixtureRequest, offline_engine: MakeEngine) -> Any:
+    return offline_engine(request.param)
 
 
 def tokens_by_key(lines: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -167,13 +82,15 @@ def shared_task() -> dict[str, Any]:
 class SharedRun:
     """What became of the shared task."""
 
-    def __init__(self, engine: OfflineEngine) -> None:
+    def __init__(self, engine: Any) -> None:
         task = shared_task()
-        result = result_of(engine.script(GENERATE, task))
+        result = engine.result(engine.generate_script, task)
         keys = [extra["qr_request_key"] for extra in task["extra_args"]]
-        self.outputs: dict[str, Any] = dict(zip(keys, result["outputs"], strict=True))
+        self.outputs: dict[str, Any] = {
+            key: samples[0] for key, samples in zip(keys, result["outputs"], strict=True)
+        }
         self.refused: list[str] = result["refused"]
-        self.lines = ledger_lines(engine.ledger)
+        self.lines = engine.lines()
 
 
 @pytest.fixture(scope="module", params=RUNNERS)
@@ -182,14 +99,8 @@ def runner(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def shared(
-    runner: str,
-    run_engine_script: RunScript,
-    tiny_model: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> SharedRun:
-    ledger = tmp_path_factory.mktemp("ledger") / runner
-    return SharedRun(OfflineEngine(run_engine_script, tiny_model, ledger, runner))
+def shared(runner: str, offline_engine: MakeEngine) -> SharedRun:
+    return SharedRun(offline_engine(runner))
 
 
 def test_every_emitted_token_has_one_record(shared: SharedRun) -> None:
@@ -244,54 +155,33 @@ def test_bad_values_are_refused_before_the_engine_sees_them(shared: SharedRun) -
     assert all(name in message for name, message in zip(BAD, shared.refused, strict=True))
 
 
-def test_both_runners_make_the_same_text_of_the_same_bytes(
-    run_engine_script: RunScript, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_both_runners_make_the_same_text_of_the_same_bytes(offline_engine: MakeEngine) -> None:
     """The two requests are equal but for the bytes that they get, and so differ."""
     task = {
         "prompts": ["Light is"] * 2,
         "extra_args": [{"qr_request_key": key} for key in ("a", "b")],
     }
     seeded = {"QR_ENTROPY_SOURCE_TYPE": "mock_uniform", "QR_MOCK_UNIFORM_SEED": "7"}
-    texts = []
-    for name in RUNNERS:
-        engine = OfflineEngine(run_engine_script, tiny_model, tmp_path / name, name)
-        texts.append(engine.generate(task, seeded)[0])
+    texts = [offline_engine(name).generate(task, seeded)[0] for name in RUNNERS]
     assert texts[0] == texts[1]
     assert texts[0][0] != texts[0][1]
 
 
-def test_plugin_loaded_twice_is_refused(engine: OfflineEngine) -> None:
+def test_plugin_loaded_twice_is_refused(engine: Any) -> None:
     task = {
         "prompts": ["x"],
         "extra_args": [{}],
         "engine": {"logits_processors": ["qr_sampler_vllm.processor:QRSamplerLogitsProcessor"]},
     }
-    done = engine.script(GENERATE, task)
+    done = engine.script(engine.generate_script, task)
     assert done.returncode != 0
     assert "loaded twice" in done.stdout + done.stderr
 
 
-def test_speculative_decoding_is_refused(
-    run_engine_script: RunScript, tiny_model: Path, tmp_path: Path
-) -> None:
-    """Model Runner V2 only: V1 does not construct the plugin, so it cannot speak up there."""
-    engine = OfflineEngine(run_engine_script, tiny_model, tmp_path / "ledger", "v2")
-    speculation = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
-    done = engine.script(
-        GENERATE,
-        {"prompts": ["x"], "extra_args": [{}], "engine": {"speculative_config": speculation}},
-    )
-    assert done.returncode != 0
-    assert "speculative decoding is configured" in done.stdout + done.stderr
-
-
-def test_warmup_draws_nothing(
-    run_engine_script: RunScript, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_warmup_draws_nothing(offline_engine: MakeEngine) -> None:
     """vLLM's own warm-up of Model Runner V2 fills every slot and samples made-up logits."""
-    engine = OfflineEngine(run_engine_script, tiny_model, tmp_path / "ledger", "v2")
-    script = GENERATE.replace(
+    engine = offline_engine("v2")
+    script = engine.generate_script.replace(
         "params = [",
         """
     from vllm.v1.worker.gpu.warmup import warmup_kernels
@@ -301,35 +191,28 @@ def test_warmup_draws_nothing(
     )
     task: dict[str, Any] = {"prompts": ["Light is"], "extra_args": [{"qr_request_key": "a"}]}
     task["engine"] = {"max_num_seqs": 4}
-    outputs = result_of(engine.script(script, task))["outputs"]
-    lines = ledger_lines(engine.ledger)
-    assert_one_record_per_token(outputs, ["a"], lines)
+    outputs = engine.result(script, task)["outputs"]
+    lines = engine.lines()
+    assert_one_record_per_token([samples[0] for samples in outputs], ["a"], lines)
     assert of_kind(lines, "discard") == []
-
-
-def broken_distribution(directory: Path) -> None:
-    """Writes what pip would install of a source package whose module cannot be imported."""
-    metadata = directory / "qr_broken-1.0.dist-info"
-    metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: qr-broken\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[qr_sampler.entropy_sources]\nbroken = qr_broken:BrokenSource\n"
-    )
-    (directory / "qr_broken.py").write_text('raise OSError("device library missing")\n')
 
 
 @pytest.mark.parametrize(("selected", "starts"), [("system", True), ("broken", False)])
 def test_a_broken_source_package_stops_only_its_own_use(
-    run_engine_script: RunScript, tiny_model: Path, tmp_path: Path, selected: str, starts: bool
+    offline_engine: MakeEngine, site: Any, selected: str, starts: bool
 ) -> None:
-    engine = OfflineEngine(run_engine_script, tiny_model, tmp_path / "ledger", "v1")
-    broken_distribution(tmp_path / "site")
-    env = {"PYTHONPATH": str(tmp_path / "site"), "QR_ENTROPY_SOURCE_TYPE": selected}
+    engine = offline_engine("v1")
+    site.install(
+        "qr_broken",
+        'raise OSError("device library missing")',
+        {"qr_sampler.entropy_sources": "broken = qr_broken:BrokenSource"},
+    )
+    env = {"PYTHONPATH": str(site.directory), "QR_ENTROPY_SOURCE_TYPE": selected}
     task = {"prompts": ["Light is"], "extra_args": [{"qr_request_key": "a"}]}
-    done = engine.script(GENERATE, task, env)
+    done = engine.script(engine.generate_script, task, env)
     if starts:
-        outputs = result_of(done)["outputs"]
-        assert_one_record_per_token(outputs, ["a"], ledger_lines(engine.ledger))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(of_kind(engine.lines(), "token")) == 12
     else:
         assert done.returncode != 0
         assert "qr-broken 1.0" in done.stdout + done.stderr

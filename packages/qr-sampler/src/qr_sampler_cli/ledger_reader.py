@@ -6,13 +6,22 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from qr_sampler.errors import QRSamplerError
 
-__all__ = ["Ledger", "LedgerError", "LedgerLine", "TokenLine", "ledger_files", "read_ledger"]
+__all__ = [
+    "EMITTED_KINDS",
+    "EmittedLine",
+    "Ledger",
+    "LedgerError",
+    "LedgerLine",
+    "TokenLine",
+    "ledger_files",
+    "read_ledger",
+]
 
 
 class LedgerError(QRSamplerError, ValueError):
@@ -74,6 +83,22 @@ class TokenLine:
         return (self.t_received_ns - self.t_request_ns) / 1e6
 
 
+EMITTED_KINDS: Final = ("token", "forced")
+"""Kinds of records that stand for one emitted token each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmittedLine:
+    """What the record of any emitted token says of it."""
+
+    request_key: str
+    """Names the request."""
+    position: int
+    """Index of the token among those generated for its request, from 0."""
+    token_id: int
+    """The token."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """What engine processes wrote about one run, in the order of their files."""
@@ -84,7 +109,7 @@ class Ledger:
     @property
     def tokens(self) -> tuple[TokenLine, ...]:
         """The token records."""
-        return tuple(_token(line) for line in self.lines if line.kind == "token")
+        return tuple(_checked(TokenLine, line) for line in self.lines if line.kind == "token")
 
     def by_request(self) -> dict[str, tuple[TokenLine, ...]]:
         """Returns the token records of each request, in the order in which they were written."""
@@ -92,6 +117,21 @@ class Ledger:
         for token in self.tokens:
             groups[token.request_key].append(token)
         return {key: tuple(tokens) for key, tokens in groups.items()}
+
+    def emitted(self) -> dict[str, tuple[EmittedLine, ...]]:
+        """Returns the records of all emitted tokens of each request, in the order of the file."""
+        groups: dict[str, list[EmittedLine]] = defaultdict(list)
+        for line in self.lines:
+            if line.kind in EMITTED_KINDS:
+                groups[line.request_key].append(_checked(EmittedLine, line))
+        return {key: tuple(lines) for key, lines in groups.items()}
+
+    def forced_positions(self, request_key: str) -> frozenset[int]:
+        """Returns the positions of the tokens of a request that no entropy decided."""
+        forced = (line for line in self.lines if line.kind == "forced")
+        return frozenset(
+            line.values["position"] for line in forced if line.request_key == request_key
+        )
 
     def count(self, kind: str) -> int:
         """Returns the number of lines of one kind."""
@@ -146,11 +186,15 @@ def _line(path: Path, number: int, text: str) -> LedgerLine:
     return LedgerLine(text=text, values=values)
 
 
-def _token(line: LedgerLine) -> TokenLine:
-    missing = [name for name in TokenLine.__slots__ if name not in line.values]
+T = TypeVar("T", TokenLine, EmittedLine)
+
+
+def _checked(kind: type[T], line: LedgerLine) -> T:
+    names = [field.name for field in fields(kind)]
+    missing = [name for name in names if name not in line.values]
     if missing:
         raise LedgerError(
-            f"a token record lacks {', '.join(missing)}: {line.text[:80]!r}; it was written by an "
-            "incompatible version"
+            f"a {line.kind} record lacks {', '.join(missing)}: {line.text[:80]!r}; it was written "
+            "by an incompatible version"
         )
-    return TokenLine(**{name: line.values[name] for name in TokenLine.__slots__})
+    return kind(**{name: line.values[name] for name in names})

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from qr_sampler_cli.ledger_reader import Ledger, TokenLine
+from qr_sampler_cli.ledger_reader import EmittedLine, Ledger
 
 __all__ = ["Emission", "RunSummary", "find_discrepancies", "summarize"]
 
@@ -70,10 +70,10 @@ class RunSummary:
 def find_discrepancies(emissions: Sequence[Emission], ledger: Ledger) -> tuple[str, ...]:
     """Returns every way in which records and emitted tokens differ, in words; empty if none.
 
-    Each emitted token must have exactly one token record with its request, position and id, and
-    there must be no other token record.
+    Each emitted token must have exactly one record, of a token or of a forced one, with its
+    request, position and id, and there must be no other such record.
     """
-    records = ledger.by_request()
+    records = ledger.emitted()
     findings: list[str] = []
     for emission in emissions:
         findings.extend(_of_request(emission, records.get(emission.request_key, ())))
@@ -81,7 +81,7 @@ def find_discrepancies(emissions: Sequence[Emission], ledger: Ledger) -> tuple[s
     return tuple(findings)
 
 
-def _of_request(emission: Emission, records: Iterable[TokenLine]) -> Iterator[str]:
+def _of_request(emission: Emission, records: Iterable[EmittedLine]) -> Iterator[str]:
     key = emission.request_key
     if not emission.token_ids:
         yield f"request {key}: the engine emitted no token"
@@ -101,7 +101,7 @@ def _of_request(emission: Emission, records: Iterable[TokenLine]) -> Iterator[st
 
 
 def _of_strangers(
-    emissions: Iterable[Emission], records: Mapping[str, Sequence[TokenLine]]
+    emissions: Iterable[Emission], records: Mapping[str, Sequence[EmittedLine]]
 ) -> Iterator[str]:
     known = {emission.request_key for emission in emissions}
     for key in sorted(records.keys() - known):

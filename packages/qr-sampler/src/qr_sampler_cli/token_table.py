@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from rich import box
@@ -35,15 +35,19 @@ def token_table(
     token_texts: Sequence[str],
     records: Sequence[TokenLine],
     *,
+    forced: Collection[int] = (),
     fancy: bool,
 ) -> Table:
-    """Returns a table with one row per emitted token; rows decided by the fallback stand out.
+    """Returns a table with one row per emitted token.
+
+    Rows that the configured source did not decide stand out.
 
     Args:
         token_ids: The emitted tokens, in order.
         token_texts: The text of each.
         records: Records of the request, in any order; a token without one gets an empty row, and of
             several for one token the last is shown.
+        forced: Positions of tokens that no entropy decided.
         fancy: Draw lines; leave them out where output is not a terminal.
     """
     table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False)
@@ -52,15 +56,21 @@ def token_table(
     by_position = {record.position: record for record in records}
     for position, (token_id, text) in enumerate(zip(token_ids, token_texts, strict=True)):
         record = by_position.get(position)
-        cells = [str(position), repr(text), str(token_id), *_decision(record)]
-        style = FALLBACK_STYLE if record is not None and record.fallback else ""
+        cells = [
+            str(position),
+            repr(text),
+            str(token_id),
+            *_decision(record, forced=position in forced),
+        ]
+        marked = position in forced or (record is not None and record.fallback)
+        style = FALLBACK_STYLE if marked else ""
         table.add_row(*(Text(cell) for cell in cells), style=style)
     return table
 
 
-def _decision(record: TokenLine | None) -> tuple[str, ...]:
+def _decision(record: TokenLine | None, *, forced: bool) -> tuple[str, ...]:
     if record is None:
-        return ("no record", "", "", "", "", "", "")
+        return ("FORCED" if forced else "no record", "", "", "", "", "", "")
     return (
         f"{record.u:.6f}",
         str(record.rank),

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked of a request before it reaches the engine, where nothing may fail any more."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from qr_sampler import END_REQUEST, ConfigError, EngineFields, RequestOptions, Settings
+from qr_sampler import resolve_request as resolve_extra_args
+from qr_sampler_vllm.penalties import check_penalties
+
+__all__ = ["check_request", "is_warm_up", "resolve"]
+
+
+def resolve(settings: Settings, sampling_params: Any) -> RequestOptions:
+    """Returns what a request asked for.
+
+    Args:
+        settings: The deployment's settings.
+        sampling_params: vLLM's ``SamplingParams``.
+
+    Raises:
+        ConfigError: Naming the key, its value and the remedy.
+    """
+    fields = EngineFields(
+        temperature=sampling_params.temperature,
+        top_p=sampling_params.top_p,
+        top_k=sampling_params.top_k,
+        min_p=sampling_params.min_p,
+    )
+    return resolve_extra_args(settings, sampling_params.extra_args, fields)
+
+
+def check_request(settings: Settings, sampling_params: Any) -> None:
+    """Refuses a request that could not be served as it asks.
+
+    Raises:
+        ConfigError: Naming the field, its value and the remedy.
+    """
+    options = resolve(settings, sampling_params)
+    if options.left_to_engine:
+        return
+    budget = getattr(sampling_params, "thinking_token_budget", None)
+    if budget is not None:
+        raise ConfigError(
+            f"thinking_token_budget={budget}: vLLM would overwrite chosen tokens when the budget "
+            "is spent; leave it out, or pass qr_bypass=1 to have vLLM choose every token"
+        )
+    check_penalties(sampling_params)
+    if settings.fallback_mode == END_REQUEST and _cannot_be_ended(sampling_params):
+        raise ConfigError(
+            "ignore_eos=True: the operator ends requests for which no entropy can be had "
+            "(QR_FALLBACK_MODE=end_request), which takes a token that ends this one; name one in "
+            "stop_token_ids"
+        )
+
+
+def is_warm_up(sampling_params: Any) -> bool:
+    """Whether a request is one that vLLM warms its kernels up with, on made-up logits."""
+    warm_up = _warm_up_params()
+    return warm_up is not None and bool(sampling_params == warm_up)
+
+
+@lru_cache(maxsize=1)
+def _warm_up_params() -> Any:
+    from vllm import SamplingParams
+
+    make = getattr(SamplingParams, "for_sampler_warmup", None)
+    return make() if make is not None else None
+
+
+def _cannot_be_ended(sampling_params: Any) -> bool:
+    return bool(sampling_params.ignore_eos) and not sampling_params.stop_token_ids

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of a step of Model Runner V2, where a request has one row for each draft token too.
+
+Rows of a request follow each other: the first decides the token after its last one, the next the
+token after the first draft, and so on. With all mass on one token, vLLM's rejection sampler accepts
+a draft exactly when it is the token that was forced in the row before it, and then goes on to the
+next row. The rows after the first rejection decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from qr_sampler_vllm.interfaces import LogitsContextLike
+
+__all__ = ["LogitsRow", "rows_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogitsRow:
+    """One row of the logits."""
+
+    line: int
+    """Its index."""
+    slot: int
+    """The slot of its request."""
+    length: int
+    """Number of tokens, prompt included, before the one that it decides."""
+    draft: int | None
+    """The token that it supposes to have been chosen in the row before, if it is for a draft;
+    negative for a place that holds no draft, which vLLM always rejects."""
+
+
+def rows_of(context: LogitsContextLike, *, drafts: bool) -> Iterator[LogitsRow]:
+    """Yields the rows of a step, those of one request in the order of their tokens.
+
+    Args:
+        context: vLLM's description of the step.
+        drafts: Whether the engine speculates. Then the layout is known on the device only, and
+            reading it waits until the logits have been computed.
+    """
+    if not drafts:
+        slots = context.idx_mapping_np.tolist()
+        lengths = context.seq_lens_upper_bound_np[: len(slots)].tolist()
+        for line, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
+            yield LogitsRow(line, slot, length, None)
+        return
+    for line, (slot, place, position, token_id) in enumerate(_on_host(context)):
+        yield LogitsRow(line, slot, position + 1, token_id if place else None)
+
+
+def _on_host(context: LogitsContextLike) -> list[list[int]]:
+    """Returns slot, place among the rows of its request, position and input token of each row."""
+    import torch
+
+    columns: tuple[Any, ...] = (
+        context.expanded_idx_mapping,
+        context.expanded_local_pos,
+        context.pos,
+        context.input_ids,
+    )
+    table = torch.stack([column.to(torch.int64) for column in columns], dim=1)
+    found: list[list[int]] = table.tolist()
+    return found

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes of an engine that choose nothing by themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qr_sampler import Settings
+from qr_sampler_vllm.admission import is_warm_up, resolve
+from qr_sampler_vllm.interfaces import BatchUpdateLike, LogitsContextLike
+from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
+
+__all__ = ["Bystander", "Follower"]
+
+
+class Bystander:
+    """A stage of a pipeline that never samples, and what runners do unless they say otherwise."""
+
+    def update_state(self, update: BatchUpdateLike | None) -> None:
+        """Does nothing."""
+
+    def add_request(self, slot: int, sampling_params: Any) -> bool:
+        """Returns False: no logits will be modified."""
+        return False
+
+    def apply_staged_writes(self) -> None:
+        """Does nothing."""
+
+    def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
+        """Returns *logits* as they are."""
+        return logits
+
+
+class Follower(Bystander):
+    """A tensor-parallel rank other than the first: forces what the first has chosen.
+
+    It touches no entropy source and writes no records.
+
+    Args:
+        ranks: The ranks that have to force the same tokens.
+    """
+
+    def __init__(self, ranks: TensorParallelGroup) -> None:
+        self._ranks = ranks
+        self._settings = Settings.load()
+
+    def add_request(self, slot: int, sampling_params: Any) -> bool:
+        """Returns whether logits will be modified; must say the same as on the first rank."""
+        if is_warm_up(sampling_params):
+            return False
+        return not resolve(self._settings, sampling_params).left_to_engine
+
+    def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
+        """Forces in every row what the first rank has forced there."""
+        self._ranks.hear(logits)
+        return logits

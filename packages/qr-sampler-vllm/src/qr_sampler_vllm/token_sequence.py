@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One sequence of tokens in the making, and which of its tokens have been emitted.
+
+A request for n samples has n sequences.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from time import time_ns
+from typing import Final
+
+import numpy as np
+
+from qr_sampler import (
+    DiscardRecord,
+    ForcedRecord,
+    Record,
+    RequestOptions,
+    RunningMean,
+    StepResult,
+    TokenSamplingRecord,
+    discard_record,
+    token_record,
+)
+from qr_sampler.temperature import rounded
+from qr_sampler_vllm.stop_conditions import StopConditions
+
+__all__ = ["UNKNOWN_TOKEN", "Choice", "ForcedEnd", "Outcome", "TokenSequence"]
+
+UNKNOWN_TOKEN: Final = -1
+"""Stands for a token that vLLM has not told, or chose by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A token that entropy has chosen, until it is known whether it was emitted."""
+
+    step: StepResult
+    """The step that selected it."""
+    index: int
+    """Which of the step's decided rows it is."""
+    position: int
+    """Its index among the tokens of its sequence."""
+
+    @property
+    def token_id(self) -> int:
+        """The token."""
+        return int(self.step.selection.token_ids[self.index])
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedEnd:
+    """A token that is to end a sequence for which no entropy can be had."""
+
+    token_id: int
+    """The token."""
+    position: int
+    """Its index among the tokens of its sequence."""
+
+
+Outcome = Choice | ForcedEnd
+"""What became of a row."""
+
+
+@dataclass(slots=True, eq=False)
+class TokenSequence:
+    """What is remembered of a sequence until it has ended.
+
+    A token goes through two stages: sampled, when vLLM has taken what was forced; and emitted, when
+    vLLM has gone on with it or the sequence has ended with it. Tokens in between are dropped when
+    the request is aborted.
+    """
+
+    options: RequestOptions
+    """What its request asked for."""
+    stop: StopConditions
+    """What ends it."""
+    ending_token: int = 0
+    """Forced when no entropy can be had and the request is to end."""
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Names it in the records."""
+    failure: str = ""
+    """Why no entropy could be had. From then on nothing is drawn for the sequence any more."""
+    ended: bool = False
+    """Whether its last token has been sampled; what is sampled after that is thrown away."""
+    tokens: list[int] = field(default_factory=list)
+    """Its tokens, the unconfirmed ones included."""
+    running_entropy: RunningMean = field(init=False)
+    """Mean of the recorded entropies of its tokens."""
+    _unconfirmed: list[tuple[Outcome, float]] = field(default_factory=list)
+    """Sampled tokens, each with the running mean before it."""
+
+    def __post_init__(self) -> None:
+        self.running_entropy = RunningMean(self.options.parameters.varentropy_drift_rate)
+
+    @property
+    def request_key(self) -> str:
+        """Names its request in the records."""
+        return self.options.request_key or self.name
+
+    def sampled(self, outcome: Outcome) -> list[Record]:
+        """Takes in a token that vLLM has taken, and returns the records that this settles.
+
+        With asynchronous scheduling vLLM samples on before it learns of the end of a sequence.
+        """
+        if self.ended:
+            return self.wasted(outcome, "after_stop")
+        missed = outcome.position - len(self.tokens)
+        self.tokens.extend([UNKNOWN_TOKEN] * missed)
+        self.tokens.append(outcome.token_id)
+        self._unconfirmed.append((outcome, self.running_entropy.value))
+        if isinstance(outcome, Choice):
+            # What strategies saw, so that the mean is the same on every machine.
+            entropy = outcome.step.plan.temperature.entropy_nats[outcome.index]
+            (seen,) = rounded(np.array([entropy]))
+            self.running_entropy.observe(float(seen))
+        self.ended = self.stop.end_with(self.tokens)
+        return self.confirm() if self.ended else []
+
+    def wasted(self, outcome: Outcome, reason: str) -> list[Record]:
+        """Returns the records of a token that vLLM threw away: of its bytes, if it cost any."""
+        return [self._discard(outcome, reason)] if isinstance(outcome, Choice) else []
+
+    def confirm(self) -> list[Record]:
+        """Returns the records of the sampled tokens: they have been emitted."""
+        if not self._unconfirmed:
+            return []
+        emitted, self._unconfirmed = self._unconfirmed, []
+        return [self._emitted(outcome) for outcome, _ in emitted]
+
+    def drop(self, reason: str, *, keep: int = 0) -> list[Record]:
+        """Returns the records of sampled tokens that were not emitted after all.
+
+        Args:
+            reason: Why.
+            keep: Number of tokens of the sequence that were; those are confirmed.
+        """
+        kept = [pair for pair in self._unconfirmed if pair[0].position < keep]
+        dropped = self._unconfirmed[len(kept) :]
+        self._unconfirmed = kept
+        if dropped:
+            first, self.running_entropy.value = dropped[0]
+            del self.tokens[first.position :]
+        discards = [self.wasted(outcome, reason) for outcome, _ in dropped]
+        return self.confirm() + [record for records in discards for record in records]
+
+    def resume(self, history: Sequence[int]) -> list[Record]:
+        """Returns the records that are settled when vLLM takes the sequence up again.
+
+        Args:
+            history: Its emitted tokens as vLLM knows them.
+        """
+        records = self.drop("dropped_on_resumption", keep=len(history))
+        self.tokens[:] = history
+        return records
+
+    def twin(self, history: Sequence[int]) -> TokenSequence:
+        """Returns a sequence of its own that goes on from *history* as this one would."""
+        stop = replace(self.stop, stop_strings=None)
+        return TokenSequence(self.options, stop, self.ending_token, tokens=list(history))
+
+    def could_be_resumed(self, options: RequestOptions, history: Sequence[int]) -> bool:
+        """Returns whether vLLM can mean this sequence.
+
+        Args:
+            options: What the request asked for whose sequence vLLM resumes.
+            history: The tokens of that sequence as vLLM knows them.
+        """
+        if self.ended or self.options != options:
+            return False
+        confirmed = len(self.tokens) - len(self._unconfirmed)
+        if not confirmed <= len(history) <= len(self.tokens):
+            return False
+        pairs = zip(self.tokens, history, strict=False)
+        return all(ours == theirs or UNKNOWN_TOKEN in (ours, theirs) for ours, theirs in pairs)
+
+    def _emitted(self, outcome: Outcome) -> TokenSamplingRecord | ForcedRecord:
+        if isinstance(outcome, Choice):
+            return token_record(
+                outcome.step,
+                outcome.index,
+                request_key=self.request_key,
+                sequence=self.name,
+                position=outcome.position,
+                options=self.options,
+            )
+        return ForcedRecord(
+            request_key=self.request_key,
+            sequence=self.name,
+            position=outcome.position,
+            token_id=outcome.token_id,
+            reason=self.failure,
+            source=self.options.source,
+            wall_time_ns=time_ns(),
+            trial=self.options.trial,
+            condition=self.options.condition,
+        )
+
+    def _discard(self, choice: Choice, reason: str) -> DiscardRecord:
+        return discard_record(
+            choice.step,
+            choice.index,
+            request_key=self.request_key,
+            sequence=self.name,
+            position=choice.position,
+            reason=reason,
+        )

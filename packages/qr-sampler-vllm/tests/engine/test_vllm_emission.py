@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is emitted is what is recorded, whatever vLLM does with a request in between.
+
+Chunked prefill, preemption, several samples of one request, stop strings and aborts meet in one
+engine, with and without asynchronous scheduling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+CHUNK_TOKENS = 16
+LONG_PROMPT_CHUNKS = 5
+
+SERVE = """
+    import json, sys
+    from vllm import LLM, SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+    import qr_sampler_vllm
+
+    task = json.loads(sys.argv[1])
+    llm = LLM(
+        model=task["model"],
+        distributed_executor_backend="uni",
+        enforce_eager=True,
+        dtype="float32",
+        max_model_len=256,
+        block_size=16,
+        disable_log_stats=False,
+        **task["engine"],
+    )
+    engine, tokenizer = llm.llm_engine, llm.get_tokenizer()
+    for key, request in task["requests"].items():
+        params = SamplingParams(
+            extra_args={"qr_request_key": key, "qr_sample_count": 64, **request.get("extra", {})},
+            output_kind=RequestOutputKind.CUMULATIVE,
+            **request["params"],
+        )
+        prompt = {"prompt_token_ids": list(range(300, 300 + request["prompt_tokens"]))}
+        engine.add_request(key, prompt, params)
+    seen, aborted = {}, set()
+    while engine.has_unfinished_requests():
+        for output in engine.step():
+            samples = seen.setdefault(output.request_id, {})
+            for sample in output.outputs:
+                samples[sample.index] = list(sample.token_ids)
+        for key, request in task["requests"].items():
+            count = len(seen.get(key, {}).get(0, ()))
+            if key not in aborted and count >= request.get("abort_at", 10**9):
+                aborted.add(key)
+                engine.abort_request([key])
+    preemptions = sum(
+        metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"
+    )
+    asynchronous = engine.vllm_config.scheduler_config.async_scheduling
+    print(
+        "RESULT "
+        + json.dumps(
+            {
+                "outputs": {key: list(samples.values()) for key, samples in seen.items()},
+                "aborted": sorted(aborted),
+                "preemptions": preemptions,
+                "asynchronous": bool(asynchronous),
+            }
+        )
+    )
+"""
+
+ENDLESS = {"max_tokens": 60, "ignore_eos": True, "temperature": 1.0}
+REQUESTS: dict[str, dict[str, Any]] = {
+    "long prompt": {"prompt_tokens": CHUNK_TOKENS * LONG_PROMPT_CHUNKS, "params": ENDLESS},
+    "four samples": {"prompt_tokens": 9, "params": {**ENDLESS, "n": 4}},
+    "aborted early": {"prompt_tokens": 7, "params": ENDLESS, "abort_at": 3},
+    "aborted late": {"prompt_tokens": 7, "params": ENDLESS, "abort_at": 37},
+    "stop string": {"prompt_tokens": 5, "params": {**ENDLESS, "stop": ["e"]}},
+    "kept stop string": {
+        "prompt_tokens": 5,
+        "params": {**ENDLESS, "stop": ["a", "th"], "include_stop_str_in_output": True},
+    },
+    "late stop string": {"prompt_tokens": 5, "params": {**ENDLESS, "stop": ["e"], "min_tokens": 9}},
+    "stop token": {
+        "prompt_tokens": 5,
+        "params": {**ENDLESS, "allowed_token_ids": [300, 301, 302], "stop_token_ids": [301]},
+    },
+    "end of text": {
+        "prompt_tokens": 5,
+        "params": {**ENDLESS, "ignore_eos": False, "allowed_token_ids": [0, 300, 301, 302]},
+    },
+    "model length": {"prompt_tokens": 230, "params": {**ENDLESS, "max_tokens": 200}},
+    "greedy": {"prompt_tokens": 5, "params": {**ENDLESS, "temperature": 0.0}},
+}
+
+
+class Served:
+    """What became of the requests, and the ledger."""
+
+    def __init__(self, engine: Any, draws_on_file: Any, asynchronous: bool) -> None:
+        task = {
+            "requests": REQUESTS,
+            "engine": {
+                "async_scheduling": asynchronous,
+                "max_num_batched_tokens": CHUNK_TOKENS * 2,
+                "max_num_seqs": 8,
+                "enable_chunked_prefill": True,
+                "num_gpu_blocks_override": 28,
+                "enable_prefix_caching": False,
+            },
+        }
+        result = engine.result(SERVE, task, draws_on_file.recording())
+        self.outputs: dict[str, list[list[int]]] = result["outputs"]
+        self.preemptions: int = result["preemptions"]
+        self.asynchronous: bool = result["asynchronous"]
+        self.aborted: list[str] = result["aborted"]
+        self.lines: list[dict[str, Any]] = engine.lines()
+        self.drawn_bytes = sum(map(len, draws_on_file.draws()))
+
+    def recorded(self, key: str) -> list[list[int]]:
+        """The tokens of every sequence of a request, as the ledger has them."""
+        sequences: dict[str, list[int]] = {}
+        for line in self.lines:
+            if line["kind"] == "token" and line["request_key"] == key:
+                tokens = sequences.setdefault(line["sequence"], [])
+                assert line["position"] == len(tokens), "records are not in order"
+                tokens.append(line["token_id"])
+        return list(sequences.values())
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["in turn", "overlapping"])
+@pytest.mark.parametrize("runner", ["v1", "v2"])
+def test_records_are_the_emitted_tokens(
+    offline_engine: Callable[[str], Any], draws_on_file: Any, runner: str, asynchronous: bool
+) -> None:
+    served = Served(offline_engine(runner), draws_on_file, asynchronous)
+    assert served.asynchronous is asynchronous
+    assert served.preemptions > 0, "nothing was preempted, so this shows less than it should"
+    assert served.aborted == ["aborted early", "aborted late"]
+    for key in REQUESTS:
+        assert sorted(served.recorded(key)) == sorted(served.outputs[key]), key
+    assert len(served.recorded("four samples")) == 4
+    assert len(served.recorded("model length")[0]) == 26
+    assert len(served.recorded("stop token")[0]) < 60
+    assert_accounted(served)
+    reasons = {line["reason"] for line in served.lines if line["kind"] == "discard"}
+    assert reasons <= {"not_emitted", "after_stop", "aborted"}
+    assert ("aborted" in reasons) is asynchronous
+
+
+def assert_accounted(served: Served) -> None:
+    spent = [line for line in served.lines if line["kind"] in ("token", "discard")]
+    assert sum(line["block_bytes"] for line in spent) == served.drawn_bytes

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tensor parallelism: one rank draws, all ranks force the same token."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
+
+from qr_sampler_vllm.tensor_parallel import TensorParallelGroup, force_where_told  # noqa: E402
+
+
+class ThreadGroup:
+    """The ranks of a group as threads of this process."""
+
+    def __init__(self, size: int) -> None:
+        self.world_size = size
+        self._barrier = threading.Barrier(size, timeout=30)
+        self._tensor: Any = None
+
+    def rank(self, number: int) -> Any:
+        group = self
+
+        class Rank:
+            rank_in_group = number
+            world_size = group.world_size
+
+            def broadcast(self, input_: Any, src: int = 0) -> Any:
+                if number == src:
+                    group._tensor = input_.clone()
+                group._barrier.wait()
+                input_.copy_(group._tensor)
+                group._barrier.wait()
+                return input_
+
+        return TensorParallelGroup(Rank())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_ranks_force_what_the_first_has_forced(dtype: Any) -> None:
+    group = ThreadGroup(2)
+    ranks = [group.rank(number) for number in range(2)]
+    assert [rank.leads for rank in ranks] == [True, False]
+    logits = torch.randn(5, 11, dtype=dtype)
+    before = logits.clone()
+    follower = threading.Thread(target=ranks[1].hear, args=(logits,))
+    follower.start()
+    ranks[0].tell(before, {0: 3, 2: 10, 4: 0})
+    follower.join(timeout=30)
+    assert not follower.is_alive()
+    for line, token_id in ((0, 3), (2, 10), (4, 0)):
+        expected = torch.full((11,), -torch.inf, dtype=dtype)
+        expected[token_id] = 0.0
+        assert torch.equal(logits[line], expected)
+    assert torch.equal(logits[[1, 3]], before[[1, 3]])
+
+
+def test_a_row_of_no_number_is_left_alone() -> None:
+    logits = torch.full((2, 4), torch.nan)
+    force_where_told(logits, torch.tensor([-1, 2]))
+    assert torch.isnan(logits[0]).all()
+    assert logits[1].tolist() == [-torch.inf, -torch.inf, 0.0, -torch.inf]
+
+
+WATCH = """
+    import json, os
+    from qr_sampler_vllm import tensor_parallel
+
+    def watch():
+        directory = os.environ["QR_TEST_RANKS"]
+
+        def note(tokens):
+            with open(os.path.join(directory, str(os.getpid())), "a") as file:
+                file.write(json.dumps(tokens) + "\\n")
+
+        force = tensor_parallel.force_where_told
+        tell = tensor_parallel.TensorParallelGroup.tell
+
+        def noted_force(logits, told):
+            force(logits, told)
+            note(logits.argmax(dim=1).tolist())
+
+        def noted_tell(self, logits, tokens):
+            tell(self, logits, tokens)
+            note(logits.argmax(dim=1).tolist())
+
+        tensor_parallel.force_where_told = noted_force
+        tensor_parallel.TensorParallelGroup.tell = noted_tell
+"""
+"""A plugin of vLLM for the test alone: every rank writes down the forced token of every row."""
+
+RANKS = 2
+TOKENS = 125
+KEYS = ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize("runner", ["v1", "v2"])
+def test_two_ranks_make_the_text_of_one(
+    offline_engine: Callable[..., Any],
+    draws_on_file: Any,
+    site: Any,
+    runner: str,
+    tmp_path: Path,
+) -> None:
+    """500 tokens, in float32: the same draws give the same text, token by token on both ranks."""
+    site.install("qr_watch", WATCH, {"vllm.general_plugins": "qr_watch = qr_watch:watch"})
+    task: dict[str, Any] = {
+        "prompts": ["Light is"] * len(KEYS),
+        "extra_args": [{"qr_request_key": key} for key in KEYS],
+        "params": {key: {"max_tokens": TOKENS, "ignore_eos": True} for key in KEYS},
+    }
+    alone = offline_engine(runner)
+    expected, lines = alone.generate(task, draws_on_file.recording())
+    assert_one_record_per_token(expected, lines)
+    ranks = tmp_path / "ranks"
+    ranks.mkdir()
+    variables = {
+        **draws_on_file.replaying(b"".join(draws_on_file.draws())),
+        "QR_TEST_RANKS": str(ranks),
+        "VLLM_CPU_OMP_THREADS_BIND": "0|1",
+    }
+    task["engine"] = {"tensor_parallel_size": RANKS, "distributed_executor_backend": "mp"}
+    outputs, lines = offline_engine(runner).generate(task, variables)
+    assert outputs == expected
+    assert_one_record_per_token(outputs, lines)
+    notes = [file.read_text().splitlines() for file in ranks.iterdir()]
+    assert len(notes) == RANKS
+    assert notes[0] == notes[1]
+    assert sum(len(json.loads(step)) for step in notes[0]) >= len(KEYS) * TOKENS
+    assert len(draws_on_file.processes()) == 1
+
+
+def assert_one_record_per_token(outputs: list[dict[str, Any]], lines: list[dict[str, Any]]) -> None:
+    tokens = [line for line in lines if line["kind"] == "token"]
+    for key, output in zip(KEYS, outputs, strict=True):
+        mine = [line for line in tokens if line["request_key"] == key]
+        assert [line["position"] for line in mine] == list(range(TOKENS))
+        assert [line["token_id"] for line in mine] == output["token_ids"]
+    assert len({line["sequence"] for line in tokens}) == len(KEYS)
