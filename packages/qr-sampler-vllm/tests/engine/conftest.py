@@ -399,7 +399,14 @@ class EntropyServer(Process):
 class OpenAIServer(Process):
     """vLLM's HTTP server with the tiny model."""
 
-    def __init__(self, model: Path, runner: str, env: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        model: Path,
+        runner: str,
+        env: Mapping[str, str],
+        log: Path,
+        arguments: Sequence[str] = (),
+    ) -> None:
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         # The console script of the CPU build looks for a distribution called "vllm" and fails.
@@ -407,7 +414,7 @@ class OpenAIServer(Process):
         command += ["--model", str(model), "--served-model-name", "tiny"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
         command += ["--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "4"]
-        super().__init__(command, engine_environment(runner, env), log)
+        super().__init__([*command, *arguments], engine_environment(runner, env), log)
 
     def healthy(self) -> bool:
         """Whether the server answers."""
@@ -443,8 +450,11 @@ def start_openai_server(
     """Starts HTTP servers that end with the tests."""
     started: list[OpenAIServer] = []
 
-    def start(*, runner: str, env: Mapping[str, str]) -> OpenAIServer:
-        server = OpenAIServer(tiny_model, runner, env, tmp_path_factory.mktemp("vllm") / "log")
+    def start(
+        *, runner: str, env: Mapping[str, str], arguments: Sequence[str] = ()
+    ) -> OpenAIServer:
+        log = tmp_path_factory.mktemp("vllm") / "log"
+        server = OpenAIServer(tiny_model, runner, env, log, arguments)
         started.append(server)
         server.start()
         server.wait_until(server.healthy)

@@ -28,7 +28,7 @@ SERVE = """
         enforce_eager=True,
         dtype="float32",
         max_model_len=256,
-        block_size=16,
+        block_size=32,
         disable_log_stats=False,
         **task["engine"],
     )
@@ -105,7 +105,7 @@ class Served:
                 "max_num_batched_tokens": CHUNK_TOKENS * 2,
                 "max_num_seqs": 8,
                 "enable_chunked_prefill": True,
-                "num_gpu_blocks_override": 28,
+                "num_gpu_blocks_override": 14,
                 "enable_prefix_caching": False,
             },
         }

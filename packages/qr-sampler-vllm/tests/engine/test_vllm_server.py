@@ -155,3 +155,30 @@ def test_killed_entropy_server_means_flagged_fallback_and_no_outage(
             return
         time.sleep(0.5)
     raise AssertionError("the primary source was not taken up again")
+
+
+def test_each_data_parallel_engine_has_a_ledger_of_its_own(
+    start_openai_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    running = start_openai_server(
+        runner="v1",
+        env={"QR_LEDGER_DIR": str(tmp_path), "VLLM_CPU_OMP_THREADS_BIND": "0|1"},
+        arguments=["--data-parallel-size", "2"],
+    )
+    server, keys = Server(running.url, tmp_path), [f"request {number}" for number in range(8)]
+
+    def ask(key: str) -> int:
+        status, body = server.complete(ignore_eos=True, vllm_xargs={"qr_request_key": key})
+        return int(body["usage"]["completion_tokens"]) if status == 200 else 0
+
+    with ThreadPoolExecutor(len(keys)) as pool:
+        assert list(pool.map(ask, keys)) == [8] * len(keys)
+    for key in keys:
+        assert [line["position"] for line in server.tokens(key, 8)] == list(range(8))
+    running.stop()
+    files = sorted(tmp_path.glob("*.jsonl"))
+    assert [file.name.split("-")[1] for file in files] == ["dp0", "dp1"]
+    for file in files:
+        kinds = [json.loads(line)["kind"] for line in file.read_text("utf-8").splitlines()]
+        assert kinds[0] == "genesis"
+        assert "token" in kinds

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensor parallelism: one rank draws, all ranks force the same token."""
+"""Several ranks: one of them draws, and all force the same token."""
 
 from __future__ import annotations
 
@@ -133,6 +133,21 @@ def test_two_ranks_make_the_text_of_one(
     assert len(notes) == RANKS
     assert notes[0] == notes[1]
     assert sum(len(json.loads(step)) for step in notes[0]) >= len(KEYS) * TOKENS
+    assert len(draws_on_file.processes()) == 1
+
+
+def test_only_the_last_stage_of_a_pipeline_draws(
+    offline_engine: Callable[..., Any], draws_on_file: Any
+) -> None:
+    task: dict[str, Any] = {
+        "prompts": ["Light is"] * len(KEYS),
+        "extra_args": [{"qr_request_key": key} for key in KEYS],
+        "params": {key: {"max_tokens": TOKENS, "ignore_eos": True} for key in KEYS},
+        "engine": {"pipeline_parallel_size": 2, "distributed_executor_backend": "mp"},
+    }
+    variables = {**draws_on_file.recording(), "VLLM_CPU_OMP_THREADS_BIND": "0|1"}
+    outputs, lines = offline_engine("v1").generate(task, variables)
+    assert_one_record_per_token(outputs, lines)
     assert len(draws_on_file.processes()) == 1
 
 
