@@ -312,6 +312,26 @@ class TestRunnerV1:
         batch.runner.flush()
         assert [record.request_key for record in tokens(batch.runner)] == ["a", "b"]
 
+    def test_a_row_that_another_one_moves_onto_has_left(self) -> None:
+        """vLLM lists neither its index as removed nor its request."""
+        batch = V1Batch()
+        for row in range(2):
+            batch.add(row, params(str(row)))
+        batch.step()
+        batch.go_on()
+        batch.step()
+        del batch.outputs[0]
+        batch.outputs = {0: batch.outputs.pop(1)}
+        batch.runner.update_state(Update(1, moved=[(1, 0, Direction.UNIDIRECTIONAL)]))
+        batch.step()
+        batch.go_on()
+        batch.runner.close()
+        found = [(t.request_key, t.position) for t in tokens(batch.runner)]
+        assert sorted(found) == [("0", 0), ("1", 0), ("1", 1), ("1", 2)]
+        assert [(d.request_key, d.position, d.reason) for d in discards(batch.runner)] == [
+            ("0", 1, "aborted")
+        ]
+
     def test_a_preempted_sequence_goes_on_where_it_was(self) -> None:
         batch = V1Batch()
         batch.add(0, params("a"))

@@ -168,9 +168,11 @@ class RunnerV1(Bystander):
 
     def _follow(self, update: BatchUpdateLike) -> list[Record]:
         """Follows the changes of the batch and returns the records that they settle."""
-        # A row that is added to has lost its request, which vLLM then does not list as removed.
-        vacated = {*update.removed, *(index for index, *_ in update.added)}
-        left = [self._batch.pop(index) for index in vacated if index in self._batch]
+        # Who leaves has to be known before anyone enters: it may be the same sequence.
+        after = dict(self._batch)
+        apply_update(after, update, {index: BatchRow(None) for index, *_ in update.added})
+        staying = set(map(id, after.values()))
+        left = [row for row in self._batch.values() if id(row) not in staying]
         records = self._leave(left)
         added: dict[int, BatchRow] = {}
         for index, params, prompt, output in update.added:

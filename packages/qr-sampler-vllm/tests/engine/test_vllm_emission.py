@@ -22,6 +22,17 @@ SERVE = """
     import qr_sampler_vllm
 
     task = json.loads(sys.argv[1])
+    if task["overlapping"]:
+        # vLLM overlaps steps on accelerators only; its CPU platform switches that off.
+        from vllm.platforms.cpu import CpuPlatform
+
+        update = CpuPlatform.check_and_update_config.__func__
+
+        def update_and_overlap(cls, vllm_config):
+            update(cls, vllm_config)
+            vllm_config.scheduler_config.async_scheduling = True
+
+        CpuPlatform.check_and_update_config = classmethod(update_and_overlap)
     llm = LLM(
         model=task["model"],
         distributed_executor_backend="uni",
@@ -100,8 +111,8 @@ class Served:
     def __init__(self, engine: Any, draws_on_file: Any, asynchronous: bool) -> None:
         task = {
             "requests": REQUESTS,
+            "overlapping": asynchronous,
             "engine": {
-                "async_scheduling": asynchronous,
                 "max_num_batched_tokens": CHUNK_TOKENS * 2,
                 "max_num_seqs": 8,
                 "enable_chunked_prefill": True,
