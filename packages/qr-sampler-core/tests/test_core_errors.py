@@ -25,6 +25,7 @@ EXAMPLES = [
     QRSamplerError("something"),
     ConfigError("QR_TOP_K='abc': not a number"),
     EntropyUnavailableError("device", "unplugged"),
+    EntropyUnavailableError("device", "half an answer", dropped_bytes=7),
     PluginError("unusable"),
     UnknownPluginError("entropy source", "qrng", ("system", "timing_noise")),
     UnknownPluginError("entropy source", "qrng", ()),
@@ -72,10 +73,10 @@ def test_errors_are_the_builtins_that_a_caller_expects(
 def test_messages_say_what_happened_and_what_to_do() -> None:
     messages = [str(example) for example in EXAMPLES]
     assert messages[2] == "entropy source 'device' is unavailable: unplugged"
-    assert messages[4] == "unknown entropy source 'qrng'; available: system, timing_noise"
-    assert messages[5].endswith("available: none; install a package that provides one")
-    assert messages[6].endswith("is claimed by a 1.0 and b 2.0; uninstall all but one of them")
-    assert "from a 1.0 cannot be loaded: ImportError: no driver; repair" in messages[7]
+    assert messages[5] == "unknown entropy source 'qrng'; available: system, timing_noise"
+    assert messages[6].endswith("available: none; install a package that provides one")
+    assert messages[7].endswith("is claimed by a 1.0 and b 2.0; uninstall all but one of them")
+    assert "from a 1.0 cannot be loaded: ImportError: no driver; repair" in messages[8]
 
 
 def test_shown_values_are_short_and_never_fail() -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qr_sampler import (
     DroppedBytes,
@@ -18,16 +22,22 @@ from qr_sampler import (
     GuardedSource,
     SourceStatus,
 )
+from qr_sampler.entropy.caller import Call, Caller
 from qr_sampler.testing import ConstantEntropySource
 
-SOON_MS = 30.0
+SOON_MS = 200.0
 """A deadline that a test waits for."""
 NEVER_MS = 60_000.0
 """A deadline that no test reaches."""
+PATIENCE_S = 30.0
+"""How long a test waits for what has to happen."""
 
 
 class ScriptedSource(EntropySource):
-    """Does with every draw what its script says next; its bytes are the number of the draw."""
+    """Does with every draw what its script says next; its bytes are the number of the draw.
+
+    A draw that hangs does what the script says then, when it is released.
+    """
 
     name = "scripted"
 
@@ -37,7 +47,7 @@ class ScriptedSource(EntropySource):
         self.release = threading.Event()
         self.entered = threading.Event()
         self.calls = 0
-        self.closed = False
+        self.closed = threading.Event()
 
     def get_random_bytes(self, n: int) -> bytes:
         raise NotImplementedError
@@ -48,19 +58,28 @@ class ScriptedSource(EntropySource):
         step = self.script.pop(0) if self.script else "answer"
         if step == "hang":
             self.entered.set()
-            assert self.release.wait(timeout=30)
-        elif isinstance(step, BaseException):
+            assert self.release.wait(timeout=PATIENCE_S)
+            self.release.clear()
+            step = self.script.pop(0) if self.script else "answer"
+        if isinstance(step, BaseException):
             raise step
-        elif step != "answer":
+        if step != "answer":
             return step
         return answer(bytes([number]) * n)
 
     def close(self) -> None:
-        self.closed = True
+        self.closed.set()
 
 
 def answer(data: Any) -> EntropyDraw:
     return EntropyDraw(data=data, source="scripted", requested_ns=1, received_ns=2, wall_time_ns=3)
+
+
+class MuteError(Exception):
+    """Cannot even say what is wrong."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
 
 
 class Dropped:
@@ -95,62 +114,89 @@ def test_a_source_that_does_not_block_is_called_directly() -> None:
     assert threads == [threading.current_thread()]
 
 
+def given_up_on(source: ScriptedSource, dropped: Dropped | None = None) -> GuardedSource:
+    """Returns a guarded source that hangs in its first draw."""
+    guarded = GuardedSource(source, SOON_MS, dropped)
+    with pytest.raises(EntropyUnavailableError, match="no answer within 200 ms"):
+        guarded.draw(5)
+    # What comes next is expected to succeed, on a busy machine too.
+    guarded._timeout_s = NEVER_MS / 1000
+    return guarded
+
+
+def patiently(draw: Callable[[], EntropyDraw]) -> EntropyDraw:
+    """Returns the first draw that succeeds."""
+    for _ in range(1000):
+        try:
+            return draw()
+        except EntropyUnavailableError:
+            threading.Event().wait(PATIENCE_S / 1000)
+    raise AssertionError("never used again")
+
+
 def test_a_hanging_source_fails_in_time_and_its_late_answer_serves_nobody() -> None:
     source, dropped = ScriptedSource("hang"), Dropped()
-    guarded = GuardedSource(source, SOON_MS, dropped)
-    with pytest.raises(EntropyUnavailableError, match="no answer within 30 ms"):
-        guarded.draw(5)
-    assert source.entered.is_set()
+    guarded = given_up_on(source, dropped)
+    assert source.entered.wait(timeout=PATIENCE_S)
     with pytest.raises(EntropyUnavailableError, match="still busy"):
         guarded.draw(5)
     assert source.calls == 1, "a source that hangs must not be asked again"
     assert not guarded.status().available
     assert "still busy" in guarded.status().reason
     source.release.set()
-    assert dropped.told.wait(timeout=30)
+    assert dropped.told.wait(timeout=PATIENCE_S)
     assert dropped.found == [("scripted", 5, "late")]
     assert guarded.status().available
     assert guarded.draw(3).data == b"\2\2\2"
 
 
-def test_a_source_that_fails_late_is_used_again() -> None:
-    class FailsLate(ScriptedSource):
-        def draw(self, n: int) -> Any:
-            if self.calls == 0:
-                super().draw(n)
-                raise EntropyUnavailableError(self.name, "unplugged")
-            return super().draw(n)
-
-    source, dropped = FailsLate("hang"), Dropped()
-    guarded = GuardedSource(source, SOON_MS, dropped)
-    with pytest.raises(EntropyUnavailableError, match="no answer"):
-        guarded.draw(1)
+@pytest.mark.parametrize(
+    ("step", "lost"),
+    [
+        (EntropyUnavailableError("scripted", "unplugged"), []),
+        (EntropyUnavailableError("s", "half", dropped_bytes=3), [("scripted", 3, "late")]),
+        (OSError("gone"), []),
+        (SystemExit(3), []),
+    ],
+)
+def test_a_source_that_fails_late_is_used_again(step: Any, lost: list[Any]) -> None:
+    source, dropped = ScriptedSource("hang", step), Dropped()
+    guarded = given_up_on(source, dropped)
     source.release.set()
-    for _ in range(1000):
-        try:
-            assert guarded.draw(1).data == b"\2"
-            break
-        except EntropyUnavailableError:
-            threading.Event().wait(0.01)
-    else:
-        raise AssertionError("never used again")
-    assert dropped.found == []
+    assert patiently(lambda: guarded.draw(1)).data == b"\2"
+    assert dropped.found == lost
+
+
+@pytest.mark.parametrize("step", [answer(b"\1\1"), answer(bytes(9)), answer("text"), b"\1", None])
+def test_a_late_answer_of_any_kind_is_dropped(step: Any) -> None:
+    source, dropped = ScriptedSource("hang", step), Dropped()
+    guarded = given_up_on(source, dropped)
+    source.release.set()
+    assert patiently(lambda: guarded.draw(1)).data == b"\2"
+    lost = [len(step.data)] if isinstance(getattr(step, "data", None), bytes) else []
+    assert dropped.found == [("scripted", count, "late") for count in lost]
 
 
 @pytest.mark.parametrize("blocks", [True, False])
 @pytest.mark.parametrize(
     ("step", "reason", "lost"),
     [
-        (answer(b"\1"), "asked for 4 bytes, received 1", [("scripted", 1, "wrong length")]),
-        (answer(b"\1" * 9), "asked for 4 bytes, received 9", [("scripted", 9, "wrong length")]),
+        (answer(b"\1"), "asked for 4 bytes, received 1", [("scripted", 1, "short")]),
+        (answer(b"\1" * 9), "asked for 4 bytes, received 9", [("scripted", 9, "long")]),
         (answer(b""), "received 0", []),
-        (answer("text"), "instead of bytes", []),
+        (answer("text"), "answered with str instead of bytes", []),
+        (answer([1, 2, 3, 4]), "answered with list instead of bytes", []),
         (b"\1\2\3\4", "answered with bytes", []),
         (None, "answered with NoneType", []),
         (OSError("device gone"), "OSError: device gone", []),
         (TypeError("defect"), "TypeError: defect", []),
         (EntropyUnavailableError("scripted", "unplugged"), "unplugged", []),
-        (EntropyUnavailableError("scripted", "half", 3), "half", [("scripted", 3, "failed")]),
+        (
+            EntropyUnavailableError("scripted", "half", dropped_bytes=3),
+            "half",
+            [("scripted", 3, "failed")],
+        ),
+        (MuteError(), "MuteError: its text could not be had", []),
     ],
 )
 def test_every_other_failure_is_of_one_kind_and_over_with_the_next_draw(
@@ -176,9 +222,45 @@ def test_a_defect_is_logged_once_with_its_traceback(caplog: pytest.LogCaptureFix
     ]
 
 
-def test_an_interrupt_is_nobodys_failure() -> None:
+@pytest.mark.parametrize("blocks", [True, False])
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_the_source_is_nobodys_failure(
+    kind: type[BaseException], blocks: bool
+) -> None:
+    guarded = GuardedSource(ScriptedSource(kind(), blocks=blocks), NEVER_MS)
+    with pytest.raises(kind):
+        guarded.draw(1)
+    assert guarded.draw(1).data == b"\2"
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals between threads here")
+def test_an_interrupt_while_waiting_drops_the_answer() -> None:
+    source, dropped = ScriptedSource("hang"), Dropped()
+    guarded = GuardedSource(source, NEVER_MS, dropped)
+    waiting = threading.main_thread().ident
+    assert waiting is not None
+
+    def interrupt() -> None:
+        assert source.entered.wait(timeout=PATIENCE_S)
+        signal.pthread_kill(waiting, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
-        GuardedSource(ScriptedSource(KeyboardInterrupt(), blocks=False), NEVER_MS).draw(1)
+        guarded.draw(4)
+    thread.join(timeout=PATIENCE_S)
+    with pytest.raises(EntropyUnavailableError, match="still busy"):
+        guarded.draw(4)
+    source.release.set()
+    assert dropped.told.wait(timeout=PATIENCE_S)
+    assert dropped.found == [("scripted", 4, "late")]
+    assert guarded.draw(1).data == b"\2"
+
+
+@pytest.mark.parametrize("timeout_ms", [0.0, -1.0, float("nan"), float("inf")])
+def test_the_deadline_is_a_positive_number(timeout_ms: float) -> None:
+    with pytest.raises(ValueError, match="timeout_ms="):
+        GuardedSource(ScriptedSource(), timeout_ms)
 
 
 def test_a_negative_length_is_the_callers_mistake() -> None:
@@ -197,32 +279,179 @@ def test_many_threads_never_share_bytes() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=PATIENCE_S)
     assert sorted(found) == [bytes([number]) * 2 for number in range(1, 121)]
 
 
-def test_closing_does_not_wait_for_a_source_that_hangs() -> None:
+def test_the_deadline_covers_the_wait_for_ones_turn() -> None:
+    entered, release, asked = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        assert release.wait(timeout=PATIENCE_S)
+
+    caller = Caller("test", lambda call: None)
+    thread = threading.Thread(target=caller.make, args=(hang, PATIENCE_S))
+    thread.start()
+    assert entered.wait(timeout=PATIENCE_S)
+    with pytest.raises(TimeoutError, match="busy with the draws of others for 200 ms"):
+        caller.make(asked.set, SOON_MS / 1000)
+    assert thread.is_alive(), "it has waited for longer than it may"
+    assert caller.overdue() is None, "whoever made the call still waits for it"
+    release.set()
+    thread.join(timeout=PATIENCE_S)
+    assert not asked.is_set(), "what nobody waits for must not be asked"
+    caller.stop()
+
+
+def test_a_call_is_handed_over_or_given_up_but_never_both() -> None:
+    handed_over, given_up = Call(int).run(), Call(int).run()
+    assert handed_over.hand_over()
+    assert not handed_over.give_up()
+    assert handed_over.wait(PATIENCE_S)
+    assert given_up.give_up()
+    assert not given_up.hand_over()
+    assert not given_up.wait(0)
+
+
+def test_what_was_given_up_before_it_began_is_not_asked_for() -> None:
+    release, asked = threading.Event(), threading.Event()
+    late: list[Any] = []
+    caller = Caller("test", late.append)
+    with pytest.raises(TimeoutError, match="no answer"):
+        caller.make(lambda: release.wait(timeout=PATIENCE_S), SOON_MS / 1000)
+    given_up = Call(asked.set)
+    assert given_up.give_up()
+    caller._calls.put(given_up)
+    caller.stop()
+    release.set()
+    assert caller._thread is not None
+    caller._thread.join(timeout=PATIENCE_S)
+    assert (asked.is_set(), len(late), given_up.finished) == (False, 1, True)
+
+
+def test_closing_closes_the_source_any_number_of_times() -> None:
+    for blocks in (True, False):
+        source = ScriptedSource(blocks=blocks)
+        guarded = GuardedSource(source, NEVER_MS)
+        guarded.draw(1)
+        guarded.close()
+        assert source.closed.is_set()
+        guarded.close()
+        assert guarded.draw(1).data == b"\2", "what follows is for the source to decide"
+
+
+def test_closing_does_not_wait_for_a_draw_that_hangs() -> None:
+    source, dropped = ScriptedSource("hang"), Dropped()
+    guarded = given_up_on(source, dropped)
+    guarded.close()
+    assert not source.closed.is_set()
+    source.release.set()
+    assert source.closed.wait(timeout=PATIENCE_S), "closed when it returns"
+    assert dropped.found == [("scripted", 5, "late")]
+
+
+def test_closing_does_not_wait_for_a_close_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
+    class Clings(ScriptedSource):
+        def close(self) -> None:
+            assert self.release.wait(timeout=PATIENCE_S)
+            super().close()
+
+    source = Clings()
+    with caplog.at_level(logging.WARNING, logger="qr_sampler"):
+        GuardedSource(source, SOON_MS).close()
+    assert "does not close: no answer within 200 ms" in caplog.text
+    source.release.set()
+    assert source.closed.wait(timeout=PATIENCE_S)
+
+
+def test_what_goes_wrong_in_closing_is_seen(caplog: pytest.LogCaptureFixture) -> None:
+    class Breaks(ScriptedSource):
+        def close(self) -> None:
+            super().close()
+            raise OSError("stuck")
+
+    for blocks in (True, False):
+        with pytest.raises(OSError, match="stuck"):
+            GuardedSource(Breaks(blocks=blocks), NEVER_MS).close()
+    source = Breaks("hang")
+    guarded = given_up_on(source)
+    thread = guarded._caller()._thread
+    guarded.close()
+    source.release.set()
+    assert thread is not None
+    thread.join(timeout=PATIENCE_S)
+    assert source.closed.is_set()
+    assert "stuck" in caplog.text
+
+
+def test_a_probe_says_what_happened() -> None:
+    class Probed(ScriptedSource):
+        def probe(self) -> Any:
+            return self.draw(1)
+
+    states = [SourceStatus(available=True, reason="warm"), OSError("gone"), None]
+    for blocks in (True, False):
+        guarded = GuardedSource(Probed(*states, blocks=blocks), NEVER_MS)
+        assert guarded.probe() == SourceStatus(available=True, reason="warm")
+        assert guarded.probe() == SourceStatus(available=False, reason="OSError: gone")
+        assert not guarded.probe().available
+
+
+def test_a_probe_that_hangs_fails_in_time() -> None:
     source = ScriptedSource("hang")
     guarded = GuardedSource(source, SOON_MS)
-    with pytest.raises(EntropyUnavailableError):
-        guarded.draw(1)
-    guarded.close()
-    assert not source.closed
+    assert guarded.probe() == SourceStatus(available=False, reason="no answer within 200 ms")
     source.release.set()
-    working = ScriptedSource()
-    guarded = GuardedSource(working, NEVER_MS)
-    guarded.draw(1)
-    guarded.close()
-    guarded.close()
-    assert working.closed
 
 
-def test_a_probe_spends_a_byte_and_says_what_happened() -> None:
-    source = ScriptedSource(OSError("gone"))
-    guarded = GuardedSource(source, NEVER_MS)
-    assert guarded.probe() == SourceStatus(available=False, reason="OSError: gone")
-    assert guarded.probe() == SourceStatus(available=True)
-    assert source.calls == 2
+OUTCOMES: dict[str, Callable[[int], Any]] = {
+    "short": lambda number: answer(bytes([number]) * 2),
+    "long": lambda number: answer(bytes([number]) * 9),
+    "text": lambda number: "text",
+    "error": lambda number: OSError("gone"),
+    "half": lambda number: EntropyUnavailableError("s", "half", dropped_bytes=3),
+}
+
+
+class CountingSource(ScriptedSource):
+    """A scripted source that knows how many bytes it has delivered."""
+
+    delivered = 0
+
+    def draw(self, n: int) -> Any:
+        try:
+            found = super().draw(n)
+        except EntropyUnavailableError as error:
+            self.delivered += error.dropped_bytes
+            raise
+        self.delivered += len(found.data) if isinstance(found, EntropyDraw) else 0
+        return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(names=st.lists(st.sampled_from(["answer", "hang", *OUTCOMES]), max_size=8))
+def test_every_byte_serves_one_draw_or_is_dropped(names: list[str]) -> None:
+    """Whatever a source does, in whatever order, and however late."""
+    script = [
+        OUTCOMES[name](100 + place) if name in OUTCOMES else name
+        for place, name in enumerate(names)
+    ]
+    source, dropped, served = CountingSource(*script), Dropped(), []
+    guarded = GuardedSource(source, 5.0, dropped)
+    while source.script:
+        try:
+            served.append(guarded.draw(4).data)
+        except EntropyUnavailableError as error:
+            if "no answer" in error.reason:
+                source.release.set()
+    source.release.set()
+    guarded.close()
+    # The thread that closes the source is the one that has reported what came before.
+    assert source.closed.wait(timeout=PATIENCE_S)
+    lost = sum(count for _, count, _ in dropped.found)
+    assert sum(map(len, served)) + lost == source.delivered
+    assert len(set(served)) == len(served), "two draws share bytes"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
@@ -230,15 +459,37 @@ def test_a_probe_spends_a_byte_and_says_what_happened() -> None:
 def test_a_forked_process_draws_with_a_thread_of_its_own() -> None:
     guarded = GuardedSource(ScriptedSource(), NEVER_MS)
     guarded.draw(1)
+    assert in_a_child(lambda: guarded.draw(4).data) == b"\2" * 4
+    assert guarded.draw(1).data == b"\2"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_forked_during_a_draw_does_not_wait_for_it() -> None:
+    source = ScriptedSource("hang")
+    guarded = GuardedSource(source, NEVER_MS)
+    thread = threading.Thread(target=guarded.draw, args=(1,))
+    thread.start()
+    assert source.entered.wait(timeout=PATIENCE_S)
+    assert in_a_child(lambda: guarded.draw(4).data) == b"\2" * 4
+    source.release.set()
+    thread.join(timeout=PATIENCE_S)
+
+
+def in_a_child(work: Callable[[], bytes]) -> bytes:
+    """Returns what *work* returns in a forked process, nothing if it fails or hangs there."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        os.write(writer, guarded.draw(4).data)
-        os._exit(0)
+        signal.alarm(int(PATIENCE_S))
+        try:
+            os.write(writer, work())
+        finally:
+            os._exit(0)
+    os.close(writer)
     os.waitpid(child, 0)
-    assert os.read(reader, 4) == b"\2" * 4
-    for end in (reader, writer):
-        os.close(end)
+    with os.fdopen(reader, "rb") as file:
+        return file.read()
 
 
 def test_pieces_of_a_failed_draw_are_accounted_for() -> None:

@@ -492,9 +492,24 @@ class TestFollowing:
         with pytest.raises(ConfigError, match=f"^{re.escape(named)}: .*qr_follow_request"):
             resolve_request(DEPLOYMENT, {"qr_follow_request": 1}, replace(FIELDS, **change))
 
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -0.5, 1e-9, None, "warm"])
+    def test_a_followed_temperature_has_to_be_one(self, value: Any) -> None:
+        fields = replace(FIELDS, temperature=value)
+        with pytest.raises(ConfigError, match=r"^temperature=.*qr_follow_request=0"):
+            resolve_request(DEPLOYMENT, {"qr_follow_request": 1}, fields)
+
     def test_there_has_to_be_something_to_follow(self) -> None:
         with pytest.raises(ConfigError, match="qr_follow_request"):
             resolve_request(DEPLOYMENT, {"qr_follow_request": 1})
+
+    @pytest.mark.parametrize("field", ["top_p", "top_k", "min_p"])
+    def test_ordinary_fields_of_what_the_engine_samples_are_not_judged(self, field: str) -> None:
+        strange = replace(FIELDS, **{field: -7})
+        follows = DEPLOYMENT.model_copy(update={"follow_request": True})
+        assert resolve_request(follows, {"qr_bypass": 1}, strange).left_to_engine
+        assert resolve_request(follows, None, replace(strange, temperature=0.0)).left_to_engine
+        with pytest.raises(ConfigError, match=f"^{field}=-7"):
+            resolve_request(follows, None, strange)
 
 
 @pytest.mark.parametrize("value", [True, 1, "1", "true", "True", "TRUE"])
@@ -567,19 +582,24 @@ KEYS = st.sampled_from(
     extra=st.dictionaries(KEYS, JSON_LIKE, max_size=6),
     fields=st.builds(
         EngineFields,
-        temperature=st.floats(0, 3),
-        top_p=st.floats(0, 1),
-        top_k=st.integers(-1, 2**33),
-        min_p=st.floats(0, 1),
+        temperature=st.floats(0, 3) | st.floats(),
+        top_p=st.floats(0, 1) | st.floats(),
+        top_k=st.integers(-1, 2**33) | st.integers(),
+        min_p=st.floats(0, 1) | st.floats(),
     ),
+    follows=st.booleans(),
 )
 def test_every_value_is_accepted_or_refused_in_one_way(
-    extra: dict[Any, Any], fields: EngineFields
+    extra: dict[Any, Any], fields: EngineFields, follows: bool
 ) -> None:
     """And what is accepted is what the step will see: it does not change when resolved again."""
+    deployment = DEPLOYMENT.model_copy(update={"follow_request": follows})
+    before = repr(extra)
     try:
-        options = resolve_request(DEPLOYMENT, extra, fields)
+        options = resolve_request(deployment, extra, fields)
     except ConfigError:
         return
-    assert resolve_request(DEPLOYMENT, extra, fields) == options
+    assert repr(extra) == before
+    assert resolve_request(deployment, extra, fields) == options
+    assert options.source in deployment.selectable_sources
     assert SamplingParameters.model_validate(options.parameters.model_dump()) == options.parameters

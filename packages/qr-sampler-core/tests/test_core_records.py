@@ -37,6 +37,7 @@ from qr_sampler import (
     StepResult,
     TemperatureResult,
     TokenSamplingRecord,
+    dropped_record,
 )
 from qr_sampler.records import SCHEMA_VERSION
 
@@ -180,3 +181,24 @@ def test_options_compare_by_value() -> None:
     )
     assert one == other
     assert math.isclose(one.parameters.fixed_temperature, 0.7)
+
+
+def test_dropped_bytes_become_a_record_of_no_token() -> None:
+    dropped = DroppedBytes(source="device", count=12, reason="late", wall_time_ns=34)
+    record = dropped_record(dropped)
+    assert record.as_dict() == {
+        "kind": "discard",
+        "request_key": "",
+        "sequence": "",
+        "position": None,
+        "reason": "late",
+        "source": "device",
+        "fallback": False,
+        "block_bytes": 12,
+        "u": None,
+        "t_logits_ns": None,
+        "t_request_ns": None,
+        "t_received_ns": None,
+        "wall_time_ns": 34,
+    }
+    assert json.loads(json.dumps(record.as_dict(), allow_nan=False)) == record.as_dict()

@@ -136,6 +136,43 @@ def test_contradictory_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
         Settings.load()
 
 
+@pytest.mark.parametrize("name", ["error", "end_request"])
+def test_no_source_has_the_name_of_a_mode(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for variable, value in [
+        ("ENTROPY_SOURCE_TYPE", name),
+        ("REQUEST_ENTROPY_SOURCES", f"a, {name}"),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setenv(f"QR_{variable}", value)
+            with pytest.raises(ConfigError, match=f"'{name}' in QR_ENTROPY_SOURCE_TYPE or QR_REQ"):
+                Settings.load()
+    assert Settings.load(fallback_mode=name).fallback_mode == name
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", "1e9"])
+def test_a_draw_has_a_deadline(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    assert Settings.load().draw_timeout_ms == 10_000
+    monkeypatch.setenv("QR_DRAW_TIMEOUT_MS", value)
+    with pytest.raises(ConfigError, match="QR_DRAW_TIMEOUT_MS="):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ("", ("device",)),
+        (" , ,", ("device",)),
+        ("other", ("device", "other")),
+        (" b , a,b,device,, a ", ("device", "b", "a")),
+    ],
+)
+def test_selectable_sources_begin_with_the_configured_one(
+    declared: str, expected: tuple[str, ...]
+) -> None:
+    settings = Settings.load(entropy_source_type="device", request_entropy_sources=declared)
+    assert settings.selectable_sources == expected
+
+
 @pytest.mark.parametrize("name", ["top_k", "sample_count", "max_sample_count"])
 def test_integers_beyond_reason_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Whatever is accepted is later converted to float64 columns."""

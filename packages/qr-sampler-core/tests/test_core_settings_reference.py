@@ -32,4 +32,5 @@ def test_what_a_request_may_change_is_named_by_its_key() -> None:
     lines = settings_table(Settings).splitlines()
     assert len(lines) == 2 + len(Settings.model_fields)
     keys = {line.split(" | ")[2] for line in lines[2:]} - {""}
-    assert keys == {f"`qr_{name}`" for name in SamplingParameters.model_fields}
+    changeable = [*SamplingParameters.model_fields, "entropy_source", "follow_request"]
+    assert keys == {f"`qr_{name}`" for name in changeable}

@@ -42,8 +42,8 @@ class EntropyUnavailableError(QRSamplerError, RuntimeError):
         dropped_bytes: Number of bytes that were delivered all the same, and dropped.
     """
 
-    def __init__(self, source: str, reason: str, dropped_bytes: int = 0) -> None:
-        super().__init__(source, reason, dropped_bytes)
+    def __init__(self, source: str, reason: str, *, dropped_bytes: int = 0) -> None:
+        super().__init__(source, reason)
         self.source = source
         self.reason = reason
         self.dropped_bytes = dropped_bytes

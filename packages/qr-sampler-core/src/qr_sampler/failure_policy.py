@@ -4,21 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.entropy.guard import DroppedBytes, GuardedSource
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.registry import create_source
-from qr_sampler.settings import Settings
+from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 
 __all__ = ["END_REQUEST", "RAISE_ERROR", "configured_source", "configured_sources"]
-
-RAISE_ERROR: Final = "error"
-"""The ``fallback_mode`` that raises instead of falling back."""
-
-END_REQUEST: Final = "end_request"
-"""The ``fallback_mode`` that ends the affected requests instead of falling back."""
 
 
 def configured_source(settings: Settings) -> EntropySource:

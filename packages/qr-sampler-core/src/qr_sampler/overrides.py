@@ -20,11 +20,14 @@ from qr_sampler.settings import (
 )
 
 __all__ = [
+    "BYPASS_KEY",
+    "FOLLOW_KEY",
     "KEY_PREFIX",
     "LABEL_KEYS",
     "MAX_LABEL_LENGTH",
     "SOURCE_KEY",
     "SWITCH_KEYS",
+    "TEMPERATURE_KEYS",
     "EngineFields",
     "RequestOptions",
     "check_components",
@@ -40,11 +43,20 @@ LABEL_KEYS: Final = ("qr_request_key", "qr_trial", "qr_condition")
 MAX_LABEL_LENGTH: Final = 256
 """Longest label in characters: it is repeated in the record of every token."""
 
-SWITCH_KEYS: Final = ("qr_bypass", "qr_follow_request")
+BYPASS_KEY: Final = "qr_bypass"
+"""Key that leaves a request to the host engine."""
+
+FOLLOW_KEY: Final = "qr_follow_request"
+"""Key that says whether the ordinary fields of the request are followed."""
+
+SWITCH_KEYS: Final = (BYPASS_KEY, FOLLOW_KEY)
 """Keys that are true or false."""
 
 SOURCE_KEY: Final = "qr_entropy_source"
 """Key that chooses a source."""
+
+TEMPERATURE_KEYS: Final = frozenset({"qr_fixed_temperature", "qr_temperature_strategy"})
+"""Keys of which one is enough for the ordinary temperature not to count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,45 +122,42 @@ def resolve_request(
     switches = {key: _switch(key, ours.pop(key)) for key in SWITCH_KEYS if key in ours}
     source = _source(settings, ours.pop(SOURCE_KEY, settings.entropy_source_type))
     followed: dict[str, Any] = {}
-    greedy = False
-    if switches.get("qr_follow_request", settings.follow_request):
-        followed, greedy = _followed(ours, engine_fields)
+    left_to_engine = switches.get(BYPASS_KEY, False)
+    if switches.get(FOLLOW_KEY, settings.follow_request):
+        fields = _known(engine_fields)
+        left_to_engine = left_to_engine or _greedy(ours, fields)
+        # The ordinary fields of what the engine samples itself are the engine's to judge.
+        followed = {} if left_to_engine else _followed(ours, fields)
     return RequestOptions(
         parameters=_parameters(settings, ours, followed) if ours or followed else settings.sampling,
         source=source,
-        left_to_engine=greedy or switches.get("qr_bypass", False),
+        left_to_engine=left_to_engine,
         request_key=labels.get("qr_request_key"),
         trial=labels.get("qr_trial"),
         condition=labels.get("qr_condition"),
     )
 
 
-def _followed(
-    ours: Mapping[str, Any], engine_fields: EngineFields | None
-) -> tuple[dict[str, Any], bool]:
-    """Returns the parameters that the ordinary fields decide, and whether they say greedy.
-
-    Args:
-        ours: The request's keys, which have precedence.
-        engine_fields: The ordinary fields.
-    """
+def _known(engine_fields: EngineFields | None) -> EngineFields:
     if engine_fields is None:
         raise ConfigError(
-            "qr_follow_request: the ordinary fields of the request are not known here; leave the "
-            "key out and unset QR_FOLLOW_REQUEST"
+            "qr_follow_request: the ordinary fields of the request are not known here; pass 0, or "
+            "unset QR_FOLLOW_REQUEST"
         )
-    values: dict[str, Any] = {
-        "top_p": engine_fields.top_p,
-        "top_k": engine_fields.top_k,
-        "min_p": engine_fields.min_p,
-    }
-    own_temperature = ours.keys() & {"qr_temperature_strategy", "qr_fixed_temperature"}
-    greedy = not own_temperature and engine_fields.temperature == 0
-    if not own_temperature and not greedy:
-        values["temperature_strategy"] = "fixed"
-        values["fixed_temperature"] = engine_fields.temperature
-    followed = {name: value for name, value in values.items() if KEY_PREFIX + name not in ours}
-    return followed, greedy
+    return engine_fields
+
+
+def _greedy(ours: Mapping[str, Any], fields: EngineFields) -> bool:
+    """Whether the ordinary temperature counts, and says that nothing is to be drawn."""
+    return fields.temperature == 0 and not ours.keys() & TEMPERATURE_KEYS
+
+
+def _followed(ours: Mapping[str, Any], fields: EngineFields) -> dict[str, Any]:
+    """Returns the parameters that the ordinary *fields* decide: those without a key in *ours*."""
+    values: dict[str, Any] = {"top_p": fields.top_p, "top_k": fields.top_k, "min_p": fields.min_p}
+    if not ours.keys() & TEMPERATURE_KEYS:
+        values.update(temperature_strategy="fixed", fixed_temperature=fields.temperature)
+    return {name: value for name, value in values.items() if KEY_PREFIX + name not in ours}
 
 
 def _parameters(
@@ -175,7 +184,7 @@ def _checked_followed(followed: Mapping[str, Any]) -> Mapping[str, Any]:
         message = describe_validation_error(error, SamplingParameters, prefix="")
         raise ConfigError(
             message.replace("fixed_temperature=", "temperature=")
-            + "; change the field, or leave out qr_follow_request"
+            + "; change the field, or pass qr_follow_request=0"
         ) from error
     return followed
 

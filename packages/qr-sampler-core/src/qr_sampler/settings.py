@@ -25,8 +25,10 @@ from qr_sampler.temperature_parameters import (
 __all__ = [
     "BYTE_MEAN",
     "BYTE_STD",
+    "END_REQUEST",
     "MAX_TEMPERATURE",
     "MIN_TEMPERATURE",
+    "RAISE_ERROR",
     "SamplingParameters",
     "Settings",
     "describe_validation_error",
@@ -38,6 +40,12 @@ BYTE_MEAN: Final = 127.5
 
 BYTE_STD: Final = math.sqrt((256**2 - 1) / 12)
 """Standard deviation of the discrete uniform law on 0..255: sqrt((n**2 - 1) / 12) with n = 256."""
+
+RAISE_ERROR: Final = "error"
+"""The ``fallback_mode`` that raises instead of falling back."""
+
+END_REQUEST: Final = "end_request"
+"""The ``fallback_mode`` that ends the affected requests instead of falling back."""
 
 
 class SamplingParameters(TemperatureParameters):
@@ -201,6 +209,17 @@ class Settings(BaseSettings, SamplingParameters):
                 f"population_mean={self.population_mean} and population_std={self.population_std} "
                 "are set too; unset either the file or those two"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_source_is_called_like_a_mode(self) -> Settings:
+        for name in self.selectable_sources:
+            if name in (RAISE_ERROR, END_REQUEST):
+                raise ValueError(
+                    f"the name {name!r} in entropy_source_type or request_entropy_sources stands "
+                    "for what fallback_mode does without a source, so no source of that name can "
+                    "be chosen; remove it"
+                )
         return self
 
     @classmethod

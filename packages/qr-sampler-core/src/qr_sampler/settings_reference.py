@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from qr_sampler.overrides import FOLLOW_KEY, KEY_PREFIX, SOURCE_KEY
 from qr_sampler.settings import SamplingParameters, Settings, public_name
 
 __all__ = ["settings_table"]
@@ -29,16 +30,22 @@ def settings_table(*models: type[BaseSettings]) -> str:
 
 def _rows(model: type[BaseSettings]) -> list[tuple[str, str, str, str]]:
     prefix = str(model.model_config.get("env_prefix", ""))
-    changeable = SamplingParameters.model_fields if model is Settings else {}
+    keys = _request_keys() if model is Settings else {}
     return [
         (
             f"`{public_name(name, prefix)}`",
             _default(field),
-            f"`{public_name(name, prefix.lower())}`" if name in changeable else "",
+            f"`{keys[name]}`" if name in keys else "",
             field.description or "",
         )
         for name, field in model.model_fields.items()
     ]
+
+
+def _request_keys() -> dict[str, str]:
+    """Returns the key with which a request says otherwise, by the name of the setting."""
+    same = {name: public_name(name, KEY_PREFIX) for name in SamplingParameters.model_fields}
+    return {**same, "entropy_source_type": SOURCE_KEY, "follow_request": FOLLOW_KEY}
 
 
 def _default(field: FieldInfo) -> str:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import logging
-import queue
+import math
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from qr_sampler.entropy.caller import Call, Caller
 from qr_sampler.entropy.draw import EntropyDraw, SourceLimits, SourceStatus
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import EntropyUnavailableError
@@ -28,7 +31,8 @@ class DroppedBytes:
     count: int
     """How many."""
     reason: str
-    """Why they were dropped."""
+    """Why they were dropped: the answer was ``"late"``, ``"short"`` or ``"long"``, or another part
+    of the draw ``"failed"``."""
     wall_time_ns: int
     """``time.time_ns()`` when they were."""
 
@@ -40,13 +44,17 @@ class GuardedSource(EntropySource):
     draw that is not done in time has failed. Until the source returns from it, every further draw
     fails at once; what it then delivers is dropped and never serves a later draw.
 
-    A source that :attr:`~qr_sampler.EntropySource.blocks` is called from a thread of its own; any
-    other one directly.
+    A source that :attr:`~qr_sampler.EntropySource.blocks` is called from a thread of its own. Any
+    other one keeps a time limit by itself and is called directly.
 
     Args:
         source: Where the bytes come from.
-        timeout_ms: Longest time that a draw may take.
-        on_dropped: Is told of bytes that were delivered for nothing, from any thread.
+        timeout_ms: Longest time that a draw may take, greater than 0.
+        on_dropped: Is told of bytes that were delivered for nothing, from any thread. It must not
+            fail.
+
+    Raises:
+        ValueError: When *timeout_ms* is not a positive number.
 
     Examples:
         >>> from qr_sampler.testing import ConstantEntropySource
@@ -54,21 +62,26 @@ class GuardedSource(EntropySource):
         b'\x07\x07'
     """
 
+    blocks = False
+
     def __init__(
         self,
         source: EntropySource,
         timeout_ms: float,
         on_dropped: Callable[[DroppedBytes], object] | None = None,
     ) -> None:
+        if not 0 < timeout_ms < math.inf:
+            raise ValueError(f"timeout_ms={timeout_ms} must be a positive number")
         self.source = source
         self.jit_class = source.jit_class
         self.conditioning = source.conditioning
         self.origin = source.origin
-        self._timeout_ms = timeout_ms
+        self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._on_dropped = on_dropped
-        self._caller: _Caller | None = None
-        self._lock = threading.Lock()
-        self._reported: set[type[Exception]] = set()
+        # Keyed by process and filled with setdefault, which is atomic: a forked child has neither
+        # the thread nor the lock that another thread may have held.
+        self._callers: dict[int, Caller] = {}
+        self._reported: set[type[BaseException]] = set()
 
     @property
     def name(self) -> str:
@@ -93,166 +106,131 @@ class GuardedSource(EntropySource):
         """
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
-        if not self.source.blocks:
-            return self._checked(n, _Call(self.source, n).run())
-        with self._lock:
-            return self._draw_in_time(n)
+        draw = self._answer(partial(self.source.draw, n))
+        if not isinstance(draw, EntropyDraw) or not isinstance(draw.data, bytes):
+            what = draw.data if isinstance(draw, EntropyDraw) else draw
+            raise self._unavailable(f"answered with {type(what).__name__} instead of bytes")
+        received = len(draw.data)
+        if received != n:
+            self._drop(received, "short" if received < n else "long")
+            raise self._unavailable(f"asked for {n} bytes, received {received}; they were dropped")
+        return draw
 
     def status(self) -> SourceStatus:
         """Returns the status of the source, or for how long it has been hanging."""
-        overdue = self._overdue()
-        if overdue is not None:
-            return SourceStatus(available=False, reason=_still_busy(overdue))
+        reason = self._caller().overdue()
+        if reason is not None:
+            return SourceStatus(available=False, reason=reason)
         return self.source.status()
 
     def probe(self) -> SourceStatus:
-        """Returns what one real one-byte draw says; spends that byte."""
+        """Returns what the source's own probe says, in time."""
         try:
-            self.draw(1)
+            status = self._answer(self.source.probe)
         except EntropyUnavailableError as error:
             return SourceStatus(available=False, reason=error.reason)
-        return self.source.status()
+        if isinstance(status, SourceStatus):
+            return status
+        reason = f"its probe answered with {type(status).__name__} instead of a status"
+        return SourceStatus(available=False, reason=reason)
 
     def close(self) -> None:
-        """Closes the source, unless it hangs."""
-        caller, self._caller = self._caller, None
-        if caller is not None:
-            caller.stop()
-        if caller is None or caller.overdue() is None:
+        """Closes the source, in time; one that hangs is closed when it returns."""
+        caller = self._caller()
+        self._callers.pop(os.getpid(), None)
+        if not self.source.blocks:
             self.source.close()
+        elif caller.overdue() is not None:
+            caller.stop(last=self._close_late)
+        else:
+            self._close_in_time(caller)
 
-    def _draw_in_time(self, n: int) -> EntropyDraw:
-        overdue = self._overdue()
-        if overdue is not None:
-            raise EntropyUnavailableError(self.name, _still_busy(overdue))
-        if self._caller is None or not self._caller.alive():
-            self._caller = _Caller(self.name, self._late)
-        call = _Call(self.source, n)
-        if not self._caller.call(call, self._timeout_ms / 1000):
-            reason = f"no answer within {self._timeout_ms:g} ms"
-            raise EntropyUnavailableError(self.name, reason)
-        return self._checked(n, call)
-
-    def _checked(self, n: int, call: _Call) -> EntropyDraw:
-        """Returns the draw of a finished *call* if it is what was asked for."""
-        if isinstance(call.error, EntropyUnavailableError):
-            self._drop(call.error.dropped_bytes, "failed")
+    def _close_in_time(self, caller: Caller) -> None:
+        try:
+            call = caller.make(self.source.close, self._timeout_s)
+        except (TimeoutError, RuntimeError) as error:
+            logger.warning("entropy source %r does not close: %s", self.name, error)
+            return
+        finally:
+            caller.stop()
+        if call.error is not None:
             raise call.error
+
+    def _close_late(self) -> None:
+        call = Call(self.source.close).run()
         if call.error is not None:
             self._report(call.error)
-            reason = f"{type(call.error).__name__}: {call.error}"
-            raise EntropyUnavailableError(self.name, reason) from call.error
-        draw = call.result
-        if not isinstance(draw, EntropyDraw) or not isinstance(draw.data, bytes):
-            reason = f"answered with {type(draw).__name__} instead of bytes; the answer was dropped"
-            raise EntropyUnavailableError(self.name, reason)
-        if len(draw.data) != n:
-            self._drop(len(draw.data), "wrong length")
-            reason = f"asked for {n} bytes, received {len(draw.data)}; the answer was dropped"
-            raise EntropyUnavailableError(self.name, reason)
-        return draw
 
-    def _overdue(self) -> float | None:
-        return None if self._caller is None else self._caller.overdue()
+    def _caller(self) -> Caller:
+        """Returns what calls the source in this process."""
+        pid = os.getpid()
+        caller = self._callers.get(pid)
+        if caller is None:
+            fresh = Caller(f"qr-sampler-{self.name}", self._late)
+            caller = self._callers.setdefault(pid, fresh)
+        return caller
 
-    def _late(self, call: _Call) -> None:
+    def _answer(self, question: Callable[[], object]) -> object:
+        """Returns what *question* does; all that goes wrong becomes unavailability.
+
+        Args:
+            question: A call of the source.
+        """
+        try:
+            call = self._made(question)
+        except (TimeoutError, RuntimeError) as refusal:
+            raise self._unavailable(str(refusal)) from None
+        error = call.error
+        if error is None:
+            return call.result
+        if isinstance(error, EntropyUnavailableError):
+            self._drop(error.dropped_bytes, "failed")
+            raise error
+        # An interrupt or an exit is not a failure of the source.
+        if not isinstance(error, Exception):
+            raise error
+        # Whatever else a source raises, the draw has failed and the engine has to go on: the
+        # defect is logged, and the records of the tokens give it as the reason.
+        self._report(error)
+        raise self._unavailable(_in_words(error)) from error
+
+    def _made(self, question: Callable[[], object]) -> Call:
+        if not self.source.blocks:
+            return Call(question).run()
+        return self._caller().make(question, self._timeout_s)
+
+    def _late(self, call: Call) -> None:
         """Drops what *call* has delivered, because nobody waits for it any more."""
-        if isinstance(call.result, EntropyDraw):
+        if isinstance(call.error, EntropyUnavailableError):
+            self._drop(call.error.dropped_bytes, "late")
+        elif call.error is not None:
+            self._report(call.error)
+        elif isinstance(call.result, EntropyDraw) and isinstance(call.result.data, bytes):
             self._drop(len(call.result.data), "late")
 
     def _drop(self, count: int, reason: str) -> None:
         if count and self._on_dropped is not None:
             self._on_dropped(DroppedBytes(self.name, count, reason, time.time_ns()))
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: BaseException) -> None:
         """Says once for each kind of error what only the author of the source can mend."""
         if type(error) not in self._reported:
             self._reported.add(type(error))
             logger.error(
-                "entropy source %r has a defect: a source that cannot deliver has to raise "
-                "EntropyUnavailableError",
+                "entropy source %r has a defect: it may raise nothing but EntropyUnavailableError",
                 self.name,
                 exc_info=error,
             )
 
-
-class _Call:
-    """One call of a source and what became of it."""
-
-    def __init__(self, source: EntropySource, n: int) -> None:
-        self._source = source
-        self._n = n
-        self.result: object = None
-        self.error: Exception | None = None
-
-    def run(self) -> _Call:
-        """Makes the call."""
-        try:
-            self.result = self._source.draw(self._n)
-        # Whatever a source raises, the draw has failed, and the engine has to go on. The error is
-        # logged, and its text is the reason that the records give.
-        except Exception as error:
-            self.error = error
-        return self
+    def _unavailable(self, reason: str) -> EntropyUnavailableError:
+        return EntropyUnavailableError(self.name, reason)
 
 
-class _Caller:
-    """A thread that makes one call at a time.
-
-    Args:
-        name: Name of the source.
-        on_late: Is told of a call that was finished after its deadline.
-    """
-
-    def __init__(self, name: str, on_late: Callable[[_Call], object]) -> None:
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
-        self._state = threading.Lock()
-        self._on_late = on_late
-        self._done = threading.Event()
-        self._deadline: float | None = None
-        self._given_up = False
-        self._thread = threading.Thread(target=self._work, name=f"qr-sampler-{name}", daemon=True)
-        self._thread.start()
-
-    def alive(self) -> bool:
-        """Whether the thread runs; it does not in a process that was forked after it started."""
-        return self._thread.is_alive()
-
-    def call(self, call: _Call, timeout_s: float) -> bool:
-        """Makes *call* and returns whether it was finished in time."""
-        self._done.clear()
-        self._deadline = time.monotonic() + timeout_s
-        self._calls.put(call)
-        self._done.wait(timeout_s)
-        with self._state:
-            # The call may have been finished between the end of the waiting and this moment.
-            if self._done.is_set():
-                self._deadline = None
-                return True
-            self._given_up = True
-            return False
-
-    def overdue(self) -> float | None:
-        """Returns for how many seconds a call is overdue, ``None`` if none is."""
-        with self._state:
-            deadline = self._deadline
-            if not self._given_up or deadline is None or not self.alive():
-                return None
-            return time.monotonic() - deadline
-
-    def stop(self) -> None:
-        """Ends the thread when it is done with what it does."""
-        self._calls.put(None)
-
-    def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call.run()
-            with self._state:
-                late, self._given_up = self._given_up, False
-                self._done.set()
-            if late:
-                self._on_late(call)
-
-
-def _still_busy(overdue_s: float) -> str:
-    return f"still busy with a draw that was due {1000 * overdue_s:.0f} ms ago"
+def _in_words(error: Exception) -> str:
+    """Returns the type of *error* and what it says, if it can say it."""
+    try:
+        said = str(error)
+    # The author of the source wrote the exception, too.
+    except Exception as second:
+        said = f"its text could not be had ({type(second).__name__})"
+    return f"{type(error).__name__}: {said}"

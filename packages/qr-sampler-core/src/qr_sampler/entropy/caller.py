@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls that are waited for no longer than they may take."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["Call", "Caller"]
+
+
+class Call:
+    """One call of a function and what became of it.
+
+    Args:
+        function: What to call, without arguments.
+    """
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+        self._done = threading.Lock()
+        self._done.acquire()
+        # Goes to the first of two: the one who finishes the call or the one who gives it up.
+        self._outcome = threading.Lock()
+        self.result: object = None
+        self.error: BaseException | None = None
+        self.finished = False
+        self.given_up_at: float | None = None
+
+    def run(self) -> Call:
+        """Makes the call."""
+        try:
+            self.result = self._function()
+        # Nothing is hidden: whoever made the call reads the error and says what it means. Here it
+        # would end the thread, and those who wait for the call would never learn of it.
+        except BaseException as error:
+            self.error = error
+        self.finished = True
+        return self
+
+    def hand_over(self) -> bool:
+        """Tells the one who waits that the call is finished; False when nobody does any more."""
+        if not self._outcome.acquire(blocking=False):
+            return False
+        self._done.release()
+        return True
+
+    def give_up(self) -> bool:
+        """Waits no longer; False when the call has been handed over at the last moment."""
+        if not self._outcome.acquire(blocking=False):
+            return False
+        self.given_up_at = time.monotonic()
+        return True
+
+    def wait(self, timeout_s: float) -> bool:
+        """Returns whether the call was handed over within *timeout_s* seconds."""
+        return self._done.acquire(timeout=timeout_s)
+
+
+class Caller:
+    """A thread that makes one call after the other, for callers that cannot wait forever.
+
+    While a call is overdue, further ones are refused without being made. The thread starts with the
+    first call.
+
+    Args:
+        name: Name of the thread.
+        on_late: Is told of every call that was finished when nobody waited for it any more.
+    """
+
+    def __init__(self, name: str, on_late: Callable[[Call], object]) -> None:
+        self._name = name
+        self._on_late = on_late
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._turn = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._latest: Call | None = None
+
+    def make(self, function: Callable[[], object], timeout_s: float) -> Call:
+        """Returns the finished call of *function*.
+
+        Args:
+            function: What to call, without arguments.
+            timeout_s: Longest time in seconds that it may take, the wait for its turn included.
+
+        Raises:
+            TimeoutError: When it is not finished by then, or an earlier call still is not.
+            RuntimeError: When the system has no thread to spare.
+        """
+        due = time.monotonic() + timeout_s
+        if not self._turn.acquire(timeout=timeout_s):
+            raise TimeoutError(f"busy with the draws of others for {1000 * timeout_s:g} ms")
+        try:
+            self._refuse_while_overdue()
+            return self._made(Call(function), due, timeout_s)
+        finally:
+            self._turn.release()
+
+    def overdue(self) -> str | None:
+        """Returns what to say of the call that is overdue, ``None`` if there is none."""
+        call = self._latest
+        if call is None or call.given_up_at is None or call.finished:
+            return None
+        overdue_ms = 1000 * (time.monotonic() - call.given_up_at)
+        return f"still busy with a draw that was due {overdue_ms:.0f} ms ago"
+
+    def stop(self, last: Callable[[], object] | None = None) -> None:
+        """Ends the thread once it is done with what it does.
+
+        Args:
+            last: What to call before; nobody waits for it, or hears of its errors.
+        """
+        if last is not None:
+            self._calls.put(Call(last))
+        self._calls.put(None)
+
+    def _made(self, call: Call, due: float, timeout_s: float) -> Call:
+        remaining_s = due - time.monotonic()
+        if remaining_s <= 0:
+            raise TimeoutError(f"busy with the draws of others for {1000 * timeout_s:g} ms")
+        self._start()
+        self._latest = call
+        self._calls.put(call)
+        try:
+            in_time = call.wait(remaining_s)
+        except BaseException:
+            # An interrupt of the one who waits; then the answer has to be dropped by somebody.
+            if not call.give_up():
+                self._on_late(call)
+            raise
+        if not in_time and call.give_up():
+            raise TimeoutError(f"no answer within {1000 * timeout_s:g} ms")
+        return call
+
+    def _refuse_while_overdue(self) -> None:
+        if (reason := self.overdue()) is not None:
+            raise TimeoutError(reason)
+
+    def _start(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            self._thread.start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            # What was given up before it began must not be asked for any more.
+            if call.given_up_at is not None:
+                call.finished = True
+            elif not call.run().hand_over():
+                self._on_late(call)
