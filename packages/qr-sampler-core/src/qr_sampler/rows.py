@@ -55,7 +55,8 @@ class Rows:
         follows: Sequence[int] | None = None,
     ) -> None:
         self.parameters = tuple(parameters)
-        self._follows = tuple(follows) if follows is not None and max(follows) >= 0 else None
+        following = follows is not None and any(index >= 0 for index in follows)
+        self._follows = tuple(follows or ()) if following else None
         self.running_entropy = self._one_per_row(
             np.full(len(self), np.nan) if running_entropy is None else running_entropy
         )

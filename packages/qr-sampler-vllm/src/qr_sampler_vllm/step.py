@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
     from qr_sampler._typing import ByteBlocks
 
-__all__ = ["force_tokens", "get_ready", "pipeline_for", "sample_rows", "selector_for"]
+__all__ = [
+    "force_on_device",
+    "force_tokens",
+    "get_ready",
+    "pipeline_for",
+    "sample_rows",
+    "selector_for",
+]
 
 logger = logging.getLogger("qr_sampler.vllm")
 
@@ -129,17 +136,29 @@ def force_tokens(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) ->
     """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place.
 
     Args:
-        logits: Tensor of shape ``(R, V)`` in the memory of the host.
+        logits: Tensor of shape ``(R, V)``.
         lines: The D rows to overwrite.
         token_ids: The D tokens.
     """
     import torch
 
+    if logits.device.type != "cpu":
+        force_on_device(logits, lines, token_ids)
+        return
     # NumPy addresses single rows faster, but does not know bfloat16.
     rows = logits.numpy() if logits.dtype == torch.float32 else logits
     for line, token_id in zip(lines, token_ids, strict=True):
         rows[line] = -math.inf
         rows[line, token_id] = 0.0
+
+
+def force_on_device(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
+    """Does the same as :func:`force_tokens` in the memory of any device."""
+    import torch
+
+    rows = torch.as_tensor(lines, device=logits.device)
+    logits[rows] = -math.inf
+    logits[rows, torch.as_tensor(token_ids, device=logits.device)] = 0.0
 
 
 def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:

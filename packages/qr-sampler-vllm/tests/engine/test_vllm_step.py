@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from qr_sampler.testing import ConstantEntropySource
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
-from qr_sampler_vllm.step import force_tokens, sample_rows  # noqa: E402
+from qr_sampler_vllm.step import force_on_device, force_tokens, sample_rows  # noqa: E402
 
 VOCAB = 50
 
@@ -112,10 +113,11 @@ def test_the_request_leaves_after_the_logits_were_complete() -> None:
     assert source.asked_ns <= step.draw.received_ns
 
 
-def test_forcing_writes_whole_rows_in_place() -> None:
+@pytest.mark.parametrize("force", [force_tokens, force_on_device])
+def test_forcing_writes_whole_rows_in_place(force: Callable[..., None]) -> None:
     logits = random_logits(3)
     address = logits.data_ptr()
-    force_tokens(logits, [2, 0], np.array([4, 49]))
+    force(logits, [2, 0], np.array([4, 49]))
     assert logits.data_ptr() == address
     assert_forced(logits[2], 4)
     assert_forced(logits[0], 49)
