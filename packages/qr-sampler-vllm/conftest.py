@@ -7,6 +7,8 @@ from importlib.util import find_spec
 
 NEEDS_VLLM = [
     "src/qr_sampler_vllm/compiled_*.py",
+    "src/qr_sampler_vllm/prometheus.py",
+    "src/qr_sampler_vllm/stat_logger.py",
     "src/qr_sampler_vllm/torch_*.py",
     "src/qr_sampler_vllm/triton_*.py",
     "src/qr_sampler_vllm/warm_up.py",

@@ -57,6 +57,7 @@ class Journal(MemorySink):
     """Keeps records in memory."""
 
     run_id = "run"
+    lost = 0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__()

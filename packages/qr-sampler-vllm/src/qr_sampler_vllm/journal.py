@@ -15,7 +15,6 @@ from qr_sampler import (
     GenesisRecord,
     JsonLinesSink,
     Record,
-    RecordSink,
     SamplingLogger,
     Settings,
 )
@@ -49,13 +48,18 @@ class Journal:
     ) -> None:
         self.run_id = uuid.uuid4().hex
         self._logger = SamplingLogger(settings.log_level)
-        self._sink: RecordSink | None = None
+        self._sink: JsonLinesSink | None = None
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             engine = () if engine_rank is None else (f"dp{engine_rank}",)
             name = "-".join((started, *engine, str(os.getpid()), self.run_id[:8]))
             self._sink = JsonLinesSink(settings.ledger_dir / f"{name}.jsonl")
             self._sink.write([self._genesis(settings, sources, model)])
+
+    @property
+    def lost(self) -> int:
+        """Number of records that the disk has refused."""
+        return 0 if self._sink is None else self._sink.lost
 
     def write(self, records: Iterable[Record]) -> None:
         """Keeps *records*, in order."""

@@ -9,6 +9,7 @@ from typing import Any
 from qr_sampler import Settings
 from qr_sampler_vllm.admission import check_request
 from qr_sampler_vllm.follower import Bystander, Follower
+from qr_sampler_vllm.front_end import check_engines
 from qr_sampler_vllm.interfaces import (
     BatchUpdateLike,
     LogitsContextLike,
@@ -47,6 +48,7 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
             ConfigError: A ``ValueError`` that names the key, its value and the remedy; vLLM answers
                 the request with HTTP 400.
         """
+        check_engines()
         check_request(_settings(), sampling_params)
 
     def is_argmax_invariant(self) -> bool:

@@ -109,7 +109,9 @@ class RunnerV1(Bystander):
         return logits
 
     def flush(self) -> None:
-        """Writes the records of all tokens that are known to have been emitted."""
+        """Writes the records of all tokens that are known to have been emitted, and the status."""
+        # First, and without the lock: a step holds it while it waits for a source.
+        self._session.publish()
         with self._lock:
             self._session.record(self._settled(BatchRow.take))
 

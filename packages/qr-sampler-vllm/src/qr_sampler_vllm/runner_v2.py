@@ -92,7 +92,8 @@ class RunnerV2(Bystander):
         return logits
 
     def flush(self) -> None:
-        """Does nothing: what is known to have been emitted has been recorded within the step."""
+        """Publishes the status; tokens that are known to be emitted are recorded in the step."""
+        self._session.publish()
 
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from qr_sampler import (
@@ -21,9 +24,11 @@ from qr_sampler import (
     dropped_record,
 )
 from qr_sampler_vllm.admission import resolve
+from qr_sampler_vllm.engine_status import EngineStatus
 from qr_sampler_vllm.journal import Journal
 from qr_sampler_vllm.layout import Ranks, check_layout, ranks_of
 from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
+from qr_sampler_vllm.run_directory import publish
 from qr_sampler_vllm.step import force_tokens, get_ready, pipeline_for, sample_rows, selector_for
 from qr_sampler_vllm.stop_conditions import (
     DetokenizedStopStrings,
@@ -69,6 +74,9 @@ class EngineSession:
             engine_rank=ranks.data_parallel_rank if ranks.data_parallel_size > 1 else None,
         )
         get_ready(vllm_config.device_config.device_type)
+        self._status = EngineStatus(self._facts(runner, ranks), self._sources)
+        self._published: dict[str, Any] = {}
+        self.publish()
         logger.info("%s", self._banner(runner, ranks))
 
     def admit(self, sampling_params: Any, prompt_length: int) -> TokenSequence | None:
@@ -135,9 +143,21 @@ class EngineSession:
 
     def record(self, records: Iterable[Record]) -> None:
         """Keeps *records*, and those of bytes that sources have dropped meanwhile."""
-        while self._dropped:
-            self._journal.write([dropped_record(self._dropped.popleft())])
-        self._journal.write(records)
+        dropped = [self._dropped.popleft() for _ in range(len(self._dropped))]
+        kept: list[Record] = [*map(dropped_record, dropped), *records]
+        self._journal.write(kept)
+        self._status.observe(kept)
+
+    def publish(self) -> None:
+        """Says how the engine is doing to the front end, if that has changed."""
+        status = self._status.as_dict(records_lost=self._journal.lost)
+        if status == self._published:
+            return
+        self._published = status
+        try:
+            publish(f"engine-{status['engine']}-{status['run_id']}", status)
+        except OSError as error:
+            logger.warning("the status of the engine cannot be published: %s", error)
 
     def _decide_group(
         self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
@@ -176,6 +196,20 @@ class EngineSession:
                 logits, self.settings, self._sources[source], self._selector
             )
         return self._pipelines[source]
+
+    def _facts(self, runner: str, ranks: Ranks) -> dict[str, Any]:
+        return {
+            "engine": ranks.data_parallel_rank,
+            "run_id": self._journal.run_id,
+            "pid": os.getpid(),
+            "runner": runner,
+            "ranks": asdict(ranks),
+            "model": str(self._model_config.model),
+            "amplifier": self.settings.signal_amplifier_type,
+            "temperature_strategy": self.settings.temperature_strategy,
+            "fallback_mode": self.settings.fallback_mode,
+            "started_wall_time_ns": time.time_ns(),
+        }
 
     def _banner(self, runner: str, ranks: Ranks) -> str:
         settings = self.settings

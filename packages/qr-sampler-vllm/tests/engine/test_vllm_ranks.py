@@ -154,8 +154,8 @@ PIPELINE = """
 
         CPUModelRunner.load_model = load_and_prepare
 """
-"""A plugin of vLLM for the test alone: on the CPU vLLM forgets the buffer of the second stage, which
-on an accelerator its profiling run makes."""
+"""A plugin of vLLM for the test alone: on the CPU vLLM does not make the buffer of the second stage,
+which on an accelerator its profiling run makes."""
 
 
 def test_only_the_last_stage_of_a_pipeline_draws(

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one engine says of itself to whoever watches it. Nothing here draws or touches a device."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from qr_sampler import (
+    DiscardRecord,
+    EntropySource,
+    FallbackEntropySource,
+    ForcedRecord,
+    Record,
+    TokenSamplingRecord,
+)
+
+__all__ = ["DRAW_SECONDS", "RECENT_TOKENS", "EngineStatus"]
+
+DRAW_SECONDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Upper bounds of the buckets that durations of draws are counted in, in seconds."""
+
+RECENT_TOKENS: Final = 100
+"""Number of tokens over which the share of the fallback is taken."""
+
+
+class EngineStatus:
+    """Counts what an engine has recorded. May be used from several threads.
+
+    Args:
+        facts: What does not change while the engine runs, as JSON-ready values.
+        sources: The sources by name.
+    """
+
+    def __init__(self, facts: Mapping[str, Any], sources: Mapping[str, EntropySource]) -> None:
+        self._facts = dict(facts)
+        self._sources = dict(sources)
+        self._lock = threading.Lock()
+        self._tokens: Counter[tuple[str, bool]] = Counter()
+        self._forced = 0
+        self._discards: Counter[str] = Counter()
+        self._discarded_bytes: Counter[str] = Counter()
+        self._token_bytes = 0
+        self._draws = [0] * (len(DRAW_SECONDS) + 1)
+        self._draw_seconds = 0.0
+        self._latest_request_ns = 0
+        self._last_draw: dict[str, Any] | None = None
+        self._last_failure: dict[str, Any] | None = None
+        self._recent: deque[bool] = deque(maxlen=RECENT_TOKENS)
+
+    def observe(self, records: Iterable[Record]) -> None:
+        """Takes in what has been recorded."""
+        with self._lock:
+            for record in records:
+                if isinstance(record, TokenSamplingRecord):
+                    self._observe_token(record)
+                elif isinstance(record, ForcedRecord):
+                    self._forced += 1
+                    self._recent.append(True)
+                    self._note_failure(record.reason, record.wall_time_ns)
+                elif isinstance(record, DiscardRecord):
+                    self._discards[record.reason] += 1
+                    self._discarded_bytes[record.reason] += record.block_bytes
+
+    def as_dict(self, *, records_lost: int) -> dict[str, Any]:
+        """Returns the status as JSON-ready values.
+
+        Args:
+            records_lost: Number of records that the disk has refused.
+        """
+        sources = [_source_status(name, source) for name, source in self._sources.items()]
+        with self._lock:
+            return {
+                **self._facts,
+                "sources": sources,
+                "tokens": [
+                    {"source": source, "fallback": fallback, "count": count}
+                    for (source, fallback), count in sorted(self._tokens.items())
+                ],
+                "forced_tokens": self._forced,
+                "token_bytes": self._token_bytes,
+                "discards": [
+                    {"reason": reason, "count": count, "bytes": self._discarded_bytes[reason]}
+                    for reason, count in sorted(self._discards.items())
+                ],
+                "draws": {"buckets": list(self._draws), "seconds": self._draw_seconds},
+                "last_draw": self._last_draw,
+                "last_failure": self._last_failure,
+                "recent_tokens": len(self._recent),
+                "recent_without_source": sum(self._recent),
+                "records_lost": records_lost,
+            }
+
+    def _observe_token(self, record: TokenSamplingRecord) -> None:
+        self._tokens[record.source, record.fallback] += 1
+        self._token_bytes += record.block_bytes
+        self._recent.append(record.fallback)
+        if record.fallback:
+            self._note_failure(record.fallback_reason, record.wall_time_ns)
+        # The rows of a step share a draw, and records come in the order of steps or nearly so.
+        if record.t_request_ns > self._latest_request_ns:
+            self._latest_request_ns = record.t_request_ns
+            self._observe_draw(record)
+
+    def _observe_draw(self, record: TokenSamplingRecord) -> None:
+        seconds = (record.t_received_ns - record.t_request_ns) / 1e9
+        self._draws[bisect_left(DRAW_SECONDS, seconds)] += 1
+        self._draw_seconds += seconds
+        self._last_draw = {
+            "source": record.source,
+            "fallback": record.fallback,
+            "wall_time_ns": record.wall_time_ns,
+        }
+
+    def _note_failure(self, reason: str, wall_time_ns: int) -> None:
+        self._last_failure = {"reason": reason, "wall_time_ns": wall_time_ns}
+
+
+def _source_status(name: str, source: EntropySource) -> dict[str, Any]:
+    """Returns what is known of a source itself, not of what takes over from it."""
+    primary = source.primary if isinstance(source, FallbackEntropySource) else source
+    status = primary.status()
+    return {"name": name, "available": status.available, "reason": status.reason}

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The status of engines as Prometheus metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from qr_sampler_vllm.engine_status import DRAW_SECONDS
+from qr_sampler_vllm.run_directory import published
+
+__all__ = ["EngineCollector"]
+
+Status = Mapping[str, Any]
+
+
+class EngineCollector:
+    """Collects what the engines of this front end say of themselves.
+
+    Args:
+        read: Returns their statuses.
+    """
+
+    def __init__(self, read: Callable[[], Sequence[Status]] = published) -> None:
+        self._read = read
+
+    def describe(self) -> list[Metric]:
+        """Returns nothing: the metrics come and go with the engines."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Yields the metrics of all engines."""
+        statuses = self._read()
+        yield _tokens(statuses)
+        yield _simple(
+            CounterMetricFamily,
+            "qr_sampler_forced_tokens",
+            "Tokens that ended a request because no entropy could be had.",
+            statuses,
+            "forced_tokens",
+        )
+        yield _simple(
+            CounterMetricFamily,
+            "qr_sampler_token_bytes",
+            "Bytes that decided emitted tokens.",
+            statuses,
+            "token_bytes",
+        )
+        yield _discarded_bytes(statuses)
+        yield _draw_seconds(statuses)
+        yield _source_available(statuses)
+        yield _last_draw(statuses)
+        yield _simple(
+            CounterMetricFamily,
+            "qr_sampler_records_lost",
+            "Records that the disk has refused.",
+            statuses,
+            "records_lost",
+        )
+
+
+def _simple(
+    family: type[CounterMetricFamily], name: str, text: str, statuses: Sequence[Status], field: str
+) -> Metric:
+    metric = family(name, text, labels=["engine"])
+    for status in statuses:
+        metric.add_metric([str(status["engine"])], status[field])
+    return metric
+
+
+def _tokens(statuses: Sequence[Status]) -> Metric:
+    metric = CounterMetricFamily(
+        "qr_sampler_tokens",
+        "Emitted tokens, by the source that decided them.",
+        labels=["engine", "source", "fallback"],
+    )
+    for status in statuses:
+        for entry in status["tokens"]:
+            labels = [str(status["engine"]), entry["source"], str(entry["fallback"]).lower()]
+            metric.add_metric(labels, entry["count"])
+    return metric
+
+
+def _discarded_bytes(statuses: Sequence[Status]) -> Metric:
+    metric = CounterMetricFamily(
+        "qr_sampler_discarded_bytes",
+        "Bytes that decided no emitted token, by the reason.",
+        labels=["engine", "reason"],
+    )
+    for status in statuses:
+        for entry in status["discards"]:
+            metric.add_metric([str(status["engine"]), entry["reason"]], entry["bytes"])
+    return metric
+
+
+def _draw_seconds(statuses: Sequence[Status]) -> Metric:
+    metric = HistogramMetricFamily(
+        "qr_sampler_draw_seconds",
+        "Time from the request for entropy to its answer, of draws that decided a token.",
+        labels=["engine"],
+    )
+    bounds = [*map(str, DRAW_SECONDS), "+Inf"]
+    for status in statuses:
+        counts = accumulate(status["draws"]["buckets"])
+        buckets = [(bound, float(count)) for bound, count in zip(bounds, counts, strict=True)]
+        metric.add_metric([str(status["engine"])], buckets, status["draws"]["seconds"])
+    return metric
+
+
+def _source_available(statuses: Sequence[Status]) -> Metric:
+    metric = GaugeMetricFamily(
+        "qr_sampler_source_available",
+        "Whether the next draw from a source is expected to succeed.",
+        labels=["engine", "source"],
+    )
+    for status in statuses:
+        for source in status["sources"]:
+            labels = [str(status["engine"]), source["name"]]
+            metric.add_metric(labels, float(source["available"]))
+    return metric
+
+
+def _last_draw(statuses: Sequence[Status]) -> Metric:
+    metric = GaugeMetricFamily(
+        "qr_sampler_last_draw_timestamp_seconds",
+        "When the last draw that decided a token was complete, in seconds since the epoch.",
+        labels=["engine"],
+    )
+    for status in statuses:
+        if status["last_draw"] is not None:
+            when = status["last_draw"]["wall_time_ns"] / 1e9
+            metric.add_metric([str(status["engine"])], when)
+    return metric

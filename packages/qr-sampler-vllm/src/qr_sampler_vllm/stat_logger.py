@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A logger of vLLM's statistics that logs none: there the front end sees its configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import REGISTRY
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+from qr_sampler_vllm.front_end import check_front_end
+from qr_sampler_vllm.prometheus import EngineCollector
+
+__all__ = ["FrontEndCheck"]
+
+_collectors: list[EngineCollector] = []
+
+
+class FrontEndCheck(StatLoggerBase):  # type: ignore[misc]
+    """Checks an engine before its first request and adds our metrics to vLLM's ``/metrics``.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig``.
+        engine_index: Which of several engines it is.
+
+    Raises:
+        ConfigError: When the engine would not be served rightly; vLLM then does not start.
+    """
+
+    def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+        check_front_end(vllm_config)
+        if not _collectors:
+            _collectors.append(EngineCollector())
+            REGISTRY.register(_collectors[0])
+
+    def record(self, *arguments: Any, **options: Any) -> None:
+        """Does nothing."""
+
+    def log_engine_initialized(self) -> None:
+        """Does nothing."""

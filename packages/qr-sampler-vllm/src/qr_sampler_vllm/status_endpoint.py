@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routes of vLLM's API server that tell how the entropy is doing.
+
+vLLM attaches routes of plugins only when the operator names the plugin in ``VLLM_PLUGINS``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from qr_sampler_vllm.health import complaints
+from qr_sampler_vllm.run_directory import published
+
+__all__ = ["StatusEndpoint", "status_document"]
+
+HEALTHY, UNHEALTHY = 200, 503
+
+
+class StatusEndpoint:
+    """``/qr/status``, and ``/qr/metrics`` for servers whose ``/metrics`` cannot hold ours.
+
+    Both read what engines have said of themselves; they ask no engine, draw nothing and answer also
+    while an engine waits for a device.
+    """
+
+    name = "qr_sampler"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: Any) -> None:
+        """Adds the routes to vLLM's FastAPI application."""
+        app.add_api_route("/qr/status", _status, methods=["GET"], include_in_schema=False)
+        app.add_api_route("/qr/metrics", _metrics, methods=["GET"], include_in_schema=False)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
+        """Does nothing: no engine is asked."""
+
+
+def status_document() -> tuple[int, Mapping[str, Any]]:
+    """Returns the HTTP status and the body of ``/qr/status``."""
+    engines = published()
+    reasons = complaints(engines)
+    now_ns = time.time_ns()
+    body = {
+        "healthy": not reasons,
+        "reasons": reasons,
+        "engines": [_with_age(engine, now_ns) for engine in engines],
+    }
+    return UNHEALTHY if reasons else HEALTHY, body
+
+
+def _with_age(engine: Mapping[str, Any], now_ns: int) -> dict[str, Any]:
+    last = engine["last_draw"]
+    age = None if last is None else max(now_ns - last["wall_time_ns"], 0) / 1e9
+    return {**engine, "last_draw_age_s": age}
+
+
+def _status() -> Any:
+    from fastapi.responses import JSONResponse
+
+    code, body = status_document()
+    return JSONResponse(body, status_code=code)
+
+
+def _metrics() -> Any:
+    from fastapi.responses import Response
+    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+    from qr_sampler_vllm.prometheus import EngineCollector
+
+    registry = CollectorRegistry()
+    registry.register(EngineCollector())
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

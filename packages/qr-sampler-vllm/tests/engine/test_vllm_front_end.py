@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front end of real vLLM: what it refuses, what it tells, what a scraper gets."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+prometheus_client = pytest.importorskip(
+    "prometheus_client", reason="needs what vLLM brings, which the vllm session installs"
+)
+
+from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
+
+SPECULATION = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
+
+
+def test_speculation_under_model_runner_v1_never_ends_in_vllms_own_tokens(
+    offline_engine: Callable[[str], Any],
+) -> None:
+    """vLLM drops the plugin without a word, so the first request is refused."""
+    task = {
+        "prompts": ["x"],
+        "extra_args": [{}],
+        "engine": {"speculative_config": SPECULATION},
+    }
+    engine = offline_engine("v1")
+    done = engine.script(engine.generate_script, task)
+    assert done.returncode != 0
+    assert "the engine has not loaded it" in done.stderr
+    assert "VLLM_USE_V2_MODEL_RUNNER=1" in done.stderr
+    assert not engine.ledger.exists()
+
+
+def test_a_server_that_would_drop_the_plugin_does_not_start(
+    start_openai_server: Callable[..., Any],
+) -> None:
+    with pytest.raises(AssertionError, match="Model Runner V1 drops logits processors"):
+        start_openai_server(
+            runner="v1",
+            env={"QR_ENTROPY_SOURCE_TYPE": "system"},
+            arguments=["--speculative-config", json.dumps(SPECULATION)],
+        )
+
+
+def test_an_engine_in_a_process_of_its_own_is_known_to_the_front_end(
+    offline_engine: Callable[[str], Any], tmp_path: Path
+) -> None:
+    engine = offline_engine("v1")
+    task = {"prompts": ["Light is"], "extra_args": [{"qr_request_key": "a"}]}
+    variables = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "TMPDIR": str(tmp_path)}
+    outputs, lines = engine.generate(task, variables)
+    recorded = [line["token_id"] for line in lines if line["kind"] == "token"]
+    assert recorded == outputs[0]["token_ids"]
+    assert list(tmp_path.glob("qr-sampler-*")) == [], "the run directory was left behind"
+
+
+def get(url: str) -> tuple[int, str]:
+    """Returns status and body of an answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def complete(url: str, key: str, tokens: int) -> None:
+    """Generates *tokens* tokens."""
+    body = {
+        "model": "tiny",
+        "prompt": "Light is",
+        "max_tokens": tokens,
+        "ignore_eos": True,
+        "vllm_xargs": {"qr_request_key": key},
+    }
+    request = urllib.request.Request(
+        f"{url}/v1/completions",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=120) as response:
+        assert response.status == 200
+
+
+class Watched:
+    """A server and what it says of itself."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def status_when(self, wanted: int) -> dict[str, Any]:
+        """Returns the status document as soon as it comes with the wanted HTTP status."""
+        for _ in range(100):
+            code, body = get(f"{self.url}/qr/status")
+            if code == wanted:
+                document: dict[str, Any] = json.loads(body)
+                return document
+            time.sleep(0.1)
+        raise AssertionError(f"{code}: {body}")
+
+    def samples(self, path: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Returns the metrics at a path, by name and labels."""
+        code, text = get(f"{self.url}{path}")
+        assert code == 200
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.startswith("qr_sampler_")
+        }
+
+
+def test_status_and_metrics_follow_the_source(
+    start_openai_server: Callable[..., Any],
+    start_entropy_server: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    entropy = start_entropy_server()
+    running = start_openai_server(
+        runner="v1",
+        env={
+            "VLLM_PLUGINS": "qr_sampler",
+            "QR_ENTROPY_SOURCE_TYPE": "quantum_grpc",
+            "QR_GRPC_SERVER_ADDRESS": entropy.address,
+            "QR_FALLBACK_MODE": "system",
+            "QR_LEDGER_DIR": str(tmp_path),
+        },
+    )
+    watched = Watched(running.url)
+    complete(running.url, "good", 6)
+    for _ in range(100):
+        (engine,) = watched.status_when(200)["engines"]
+        if engine["tokens"] == [{"source": "quantum_grpc", "fallback": False, "count": 6}]:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError(engine)
+    assert engine["runner"] == "Model Runner V1"
+    assert engine["last_draw_age_s"] < 60
+    labels = frozenset({("engine", "0"), ("source", "quantum_grpc"), ("fallback", "false")})
+    for path in ("/metrics", "/qr/metrics"):
+        samples = watched.samples(path)
+        assert samples["qr_sampler_tokens_total", labels] == 6.0
+        assert samples["qr_sampler_draw_seconds_count", frozenset({("engine", "0")})] == 6.0
+    entropy.kill()
+    complete(running.url, "spare", 20)
+    unhealthy = watched.status_when(503)
+    assert not unhealthy["healthy"]
+    assert any("quantum_grpc" in reason for reason in unhealthy["reasons"])
+    assert str(tmp_path) not in json.dumps(unhealthy)
+    entropy.start()
+    for attempt in range(40):
+        complete(running.url, f"again {attempt}", 20)
+        if get(f"{running.url}/qr/status")[0] == 200:
+            break
+        time.sleep(0.5)
+    assert watched.status_when(200)["healthy"]
+    samples = watched.samples("/metrics")
+    texts = [file.read_text("utf-8") for file in tmp_path.glob("*.jsonl")]
+    lines = [json.loads(line) for text in texts for line in text.splitlines()]
+    recorded = sum(line["kind"] == "token" for line in lines)
+    counted = sum(n for (name, _), n in samples.items() if name == "qr_sampler_tokens_total")
+    assert counted == recorded
+    running.stop()
