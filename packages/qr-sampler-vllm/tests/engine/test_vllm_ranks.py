@@ -102,13 +102,8 @@ TOKENS = 125
 KEYS = ("a", "b", "c", "d")
 
 
-@pytest.mark.parametrize("runner", ["v1", "v2"])
 def test_two_ranks_make_the_text_of_one(
-    offline_engine: Callable[..., Any],
-    draws_on_file: Any,
-    site: Any,
-    runner: str,
-    tmp_path: Path,
+    offline_engine: Callable[..., Any], draws_on_file: Any, site: Any, tmp_path: Path
 ) -> None:
     """500 tokens, in float32: the same draws give the same text, token by token on both ranks."""
     site.install("qr_watch", WATCH, {"vllm.general_plugins": "qr_watch = qr_watch:watch"})
@@ -117,25 +112,26 @@ def test_two_ranks_make_the_text_of_one(
         "extra_args": [{"qr_request_key": key} for key in KEYS],
         "params": {key: {"max_tokens": TOKENS, "ignore_eos": True} for key in KEYS},
     }
-    alone = offline_engine(runner)
-    expected, lines = alone.generate(task, draws_on_file.recording())
+    expected, lines = offline_engine("v1").generate(task, draws_on_file.recording())
     assert_one_record_per_token(expected, lines)
-    ranks = tmp_path / "ranks"
-    ranks.mkdir()
-    variables = {
-        **draws_on_file.replaying(b"".join(draws_on_file.draws())),
-        "QR_TEST_RANKS": str(ranks),
-        "VLLM_CPU_OMP_THREADS_BIND": "0|1",
-    }
+    stream = b"".join(draws_on_file.draws())
     task["engine"] = {"tensor_parallel_size": RANKS, "distributed_executor_backend": "mp"}
-    outputs, lines = offline_engine(runner).generate(task, variables)
-    assert outputs == expected
-    assert_one_record_per_token(outputs, lines)
-    notes = [file.read_text().splitlines() for file in ranks.iterdir()]
-    assert len(notes) == RANKS
-    assert notes[0] == notes[1]
-    assert sum(len(json.loads(step)) for step in notes[0]) >= len(KEYS) * TOKENS
-    assert len(draws_on_file.processes()) == 1
+    for runner in ("v1", "v2"):
+        ranks = tmp_path / runner
+        ranks.mkdir()
+        variables = {
+            **draws_on_file.replaying(stream),
+            "QR_TEST_RANKS": str(ranks),
+            "VLLM_CPU_OMP_THREADS_BIND": "0|1",
+        }
+        outputs, lines = offline_engine(runner).generate(task, variables)
+        assert outputs == expected
+        assert_one_record_per_token(outputs, lines)
+        assert len(draws_on_file.processes()) == 1
+        notes = [file.read_text().splitlines() for file in ranks.iterdir()]
+        assert len(notes) == RANKS
+        assert notes[0] == notes[1]
+        assert sum(len(json.loads(step)) for step in notes[0]) >= len(KEYS) * TOKENS
 
 
 PIPELINE = """
@@ -154,7 +150,7 @@ PIPELINE = """
 
         CPUModelRunner.load_model = load_and_prepare
 """
-"""A plugin of vLLM for the test alone: on the CPU vLLM does not make the buffer of the second stage,
+"""A plugin of vLLM for the test alone: on the CPU vLLM makes no buffer for the second stage,
 which on an accelerator its profiling run makes."""
 
 

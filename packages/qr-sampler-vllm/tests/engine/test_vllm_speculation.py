@@ -99,13 +99,15 @@ def test_drafts_change_nothing_but_the_number_of_steps(
     assert len(speculated.tokens("short")) == 10
     assert_accounted(speculated)
     assert_several_tokens_in_one_step(speculated.tokens("long"))
-    for key in ("long", "drifting"):
-        sequential = offline_engine("v2")
-        outputs, lines = sequential.generate(
-            task_of([key]), draws_on_file.replaying(speculated.consumed(key))
-        )
-        assert outputs == [speculated.outputs[key]], key
-        assert_same_decisions(speculated.tokens(key), lines)
+    keys = ["long", "drifting"]
+    # One request after the other, each with the bytes that decided its tokens above.
+    task = {**task_of(keys), "engine": {"max_num_seqs": 1}}
+    stream = b"".join(map(speculated.consumed, keys))
+    outputs, lines = offline_engine("v2").generate(task, draws_on_file.replaying(stream))
+    assert outputs == [speculated.outputs[key] for key in keys]
+    for key in keys:
+        sequential = [line for line in lines if line.get("request_key") == key]
+        assert_same_decisions(speculated.tokens(key), sequential)
 
 
 def assert_accounted(speculated: Speculated) -> None:

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All checks of an environment for vLLM, in the order in which they are read."""
+
+from __future__ import annotations
+
+import typer
+
+from qr_sampler.settings import Settings
+from qr_sampler_cli.doctor import (
+    accelerators,
+    deployment,
+    installation,
+    model,
+    plugin,
+    runner,
+    sources,
+)
+from qr_sampler_cli.doctor.examination import Examination
+from qr_sampler_cli.doctor.examination_process import examine
+from qr_sampler_cli.doctor.findings import Finding, examined
+from qr_sampler_cli.doctor.request import EngineRequest
+
+__all__ = ["examine_environment"]
+
+
+def examine_environment(request: EngineRequest, *, probe: bool) -> list[Finding]:
+    """Returns what is found; a check that fails is a finding, too.
+
+    Args:
+        request: How vLLM is going to be started.
+        probe: Draw one byte from the configured source.
+    """
+    typer.echo("examining vLLM in a process of its own, which takes a while ...", err=True)
+    seen = examine(request)
+    settings, of_settings = _settings()
+    return [
+        *examined(installation.SECTION, "installed", installation.vllm_findings),
+        *examined(installation.SECTION, "import", lambda: installation.import_findings(seen)),
+        *examined(installation.SECTION, "our packages", installation.package_findings),
+        *examined(plugin.SECTION, "entry point", plugin.plugin_findings),
+        *examined(plugin.SECTION, "front end", plugin.front_end_findings),
+        *examined(plugin.SECTION, "loads", lambda: plugin.load_findings(seen)),
+        *examined(plugin.SECTION, "--logits-processors", lambda: plugin.flag_findings(request)),
+        *examined(runner.SECTION, "model runner", lambda: _engine(request, seen)),
+        *examined(model.SECTION, "files", lambda: model.model_findings(request, seen, settings)),
+        *of_settings,
+        *_sources(request, seen, settings, probe=probe),
+        *examined(
+            accelerators.SECTION, "accelerators", lambda: accelerators.accelerator_findings(seen)
+        ),
+    ]
+
+
+def _engine(request: EngineRequest, seen: Examination) -> list[Finding]:
+    has_v2 = installation.has_v2_interface()
+    return list(runner.runner_findings(request, seen, has_v2_interface=has_v2))
+
+
+def _settings() -> tuple[Settings | None, list[Finding]]:
+    """Returns the settings, ``None`` when they are faulty, and what was found about them."""
+    loaded: list[Settings] = []
+
+    def look() -> list[Finding]:
+        settings, findings = deployment.load_settings()
+        loaded.extend([settings] if settings is not None else [])
+        return findings
+
+    findings = examined(deployment.SECTION, "values", look)
+    settings = loaded[0] if loaded else None
+    if settings is not None:
+        findings += examined(
+            deployment.SECTION, "values", lambda: deployment.settings_findings(settings)
+        )
+    return settings, findings
+
+
+def _sources(
+    request: EngineRequest, seen: Examination, settings: Settings | None, *, probe: bool
+) -> list[Finding]:
+    if settings is None:
+        return [sources.SECTION.skipped("all", "the settings that name them are faulty")]
+    known = None if seen.configuration is None else seen.configuration.max_num_seqs
+    return list(
+        sources.source_findings(
+            settings,
+            sequences=known or request.max_num_seqs,
+            drafts=request.drafts,
+            probe=probe,
+        )
+    )

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ``QR_*`` settings say, and whether the ledger can be written."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from qr_sampler.errors import ConfigError
+from qr_sampler.overrides import check_components
+from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings, public_name
+from qr_sampler_cli.doctor.findings import Finding, Section
+
+__all__ = ["SECTION", "load_settings", "settings_findings"]
+
+SECTION: Final = Section("settings")
+
+PREFIX: Final = "QR_"
+ENV_FILE: Final = Path(".env")
+SIMILARITY: Final = 0.9
+"""How alike two names are for one to be a slip of the other, on difflib's scale from 0 to 1."""
+
+
+def load_settings() -> tuple[Settings | None, list[Finding]]:
+    """Returns the settings of this process, ``None`` when they are faulty, and what to say of them.
+
+    vLLM reads them where it is started: from its environment and its working directory.
+    """
+    variables = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
+    origin = f"{len(variables)} {PREFIX}* variables"
+    if ENV_FILE.is_file():
+        origin += f" and {ENV_FILE.resolve()}, which vLLM reads only if it is started here"
+    findings = list(_slips([*variables, *_names_in(ENV_FILE)]))
+    try:
+        settings = Settings.load()
+    except ConfigError as error:
+        problem = SECTION.problem("values", str(error), "correct the variables that are named")
+        return None, [problem, *findings]
+    return settings, [SECTION.ok("values", f"read from {origin}"), *findings]
+
+
+def settings_findings(settings: Settings) -> Iterator[Finding]:
+    """Yields what the settings mean.
+
+    Args:
+        settings: The deployment's settings.
+    """
+    yield from _source_findings(settings)
+    yield _component_finding(settings)
+    yield _ledger_finding(settings.ledger_dir)
+    yield SECTION.ok("log", f"{settings.log_level} (QR_LOG_LEVEL)")
+
+
+def _source_findings(settings: Settings) -> Iterator[Finding]:
+    chosen, *others = settings.selectable_sources
+    may = f"; a request may choose {', '.join(others)}" if others else ""
+    yield SECTION.ok("source", f"{chosen}{may}")
+    mode = settings.fallback_mode
+    if mode == RAISE_ERROR:
+        yield SECTION.warning(
+            "fallback",
+            "none: a source that fails stops the engine and every request in it",
+            f"set QR_FALLBACK_MODE={END_REQUEST} to end the affected requests only",
+        )
+    elif mode == END_REQUEST:
+        yield SECTION.ok("fallback", "none: the affected requests end early and are flagged")
+    elif settings.selectable_sources == (mode,):
+        yield SECTION.ok(
+            "fallback", f"none: {mode} is the source itself; if it fails, its requests end early"
+        )
+    else:
+        yield SECTION.ok("fallback", f"{mode}, flagged on every token")
+
+
+def _component_finding(settings: Settings) -> Finding:
+    try:
+        check_components(settings, settings, prefix=PREFIX)
+    except ConfigError as error:
+        return SECTION.problem("components", str(error), "correct the variable that is named")
+    return SECTION.ok(
+        "components",
+        f"amplifier {settings.signal_amplifier_type} on blocks of {settings.sample_count} bytes "
+        f"(at most {settings.max_sample_count} by request), temperature "
+        f"{settings.temperature_strategy}",
+    )
+
+
+def _ledger_finding(directory: Path | None) -> Finding:
+    remedy = "set QR_LEDGER_DIR to a directory that vLLM may write to"
+    if directory is None:
+        return SECTION.warning("ledger", "QR_LEDGER_DIR is unset: no records are kept", remedy)
+    if not directory.exists():
+        parent = next(path for path in directory.absolute().parents if path.exists())
+        if parent.is_dir() and os.access(parent, os.W_OK | os.X_OK):
+            return SECTION.ok("ledger", f"{directory} will be created with the first record")
+        return SECTION.problem("ledger", f"{directory} cannot be created in {parent}", remedy)
+    try:
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".qr-sampler-doctor-"):
+            pass
+    except OSError as error:
+        return SECTION.problem("ledger", f"{directory} cannot be written: {error}", remedy)
+    return SECTION.ok("ledger", f"{directory} can be written")
+
+
+def _slips(names: Iterable[str]) -> Iterator[Finding]:
+    """Yields variables that look like one of ours; sources have settings that are unknown here."""
+    known = [public_name(field, PREFIX) for field in Settings.model_fields]
+    for name in dict.fromkeys(name.upper() for name in names):
+        if name in known:
+            continue
+        longer = [setting for setting in known if setting.startswith(f"{name}_")]
+        meant = longer or difflib.get_close_matches(name, known, n=1, cutoff=SIMILARITY)
+        if meant:
+            yield SECTION.warning(
+                "values", f"{name} is not a setting and has no effect", f"did you mean {meant[0]}?"
+            )
+
+
+def _names_in(file: Path) -> list[str]:
+    if not file.is_file():
+        return []
+    text = file.read_text("utf-8", errors="replace")
+    pattern = rf"^\s*(?:export\s+)?({PREFIX}\w+)\s*="
+    return re.findall(pattern, text, flags=re.MULTILINE | re.IGNORECASE)

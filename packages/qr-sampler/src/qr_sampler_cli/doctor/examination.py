@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only an import of vLLM can tell; run in a process of its own, which may hang or crash.
+
+vLLM itself is asked which model runner it would use: a rule copied from one version would be wrong
+about the next. Making its configuration starts no engine and loads no weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import SimpleNamespace
+from typing import Any, Final
+
+from qr_sampler.errors import ConfigError
+from qr_sampler_cli.consoles import stdout_reserved
+from qr_sampler_cli.doctor.findings import in_one_line
+from qr_sampler_cli.doctor.request import EngineRequest
+from qr_sampler_cli.engine import PLUGIN_GROUP
+
+__all__ = ["MARKER", "Configuration", "Examination", "Processor", "examination", "main"]
+
+MARKER: Final = "examination: "
+"""Begins the one line of the output that is ours."""
+
+V1_INTERFACE: Final = "vllm.v1.sample.logits_processor"
+V2_INTERFACE: Final = "vllm.v1.worker.gpu.sample.logits_processor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processor:
+    """A logits processor that vLLM would load."""
+
+    target: str
+    """Its ``module:Class``."""
+    error: str = ""
+    """Why it cannot be loaded, empty if it can."""
+    serves_v1: bool = False
+    """Whether it has the interface of Model Runner V1."""
+    serves_v2: bool = False
+    """Whether it has the interface of Model Runner V2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """What vLLM makes of the request."""
+
+    uses_v2: bool
+    """Whether it would use Model Runner V2."""
+    max_num_seqs: int
+    """Largest number of sequences in a step."""
+    vocab_size: int
+    """Number of tokens V."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What the process has found out; an empty field was not reached."""
+
+    failure: str = ""
+    """Why the process did not come to its end."""
+    vllm_error: str = ""
+    """Why vLLM does not import."""
+    device_type: str = ""
+    """What vLLM would compute on, such as ``"cuda"`` or ``"cpu"``."""
+    has_triton: bool | None = None
+    """Whether vLLM can use Triton."""
+    cuda_devices: int | None = None
+    """Number of CUDA devices that torch sees."""
+    torch_error: str = ""
+    """Why torch does not import or cannot say."""
+    processors: tuple[Processor, ...] = ()
+    """The installed processors, then those of the request."""
+    configuration: Configuration | None = None
+    """What vLLM makes of a model that is on this machine."""
+    configuration_error: str = ""
+    """Why vLLM refuses the request."""
+    layout_refusal: str = ""
+    """Why qr-sampler refuses it."""
+    layout_error: str = ""
+    """Why that could not be asked."""
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Examination:
+        """Returns what :func:`dataclasses.asdict` made *data* of."""
+        configuration = data.pop("configuration", None)
+        processors = data.pop("processors", ())
+        return cls(
+            **data,
+            processors=tuple(Processor(**each) for each in processors),
+            configuration=Configuration(**configuration) if configuration else None,
+        )
+
+
+def examination(request: EngineRequest) -> Examination:
+    """Imports vLLM, loads the processors and, if the model is here, makes the configuration.
+
+    Args:
+        request: How vLLM is going to be started.
+    """
+    arg_utils, vllm_error = _attempt(lambda: import_module("vllm.engine.arg_utils"))
+    devices, torch_error = _attempt(_cuda_devices)
+    config, configuration_error = None, ""
+    if arg_utils is not None and request.model_directory is not None:
+        config, configuration_error = _attempt(lambda: _engine_config(arg_utils, request))
+    refusal, layout_error = _attempt(lambda: _refusal(config or _stand_in(request)))
+    described, description_error = _attempt(lambda: _described(config))
+    return Examination(
+        vllm_error=vllm_error,
+        device_type=_attempt(_device_type)[0] or "",
+        has_triton=_attempt(_has_triton)[0],
+        cuda_devices=devices,
+        torch_error=torch_error,
+        processors=tuple(_processors(request)),
+        configuration=described,
+        configuration_error=configuration_error or description_error,
+        layout_refusal=refusal or "",
+        layout_error=layout_error,
+    )
+
+
+def _attempt(question: Callable[[], Any]) -> tuple[Any, str]:
+    """Returns the answer to *question* and why there is none."""
+    try:
+        return question(), ""
+    # vLLM, torch and plugins can fail in any way; the reason is reported to the operator.
+    except (Exception, SystemExit) as error:
+        return None, _reason(error)
+
+
+def _reason(error: BaseException) -> str:
+    """Returns what *error* says; pydantic's last line is a link."""
+    problems = getattr(error, "errors", None)
+    if callable(problems):
+        said = "; ".join(str(problem["msg"]) for problem in problems())
+        return f"{type(error).__name__}: {said}"
+    return in_one_line(error)
+
+
+def _cuda_devices() -> int:
+    torch: Any = import_module("torch")
+    return int(torch.cuda.device_count()) if torch.cuda.is_available() else 0
+
+
+def _device_type() -> str:
+    return str(import_module("vllm.platforms").current_platform.device_type)
+
+
+def _has_triton() -> bool:
+    return bool(import_module("vllm.triton_utils").HAS_TRITON)
+
+
+def _engine_config(arg_utils: Any, request: EngineRequest) -> Any:
+    arguments = arg_utils.EngineArgs(model=request.model, **request.arguments)
+    usage: Any = import_module("vllm.usage.usage_lib").UsageContext
+    return arguments.create_engine_config(usage.OPENAI_API_SERVER)
+
+
+def _described(config: Any) -> Configuration | None:
+    if config is None:
+        return None
+    return Configuration(
+        # Before there was a second runner, there was no question.
+        uses_v2=bool(getattr(config, "use_v2_model_runner", False)),
+        max_num_seqs=int(config.scheduler_config.max_num_seqs),
+        vocab_size=int(config.model_config.get_vocab_size()),
+    )
+
+
+def _refusal(config: Any) -> str:
+    layout: Any = import_module("qr_sampler_vllm.layout")
+    try:
+        layout.check_layout(config)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _stand_in(request: EngineRequest) -> SimpleNamespace:
+    """Returns the part of a configuration that the request alone decides."""
+    said, speculation = request.arguments.get, request.speculative_config
+    return SimpleNamespace(
+        parallel_config=SimpleNamespace(
+            enable_batch_sharded_sampling=said("enable_batch_sharded_sampling")
+        ),
+        model_config=SimpleNamespace(enable_trace_replay=said("enable_trace_replay", False)),
+        watermark_config=said("watermark_config"),
+        speculative_config=None if speculation is None else SimpleNamespace(**speculation),
+    )
+
+
+def _processors(request: EngineRequest) -> Iterator[Processor]:
+    interfaces = [_interface(name) for name in (V1_INTERFACE, V2_INTERFACE)]
+    for point in entry_points(group=PLUGIN_GROUP):
+        yield _processor(point.value, point.load, interfaces)
+    for target in request.logits_processors:
+        yield _processor(target, partial(_named, target), interfaces)
+
+
+def _interface(module: str) -> Any:
+    return _attempt(lambda: import_module(module).LogitsProcessor)[0]
+
+
+def _named(target: str) -> Any:
+    module, separator, path = target.partition(":")
+    if not separator:
+        raise ValueError(f"{target!r} is not of the form module:Class")
+    found: Any = import_module(module)
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def _processor(target: str, load: Callable[[], Any], interfaces: list[Any]) -> Processor:
+    component, error = _attempt(load)
+    if not error and not isinstance(component, type):
+        error = f"{target} is not a class"
+    if error:
+        return Processor(target=target, error=error)
+    v1, v2 = (
+        interface is not None and issubclass(component, interface) for interface in interfaces
+    )
+    return Processor(target=target, serves_v1=v1, serves_v2=v2)
+
+
+def main() -> None:
+    """Reads a request from standard input and writes its examination to standard output."""
+    request = EngineRequest(**json.load(sys.stdin))
+    with stdout_reserved():
+        found = examination(request)
+    print(MARKER + json.dumps(dataclasses.asdict(found)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check found, and how a check that fails itself becomes a finding, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["LEVELS", "Finding", "Level", "Section", "examined", "in_one_line", "worst"]
+
+Level = Literal["ok", "skipped", "warning", "problem"]
+
+LEVELS: Final[tuple[Level, ...]] = ("ok", "skipped", "warning", "problem")
+"""From harmless to grave. Only a problem makes tokens wrong, or keeps vLLM from starting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the report."""
+
+    section: str
+    """What it is about."""
+    check: str
+    """What was looked at."""
+    level: Level
+    """How it is."""
+    found: str
+    """What was found."""
+    remedy: str = ""
+    """What to do about it, empty when nothing is needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Makes the findings of one section."""
+
+    name: str
+    """Name of the section."""
+
+    def ok(self, check: str, found: str) -> Finding:
+        """Returns a finding that is as it should be."""
+        return Finding(section=self.name, check=check, level="ok", found=found)
+
+    def skipped(self, check: str, found: str, remedy: str = "") -> Finding:
+        """Returns a finding of which nothing is known, with the reason."""
+        return self._make(check, "skipped", found, remedy)
+
+    def warning(self, check: str, found: str, remedy: str) -> Finding:
+        """Returns a finding that somebody ought to know."""
+        return self._make(check, "warning", found, remedy)
+
+    def problem(self, check: str, found: str, remedy: str) -> Finding:
+        """Returns a finding that has to be dealt with before vLLM is started."""
+        return self._make(check, "problem", found, remedy)
+
+    def _make(self, check: str, level: Level, found: str, remedy: str) -> Finding:
+        return Finding(section=self.name, check=check, level=level, found=found, remedy=remedy)
+
+
+def examined(section: Section, check: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Returns what *look* finds; its own failure is a problem that is found.
+
+    Args:
+        section: The section that the findings belong to.
+        check: Name of the check, for its failure.
+        look: What looks.
+    """
+    findings: list[Finding] = []
+    try:
+        findings.extend(look())
+    # The environment may be broken in any way, and third-party code may even leave by sys.exit().
+    except (Exception, SystemExit) as error:
+        found = f"could not be checked to the end: {in_one_line(error)}"
+        findings.append(
+            section.problem(check, found, "mend what the message names, then try again")
+        )
+    return findings
+
+
+def in_one_line(error: BaseException) -> str:
+    """Returns the type of *error* and the line of its text that says the most: the last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
+
+
+def worst(findings: Iterable[Finding]) -> Level:
+    """Returns the gravest level of *findings*."""
+    return max((finding.level for finding in findings), key=LEVELS.index, default="ok")

