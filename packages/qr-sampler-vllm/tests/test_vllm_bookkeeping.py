@@ -97,7 +97,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setattr(session, "configured_sources", lambda settings, on_dropped: sources)
     monkeypatch.setattr(session, "Journal", Journal)
     monkeypatch.setattr(session, "get_ready", lambda device_type: None)
-    monkeypatch.setattr(session, "selector_for", lambda logits: None)
+    monkeypatch.setattr(session, "selector_for", lambda logits, most_rows: None)
     monkeypatch.setattr(session, "pipeline_for", pipeline_for)
     monkeypatch.setattr(session, "sample_rows", found.sample_rows)
     monkeypatch.setattr(session, "force_tokens", force_tokens)
@@ -177,6 +177,8 @@ def logits(rows: int) -> Any:
 
 
 def records(runner: Any) -> list[Any]:
+    """All records that are settled by now."""
+    runner.flush()
     return list(runner._session._journal.records)
 
 

@@ -107,7 +107,7 @@ class SamplingPipeline:
         self._settings = settings
         self.source = source
         self._amplifiers: dict[str, SignalAmplifier] = {}
-        self._selector: Selector[Any, Any] = FastSelector() if selector is None else selector
+        self.selector: Selector[Any, Any] = FastSelector() if selector is None else selector
         self._count = count
 
     def sample(self, logits: Logits, rows: Rows) -> StepResult | None:
@@ -136,7 +136,7 @@ class SamplingPipeline:
         """
         known = self._known_temperatures(rows)
         measurement = _after_predecessors(
-            self._selector.measure(logits, rows, known, rows.derived(_settle))
+            self.selector.measure(logits, rows, known, rows.derived(_settle))
         )
         temperature = self._temperatures(measurement, known[measurement.lines])
         return StepPlan(
@@ -146,7 +146,7 @@ class SamplingPipeline:
                 entropy_nats=measurement.entropy_nats,
                 varentropy_nats2=measurement.varentropy_nats2,
             ),
-            selection=self._selector.prepare(measurement, temperature),
+            selection=self.selector.prepare(measurement, temperature),
         )
 
     def complete(self, plan: StepPlan) -> StepResult:
@@ -165,7 +165,7 @@ class SamplingPipeline:
             block_bytes=sizes,
             block_sum=amplified.sums,
             block_ones=amplified.ones,
-            selection=self._selector.pick(plan.selection, amplified.amplification.u),
+            selection=self.selector.pick(plan.selection, amplified.amplification.u),
         )
 
     def _known_temperatures(self, rows: Rows) -> FloatArray:

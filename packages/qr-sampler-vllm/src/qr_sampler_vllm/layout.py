@@ -14,6 +14,7 @@ from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
 __all__ = [
     "Ranks",
     "check_layout",
+    "most_rows",
     "ranks_of",
     "samples_here",
     "settles_at_once",
@@ -46,6 +47,12 @@ def ranks_of(vllm_config: Any) -> Ranks:
         data_parallel_size=max(parallel.data_parallel_size, rank + 1),
         data_parallel_rank=rank,
     )
+
+
+def most_rows(vllm_config: Any) -> int:
+    """Returns the largest number of rows of logits in one step."""
+    drafts = getattr(vllm_config.speculative_config, "num_speculative_tokens", None) or 0
+    return int(vllm_config.scheduler_config.max_num_seqs) * (1 + drafts)
 
 
 def samples_here(vllm_config: Any) -> bool:

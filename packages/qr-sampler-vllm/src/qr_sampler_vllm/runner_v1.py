@@ -125,7 +125,7 @@ class RunnerV1(Bystander):
             self._session.record(records + self._departed.close())
 
     def _force(self, logits: Any) -> dict[int, int]:
-        """Forces the tokens of a step and returns them by row."""
+        """Forces the tokens of a step; returns them by row if other ranks have to know them."""
         lines = [line for line in sorted(self._batch) if self._batch[line].sequence is not None]
         if not lines:
             return {}
@@ -138,6 +138,8 @@ class RunnerV1(Bystander):
         )
         for row, outcome in zip(rows, self._session.decide(logits, step), strict=True):
             row.forced = outcome
+        if self._ranks is None:
+            return {}
         return {
             line: row.forced.token_id
             for line, row in zip(lines, rows, strict=True)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from threading import RLock
+from typing import Any, TypeAlias
 
 from qr_sampler import Record
 from qr_sampler_vllm.admission import is_warm_up
@@ -21,6 +22,9 @@ from qr_sampler_vllm.token_sequence import Outcome, TokenSequence
 
 __all__ = ["RunnerV2"]
 
+DecidingRow: TypeAlias = tuple[LogitsRow, TokenSequence]
+"""A row of the logits and the sequence that gets its token."""
+
 
 class RunnerV2(Bystander):
     """The plugin as Model Runner V2 sees it.
@@ -28,6 +32,9 @@ class RunnerV2(Bystander):
     Rows are reordered every step and a slot is taken over without notice. Whether vLLM will take a
     row's token is known beforehand: its prefill is finished when the sequence is as long as what
     was fed. No entropy is spent on the others.
+
+    What was chosen is looked at when the step is over, so that no step waits for it to come back
+    from an accelerator.
 
     Args:
         vllm_config: vLLM's ``VllmConfig``.
@@ -54,13 +61,20 @@ class RunnerV2(Bystander):
         """Slots that the last step decided on."""
         self._entering: list[tuple[int, Any]] = []
         """Slots and parameters of requests whose tokens so far, or prompt, have to be read."""
+        self._decided: list[tuple[DecidingRow, Outcome | None]] = []
+        """What became of the rows of the last step, until that is looked at."""
+        self._lock = RLock()
+        """Held while the state changes: another thread settles the tokens of an idle engine."""
         register(vllm_config, self)
 
     def add_request(self, slot: int, sampling_params: Any) -> bool:
         """Takes *slot* for a new request and returns whether its logits will be modified."""
-        previous, self._slots[slot] = self._slots[slot], None
-        if previous is not None:
-            self._session.record(self._departed.add(previous))
+        with self._lock:
+            records = self._settled()
+            previous, self._slots[slot] = self._slots[slot], None
+            if previous is not None:
+                records += self._departed.add(previous)
+            self._session.record(records)
         if is_warm_up(sampling_params):
             return False
         sequence = self._session.admit(sampling_params, int(self._states.prompt_len.np[slot]))
@@ -84,7 +98,8 @@ class RunnerV2(Bystander):
         forced: dict[int, int] = {}
         try:
             if context is not None:
-                forced = self._force(logits, context)
+                with self._lock:
+                    forced = self._force(logits, context)
         finally:
             # The other ranks wait for this, also when this one has failed.
             if self._ranks is not None:
@@ -92,57 +107,68 @@ class RunnerV2(Bystander):
         return logits
 
     def flush(self) -> None:
-        """Publishes the status; tokens that are known to be emitted are recorded in the step."""
+        """Writes the records of all tokens that are known to have been emitted, and the status."""
+        # First, and without the lock: a step holds it while it waits for a source.
         self._session.publish()
+        with self._lock:
+            self._session.record(self._settled())
 
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
-        living = [sequence for sequence in self._slots if sequence is not None]
-        records = [record for sequence in living for record in sequence.drop(ABORTED)]
-        self._session.record(records + self._departed.close())
+        with self._lock:
+            records = self._settled()
+            for sequence in self._slots:
+                if sequence is not None:
+                    records += sequence.drop(ABORTED)
+            self._session.record(records + self._departed.close())
 
     def _force(self, logits: Any, context: LogitsContextLike) -> dict[int, int]:
-        """Forces the tokens of a step and returns them by row."""
+        """Forces the tokens of a step; returns them by row if other ranks have to know them."""
+        records = self._settled()
         rows = self._deciding(context)
+        records += self._confirm(rows)
+        self._session.record(records)
         if not rows:
             return {}
-        self._stepping = {row.slot for row in rows}
-        step = self._step(rows)
-        records = self._confirm(rows)
-        outcomes = self._session.decide(logits, step)
-        records += self._account(rows, outcomes)
-        if self._at_once:
-            records += [record for each in step.sequences for record in each.confirm()]
-        self._session.record(records)
+        self._stepping = {row.slot for row, _ in rows}
+        outcomes = self._session.decide(logits, self._step(rows))
+        self._decided = list(zip(rows, outcomes, strict=True))
+        if self._ranks is None:
+            return {}
         return {
-            row.line: outcome.token_id
-            for row, outcome in zip(rows, outcomes, strict=True)
-            if outcome is not None
+            row.line: outcome.token_id for (row, _), outcome in self._decided if outcome is not None
         }
 
-    def _deciding(self, context: LogitsContextLike) -> list[LogitsRow]:
-        """Returns the rows whose tokens vLLM can take."""
-        rows: list[LogitsRow] = []
+    def _settled(self) -> list[Record]:
+        """Returns the records that are settled by the end of the last step."""
+        decided, self._decided = self._decided, []
+        records = _accounted(decided)
+        if self._at_once:
+            records += [record for (_, sequence), _ in decided for record in sequence.confirm()]
+        return records
+
+    def _deciding(self, context: LogitsContextLike) -> list[DecidingRow]:
+        """Returns the rows whose tokens vLLM can take, with the sequences that get them."""
+        rows: list[DecidingRow] = []
         hopeless: set[int] = set()
         prefill = self._states.prefill_len.np
         for row in rows_of(context, drafts=self._drafts):
+            sequence = self._slots[row.slot]
             if row.draft is not None and row.draft < 0:
                 hopeless.add(row.slot)
             elif (
-                self._slots[row.slot] is not None
+                sequence is not None
                 and row.slot not in hopeless
                 and row.length >= prefill[row.slot]
             ):
-                rows.append(row)
+                rows.append((row, sequence))
         return rows
 
-    def _step(self, rows: Sequence[LogitsRow]) -> StepRows:
+    def _step(self, rows: Sequence[DecidingRow]) -> StepRows:
         step = StepRows()
         last: dict[int, int] = {}
         follows: list[int] = []
-        for index, row in enumerate(rows):
-            sequence = self._slots[row.slot]
-            assert sequence is not None
+        for index, (row, sequence) in enumerate(rows):
             step.lines.append(row.line)
             step.sequences.append(sequence)
             step.positions.append(self._position(row))
@@ -155,31 +181,12 @@ class RunnerV2(Bystander):
     def _position(self, row: LogitsRow) -> int:
         return row.length - int(self._states.prompt_len.np[row.slot])
 
-    def _confirm(self, rows: Sequence[LogitsRow]) -> list[Record]:
+    def _confirm(self, rows: Sequence[DecidingRow]) -> list[Record]:
         """Returns the records of the tokens that vLLM goes on from: it has emitted them."""
         records: list[Record] = []
-        for row in rows:
-            sequence = self._slots[row.slot]
-            if sequence is not None and row.draft is None and not sequence.ended:
+        for row, sequence in rows:
+            if row.draft is None and not sequence.ended:
                 records += sequence.drop("dropped", keep=self._position(row))
-        return records
-
-    def _account(
-        self, rows: Sequence[LogitsRow], outcomes: Sequence[Outcome | None]
-    ) -> list[Record]:
-        """Returns the records that are settled by what was forced in a step."""
-        records: list[Record] = []
-        taken: dict[int, int | None] = {}
-        for row, outcome in zip(rows, outcomes, strict=True):
-            sequence = self._slots[row.slot]
-            accepted = row.draft is None or taken.get(row.slot) == row.draft
-            taken[row.slot] = outcome.token_id if accepted and outcome is not None else None
-            if sequence is None or outcome is None:
-                continue
-            if accepted:
-                records += sequence.sampled(outcome)
-            else:
-                records += sequence.wasted(outcome, "rejected_draft")
         return records
 
     def _resumes(self, slot: int) -> bool:
@@ -213,3 +220,19 @@ class RunnerV2(Bystander):
                 known, self._slots[place] = waiting, waiting.twin(history)
         self._slots[slot] = known or fresh
         return known or fresh
+
+
+def _accounted(decided: Sequence[tuple[DecidingRow, Outcome | None]]) -> list[Record]:
+    """Returns the records that are settled by what was forced in a step."""
+    records: list[Record] = []
+    taken: dict[int, int | None] = {}
+    for (row, sequence), outcome in decided:
+        accepted = row.draft is None or taken.get(row.slot) == row.draft
+        taken[row.slot] = outcome.token_id if accepted and outcome is not None else None
+        if outcome is None:
+            continue
+        if accepted:
+            records += sequence.sampled(outcome)
+        else:
+            records += sequence.wasted(outcome, "rejected_draft")
+    return records

@@ -26,7 +26,7 @@ from qr_sampler import (
 from qr_sampler_vllm.admission import resolve
 from qr_sampler_vllm.engine_status import EngineStatus
 from qr_sampler_vllm.journal import Journal
-from qr_sampler_vllm.layout import Ranks, check_layout, ranks_of
+from qr_sampler_vllm.layout import Ranks, check_layout, most_rows, ranks_of
 from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler_vllm.run_directory import publish
 from qr_sampler_vllm.step import force_tokens, get_ready, pipeline_for, sample_rows, selector_for
@@ -66,6 +66,7 @@ class EngineSession:
         self._pipelines: dict[str, SamplingPipeline] = {}
         self._groups = RowGroups()
         self._model_config = vllm_config.model_config
+        self._most_rows = most_rows(vllm_config)
         ranks = ranks_of(vllm_config)
         self._journal = Journal(
             self.settings,
@@ -191,7 +192,7 @@ class EngineSession:
         """Returns what samples with *source*; only now is it known where the logits are."""
         if source not in self._pipelines:
             if self._selector is None:
-                self._selector = selector_for(logits)
+                self._selector = selector_for(logits, self._most_rows)
             self._pipelines[source] = pipeline_for(
                 logits, self.settings, self._sources[source], self._selector
             )

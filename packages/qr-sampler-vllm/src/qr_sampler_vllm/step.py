@@ -65,11 +65,15 @@ def pipeline_for(
     return SamplingPipeline(settings, source, selector or selector_for(logits), _counter())
 
 
-def selector_for(logits: Any) -> Selector[Any, Any]:
+def selector_for(logits: Any, most_rows: int | None = None) -> Selector[Any, Any]:
     """Returns the selector that works where the tensor *logits* is.
 
     Both select the same tokens. In the memory of the host rows are worked on one by one, where they
     lie; on an accelerator all of them at once, and only a few numbers per row leave it.
+
+    Args:
+        logits: A tensor on the device of all that follow.
+        most_rows: Largest number of rows, for which an accelerator's memory is taken now.
     """
     if logits.device.type == "cpu":
         if not _has_compiler():
@@ -79,7 +83,10 @@ def selector_for(logits: Any) -> Selector[Any, Any]:
         return FastSelector(CompiledPasses)
     from qr_sampler_vllm.torch_selector import TorchSelector
 
-    return TorchSelector()
+    selector = TorchSelector()
+    if most_rows is not None:
+        selector.reserve(most_rows, logits.shape[1], logits.device)
+    return selector
 
 
 def _counter() -> Callable[[ByteBlocks], BlockCounts]:
@@ -116,9 +123,12 @@ def sample_rows(
     Raises:
         EntropyUnavailableError: When the source fails and the operator chose to stop then.
     """
-    chosen = _float32_rows(logits, lines)
     on_host = logits.device.type == "cpu"
-    plan = pipeline.prepare(chosen.numpy() if on_host else chosen, rows)
+    if on_host:
+        plan = pipeline.prepare(_float32_rows(logits, lines).numpy(), rows)
+    else:
+        selector: Any = pipeline.selector
+        plan = pipeline.prepare(selector.taken(logits, lines), rows)
     if plan.lines.size < len(lines):
         _report_undecidable(len(lines) - plan.lines.size)
     if not plan.lines.size:
@@ -166,7 +176,7 @@ def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
     import torch
 
     if list(lines) != list(range(len(logits))):
-        logits = logits[torch.as_tensor(lines).to(logits.device, non_blocking=True)]
+        logits = logits[torch.as_tensor(lines)]
     return logits.to(dtype=torch.float32).contiguous()
 
 

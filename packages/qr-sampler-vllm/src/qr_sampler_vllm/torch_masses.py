@@ -19,6 +19,7 @@ from qr_sampler.selection.masses import (
     ROUNDER,
     TAYLOR,
 )
+from qr_sampler_vllm.torch_scratch import Scratch
 
 __all__ = ["MassBuffers", "ceil_products", "fill_exponents", "fill_masses"]
 
@@ -49,6 +50,13 @@ class MassBuffers:
         for name, tensor in vars(self).items():
             setattr(part, name, tensor[:rows])
         return part
+
+    def flags_as_integers(self) -> torch.Tensor:
+        """Returns *flag* as int64, in the memory of *exponent*.
+
+        torch adds up truth values by way of such a tensor, which it would allocate.
+        """
+        return self.exponent.view(torch.int64).copy_(self.flag)
 
 
 def fill_exponents(buffers: MassBuffers, logits: torch.Tensor, maximum: torch.Tensor) -> None:
@@ -87,7 +95,7 @@ def fill_masses(buffers: MassBuffers, inverse: torch.Tensor, unit: float) -> Non
     result.mul_(unit).round_()
 
 
-def ceil_products(factors: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
+def ceil_products(factors: torch.Tensor, totals: torch.Tensor, scratch: Scratch) -> torch.Tensor:
     """Returns ceil(factor * total), exact.
 
     The product and its rounding error are found with Dekker's algorithm (Dekker 1971, Numerische
@@ -96,27 +104,41 @@ def ceil_products(factors: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
     could underflow, the answer is 1 unless the factor is 0.
 
     Args:
-        factors: Float64, in [0, 1].
-        totals: Float64, whole numbers in [1, 2**53], the same shape.
+        factors: Shape ``(D,)``, float64, in [0, 1].
+        totals: Shape ``(D,)``, float64, whole numbers in [1, 2**53].
+        scratch: Lends memory for D rows, also for the result.
 
     Returns:
-        The same shape, float64, whole numbers.
+        Shape ``(D,)``, float64, whole numbers.
     """
-    product = factors * totals
-    factor_high, factor_low = _halves(factors)
-    total_high, total_low = _halves(totals)
-    error = factor_high * total_high
-    error = error.sub_(product)
-    error = error.add_(factor_high * total_low)
-    error = error.add_(factor_low * total_high)
-    error = error.add_(factor_low * total_low)
-    whole = torch.ceil(product)
-    exceeds = (error > 0.0).logical_and_(whole == product)
-    least = (factors > 0.0).to(torch.float64)
-    return torch.maximum(torch.where(product < 1.0, least, whole + exceeds), least)
+    product = torch.mul(factors, totals, out=scratch.floats())
+    error = _product_error(factors, totals, product, scratch)
+    whole = torch.ceil(product, out=scratch.floats())
+    exceeds = torch.gt(error, 0.0, out=scratch.flags())
+    exceeds.logical_and_(torch.eq(whole, product, out=scratch.flags()))
+    least = scratch.floats().copy_(torch.gt(factors, 0.0, out=scratch.flags()))
+    whole.add_(scratch.floats().copy_(exceeds))
+    below = torch.lt(product, 1.0, out=scratch.flags())
+    result = torch.where(below, least, whole, out=scratch.floats())
+    return torch.maximum(result, least, out=result)
 
 
-def _halves(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    scaled = values * SPLITTER
-    high = scaled - (scaled - values)
-    return high, values - high
+def _product_error(
+    factors: torch.Tensor, totals: torch.Tensor, product: torch.Tensor, scratch: Scratch
+) -> torch.Tensor:
+    """Returns factor * total - product, exact unless it is as small as a denormal number."""
+    factor_high, factor_low = _halves(factors, scratch)
+    total_high, total_low = _halves(totals, scratch)
+    error, term = scratch.floats(), scratch.floats()
+    torch.mul(factor_high, total_high, out=error).sub_(product)
+    error.add_(torch.mul(factor_high, total_low, out=term))
+    error.add_(torch.mul(factor_low, total_high, out=term))
+    return error.add_(torch.mul(factor_low, total_low, out=term))
+
+
+def _halves(values: torch.Tensor, scratch: Scratch) -> tuple[torch.Tensor, torch.Tensor]:
+    high, low = scratch.floats(), scratch.floats()
+    torch.mul(values, SPLITTER, out=high)
+    torch.sub(high, values, out=low)
+    high.sub_(low)
+    return high, torch.sub(values, high, out=low)

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import torch
 
-from qr_sampler.selection.masses import unit_exponent
+from qr_sampler.selection.masses import EXPONENT_FLOOR, unit_exponent
 from qr_sampler_vllm.torch_masses import MassBuffers, fill_exponents, fill_masses
+from qr_sampler_vllm.torch_scratch import Scratch
 
 __all__ = ["BINS", "BIN_BITS", "DeviceRows", "Passes", "TorchPasses"]
 
@@ -59,6 +60,16 @@ class Passes(Protocol):
     The *key* of a logit is its float32 bit pattern, turned into a signed 32-bit integer that grows
     as the logit falls; the two zeros have one key.
     """
+
+    def moments(self, rows: DeviceRows, out: torch.Tensor) -> None:
+        """Finds the maxima, and adds up weights e = exp(d) with d the distance to the maximum.
+
+        Distances are cut off at ``EXPONENT_FLOOR``, where e is 0.
+
+        Args:
+            rows: The D rows; *maximum* is filled in, and need not turn out to be finite.
+            out: Shape ``(4, D)``, float64: receives the maxima and the sums of e, e d and e d**2.
+        """
 
     def histogram(
         self,
@@ -121,10 +132,12 @@ class TorchPasses(Passes):
         rows: Largest number of rows D.
         columns: Number of tokens V.
         device: Where the logits are.
+        scratch: Lends memory for results with one number per row.
     """
 
-    def __init__(self, rows: int, columns: int, device: torch.device) -> None:
+    def __init__(self, rows: int, columns: int, device: torch.device, scratch: Scratch) -> None:
         self.piece = max(1, min(rows, PIECE_ELEMENTS // columns))
+        self._scratch = scratch
         self._buffers = MassBuffers(self.piece, columns, device)
         self._bins = torch.empty((self.piece, 2 * BINS), dtype=torch.float64, device=device)
         # Tokens outside all bins are spread over as many spare ones: a single bin for all of them
@@ -144,6 +157,18 @@ class TorchPasses(Passes):
         for start in range(0, rows.count, self.piece):
             lines = slice(start, min(start + self.piece, rows.count))
             yield lines, rows.logits[lines], self._buffers.leading(lines.stop - start)
+
+    def moments(self, rows: DeviceRows, out: torch.Tensor) -> None:
+        """As in :class:`Passes`."""
+        torch.amax(rows.logits, dim=1, out=rows.maximum)
+        out[0].copy_(rows.maximum)
+        weight, first, second = out[1:]
+        for lines, logits, buffers in self.pieces(rows):
+            fill_exponents(buffers, logits, rows.maximum[lines])
+            exponent, terms = buffers.exponent.clamp_(min=EXPONENT_FLOOR), buffers.mass
+            torch.sum(torch.exp(exponent, out=terms), dim=1, out=weight[lines])
+            torch.sum(terms.mul_(exponent), dim=1, out=first[lines])
+            torch.sum(terms.mul_(exponent), dim=1, out=second[lines])
 
     def histogram(
         self,
@@ -169,15 +194,15 @@ class TorchPasses(Passes):
         self, rows: DeviceRows, inverse: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As in :class:`Passes`."""
-        sums: Any = torch.empty((2, rows.count), dtype=torch.float64, device=value.device)
+        sums = self._scratch.floats(), self._scratch.floats()
         for lines, logits, buffers in self.pieces(rows):
             fill_exponents(buffers, logits, rows.maximum[lines])
             fill_masses(buffers, inverse[lines], rows.unit)
-            for part, leave_out in zip(sums[:, lines], (torch.le, torch.ne), strict=True):
+            for column, leave_out in zip(sums, (torch.le, torch.ne), strict=True):
                 leave_out(logits, value[lines, None], out=buffers.flag)
                 buffers.exponent.copy_(buffers.mass).masked_fill_(buffers.flag, 0.0)
-                torch.sum(buffers.exponent, dim=1, out=part)
-        return sums[0], sums[1]
+                torch.sum(buffers.exponent, dim=1, out=column[lines])
+        return sums
 
     def lowest(
         self,
@@ -187,7 +212,7 @@ class TorchPasses(Passes):
         least: torch.Tensor,
     ) -> torch.Tensor:
         """As in :class:`Passes`."""
-        lowest = torch.empty_like(rows.maximum)
+        lowest = self._scratch.take(torch.float32)
         for lines, logits, buffers in self.pieces(rows):
             fill_exponents(buffers, logits, rows.maximum[lines])
             fill_masses(buffers, inverse[lines], rows.unit)
@@ -208,12 +233,12 @@ class TorchPasses(Passes):
         Returns:
             Two tensors of shape ``(D,)``, int64.
         """
-        counts: Any = torch.empty((2, rows.count), dtype=torch.int64, device=value.device)
+        counts = self._scratch.integers(), self._scratch.integers()
         for lines, logits, buffers in self.pieces(rows):
-            for part, compare in zip(counts[:, lines], (torch.gt, torch.eq), strict=True):
+            for column, compare in zip(counts, (torch.gt, torch.eq), strict=True):
                 compare(logits, value[lines, None], out=buffers.flag)
-                torch.sum(buffers.flag, dim=1, out=part)
-        return counts[0], counts[1]
+                torch.sum(buffers.flags_as_integers(), dim=1, out=column[lines])
+        return counts
 
     def token_ids(self, rows: DeviceRows, value: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
         """Returns the id of the token that is in some place among those with the same logit.
@@ -226,14 +251,14 @@ class TorchPasses(Passes):
         Returns:
             Shape ``(D,)``, int64.
         """
-        token_ids = torch.empty_like(place)
+        token_ids = self._scratch.integers()
         for lines, logits, buffers in self.pieces(rows):
             # The running count of equal logits stays below *place* as far as the token before.
             torch.eq(logits, value[lines, None], out=buffers.flag)
             running = buffers.scratch.view(torch.int64)
-            torch.cumsum(buffers.flag, dim=1, out=running)
+            torch.cumsum(buffers.flags_as_integers(), dim=1, out=running)
             torch.lt(running, place[lines, None], out=buffers.flag)
-            torch.sum(buffers.flag, dim=1, out=token_ids[lines])
+            torch.sum(buffers.flags_as_integers(), dim=1, out=token_ids[lines])
         return token_ids
 
     def _bin_indices(

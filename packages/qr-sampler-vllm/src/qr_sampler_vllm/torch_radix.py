@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 import torch
 
 from qr_sampler_vllm.torch_passes import BIN_BITS, BINS, DeviceRows, Passes
+from qr_sampler_vllm.torch_scratch import Scratch
 
 __all__ = ["FIRST_SHIFT", "Descent", "Landing", "logits_of"]
 
@@ -42,13 +43,16 @@ class Descent:
     Args:
         rows: Largest number of rows D.
         device: Where the logits are.
+        scratch: Lends memory for numbers of D rows, also for results.
     """
 
-    def __init__(self, rows: int, device: torch.device) -> None:
+    def __init__(self, rows: int, device: torch.device, scratch: Scratch) -> None:
+        self._scratch = scratch
         self._totals = torch.empty((rows, BINS), dtype=torch.float64, device=device)
         self._first = torch.empty_like(self._totals)
         self._bins = torch.empty_like(self._totals)
         self._flag = torch.empty((rows, BINS), dtype=torch.bool, device=device)
+        self._before = torch.empty((rows, BINS), dtype=torch.int64, device=device)
         self._base = torch.full((rows,), -(BINS // 2), dtype=torch.int64, device=device)
 
     def first_totals(
@@ -91,10 +95,10 @@ class Descent:
                 out = self._totals[: rows.count]
                 totals = self._running(passes, rows, inverse, shift, base, out)
             place, goal, mass = self._bin_of(totals, goal)
-            base = base + place
+            base = torch.add(base, place, out=place)
             if following is not None:
-                base = base << (shift - following)
-        return Landing(logits_of(base), goal, mass)
+                base.bitwise_left_shift_(shift - following)
+        return Landing(logits_of(base, self._scratch), goal, mass)
 
     def _running(
         self,
@@ -113,23 +117,34 @@ class Descent:
         self, totals: torch.Tensor, goal: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Returns the bin in which *goal* is reached, the goal inside it, and its mass."""
-        before = torch.lt(totals, goal[:, None], out=self._flag[: len(totals)])
-        place = before.sum(dim=1, keepdim=True)
-        below = totals.gather(1, (place - 1).clamp_(min=0))
-        below.masked_fill_(place == 0, 0.0)
-        mass = totals.gather(1, place) - below
-        return place[:, 0], goal - below[:, 0], mass[:, 0]
+        scratch = self._scratch
+        flag = torch.lt(totals, goal[:, None], out=self._flag[: len(totals)])
+        before = self._before[: len(totals)].copy_(flag)
+        # A row that turns out to be undecidable may have no mass, and reaches nothing.
+        place = torch.sum(before, dim=1, out=scratch.integers()).clamp_(max=BINS - 1)
+        previous = torch.sub(place, 1, out=scratch.integers()).clamp_(min=0)
+        below = _picked(totals, previous, scratch.floats())
+        below.masked_fill_(torch.eq(place, 0, out=scratch.flags()), 0.0)
+        mass = _picked(totals, place, scratch.floats()).sub_(below)
+        return place, torch.sub(goal, below, out=scratch.floats()), mass
 
 
-def logits_of(keys: torch.Tensor) -> torch.Tensor:
+def _picked(totals: torch.Tensor, place: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Returns the total at *place* in each row, in *out*."""
+    torch.gather(totals, 1, place[:, None], out=out[:, None])
+    return out
+
+
+def logits_of(keys: torch.Tensor, scratch: Scratch) -> torch.Tensor:
     """Returns the logits that have the given keys.
 
     Args:
         keys: Shape ``(D,)``, integers; see :class:`Passes`.
+        scratch: Lends memory for D rows, also for the result.
 
     Returns:
         Shape ``(D,)``, float32.
     """
-    ordered = keys.to(torch.int32).bitwise_not()
-    sign = ordered >> 31
+    ordered = scratch.take(torch.int32).copy_(keys).bitwise_not_()
+    sign = torch.bitwise_right_shift(ordered, 31, out=scratch.take(torch.int32))
     return ordered.bitwise_xor_(sign.bitwise_and_(0x7FFFFFFF)).view(torch.float32)

@@ -10,7 +10,8 @@ import torch
 
 from qr_sampler import SelectionResult
 from qr_sampler._typing import FloatArray, IndexArray
-from qr_sampler_vllm.torch_transfer import Download, Upload
+from qr_sampler_vllm.torch_rows import EngineRows
+from qr_sampler_vllm.torch_transfer import Download
 
 __all__ = ["TorchSelectionResult"]
 
@@ -22,23 +23,25 @@ class TorchSelectionResult(SelectionResult):
     for it; :meth:`force` does not.
 
     Args:
-        device_token_ids: Shape ``(D,)``, int64, the tokens on the device.
+        device_token_ids: Shape ``(D,)``, int64, the tokens on the device, until the next step.
         download: Brings token ids, ranks, probabilities and numbers of candidates.
-        upload: Takes row indices to the device.
+        engine_rows: Forces rows.
     """
 
-    __slots__ = ("_download", "_upload", "_values", "device_token_ids")
+    __slots__ = ("_download", "_engine_rows", "_values", "device_token_ids")
 
     device_token_ids: torch.Tensor
     _download: Download
-    _upload: Upload
+    _engine_rows: EngineRows
     _values: FloatArray | None
 
-    def __init__(self, device_token_ids: torch.Tensor, download: Download, upload: Upload) -> None:
+    def __init__(
+        self, device_token_ids: torch.Tensor, download: Download, engine_rows: EngineRows
+    ) -> None:
         # The fields of the frozen base are properties here.
         object.__setattr__(self, "device_token_ids", device_token_ids)
         object.__setattr__(self, "_download", download)
-        object.__setattr__(self, "_upload", upload)
+        object.__setattr__(self, "_engine_rows", engine_rows)
         object.__setattr__(self, "_values", None)
 
     def fetch(self) -> FloatArray:
@@ -52,17 +55,13 @@ class TorchSelectionResult(SelectionResult):
     def force(self, logits: torch.Tensor, lines: Sequence[int]) -> None:
         """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place.
 
-        Only launches work. Call it at most once per step.
+        Only launches work. To be called before the next step.
 
         Args:
             logits: Tensor of shape ``(R, V)`` on the device of the selection.
             lines: The D rows to overwrite, in the order of the result.
         """
-        (sent,) = self._upload.send([np.array(lines, dtype=np.float64)])
-        index = sent.to(torch.int64)
-        logits.index_fill_(0, index, -torch.inf)
-        zero = torch.zeros((), dtype=logits.dtype, device=logits.device)
-        logits.index_put_((index, self.device_token_ids), zero)
+        self._engine_rows.force(logits, lines, self.device_token_ids)
 
     @property
     def token_ids(self) -> IndexArray:

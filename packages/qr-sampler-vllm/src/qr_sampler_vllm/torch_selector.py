@@ -1,24 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The selector for logits on an accelerator: batched, without sorting, with one wait per step."""
+"""The selector for logits on an accelerator: batched, without sorting, with one wait per step.
+
+What happens in a step, and where::
+
+    host      measure                      (pipeline) draw      pick, force
+    device    sums | copy | histogram, filters .....|           rest of the selection | copy
+                       ^-- the host waits for this only
+
+Everything that needs no u is launched before the wait where the temperatures are known by then, and
+right after it where they depend on the sums. The request leaves when the logits, and a few sums
+over them, exist; the device works on the rest while the request is under way.
+
+In the steady state, with the same requests and fixed temperatures, a step copies the sums and the
+outcome to the host, one block each, and u to the device. Parameters that have changed, as
+temperatures that depend on the sums do, are one more block.
+"""
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
 
-from qr_sampler import Measurement, Rows, Selector
+from qr_sampler import Measurement, Rows, SamplingParameters, Selector
 from qr_sampler._typing import FloatArray, IndexArray
 from qr_sampler_vllm.torch_masses import ceil_products
-from qr_sampler_vllm.torch_passes import DeviceRows, Passes, TorchPasses
-from qr_sampler_vllm.torch_radix import Descent
+from qr_sampler_vllm.torch_passes import DeviceRows
 from qr_sampler_vllm.torch_results import TorchSelectionResult
-from qr_sampler_vllm.torch_statistics import Sums, launch_sums
-from qr_sampler_vllm.torch_transfer import Download, Upload
+from qr_sampler_vllm.torch_rows import EngineRows
+from qr_sampler_vllm.torch_statistics import Sums, launch_spread
 from qr_sampler_vllm.torch_truncation import (
     DeviceFilters,
     HostFilters,
@@ -28,19 +42,17 @@ from qr_sampler_vllm.torch_truncation import (
     truncate,
 )
 from qr_sampler_vllm.torch_typical import typical_ranges
+from qr_sampler_vllm.torch_workspace import Kernels, Workspace
 
-__all__ = ["Kernels", "TorchMeasurement", "TorchPlan", "TorchSelector"]
+__all__ = ["TorchMeasurement", "TorchPlan", "TorchSelector"]
 
-Kernels = Literal["auto", "torch", "triton"]
-"""What the passes over masses run on; ``auto`` is Triton on CUDA where it can be imported."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TorchMeasurement(Measurement):
-    """The statistics together with the rows on the device."""
-
-    device_rows: DeviceRows
-    """The D decidable rows."""
+EVERY_KERNEL: Final = (
+    SamplingParameters.model_validate({}),
+    SamplingParameters.model_validate(
+        {"top_k": 2, "top_n_sigma": 1.0, "min_p": 0.1, "top_p": 0.9, "truncate_first": True}
+    ),
+)
+"""Steps with these parameters need everything that any step needs, sorting left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +61,8 @@ class TorchPlan:
 
     work: Work
     """The rows and what works on them."""
+    temperature: FloatArray
+    """On the host, of the draw."""
     inverse: torch.Tensor
     """Float64, 1 / T."""
     first: torch.Tensor
@@ -59,37 +73,18 @@ class TorchPlan:
     """Float64, mass of those that survive."""
     candidates: torch.Tensor
     """Int64, number of those."""
+    in_use: dict[torch.dtype, int]
+    """The scratch memory that all this needs."""
 
 
-class Workspace:
-    """Everything that is allocated once and used in every step.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchMeasurement(Measurement):
+    """The statistics together with the rows on the device."""
 
-    Args:
-        rows: Largest number of rows B.
-        columns: Number of tokens V.
-        device: Where the logits are.
-        kernels: What to run the passes on.
-    """
-
-    def __init__(self, rows: int, columns: int, device: torch.device, kernels: Kernels) -> None:
-        self.rows, self.columns, self.device = rows, columns, device
-        self.plain = TorchPasses(rows, columns, device)
-        self.passes = _passes(kernels, self.plain, device)
-        self.descent = Descent(rows, device)
-        self.maximum = torch.empty(rows, dtype=torch.float32, device=device)
-        self.sums = torch.empty(7 * rows, dtype=torch.float64, device=device)
-        self.measured = Download(7 * rows, device)
-        self.selected = Download(4 * rows, device)
-        # One each, because the device may not have reached a copy when the next one is prepared.
-        self.filters, self.quantiles, self.forced, self.lines, self.typical = (
-            Upload(8 * rows, device) for _ in range(5)
-        )
-
-    def fits(self, logits: torch.Tensor) -> bool:
-        """Whether a batch can be worked on in this memory."""
-        rows, columns = logits.shape
-        same = columns == self.columns and logits.device == self.device
-        return bool(same and rows <= self.rows)
+    device_rows: DeviceRows
+    """The D decidable rows."""
+    plan: TorchPlan | None
+    """Their plan, if it could be launched before the statistics were known."""
 
 
 class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
@@ -101,8 +96,8 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
     :meth:`prepare` and :meth:`pick` only launch work. The arrays of a result wait for the device
     when they are first read; its :meth:`TorchSelectionResult.force` does not.
 
-    Rows are worked on in memory that is allocated on first use and kept: no step allocates more
-    than some numbers per row, except for rows with typical-p, which are sorted. Call
+    Rows are worked on in memory that is allocated on first use, or by :meth:`reserve`, and kept. A
+    step asks for more only where rows cannot be decided or ask for typical-p, which sorts. Call
     :meth:`prepare` once per measurement; its plan is valid until the next one.
 
     Args:
@@ -112,7 +107,39 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
     def __init__(self, kernels: Kernels = "auto") -> None:
         self._kernels: Kernels = kernels
         self._workspace: Workspace | None = None
+        self._engine_rows: EngineRows | None = None
         self._latest: TorchSelectionResult | None = None
+
+    def reserve(self, rows: int, columns: int, device: torch.device) -> None:
+        """Allocates what steps need and compiles kernels, so that no step has to.
+
+        Args:
+            rows: Largest number of rows B.
+            columns: Number of tokens V.
+            device: Where the logits will be.
+        """
+        logits = torch.zeros((rows, columns), dtype=torch.float32, device=device)
+        for parameters in EVERY_KERNEL:
+            batch = Rows([parameters] * rows)
+            temperature = np.full(rows, 2.0)
+            measured = self.measure(logits, batch, temperature)
+            plan = self.prepare(measured, temperature)
+            self.pick(plan, np.full(rows, 0.5)).force(logits, range(rows))
+            logits.zero_()
+        self.taken(logits, range(1, rows))
+
+    def taken(self, logits: torch.Tensor, lines: Sequence[int]) -> torch.Tensor:
+        """Returns rows of the engine's logits as :meth:`measure` takes them.
+
+        Args:
+            logits: Shape ``(R, V)``, of any floating-point type.
+            lines: The L rows to take.
+
+        Returns:
+            Shape ``(L, V)``, float32: *logits* where that is possible, else memory that is valid
+            until the next call.
+        """
+        return self._rows_for(logits).taken(logits, lines)
 
     def measure(
         self,
@@ -131,71 +158,97 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
         """
         counts = np.where(np.isnan(temperature), 2, 0) if settle is None else settle
         space = self._space_for(logits)
+        space.scratch.restart(len(rows))
         batch = DeviceRows(logits, space.maximum[: len(rows)])
         deviation = bool((rows.column("top_n_sigma") > 0.0).any())
         height = 7 if deviation else 4
         values = space.sums[: height * len(rows)].view(height, len(rows))
-        launch_sums(space.plain, batch, values, deviation=deviation)
+        space.passes.moments(batch, values[:4])
+        if deviation:
+            launch_spread(space.plain, batch, values[4:], space.scratch)
         space.measured.start(values)
+        plan = None
+        if not (deviation or np.isnan(temperature).any()):
+            plan = self._launch(batch, rows, temperature, temperature)
         sums = Sums(space.measured.wait())
         ready_ns = time.monotonic_ns()
-        return self._measurement(sums, batch, rows, counts, ready_ns)
+        return self._measurement(sums, batch, rows, counts, ready_ns, plan)
 
     def prepare(self, measurement: TorchMeasurement, temperature: FloatArray) -> TorchPlan:
-        """Launches everything that does not need u. Arguments as in :class:`Selector`."""
-        space, rows = self._current(), measurement.device_rows
-        filters = HostFilters.of(
-            measurement.rows,
-            temperature,
-            measurement.logit_deviation,
-            int(rows.unit),
-            rows.vocab_size,
-        )
-        typical_p = measurement.rows.column("typical_p")
-        sent = space.filters.send((*filters.columns, typical_p))
-        device = DeviceFilters(*sent[:-1])
-        work = Work(rows, space.passes, space.plain, space.descent)
-        cut, first = truncate(work, filters, device)
-        if cut is None:
-            total = first[:, -1].clone()
-            candidates = torch.full_like(total, rows.vocab_size, dtype=torch.int64)
-        else:
-            total, candidates = cut_extent(work, device.inverse, cut)
-        plan = TorchPlan(
-            work=work,
-            inverse=device.inverse,
-            first=first,
-            before=None,
-            total=total,
-            candidates=candidates,
-        )
-        return self._typical(plan, filters.typical_lines, sent[-1])
+        """Launches what needs no u, unless that is done. Arguments as in :class:`Selector`."""
+        plan = measurement.plan
+        if plan is not None and np.array_equal(plan.temperature, temperature):
+            return plan
+        rows, deviation = measurement.rows, measurement.logit_deviation
+        return self._launch(measurement.device_rows, rows, temperature, deviation)
 
     def pick(self, plan: TorchPlan, u: FloatArray) -> TorchSelectionResult:
         """Launches the selection. Arguments as in :class:`Selector`."""
         space, work = self._current(), plan.work
         if self._latest is not None:
             self._latest.fetch()
-        (quantile,) = space.quantiles.send([u])
-        goal = ceil_products(quantile, plan.total)
+        scratch = work.scratch
+        scratch.rewind(plan.in_use)
+        goal = ceil_products(space.quantiles.send(u), plan.total, scratch)
         if plan.before is not None:
-            goal += plan.before
+            goal.add_(plan.before)
         landing = work.descent.reach(work.passes, work.rows, plan.inverse, goal, plan.first)
         above, count = work.plain.counts_at(work.rows, landing.value)
-        place, mass = places(landing, count)
+        place, mass = places(landing, count, scratch)
         token_ids = work.plain.token_ids(work.rows, landing.value, place)
-        columns = (token_ids, above + place - 1, mass / plan.total, plan.candidates)
-        space.selected.start(torch.stack([column.to(torch.float64) for column in columns]))
-        self._latest = TorchSelectionResult(token_ids, space.selected, space.forced)
+        chosen = space.chosen[: 4 * len(u)].view(4, len(u))
+        chosen[0].copy_(token_ids)
+        chosen[1].copy_(above.add_(place)).sub_(1.0)
+        torch.div(mass, plan.total, out=chosen[2])
+        chosen[3].copy_(plan.candidates)
+        space.selected.start(chosen)
+        self._latest = TorchSelectionResult(
+            token_ids, space.selected, self._rows_for(work.rows.logits)
+        )
         return self._latest
+
+    def _launch(
+        self, device_rows: DeviceRows, rows: Rows, temperature: FloatArray, deviation: FloatArray
+    ) -> TorchPlan:
+        """Launches everything that needs no u, for D rows."""
+        space = self._current()
+        space.scratch.restart(len(rows))
+        filters = HostFilters.of(
+            rows, temperature, deviation, int(device_rows.unit), device_rows.vocab_size
+        )
+        typical_p = rows.column("typical_p")
+        sent = space.filters.send(np.stack((*filters.columns, typical_p)))
+        device = DeviceFilters(*sent[:-1])
+        work = Work(device_rows, space.passes, space.plain, space.descent, space.scratch)
+        cut, first = truncate(work, filters, device)
+        if cut is None:
+            total = space.scratch.floats().copy_(first[:, -1])
+            candidates = space.scratch.integers().fill_(device_rows.vocab_size)
+        else:
+            total, candidates = cut_extent(work, device.inverse, cut)
+        plan = TorchPlan(
+            work=work,
+            temperature=temperature,
+            inverse=device.inverse,
+            first=first,
+            before=None,
+            total=total,
+            candidates=candidates,
+            in_use=space.scratch.mark(),
+        )
+        return self._typical(plan, filters.typical_lines, sent[-1])
 
     def _space_for(self, logits: torch.Tensor) -> Workspace:
         if self._workspace is None or not self._workspace.fits(logits):
             rows, columns = logits.shape
-            # A power of two, so that a batch growing by one row a step is not moved every time.
-            capacity = 1 << max(rows - 1, 0).bit_length()
-            self._workspace = Workspace(capacity, columns, logits.device, self._kernels)
+            self._workspace = Workspace(_capacity(rows), columns, logits.device, self._kernels)
         return self._workspace
+
+    def _rows_for(self, logits: torch.Tensor) -> EngineRows:
+        found = self._engine_rows
+        if found is None or found.rows < len(logits) or found.device != logits.device:
+            found = self._engine_rows = EngineRows(_capacity(len(logits)), logits.device)
+        return found
 
     def _current(self) -> Workspace:
         if self._workspace is None:
@@ -203,57 +256,49 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
         return self._workspace
 
     def _measurement(
-        self, sums: Sums, batch: DeviceRows, rows: Rows, settle: IndexArray, ready_ns: int
+        self,
+        sums: Sums,
+        batch: DeviceRows,
+        rows: Rows,
+        settle: IndexArray,
+        ready_ns: int,
+        plan: TorchPlan | None,
     ) -> TorchMeasurement:
         lines = sums.lines
-        wanted = rows.column("top_n_sigma") > 0.0
-        moments, deviations = [], []
-        for line in lines.tolist():
-            row = batch.logits[line]
-            moments.append(sums.moments(line, row, int(settle[line])))
-            deviations.append(sums.deviation(line, row) if wanted[line] else math.nan)
-        table = np.array(moments, dtype=np.float64).reshape(-1, 2)
+        entropy, varentropy = sums.moments(batch.logits, settle)
         complete = len(lines) == len(rows)
         return TorchMeasurement(
             lines=lines,
             rows=rows.take(lines),
             vocab_size=batch.vocab_size,
-            entropy_nats=table[:, 0],
-            varentropy_nats2=table[:, 1],
-            logit_deviation=np.array(deviations, dtype=np.float64),
+            entropy_nats=entropy,
+            varentropy_nats2=varentropy,
+            logit_deviation=sums.deviations(batch.logits, rows.column("top_n_sigma") > 0.0),
             device_rows=batch if complete else self._without_undecidable(batch, lines),
             logits_ready_ns=ready_ns,
+            plan=plan if complete else None,
         )
 
     def _without_undecidable(self, batch: DeviceRows, lines: IndexArray) -> DeviceRows:
         """Returns the rows at *lines*, in memory of their own."""
-        (sent,) = self._current().lines.send([lines.astype(np.float64)])
-        index = sent.to(torch.int64)
+        index = self._current().lines.send(lines)
         return DeviceRows(*(values.index_select(0, index) for values in batch.tensors))
 
     def _typical(self, plan: TorchPlan, lines: IndexArray, typical_p: torch.Tensor) -> TorchPlan:
         """Returns *plan* with typical-p applied to the rows at *lines*."""
         if not lines.size:
             return plan
-        rows, before = plan.work.rows, torch.zeros_like(plan.total)
-        (sent,) = self._current().typical.send([lines.astype(np.float64)])
-        for index in sent.to(torch.int64).split(plan.work.plain.piece):
+        space, rows = self._current(), plan.work.rows
+        before = space.scratch.floats().zero_()
+        for index in space.typical.send(lines).split(space.plain.piece):
             part = DeviceRows(*(values.index_select(0, index) for values in rows.tensors))
             columns = (plan.inverse, plan.candidates, typical_p)
             found = typical_ranges(part, *(column.index_select(0, index) for column in columns))
             for column, values in zip((before, plan.total, plan.candidates), found, strict=True):
                 column.index_copy_(0, index, values)
-        return replace(plan, before=before)
+        return replace(plan, before=before, in_use=space.scratch.mark())
 
 
-def _passes(kernels: Kernels, plain: TorchPasses, device: torch.device) -> Passes:
-    """Returns what does the passes over masses."""
-    if kernels == "torch" or (kernels == "auto" and device.type != "cuda"):
-        return plain
-    try:
-        from qr_sampler_vllm.triton_passes import TritonPasses
-    except ImportError:
-        if kernels == "triton":
-            raise
-        return plain
-    return TritonPasses()
+def _capacity(rows: int) -> int:
+    """Returns a power of two, so that a batch growing by one row a step is not moved every time."""
+    return 1 << max(rows - 1, 0).bit_length()

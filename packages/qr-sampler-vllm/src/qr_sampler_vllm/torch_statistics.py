@@ -13,54 +13,39 @@ import math
 import numpy as np
 import torch
 
-from qr_sampler._typing import FloatArray, IndexArray, Logits
-from qr_sampler.selection.masses import EXPONENT_FLOOR, distances
-from qr_sampler.selection.statistics import (
-    FLOAT64_ERROR,
-    Moments,
-    is_settled,
-    logit_deviation,
-    row_moments,
-)
-from qr_sampler_vllm.torch_masses import fill_exponents
+from qr_sampler._typing import FloatArray, IndexArray, Logits, MaskArray
+from qr_sampler.selection.masses import distances
+from qr_sampler.selection.statistics import FLOAT64_ERROR, logit_deviation, row_moments
+from qr_sampler.temperature import STATISTICS_STEP
 from qr_sampler_vllm.torch_passes import DeviceRows, TorchPasses
+from qr_sampler_vllm.torch_scratch import Scratch
 
-__all__ = ["Sums", "launch_sums"]
+__all__ = ["Sums", "launch_spread"]
 
 
-def launch_sums(
-    passes: TorchPasses, rows: DeviceRows, out: torch.Tensor, *, deviation: bool
+def launch_spread(
+    passes: TorchPasses, rows: DeviceRows, out: torch.Tensor, scratch: Scratch
 ) -> None:
-    """Fills *out* with the numbers that :class:`Sums` reads. Rows need no finite maximum.
+    """Fills *out* with the numbers that :meth:`Sums.deviations` reads.
 
     Args:
         passes: Lends its buffers.
-        rows: B rows; *maximum* is filled in.
-        out: Shape ``(7, B)``, or ``(4, B)`` without *deviation*; float64.
-        deviation: Whether to add up what :meth:`Sums.deviation` reads.
+        rows: B rows, which need no finite maximum.
+        out: Shape ``(3, B)``, float64: receives the number of logits that are not masked, the
+            largest of their absolute values, and the sum of their squared deviations.
+        scratch: Lends memory for numbers of B rows.
     """
-    torch.amax(rows.logits, dim=1, out=rows.maximum)
-    out[0].copy_(rows.maximum)
-    for lines, logits, buffers in passes.pieces(rows):
-        fill_exponents(buffers, logits, rows.maximum[lines])
-        exponent, terms = buffers.exponent.clamp_(min=EXPONENT_FLOOR), buffers.mass
-        torch.exp(exponent, out=terms)
-        for column in out[1:4, lines]:
-            torch.sum(terms, dim=1, out=column)
-            terms.mul_(exponent)
-    if deviation:
-        _launch_spread(passes, rows, out[4:])
-
-
-def _launch_spread(passes: TorchPasses, rows: DeviceRows, out: torch.Tensor) -> None:
+    masked_count, mean = scratch.integers(), scratch.floats()
     for lines, logits, buffers in passes.pieces(rows):
         values, terms, masked = buffers.exponent, buffers.mass, buffers.flag
         count, largest, squares = out[:, lines]
         torch.eq(logits, -torch.inf, out=masked)
-        count.copy_(masked.sum(dim=1)).neg_().add_(rows.vocab_size)
+        torch.sum(buffers.flags_as_integers(), dim=1, out=masked_count[lines])
+        count.copy_(masked_count[lines]).neg_().add_(rows.vocab_size)
         values.copy_(logits).masked_fill_(masked, 0.0)
         torch.amax(torch.abs(values, out=terms), dim=1, out=largest)
-        values.sub_((values.sum(dim=1) / count)[:, None]).masked_fill_(masked, 0.0)
+        torch.sum(values, dim=1, out=mean[lines]).div_(count)
+        values.sub_(mean[lines, None]).masked_fill_(masked, 0.0)
         torch.sum(torch.mul(values, values, out=terms), dim=1, out=squares)
 
 
@@ -68,52 +53,66 @@ class Sums:
     """What the device added up, on the host.
 
     Args:
-        values: What :func:`launch_sums` filled in.
+        values: Shape ``(4, B)``: what :meth:`Passes.moments` filled in; or ``(7, B)``, followed by
+            what :func:`launch_spread` did.
     """
 
     def __init__(self, values: FloatArray) -> None:
-        self._values = values
+        self.lines: IndexArray = np.flatnonzero(np.isfinite(values[0]))
+        """Indices of the D rows with a finite maximum."""
+        self._values = values[:, self.lines]
 
-    @property
-    def lines(self) -> IndexArray:
-        """Indices of the rows with a finite maximum."""
-        return np.flatnonzero(np.isfinite(self._values[0]))
+    def moments(self, logits: torch.Tensor, settle: IndexArray) -> tuple[FloatArray, FloatArray]:
+        """Returns entropy and varentropy of the rows with a finite maximum. Shapes ``(D,)``.
 
-    def moments(self, line: int, logits: torch.Tensor, settle: int) -> Moments:
-        """Returns the moments of one row with a finite maximum.
-
-        Args:
-            line: Index of the row.
-            logits: Shape ``(V,)``, the row.
-            settle: How many of the moments have to be rounded as the reference rounds them.
-        """
-        weight, first, second = self._values[1:4, line].tolist()
-        moments = Moments.from_sums(weight, first, second)
-        errors = _errors(-first / weight, second / weight)[:settle]
-        if all(is_settled(*pair) for pair in zip(moments, errors, strict=False)):
-            return moments
-        return row_moments(distances(_on_host(logits)))
-
-    def deviation(self, line: int, logits: torch.Tensor) -> float:
-        """Returns the standard deviation of the finite logits of one row, rounded to float32.
+        H = ln S - A / S and V = Q / S - (A / S)**2, see ``Moments`` of the reference.
 
         Args:
-            line: Index of the row.
-            logits: Shape ``(V,)``, the row.
+            logits: Shape ``(B, V)``, the rows.
+            settle: Shape ``(B,)``, how many of the two have to be rounded as the reference does.
         """
-        count, largest, squares = self._values[4:7, line].tolist()
+        weight, first, second = self._values[1:4]
+        mean, square = -first / weight, second / weight
+        entropy = np.maximum(np.log(weight) + mean, 0.0)
+        varentropy = np.maximum(square - mean * mean, 0.0)
+        # Each of the sums is off by FLOAT64_ERROR at most.
+        settled = _is_settled(entropy, FLOAT64_ERROR * (1.0 + 2.0 * mean))
+        settled_too = _is_settled(varentropy, FLOAT64_ERROR * (2.0 * square + 4.0 * mean * mean))
+        wanted = settle[self.lines]
+        doubtful = ((wanted > 0) & ~settled) | ((wanted > 1) & ~settled_too)
+        for place in np.flatnonzero(doubtful).tolist():
+            row = _on_host(logits[int(self.lines[place])])
+            entropy[place], varentropy[place] = row_moments(distances(row))
+        return entropy, varentropy
+
+    def deviations(self, logits: torch.Tensor, wanted: MaskArray) -> FloatArray:
+        """Returns the standard deviation of the finite logits of each row, rounded to float32.
+
+        Args:
+            logits: Shape ``(B, V)``, the rows.
+            wanted: Shape ``(B,)``, of which rows to return it.
+
+        Returns:
+            Shape ``(D,)``, of the rows with a finite maximum; NaN where it is not wanted.
+        """
+        deviations = np.full(self.lines.size, np.nan)
+        for place in np.flatnonzero(wanted[self.lines]).tolist():
+            deviations[place] = self._deviation(place, logits[int(self.lines[place])])
+        return deviations
+
+    def _deviation(self, place: int, logits: torch.Tensor) -> float:
+        count, largest, squares = self._values[4:7, place].tolist()
         deviation = math.sqrt(squares / count)
         error = FLOAT64_ERROR * (deviation + largest)
         lower, upper = np.float32(max(deviation - error, 0.0)), np.float32(deviation + error)
         return float(lower) if lower == upper else logit_deviation(_on_host(logits))
 
 
-def _errors(mean: float, square: float) -> tuple[float, float]:
-    """Returns bounds of the errors of both moments, each sum being off by FLOAT64_ERROR.
-
-    H = ln S - A / S and V = Q / S - (A / S)**2; *mean* is -A / S and *square* is Q / S.
-    """
-    return FLOAT64_ERROR * (1.0 + 2.0 * mean), FLOAT64_ERROR * (2.0 * square + 4.0 * mean * mean)
+def _is_settled(values: FloatArray, errors: FloatArray) -> MaskArray:
+    """Whether all numbers within *errors* of *values* are nearest to one multiple of the step."""
+    lower, upper = (values - errors) / STATISTICS_STEP, (values + errors) / STATISTICS_STEP
+    settled: MaskArray = np.rint(lower) == np.rint(upper)
+    return settled
 
 
 def _on_host(logits: torch.Tensor) -> Logits:

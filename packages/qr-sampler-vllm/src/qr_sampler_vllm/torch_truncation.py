@@ -19,6 +19,7 @@ from qr_sampler.selection.masses import ceil_product
 from qr_sampler_vllm.torch_masses import ceil_products
 from qr_sampler_vllm.torch_passes import DeviceRows, Passes, TorchPasses
 from qr_sampler_vllm.torch_radix import Descent, Landing
+from qr_sampler_vllm.torch_scratch import Scratch
 
 __all__ = ["Cut", "DeviceFilters", "HostFilters", "Work", "cut_extent", "places", "truncate"]
 
@@ -34,6 +35,8 @@ class Work(NamedTuple):
     """Does the passes over logits."""
     descent: Descent
     """Finds where totals reach goals."""
+    scratch: Scratch
+    """Lends memory for numbers of D rows."""
 
 
 class Cut(NamedTuple):
@@ -124,12 +127,12 @@ def truncate(
     """
     cut, first = None, None
     if filters.any_lowest:
-        farthest = device.farthest.to(torch.float32)
+        farthest = work.scratch.take(torch.float32).copy_(device.farthest)
         value = work.passes.lowest(work.rows, device.plain, farthest, device.least)
-        cut = Cut(value, _all_places(work.rows))
+        cut = Cut(value, _all_places(work))
     if filters.any_top_k:
         kept = _top_k(work, device.top_k)
-        cut = kept if cut is None else _smaller(cut, kept)
+        cut = kept if cut is None else _smaller(cut, kept, work.scratch)
     if filters.any_top_p:
         first = work.descent.first_totals(work.passes, work.rows, device.plain)
         cut = _top_p(work, device, cut, first)
@@ -148,22 +151,29 @@ def cut_extent(work: Work, inverse: torch.Tensor, cut: Cut) -> tuple[torch.Tenso
     """
     above, at = work.passes.masses_at(work.rows, inverse, cut.value)
     count_above, count_at = work.plain.counts_at(work.rows, cut.value)
-    taken = torch.minimum(cut.place, count_at)
+    taken = torch.minimum(cut.place, count_at, out=work.scratch.integers())
     # Equal logits have equal masses, so this division leaves no remainder.
-    return above + at / count_at.clamp(min=1) * taken, count_above + taken
+    factor, divisor = work.scratch.floats().copy_(taken), work.scratch.floats().copy_(count_at)
+    mass = at.div_(divisor.clamp_(min=1.0)).mul_(factor).add_(above)
+    return mass, count_above.add_(taken)
 
 
-def places(landing: Landing, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def places(
+    landing: Landing, count: torch.Tensor, scratch: Scratch
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns how many tokens with one logit reach a goal, int64, and the mass of each, float64.
 
     Args:
         landing: The logit and what is missing there.
         count: Shape ``(D,)``, int64, number of tokens with that logit.
+        scratch: Lends memory for D rows, also for the results.
     """
-    mass = landing.mass / count
-    whole = mass.to(torch.int64)
-    missing = landing.missing.to(torch.int64)
-    return (missing + whole - 1).div_(whole, rounding_mode="floor"), mass
+    mass = scratch.floats().copy_(count)
+    torch.div(landing.mass, mass, out=mass)
+    # At least 1: rows that turn out to be undecidable have no mass, and whole numbers no quotient.
+    whole = scratch.integers().copy_(mass).clamp_(min=1)
+    missing = scratch.integers().copy_(landing.missing)
+    return missing.add_(whole).sub_(1).div_(whole, rounding_mode="floor"), mass
 
 
 def _at_least(values: FloatArray) -> FloatArray:
@@ -177,31 +187,39 @@ def _at_least(values: FloatArray) -> FloatArray:
 def _top_k(work: Work, kept: torch.Tensor) -> Cut:
     first = work.descent.first_totals(work.passes, work.rows, None)
     landing = work.descent.reach(work.passes, work.rows, None, kept, first)
-    return Cut(landing.value, landing.missing.to(torch.int64))
+    return Cut(landing.value, work.scratch.integers().copy_(landing.missing))
 
 
 def _top_p(work: Work, device: DeviceFilters, cut: Cut | None, first: torch.Tensor) -> Cut:
+    scratch = work.scratch
     if cut is None:
-        cut = Cut(torch.full_like(work.rows.maximum, -torch.inf), _all_places(work.rows))
+        cut = Cut(scratch.take(torch.float32).fill_(-torch.inf), _all_places(work))
         total = first[:, -1]
     else:
         total, _ = cut_extent(work, device.plain, cut)
-    goal = ceil_products(device.top_p, total)
+    goal = ceil_products(device.top_p, total, scratch)
     landing = work.descent.reach(work.passes, work.rows, device.plain, goal, first)
-    place, _ = places(landing, work.plain.counts_at(work.rows, landing.value)[1])
+    place, _ = places(landing, work.plain.counts_at(work.rows, landing.value)[1], scratch)
     # 1 keeps all: with truncate_first, a mass that is 0 at temperature 1 may count at another.
-    active = device.top_p < 1.0
-    return Cut(torch.where(active, landing.value, cut.value), torch.where(active, place, cut.place))
+    active = torch.lt(device.top_p, 1.0, out=scratch.flags())
+    return Cut(
+        torch.where(active, landing.value, cut.value, out=scratch.take(torch.float32)),
+        torch.where(active, place, cut.place, out=scratch.integers()),
+    )
 
 
-def _smaller(one: Cut, other: Cut) -> Cut:
-    value = torch.maximum(one.value, other.value)
+def _smaller(one: Cut, other: Cut, scratch: Scratch) -> Cut:
+    value = torch.maximum(one.value, other.value, out=scratch.take(torch.float32))
     # The place of a cut at a lower logit does not limit the prefix.
     nowhere = torch.iinfo(torch.int64).max
-    pairs = [torch.where(cut.value == value, cut.place, nowhere) for cut in (one, other)]
-    return Cut(value, torch.minimum(*pairs))
+    first, second = (
+        scratch.integers()
+        .copy_(cut.place)
+        .masked_fill_(torch.ne(cut.value, value, out=scratch.flags()), nowhere)
+        for cut in (one, other)
+    )
+    return Cut(value, torch.minimum(first, second, out=first))
 
 
-def _all_places(rows: DeviceRows) -> torch.Tensor:
-    shape = (rows.count,)
-    return torch.full(shape, rows.vocab_size, dtype=torch.int64, device=rows.maximum.device)
+def _all_places(work: Work) -> torch.Tensor:
+    return work.scratch.integers().fill_(work.rows.vocab_size)

@@ -11,6 +11,7 @@ from qr_sampler.selection.filters import ENERGY_STEPS
 from qr_sampler.selection.masses import MASSLESS
 from qr_sampler_vllm.torch_masses import MassBuffers, ceil_products, fill_exponents, fill_masses
 from qr_sampler_vllm.torch_passes import DeviceRows
+from qr_sampler_vllm.torch_scratch import Scratch
 
 __all__ = ["typical_ranges"]
 
@@ -39,13 +40,14 @@ def typical_ranges(
     left = rank < kept[:, None]
     masses.masked_fill_(~left, 0.0)
     weights = masses.to(torch.int64) >> 10
-    mean = (weights * energy).sum(1, keepdim=True) // weights.sum(1, keepdim=True)
+    mean = (weights * energy).sum(1, keepdim=True) // weights.sum(1, keepdim=True).clamp_(min=1)
     # From the mean outwards on both sides; of two tokens equally far, the more probable one first.
     side = torch.where(energy < mean, size - 1 - rank, size + rank)
     outwards = torch.where(left, (energy - mean).abs_() * (2 * size) + side, LAST)
     order = torch.argsort(outwards, dim=1)
     running = masses.gather(1, order).cumsum(1)
-    goal = ceil_products(typical_p, running[:, -1].contiguous())
+    scratch = Scratch(len(typical_p), typical_p.device)
+    goal = ceil_products(typical_p, running[:, -1], scratch)
     count = (running < goal[:, None]).sum(1) + 1
     chosen = rank < count[:, None]
     start = torch.where(chosen, order, size).amin(1)

@@ -16,7 +16,14 @@ import triton.language as tl
 from qr_sampler.selection import masses
 from qr_sampler_vllm.torch_passes import BINS
 
-__all__ = ["COMPILE_OPTIONS", "add_masses_at", "fill_histogram", "find_lowest"]
+__all__ = [
+    "COMPILE_OPTIONS",
+    "add_masses_at",
+    "add_moments",
+    "fill_histogram",
+    "find_lowest",
+    "find_maxima",
+]
 
 COMPILE_OPTIONS: Final = {"enable_fp_fusion": False}
 """A fused multiply-add rounds once where the definition of masses rounds twice."""
@@ -35,7 +42,7 @@ _PARTS = ("maximum", "inverse", "base", "out", "value", "above", "at", "farthest
 # By default Triton compiles a kernel again for numbers divisible by 16 and for addresses that are:
 # parts of one buffer start anywhere, and no compiler may run in the middle of a text.
 _kernel = triton.jit(
-    do_not_specialize=["shift"],
+    do_not_specialize=["shift", "parts"],
     do_not_specialize_on_alignment=list(_PARTS),
 )
 
@@ -71,6 +78,29 @@ def _keys(x):
     """Returns integers that grow as the logit falls, the same for both zeros."""
     bits = tl.where(x == 0.0, 0.0, x).to(tl.int32, bitcast=True)
     return ~(bits ^ ((bits >> 31) & 0x7FFFFFFF))
+
+
+@_kernel
+def find_maxima(logits, stride, columns, out, block: tl.constexpr):
+    """Stores the maximum of each program, NaN if there is one among its logits."""
+    x, _ = _load(logits, stride, columns, block)
+    broken = tl.max((x != x).to(tl.int32), 0) > 0
+    largest = tl.where(broken, float("nan"), tl.max(x, 0))
+    tl.store(out + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), largest)
+
+
+@_kernel
+def add_moments(logits, stride, columns, maximum, out, parts, block: tl.constexpr):
+    """Stores the sums of each program over e, e d and e d**2 in three tables, *parts* apart."""
+    row = tl.program_id(0)
+    x, inside = _load(logits, stride, columns, block)
+    y = tl.maximum((x - tl.load(maximum + row)).to(tl.float64), _FLOOR)
+    weight = tl.where(inside, tl.exp(y), 0.0)
+    first = weight * y
+    place = out + row * tl.num_programs(1) + tl.program_id(1)
+    tl.store(place, tl.sum(weight, 0))
+    tl.store(place + parts, tl.sum(first, 0))
+    tl.store(place + 2 * parts, tl.sum(first * y, 0))
 
 
 @_kernel

@@ -10,11 +10,14 @@ import triton
 
 from qr_sampler_vllm.torch_passes import DeviceRows, Passes
 from qr_sampler_vllm.torch_radix import logits_of
+from qr_sampler_vllm.torch_scratch import Scratch
 from qr_sampler_vllm.triton_kernels import (
     COMPILE_OPTIONS,
     add_masses_at,
+    add_moments,
     fill_histogram,
     find_lowest,
+    find_maxima,
 )
 
 __all__ = ["TritonPasses"]
@@ -24,7 +27,34 @@ BLOCK: Final = 1024
 
 
 class TritonPasses(Passes):
-    """The passes as one kernel each."""
+    """The passes as one kernel each.
+
+    Args:
+        rows: Largest number of rows D.
+        columns: Number of tokens V.
+        device: Where the logits are.
+        scratch: Lends memory for results with one number per row.
+    """
+
+    def __init__(self, rows: int, columns: int, device: torch.device, scratch: Scratch) -> None:
+        self._scratch = scratch
+        # A number per program, not atomic additions: sums are to be the same in every run.
+        shape = (rows, triton.cdiv(columns, BLOCK))
+        self._maxima = torch.empty(shape, dtype=torch.float32, device=device)
+        self._sums = torch.empty((3, *shape), dtype=torch.float64, device=device)
+
+    def moments(self, rows: DeviceRows, out: torch.Tensor) -> None:
+        """As in :class:`Passes`."""
+        if not rows.count:
+            return
+        maxima, sums = self._maxima[: rows.count], self._sums[:, : rows.count]
+        grid, leading = tuple(maxima.shape), (rows.logits, rows.logits.stride(0), rows.vocab_size)
+        find_maxima[grid](*leading, maxima, BLOCK, **COMPILE_OPTIONS)
+        torch.amax(maxima, dim=1, out=rows.maximum)
+        out[0].copy_(rows.maximum)
+        parts = sums.stride(0)
+        add_moments[grid](*leading, rows.maximum, sums, parts, BLOCK, **COMPILE_OPTIONS)
+        torch.sum(sums, dim=2, out=out[1:])
 
     def histogram(
         self,
@@ -44,7 +74,7 @@ class TritonPasses(Passes):
         self, rows: DeviceRows, inverse: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As in :class:`Passes`."""
-        above, at = torch.zeros_like(inverse), torch.zeros_like(inverse)
+        above, at = self._scratch.floats().zero_(), self._scratch.floats().zero_()
         _launch(add_masses_at, rows, inverse, value, above, at)
         return above, at
 
@@ -56,9 +86,9 @@ class TritonPasses(Passes):
         least: torch.Tensor,
     ) -> torch.Tensor:
         """As in :class:`Passes`."""
-        keys = torch.full_like(farthest, torch.iinfo(torch.int32).min, dtype=torch.int32)
+        keys = self._scratch.take(torch.int32).fill_(torch.iinfo(torch.int32).min)
         _launch(find_lowest, rows, inverse, farthest, least, keys)
-        return logits_of(keys)
+        return logits_of(keys, self._scratch)
 
 
 def _launch(kernel: Any, rows: DeviceRows, inverse: Any, *arguments: Any) -> None:

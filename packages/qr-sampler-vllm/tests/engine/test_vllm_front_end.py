@@ -162,6 +162,7 @@ def test_status_and_metrics_follow_the_source(
             break
         time.sleep(0.5)
     assert watched.status_when(200)["healthy"]
+    time.sleep(1.0)  # Engines say how they are several times in a second.
     samples = watched.samples("/metrics")
     texts = [file.read_text("utf-8") for file in tmp_path.glob("*.jsonl")]
     lines = [json.loads(line) for text in texts for line in text.splitlines()]

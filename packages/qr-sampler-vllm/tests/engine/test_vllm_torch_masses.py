@@ -21,6 +21,7 @@ from qr_sampler_vllm.torch_masses import (  # noqa: E402
     fill_exponents,
     fill_masses,
 )
+from qr_sampler_vllm.torch_scratch import Scratch  # noqa: E402
 
 DEVICES = [
     "cpu",
@@ -53,7 +54,8 @@ def ceil_of(factor: float, total: int) -> int:
 
 def torch_ceil(factor: float, total: int, device: str = "cpu") -> int:
     pair = (torch.tensor([value], dtype=torch.float64) for value in (factor, total))
-    (result,) = ceil_products(*(value.to(device) for value in pair)).tolist()
+    columns = [value.to(device) for value in pair]
+    (result,) = ceil_products(*columns, Scratch(1, torch.device(device))).tolist()
     return int(result)
 
 
@@ -95,6 +97,7 @@ def test_products_of_many_boundaries_at_once(device: str) -> None:
         pair = (
             torch.from_numpy(values).to(device) for values in (factor, total.astype(np.float64))
         )
-        found = ceil_products(*pair).cpu().numpy().astype(np.int64).tolist()
+        scratch = Scratch(len(factor), torch.device(device))
+        found = ceil_products(*pair, scratch).cpu().numpy().astype(np.int64).tolist()
         pairs = zip(factor.tolist(), total.tolist(), strict=True)
         assert found == [ceil_of(*values) for values in pairs]

@@ -106,8 +106,9 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(params=SETUPS)
 def setup(request: pytest.FixtureRequest) -> Iterator[Setup]:
-    # The interpreter computes with NumPy, which warns where a distance exceeds float32.
-    with np.errstate(over="ignore" if request.param.interpreted else "warn"):
+    # The interpreter computes with NumPy, which warns where a distance exceeds float32 or is none.
+    silence: Any = "ignore" if request.param.interpreted else "warn"
+    with np.errstate(over=silence, invalid=silence):
         yield request.param
 
 
@@ -173,12 +174,15 @@ class Pair:
         rows: Rows,
         temperature: NDArray[np.float64],
         selector: TorchSelector | None = None,
+        *,
+        known: bool = False,
     ) -> None:
         self.selector = selector or setup.selector()
         self.reference = ReferenceSelector()
-        unknown = np.full(len(rows), np.nan)
-        self.measured = self.selector.measure(setup.tensor(logits), rows, unknown)
-        self.expected = self.reference.measure(logits, rows, unknown)
+        at_first = temperature if known else np.full(len(rows), np.nan)
+        settle = np.full(len(rows), 2)
+        self.measured = self.selector.measure(setup.tensor(logits), rows, at_first, settle)
+        self.expected = self.reference.measure(logits, rows, at_first, settle)
         temperature = temperature[self.expected.lines]
         self.plan = self.selector.prepare(self.measured, temperature)
         self.expected_plan: ReferencePlan = self.reference.prepare(self.expected, temperature)
@@ -231,7 +235,8 @@ def test_equals_the_reference(setup: Setup, kind: str) -> None:
             count = int(rng.integers(1, setup.smaller(6, 3)))
             logits = np.stack([random_row(rng, kind, vocab_size) for _ in range(count)])
             rows = Rows([random_parameters(rng, vocab_size) for _ in range(count)])
-            pair = Pair(setup, logits, rows, random_temperatures(rng, count), selector)
+            temperature, known = random_temperatures(rng, count), bool(rng.integers(2))
+            pair = Pair(setup, logits, rows, temperature, selector, known=known)
             pair.assert_same_statistics()
             for u in islice(pair.interesting(rng, count=4), setup.smaller(7, 2)):
                 pair.assert_same_choice(u)
@@ -258,7 +263,10 @@ def test_equals_the_reference_at_every_boundary(setup: Setup, parameters: dict[s
     kinds = ("normal", "ties", "bfloat16", "masked", "near the grid")[: setup.smaller(5, 2)]
     logits = np.stack([random_row(rng, kind, size) for kind in kinds])
     rows = Rows([SamplingParameters(**parameters)] * len(kinds))
-    pair = Pair(setup, logits, rows, np.array([1.0, 0.7, 1.5, 3.0, 1.1])[: len(kinds)])
+    temperature = np.array([1.0, 0.7, 1.5, 3.0, 1.1])[: len(kinds)]
+    pair = Pair(setup, logits, rows, temperature, known=True)
+    # The threshold of top-n-sigma is the only thing that waits for the statistics.
+    assert (pair.measured.plan is None) == ("top_n_sigma" in parameters)
     for rank in range(0, size, step):
         edges = pair.edges(pair.expected_plan.start + rank)
         for u in (np.nextafter(edges, 0.0), edges, np.nextafter(edges, 1.0)):
@@ -292,15 +300,19 @@ def test_batches_larger_than_a_piece_are_worked_on_piece_by_piece(
         pair.assert_same_choice(u)
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-def test_rows_without_a_finite_maximum_are_left_out(setup: Setup, broken: float) -> None:
+def test_rows_without_a_finite_maximum_are_left_out(
+    setup: Setup, broken: float, known: bool
+) -> None:
     rng = np.random.default_rng(6)
     logits = np.stack([random_row(rng, "normal", 50) for _ in range(4)])
     logits[0] = broken
     if not broken < 0.0:
         logits[2, 31] = broken
     rows = Rows([random_parameters(rng, 50) for _ in range(4)])
-    pair = Pair(setup, logits, rows, np.ones(4))
+    pair = Pair(setup, logits, rows, np.ones(4), known=known)
+    assert pair.measured.plan is None
     pair.assert_same_statistics()
     for u in islice(pair.interesting(rng, count=4), setup.smaller(7, 1)):
         pair.assert_same_choice(u)
