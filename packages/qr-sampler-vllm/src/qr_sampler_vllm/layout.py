@@ -24,28 +24,24 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """How many processes make up the deployment, and which of its engines this process is of."""
+    """How many processes make up an engine, and which engine it is."""
 
     tensor_parallel_size: int
     """Number of ranks that hold a slice of every layer."""
     pipeline_parallel_size: int
     """Number of stages that hold a part of the layers."""
-    data_parallel_size: int
-    """Number of engines."""
     data_parallel_rank: int
-    """Which of the engines this is, counted from 0."""
+    """Which of several data-parallel engines this is, counted from 0. How many there are is not
+    told: each engine of a dense model believes that it is alone."""
 
 
 def ranks_of(vllm_config: Any) -> Ranks:
     """Returns the ranks of the engine that *vllm_config* describes."""
     parallel = vllm_config.parallel_config
-    # Engines of dense models are told that they are alone; only their index still tells them apart.
-    rank = getattr(parallel, "data_parallel_index", parallel.data_parallel_rank)
     return Ranks(
         tensor_parallel_size=parallel.tensor_parallel_size,
         pipeline_parallel_size=parallel.pipeline_parallel_size,
-        data_parallel_size=max(parallel.data_parallel_size, rank + 1),
-        data_parallel_rank=rank,
+        data_parallel_rank=getattr(parallel, "data_parallel_index", parallel.data_parallel_rank),
     )
 
 

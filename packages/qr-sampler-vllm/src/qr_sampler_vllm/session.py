@@ -72,7 +72,7 @@ class EngineSession:
             self.settings,
             self._sources.values(),
             model=str(self._model_config.model),
-            engine_rank=ranks.data_parallel_rank if ranks.data_parallel_size > 1 else None,
+            engine_rank=ranks.data_parallel_rank,
         )
         get_ready(vllm_config.device_config.device_type)
         self._status = EngineStatus(self._facts(runner, ranks), self._sources)
@@ -215,9 +215,9 @@ class EngineSession:
     def _banner(self, runner: str, ranks: Ranks) -> str:
         settings = self.settings
         return (
-            f"qr-sampler run {self._journal.run_id} on {runner}, engine "
-            f"{ranks.data_parallel_rank} of {ranks.data_parallel_size}, tensor-parallel size "
-            f"{ranks.tensor_parallel_size}, pipeline-parallel size {ranks.pipeline_parallel_size}: "
+            f"qr-sampler run {self._journal.run_id} on {runner}, data-parallel rank "
+            f"{ranks.data_parallel_rank}, tensor-parallel size {ranks.tensor_parallel_size}, "
+            f"pipeline-parallel size {ranks.pipeline_parallel_size}: "
             f"source {', '.join(self._sources)}, when it fails {settings.fallback_mode}, amplifier "
             f"{settings.signal_amplifier_type}, temperature {settings.temperature_strategy}"
         )
