@@ -389,11 +389,13 @@ TOUCHES_VLLM: Final = (
 """Tests that fail where vLLM's interfaces or its scheduling are not what the plugin expects."""
 
 SAME_IN_ALL_VERSIONS: Final = (
+    "test_vllm_startup.py::test_import_touches_neither_sources_nor_transports",
     "engine/test_vllm_offline.py::test_a_broken_source_package_stops_only_its_own_use",
     "engine/test_vllm_offline.py::test_both_runners_make_the_same_text_of_the_same_bytes",
+    "engine/test_vllm_offline.py::test_plugin_loaded_twice_is_refused",
     "engine/test_vllm_server.py::test_each_data_parallel_engine_has_a_ledger_of_its_own",
 )
-"""Those among them that start engines and would not find more than the others."""
+"""Those among them that take long and would find no more than the others."""
 
 
 @nox.session(venv_backend="none")

@@ -17,7 +17,6 @@ from qr_sampler import (
     EntropyUnavailableError,
     Record,
     SamplingPipeline,
-    Selector,
     Settings,
     check_components,
     configured_sources,
@@ -62,7 +61,6 @@ class EngineSession:
         check_components(self.settings, self.settings, prefix="QR_")
         self._dropped: deque[DroppedBytes] = deque()
         self._sources = configured_sources(self.settings, self._dropped.append)
-        self._selector: Selector[Any, Any] | None = None
         self._pipelines: dict[str, SamplingPipeline] = {}
         self._groups = RowGroups()
         self._model_config = vllm_config.model_config
@@ -191,10 +189,12 @@ class EngineSession:
     def _pipeline(self, source: str, logits: Any) -> SamplingPipeline:
         """Returns what samples with *source*; only now is it known where the logits are."""
         if source not in self._pipelines:
-            if self._selector is None:
-                self._selector = selector_for(logits, self._most_rows)
+            # A selector each: it may keep the outcome of its latest step in buffers of its own.
             self._pipelines[source] = pipeline_for(
-                logits, self.settings, self._sources[source], self._selector
+                logits,
+                self.settings,
+                self._sources[source],
+                selector_for(logits, self._most_rows),
             )
         return self._pipelines[source]
 
@@ -205,7 +205,6 @@ class EngineSession:
             "pid": os.getpid(),
             "runner": runner,
             "ranks": asdict(ranks),
-            "model": str(self._model_config.model),
             "amplifier": self.settings.signal_amplifier_type,
             "temperature_strategy": self.settings.temperature_strategy,
             "fallback_mode": self.settings.fallback_mode,
