@@ -8,7 +8,8 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,15 +28,24 @@ from qr_sampler import (
     Rows,
     SamplingPipeline,
     Settings,
+    SourceStatus,
+    StepResult,
+    TokenSamplingRecord,
+    discard_record,
     dropped_record,
     token_record,
 )
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_vllm import front_end, run_directory
-from qr_sampler_vllm.engine_status import RECENT_TOKENS, EngineStatus
-from qr_sampler_vllm.health import complaints
-from qr_sampler_vllm.run_directory import VARIABLE, publish, published
+from qr_sampler_vllm import front_end, processor, run_directory, status_file
+from qr_sampler_vllm.discretion import in_public, public_model_name
+from qr_sampler_vllm.dropped_plugin import guard_model_runner_v1
+from qr_sampler_vllm.engine_status import RECENT_TOKENS, REMEMBERED_DRAWS, EngineStatus
+from qr_sampler_vllm.follower import Bystander
+from qr_sampler_vllm.health import SILENCE_S, complaints
+from qr_sampler_vllm.processor import QRSamplerLogitsProcessor
+from qr_sampler_vllm.run_directory import VARIABLE, announce, publish, published
 from qr_sampler_vllm.status_endpoint import status_document
+from qr_sampler_vllm.status_file import REPEAT_S, StatusFile
 
 FACTS = {"engine": 0, "run_id": "r", "pid": os.getpid(), "runner": "Model Runner V1"}
 
@@ -45,7 +55,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run directory as the front end makes it."""
     private = tmp_path / "run"
     private.mkdir(mode=0o700)
-    monkeypatch.setenv(VARIABLE, str(private))
+    monkeypatch.setenv(VARIABLE, f"{os.getpid()}:{private}")
     return private
 
 
@@ -64,20 +74,32 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixt
     front_end.logger.removeHandler(caplog.handler)
 
 
-def token_records(source: EntropySource, count: int) -> list[Record]:
-    """Records of *count* steps of one row."""
+def steps(source: EntropySource, count: int) -> Iterator[StepResult]:
+    """Steps of one row."""
     settings = Settings.load(sample_count=4, max_ks_distance=1)
-    options = RequestOptions(parameters=settings.sampling, source=source.name)
     pipeline = SamplingPipeline(settings, source)
     logits = np.zeros((1, 8), np.float32)
-    records: list[Record] = []
-    for position in range(count):
+    for _ in range(count):
         step = pipeline.sample(logits, Rows([settings.sampling]))
         assert step is not None
-        records.append(
-            token_record(step, 0, request_key="r", sequence="s", position=position, options=options)
-        )
-    return records
+        yield step
+
+
+def token_records(source: EntropySource, count: int) -> list[Record]:
+    """Records of *count* steps of one row."""
+    options = RequestOptions(parameters=Settings.load().sampling, source=source.name)
+    return [
+        token_record(step, 0, request_key="r", sequence="s", position=position, options=options)
+        for position, step in enumerate(steps(source, count))
+    ]
+
+
+def discards(source: EntropySource, count: int) -> list[Record]:
+    """Records of *count* steps whose token was thrown away."""
+    return [
+        discard_record(step, 0, request_key="r", sequence="s", position=0, reason="aborted")
+        for step in steps(source, count)
+    ]
 
 
 def forced(reason: str) -> ForcedRecord:
@@ -106,7 +128,7 @@ class Device:
     def said(self, records_lost: int = 0) -> dict[str, Any]:
         said: dict[str, Any] = self.status.as_dict(records_lost=records_lost)
         assert json.loads(json.dumps(said, allow_nan=False)) == said
-        return said
+        return {**said, "said_wall_time_ns": time.time_ns()}
 
 
 def test_a_status_counts_what_was_recorded() -> None:
@@ -124,8 +146,11 @@ def test_a_status_counts_what_was_recorded() -> None:
     assert said["discards"] == [{"reason": "late", "count": 1, "bytes": 7}]
     assert sum(said["draws"]["buckets"]) == 5
     assert said["last_draw"]["source"] == "spare"
-    assert said["last_failure"]["reason"] == "gone"
-    assert said["sources"] == [{"name": "device", "available": False, "reason": "unplugged"}]
+    assert 0.0 < said["last_draw"]["seconds"] <= said["draws"]["seconds"]
+    assert said["last_failure"] == {"source": "device", "reason": "gone", "wall_time_ns": 5}
+    assert said["sources"] == [
+        {"name": "device", "available": False, "reason": "unplugged", "last_draw_failed": True}
+    ]
     assert (said["recent_tokens"], said["recent_without_source"]) == (6, 3)
 
 
@@ -135,6 +160,63 @@ def test_rows_of_one_draw_are_one_draw() -> None:
     said = device.said()
     assert said["tokens"][0]["count"] == 4
     assert sum(said["draws"]["buckets"]) == 1
+
+
+def test_every_draw_is_counted_once_in_whatever_order_its_rows_are_recorded() -> None:
+    """A token is recorded when it is known to be emitted, for some rows steps after the others."""
+    device = Device()
+    records = token_records(device.source, 3 * REMEMBERED_DRAWS)
+    late = records[-1:] + records[-50:-1:-1] + records[-50:]
+    device.status.observe(records[:-50] + late)
+    device.status.observe(records[:7])
+    said = device.said()
+    assert sum(said["draws"]["buckets"]) == len(records)
+    latest = records[-1]
+    assert isinstance(latest, TokenSamplingRecord)
+    assert said["last_draw"]["wall_time_ns"] == latest.wall_time_ns
+
+
+def test_a_draw_that_was_wasted_is_a_draw() -> None:
+    device = Device()
+    (wasted,) = discards(device.source, 1)
+    device.status.observe([wasted])
+    assert sum(device.said()["draws"]["buckets"]) == 1
+
+
+def test_the_last_draw_tells_of_a_failure_that_the_source_does_not_admit() -> None:
+    """A status of sources that remember nothing is always well."""
+    device = Device()
+    device.sample(RECENT_TOKENS)
+    device.primary.fail_with = "unplugged"
+    device.sample(1)
+    device.primary.fail_with = None
+    assert complaints([device.said()]) == ["engine 0: the last draw from source device has failed"]
+    device.sample(1)
+    assert complaints([device.said()]) == []
+    device.status.observe([forced("gone")])
+    assert "has failed" in complaints([device.said()])[0]
+
+
+def test_another_source_of_a_request_does_not_speak_for_the_configured_one() -> None:
+    broken = ConstantEntropySource(name="other", fail_with="unplugged")
+    other = FallbackEntropySource(broken, ConstantEntropySource(name="spare"))
+    device = Device()
+    device.status = EngineStatus(FACTS, {"device": device.source, "other": other})
+    device.sample(RECENT_TOKENS)
+    device.status.observe(token_records(other, 1))
+    assert [source["last_draw_failed"] for source in device.said()["sources"]] == [False, True]
+    assert complaints([device.said()]) == []
+
+
+def test_a_source_without_a_status_costs_the_engine_nothing() -> None:
+    class Broken(ConstantEntropySource):
+        def status(self) -> SourceStatus:
+            raise RuntimeError("secret")
+
+    status = EngineStatus(FACTS, {"device": Broken()}).as_dict(records_lost=0)
+    (source,) = status["sources"]
+    assert not source["available"]
+    assert source["reason"] == "its status cannot be had (RuntimeError)"
 
 
 def test_health_follows_the_source_and_the_share_of_the_fallback() -> None:
@@ -157,8 +239,27 @@ def test_health_follows_the_source_and_the_share_of_the_fallback() -> None:
 def test_an_engine_whose_process_has_ended_is_unhealthy() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    status = EngineStatus({**FACTS, "pid": child.pid}, {"device": ConstantEntropySource()})
-    assert complaints([status.as_dict(records_lost=0)]) == ["engine 0: its process has ended"]
+    assert complaints([said_by(child.pid)]) == ["engine 0: its process has ended"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not tell")
+def test_an_engine_whose_process_only_waits_for_its_parent_has_ended() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert complaints([said_by(child.pid)]) == ["engine 0: its process has ended"]
+    child.wait()
+
+
+def test_an_engine_that_is_stuck_is_unhealthy() -> None:
+    said_ns = time.time_ns() - round((SILENCE_S + 5) * 1e9)
+    (complaint,) = complaints([{**said_by(os.getpid()), "said_wall_time_ns": said_ns}])
+    assert complaint.startswith("engine 0: its process has said nothing for 6")
+
+
+def said_by(pid: int) -> dict[str, Any]:
+    """What a healthy engine in the process *pid* says."""
+    status = EngineStatus({**FACTS, "pid": pid}, {"device": ConstantEntropySource()})
+    return {**status.as_dict(records_lost=0), "said_wall_time_ns": time.time_ns()}
 
 
 def test_no_engine_at_all_is_unhealthy(directory: Path) -> None:
@@ -177,7 +278,113 @@ def test_the_document_shows_engines_and_gives_nothing_away(directory: Path) -> N
     assert body["healthy"]
     (engine,) = body["engines"]
     assert 0.0 <= engine["last_draw_age_s"] < 60.0
-    assert str(directory) not in json.dumps(body)
+    assert "pid" not in engine
+    device.primary.fail_with = "no answer from qrng.internal:50051 with key s3cr3t7"
+    device.sample(1)
+    publish("engine-0-r", device.said())
+    code, body = status_document()
+    assert code == 503
+    text = json.dumps(body, ensure_ascii=False)
+    assert "no answer from … with key …" in text
+    for hidden in (str(directory), "qrng", "50051", "s3cr3t7", '"r"'):
+        assert hidden not in text.replace('"run_id": "r"', "")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("no answer within 250 ms", "no answer within 250 ms"),
+        ("by 127.0.0.1:59987 (UNKNOWN: ipv4:127.0.0.1:1: refused);", "by … (UNKNOWN: …: refused);"),
+        ("cannot open /dev/qrng0: No such file", "cannot open …: No such file"),
+        ("unix:///run/qrng.sock", "…"),
+        (r"C:\\keys\\a.pem is unreadable", "… is unreadable"),
+        ("Bearer eyJhbGciOi.J9_x and https://u:p@host/x?k=v", "Bearer … and …"),
+        ("fe80::1 refused, qrng.example.org too", "… refused, … too"),
+        ("correct QR_GRPC_SERVER_ADDRESS", "correct QR_GRPC_SERVER_ADDRESS"),
+        ("", ""),
+        ("12345678901234567890", "…"),
+    ],
+)
+def test_reasons_show_ordinary_words_only(text: str, shown: str) -> None:
+    assert in_public(text) == shown
+
+
+def test_a_reason_of_any_length_is_shown_in_part() -> None:
+    assert len(in_public("word " * 10_000)) < 400
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("/srv/models/tiny", "tiny"),
+        ("./tiny", "tiny"),
+        ("models/of/ours/tiny", "tiny"),
+        ("s3://bucket/tiny", "tiny"),
+        ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B"),
+        ("tiny", "tiny"),
+    ],
+)
+def test_a_model_is_not_shown_with_its_directory(name: str, shown: str) -> None:
+    assert public_model_name(name) == shown
+
+
+class TestStatusFile:
+    """Written when something has changed, but seldom."""
+
+    @pytest.fixture
+    def writes(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+        writes: list[dict[str, Any]] = []
+        monkeypatch.setattr(status_file, "publish", lambda name, said: writes.append(said))
+        return writes
+
+    def test_changes_are_written_at_most_twice_per_second(
+        self, writes: list[dict[str, Any]]
+    ) -> None:
+        now = [100.0]
+        file = StatusFile("engine", lambda: now[0])
+        for tick in range(80):
+            now[0] = 100.0 + tick / 16
+            file.update({"tick": tick})
+        assert [said["tick"] for said in writes] == list(range(0, 80, 8))
+
+    def test_what_has_not_changed_is_repeated_now_and_then(
+        self, writes: list[dict[str, Any]]
+    ) -> None:
+        now = [0.0]
+        file = StatusFile("engine", lambda: now[0])
+        for tick in range(int(3 * REPEAT_S)):
+            now[0] = float(tick)
+            file.update({"tokens": 1})
+        assert len(writes) == 3
+        assert REPEAT_S < SILENCE_S / 2
+        assert all(said["said_wall_time_ns"] for said in writes)
+
+    def test_a_disk_that_refuses_is_mentioned_once(
+        self, monkeypatch: pytest.MonkeyPatch, warnings: pytest.LogCaptureFixture
+    ) -> None:
+        def refuse(name: str, said: dict[str, Any]) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(status_file, "publish", refuse)
+        now = [0.0]
+        file = StatusFile("engine", lambda: now[0])
+        for tick in range(5):
+            now[0] = float(tick)
+            file.update({"tick": tick})
+        # A logger that also hands on to its parents shows a record twice.
+        assert len(set(map(id, warnings.records))) == 1
+
+
+def test_a_disk_that_refuses_leaves_no_half_file(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="No space"):
+        publish("engine", {})
+    assert list(directory.iterdir()) == []
 
 
 def test_a_status_is_replaced_as_a_whole(directory: Path) -> None:
@@ -197,39 +404,105 @@ def test_a_directory_that_others_can_write_to_is_not_trusted(
     assert run_directory.run_directory() == directory
     link = directory.with_name("link")
     link.symlink_to(directory)
-    monkeypatch.setenv(VARIABLE, str(link))
+    monkeypatch.setenv(VARIABLE, f"{os.getpid()}:{link}")
     assert run_directory.run_directory() is None
-    monkeypatch.setenv(VARIABLE, str(directory / "absent"))
+    monkeypatch.setenv(VARIABLE, f"{os.getpid()}:{directory / 'absent'}")
     assert run_directory.run_directory() is None
     publish("engine", {})
+    announce()
     assert published() == []
 
 
 MAKE = f"""
-import os, subprocess, sys
-from qr_sampler_vllm.front_end import prepare
+import multiprocessing, os, subprocess, sys
+from pathlib import Path
+from qr_sampler_vllm.run_directory import announce, announced, make_run_directory, run_directory
 
-prepare()
-made = os.environ["{VARIABLE}"]
-prepare()
-assert os.environ["{VARIABLE}"] == made
-child = (
-    "import os; from qr_sampler_vllm.front_end import prepare;"
-    "prepare(); print(os.environ['{VARIABLE}'])"
-)
-said = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
-assert said.stdout.strip() == made, said
-assert os.path.isdir(made)
-print(made, oct(os.stat(made).st_mode))
+
+def work(expected):
+    make_run_directory()
+    assert str(run_directory()) == expected
+    announce()
+
+
+def begin():
+    make_run_directory()
+    made = str(run_directory())
+    make_run_directory()
+    assert str(run_directory()) == made
+    child = multiprocessing.get_context("spawn").Process(target=work, args=(made,))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert announced()
+    assert os.path.isdir(made)
+    print(made, oct(os.stat(made).st_mode), flush=True)
+    return made
+
+
+def in_child():
+    os.environ.pop("{VARIABLE}", None)
+    begin()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "main":
+        begin()
+    elif sys.argv[1] == "child":
+        front_end = multiprocessing.get_context("spawn").Process(target=in_child)
+        front_end.start()
+        front_end.join()
+        assert front_end.exitcode == 0
+    else:
+        begin()
+        subprocess.run([sys.executable, __file__, "main"], check=True)
+        assert announced()
 """
 
 
-def test_the_front_end_makes_a_private_directory_and_removes_it() -> None:
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[[str], list[tuple[str, str]]]:
+    """Runs a script that makes run directories and returns them with their modes."""
+    script = tmp_path / "make.py"
+    script.write_text(MAKE)
+
+    def run(what: str) -> list[tuple[str, str]]:
+        command = [sys.executable, str(script), what]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        words = done.stdout.split()
+        return list(zip(words[::2], words[1::2], strict=True))
+
+    return run
+
+
+@pytest.mark.parametrize("process", ["main", "child"])
+def test_the_front_end_makes_a_private_directory_and_removes_it(
+    make: Callable[[str], list[tuple[str, str]]], process: str
+) -> None:
     """Its children learn of it, and do not remove it when they end."""
-    done = subprocess.run([sys.executable, "-c", MAKE], capture_output=True, text=True, check=True)
-    made, mode = done.stdout.split()
+    ((made, mode),) = make(process)
     assert stat.S_IMODE(int(mode, 8)) == 0o700
     assert not Path(made).exists()
+
+
+def test_a_front_end_that_another_one_has_started_has_a_directory_of_its_own(
+    make: Callable[[str], list[tuple[str, str]]],
+) -> None:
+    """Engines of the one say nothing of those of the other."""
+    (outer, _), (inner, _) = make("nested")
+    assert outer != inner
+    assert not Path(outer).exists()
+    assert not Path(inner).exists()
+
+
+def test_workers_of_ray_belong_to_the_front_end(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, f"{os.getpid() + 1}:{directory}")
+    assert run_directory.run_directory() is None
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())  # type: ignore[arg-type]
+    assert run_directory.run_directory() == directory
 
 
 def front_end_config(**changes: Any) -> SimpleNamespace:
@@ -261,14 +534,34 @@ class TestFrontEnd:
         for _ in range(2):
             with pytest.raises(ConfigError, match="the engine has not loaded it"):
                 front_end.check_engines()
-        publish("engine-0", {})
+        announce()
         front_end.check_engines()
 
     def test_what_was_seen_once_is_not_looked_for_again(self, directory: Path) -> None:
-        publish("engine-0", {})
+        announce()
         front_end.check_engines()
-        (directory / "engine-0.json").unlink()
+        (directory / f"loaded-{os.getpid()}").unlink()
         front_end.check_engines()
+
+    def test_a_process_that_only_follows_announces_itself(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With an external launcher each rank is a front end of its own."""
+        monkeypatch.setattr(processor, "_role", lambda *arguments: Bystander())
+        QRSamplerLogitsProcessor(front_end_config(), "cpu", False)
+        assert published() == []
+        front_end.check_engines()
+
+    def test_offline_a_cluster_of_ray_cannot_be_seen(
+        self,
+        directory: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        warnings: pytest.LogCaptureFixture,
+    ) -> None:
+        executor = "vllm.v1.executor.ray_executor_v2"
+        monkeypatch.setitem(sys.modules, executor, SimpleNamespace())  # type: ignore[arg-type]
+        front_end.check_engines()
+        assert "cannot be seen" in warnings.text
 
     @pytest.mark.parametrize("where", [{"nnodes": 2}, {"backend": "ray"}, {"local": 0}])
     def test_engines_on_other_hosts_cannot_be_seen(
@@ -284,3 +577,52 @@ class TestFrontEnd:
     ) -> None:
         front_end.check_engines()
         assert "cannot be seen" in warnings.text
+        assert "VLLM_PLUGINS" in warnings.text
+
+
+class TestGuard:
+    """Stands in for vLLM's module, whose function drops the plugin."""
+
+    SPECULATION = SimpleNamespace(rejection_sample_method="standard")
+
+    @pytest.fixture
+    def module(self, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+        module = SimpleNamespace(build_logitsprocs=lambda config, *rest, **options: "built")
+        names = ["vllm", "vllm.v1", "vllm.v1.sample", "vllm.v1.sample.logits_processor"]
+        packages = [*(SimpleNamespace() for _ in names[1:]), module]
+        for name, package in zip(names, packages, strict=True):
+            monkeypatch.setitem(sys.modules, name, package)  # type: ignore[arg-type]
+        packages[2].logits_processor = module
+        return module
+
+    @staticmethod
+    def config(runner_type: str, speculative_config: object) -> SimpleNamespace:
+        model = SimpleNamespace(runner_type=runner_type)
+        return SimpleNamespace(model_config=model, speculative_config=speculative_config)
+
+    def test_speculation_is_refused_where_the_plugin_would_be_dropped(
+        self, module: SimpleNamespace
+    ) -> None:
+        guard_model_runner_v1()
+        speculating = self.config("generate", self.SPECULATION)
+        with pytest.raises(ConfigError, match="Model Runner V1 drops"):
+            module.build_logitsprocs(speculating, "cpu", False, is_pooling_model=False)
+        with pytest.raises(ConfigError, match="Model Runner V1 drops"):
+            module.build_logitsprocs(vllm_config=speculating)
+
+    def test_other_engines_are_none_of_its_business(self, module: SimpleNamespace) -> None:
+        guard_model_runner_v1()
+        for runner_type, speculation in [("generate", None), ("pooling", self.SPECULATION)]:
+            config = self.config(runner_type, speculation)
+            assert module.build_logitsprocs(config, "cpu", pin=True) == "built"
+
+    def test_it_wraps_once(self, module: SimpleNamespace) -> None:
+        guard_model_runner_v1()
+        guarded = module.build_logitsprocs
+        guard_model_runner_v1()
+        assert module.build_logitsprocs is guarded
+
+    def test_without_such_a_function_there_is_nothing_to_do(self, module: SimpleNamespace) -> None:
+        del module.build_logitsprocs
+        guard_model_runner_v1()
+        assert vars(module) == {}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one engine says of itself to whoever watches it. Nothing here draws or touches a device."""
+"""What one engine says of itself to whoever watches it. Nothing here draws or touches a device.
+
+It may be read by anybody: it holds no paths, addresses, settings of sources or keys of requests.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from qr_sampler import (
     Record,
     TokenSamplingRecord,
 )
+from qr_sampler_vllm.discretion import in_public
 
 __all__ = ["DRAW_SECONDS", "RECENT_TOKENS", "EngineStatus"]
 
@@ -25,6 +29,9 @@ DRAW_SECONDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 
 
 RECENT_TOKENS: Final = 100
 """Number of tokens over which the share of the fallback is taken."""
+
+REMEMBERED_DRAWS: Final = 1024
+"""Number of draws of which it is known that they have been counted."""
 
 
 class EngineStatus:
@@ -46,7 +53,12 @@ class EngineStatus:
         self._token_bytes = 0
         self._draws = [0] * (len(DRAW_SECONDS) + 1)
         self._draw_seconds = 0.0
+        self._counted: dict[int, None] = {}
+        """When the latest draws were requested, each of which several records may tell of."""
+        self._forgotten_ns = 0
         self._latest_request_ns = 0
+        self._failed: dict[str, bool] = {}
+        """By source, whether its last draw has failed."""
         self._last_draw: dict[str, Any] | None = None
         self._last_failure: dict[str, Any] | None = None
         self._recent: deque[bool] = deque(maxlen=RECENT_TOKENS)
@@ -60,10 +72,11 @@ class EngineStatus:
                 elif isinstance(record, ForcedRecord):
                     self._forced += 1
                     self._recent.append(True)
-                    self._note_failure(record.reason, record.wall_time_ns)
+                    self._note_failure(record.source, record.reason, record.wall_time_ns)
                 elif isinstance(record, DiscardRecord):
                     self._discards[record.reason] += 1
                     self._discarded_bytes[record.reason] += record.block_bytes
+                    self._observe_draw(record)
 
     def as_dict(self, *, records_lost: int) -> dict[str, Any]:
         """Returns the status as JSON-ready values.
@@ -73,12 +86,14 @@ class EngineStatus:
         """
         sources = [_source_status(name, source) for name, source in self._sources.items()]
         with self._lock:
+            for source in sources:
+                source["last_draw_failed"] = self._failed.get(source["name"], False)
             return {
                 **self._facts,
                 "sources": sources,
                 "tokens": [
-                    {"source": source, "fallback": fallback, "count": count}
-                    for (source, fallback), count in sorted(self._tokens.items())
+                    {"source": name, "fallback": fallback, "count": count}
+                    for (name, fallback), count in sorted(self._tokens.items())
                 ],
                 "forced_tokens": self._forced,
                 "token_bytes": self._token_bytes,
@@ -99,28 +114,58 @@ class EngineStatus:
         self._token_bytes += record.block_bytes
         self._recent.append(record.fallback)
         if record.fallback:
-            self._note_failure(record.fallback_reason, record.wall_time_ns)
-        # The rows of a step share a draw, and records come in the order of steps or nearly so.
-        if record.t_request_ns > self._latest_request_ns:
-            self._latest_request_ns = record.t_request_ns
-            self._observe_draw(record)
+            # The reason begins with the name of the source that was to draw.
+            source, _, reason = record.fallback_reason.partition(": ")
+            self._note_failure(source, reason, record.wall_time_ns)
+        else:
+            self._failed[record.source] = False
+        self._observe_draw(record)
 
-    def _observe_draw(self, record: TokenSamplingRecord) -> None:
-        seconds = (record.t_received_ns - record.t_request_ns) / 1e9
+    def _observe_draw(self, record: TokenSamplingRecord | DiscardRecord) -> None:
+        """Counts the draw behind *record* unless another row of its step has told of it."""
+        requested_ns, received_ns = record.t_request_ns, record.t_received_ns
+        if requested_ns is None or received_ns is None or not self._is_new(requested_ns):
+            return
+        seconds = (received_ns - requested_ns) / 1e9
         self._draws[bisect_left(DRAW_SECONDS, seconds)] += 1
         self._draw_seconds += seconds
-        self._last_draw = {
-            "source": record.source,
-            "fallback": record.fallback,
-            "wall_time_ns": record.wall_time_ns,
-        }
+        if requested_ns > self._latest_request_ns:
+            self._latest_request_ns = requested_ns
+            self._last_draw = {
+                "source": record.source,
+                "fallback": record.fallback,
+                "seconds": seconds,
+                "wall_time_ns": record.wall_time_ns,
+            }
 
-    def _note_failure(self, reason: str, wall_time_ns: int) -> None:
-        self._last_failure = {"reason": reason, "wall_time_ns": wall_time_ns}
+    def _is_new(self, requested_ns: int) -> bool:
+        if requested_ns in self._counted or requested_ns <= self._forgotten_ns:
+            return False
+        self._counted[requested_ns] = None
+        if len(self._counted) > REMEMBERED_DRAWS:
+            oldest = next(iter(self._counted))
+            del self._counted[oldest]
+            self._forgotten_ns = max(self._forgotten_ns, oldest)
+        return True
+
+    def _note_failure(self, source: str, reason: str, wall_time_ns: int) -> None:
+        self._failed[source] = True
+        self._last_failure = {
+            "source": source,
+            "reason": in_public(reason),
+            "wall_time_ns": wall_time_ns,
+        }
 
 
 def _source_status(name: str, source: EntropySource) -> dict[str, Any]:
     """Returns what is known of a source itself, not of what takes over from it."""
     primary = source.primary if isinstance(source, FallbackEntropySource) else source
-    status = primary.status()
-    return {"name": name, "available": status.available, "reason": status.reason}
+    try:
+        status = primary.status()
+    # The author of a source may err; to be told of it must not cost the engine its start, or the
+    # thread that writes its records.
+    except Exception as error:
+        reason = f"its status cannot be had ({type(error).__name__})"
+        return {"name": name, "available": False, "reason": reason}
+    reason = in_public(str(status.reason))
+    return {"name": name, "available": bool(status.available), "reason": reason}

@@ -1,35 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the front end of vLLM makes sure of: that its engines really sample with the plugin.
 
-Model Runner V1 drops installed logits processors silently when speculative decoding is configured.
-The tokens would then be vLLM's own, and nobody would notice.
+Where vLLM drops the plugin, the tokens would be vLLM's own, and nobody would notice.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from typing import Any, Final
 
 from qr_sampler import ConfigError
+from qr_sampler_vllm.dropped_plugin import REMEDY, check_speculation, guard_model_runner_v1
 from qr_sampler_vllm.layout import check_layout
-from qr_sampler_vllm.run_directory import make_run_directory, published, run_directory
+from qr_sampler_vllm.run_directory import VARIABLE, announced, make_run_directory, run_directory
 
 __all__ = ["check_engines", "check_front_end", "prepare"]
 
 logger = logging.getLogger("vllm.qr_sampler")
 
-REMEDY: Final = (
-    "remove speculative_config, or use Model Runner V2 (VLLM_USE_V2_MODEL_RUNNER=1), or uninstall "
-    "qr-sampler-vllm to have vLLM choose the tokens"
+_RAY_EXECUTORS: Final = (
+    "vllm.v1.executor.ray_executor",
+    "vllm.v1.executor.ray_distributed_executor",
 )
+"""Modules, or the beginning of their names, that vLLM imports only to run an engine on Ray."""
 
 _engines_known = False
 _elsewhere = False
 
 
 def prepare() -> None:
-    """Makes the run directory. vLLM calls this in every process, in the front end first."""
+    """Gets this process ready. vLLM calls this in every one of its own, in the front end first."""
     make_run_directory()
+    guard_model_runner_v1()
 
 
 def check_front_end(vllm_config: Any) -> None:
@@ -43,12 +47,8 @@ def check_front_end(vllm_config: Any) -> None:
     """
     global _elsewhere
     check_layout(vllm_config)
-    speculates = vllm_config.speculative_config is not None
-    if speculates and not getattr(vllm_config, "use_v2_model_runner", False):
-        raise ConfigError(
-            "speculative decoding is configured, and Model Runner V1 drops logits processors "
-            f"silently then, so no token would be chosen by your entropy source; {REMEDY}"
-        )
+    if not getattr(vllm_config, "use_v2_model_runner", False):
+        check_speculation(vllm_config)
     _elsewhere = _has_engines_elsewhere(vllm_config.parallel_config)
 
 
@@ -61,18 +61,21 @@ def check_engines() -> None:
     global _engines_known
     if _engines_known:
         return
-    _engines_known = run_directory() is None or _elsewhere or bool(published())
-    if not _engines_known:
+    _engines_known = announced()
+    if _engines_known:
+        return
+    if run_directory() is not None and not _elsewhere and not _on_ray():
         raise ConfigError(
             "qr-sampler-vllm is installed, but the engine has not loaded it, so no token would be "
             "chosen by your entropy source: vLLM drops logits processors silently, for instance "
             f"when Model Runner V1 is to decode speculatively; {REMEDY}"
         )
-    if not published():
-        logger.warning(
-            "it cannot be seen from here whether the engines have loaded qr-sampler; look for "
-            "their start-up message and for their ledgers"
-        )
+    _engines_known = True
+    logger.warning(
+        "it cannot be seen from here whether the engines have loaded qr-sampler; look for their "
+        "start-up message and for their ledgers%s",
+        "" if VARIABLE in os.environ else ", and name qr_sampler in VLLM_PLUGINS if that is set",
+    )
 
 
 def _has_engines_elsewhere(parallel_config: Any) -> bool:
@@ -82,3 +85,11 @@ def _has_engines_elsewhere(parallel_config: Any) -> bool:
         or getattr(parallel_config, "distributed_executor_backend", None) == "ray"
         or getattr(parallel_config, "data_parallel_size_local", 1) == 0
     )
+
+
+def _on_ray() -> bool:
+    """Returns whether the workers may belong to a Ray cluster that was there before this process.
+
+    Offline nobody shows the plugin the configuration of the engine.
+    """
+    return any(name.startswith(_RAY_EXECUTORS) for name in list(sys.modules))

@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["MAX_FALLBACK_SHARE", "complaints"]
+__all__ = ["MAX_FALLBACK_SHARE", "SILENCE_S", "complaints"]
 
 MAX_FALLBACK_SHARE: Final = 0.5
 """Share of recent tokens without the chosen source above which an engine is unhealthy."""
+
+SILENCE_S: Final = 60.0
+"""Time after which an engine that has said nothing is taken for stuck, in seconds; a healthy one
+repeats itself several times within it."""
 
 
 def complaints(statuses: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -28,9 +34,13 @@ def _of(status: Mapping[str, Any]) -> list[str]:
     found = []
     if not _lives(status["pid"]):
         found.append("its process has ended")
+    elif (silence_s := (time.time_ns() - status["said_wall_time_ns"]) / 1e9) > SILENCE_S:
+        found.append(f"its process has said nothing for {silence_s:.0f} s")
     configured = status["sources"][0]
     if not configured["available"]:
         found.append(f"source {configured['name']} is unavailable: {configured['reason']}")
+    elif configured["last_draw_failed"]:
+        found.append(f"the last draw from source {configured['name']} has failed")
     recent, without = status["recent_tokens"], status["recent_without_source"]
     if recent and without > MAX_FALLBACK_SHARE * recent:
         found.append(f"{without} of the last {recent} tokens were not decided by their source")
@@ -46,4 +56,14 @@ def _lives(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    return not _waits_for_its_parent(pid)
+
+
+def _waits_for_its_parent(pid: int) -> bool:
+    """Returns whether a process has ended, although its number is still taken."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    except OSError:
+        # Not every system has such files, and the process may end at any moment.
+        return False
+    return text.rpartition(")")[2].split()[:1] == ["Z"]

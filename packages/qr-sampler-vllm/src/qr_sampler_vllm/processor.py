@@ -17,6 +17,7 @@ from qr_sampler_vllm.interfaces import (
     V2Interface,
 )
 from qr_sampler_vllm.layout import samples_here, tensor_parallel_group
+from qr_sampler_vllm.run_directory import announce
 from qr_sampler_vllm.runner_v1 import RunnerV1
 from qr_sampler_vllm.runner_v2 import RunnerV2
 
@@ -39,6 +40,7 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
 
     def __init__(self, vllm_config: Any, *runner_arguments: Any) -> None:
         self._role = _role(vllm_config, runner_arguments)
+        announce()
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:

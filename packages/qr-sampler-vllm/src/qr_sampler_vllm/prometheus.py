@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -15,6 +16,7 @@ from prometheus_client.core import (
 )
 
 from qr_sampler_vllm.engine_status import DRAW_SECONDS
+from qr_sampler_vllm.health import complaints
 from qr_sampler_vllm.run_directory import published
 
 __all__ = ["EngineCollector"]
@@ -38,7 +40,8 @@ class EngineCollector:
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metrics of all engines."""
-        statuses = self._read()
+        statuses = _told_apart(self._read())
+        yield _healthy(statuses)
         yield _tokens(statuses)
         yield _simple(
             CounterMetricFamily,
@@ -67,12 +70,33 @@ class EngineCollector:
         )
 
 
+def _told_apart(statuses: Sequence[Status]) -> list[Status]:
+    """Returns *statuses* with a label of its own for each engine.
+
+    Engines of one process that know nothing of each other have the same number, and a scraper
+    refuses two samples with the same labels.
+    """
+    before: Counter[int] = Counter()
+    apart: list[Status] = []
+    for status in statuses:
+        number = status["engine"]
+        same = before[number]
+        before[number] += 1
+        apart.append({**status, "engine": f"{number}.{same}" if same else str(number)})
+    return apart
+
+
+def _healthy(statuses: Sequence[Status]) -> Metric:
+    text = "Whether /qr/status finds nothing to complain of."
+    return GaugeMetricFamily("qr_sampler_healthy", text, value=float(not complaints(statuses)))
+
+
 def _simple(
     family: type[CounterMetricFamily], name: str, text: str, statuses: Sequence[Status], field: str
 ) -> Metric:
     metric = family(name, text, labels=["engine"])
     for status in statuses:
-        metric.add_metric([str(status["engine"])], status[field])
+        metric.add_metric([status["engine"]], status[field])
     return metric
 
 
@@ -84,7 +108,7 @@ def _tokens(statuses: Sequence[Status]) -> Metric:
     )
     for status in statuses:
         for entry in status["tokens"]:
-            labels = [str(status["engine"]), entry["source"], str(entry["fallback"]).lower()]
+            labels = [status["engine"], entry["source"], str(entry["fallback"]).lower()]
             metric.add_metric(labels, entry["count"])
     return metric
 
@@ -97,21 +121,21 @@ def _discarded_bytes(statuses: Sequence[Status]) -> Metric:
     )
     for status in statuses:
         for entry in status["discards"]:
-            metric.add_metric([str(status["engine"]), entry["reason"]], entry["bytes"])
+            metric.add_metric([status["engine"], entry["reason"]], entry["bytes"])
     return metric
 
 
 def _draw_seconds(statuses: Sequence[Status]) -> Metric:
     metric = HistogramMetricFamily(
         "qr_sampler_draw_seconds",
-        "Time from the request for entropy to its answer, of draws that decided a token.",
+        "Time from the request for entropy to its answer.",
         labels=["engine"],
     )
     bounds = [*map(str, DRAW_SECONDS), "+Inf"]
     for status in statuses:
         counts = accumulate(status["draws"]["buckets"])
         buckets = [(bound, float(count)) for bound, count in zip(bounds, counts, strict=True)]
-        metric.add_metric([str(status["engine"])], buckets, status["draws"]["seconds"])
+        metric.add_metric([status["engine"]], buckets, status["draws"]["seconds"])
     return metric
 
 
@@ -123,7 +147,7 @@ def _source_available(statuses: Sequence[Status]) -> Metric:
     )
     for status in statuses:
         for source in status["sources"]:
-            labels = [str(status["engine"]), source["name"]]
+            labels = [status["engine"], source["name"]]
             metric.add_metric(labels, float(source["available"]))
     return metric
 
@@ -131,11 +155,11 @@ def _source_available(statuses: Sequence[Status]) -> Metric:
 def _last_draw(statuses: Sequence[Status]) -> Metric:
     metric = GaugeMetricFamily(
         "qr_sampler_last_draw_timestamp_seconds",
-        "When the last draw that decided a token was complete, in seconds since the epoch.",
+        "When the last draw was complete, in seconds since the epoch.",
         labels=["engine"],
     )
     for status in statuses:
         if status["last_draw"] is not None:
             when = status["last_draw"]["wall_time_ns"] / 1e9
-            metric.add_metric([str(status["engine"])], when)
+            metric.add_metric([status["engine"]], when)
     return metric

@@ -8,28 +8,42 @@ small file there. Reading it needs no answer from an engine, which may be waitin
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Mapping
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["VARIABLE", "make_run_directory", "publish", "published", "run_directory"]
+__all__ = [
+    "VARIABLE",
+    "announce",
+    "announced",
+    "make_run_directory",
+    "publish",
+    "published",
+    "run_directory",
+]
 
 VARIABLE: Final = "QR_SAMPLER_RUN_DIRECTORY"
-"""Environment variable that hands the directory on to the processes of an engine."""
+"""Environment variable that hands the directory on to the processes of an engine, behind the number
+of the process that has made it."""
+
+_AFTER_ALL_CHILDREN: Final = -1
+"""Priority of what a process does last, when its children have ended."""
 
 logger = logging.getLogger("vllm.qr_sampler")
 
 
 def make_run_directory() -> None:
-    """Makes the directory, unless a parent process has done so; it goes when this process ends."""
-    if os.environ.get(VARIABLE):
+    """Makes the directory, unless the front end has done so; it goes when this process ends."""
+    if _inherited() is not None:
         return
     try:
         # Readable by its owner only.
@@ -37,8 +51,15 @@ def make_run_directory() -> None:
     except OSError as error:
         logger.warning("no status of engines will be known: %s", error)
         return
-    os.environ[VARIABLE] = directory
-    atexit.register(_remove, directory, os.getpid())
+    os.environ[VARIABLE] = f"{os.getpid()}:{directory}"
+    # A front end may itself be a child of multiprocessing, which leaves without atexit hooks.
+    Finalize(
+        None,
+        shutil.rmtree,
+        args=(directory,),
+        kwargs={"ignore_errors": True},
+        exitpriority=_AFTER_ALL_CHILDREN,
+    )
 
 
 def run_directory() -> Path | None:
@@ -46,16 +67,32 @@ def run_directory() -> Path | None:
 
     On another host than the front end's there is none.
     """
-    value = os.environ.get(VARIABLE)
-    if not value:
+    directory = _inherited()
+    if directory is None:
         return None
-    directory = Path(value)
     try:
         found = directory.lstat()
     except OSError:
         return None
     private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
     return directory if private and found.st_uid == os.geteuid() else None
+
+
+def announce() -> None:
+    """Leaves word that vLLM has loaded the plugin in this process, whatever its part there is."""
+    directory = run_directory()
+    if directory is None:
+        return
+    try:
+        (directory / f"loaded-{os.getpid()}").touch(mode=0o600)
+    except OSError as error:
+        logger.warning("the front end will not know that qr-sampler is loaded: %s", error)
+
+
+def announced() -> bool:
+    """Returns whether vLLM has loaded the plugin in any process of this front end."""
+    directory = run_directory()
+    return directory is not None and any(directory.glob("loaded-*"))
 
 
 def publish(name: str, status: Mapping[str, Any]) -> None:
@@ -67,10 +104,15 @@ def publish(name: str, status: Mapping[str, Any]) -> None:
     directory = run_directory()
     if directory is None:
         return
+    text = json.dumps(status, allow_nan=False)
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".")
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(status, file, allow_nan=False)
-    Path(temporary).replace(directory / f"{name}.json")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(temporary).replace(directory / f"{name}.json")
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def published() -> list[dict[str, Any]]:
@@ -88,6 +130,15 @@ def published() -> list[dict[str, Any]]:
     return found
 
 
-def _remove(directory: str, owner: int) -> None:
-    if os.getpid() == owner:
-        shutil.rmtree(directory, ignore_errors=True)
+def _inherited() -> Path | None:
+    """Returns the directory of the front end that this process is or belongs to, if it has one.
+
+    The environment reaches every child, also a program that starts another vLLM. The processes of
+    an engine are children of :mod:`multiprocessing`, or workers of Ray, which are told by that they
+    have loaded it before any plugin; everything else is a front end of its own.
+    """
+    maker, _, directory = os.environ.get(VARIABLE, "").partition(":")
+    if not directory:
+        return None
+    belongs = multiprocessing.parent_process() is not None or "ray" in sys.modules
+    return Path(directory) if belongs or maker == str(os.getpid()) else None

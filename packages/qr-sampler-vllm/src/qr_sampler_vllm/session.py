@@ -23,11 +23,12 @@ from qr_sampler import (
     dropped_record,
 )
 from qr_sampler_vllm.admission import resolve
+from qr_sampler_vllm.discretion import public_model_name
 from qr_sampler_vllm.engine_status import EngineStatus
 from qr_sampler_vllm.journal import Journal
 from qr_sampler_vllm.layout import Ranks, check_layout, most_rows, ranks_of
 from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
-from qr_sampler_vllm.run_directory import publish
+from qr_sampler_vllm.status_file import StatusFile
 from qr_sampler_vllm.step import force_tokens, get_ready, pipeline_for, sample_rows, selector_for
 from qr_sampler_vllm.stop_conditions import (
     DetokenizedStopStrings,
@@ -74,7 +75,7 @@ class EngineSession:
         )
         get_ready(vllm_config.device_config.device_type)
         self._status = EngineStatus(self._facts(runner, ranks), self._sources)
-        self._published: dict[str, Any] = {}
+        self._status_file = StatusFile(f"engine-{ranks.data_parallel_rank}-{self._journal.run_id}")
         self.publish()
         logger.info("%s", self._banner(runner, ranks))
 
@@ -148,15 +149,8 @@ class EngineSession:
         self._status.observe(kept)
 
     def publish(self) -> None:
-        """Says how the engine is doing to the front end, if that has changed."""
-        status = self._status.as_dict(records_lost=self._journal.lost)
-        if status == self._published:
-            return
-        self._published = status
-        try:
-            publish(f"engine-{status['engine']}-{status['run_id']}", status)
-        except OSError as error:
-            logger.warning("the status of the engine cannot be published: %s", error)
+        """Says how the engine is doing to the front end, if that is due."""
+        self._status_file.update(self._status.as_dict(records_lost=self._journal.lost))
 
     def _decide_group(
         self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
@@ -205,6 +199,7 @@ class EngineSession:
             "pid": os.getpid(),
             "runner": runner,
             "ranks": asdict(ranks),
+            "model": public_model_name(str(self._model_config.model)),
             "amplifier": self.settings.signal_amplifier_type,
             "temperature_strategy": self.settings.temperature_strategy,
             "fallback_mode": self.settings.fallback_mode,

@@ -17,6 +17,8 @@ __all__ = ["StatusEndpoint", "status_document"]
 
 HEALTHY, UNHEALTHY = 200, 503
 
+_FRESH = {"Cache-Control": "no-store"}
+
 
 class StatusEndpoint:
     """``/qr/status``, and ``/qr/metrics`` for servers whose ``/metrics`` cannot hold ours.
@@ -45,22 +47,23 @@ def status_document() -> tuple[int, Mapping[str, Any]]:
     body = {
         "healthy": not reasons,
         "reasons": reasons,
-        "engines": [_with_age(engine, now_ns) for engine in engines],
+        "engines": [_shown(engine, now_ns) for engine in engines],
     }
     return UNHEALTHY if reasons else HEALTHY, body
 
 
-def _with_age(engine: Mapping[str, Any], now_ns: int) -> dict[str, Any]:
+def _shown(engine: Mapping[str, Any], now_ns: int) -> dict[str, Any]:
     last = engine["last_draw"]
     age = None if last is None else max(now_ns - last["wall_time_ns"], 0) / 1e9
-    return {**engine, "last_draw_age_s": age}
+    shown = {name: value for name, value in engine.items() if name != "pid"}
+    return {**shown, "last_draw_age_s": age}
 
 
 def _status() -> Any:
     from fastapi.responses import JSONResponse
 
     code, body = status_document()
-    return JSONResponse(body, status_code=code)
+    return JSONResponse(body, status_code=code, headers=_FRESH)
 
 
 def _metrics() -> Any:
@@ -71,4 +74,4 @@ def _metrics() -> Any:
 
     registry = CollectorRegistry()
     registry.register(EngineCollector())
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=_FRESH)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -22,21 +23,96 @@ from prometheus_client.parser import text_string_to_metric_families  # noqa: E40
 SPECULATION = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
 
 
+SPECULATE = """
+    import json, sys
+    from qr_sampler_vllm import front_end
+    from qr_sampler_vllm.run_directory import announce
+
+    task = json.loads(sys.argv[1])
+    if task["guarded"]:
+        # As if another engine of this process had loaded the plugin.
+        front_end.prepare()
+        announce()
+    else:
+        # As if vLLM had given its function another name.
+        front_end.guard_model_runner_v1 = lambda: None
+
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(
+        model=task["model"],
+        distributed_executor_backend="uni",
+        enforce_eager=True,
+        dtype="float32",
+        max_model_len=256,
+        speculative_config=task["speculation"],
+    )
+    print("CONSTRUCTED")
+    print(llm.generate(["x"], SamplingParams(max_tokens=4), use_tqdm=False))
+"""
+
+
+@pytest.mark.parametrize(
+    ("guarded", "said"),
+    [(True, "Model Runner V1 drops logits processors"), (False, "the engine has not loaded it")],
+)
 def test_speculation_under_model_runner_v1_never_ends_in_vllms_own_tokens(
-    offline_engine: Callable[[str], Any],
+    offline_engine: Callable[[str], Any], guarded: bool, said: str
 ) -> None:
-    """vLLM drops the plugin without a word, so the first request is refused."""
-    task = {
-        "prompts": ["x"],
-        "extra_args": [{}],
-        "engine": {"speculative_config": SPECULATION},
-    }
+    """vLLM would drop the plugin without a word: the engine does not start, or refuses to work."""
     engine = offline_engine("v1")
-    done = engine.script(engine.generate_script, task)
+    done = engine.script(SPECULATE, {"speculation": SPECULATION, "guarded": guarded})
     assert done.returncode != 0
-    assert "the engine has not loaded it" in done.stderr
+    assert said in done.stderr
     assert "VLLM_USE_V2_MODEL_RUNNER=1" in done.stderr
+    assert ("CONSTRUCTED" in done.stdout) == (not guarded)
     assert not engine.ledger.exists()
+
+
+LAUNCH = """
+import subprocess, sys
+launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+sys.exit(subprocess.run([sys.executable, *launcher, sys.argv[1]]).returncode)
+"""
+
+RANK = """
+    import json, os
+    from vllm import LLM, SamplingParams
+
+    llm = LLM(
+        model=os.environ["QR_TEST_MODEL"],
+        tensor_parallel_size=2,
+        distributed_executor_backend="external_launcher",
+        enforce_eager=True,
+        dtype="float32",
+        max_model_len=256,
+    )
+    (output,) = llm.generate(["Light is"], SamplingParams(max_tokens=6), use_tqdm=False)
+    tokens = list(output.outputs[0].token_ids)
+    with open(f"{os.environ['QR_TEST_TOKENS']}-{os.environ['RANK']}", "w") as file:
+        json.dump(tokens, file)
+"""
+
+
+def test_ranks_that_are_front_ends_of_their_own_serve_their_requests(
+    run_engine_script: Callable[..., Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    """With an external launcher each rank asks whether the plugin is loaded, and only one draws."""
+    script = tmp_path / "rank.py"
+    script.write_text(textwrap.dedent(RANK))
+    env = {
+        "VLLM_CPU_OMP_THREADS_BIND": "0|1",
+        "QR_LEDGER_DIR": str(tmp_path / "ledger"),
+        "QR_TEST_MODEL": str(tiny_model),
+        "QR_TEST_TOKENS": str(tmp_path / "tokens"),
+    }
+    done = run_engine_script(LAUNCH, arguments=[str(script)], env=env, runner="v1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, second = (json.loads((tmp_path / f"tokens-{rank}").read_text()) for rank in range(2))
+    assert first == second
+    (ledger,) = (tmp_path / "ledger").iterdir()
+    lines = [json.loads(line) for line in ledger.read_text("utf-8").splitlines()]
+    assert [line["token_id"] for line in lines if line["kind"] == "token"] == first
 
 
 def test_a_server_that_would_drop_the_plugin_does_not_start(
@@ -120,6 +196,7 @@ class Watched:
 def test_status_and_metrics_follow_the_source(
     start_openai_server: Callable[..., Any],
     start_entropy_server: Callable[..., Any],
+    tiny_model: Path,
     tmp_path: Path,
 ) -> None:
     entropy = start_entropy_server()
@@ -149,12 +226,17 @@ def test_status_and_metrics_follow_the_source(
         samples = watched.samples(path)
         assert samples["qr_sampler_tokens_total", labels] == 6.0
         assert samples["qr_sampler_draw_seconds_count", frozenset({("engine", "0")})] == 6.0
+        assert samples["qr_sampler_healthy", frozenset()] == 1.0
     entropy.kill()
     complete(running.url, "spare", 20)
     unhealthy = watched.status_when(503)
     assert not unhealthy["healthy"]
     assert any("quantum_grpc" in reason for reason in unhealthy["reasons"])
-    assert str(tmp_path) not in json.dumps(unhealthy)
+    assert watched.samples("/metrics")["qr_sampler_healthy", frozenset()] == 0.0
+    said = json.dumps(unhealthy)
+    for hidden in (str(tmp_path), str(tiny_model.parent), entropy.address, "127.0.0.1"):
+        assert hidden not in said
+    assert unhealthy["engines"][0]["last_failure"]["source"] == "quantum_grpc"
     entropy.start()
     for attempt in range(40):
         complete(running.url, f"again {attempt}", 20)
