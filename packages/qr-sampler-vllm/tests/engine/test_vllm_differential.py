@@ -51,9 +51,14 @@ def key_of(params: SamplingParams) -> str:
 def engine_config() -> Any:
     return SimpleNamespace(
         device_config=SimpleNamespace(device_type="cpu"),
-        parallel_config=SimpleNamespace(tensor_parallel_size=1),
-        model_config=SimpleNamespace(model="none"),
-        scheduler_config=SimpleNamespace(max_num_seqs=MAX_REQUESTS),
+        parallel_config=SimpleNamespace(
+            tensor_parallel_size=1,
+            pipeline_parallel_size=1,
+            data_parallel_size=1,
+            data_parallel_rank=0,
+        ),
+        model_config=SimpleNamespace(model="none", max_model_len=64),
+        scheduler_config=SimpleNamespace(max_num_seqs=MAX_REQUESTS, async_scheduling=False),
         speculative_config=None,
     )
 
@@ -103,13 +108,13 @@ class Batch:
 
     def check(self) -> None:
         """Our rows hold the requests, and the very token lists, that vLLM's rows hold."""
-        runner = self.processor._v1
+        runner = self.processor._role
         assert isinstance(runner, RunnerV1)
         rows = runner._batch
         expected = dict(enumerate(self.batch.req_ids))
-        assert {line: row.request.request_key for line, row in rows.items()} == expected
+        keys = {line: row.sequence.request_key for line, row in rows.items() if row.sequence}
+        assert keys == expected
         assert self.mirror.entries == expected
-        assert runner._lines == list(expected)
         for line, key in expected.items():
             assert rows[line].output_token_ids is self.requests[key].output_token_ids
             wanted = self.requests[key].sampling_params.min_p
