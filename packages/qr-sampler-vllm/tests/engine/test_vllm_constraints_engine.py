@@ -70,11 +70,11 @@ SERVE = """
                 }
         return found
 
-    ours, samples = [], task["samples"]
+    ours = []
     for key, case in task["cases"].items():
         extra = {"qr_request_key": key}
         decided = params(case, temperature=task["temperature"], extra_args=extra)
-        ours += [decided] * samples
+        ours += [decided] * case["samples"]
     references = [
         params(case, **case["reference"], temperature=1.0, seed=1, extra_args={"qr_bypass": 1})
         for case in task["cases"].values()
@@ -83,12 +83,12 @@ SERVE = """
     prompt = {"prompt_token_ids": task["prompt"]}
     answers = llm.generate([prompt] * len(asked), asked, use_tqdm=False)
     qr_sampler_vllm.flush_records()
-    result = {}
-    for index, key in enumerate(task["cases"]):
-        outputs = answers[samples * index : samples * (index + 1)]
+    result, decided = {}, iter(answers)
+    for (key, case), reference in zip(task["cases"].items(), answers[len(ours) :], strict=True):
+        outputs = [next(decided).outputs[0] for _ in range(case["samples"])]
         result[key] = {
-            "outputs": [list(output.outputs[0].token_ids) for output in outputs],
-            "distributions": distributions(answers[len(ours) + index].outputs),
+            "outputs": [list(output.token_ids) for output in outputs],
+            "distributions": distributions(reference.outputs),
         }
     overlapping = llm.llm_engine.vllm_config.scheduler_config.async_scheduling
     print("RESULT " + json.dumps({"cases": result, "overlapping": bool(overlapping)}))
@@ -102,9 +102,10 @@ SEEDED = {
     "QR_TEMPERATURE_STRATEGY": "fixed",
     "QR_FIXED_TEMPERATURE": "1.0",
 }
-SAMPLES = 100
-REFERENCE_SAMPLES = 24
-"""Enough to come by nearly every beginning."""
+SAMPLES = 50
+SAMPLES_OF_SLIGHT_EFFECT = 100
+REFERENCE_SAMPLES = 32
+"""Enough to come by most beginnings."""
 END_OF_TEXT = 0
 MIN_TOKENS = 2
 CHOICES = ["e", "tea", "toe", "eat"]
@@ -200,6 +201,20 @@ BASELINES = {
 }
 """The same request without the constraint that a case is about."""
 CASES = [*BASELINES, "any ending", "whole vocabulary"]
+SLIGHT = {
+    "repetition penalty",
+    "presence penalty",
+    "rewards",
+    "bad pair",
+    "attracted and penalised",
+}
+"""Cases that take many samples to be told from their baselines."""
+
+
+def samples(case: str) -> int:
+    """The number of sequences that the plugin decides."""
+    return SAMPLES_OF_SLIGHT_EFFECT if case in SLIGHT else SAMPLES
+
 
 Beginning = tuple[int, ...]
 Distributions = dict[Beginning, dict[int, float]]
@@ -221,21 +236,21 @@ class Served:
         cases = self.alphabet.cases()
         task = {
             "prompt": self.alphabet.prompt,
-            "samples": SAMPLES,
             "overlapping": overlapping,
             "temperature": temperature,
-            "cases": {key: self._asked(wishes) for key, wishes in cases.items()},
+            "cases": {key: self._asked(key, wishes) for key, wishes in cases.items()},
         }
         result = engine.result(SERVE, task, SEEDED)
         assert result["overlapping"] is overlapping
         self._cases = result["cases"]
         self._lines = [line for line in engine.lines() if line["kind"] == "token"]
 
-    def _asked(self, wishes: dict[str, Any]) -> dict[str, Any]:
-        # Few tokens are possible where there are several positions, and all beginnings are seen.
+    def _asked(self, case: str, wishes: dict[str, Any]) -> dict[str, Any]:
+        # Few tokens are possible where there are several positions, so most beginnings are seen.
+        reference = {"n": REFERENCE_SAMPLES, "logprobs": 12}
         if wishes["max_tokens"] == 1:
-            return {"params": wishes, "reference": {"n": 1, "logprobs": -1}}
-        return {"params": wishes, "reference": {"n": REFERENCE_SAMPLES, "logprobs": 12}}
+            reference = {"n": 1, "logprobs": -1}
+        return {"params": wishes, "samples": samples(case), "reference": reference}
 
     def outputs(self, case: str) -> list[list[int]]:
         """The emitted tokens of every sequence that the plugin decided."""
@@ -328,7 +343,7 @@ def log_evidence(pairs: Iterable[tuple[Choice, dict[int, float]]]) -> float:
 @pytest.mark.parametrize("case", CASES)
 def test_chosen_tokens_have_the_probability_that_vllm_gives_them(served: Served, case: str) -> None:
     pairs = list(served.comparable(case, served.distributions(case)))
-    assert len(pairs) >= 0.9 * len(served.choices(case)) >= 0.9 * SAMPLES
+    assert len(pairs) >= 0.8 * len(served.choices(case)) >= 0.8 * samples(case)
     for choice, law in pairs:
         expected = law.get(choice.token_id, 0.0)
         assert choice.probability == pytest.approx(expected, rel=RELATIVE_ERROR), choice
@@ -355,7 +370,7 @@ def test_the_records_are_of_the_emitted_tokens(served: Served, case: str) -> Non
     recorded = [(*choice.beginning, choice.token_id) for choice in served.choices(case)]
     whole = Counter(recorded) - Counter(choice.beginning for choice in served.choices(case))
     assert whole == Counter(emitted)
-    assert len(emitted) == SAMPLES
+    assert len(emitted) == samples(case)
 
 
 def chosen(served: Served, case: str) -> set[int]:
