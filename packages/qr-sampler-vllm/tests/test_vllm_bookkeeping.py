@@ -102,7 +102,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setattr(session, "sample_rows", found.sample_rows)
     monkeypatch.setattr(session, "force_tokens", force_tokens)
     monkeypatch.setattr(session.EngineSession, "stop_strings", stop_strings)
-    monkeypatch.setattr(admission, "_warm_up_params", lambda: params(top_k=50, warm_up=True))
+    monkeypatch.setattr(admission, "_warm_up_params", lambda: (params(top_k=50, warm_up=True),))
     monkeypatch.setattr(draft_rows, "_on_host", lambda context: context.table)
     return found
 

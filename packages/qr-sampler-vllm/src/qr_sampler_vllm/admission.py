@@ -58,16 +58,22 @@ def check_request(settings: Settings, sampling_params: Any) -> None:
 
 def is_warm_up(sampling_params: Any) -> bool:
     """Whether a request is one that vLLM warms its kernels up with, on made-up logits."""
-    warm_up = _warm_up_params()
-    return warm_up is not None and bool(sampling_params == warm_up)
+    # An array among the fields cannot be compared; no warm-up has one.
+    if getattr(sampling_params, "prompt_logprob_token_ids", None) is not None:
+        return False
+    # What clients send differs at least in the end-of-text token, which the front end fills in.
+    return any(sampling_params == warm_up for warm_up in _warm_up_params())
 
 
 @lru_cache(maxsize=1)
-def _warm_up_params() -> Any:
+def _warm_up_params() -> tuple[Any, ...]:
     from vllm import SamplingParams
 
     make = getattr(SamplingParams, "for_sampler_warmup", None)
-    return make() if make is not None else None
+    of_attention = SamplingParams(max_tokens=2, temperature=0.0)
+    if hasattr(of_attention, "watermarking"):
+        of_attention.watermarking = False
+    return (of_attention,) if make is None else (make(), of_attention)
 
 
 def _cannot_be_ended(sampling_params: Any) -> bool:

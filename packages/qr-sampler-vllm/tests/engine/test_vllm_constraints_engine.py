@@ -104,7 +104,7 @@ SEEDED = {
 }
 SAMPLES = 50
 SAMPLES_OF_SLIGHT_EFFECT = 100
-REFERENCE_SAMPLES = 32
+REFERENCE_SAMPLES = 24
 """Enough to come by most beginnings."""
 END_OF_TEXT = 0
 MIN_TOKENS = 2
@@ -206,6 +206,7 @@ SLIGHT = {
     "presence penalty",
     "rewards",
     "bad pair",
+    "attracted",
     "attracted and penalised",
 }
 """Cases that take many samples to be told from their baselines."""
