@@ -25,6 +25,9 @@ collect_ignore = ["faulty_entropy_server.py"]
 START_TIMEOUT_S = 300.0
 """A first start of vLLM takes a minute on two busy cores."""
 
+SCRIPT_TIMEOUT_S = 900.0
+"""Without a GPU some scripts generate for minutes."""
+
 RUNNER_VARIABLES = {
     "v1": {"VLLM_USE_V2_MODEL_RUNNER": "0"},
     "v2": {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1"},
@@ -140,7 +143,7 @@ def run_engine_script() -> Callable[..., Any]:
             env=engine_environment(runner, variables),
             capture_output=True,
             text=True,
-            timeout=START_TIMEOUT_S,
+            timeout=SCRIPT_TIMEOUT_S,
             check=False,
         )
 

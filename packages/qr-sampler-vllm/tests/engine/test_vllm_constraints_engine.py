@@ -288,7 +288,7 @@ class Served:
                 yield choice, distributions[choice.beginning]
 
 
-@pytest.fixture(scope="module", params=["v1 in turn", "v1 overlapping", "v2 overlapping"])
+@pytest.fixture(scope="module", params=["v1 in turn", "v2 overlapping"])
 def served(request: pytest.FixtureRequest, offline_engine: Callable[[str], Any]) -> Served:
     """One engine for each of these ways to run.
 
