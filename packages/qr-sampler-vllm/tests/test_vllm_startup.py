@@ -36,6 +36,7 @@ def engine_config(**changes: Any) -> SimpleNamespace:
         model="tiny",
         max_model_len=64,
         enable_trace_replay=changes.get("enable_trace_replay", False),
+        is_diffusion=changes.get("is_diffusion", False),
     )
     return SimpleNamespace(
         device_config=SimpleNamespace(device_type="cpu"),
@@ -97,6 +98,7 @@ ADAPTIVE = SimpleNamespace(rejection_sample_method="standard", enable_adaptive_v
         ("enable_batch_sharded_sampling", True, "enable_batch_sharded_sampling"),
         ("enable_trace_replay", True, "enable_trace_replay"),
         ("watermark_config", object(), "watermark_config"),
+        ("is_diffusion", True, "diffusion model"),
     ],
 )
 def test_layouts_that_cannot_be_right_are_refused(option: str, value: object, named: str) -> None:

@@ -107,6 +107,11 @@ def check_layout(vllm_config: Any) -> None:
             "watermark_config changes the choice of tokens behind the entropy source's back; "
             "remove it"
         )
+    if getattr(model, "is_diffusion", False):
+        raise ConfigError(
+            "a diffusion model samples without logits processors, so no token would be chosen by "
+            "your entropy source; serve another model, or uninstall qr-sampler-vllm"
+        )
     if vllm_config.speculative_config is not None:
         _check_speculation(vllm_config.speculative_config)
 

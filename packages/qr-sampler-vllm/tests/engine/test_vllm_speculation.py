@@ -146,7 +146,7 @@ def test_drafts_that_are_accepted_whatever_was_chosen_are_refused(
     synthetic = {
         **SPECULATION,
         "rejection_sample_method": "synthetic",
-        "synthetic_acceptance_rate": 0.5,
+        "synthetic_acceptance_rates": [0.5, 0.5, 0.5],
     }
     task = {**task_of(["short"]), "engine": {"speculative_config": synthetic}}
     done = engine.script(engine.generate_script, task)
