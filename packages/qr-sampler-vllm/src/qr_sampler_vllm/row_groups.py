@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from qr_sampler import Rows
 from qr_sampler_vllm.token_sequence import TokenSequence
@@ -69,13 +70,8 @@ def _grouped(step: StepRows) -> list[RowGroup]:
     for index, sequence in enumerate(step.sequences):
         if not sequence.failure:
             found.setdefault(sequence.options.source, []).append(index)
-    return [RowGroup(source, indices, _rows(step, indices)) for source, indices in found.items()]
-
-
-def _rows(step: StepRows, indices: Sequence[int]) -> Rows:
-    parameters = [step.sequences[index].options.parameters for index in indices]
-    if step.follows is None:
-        return Rows(parameters)
+    rows = Rows([each.options.parameters for each in step.sequences], follows=step.follows)
     # The rows of one sequence have one source, so that whom a row follows is in the same group.
-    new = {old: index for index, old in enumerate(indices)}
-    return Rows(parameters, follows=[new.get(step.follows[old], -1) for old in indices])
+    return [
+        RowGroup(source, indices, rows.take(np.array(indices))) for source, indices in found.items()
+    ]
