@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from qr_sampler.errors import ConfigError
 from qr_sampler.overrides import KEY_PREFIX
+from qr_sampler_cli.assignments import engine_assignments, pairs
 from qr_sampler_cli.failures import ExitCode, reports_errors
 from qr_sampler_cli.generation import GenerationRequest, run_generation
 from qr_sampler_cli.generation_report import print_json, print_summary, print_texts, verdict
@@ -153,7 +153,7 @@ def generate(
         max_tokens=max_tokens,
         options=_options(named, assignments or []),
         variables={name: value for name, value in variables.items() if value is not None},
-        engine_arguments=_engine_arguments(engine_args or []),
+        engine_arguments=engine_assignments(engine_args or []),
         verbose=verbose,
     )
     destination = None if records is None else RecordsFile(records, force=force)
@@ -190,32 +190,10 @@ def _read(file: Path) -> str:
 def _options(named: dict[str, Any], assignments: Iterable[str]) -> dict[str, str]:
     """Returns the per-request keys; values stay text, which the core reads and checks."""
     options = {KEY_PREFIX + name: str(value) for name, value in named.items() if value is not None}
-    for key, value in _pairs(assignments, "--set"):
+    for key, value in pairs(assignments, "--set"):
         if not key.startswith(KEY_PREFIX):
             raise ConfigError(f"--set {key}={value}: keys begin with {KEY_PREFIX!r}")
         if key in options:
             raise ConfigError(f"--set {key}={value}: {key} is already set to {options[key]!r}")
         options[key] = value
     return options
-
-
-def _engine_arguments(assignments: Iterable[str]) -> dict[str, Any]:
-    arguments: dict[str, Any] = {}
-    for key, text in _pairs(assignments, "--engine-arg"):
-        if key == "model":
-            raise ConfigError(f"--engine-arg {key}={text}: the model is named by --model")
-        try:
-            arguments[key] = json.loads(text)
-        except ValueError:
-            arguments[key] = text
-    return arguments
-
-
-def _pairs(assignments: Iterable[str], option: str) -> list[tuple[str, str]]:
-    pairs = []
-    for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not (key and separator):
-            raise ConfigError(f"{option} {assignment}: expected KEY=VALUE")
-        pairs.append((key, value))
-    return pairs

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_cli.assignments import engine_assignments
 
 __all__ = ["EngineRequest", "engine_arguments"]
 
@@ -86,17 +87,7 @@ def engine_arguments(
         "max_num_seqs": max_num_seqs,
     }
     given = {key: value for key, value in named.items() if value is not None}
-    return {**dict(map(_assignment, assignments)), **given}
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    key, separator, value = text.partition("=")
-    if not (key and separator) or key == "model":
-        raise ConfigError(f"--engine-arg {text}: expected KEY=VALUE, and the model by --model")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+    return {**engine_assignments(assignments), **given}
 
 
 def _json_object(option: str, text: str | None) -> dict[str, Any] | None:
