@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,12 @@ from qr_sampler_vllm.processor import QRSamplerLogitsProcessor  # noqa: E402
 from qr_sampler_vllm.runner_v1 import RunnerV1, apply_update  # noqa: E402
 
 MAX_REQUESTS = 9
+# vLLM 0.29 asks for the block size of the attention kernel too.
+KERNEL_BLOCKS: dict[str, Any] = (
+    {"kernel_block_sizes": [16]}
+    if "kernel_block_sizes" in inspect.signature(InputBatch).parameters
+    else {}
+)
 
 
 class DictMirror:
@@ -80,6 +87,7 @@ class Batch:
             block_sizes=[16],
             max_num_blocks_per_req=[4],
             logitsprocs=LogitsProcessors([self.processor, self.min_p, self.mirror]),
+            **KERNEL_BLOCKS,
         )
         self.requests: dict[str, CachedRequestState] = {}
         self._count = 0
