@@ -34,6 +34,9 @@ PACKAGES: Final = {
 }
 """Distribution name to import name, lowest layer first."""
 
+EXTRAS: Final = {"qr-sampler-grpc": ("server", "signing")}
+"""What the tests of a package need beside its own dependencies."""
+
 NEEDS_ENGINE: Final = ("qr-sampler-vllm", "qr-sampler")
 """Packages whose coverage is only complete where vLLM is installed: the session ``vllm``."""
 
@@ -186,7 +189,8 @@ def stubs(session: nox.Session) -> None:
 @nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
 def tests(session: nox.Session, package: str) -> None:
     """Test one package with nothing installed but what it declares."""
-    sync(session, f"--package={package}", "--group=test")
+    extras = [f"--extra={extra}" for extra in EXTRAS.get(package, ())]
+    sync(session, f"--package={package}", *extras, "--group=test")
     # The tests come first: they import what pytest rewrites before the docstrings do.
     suite = (f"packages/{package}/tests", "--doctest-modules", f"packages/{package}/src")
 

@@ -87,3 +87,8 @@ class EntropyDraw:
     """Number of requests that the draw was split into."""
     commitment_echoed: bool | None = None
     """Whether the far side echoed our commitment; ``None`` when none was sent."""
+    signature_verified: bool | None = None
+    """Whether the far side's signature of the answer was checked and is right; ``None`` when there
+    is no key to check it with. A wrong one is no draw at all."""
+    dropped_bytes: int = 0
+    """Bytes of earlier attempts at this draw that were asked for and are lost."""

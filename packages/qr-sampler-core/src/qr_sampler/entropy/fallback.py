@@ -34,6 +34,7 @@ class FallbackEntropySource(EntropySource):
         self.jit_class = primary.jit_class
         self.conditioning = primary.conditioning
         self.origin = primary.origin
+        self.commits = primary.commits
 
     @property
     def name(self) -> str:
@@ -57,6 +58,17 @@ class FallbackEntropySource(EntropySource):
         """
         try:
             return self.primary.draw(n)
+        except EntropyUnavailableError as error:
+            return self._draw_from_fallback(n, error)
+
+    def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        """Returns *n* bytes as :meth:`draw` does; only the primary learns the commitment.
+
+        Raises:
+            EntropyUnavailableError: When both sources are unavailable; names both reasons.
+        """
+        try:
+            return self.primary.committed_draw(n, commitment)
         except EntropyUnavailableError as error:
             return self._draw_from_fallback(n, error)
 

@@ -31,8 +31,8 @@ class DroppedBytes:
     count: int
     """How many."""
     reason: str
-    """Why they were dropped: the answer was ``"late"``, ``"short"`` or ``"long"``, or another part
-    of the draw ``"failed"``."""
+    """Why they were dropped: the answer was ``"late"``, ``"short"`` or ``"long"``, another part of
+    the draw ``"failed"``, or an attempt at it was lost and ``"retried"``."""
     wall_time_ns: int
     """``time.time_ns()`` when they were."""
 
@@ -76,6 +76,7 @@ class GuardedSource(EntropySource):
         self.jit_class = source.jit_class
         self.conditioning = source.conditioning
         self.origin = source.origin
+        self.commits = source.commits
         self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._on_dropped = on_dropped
         # Keyed by process and filled with setdefault, which is atomic: a forked child has neither
@@ -104,9 +105,22 @@ class GuardedSource(EntropySource):
             EntropyUnavailableError: When the source has not delivered just that, for any reason.
             ValueError: When *n* is negative.
         """
+        return self._checked(n, partial(self.source.draw, n))
+
+    def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        """Returns *n* bytes, in time, as :meth:`draw` does.
+
+        Raises:
+            EntropyUnavailableError: When the source has not delivered just that, for any reason.
+            ValueError: When *n* is negative.
+        """
+        return self._checked(n, partial(self.source.committed_draw, n, commitment))
+
+    def _checked(self, n: int, question: Callable[[], object]) -> EntropyDraw:
+        """Returns the draw that *question* asks the source for, if it is one of *n* bytes."""
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
-        draw = self._answer(partial(self.source.draw, n))
+        draw = self._answer(question)
         if not isinstance(draw, EntropyDraw) or not isinstance(draw.data, bytes):
             what = draw.data if isinstance(draw, EntropyDraw) else draw
             raise self._unavailable(f"answered with {type(what).__name__} instead of bytes")
@@ -114,6 +128,7 @@ class GuardedSource(EntropySource):
         if received != n:
             self._drop(received, "short" if received < n else "long")
             raise self._unavailable(f"asked for {n} bytes, received {received}; they were dropped")
+        self._drop(draw.dropped_bytes, "retried")
         return draw
 
     def status(self) -> SourceStatus:

@@ -49,6 +49,9 @@ class EntropySource(ABC):
     """Whether a draw can take longer than the source itself allows. Such a source is called from a
     thread of its own, so that it cannot hold up those who wait for it."""
 
+    commits: bool = False
+    """Whether :meth:`committed_draw` passes the commitment on."""
+
     conditioning: str = "unknown"
     """What was done to the raw bits, for example ``"none"`` or ``"sha256"``."""
 
@@ -129,6 +132,21 @@ class EntropySource(ABC):
             wall_time_ns=time.time_ns(),
             requests=len(pieces),
         )
+
+    def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        """Returns what :meth:`draw` returns; the far side learns *commitment* with the request.
+
+        Only a source that :attr:`commits` has anything to send it to; any other one drops it.
+
+        Args:
+            n: Number of bytes.
+            commitment: Digest of what the bytes are about to decide, at most 64 bytes.
+
+        Raises:
+            EntropyUnavailableError: As :meth:`draw`.
+            ValueError: As :meth:`draw`.
+        """
+        return self.draw(n)
 
     def status(self) -> SourceStatus:
         """Returns what is known without touching the device."""

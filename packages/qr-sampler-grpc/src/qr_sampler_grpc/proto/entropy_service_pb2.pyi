@@ -5,21 +5,29 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class EntropyRequest(_message.Message):
-    __slots__ = ("bytes_needed", "sequence_id")
+    __slots__ = ("bytes_needed", "sequence_id", "commitment", "accept_chunks")
     BYTES_NEEDED_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_ID_FIELD_NUMBER: _ClassVar[int]
+    COMMITMENT_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     bytes_needed: int
     sequence_id: int
-    def __init__(self, bytes_needed: _Optional[int] = ..., sequence_id: _Optional[int] = ...) -> None: ...
+    commitment: bytes
+    accept_chunks: bool
+    def __init__(self, bytes_needed: _Optional[int] = ..., sequence_id: _Optional[int] = ..., commitment: _Optional[bytes] = ..., accept_chunks: bool = ...) -> None: ...
 
 class EntropyResponse(_message.Message):
-    __slots__ = ("data", "sequence_id", "generation_timestamp_ns", "device_id")
+    __slots__ = ("data", "sequence_id", "generation_timestamp_ns", "device_id", "commitment", "signature")
     DATA_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_TIMESTAMP_NS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    COMMITMENT_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     sequence_id: int
     generation_timestamp_ns: int
     device_id: str
-    def __init__(self, data: _Optional[bytes] = ..., sequence_id: _Optional[int] = ..., generation_timestamp_ns: _Optional[int] = ..., device_id: _Optional[str] = ...) -> None: ...
+    commitment: bytes
+    signature: bytes
+    def __init__(self, data: _Optional[bytes] = ..., sequence_id: _Optional[int] = ..., generation_timestamp_ns: _Optional[int] = ..., device_id: _Optional[str] = ..., commitment: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...

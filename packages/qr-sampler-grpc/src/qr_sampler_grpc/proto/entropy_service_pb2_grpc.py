@@ -63,8 +63,8 @@ class EntropyServiceServicer(object):
 
     def StreamEntropy(self, request_iterator, context):
         """Answers each request of a stream that stays open, in the order of the requests. An open stream
-        is a saved round trip, not a licence to measure early: one answer per request, after it. A
-        client that wants a single answer sends one request, reads once and cancels.
+        is a saved round trip, not a licence to measure early: each answer is measured after its request
+        has arrived. A client that wants a single answer sends one request, reads it and cancels.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
