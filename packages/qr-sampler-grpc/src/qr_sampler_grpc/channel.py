@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.fork_guard import FORK_GUARD
+from qr_sampler_grpc.tls import ClientTls
 
 __all__ = ["Channel", "ChannelUnusableError"]
 
@@ -30,7 +31,7 @@ _LOCAL_OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
 
 
 class ChannelUnusableError(RuntimeError):
-    """gRPC cannot be used in this process; the message says why and what to do."""
+    """No connection can be made from this process; the message says why and what to do."""
 
 
 class Channel:
@@ -38,35 +39,62 @@ class Channel:
 
     Threads may share an instance. Nothing is opened before :meth:`get`; a channel that a parent
     process opened is never used in its child.
+
+    Args:
+        address: Where the server listens.
+        tls: How the connection is encrypted; ``None`` leaves it open.
+        aio: Whether to use gRPC's asyncio interface; such a channel belongs to one event loop.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(
+        self, address: Address, tls: ClientTls | None = None, *, aio: bool = False
+    ) -> None:
         self.address = address
+        self._tls = tls
+        self._grpc: Any = grpc.aio if aio else grpc
         # Keyed by process and filled with setdefault, which is atomic: a lock could be held by
         # another thread at the moment of a fork, and would stay locked in the child forever.
-        self._channels: dict[int, grpc.Channel] = {}
+        self._channels: dict[int, Any] = {}
 
-    def get(self) -> grpc.Channel:
+    def get(self) -> Any:
         """Returns this process's channel, opening it when there is none yet.
 
         Raises:
-            ChannelUnusableError: In a forked process that gRPC does not support.
+            ChannelUnusableError: In a forked process that gRPC does not support, or when a file of
+                TLS has become unreadable.
         """
         channel = self._channels.get(os.getpid())
         return self._open() if channel is None else channel
 
-    def _open(self) -> grpc.Channel:
+    def _open(self) -> Any:
         if reason := FORK_GUARD.reason_to_refuse():
             raise ChannelUnusableError(reason)
         options = _OPTIONS + (_LOCAL_OPTIONS if self.address.is_local else ())
-        fresh = grpc.insecure_channel(self.address.target, options=options)
+        fresh = self._connected(options)
         kept = self._channels.setdefault(os.getpid(), fresh)
         if kept is not fresh:
             fresh.close()
         return kept
+
+    def _connected(self, options: tuple[tuple[str, int], ...]) -> Any:
+        if self._tls is None:
+            return self._grpc.insecure_channel(self.address.target, options=options)
+        try:
+            credentials = self._tls.credentials()
+        except OSError as error:
+            raise ChannelUnusableError(
+                f"cannot read {error.filename}: {error.strerror}; restore the file"
+            ) from error
+        return self._grpc.secure_channel(self.address.target, credentials, options=options)
 
     def close(self) -> None:
         """Closes this process's channel and cancels its calls; :meth:`get` opens another."""
         channel = self._channels.pop(os.getpid(), None)
         if channel is not None:
             channel.close()
+
+    async def close_aio(self) -> None:
+        """Closes this process's channel of the asyncio interface, as :meth:`close` does."""
+        channel = self._channels.pop(os.getpid(), None)
+        if channel is not None:
+            await channel.close()

@@ -7,11 +7,12 @@ import hmac
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from qr_sampler.errors import ConfigError
 
-__all__ = ["ApiKey", "check_header"]
+__all__ = ["ApiKey", "check_header", "secret_in"]
 
 _HEADER: Final = re.compile(r"[a-z0-9_.-]+")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
@@ -35,6 +36,23 @@ def check_header(header: str) -> str:
             "choose one without 'grpc-' in front and '-bin' at the end"
         )
     return header
+
+
+def secret_in(path: Path) -> str:
+    """Returns the secret that the file at *path* holds, without the space around it.
+
+    Raises:
+        ConfigError: When it cannot be read or is empty; never quotes what is in it.
+    """
+    try:
+        secret = path.read_text("utf-8").strip()
+    except UnicodeDecodeError:
+        secret = ""
+    except OSError as error:
+        raise ConfigError(f"cannot read the API key from {path}: {error.strerror}") from error
+    if not secret:
+        raise ConfigError(f"the file {path} holds no API key; write the key into it as text")
+    return secret
 
 
 @dataclass(frozen=True, slots=True)

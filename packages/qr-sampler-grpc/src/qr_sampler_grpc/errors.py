@@ -25,8 +25,8 @@ _REASONS: Final = {
         "start the server or repair its device, or correct QR_GRPC_SERVER_ADDRESS",
     ),
     grpc.StatusCode.DEADLINE_EXCEEDED: (
-        "no answer from {server} within {timeout_ms:g} ms",
-        "find out what holds the server up, or raise QR_GRPC_TIMEOUT_MS",
+        "no answer from {server} in time",
+        "find out what holds the server up, or raise QR_CB_MIN_TIMEOUT_MS or QR_GRPC_TIMEOUT_MS",
     ),
     grpc.StatusCode.UNAUTHENTICATED: (
         "{server} does not accept the API key sent as {header!r}",
@@ -46,13 +46,18 @@ _REASONS: Final = {
     ),
     grpc.StatusCode.UNIMPLEMENTED: (
         "{server} has no method {method_path}",
-        "set QR_GRPC_METHOD_PATH to the method that it has",
+        "set QR_GRPC_PROFILE to what it speaks, or QR_GRPC_METHOD_PATH to the method that it has",
     ),
     grpc.StatusCode.CANCELLED: (
         "the call to {server} was cancelled",
         "if the source was closed meanwhile, nothing needs doing",
     ),
 }
+_TLS_TROUBLE: Final = (
+    "no encrypted connection to {server}",
+    "check the names and the dates of the certificates, and the files of QR_GRPC_TLS_*",
+)
+_HANDSHAKE: Final = re.compile("handshake|certificate|hostname verif", re.IGNORECASE)
 _OTHER: Final = ("{server} ended the call with {code}", "see the log of the server")
 _NO_KEY: Final = (
     "{server} asks for an API key and none is set",
@@ -72,11 +77,13 @@ def describe_failure(error: grpc.RpcError, options: GrpcOptions, bytes_needed: i
     happened, remedy = _REASONS.get(code, _OTHER)
     if code is grpc.StatusCode.UNAUTHENTICATED and options.credentials is None:
         happened, remedy = _NO_KEY
+    if code is grpc.StatusCode.UNAVAILABLE and _HANDSHAKE.search(error.details() or ""):
+        happened, remedy = _TLS_TROUBLE
     facts = {
         "server": options.server_address,
         "timeout_ms": options.timeout_ms,
         "header": options.api_key_header,
-        "method_path": options.method_path,
+        "method_path": options.contract.method_path,
         "bytes_needed": bytes_needed,
         "code": code.name,
     }
@@ -86,10 +93,10 @@ def describe_failure(error: grpc.RpcError, options: GrpcOptions, bytes_needed: i
 
 
 def describe_lapse(options: GrpcOptions) -> str:
-    """Returns the reason for a draw whose time was used up before all of it was asked for."""
+    """Returns the reason for a draw whose time was used up."""
     happened, remedy = _REASONS[grpc.StatusCode.DEADLINE_EXCEEDED]
     facts = {"server": options.server_address, "timeout_ms": options.timeout_ms}
-    return f"{happened.format(**facts)} for the whole draw; {remedy.format(**facts)}"
+    return f"{happened.format(**facts)}; {remedy.format(**facts)}"
 
 
 def _presentable(error: grpc.RpcError, options: GrpcOptions) -> str:

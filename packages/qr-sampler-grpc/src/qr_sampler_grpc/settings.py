@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -20,16 +21,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import describe_validation_error
 from qr_sampler_grpc.address import Address
-from qr_sampler_grpc.credentials import ApiKey, check_header
+from qr_sampler_grpc.contract import Contract, field_numbers
+from qr_sampler_grpc.credentials import ApiKey, check_header, secret_in
+from qr_sampler_grpc.profiles import CUSTOM, DEFAULT_METHOD_PATH, PROFILES
+from qr_sampler_grpc.tls import ClientTls
+from qr_sampler_grpc.wire import ANSWER_FIELDS, REQUEST_FIELDS
 
-__all__ = ["DEFAULT_METHOD_PATH", "GrpcOptions", "GrpcSettings"]
-
-DEFAULT_METHOD_PATH: Final = "/qr_entropy.EntropyService/GetEntropy"
-"""The unary method of the wire contract in ``proto/entropy_service.proto``."""
+__all__ = ["GrpcOptions", "GrpcSettings"]
 
 _PREFIX: Final = "QR_GRPC_"
-_MODES: Final = ("unary", "server_streaming", "bidi_streaming")
-_METHOD_PATH: Final = re.compile(r"/[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*", re.ASCII)
+_METHOD_PATH: Final = re.compile(r"(/[A-Za-z_]\w*(\.[A-Za-z_]\w*)*/[A-Za-z_]\w*)?", re.ASCII)
 _MAX_TIMEOUT_MS: Final = 3_600_000.0
 
 _Options = TypeVar("_Options", bound="GrpcOptions")
@@ -47,39 +48,135 @@ class GrpcOptions(BaseModel):
         "localhost:50051",
         description="Where the entropy server listens: host:port or unix:///path.",
     )
-    mode: str = Field(
+    mode: Literal["unary", "server_streaming", "bidi_streaming"] = Field(
         "unary",
         description=(
-            "How requests travel: unary, server_streaming or bidi_streaming; only unary so far."
+            "How requests travel: unary (a call each), server_streaming (a call each, answered in "
+            "chunks) or bidi_streaming (one stream that stays open; the fastest)."
+        ),
+    )
+    stubs: Literal["sync", "aio"] = Field(
+        "sync",
+        description=(
+            "Which of gRPC's Python interfaces carries the requests; sync is the faster one in "
+            "every mode."
         ),
     )
     timeout_ms: float = Field(
         5000.0,
         gt=0.0,
         le=_MAX_TIMEOUT_MS,
-        description="Longest that one draw may take, in milliseconds.",
+        description=(
+            "Longest that one draw may take, in milliseconds; the circuit breaker usually allows "
+            "less."
+        ),
+    )
+    profile: str = Field(
+        "",
+        description=(
+            "The contract that the server speaks: qr_entropy, qrng, qr_purity or custom. Empty "
+            "means custom for a method path of another service, else qr_entropy."
+        ),
     )
     method_path: str = Field(
-        DEFAULT_METHOD_PATH,
+        "",
+        description="Unary method, as /package.Service/Method; empty for the profile's.",
+    )
+    stream_method_path: str = Field(
+        "",
+        description="Streaming method; empty for the profile's, if it has one.",
+    )
+    request_fields: str = Field(
+        "",
         description=(
-            "Method to call, as /package.Service/Method. Any method whose request field 1 counts "
-            "bytes and whose answer field 1 holds them will do."
+            "Only for custom: field numbers of the request, for example "
+            f"bytes_needed=1,sequence_id=2. Names: {', '.join(REQUEST_FIELDS)}."
+        ),
+    )
+    answer_fields: str = Field(
+        "",
+        description=(
+            "Only for custom: field numbers of the answer, for example data=1,device_id=3. Names: "
+            f"{', '.join(ANSWER_FIELDS)}."
+        ),
+    )
+    source_id: str = Field(
+        "", description="Only for qr_purity: which source of the server; empty for its default."
+    )
+    integrated_bytes: int = Field(
+        0,
+        ge=0,
+        le=2**31 - 1,
+        description=(
+            "Only for qr_purity: how many raw bytes the server integrates into one number; 0 "
+            "leaves it to the server."
+        ),
+    )
+    max_bytes_per_request: int | None = Field(
+        None,
+        ge=1,
+        le=2**30,
+        description=(
+            "Largest single request in bytes; larger draws are split. The profile's by default, "
+            "13312 for qr_entropy: the smallest limit of the servers in use. Raise it for a server "
+            "of your own."
+        ),
+    )
+    max_requests_per_minute: int | None = Field(
+        None,
+        ge=1,
+        description="Requests within a minute that are not exceeded; the profile's by default.",
+    )
+    max_bytes_per_day: int | None = Field(
+        None,
+        ge=1,
+        description="Bytes within a day that are not exceeded; the profile's by default.",
+    )
+    retry_count: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description=(
+            "How often a failed draw is tried again within its time limit. Each lost attempt may "
+            "have cost a measurement, which is recorded as dropped."
+        ),
+    )
+    commitment: bool = Field(
+        True,
+        description=(
+            "Send the digest of what the bytes will decide along, where the contract has a place "
+            "for it."
+        ),
+    )
+    public_key: Path | None = Field(
+        None,
+        description=(
+            "File with the Ed25519 public key of the device (PEM). Answers without its signature "
+            "are then refused. Needs the extra signing."
         ),
     )
     api_key: SecretStr = Field(
         SecretStr(""), description="Key that the server asks for; empty sends none."
     )
+    api_key_file: Path | None = Field(
+        None, description="File that holds the API key, instead of the variable."
+    )
     api_key_header: str = Field(
         "api-key", description="Lower-case metadata key under which the API key is sent."
     )
-    max_bytes_per_request: int = Field(
-        13_312,
-        ge=1,
-        le=2**30,
+    tls_enabled: bool = Field(False, description="Encrypt the connection and check the server.")
+    tls_ca_cert: Path | None = Field(
+        None,
         description=(
-            "Largest single request in bytes; larger draws are split. The default is the smallest "
-            "limit of the servers in use; raise it for a server of your own."
+            "File with the certificates (PEM) that may vouch for the server; those of the system "
+            "by default."
         ),
+    )
+    tls_client_cert: Path | None = Field(
+        None, description="File with this client's certificate chain (PEM), for mutual TLS."
+    )
+    tls_client_key: Path | None = Field(
+        None, description="File with the private key (PEM) of that certificate."
     )
 
     @field_validator("server_address")
@@ -87,20 +184,30 @@ class GrpcOptions(BaseModel):
     def _address_is_understood(cls, value: str) -> str:
         return str(Address.parse(value))
 
-    @field_validator("mode")
+    @field_validator("profile")
     @classmethod
-    def _mode_is_implemented(cls, value: str) -> str:
-        if value not in _MODES:
-            raise ValueError(f"no such mode; choose one of {', '.join(_MODES)}")
-        if value != "unary":
-            raise ValueError("this release implements only 'unary'; set it to unary")
+    def _profile_is_known(cls, value: str) -> str:
+        if value and value not in PROFILES:
+            raise ValueError(f"no such profile; choose one of {', '.join(PROFILES)}")
         return value
 
-    @field_validator("method_path")
+    @field_validator("method_path", "stream_method_path")
     @classmethod
     def _method_path_is_complete(cls, value: str) -> str:
         if not _METHOD_PATH.fullmatch(value):
             raise ValueError(f"not of the form /package.Service/Method, as {DEFAULT_METHOD_PATH}")
+        return value
+
+    @field_validator("request_fields")
+    @classmethod
+    def _request_fields_are_known(cls, value: str) -> str:
+        field_numbers(value, REQUEST_FIELDS)
+        return value
+
+    @field_validator("answer_fields")
+    @classmethod
+    def _answer_fields_are_known(cls, value: str) -> str:
+        field_numbers(value, ANSWER_FIELDS)
         return value
 
     @field_validator("api_key_header")
@@ -110,8 +217,10 @@ class GrpcOptions(BaseModel):
 
     # On the model and not on the field: an error of a field carries the field's value.
     @model_validator(mode="after")
-    def _api_key_can_travel(self) -> GrpcOptions:
+    def _parts_fit_together(self) -> GrpcOptions:
         _ = self.credentials
+        _ = self.contract
+        _ = self.tls
         return self
 
     @property
@@ -123,7 +232,47 @@ class GrpcOptions(BaseModel):
     def credentials(self) -> ApiKey | None:
         """The API key with its header, or ``None`` when there is none to send."""
         secret = self.api_key.get_secret_value()
+        if self.api_key_file is not None:
+            if secret:
+                raise ConfigError("the API key is given twice; remove it or its file")
+            secret = secret_in(self.api_key_file)
         return ApiKey(self.api_key_header, secret) if secret else None
+
+    @property
+    def tls(self) -> ClientTls | None:
+        """How the connection is encrypted, or ``None`` when it is not."""
+        files = (self.tls_ca_cert, self.tls_client_cert, self.tls_client_key)
+        if self.tls_enabled:
+            return ClientTls(*files)
+        if any(files):
+            raise ConfigError(
+                "certificates are given and TLS is off; set tls_enabled (QR_GRPC_TLS_ENABLED) to "
+                "true, or remove them"
+            )
+        return None
+
+    @property
+    def _implied_profile(self) -> str:
+        service = self.method_path.rpartition("/")[0]
+        ours = service in ("", DEFAULT_METHOD_PATH.rpartition("/")[0])
+        return "qr_entropy" if ours else CUSTOM
+
+    @property
+    def contract(self) -> Contract:
+        """What the server understands, with its limits."""
+        return Contract.declared(
+            self.profile or self._implied_profile,
+            mode=self.mode,
+            method_path=self.method_path,
+            stream_method_path=self.stream_method_path,
+            request_fields=field_numbers(self.request_fields, REQUEST_FIELDS),
+            answer_fields=field_numbers(self.answer_fields, ANSWER_FIELDS),
+            source_id=self.source_id,
+            integrated_bytes=self.integrated_bytes,
+            max_bytes_per_request=self.max_bytes_per_request,
+            max_requests_per_minute=self.max_requests_per_minute,
+            max_bytes_per_day=self.max_bytes_per_day,
+        )
 
     @classmethod
     def checked(cls, **values: Any) -> GrpcOptions:

@@ -4,48 +4,51 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import grpc
-from pydantic import SecretStr
 
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.channel import Channel, ChannelUnusableError
+from qr_sampler_grpc.attestation import VerificationKey
+from qr_sampler_grpc.breaker_settings import BreakerOptions, BreakerSettings
+from qr_sampler_grpc.channel import ChannelUnusableError
 from qr_sampler_grpc.errors import describe_failure, describe_lapse
-from qr_sampler_grpc.settings import DEFAULT_METHOD_PATH, GrpcOptions, GrpcSettings
-from qr_sampler_grpc.transport import Transport, UnaryTransport
-from qr_sampler_grpc.wire import Answer, UnreadableAnswerError, wire_for
+from qr_sampler_grpc.link import Link, LinkFailure, Refused
+from qr_sampler_grpc.settings import GrpcOptions, GrpcSettings
+from qr_sampler_grpc.transports import Transport, transport_for
+from qr_sampler_grpc.transports.base import (
+    Attempt,
+    DeadlineLapsedError,
+    Request,
+    UnfitAnswerError,
+)
+from qr_sampler_grpc.verification import AnswerCheck, UntrustedAnswerError
+from qr_sampler_grpc.wire import INTEGRATED_BYTES, Answer, Question, UnreadableAnswerError
 
 __all__ = ["QuantumGrpcSource"]
 
-_NS_PER_S: Final = 1_000_000_000
-_UNTRIED: Final = SourceStatus(available=True, reason="not contacted yet")
-_WORKING: Final = SourceStatus(available=True)
+_NS_PER_MS: Final = 1_000_000
 
 
 class QuantumGrpcSource(EntropySource):
-    """Fetches bytes from an entropy server, one request after the other, when they are drawn.
+    """Fetches bytes from an entropy server when they are drawn.
 
     Connects on the first draw, never at construction. Nothing is asked for ahead of a draw and
-    nothing is kept after it. A draw larger than *max_bytes_per_request* is split into several
-    requests, which share one time limit.
+    nothing is kept after it. A draw larger than the largest request is split into several, which
+    share one time limit.
 
     Args:
         server_address: Where the server listens, in a form that
             :meth:`~qr_sampler_grpc.address.Address.parse` understands.
-        mode: How requests travel; ``"unary"``.
-        timeout_ms: Longest that one draw may take, in milliseconds.
-        method_path: Method to call. One of ``qr_entropy.EntropyService`` also reports the device
-            and the time of measurement; of any other only the bytes are read, see
-            :class:`~qr_sampler_grpc.wire.BytesOnlyWire`.
-        api_key: Key that the server asks for; empty sends none.
-        api_key_header: Metadata key of the API key.
-        max_bytes_per_request: Largest single request in bytes.
+        breaker: When a draw is given up and when the server is left alone.
+        options: The other fields of :class:`~qr_sampler_grpc.settings.GrpcOptions`.
 
     Raises:
-        ConfigError: When an argument is malformed.
+        ConfigError: When an argument is malformed, or a file that it names is.
     """
 
     jit_class = JitClass.REMOTE
@@ -56,37 +59,29 @@ class QuantumGrpcSource(EntropySource):
         self,
         server_address: str = "localhost:50051",
         *,
-        mode: str = "unary",
-        timeout_ms: float = 5000.0,
-        method_path: str = DEFAULT_METHOD_PATH,
-        api_key: str | SecretStr = "",
-        api_key_header: str = "api-key",
-        max_bytes_per_request: int = 13_312,
+        breaker: BreakerOptions | None = None,
+        **options: Any,
     ) -> None:
-        self._options = GrpcOptions.checked(
-            server_address=server_address,
-            mode=mode,
-            timeout_ms=timeout_ms,
-            method_path=method_path,
-            api_key=api_key,
-            api_key_header=api_key_header,
-            max_bytes_per_request=max_bytes_per_request,
-        )
-        self._wire = wire_for(self._options.method_path)
-        self._transport: Transport = UnaryTransport(
-            Channel(self._options.address), self._options.method_path, self._options.credentials
-        )
+        self._options = GrpcOptions.checked(server_address=server_address, **options)
+        self._breaker_options = breaker or BreakerOptions.checked()
+        self._contract = self._options.contract
+        public_key = self._options.public_key
+        self._key = None if public_key is None else VerificationKey(public_key)
+        self.commits = self._options.commitment and self._contract.commits
         self._sequence_ids = itertools.count(1)
-        self._status = _UNTRIED
+        # Keyed by process and filled with setdefault, which is atomic: threads, locks and
+        # connections of a parent are useless in its child.
+        self._links: dict[int, tuple[Link, Transport]] = {}
 
     @classmethod
     def from_environment(cls) -> QuantumGrpcSource:
-        """Returns a source configured from ``QR_GRPC_*`` variables and the ``.env`` file.
+        """Returns a source configured from ``QR_GRPC_*`` and ``QR_CB_*`` and the ``.env`` file.
 
         Raises:
-            ConfigError: When a variable is malformed.
+            ConfigError: When a variable is malformed, or a file that it names is.
         """
-        return cls(**GrpcSettings.load().model_dump())
+        breaker = BreakerOptions.checked(**BreakerSettings.load().model_dump())
+        return cls(breaker=breaker, **GrpcSettings.load().model_dump())
 
     @property
     def name(self) -> str:
@@ -95,8 +90,13 @@ class QuantumGrpcSource(EntropySource):
 
     @property
     def limits(self) -> SourceLimits:
-        """The largest single request; a larger draw is split."""
-        return SourceLimits(max_bytes_per_request=self._options.max_bytes_per_request)
+        """The largest single request, beyond which draws are split, and the quotas."""
+        return self._contract.limits
+
+    @property
+    def integrates(self) -> bool:
+        """Whether draws are uniform numbers that the server has integrated."""
+        return self._contract.integrates
 
     def get_random_bytes(self, n: int) -> bytes:
         """Returns exactly *n* bytes that the server generated on this request.
@@ -118,20 +118,27 @@ class QuantumGrpcSource(EntropySource):
                 that it did deliver are dropped.
             ValueError: When *n* is negative.
         """
+        return self.committed_draw(n, b"")
+
+    def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        """Returns *n* bytes as :meth:`draw` does, and whether the server echoed *commitment*.
+
+        Raises:
+            EntropyUnavailableError: As :meth:`draw`.
+            ValueError: When *n* is negative.
+        """
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
+        if not self.commits:
+            commitment = b""
         requested_ns = time.monotonic_ns()
-        try:
-            answers = self._fetch_all(n, requested_ns)
-        except EntropyUnavailableError as error:
-            self._status = SourceStatus(available=False, reason=error.reason)
-            raise
+        check = AnswerCheck(commitment, self._key)
+        sizes = list(self._request_sizes(n))
+        answers, lost = self._fetch(sizes, requested_ns, check) if sizes else ([], 0)
         received_ns, wall_time_ns = time.monotonic_ns(), time.time_ns()
-        if answers:
-            self._status = _WORKING
         times = [one.device_timestamp_ns for one in answers if one.device_timestamp_ns is not None]
         return EntropyDraw(
-            data=b"".join(one.data for one in answers),
+            data=_joined(answers, sizes),
             source=self.name,
             origin=self.origin,
             requested_ns=requested_ns,
@@ -140,63 +147,106 @@ class QuantumGrpcSource(EntropySource):
             device_id=", ".join(dict.fromkeys(one.device_id for one in answers if one.device_id)),
             device_timestamp_ns=min(times, default=None),
             requests=len(answers),
+            commitment_echoed=check.echoed,
+            signature_verified=check.verified,
+            dropped_bytes=lost * n,
         )
 
     def status(self) -> SourceStatus:
         """Returns how the latest draw ended, without contacting the server."""
-        return self._status
+        return self._link()[0].status()
 
     def close(self) -> None:
         """Closes the connection; draws under way fail, a later draw connects again."""
-        self._transport.close()
+        link = self._links.get(os.getpid())
+        if link is not None:
+            link[1].close()
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self._options.server_address!r}, mode={self._options.mode!r})"
         )
 
-    def _fetch_all(self, n: int, requested_ns: int) -> list[Answer]:
-        deadline_ns = requested_ns + round(self._options.timeout_ms * 1e-3 * _NS_PER_S)
-        answers: list[Answer] = []
-        for size in self._request_sizes(n):
+    def _link(self) -> tuple[Link, Transport]:
+        pid = os.getpid()
+        link = self._links.get(pid)
+        if link is None:
+            options = self._options
+            fresh = Link(self._contract.limits, self._breaker_options, options.timeout_ms)
+            link = self._links.setdefault(pid, (fresh, transport_for(options)))
+        return link
+
+    def _fetch(
+        self, sizes: Sequence[int], requested_ns: int, check: AnswerCheck
+    ) -> tuple[list[Answer], int]:
+        """Returns the answers, and how many attempts were lost before.
+
+        Raises:
+            EntropyUnavailableError: When there are none.
+        """
+        link, transport = self._link()
+        latest_ns = requested_ns + round(self._options.timeout_ms * _NS_PER_MS)
+        lost = 0
+        while True:
             try:
-                answers.append(self._fetch(size, deadline_ns))
-            except EntropyUnavailableError as error:
-                error.dropped_bytes += sum(len(answer.data) for answer in answers)
-                raise
-        return answers
+                answers = link.draw(
+                    sizes, latest_ns, lambda until_ns: self._ask(transport, sizes, until_ns, check)
+                )
+            except Refused as error:
+                raise self._unavailable(str(error), lost * sum(sizes)) from None
+            except LinkFailure as failure:
+                if lost == self._options.retry_count or time.monotonic_ns() >= latest_ns:
+                    dropped = failure.dropped_bytes + lost * sum(sizes)
+                    # Outside of the handler, see below.
+                    reason = failure.reason
+                    break
+                lost += 1
+            else:
+                return answers, lost
+        raise self._unavailable(reason, dropped)
 
-    def _fetch(self, bytes_needed: int, deadline_ns: int) -> Answer:
-        sequence_id = next(self._sequence_ids)
-        request = self._wire.encode(bytes_needed, sequence_id)
-        message = self._call(request, bytes_needed, deadline_ns)
+    def _ask(
+        self, transport: Transport, sizes: Sequence[int], until_ns: int, check: AnswerCheck
+    ) -> list[Answer]:
+        attempt = Attempt(until_ns)
+        requests = [self._request(size, check.commitment) for size in sizes]
+        lapsed = False
         try:
-            answer = self._wire.decode(message, sequence_id)
-        except UnreadableAnswerError as error:
-            raise self._unavailable(f"{error}; the answer was dropped") from error
-        if len(answer.data) != bytes_needed:
-            received = len(answer.data)
-            raise EntropyUnavailableError(
-                self.name,
-                f"asked for {bytes_needed} bytes, received {received}; the answer was dropped",
-                dropped_bytes=received,
-            )
-        return answer
-
-    def _call(self, request: bytes, bytes_needed: int, deadline_ns: int) -> bytes:
-        remaining_ns = deadline_ns - time.monotonic_ns()
-        if remaining_ns <= 0:
-            raise self._unavailable(describe_lapse(self._options))
-        try:
-            return self._transport.fetch(request, timeout_s=remaining_ns / _NS_PER_S)
+            answers = list(transport.answers(requests, attempt))
+            check.apply(requests, answers)
+            return answers
         except grpc.RpcError as error:
-            reason = describe_failure(error, self._options, bytes_needed)
+            reason = describe_failure(error, self._options, max(sizes))
+            lapsed = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        except DeadlineLapsedError:
+            reason = describe_lapse(self._options)
+            lapsed = True
+        except (UnfitAnswerError, UnreadableAnswerError, UntrustedAnswerError) as error:
+            reason = f"{error}; the answer was dropped"
         except ChannelUnusableError as error:
             reason = str(error)
         except ValueError as error:
             reason = f"the connection was closed as the call began ({error})"
         # Raised outside the handler: gRPC's error repeats the server's words, key and all.
-        raise self._unavailable(reason)
+        raise LinkFailure(reason, lapsed=lapsed, dropped_bytes=attempt.received_bytes)
 
-    def _unavailable(self, reason: str) -> EntropyUnavailableError:
-        return EntropyUnavailableError(self.name, reason)
+    def _request(self, size: int, commitment: bytes) -> Request:
+        bytes_needed = INTEGRATED_BYTES if self._contract.integrates else size
+        question = Question(
+            bytes_needed=bytes_needed,
+            sequence_id=next(self._sequence_ids),
+            commitment=commitment,
+            accept_chunks=self._contract.accepts_chunks,
+        )
+        message = self._contract.wire.encode(question)
+        return Request(question.sequence_id, bytes_needed, message)
+
+    def _unavailable(self, reason: str, dropped_bytes: int) -> EntropyUnavailableError:
+        return EntropyUnavailableError(self.name, reason, dropped_bytes=dropped_bytes)
+
+
+def _joined(answers: Sequence[Answer], sizes: Sequence[int]) -> bytes:
+    """Returns the bytes of all answers. A number that is cut short keeps its leading bytes."""
+    if len(answers) == 1:
+        return bytes(answers[0].data[: sizes[0]])
+    return b"".join(one.data[:size] for one, size in zip(answers, sizes, strict=True))

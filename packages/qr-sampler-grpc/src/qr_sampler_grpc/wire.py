@@ -3,110 +3,198 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Protocol
 
-from google.protobuf.message import DecodeError
-
-from qr_sampler_grpc.proto.bytes_only_pb2 import BytesRequest, BytesResponse
-from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
+from qr_sampler_grpc.protobuf_fields import (
+    FIXED64,
+    LENGTH,
+    VARINT,
+    MalformedMessageError,
+    fields_of,
+    tagged,
+)
 
 __all__ = [
+    "ANSWER_FIELDS",
+    "INTEGRATED_BYTES",
+    "REQUEST_FIELDS",
     "Answer",
-    "BytesOnlyWire",
-    "EntropyServiceWire",
+    "FieldWire",
+    "Question",
     "UnreadableAnswerError",
     "Wire",
-    "wire_for",
 ]
 
-_ENTROPY_SERVICE: Final = "/qr_entropy.EntropyService/"
+REQUEST_FIELDS: Final = ("bytes_needed", "sequence_id", "commitment", "accept_chunks")
+"""What a request can say."""
+ANSWER_FIELDS: Final = MappingProxyType(
+    {
+        "data": LENGTH,
+        "u": FIXED64,
+        "sequence_id": VARINT,
+        "timestamp_ns": VARINT,
+        "timestamp_us": VARINT,
+        "device_id": LENGTH,
+        "commitment": LENGTH,
+        "signature": LENGTH,
+    }
+)
+"""What an answer can say, and the wire type that says it."""
+
+INTEGRATED_BYTES: Final = 8
+"""Length of a u that the server has integrated, see :class:`FieldWire`."""
+
+_NS_PER_US: Final = 1000
 
 
 class UnreadableAnswerError(ValueError):
-    """An answer is not of the expected shape or belongs to another request."""
+    """An answer that cannot be read, or is not one to the request that was sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One request before it is encoded."""
+
+    bytes_needed: int
+    """Number of bytes to ask for, 1 to 2**31 - 1."""
+    sequence_id: int
+    """Name of the request, greater than zero."""
+    commitment: bytes = b""
+    """Digest of what the bytes will decide; empty sends none."""
+    accept_chunks: bool = False
+    """Whether several messages may make up the answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a server said, as far as its meaning is known."""
 
-    data: bytes
+    data: bytes | memoryview
     """The random bytes; their number is not checked yet."""
+    sequence_id: int | None = None
+    """Name of the request, 0 from a server that does not repeat it; ``None`` where the contract
+    has no place for it."""
     device_id: str = ""
     """Identity of the device, when reported."""
     device_timestamp_ns: int | None = None
     """Time of measurement in nanoseconds since the epoch on the server's clock, when reported."""
+    commitment: bytes | None = None
+    """The commitment as it came back; ``None`` where the contract has no place for it."""
+    signature: bytes = b""
+    """Signature of the answer, when there is one."""
 
 
 class Wire(Protocol):
-    """Turns a request into bytes, and bytes into an answer."""
+    """Turns a question into a message, and a message into an answer."""
 
-    def encode(self, bytes_needed: int, sequence_id: int) -> bytes:
-        """Returns the serialised request.
-
-        Args:
-            bytes_needed: Number of bytes to ask for, 1 to 2**31 - 1.
-            sequence_id: Name of the request, greater than zero.
-        """
+    def encode(self, question: Question) -> bytes:
+        """Returns the serialised request."""
         ...
 
-    def decode(self, message: bytes, sequence_id: int) -> Answer:
-        """Returns the answer that *message* holds.
+    def decode(self, message: bytes) -> Answer:
+        """Returns the answer that *message* holds, without a copy of its data.
 
         Raises:
-            UnreadableAnswerError: When it cannot be read or answers another request.
+            UnreadableAnswerError: When it cannot be read.
         """
         ...
 
 
-class EntropyServiceWire:
-    """The contract of ``proto/entropy_service.proto``."""
+class FieldWire:
+    """Messages described by the numbers of their fields.
 
-    def encode(self, bytes_needed: int, sequence_id: int) -> bytes:
-        """Returns a serialised ``EntropyRequest``."""
-        request = EntropyRequest(bytes_needed=bytes_needed, sequence_id=sequence_id)
-        return request.SerializeToString()
+    Services give the same number another meaning (a time where another one has the echo of the
+    sequence_id), so only fields that were declared are sent and read. All others are skipped, and
+    so are declared ones of another wire type, as protobuf does. Of repeated ones the last counts.
 
-    def decode(self, message: bytes, sequence_id: int) -> Answer:
-        """Returns the answer; a server that echoes no sequence_id (0) is believed."""
-        try:
-            response = EntropyResponse.FromString(message)
-        except DecodeError as error:
-            raise UnreadableAnswerError(f"the answer is no EntropyResponse ({error})") from error
-        if response.sequence_id not in (0, sequence_id):
-            raise UnreadableAnswerError(
-                f"the answer names request {response.sequence_id}, but {sequence_id} was sent"
-            )
-        return Answer(
-            data=response.data,
-            device_id=response.device_id,
-            device_timestamp_ns=response.generation_timestamp_ns or None,
-        )
+    Where the server integrates a block itself and answers with the uniform number u, that travels
+    on as the eight bytes of the whole number floor(u * 2**64), most significant first. Eight
+    uniform bytes of any other source are such a number, too, so a fallback needs no care.
 
+    Args:
+        request: Field numbers by what the field says, out of :data:`REQUEST_FIELDS`.
+        answer: Field numbers by what the field says, out of :data:`ANSWER_FIELDS`.
+        constant: Serialised fields that every request carries.
 
-class BytesOnlyWire:
-    """The least that methods of other services have in common: a count goes out, bytes come back.
-
-    Other services give fields 2 and up another meaning (a time where ours has the echo of the
-    sequence_id, a device's name where ours has a time), so none is sent and none is interpreted.
-    Nothing is lost by that: a unary call cannot receive the answer to another one.
+    Examples:
+        >>> wire = FieldWire(request={"bytes_needed": 1}, answer={"data": 1})
+        >>> wire.encode(Question(bytes_needed=3, sequence_id=7)).hex()
+        '0803'
+        >>> bytes(wire.decode(bytes.fromhex("0a03616263")).data)
+        b'abc'
     """
 
-    def encode(self, bytes_needed: int, sequence_id: int) -> bytes:
-        """Returns a serialised request with field 1 alone; *sequence_id* is not sent."""
-        return BytesRequest(bytes_needed=bytes_needed).SerializeToString()
+    def __init__(
+        self, *, request: Mapping[str, int], answer: Mapping[str, int], constant: bytes = b""
+    ) -> None:
+        self._request = dict(request)
+        self._constant = constant
+        self._names = {(number, ANSWER_FIELDS[name]): name for name, number in answer.items()}
+        self._integrates = "u" in answer
+        self._names_requests = "sequence_id" in answer
+        self._commits = "commitment" in answer
 
-    def decode(self, message: bytes, sequence_id: int) -> Answer:
-        """Returns the bytes of field 1; every other field is skipped whatever its type."""
+    def encode(self, question: Question) -> bytes:
+        """Returns the declared fields of *question*; absent stands for zero and empty."""
+        parts = []
+        for name, number in self._request.items():
+            value: int | bytes = getattr(question, name)
+            if value:
+                parts.append(tagged(number, value))
+        parts.append(self._constant)
+        return b"".join(parts)
+
+    def decode(self, message: bytes) -> Answer:
+        """Returns what the declared fields of *message* say.
+
+        Raises:
+            UnreadableAnswerError: When it is no message, or holds no u that is one.
+        """
+        said: dict[str, int | memoryview] = {}
         try:
-            return Answer(data=BytesResponse.FromString(message).data)
-        except DecodeError as error:
+            for field in fields_of(message):
+                if name := self._names.get((field.number, field.wire_type)):
+                    said[name] = field.value
+            return Answer(
+                data=_encoded_u(said) if self._integrates else _bytes_of(said, "data"),
+                sequence_id=_signed(said, "sequence_id") if self._names_requests else None,
+                device_id=str(_bytes_of(said, "device_id"), "utf-8"),
+                device_timestamp_ns=_timestamp_ns(said),
+                commitment=bytes(_bytes_of(said, "commitment")) if self._commits else None,
+                signature=bytes(_bytes_of(said, "signature")),
+            )
+        except (MalformedMessageError, UnicodeDecodeError) as error:
             raise UnreadableAnswerError(f"the answer is no protobuf message ({error})") from error
 
 
-def wire_for(method_path: str) -> Wire:
-    """Returns our own contract for a method of ``qr_entropy.EntropyService``, else bytes alone."""
-    if method_path.startswith(_ENTROPY_SERVICE):
-        return EntropyServiceWire()
-    return BytesOnlyWire()
+def _encoded_u(said: Mapping[str, int | memoryview]) -> bytes:
+    """Returns u as the eight bytes of floor(u * 2**64); there is no u outside (0, 1)."""
+    value = said.get("u")
+    if not isinstance(value, memoryview):
+        raise UnreadableAnswerError("the server answered without a draw")
+    (u,) = struct.unpack("<d", value)
+    if not 0.0 < u < 1.0:
+        raise UnreadableAnswerError(f"u={u} is not inside the open interval (0, 1)")
+    return int(u * 2.0**64).to_bytes(INTEGRATED_BYTES, "big")
+
+
+def _bytes_of(said: Mapping[str, int | memoryview], name: str) -> bytes | memoryview:
+    value = said.get(name, b"")
+    return b"" if isinstance(value, int) else value
+
+
+def _signed(said: Mapping[str, int | memoryview], name: str) -> int:
+    value = said.get(name, 0)
+    if not isinstance(value, int):
+        return 0
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _timestamp_ns(said: Mapping[str, int | memoryview]) -> int | None:
+    if microseconds := _signed(said, "timestamp_us"):
+        return microseconds * _NS_PER_US
+    return _signed(said, "timestamp_ns") or None

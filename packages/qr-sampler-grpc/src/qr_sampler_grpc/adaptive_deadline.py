@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long to wait for an answer, learnt from how long the latest ones took."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["AdaptiveDeadline", "DeadlineRule", "percentile99"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadlineRule:
+    """max(floor, multiplier x P99) of a rolling window, capped."""
+
+    window_size: int = 100
+    """How many of the latest latencies count, for each size of payload."""
+    min_samples: int = 10
+    """Below this number of latencies the cap is the deadline."""
+    floor_ms: float = 5.0
+    """Shortest deadline for a payload of no size."""
+    floor_ms_per_mib: float = 20.0
+    """What each mebibyte of payload adds to that."""
+    multiplier: float = 1.5
+    """What the P99 is multiplied by."""
+    cap_ms: float = 5000.0
+    """Longest deadline."""
+
+
+class AdaptiveDeadline:
+    """Deadlines by :class:`DeadlineRule`, apart for payloads of different magnitude.
+
+    A call that was given up counts with the time that it was waited for. If only successful calls
+    counted, a server that became slower would never be waited for again: the window would hold
+    nothing but latencies below its own deadline.
+
+    Threads may share an instance.
+
+    Examples:
+        >>> deadline = AdaptiveDeadline(DeadlineRule(min_samples=1))
+        >>> deadline.milliseconds(1024)
+        5000.0
+        >>> deadline.observe(1024, 40.0)
+        >>> deadline.milliseconds(1024)
+        60.0
+    """
+
+    def __init__(self, rule: DeadlineRule) -> None:
+        self._rule = rule
+        self._windows: dict[int, deque[float]] = {}
+
+    def milliseconds(self, payload_bytes: int) -> float:
+        """Returns how long to wait for an answer of *payload_bytes* bytes."""
+        rule = self._rule
+        window = self._windows.get(_magnitude(payload_bytes))
+        if window is None or len(window) < rule.min_samples:
+            return rule.cap_ms
+        floor_ms = rule.floor_ms + rule.floor_ms_per_mib * payload_bytes / 2**20
+        return min(max(floor_ms, rule.multiplier * percentile99(list(window))), rule.cap_ms)
+
+    def observe(self, payload_bytes: int, latency_ms: float) -> None:
+        """Notes how long an answer of *payload_bytes* bytes took, or was waited for in vain."""
+        window = self._windows.setdefault(
+            _magnitude(payload_bytes), deque(maxlen=self._rule.window_size)
+        )
+        window.append(latency_ms)
+
+
+def percentile99(values: Sequence[float]) -> float:
+    """Returns the smallest of *values* that at least 99 % of them do not exceed (nearest rank).
+
+    Examples:
+        >>> percentile99([float(n) for n in range(1, 101)])
+        99.0
+        >>> percentile99([3.0])
+        3.0
+    """
+    return sorted(values)[math.ceil(0.99 * len(values)) - 1]
+
+
+def _magnitude(payload_bytes: int) -> int:
+    """Returns which payloads *payload_bytes* is like: those up to twice as large or as small."""
+    return payload_bytes.bit_length()

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When to stop asking a server that fails, and when to try it again: a pure state machine.
+
+The pattern is M. Nygard's circuit breaker (Release It!, 2007, chapter 5). It is written here
+because what it has to do is not to be had: exactly one probe at a time, a pause that doubles, a
+clock that tests can turn, and no lock that a fork could leave locked in a child for ever.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from enum import Enum
+
+__all__ = ["BreakerState", "CircuitBreaker", "CircuitOpenError"]
+
+
+class BreakerState(Enum):
+    """What a circuit breaker does with the next call."""
+
+    CLOSED = "closed"
+    """Lets it through."""
+    OPEN = "open"
+    """Refuses it."""
+    HALF_OPEN = "half_open"
+    """A single probe is under way, on whose end the state depends; refuses all others."""
+
+
+class CircuitOpenError(Exception):
+    """The call was refused, because the latest ones failed; the message says for how long."""
+
+
+class CircuitBreaker:
+    """Lets calls through until several in a row have failed; then one probe after each pause.
+
+    Threads may share an instance. Every :meth:`enter` that returns is followed by one call of
+    :meth:`succeed`, :meth:`fail` or :meth:`abandon`, with what it has returned.
+
+    Args:
+        max_consecutive_failures: Failures in a row that open the circuit, at least 1.
+        recovery_s: First pause before a probe, in seconds; doubles with each probe that fails.
+        recovery_max_s: Longest pause in seconds.
+        clock: Monotonic seconds.
+
+    Examples:
+        >>> now = 0.0
+        >>> breaker = CircuitBreaker(1, recovery_s=2.0, recovery_max_s=60.0, clock=lambda: now)
+        >>> breaker.fail(breaker.enter(), "it is down")
+        >>> breaker.state.value
+        'open'
+        >>> now = 2.0
+        >>> breaker.succeed(breaker.enter())
+        >>> breaker.state.value
+        'closed'
+    """
+
+    def __init__(
+        self,
+        max_consecutive_failures: int = 3,
+        *,
+        recovery_s: float = 1.0,
+        recovery_max_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_failures = max_consecutive_failures
+        self._recovery_s = recovery_s
+        self._recovery_max_s = recovery_max_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._state = BreakerState.CLOSED
+        self._failures = 0
+        self._openings = 0
+        self._retry_at = 0.0
+        self._reason = ""
+        # Calls that began before the latest change of state say nothing about the new one.
+        self._epoch = 0
+
+    @property
+    def state(self) -> BreakerState:
+        """What happens to the next call; an open circuit stays open until a call comes."""
+        return self._state
+
+    @property
+    def openings(self) -> int:
+        """How often the circuit has opened since it was last closed."""
+        return self._openings
+
+    def enter(self) -> int:
+        """Lets a call through, and returns what its end has to be reported with.
+
+        Raises:
+            CircuitOpenError: When the call must not be made.
+        """
+        with self._lock:
+            if self._state is BreakerState.HALF_OPEN:
+                raise CircuitOpenError(f"{self._reason}; whether it has recovered is being tried")
+            if self._state is BreakerState.OPEN:
+                self._admit_probe()
+            return self._epoch
+
+    def succeed(self, epoch: int) -> None:
+        """Notes that the call has got what it wanted."""
+        with self._lock:
+            if epoch != self._epoch:
+                return
+            self._failures = 0
+            if self._state is BreakerState.HALF_OPEN:
+                self._change(BreakerState.CLOSED)
+                self._openings = 0
+
+    def fail(self, epoch: int, reason: str) -> None:
+        """Notes that the call has failed, and why."""
+        with self._lock:
+            if epoch != self._epoch:
+                return
+            self._failures += 1
+            if self._state is BreakerState.HALF_OPEN or self._failures >= self._max_failures:
+                self._open(reason)
+
+    def abandon(self, epoch: int) -> None:
+        """Notes that the call was not made after all; the next one may be."""
+        with self._lock:
+            if epoch == self._epoch and self._state is BreakerState.HALF_OPEN:
+                self._change(BreakerState.OPEN)
+
+    def _admit_probe(self) -> None:
+        wait_s = self._retry_at - self._clock()
+        if wait_s > 0:
+            raise CircuitOpenError(f"{self._reason}; not tried again for {wait_s:.1f} s")
+        self._change(BreakerState.HALF_OPEN)
+
+    def _open(self, reason: str) -> None:
+        pause_s = min(self._recovery_s * 2.0**self._openings, self._recovery_max_s)
+        self._retry_at = self._clock() + pause_s
+        # The doubling is bounded, so that it stays a number.
+        self._openings = min(self._openings + 1, 64)
+        self._failures = 0
+        self._reason = reason
+        self._change(BreakerState.OPEN)
+
+    def _change(self, state: BreakerState) -> None:
+        self._state = state
+        self._epoch += 1

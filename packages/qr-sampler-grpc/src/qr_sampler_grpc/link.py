@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process's connection to a server, and what it has learnt about it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from qr_sampler.entropy import SourceLimits, SourceStatus
+from qr_sampler_grpc.adaptive_deadline import AdaptiveDeadline
+from qr_sampler_grpc.breaker import BreakerState, CircuitBreaker, CircuitOpenError
+from qr_sampler_grpc.breaker_settings import BreakerOptions
+from qr_sampler_grpc.quota import Quota, QuotaExceededError
+
+__all__ = ["Link", "LinkFailure", "Refused"]
+
+_NS_PER_MS: Final = 1_000_000
+_UNTRIED: Final = SourceStatus(available=True, reason="not contacted yet")
+_WORKING: Final = SourceStatus(available=True)
+
+_Answers = TypeVar("_Answers")
+
+
+class Refused(Exception):  # noqa: N818 - an outcome, not a fault
+    """The server was not asked, and nothing was spent; says why."""
+
+
+class LinkFailure(Exception):  # noqa: N818 - an outcome, not a fault
+    """The server was asked in vain.
+
+    Args:
+        reason: What happened and what to do.
+        lapsed: Whether the time was used up.
+        dropped_bytes: How many bytes arrived for nothing.
+    """
+
+    def __init__(self, reason: str, *, lapsed: bool = False, dropped_bytes: int = 0) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.lapsed = lapsed
+        self.dropped_bytes = dropped_bytes
+
+
+class Link:
+    """Guards the draws of one process from one server: quota, circuit breaker and deadline.
+
+    Threads may share an instance.
+
+    Args:
+        limits: What may be asked for.
+        breaker: When a draw is given up, and when the server is left alone.
+        timeout_ms: Longest that a draw may take.
+    """
+
+    def __init__(self, limits: SourceLimits, breaker: BreakerOptions, timeout_ms: float) -> None:
+        self._quota = Quota(limits)
+        self._timeout_ms = timeout_ms
+        self._deadline = AdaptiveDeadline(breaker.deadline_rule(timeout_ms))
+        self._breaker = CircuitBreaker(
+            breaker.failures_allowed,
+            recovery_s=breaker.recovery_window_s,
+            recovery_max_s=breaker.recovery_max_s,
+        )
+        self._status = _UNTRIED
+
+    @property
+    def breaker_state(self) -> BreakerState:
+        """What happens to the next draw."""
+        return self._breaker.state
+
+    def status(self) -> SourceStatus:
+        """Returns how the latest draw ended."""
+        return self._status
+
+    def draw(
+        self, sizes: Sequence[int], latest_ns: int, fetch: Callable[[int], _Answers]
+    ) -> _Answers:
+        """Returns what *fetch* returns, if the server may be asked.
+
+        Args:
+            sizes: The bytes of each request of the draw.
+            latest_ns: ``time.monotonic_ns()`` that the draw may not exceed in any case.
+            fetch: Asks the server until the ``time.monotonic_ns()`` that it is given.
+
+        Raises:
+            Refused: When the server may not be asked.
+            LinkFailure: When *fetch* has raised it.
+        """
+        try:
+            return self._draw(sizes, latest_ns, fetch)
+        except (Refused, LinkFailure) as error:
+            self._status = SourceStatus(available=False, reason=str(error))
+            raise
+
+    def _draw(
+        self, sizes: Sequence[int], latest_ns: int, fetch: Callable[[int], _Answers]
+    ) -> _Answers:
+        payload_bytes = sum(sizes)
+        try:
+            epoch = self._breaker.enter()
+        except CircuitOpenError as error:
+            raise Refused(str(error)) from None
+        try:
+            self._quota.spend(len(sizes), payload_bytes)
+        except QuotaExceededError as error:
+            self._breaker.abandon(epoch)
+            raise Refused(str(error)) from None
+        succeeded, failure = False, "the draw was interrupted"
+        try:
+            answers = self._timed(payload_bytes, latest_ns, fetch)
+            succeeded = True
+        except LinkFailure as error:
+            failure = error.reason
+            raise
+        finally:
+            if succeeded:
+                self._breaker.succeed(epoch)
+            else:
+                self._breaker.fail(epoch, failure)
+        self._status = _WORKING
+        return answers
+
+    def _timed(
+        self, payload_bytes: int, latest_ns: int, fetch: Callable[[int], _Answers]
+    ) -> _Answers:
+        began_ns = time.monotonic_ns()
+        allowed_ns = round(self._allowed_ms(payload_bytes) * _NS_PER_MS)
+        try:
+            answers = fetch(min(began_ns + allowed_ns, latest_ns))
+        except LinkFailure as failure:
+            if failure.lapsed:
+                self._observe(payload_bytes, began_ns)
+            raise
+        self._observe(payload_bytes, began_ns)
+        return answers
+
+    def _allowed_ms(self, payload_bytes: int) -> float:
+        # A server that has become slower needs more time than its past allows to be found alive.
+        patience = 2.0**self._breaker.openings
+        return min(self._deadline.milliseconds(payload_bytes) * patience, self._timeout_ms)
+
+    def _observe(self, payload_bytes: int, began_ns: int) -> None:
+        self._deadline.observe(payload_bytes, (time.monotonic_ns() - began_ns) / _NS_PER_MS)
