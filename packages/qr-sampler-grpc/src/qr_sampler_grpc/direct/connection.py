@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import select
 import socket
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -13,15 +11,19 @@ from typing import Final, NamedTuple
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.attestation import signed_message
 from qr_sampler_grpc.direct.frame import (
+    AFTER_TIME_OFFSET,
     ANSWER_HEADER_BYTES,
-    MAX_ANSWER_PREFIX_BYTES,
+    TIME,
+    TIME_OFFSET,
     AnswerHeader,
     AnswerText,
     MalformedFrameError,
     decode_answer_header,
     decode_answer_text,
     encode_request,
+    usual_answer,
 )
+from qr_sampler_grpc.direct.inbox import Inbox
 from qr_sampler_grpc.direct.link import Link
 
 __all__ = ["Answer", "Connection", "StaleConnectionError"]
@@ -29,8 +31,6 @@ __all__ = ["Answer", "Connection", "StaleConnectionError"]
 _WINDOW: Final = 16
 """Most unanswered requests. A server that is busy sending reads none, so they have to fit into the
 buffer of a socket."""
-_NS_PER_MS: Final = 1_000_000
-_PIECE_BYTES: Final = 256 * 1024
 
 
 class StaleConnectionError(Exception):
@@ -57,57 +57,67 @@ class Connection:
 
     Args:
         link: Where to connect to.
-        deadline_ns: When the time of the draw is over, in ``time.monotonic_ns()``.
+        deadline: When the time of the draw is over, in ``time.monotonic_ns()``.
 
     Raises:
         EntropyUnavailableError: When there is no connection to be had.
     """
 
-    def __init__(self, link: Link, deadline_ns: int) -> None:
+    def __init__(self, link: Link, deadline: int) -> None:
         self._link = link
-        self._socket = link.connect(deadline_ns)
-        self._readable = select.poll()
-        self._readable.register(self._socket, select.POLLIN)
-        self._buffer = bytearray(MAX_ANSWER_PREFIX_BYTES)
-        self._filled = 0
-        # The text between header and data is mostly as long as the last time, so both are read at
-        # once. What was read too much is not lost; it only costs a copy.
-        self._expected = ANSWER_HEADER_BYTES
+        self._socket = link.connect(deadline)
+        self._inbox = Inbox(link, self._socket)
+        self._device_id = ""
+        self._raw_device_id = b""
         self._fresh = True
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing has arrived beyond the answers that were waited for."""
-        return not self._filled
+        return not self._inbox.filled
 
-    def exchange(
-        self, wanted: Sequence[tuple[int, int]], timeout_us: int, commitment: bytes, deadline: int
-    ) -> list[Answer]:
-        """Returns an answer to each request.
+    def ask(
+        self, number: int, size: int, timeout_us: int, commitment: bytes, deadline: int
+    ) -> Answer:
+        """Returns the answer to one request.
 
         Args:
-            wanted: The number of each request and how many bytes it asks for, at least one.
+            number: Number of the request.
+            size: How many bytes it asks for.
             timeout_us: How long the server is told that the answer is waited for.
-            commitment: What every request carries.
+            commitment: What the request carries.
             deadline: When the time is over, in ``time.monotonic_ns()``.
 
         Raises:
             EntropyUnavailableError: When anything else comes, or nothing in time.
             StaleConnectionError: When the server had closed the connection after an earlier draw.
         """
-        requests = [
-            encode_request(number, size, timeout_us, commitment)
-            for number, size in wanted
-        ]
-        heard = self._send(b"".join(requests[:_WINDOW]))
+        self._send(encode_request(number, size, timeout_us, commitment), deadline)
+        return self._receive(number, size, commitment, deadline)
+
+    def ask_all(
+        self, wanted: Sequence[tuple[int, int]], timeout_us: int, commitment: bytes, deadline: int
+    ) -> list[Answer]:
+        """Returns the answer to each of several requests, which do not wait for each other.
+
+        Args:
+            wanted: The number of each request and how many bytes it asks for.
+            timeout_us: As for :meth:`ask`.
+            commitment: As for :meth:`ask`.
+            deadline: As for :meth:`ask`.
+
+        Raises:
+            EntropyUnavailableError: As for :meth:`ask`; counts the bytes of the answers before.
+            StaleConnectionError: As for :meth:`ask`.
+        """
+        requests = [encode_request(number, size, timeout_us, commitment) for number, size in wanted]
+        self._send(b"".join(requests[:_WINDOW]), deadline)
         answers: list[Answer] = []
         try:
-            for answered, (number, size) in enumerate(wanted):
+            for later, (number, size) in enumerate(wanted, _WINDOW):
                 answers.append(self._receive(number, size, commitment, deadline))
-                if not heard:
-                    raise self._link.lost("an answer without a request")
-                if answered + _WINDOW < len(requests):
-                    heard = self._send(requests[answered + _WINDOW])
+                if later < len(requests):
+                    self._send(requests[later], deadline)
         except EntropyUnavailableError as error:
             error.dropped_bytes += sum(len(answer.data) for answer in answers)
             raise
@@ -123,106 +133,55 @@ class Connection:
         """Closes the socket of this process and leaves the connection to the one it came from."""
         self._socket.close()
 
-    def _send(self, frames: bytes) -> bool:
-        """Returns whether the server is still there to read *frames*."""
+    def _send(self, frames: bytes, deadline: int) -> None:
         fresh, self._fresh = self._fresh, False
         try:
-            if self._socket.send(frames) == len(frames):
-                return True
+            if self._socket.send(frames, socket.MSG_DONTWAIT) == len(frames):
+                return
         except BlockingIOError:
             pass
         except (BrokenPipeError, ConnectionResetError):
             if not fresh:
                 raise StaleConnectionError from None
-            # It may have said why before it closed the connection.
-            return False
+            # It may have said why before it closed the connection; nothing else can answer 0.
+            self._take_apart(0, 0, b"", deadline)
         raise self._link.lost("the server reads no requests")
 
     def _receive(self, number: int, size: int, commitment: bytes, deadline: int) -> Answer:
+        # Answers are alike but for their numbers, times and data. All that comes before the data
+        # is read at once, and compared with what is expected instead of being taken apart.
+        before, after = usual_answer(number, size, self._raw_device_id, commitment)
+        inbox, length = self._inbox, AFTER_TIME_OFFSET + len(after)
+        inbox.fill(ANSWER_HEADER_BYTES, length, deadline)
+        buffer = inbox.buffer
+        if (
+            self._link.key is not None
+            or inbox.filled < length
+            or not buffer.startswith(before)
+            or not buffer.startswith(after, AFTER_TIME_OFFSET)
+        ):
+            return self._take_apart(number, size, commitment, deadline)
+        (timestamp_ns,) = TIME.unpack_from(buffer, TIME_OFFSET)
+        data = inbox.data(length, size, deadline)
+        return Answer(data, self._device_id, timestamp_ns, True if commitment else None, None)
+
+    def _take_apart(self, number: int, size: int, commitment: bytes, deadline: int) -> Answer:
+        inbox = self._inbox
         try:
-            if not self._filled:
-                self._wait(deadline)
-            self._fill(ANSWER_HEADER_BYTES, deadline)
-            header = decode_answer_header(self._buffer, number, size)
-            self._expected = before = ANSWER_HEADER_BYTES + header.text_length
-            self._fill(before, deadline)
-            text = decode_answer_text(header, self._buffer)
+            inbox.fill(ANSWER_HEADER_BYTES, ANSWER_HEADER_BYTES, deadline)
+            header = decode_answer_header(inbox.buffer, number, size)
+            before = ANSWER_HEADER_BYTES + header.text_length
+            inbox.fill(before, before, deadline)
+            text = decode_answer_text(header, inbox.buffer)
         except MalformedFrameError as error:
             raise self._link.lost(f"{error}; it was dropped", error.announced_bytes) from error
         if header.status:
             raise self._link.refused(header.status, text.words, size)
-        data = self._data(before, size, deadline)
-        return Answer(
-            data,
-            text.device_id,
-            header.generation_timestamp_ns,
-            self._is_echoed(text, commitment, size) if commitment else None,
-            self._is_verified(header, text, data),
-        )
-
-    def _fill(self, need: int, deadline: int) -> None:
-        """Reads until the buffer holds *need* bytes."""
-        while (filled := self._filled) < need:
-            want = max(need, self._expected)
-            # A slice costs more than the whole, and the whole is what is mostly read.
-            room = memoryview(self._buffer)[filled:want] if filled else self._buffer
-            try:
-                count = self._socket.recv_into(room, want - filled)
-            except BlockingIOError:
-                self._wait(deadline)
-                continue
-            except ConnectionResetError:
-                count = 0
-            if not count:
-                raise self._link.lost("the server closed the connection instead of an answer")
-            self._filled = filled + count
-
-    def _data(self, before: int, size: int, deadline: int) -> bytes:
-        """Returns the data of the answer whose first *before* bytes are in the buffer."""
-        if self._filled == before:
-            self._filled = 0
-            return self._rest(b"", size, deadline)
-        after = min(before + size, self._filled)
-        first = bytes(self._buffer[before:after])
-        left = self._filled - after
-        self._buffer[:left] = self._buffer[after : self._filled]
-        self._filled = left
-        return first if len(first) == size else self._rest(first, size, deadline)
-
-    def _rest(self, first: bytes, size: int, deadline: int) -> bytes:
-        pieces, missing = [first], size - len(first)
-        try:
-            while missing:
-                # Straight into the bytes that are returned, if they are there all at once.
-                piece = self._piece(min(missing, _PIECE_BYTES), deadline)
-                pieces.append(piece)
-                missing -= len(piece)
-        except EntropyUnavailableError as error:
-            error.dropped_bytes += size - missing
-            raise
-        return pieces[1] if len(pieces) == 2 and not first else b"".join(pieces)
-
-    def _piece(self, most: int, deadline: int) -> bytes:
-        while True:
-            try:
-                piece = self._socket.recv(most)
-            except BlockingIOError:
-                self._wait(deadline)
-                continue
-            except ConnectionResetError:
-                piece = b""
-            if not piece:
-                raise self._link.lost("the server closed the connection within an answer")
-            if time.monotonic_ns() >= deadline:
-                error = self._link.lapsed()
-                error.dropped_bytes = len(piece)
-                raise error
-            return piece
-
-    def _wait(self, deadline: int) -> None:
-        remaining_ns = deadline - time.monotonic_ns()
-        if remaining_ns <= 0 or not self._readable.poll(remaining_ns / _NS_PER_MS):
-            raise self._link.lapsed()
+        data = inbox.data(before, size, deadline)
+        self._device_id, self._raw_device_id = text.device_id, text.device_id.encode()
+        echoed = self._is_echoed(text, commitment, size) if commitment else None
+        verified = self._is_verified(header, text, data)
+        return Answer(data, text.device_id, header.generation_timestamp_ns, echoed, verified)
 
     def _is_echoed(self, text: AnswerText, commitment: bytes, size: int) -> bool:
         if text.commitment and text.commitment != commitment:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from qr_sampler.errors import QRSamplerError
 
 __all__ = [
+    "AFTER_TIME_OFFSET",
     "ANSWER_HEADER_BYTES",
     "MAGIC",
     "MAX_ANSWER_PREFIX_BYTES",
@@ -22,6 +23,8 @@ __all__ = [
     "MAX_REQUEST_BYTES",
     "MAX_WORDS_BYTES",
     "REQUEST_HEADER_BYTES",
+    "TIME",
+    "TIME_OFFSET",
     "VERSION",
     "AnswerHeader",
     "AnswerText",
@@ -33,6 +36,7 @@ __all__ = [
     "decode_request_header",
     "encode_answer",
     "encode_request",
+    "usual_answer",
 ]
 
 MAGIC: Final = b"QRED"
@@ -48,9 +52,15 @@ _REQUEST_START: Final = MAGIC + bytes((VERSION, _REQUEST_KIND))
 _ANSWER_START: Final = MAGIC + bytes((VERSION, _ANSWER_KIND))
 _REQUEST: Final = Struct(">6sHqII")
 _ANSWER: Final = Struct(">6sBBqqIBBH")
+# The same in three parts.
+_BEFORE_TIME: Final = Struct(">6sBBq")
+_AFTER_TIME: Final = Struct(">IBBH")
 
 REQUEST_HEADER_BYTES: Final = _REQUEST.size
 ANSWER_HEADER_BYTES: Final = _ANSWER.size
+TIME: Final = Struct(">q")
+TIME_OFFSET: Final = _BEFORE_TIME.size
+AFTER_TIME_OFFSET: Final = TIME_OFFSET + TIME.size
 MAX_REQUEST_BYTES: Final = REQUEST_HEADER_BYTES + MAX_COMMITMENT_BYTES
 MAX_ANSWER_PREFIX_BYTES: Final = (
     ANSWER_HEADER_BYTES
@@ -156,9 +166,7 @@ def encode_request(
     Raises:
         struct.error: When a number is out of its field's range.
     """
-    header = _REQUEST.pack(
-        _REQUEST_START, len(commitment), sequence_id, bytes_needed, timeout_us
-    )
+    header = _REQUEST.pack(_REQUEST_START, len(commitment), sequence_id, bytes_needed, timeout_us)
     return header + commitment if commitment else header
 
 
@@ -265,6 +273,28 @@ def decode_answer_text(header: AnswerHeader, frame: bytearray) -> AnswerText:
         # Words may have been cut within a character.
         words.decode(errors="replace") if words else "",
     )
+
+
+def usual_answer(
+    sequence_id: int, bytes_needed: int, device_id: bytes, commitment: bytes
+) -> tuple[bytes, bytes]:
+    """Returns what comes before the data of an unsigned answer with bytes, but for its time.
+
+    Answers of one device are alike but for their numbers and times, so comparing is quicker than
+    taking apart.
+
+    Args:
+        sequence_id: Number of the request.
+        bytes_needed: How many bytes it asked for.
+        device_id: Identity of the device.
+        commitment: The commitment of the request.
+
+    Returns:
+        What is before the time, which is as long as :data:`TIME_OFFSET`, and what is after it.
+    """
+    before = _BEFORE_TIME.pack(_ANSWER_START, _OK, len(device_id), sequence_id)
+    after = _AFTER_TIME.pack(bytes_needed, len(commitment), 0, 0)
+    return before, b"".join((after, device_id, commitment))
 
 
 def _checked_refusal(header: AnswerHeader, sequence_id: int) -> AnswerHeader:

@@ -35,7 +35,7 @@ class Link(NamedTuple):
     """What answers are verified with."""
 
     def connect(self, deadline_ns: int) -> socket.socket:
-        """Returns a connected socket that never blocks.
+        """Returns a connected socket.
 
         Args:
             deadline_ns: When the time of the draw is over, in ``time.monotonic_ns()``.
@@ -49,6 +49,7 @@ class Link(NamedTuple):
         try:
             fresh.setblocking(False)
             self._connect(fresh, deadline_ns)
+            fresh.setblocking(True)
         except OSError as error:
             fresh.close()
             reason = describe_connect_failure(self.server, error)

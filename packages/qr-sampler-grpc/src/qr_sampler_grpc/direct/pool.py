@@ -35,7 +35,11 @@ class Pool:
             connection.close()
             return
         self._idle.append(connection)
-        # Closed between the two lines above: then nobody would come back for it.
+        self._empty_if_closed()
+
+    def _empty_if_closed(self) -> None:
+        # Closed after the first look and before the connection was put there, the pool would keep
+        # it forever.
         if self._closed:
             self.empty()
 

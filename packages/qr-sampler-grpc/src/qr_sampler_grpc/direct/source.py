@@ -22,6 +22,7 @@ _NS_PER_MS: Final = 1_000_000
 _US_PER_MS: Final = 1_000
 _UNTRIED: Final = SourceStatus(available=True, reason="not contacted yet")
 _WORKING: Final = SourceStatus(available=True)
+_NOTHING: Final = Answer(b"", "", 0, None, None)
 
 
 class DirectSource(EntropySource):
@@ -151,22 +152,14 @@ class DirectSource(EntropySource):
             raise ValueError(f"n={n} must not be negative")
         requested_ns = time.monotonic_ns()
         try:
-            answers = self._fetch(n, commitment, requested_ns + self._timeout_ns) if n else []
+            answer = self._fetch(n, commitment, requested_ns + self._timeout_ns)
         except EntropyUnavailableError as error:
             self._status = SourceStatus(available=False, reason=error.reason)
             raise
         received_ns, wall_time_ns = time.monotonic_ns(), time.time_ns()
-        if answers:
+        if n:
             self._status = _WORKING
-        return self._drawn(answers, requested_ns, received_ns, wall_time_ns)
-
-    def _drawn(
-        self, answers: list[Answer], requested_ns: int, received_ns: int, wall_time_ns: int
-    ) -> EntropyDraw:
-        if len(answers) == 1:
-            data, device_id, timestamp_ns, echoed, verified = answers[0]
-        else:
-            data, device_id, timestamp_ns, echoed, verified = _joined(answers)
+        data, device_id, timestamp_ns, echoed, verified = answer
         return EntropyDraw(
             data=data,
             source=SOURCE_NAME,
@@ -176,38 +169,44 @@ class DirectSource(EntropySource):
             wall_time_ns=wall_time_ns,
             device_id=device_id,
             device_timestamp_ns=timestamp_ns or None,
-            requests=len(answers),
+            requests=-(-n // self._largest),
             commitment_echoed=echoed,
             signature_verified=verified,
         )
 
-    def _fetch(self, n: int, commitment: bytes, deadline_ns: int) -> list[Answer]:
+    def _fetch(self, n: int, commitment: bytes, deadline: int) -> Answer:
+        if not n:
+            return _NOTHING
         pool = self._pools.current()
         connection = pool.take()
         if connection is not None:
             try:
-                return self._exchange(pool, connection, n, commitment, deadline_ns)
+                return self._ask(pool, connection, n, commitment, deadline)
             except StaleConnectionError:
                 # The server was restarted: the others lead nowhere, either. Nothing has been
                 # asked for yet, so no bytes are lost by asking on a new connection.
                 pool.empty()
-        return self._exchange(pool, Connection(self._link, deadline_ns), n, commitment, deadline_ns)
+        return self._ask(pool, Connection(self._link, deadline), n, commitment, deadline)
 
-    def _exchange(
-        self, pool: Pool, connection: Connection, n: int, commitment: bytes, deadline_ns: int
-    ) -> list[Answer]:
-        wanted = [(next(self._sequence_ids), size) for size in self._request_sizes(n)]
+    def _ask(
+        self, pool: Pool, connection: Connection, n: int, commitment: bytes, deadline: int
+    ) -> Answer:
+        timeout_us, numbers = self._timeout_us, self._sequence_ids
         try:
-            answers = connection.exchange(wanted, self._timeout_us, commitment, deadline_ns)
+            if n <= self._largest:
+                answer = connection.ask(next(numbers), n, timeout_us, commitment, deadline)
+            else:
+                wanted = [(next(numbers), size) for size in self._request_sizes(n)]
+                answer = _joined(connection.ask_all(wanted, timeout_us, commitment, deadline))
         except BaseException:
             connection.close()
             raise
         pool.put(connection)
-        return answers
+        return answer
 
 
 def _joined(answers: list[Answer]) -> Answer:
-    """Returns several answers as one; of none, one without bytes."""
+    """Returns several answers as one."""
     times = [one.generation_timestamp_ns for one in answers if one.generation_timestamp_ns]
     return Answer(
         b"".join(one.data for one in answers),
