@@ -100,7 +100,7 @@ class Inbox:
             while missing:
                 pieces.append(self._piece(min(missing, _PIECE_BYTES), deadline))
                 missing -= len(pieces[-1])
-                if time.monotonic_ns() >= deadline:
+                if missing and time.monotonic_ns() >= deadline:
                     raise self._link.lapsed()
         except EntropyUnavailableError as error:
             error.dropped_bytes = size - missing
