@@ -15,6 +15,7 @@ __all__ = ["AllowedPeers"]
 
 _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of Linux: process, user, group."""
+_ROOT: Final = 0
 _PEER_CREDENTIALS: Final[int | None] = getattr(socket, "SO_PEERCRED", None)
 
 
@@ -49,4 +50,4 @@ class AllowedPeers:
             return None, True
         raw = connection.getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, _CREDENTIALS.size)
         _, uid, gid = _CREDENTIALS.unpack(raw)
-        return uid, uid in (0, os.geteuid()) or uid in self.uids or gid in self.gids
+        return uid, uid in (_ROOT, os.geteuid()) or uid in self.uids or gid in self.gids

@@ -27,6 +27,8 @@ __all__ = ["DirectServer", "DirectServerStartError", "serve_direct"]
 
 _LOGGER: Final = logging.getLogger("qr_sampler.grpc")
 _BACKLOG: Final = 128
+_FAREWELL_S: Final = 1.0
+"""Longest that a thread takes to notice that its connection is gone, unless it is measuring."""
 
 
 class DirectServerStartError(QRSamplerError, OSError):
@@ -150,7 +152,7 @@ class DirectServer:
         self._hang_up(socket.SHUT_RD)
         self._join(deadline_s)
         self._hang_up(socket.SHUT_RDWR)
-        self._join(deadline_s + 1.0)
+        self._join(time.monotonic() + _FAREWELL_S)
         self._remove_file()
 
     def __enter__(self) -> DirectServer:
