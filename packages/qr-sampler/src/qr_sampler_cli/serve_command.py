@@ -60,6 +60,8 @@ def serve_entropy(
         with server_kit.serve(
             served,
             address,
+            # The user has been warned above.
+            insecure=True,
             device_id=device_id,
             api_key=api_key,
             api_key_header=api_key_header,

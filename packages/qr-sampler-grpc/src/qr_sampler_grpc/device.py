@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one device behind every listener of a server: who may draw, one at a time, and how it went.
+
+A listener, whatever its protocol, asks :meth:`Device.measure` and turns a
+:class:`MeasurementRefusedError` into its own status codes. Nothing here knows of gRPC.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from qr_sampler.entropy import EntropyDraw, EntropySource
+from qr_sampler.errors import ConfigError, EntropyUnavailableError, QRSamplerError
+from qr_sampler_grpc.attestation import signed_message
+from qr_sampler_grpc.generate import Generate, GenerateSource
+from qr_sampler_grpc.metering import Meters
+from qr_sampler_grpc.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qr_sampler_grpc.attestation import SigningKey
+
+__all__ = [
+    "MAX_COMMITMENT_BYTES",
+    "Device",
+    "Measured",
+    "MeasurementRefusedError",
+    "Refusal",
+]
+
+MAX_COMMITMENT_BYTES: Final = 64
+"""Longest commitment that a request may carry."""
+
+_LOGGER: Final = logging.getLogger("qr_sampler.grpc")
+
+
+class Refusal(Enum):
+    """Why there is no measurement."""
+
+    MALFORMED = "malformed"
+    """This request is never served, however often it is repeated."""
+    EXHAUSTED = "exhausted"
+    """The account has used up a quota; it recovers with time."""
+    TOO_LATE = "too_late"
+    """The device was busy until the caller's time was over."""
+    ABANDONED = "abandoned"
+    """The caller has gone, so nothing was measured."""
+    UNAVAILABLE = "unavailable"
+    """The device cannot deliver at the moment."""
+    DEFECT = "defect"
+    """The code that reads the device failed in a way that it does not foresee."""
+
+
+class MeasurementRefusedError(QRSamplerError, RuntimeError):
+    """A request was not answered with bytes.
+
+    Attributes:
+        kind: What a listener maps to its own status code.
+        words: What happened and what to do, without secrets; safe to send to the client.
+    """
+
+    def __init__(self, kind: Refusal, words: str) -> None:
+        super().__init__(kind, words)
+        self.kind = kind
+        self.words = words
+
+    def __str__(self) -> str:
+        return self.words
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Bytes that the device generated for one request, after it had arrived."""
+
+    data: bytes
+    """Exactly as many as were asked for."""
+    timestamp_ns: int
+    """When they were there, in nanoseconds since the Unix epoch."""
+    device_id: str
+    """Identity of the device."""
+
+
+def _always() -> bool:
+    return True
+
+
+class Device:
+    """One device, and everything that its listeners have in common.
+
+    Threads may share an instance. Only one of them draws at a time, so no byte is served twice
+    even where the source's own code could not prevent it.
+
+    Args:
+        source: An entropy source, or a function that returns as many fresh bytes as it is asked
+            for. Drawn from on request only, never closed.
+        device_id: Identity to report; the source's name when empty.
+        max_bytes_per_request: Largest request that is answered.
+        requests_per_minute: Most requests of one account in any minute; ``None`` means unlimited.
+        bytes_per_day: Most bytes of one account in any 24 hours; ``None`` means unlimited.
+        signing_key: Signs the answers; ``None`` leaves them unsigned.
+        clock: Returns seconds that never run backwards; the quotas are counted by it.
+
+    Raises:
+        ConfigError: When a limit is less than 1.
+    """
+
+    def __init__(
+        self,
+        source: EntropySource | Generate,
+        device_id: str = "",
+        *,
+        max_bytes_per_request: int = 16 * 2**20,
+        requests_per_minute: int | None = None,
+        bytes_per_day: int | None = None,
+        signing_key: SigningKey | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if max_bytes_per_request < 1:
+            raise ConfigError(f"max_bytes_per_request={max_bytes_per_request} must be at least 1")
+        self._source = source if isinstance(source, EntropySource) else GenerateSource(source)
+        self.device_id = device_id or self._source.name
+        self._meters = Meters(requests_per_minute, bytes_per_day, clock=clock)
+        # What exceeds a day's quota is never served; as a malformed request it names the size.
+        self.max_bytes_per_request = min(max_bytes_per_request, bytes_per_day or sys.maxsize)
+        self._signing_key = signing_key
+        self._lock = threading.Lock()
+        self._telemetry: tuple[Telemetry, ...] = ()
+        self._serving = self._source.status().available
+
+    @property
+    def name(self) -> str:
+        """The name of the source."""
+        return self._source.name
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether the last draw went well; before the first, what the source says of itself."""
+        return self._serving
+
+    @property
+    def signs(self) -> bool:
+        """Whether answers are signed."""
+        return self._signing_key is not None
+
+    def attach(self, telemetry: Telemetry) -> None:
+        """Tells *telemetry* of everything from now on, and of the present state first."""
+        with self._lock:
+            self._telemetry += (telemetry,)
+            telemetry.health(serving=self._serving)
+
+    def detach(self, telemetry: Telemetry) -> None:
+        """Tells *telemetry* nothing more."""
+        with self._lock:
+            self._telemetry = tuple(one for one in self._telemetry if one is not telemetry)
+
+    def note_answer(self, method: str, code: str) -> None:
+        """Passes on that a listener ended a request of *method* with the status *code*."""
+        for telemetry in self._telemetry:
+            telemetry.answered(method, code)
+
+    def note_streams(self, change: int) -> None:
+        """Passes on that a listener has *change* more streams open than before."""
+        for telemetry in self._telemetry:
+            telemetry.streams(change)
+
+    def wait_until_idle(self, timeout_s: float) -> bool:
+        """Returns whether the device was or became idle within *timeout_s* seconds."""
+        if not self._lock.acquire(timeout=timeout_s):
+            return False
+        self._lock.release()
+        return True
+
+    def measure(
+        self,
+        n: int,
+        timeout_s: float | None = None,
+        *,
+        commitment: bytes = b"",
+        account: str = "",
+        is_wanted: Callable[[], bool] = _always,
+    ) -> Measured:
+        """Returns *n* bytes that were generated after this call began.
+
+        The request is checked and counted first, then waits for the device, and is dropped
+        unmeasured when nobody waits for it any more.
+
+        Args:
+            n: Number of bytes.
+            timeout_s: Longest time in seconds to wait for the device; ``None`` waits for ever. A
+                measurement that has begun is not interrupted.
+            commitment: What the client is about to decide, at most 64 bytes; handed to a source
+                that passes it on.
+            account: Whose quota the request counts against.
+            is_wanted: Asked once, when the device is free.
+
+        Raises:
+            MeasurementRefusedError: When there are no bytes; its *kind* says why.
+        """
+        self._check(n, commitment)
+        self._count(n, account)
+        with self._turn(timeout_s):
+            if not is_wanted():
+                _refuse(Refusal.ABANDONED, "the caller has gone; nothing was measured")
+            draw = self._timed_draw(n, commitment)
+        return Measured(draw.data, draw.wall_time_ns, self.device_id)
+
+    def sign(self, measured: Measured, *, sequence_id: int, commitment: bytes) -> bytes:
+        """Returns the signature of the answer that carries *measured*; empty without a key.
+
+        Args:
+            measured: What :meth:`measure` returned, all of it.
+            sequence_id: The number of the request, a signed 64-bit integer.
+            commitment: The commitment of the request.
+        """
+        if self._signing_key is None:
+            return b""
+        return self._signing_key.sign(
+            signed_message(
+                sequence_id=sequence_id,
+                generation_timestamp_ns=measured.timestamp_ns,
+                device_id=measured.device_id,
+                commitment=commitment,
+                data=measured.data,
+            )
+        )
+
+    def _check(self, n: int, commitment: bytes) -> None:
+        if not 1 <= n <= self.max_bytes_per_request:
+            _refuse(
+                Refusal.MALFORMED, f"bytes_needed={n}; ask for 1 to {self.max_bytes_per_request}"
+            )
+        if len(commitment) > MAX_COMMITMENT_BYTES:
+            _refuse(
+                Refusal.MALFORMED,
+                f"a commitment of {len(commitment)} bytes; send {MAX_COMMITMENT_BYTES} or less",
+            )
+
+    def _count(self, n: int, account: str) -> None:
+        wait_s, limit = self._meters.admit(account, n)
+        if limit:
+            _refuse(
+                Refusal.EXHAUSTED,
+                f"the quota of {limit} is used up; try again in {math.ceil(wait_s)} s",
+            )
+
+    @contextmanager
+    def _turn(self, timeout_s: float | None) -> Iterator[None]:
+        patience_s = -1.0 if timeout_s is None else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)
+        if not self._lock.acquire(timeout=patience_s):
+            _refuse(Refusal.TOO_LATE, "the device was busy with other requests until the deadline")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _timed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        started_s = time.perf_counter()
+        try:
+            draw = self._draw(n, commitment)
+        except MeasurementRefusedError:
+            self._set_health(serving=False)
+            raise
+        for telemetry in self._telemetry:
+            telemetry.measured(n, time.perf_counter() - started_s)
+        self._set_health(serving=True)
+        return draw
+
+    def _draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        try:
+            if commitment and self._source.commits:
+                draw = self._source.committed_draw(n, commitment)
+            else:
+                draw = self._source.draw(n)
+        except EntropyUnavailableError as error:
+            _refuse(Refusal.UNAVAILABLE, str(error))
+        except Exception as error:
+            # Whatever the code of a device raises: the other requests must still be answered.
+            _LOGGER.exception("defect while %s was read", self.name)
+            words = f"{self.name} failed with {type(error).__name__}; see the log of the server"
+            raise MeasurementRefusedError(Refusal.DEFECT, words) from error
+        if len(draw.data) != n:
+            _refuse(
+                Refusal.UNAVAILABLE,
+                f"{self.name} was asked for {n} bytes and gave {len(draw.data)}; they were dropped",
+            )
+        if draw.fallback:
+            # The contracts have no way to flag them; unflagged they would pass for the device's.
+            _refuse(
+                Refusal.UNAVAILABLE,
+                f"only fallback bytes are to be had ({draw.fallback_reason})",
+            )
+        return draw
+
+    def _set_health(self, *, serving: bool) -> None:
+        if serving is self._serving:
+            return
+        self._serving = serving
+        _LOGGER.warning("%s is %s", self.name, "serving again" if serving else "not serving")
+        for telemetry in self._telemetry:
+            telemetry.health(serving=serving)
+
+
+def _refuse(kind: Refusal, words: str) -> NoReturn:
+    raise MeasurementRefusedError(kind, words)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One connection to a server: requests out, answers in, all of it before a deadline."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler_grpc.attestation import signed_message
+from qr_sampler_grpc.direct.frame import (
+    AFTER_TIME_OFFSET,
+    ANSWER_HEADER_BYTES,
+    TIME,
+    TIME_OFFSET,
+    AnswerHeader,
+    AnswerText,
+    MalformedFrameError,
+    decode_answer_header,
+    decode_answer_text,
+    encode_request,
+    usual_answer,
+)
+from qr_sampler_grpc.direct.inbox import Inbox
+from qr_sampler_grpc.direct.link import Link
+
+__all__ = ["Answer", "Connection", "StaleConnectionError"]
+
+_WINDOW: Final = 16
+"""Most unanswered requests. A server that is busy sending reads none, so they have to fit into the
+buffer of a socket."""
+
+
+class StaleConnectionError(Exception):
+    """The server closed a connection while it was idle; nothing was asked for on it since."""
+
+
+class Answer(NamedTuple):
+    """An answer that is what was asked for."""
+
+    data: bytes
+    device_id: str
+    generation_timestamp_ns: int
+    """0 when the server does not know it."""
+    echoed: bool | None
+    """Whether the commitment came back; ``None`` when none was sent."""
+    verified: bool | None
+    """Whether the signature is right; ``None`` when there is no key."""
+
+
+class Connection:
+    """A connection that serves one draw at a time.
+
+    Whoever catches an error of it closes it: what still arrives on it would answer nobody.
+
+    Args:
+        link: Where to connect to.
+        deadline: When the time of the draw is over, in ``time.monotonic_ns()``.
+
+    Raises:
+        EntropyUnavailableError: When there is no connection to be had.
+    """
+
+    def __init__(self, link: Link, deadline: int) -> None:
+        self._link = link
+        self._socket = link.connect(deadline)
+        self._inbox = Inbox(link, self._socket)
+        self._device_id = ""
+        self._raw_device_id = b""
+        self._fresh = True
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing has arrived beyond the answers that were waited for."""
+        return not self._inbox.filled
+
+    def ask(
+        self, number: int, size: int, timeout_us: int, commitment: bytes, deadline: int
+    ) -> Answer:
+        """Returns the answer to one request.
+
+        Args:
+            number: Number of the request.
+            size: How many bytes it asks for.
+            timeout_us: How long the server is told that the answer is waited for.
+            commitment: What the request carries.
+            deadline: When the time is over, in ``time.monotonic_ns()``.
+
+        Raises:
+            EntropyUnavailableError: When anything else comes, or nothing in time.
+            StaleConnectionError: When the server had closed the connection after an earlier draw.
+        """
+        self._send(encode_request(number, size, timeout_us, commitment), deadline)
+        return self._receive(number, size, commitment, deadline)
+
+    def ask_all(
+        self, wanted: Sequence[tuple[int, int]], timeout_us: int, commitment: bytes, deadline: int
+    ) -> list[Answer]:
+        """Returns the answer to each of several requests, which do not wait for each other.
+
+        Args:
+            wanted: The number of each request and how many bytes it asks for.
+            timeout_us: As for :meth:`ask`.
+            commitment: As for :meth:`ask`.
+            deadline: As for :meth:`ask`.
+
+        Raises:
+            EntropyUnavailableError: As for :meth:`ask`; counts the bytes of the answers before.
+            StaleConnectionError: As for :meth:`ask`.
+        """
+        requests = [encode_request(number, size, timeout_us, commitment) for number, size in wanted]
+        self._send(b"".join(requests[:_WINDOW]), deadline)
+        answers: list[Answer] = []
+        try:
+            for later, (number, size) in enumerate(wanted, _WINDOW):
+                answers.append(self._receive(number, size, commitment, deadline))
+                if later < len(requests):
+                    self._send(requests[later], deadline)
+        except EntropyUnavailableError as error:
+            error.dropped_bytes += sum(len(answer.data) for answer in answers)
+            raise
+        return answers
+
+    def close(self) -> None:
+        """Ends the connection, also where a forked child still holds a copy of it."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.release()
+
+    def release(self) -> None:
+        """Closes the socket of this process and leaves the connection to the one it came from."""
+        self._socket.close()
+
+    def _send(self, frames: bytes, deadline: int) -> None:
+        fresh, self._fresh = self._fresh, False
+        try:
+            if self._socket.send(frames, socket.MSG_DONTWAIT) == len(frames):
+                return
+        except BlockingIOError:
+            pass
+        except (BrokenPipeError, ConnectionResetError):
+            if not fresh:
+                raise StaleConnectionError from None
+            # It may have said why before it closed the connection; nothing else can answer 0.
+            self._take_apart(0, 0, b"", deadline)
+        raise self._link.lost("the server reads no requests")
+
+    def _receive(self, number: int, size: int, commitment: bytes, deadline: int) -> Answer:
+        # Answers are alike but for their numbers, times and data. All that comes before the data
+        # is read at once, and compared with what is expected instead of being taken apart.
+        before, after = usual_answer(number, size, self._raw_device_id, commitment)
+        inbox, length = self._inbox, AFTER_TIME_OFFSET + len(after)
+        inbox.fill(ANSWER_HEADER_BYTES, length, deadline)
+        buffer = inbox.buffer
+        if (
+            self._link.key is not None
+            or inbox.filled < length
+            or not buffer.startswith(before)
+            or not buffer.startswith(after, AFTER_TIME_OFFSET)
+        ):
+            return self._take_apart(number, size, commitment, deadline)
+        (timestamp_ns,) = TIME.unpack_from(buffer, TIME_OFFSET)
+        data = inbox.data(length, size, deadline)
+        return Answer(data, self._device_id, timestamp_ns, True if commitment else None, None)
+
+    def _take_apart(self, number: int, size: int, commitment: bytes, deadline: int) -> Answer:
+        inbox = self._inbox
+        try:
+            inbox.fill(ANSWER_HEADER_BYTES, ANSWER_HEADER_BYTES, deadline)
+            header = decode_answer_header(inbox.buffer, number, size)
+            before = ANSWER_HEADER_BYTES + header.text_length
+            inbox.fill(before, before, deadline)
+            text = decode_answer_text(header, inbox.buffer)
+        except MalformedFrameError as error:
+            raise self._link.lost(f"{error}; it was dropped", error.announced_bytes) from error
+        if header.status:
+            raise self._link.refused(header.status, text.words, size)
+        data = inbox.data(before, size, deadline)
+        self._device_id, self._raw_device_id = text.device_id, text.device_id.encode()
+        echoed = self._is_echoed(text, commitment, size) if commitment else None
+        verified = self._is_verified(header, text, data)
+        return Answer(data, text.device_id, header.generation_timestamp_ns, echoed, verified)
+
+    def _is_echoed(self, text: AnswerText, commitment: bytes, size: int) -> bool:
+        if text.commitment and text.commitment != commitment:
+            raise self._link.lost("the answer to another commitment; it was dropped", size)
+        return bool(text.commitment)
+
+    def _is_verified(self, header: AnswerHeader, text: AnswerText, data: bytes) -> bool | None:
+        key = self._link.key
+        if key is None:
+            return None
+        message = signed_message(
+            sequence_id=header.sequence_id,
+            generation_timestamp_ns=header.generation_timestamp_ns,
+            device_id=text.device_id,
+            commitment=text.commitment,
+            data=data,
+        )
+        if text.signature and key.verifies(text.signature, message):
+            return True
+        problem = "a wrong signature" if text.signature else "an answer that is not signed"
+        raise self._link.lost(f"{problem}; its bytes were dropped", len(data))

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is at the other end of a Unix domain socket, and whether they are served."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from qr_sampler.errors import ConfigError
+
+__all__ = ["AllowedPeers"]
+
+_CREDENTIALS: Final = struct.Struct("iII")
+"""``struct ucred`` of Linux: process, user, group."""
+_ROOT: Final = 0
+_PEER_CREDENTIALS: Final[int | None] = getattr(socket, "SO_PEERCRED", None)
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedPeers:
+    """The users that are served besides this one and root.
+
+    Raises:
+        ConfigError: When there are any, and the platform does not tell who connects.
+    """
+
+    uids: frozenset[int] = frozenset()
+    """Numbers of users."""
+    gids: frozenset[int] = frozenset()
+    """Numbers of groups; the primary group of the process that connects counts."""
+
+    def __post_init__(self) -> None:
+        if self.are_others and _PEER_CREDENTIALS is None:
+            raise ConfigError(
+                "this platform does not tell who connects; leave allowed_uids and allowed_gids out"
+            )
+
+    @property
+    def are_others(self) -> bool:
+        """Whether anyone but this user and root is served."""
+        return bool(self.uids or self.gids)
+
+    def check(self, connection: socket.socket) -> tuple[int | None, bool]:
+        """Returns the user that connected, ``None`` if unknown, and whether to serve them."""
+        if _PEER_CREDENTIALS is None:
+            # The socket's file lets no other user in.
+            return None, True
+        raw = connection.getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, _CREDENTIALS.size)
+        _, uid, gid = _CREDENTIALS.unpack(raw)
+        return uid, uid in (_ROOT, os.geteuid()) or uid in self.uids or gid in self.gids

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The idle connections of one process, and what becomes of them in a forked one."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Final
+
+from qr_sampler_grpc.direct.connection import Connection
+
+__all__ = ["Pool", "Pools"]
+
+_MAX_IDLE: Final = 8
+"""Further connections are closed after use: more threads than that draw at once only in a rush."""
+
+
+class Pool:
+    """Idle connections, the one used last on top. Takes no lock: a list's methods are atomic."""
+
+    def __init__(self) -> None:
+        self._idle: list[Connection] = []
+        self._closed = False
+
+    def take(self) -> Connection | None:
+        """Returns an idle connection, which belongs to the caller from then on."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
+
+    def put(self, connection: Connection) -> None:
+        """Keeps *connection* for a later draw, or closes it."""
+        if self._closed or len(self._idle) >= _MAX_IDLE or not connection.is_clean:
+            connection.close()
+            return
+        self._idle.append(connection)
+        self._empty_if_closed()
+
+    def _empty_if_closed(self) -> None:
+        # Closed after the first look and before the connection was put there, the pool would keep
+        # it forever.
+        if self._closed:
+            self.empty()
+
+    def empty(self) -> None:
+        """Closes what is idle."""
+        while (connection := self.take()) is not None:
+            connection.close()
+
+    def close(self) -> None:
+        """Closes what is idle, and from now on all that is put back."""
+        self._closed = True
+        self.empty()
+
+    def release(self) -> None:
+        """Closes this process's copies of connections that another process goes on using."""
+        while (connection := self.take()) is not None:
+            connection.release()
+
+
+class Pools:
+    """A pool for each process that uses a source; threads may share an instance."""
+
+    def __init__(self) -> None:
+        # Keyed by process and filled with setdefault, which is atomic: a lock could be held by
+        # another thread at the moment of a fork, and would stay locked in the child forever.
+        self._pools: dict[int, Pool] = {}
+
+    def current(self) -> Pool:
+        """Returns the pool of this process."""
+        process = os.getpid()
+        pool = self._pools.get(process)
+        if pool is None:
+            self._release_others(process)
+            pool = self._pools.setdefault(process, Pool())
+        return pool
+
+    def close(self) -> None:
+        """Closes the pool of this process; the next draw has another."""
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.close()
+
+    def _release_others(self, process: int) -> None:
+        for other in [one for one in list(self._pools) if one != process]:
+            with suppress(KeyError):
+                self._pools.pop(other).release()

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the ``direct`` source: ``QR_DIRECT_*`` variables and the ``.env`` file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from qr_sampler.errors import ConfigError
+from qr_sampler.settings import describe_validation_error
+from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.attestation import VerificationKey
+
+__all__ = ["DirectOptions", "DirectSettings"]
+
+_PREFIX: Final = "QR_DIRECT_"
+_MAX_TIMEOUT_MS: Final = 3_600_000.0
+
+_Options = TypeVar("_Options", bound="DirectOptions")
+
+
+class DirectOptions(BaseModel):
+    """How to reach a server on this machine, checked; reads no environment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    server_address: str = Field(
+        "unix:///run/qr-sampler/direct.sock",
+        description="Socket at which the server listens: unix:///path.",
+    )
+    timeout_ms: float = Field(
+        5000.0,
+        gt=0.0,
+        le=_MAX_TIMEOUT_MS,
+        description="Longest that one draw may take, in milliseconds.",
+    )
+    max_bytes_per_request: int = Field(
+        16 * 2**20,
+        ge=1,
+        le=2**30,
+        description=(
+            "Largest single request in bytes; larger draws are split. The default is what the "
+            "server kit answers unless it is told otherwise."
+        ),
+    )
+    public_key: str = Field(
+        "",
+        description=(
+            "File with the Ed25519 public key, in PEM form, that every answer must be signed for; "
+            "empty asks for no signature."
+        ),
+    )
+    commitment: bool = Field(
+        True, description="Whether the server is told a digest of what its bytes will decide."
+    )
+
+    @field_validator("server_address")
+    @classmethod
+    def _address_is_a_socket(cls, value: str) -> str:
+        address = Address.parse(value)
+        if not address.path:
+            raise ValueError("not the path of a Unix domain socket; use unix:///path")
+        return str(address)
+
+    @property
+    def path(self) -> str:
+        """The path of the socket."""
+        return Address.parse(self.server_address).path
+
+    def verification_key(self) -> VerificationKey | None:
+        """Returns the key that answers are verified with, or ``None`` when there is none.
+
+        Raises:
+            ConfigError: When the file holds no such key, or the extra ``signing`` is missing.
+        """
+        return VerificationKey(Path(self.public_key)) if self.public_key else None
+
+    @classmethod
+    def checked(cls, **values: Any) -> DirectOptions:
+        """Returns options made of *values*.
+
+        Raises:
+            ConfigError: When a value is malformed; names it.
+        """
+        return _checked(cls, values, prefix="")
+
+
+class DirectSettings(BaseSettings, DirectOptions):
+    """The options as the environment and the ``.env`` file of the working directory set them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
+    )
+
+    @classmethod
+    def load(cls, **overrides: Any) -> DirectSettings:
+        """Returns the settings of this process, with *overrides* taking precedence.
+
+        Raises:
+            ConfigError: When a variable is malformed; names it.
+        """
+        return _checked(cls, overrides, prefix=_PREFIX)
+
+
+def _checked(kind: type[_Options], values: dict[str, Any], *, prefix: str) -> _Options:
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise ConfigError(describe_validation_error(error, kind, prefix=prefix)) from error

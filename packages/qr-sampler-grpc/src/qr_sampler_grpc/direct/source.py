@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entropy source that asks a server on this machine over a Unix domain socket."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
+from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler_grpc.direct.connection import Answer, Connection, StaleConnectionError
+from qr_sampler_grpc.direct.frame import MAX_COMMITMENT_BYTES
+from qr_sampler_grpc.direct.link import SOURCE_NAME, Link
+from qr_sampler_grpc.direct.pool import Pool, Pools
+from qr_sampler_grpc.direct.settings import DirectOptions, DirectSettings
+
+__all__ = ["DirectSource"]
+
+_NS_PER_MS: Final = 1_000_000
+_US_PER_MS: Final = 1_000
+_UNTRIED: Final = SourceStatus(available=True, reason="not contacted yet")
+_WORKING: Final = SourceStatus(available=True)
+_NOTHING: Final = Answer(b"", "", 0, None, None)
+
+
+class DirectSource(EntropySource):
+    """Fetches bytes over a Unix domain socket, as ``PROTOCOL.md`` describes, when they are drawn.
+
+    Connects on the first draw, never at construction. Nothing is asked for ahead of a draw and
+    nothing is kept after it. A draw larger than *max_bytes_per_request* is split into several
+    requests, which travel together and share one time limit. Threads that draw at once have a
+    connection each; so has every process.
+
+    Args:
+        server_address: Where the server listens: ``unix:///path``.
+        timeout_ms: Longest that one draw may take, in milliseconds.
+        max_bytes_per_request: Largest single request in bytes.
+        public_key: File with the Ed25519 public key, in PEM form, that every answer must be signed
+            for; empty asks for no signature.
+        commitment: Whether the server is told a digest of what its bytes will decide.
+
+    Raises:
+        ConfigError: When an argument is malformed.
+    """
+
+    jit_class = JitClass.REMOTE
+    # Every draw has a deadline, and nothing waits past it.
+    blocks = False
+
+    def __init__(
+        self,
+        server_address: str = "unix:///run/qr-sampler/direct.sock",
+        *,
+        timeout_ms: float = 5000.0,
+        max_bytes_per_request: int = 16 * 2**20,
+        public_key: str = "",
+        commitment: bool = True,
+    ) -> None:
+        options = DirectOptions.checked(
+            server_address=server_address,
+            timeout_ms=timeout_ms,
+            max_bytes_per_request=max_bytes_per_request,
+            public_key=public_key,
+            commitment=commitment,
+        )
+        self._options = options
+        self._link = Link(
+            options.path, options.server_address, options.timeout_ms, options.verification_key()
+        )
+        self._timeout_ns = round(options.timeout_ms * _NS_PER_MS)
+        self._timeout_us = max(1, round(options.timeout_ms * _US_PER_MS))
+        self._largest = options.max_bytes_per_request
+        self.commits = options.commitment
+        self._pools = Pools()
+        self._sequence_ids = itertools.count(1)
+        self._status = _UNTRIED
+
+    @classmethod
+    def from_environment(cls) -> DirectSource:
+        """Returns a source configured from ``QR_DIRECT_*`` variables and the ``.env`` file.
+
+        Raises:
+            ConfigError: When a variable is malformed.
+        """
+        return cls(**DirectSettings.load().model_dump())
+
+    @property
+    def name(self) -> str:
+        """``direct``."""
+        return SOURCE_NAME
+
+    @property
+    def limits(self) -> SourceLimits:
+        """The largest single request; a larger draw is split."""
+        return SourceLimits(max_bytes_per_request=self._largest)
+
+    def get_random_bytes(self, n: int) -> bytes:
+        """Returns exactly *n* bytes that the server generated on this request.
+
+        Raises:
+            EntropyUnavailableError: When the server does not deliver exactly that.
+            ValueError: When *n* is negative.
+        """
+        return self._draw(n, b"").data
+
+    def draw(self, n: int) -> EntropyDraw:
+        """Returns *n* bytes with what the server said about them.
+
+        A draw of several requests carries the earliest of the reported times and every distinct
+        device.
+
+        Raises:
+            EntropyUnavailableError: When the server does not deliver exactly that in time. Bytes
+                that it did deliver are dropped.
+            ValueError: When *n* is negative.
+        """
+        return self._draw(n, b"")
+
+    def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        """Returns what :meth:`draw` returns; the server learns *commitment* with the request.
+
+        Raises:
+            EntropyUnavailableError: As :meth:`draw`, and when the answer carries another
+                commitment.
+            ValueError: As :meth:`draw`, and when *commitment* is longer than 64 bytes.
+        """
+        if len(commitment) > MAX_COMMITMENT_BYTES:
+            raise ValueError(
+                f"a commitment of {len(commitment)} bytes; {MAX_COMMITMENT_BYTES} are the most"
+            )
+        return self._draw(n, commitment if self.commits else b"")
+
+    def status(self) -> SourceStatus:
+        """Returns how the latest draw ended, without contacting the server."""
+        return self._status
+
+    def close(self) -> None:
+        """Closes idle connections; a later draw connects again.
+
+        A draw under way goes on until it has its answer or its time is over, and closes its own.
+        """
+        self._pools.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._options.server_address!r})"
+
+    def _draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        """Every draw begins and ends here."""
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
+        requested_ns = time.monotonic_ns()
+        try:
+            answer = self._fetch(n, commitment, requested_ns + self._timeout_ns)
+        except EntropyUnavailableError as error:
+            self._status = SourceStatus(available=False, reason=error.reason)
+            raise
+        received_ns, wall_time_ns = time.monotonic_ns(), time.time_ns()
+        if n:
+            self._status = _WORKING
+        data, device_id, timestamp_ns, echoed, verified = answer
+        return EntropyDraw(
+            data=data,
+            source=SOURCE_NAME,
+            origin=self.origin,
+            requested_ns=requested_ns,
+            received_ns=received_ns,
+            wall_time_ns=wall_time_ns,
+            device_id=device_id,
+            device_timestamp_ns=timestamp_ns or None,
+            requests=-(-n // self._largest),
+            commitment_echoed=echoed,
+            signature_verified=verified,
+        )
+
+    def _fetch(self, n: int, commitment: bytes, deadline: int) -> Answer:
+        if not n:
+            return _NOTHING
+        pool = self._pools.current()
+        connection = pool.take()
+        if connection is not None:
+            try:
+                return self._ask(pool, connection, n, commitment, deadline)
+            except StaleConnectionError:
+                # The server was restarted: the others lead nowhere, either. Nothing has been
+                # asked for yet, so no bytes are lost by asking on a new connection.
+                pool.empty()
+        return self._ask(pool, Connection(self._link, deadline), n, commitment, deadline)
+
+    def _ask(
+        self, pool: Pool, connection: Connection, n: int, commitment: bytes, deadline: int
+    ) -> Answer:
+        timeout_us, numbers = self._timeout_us, self._sequence_ids
+        try:
+            if n <= self._largest:
+                answer = connection.ask(next(numbers), n, timeout_us, commitment, deadline)
+            else:
+                wanted = [(next(numbers), size) for size in self._request_sizes(n)]
+                answer = _joined(connection.ask_all(wanted, timeout_us, commitment, deadline))
+        except BaseException:
+            connection.close()
+            raise
+        pool.put(connection)
+        return answer
+
+
+def _joined(answers: list[Answer]) -> Answer:
+    """Returns several answers as one."""
+    times = [one.generation_timestamp_ns for one in answers if one.generation_timestamp_ns]
+    return Answer(
+        b"".join(one.data for one in answers),
+        ", ".join(dict.fromkeys(one.device_id for one in answers if one.device_id)),
+        min(times, default=0),
+        _all(one.echoed for one in answers),
+        _all(one.verified for one in answers),
+    )
+
+
+def _all(values: Iterable[bool | None]) -> bool | None:
+    known = [value for value in values if value is not None]
+    return all(known) if known else None

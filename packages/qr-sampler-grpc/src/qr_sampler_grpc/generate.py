@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An entropy source made of a plain function, which is all that the owner of a device writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from qr_sampler.entropy import EntropySource
+from qr_sampler.errors import EntropyUnavailableError
+
+__all__ = ["Generate", "GenerateSource"]
+
+Generate: TypeAlias = Callable[[int], bytes]
+"""Returns exactly as many bytes as it is asked for, measured after it was called."""
+
+
+class GenerateSource(EntropySource):
+    """Asks a function for the bytes.
+
+    An ``OSError`` of the function, which is how most devices fail, means that the bytes cannot be
+    had; so does another number of bytes than were asked for. Any other error is a defect.
+
+    Args:
+        generate: Returns exactly as many bytes as it is asked for.
+        name: The name of the source; the function's own when empty, ``"device"`` for a lambda.
+
+    Examples:
+        >>> import os
+        >>> len(GenerateSource(os.urandom).get_random_bytes(5))
+        5
+    """
+
+    def __init__(self, generate: Generate, name: str = "") -> None:
+        self._generate = generate
+        own = getattr(generate, "__name__", type(generate).__name__)
+        self._name = name or (own if own.isidentifier() else "device")
+
+    @property
+    def name(self) -> str:
+        """The name that the source was given, or the function's."""
+        return self._name
+
+    def get_random_bytes(self, n: int) -> bytes:
+        """Returns what the function returns.
+
+        Raises:
+            EntropyUnavailableError: When the function raises an ``OSError``, or returns too few or
+                too many bytes.
+            TypeError: When the function returns something else than bytes.
+            ValueError: When *n* is negative.
+        """
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
+        if n == 0:
+            return b""
+        try:
+            data = self._generate(n)
+        except OSError as error:
+            raise EntropyUnavailableError(self.name, str(error) or type(error).__name__) from error
+        return self._checked(data, n)
+
+    def _checked(self, data: object, n: int) -> bytes:
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"{self.name} returned {type(data).__name__} instead of bytes")
+        copy = bytes(data)
+        if len(copy) != n:
+            raise EntropyUnavailableError(
+                self.name,
+                f"asked for {n} bytes, received {len(copy)}; the answer was dropped",
+                dropped_bytes=len(copy),
+            )
+        return copy

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server while it runs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+import grpc
+
+from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.device import Device
+from qr_sampler_grpc.server.health import HealthService
+from qr_sampler_grpc.server.metrics import Metrics, MetricsEndpoint
+from qr_sampler_grpc.server.servicer import EntropyServicer
+
+__all__ = ["EntropyServer"]
+
+
+class EntropyServer:
+    """A running server; :func:`~qr_sampler_grpc.server.serve` starts one.
+
+    Leaving its ``with`` block stops it.
+    """
+
+    def __init__(
+        self,
+        server: grpc.Server,
+        executor: ThreadPoolExecutor,
+        address: Address,
+        servicer: EntropyServicer,
+        device: Device,
+        health: HealthService | None,
+        metrics: tuple[Metrics, MetricsEndpoint] | None,
+    ) -> None:
+        self._server = server
+        self._executor = executor
+        self._address = address
+        self._servicer = servicer
+        self._device = device
+        self._health = health
+        self._metrics = metrics
+
+    @property
+    def address(self) -> str:
+        """The address that clients use, with the port that was really taken."""
+        return str(self._address)
+
+    @property
+    def port(self) -> int:
+        """The TCP port; 0 for a Unix domain socket."""
+        return self._address.port
+
+    @property
+    def device(self) -> Device:
+        """The device, for another listener beside this one."""
+        return self._device
+
+    @property
+    def metrics_address(self) -> str:
+        """Where the metrics are scraped, ``host:port``; empty when they are not offered."""
+        return self._metrics[1].address if self._metrics else ""
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Waits for the server to stop, and returns whether *timeout_s* seconds passed first."""
+        return self._server.wait_for_termination(timeout_s)
+
+    def stop(self, grace_s: float = 1.0) -> None:
+        """Refuses new requests, lets running ones finish for *grace_s* seconds, then cancels them.
+
+        The health service reports at once that nothing is served any more. May be called more than
+        once. The source is left open, and a measurement that does not end is left alone.
+        """
+        if self._health is not None:
+            self._health.stop()
+            self._device.detach(self._health)
+        self._servicer.refuse_more()
+        self._server.stop(grace_s).wait()
+        # The threads end by themselves unless the device holds one.
+        is_idle = self._device.wait_until_idle(grace_s)
+        self._executor.shutdown(wait=is_idle, cancel_futures=True)
+        if self._metrics is not None:
+            metrics, endpoint = self._metrics
+            self._device.detach(metrics)
+            endpoint.stop()
+
+    def __enter__(self) -> EntropyServer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,598 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way in which a server of the direct protocol can fail, played by a raw socket."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qr_sampler import EntropyUnavailableError
+from qr_sampler_grpc.direct.connection import Connection
+from qr_sampler_grpc.direct.frame import Status, encode_answer
+from qr_sampler_grpc.direct.reasons import describe_connect_failure
+from qr_sampler_grpc.direct.source import DirectSource
+
+TIMEOUT_MS = 60.0
+LATEST_S = 5.0
+"""Far more than the time limit, so that a busy machine fails no test, and far less than a hang."""
+
+Request = tuple[int, int, bytes]
+Behaviour = Callable[[socket.socket, Request, int], object]
+
+
+def tagged(number: int, size: int) -> bytes:
+    """Bytes that say which request they answer."""
+    return (number.to_bytes(4, "big") * (size // 4 + 1))[:size]
+
+
+def answer(request: Request, **changes: Any) -> bytes:
+    number, size, commitment = request
+    data: bytes = changes.pop("data", tagged(number, size))
+    fields: dict[str, Any] = {
+        "device_id": b"scripted",
+        "generation_timestamp_ns": 5,
+        "commitment": commitment,
+        "data_length": len(data),
+        **changes,
+    }
+    head: bytes = encode_answer(fields.pop("sequence_id", number), **fields)
+    return head + data
+
+
+class ScriptedServer:
+    """Reads requests by the protocol and leaves the answer to a function."""
+
+    def __init__(self, path: Path, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.requests: list[Request] = []
+        self.arrived_ns: list[int] = []
+        self._ends: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen(128)
+        self._path = path
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *arguments: object) -> None:
+        self._threads.append(threading.Thread(target=target, args=arguments, daemon=True))
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                end, _ = self._listener.accept()
+                self._ends.append(end)
+                self._start(self._serve, end)
+
+    def _serve(self, end: socket.socket) -> None:
+        with suppress(OSError), end:
+            while head := end.recv(24, socket.MSG_WAITALL):
+                length, number, size, _ = struct.unpack(">HqII", head[6:])
+                commitment = end.recv(length, socket.MSG_WAITALL) if length else b""
+                self.arrived_ns.append(time.monotonic_ns())
+                request = (number, size, commitment)
+                self.requests.append(request)
+                if self.behaviour(end, request, len(self.requests)) is False:
+                    return
+
+    def stop(self) -> None:
+        for end in (self._listener, *self._ends):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+        for thread in self._threads:
+            thread.join(LATEST_S)
+            assert not thread.is_alive()
+
+
+Scripted = Callable[[Behaviour], ScriptedServer]
+
+
+@pytest.fixture
+def direct(socket_path: Path) -> Iterator[Scripted]:
+    with ExitStack() as running:
+
+        def start(behaviour: Behaviour) -> ScriptedServer:
+            server = ScriptedServer(socket_path, behaviour)
+            running.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def source(socket_path: Path) -> Iterator[DirectSource]:
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=TIMEOUT_MS)
+    yield source
+    source.close()
+
+
+def right(end: socket.socket, request: Request, count: int) -> object:
+    end.sendall(answer(request))
+    return True
+
+
+def failing_once(fault: Behaviour) -> Behaviour:
+    """Fails the second request, so that the first makes a connection that is known to work."""
+
+    def behaviour(end: socket.socket, request: Request, count: int) -> object:
+        return fault(end, request, count) if count == 2 else right(end, request, count)
+
+    return behaviour
+
+
+def late(end: socket.socket, request: Request, count: int) -> object:
+    time.sleep(2 * TIMEOUT_MS / 1000)
+    end.sendall(answer(request))
+    return True
+
+
+def hang(end: socket.socket, request: Request, count: int) -> object:
+    return bool(end.recv(1))
+
+
+def dribble(end: socket.socket, request: Request, count: int) -> object:
+    for byte in answer(request):
+        end.sendall(bytes((byte,)))
+        time.sleep(0.005)
+    return True
+
+
+def sends(make: Callable[[Request], bytes], *, then_close: bool = False) -> Behaviour:
+    def behaviour(end: socket.socket, request: Request, count: int) -> object:
+        end.sendall(make(request))
+        return not then_close
+
+    return behaviour
+
+
+FAULTS: dict[str, tuple[Behaviour, str, int]] = {
+    "late": (late, "within 60 ms", 0),
+    "hang": (hang, "within 60 ms", 0),
+    "dribble": (dribble, "within 60 ms", 0),
+    "short": (sends(lambda r: answer(r, data=bytes(99))), "asked for 100 bytes, received 99", 99),
+    "long": (sends(lambda r: answer(r, data=bytes(101))), "received 101", 100),
+    "enormous": (sends(lambda r: answer(r, data_length=2**32 - 1)), "received 4294967295", 100),
+    "empty": (sends(lambda r: answer(r, data=b"")), "received 0", 0),
+    "nothing": (lambda *_: False, "ended where an answer was due", 0),
+    "wrong id": (sends(lambda r: answer(r, sequence_id=r[0] + 1)), "number 3 instead of 2", 0),
+    "old id": (sends(lambda r: answer(r, sequence_id=1)), "the number 1 instead of 2", 0),
+    "other commitment": (sends(lambda r: answer(r, commitment=b"x")), "another commitment", 100),
+    "other version": (
+        sends(lambda r: answer(r)[:4] + b"\x02" + answer(r)[5:]),
+        "version 2 of the direct protocol",
+        0,
+    ),
+    "garbage": (sends(lambda r: b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9), "no frame", 0),
+    "device id": (sends(lambda r: answer(r, device_id=b"\xff")), "not UTF-8", 100),
+    "header only": (sends(lambda r: answer(r)[:32]), "within 60 ms", 0),
+    "cut header": (sends(lambda r: answer(r)[:20], then_close=True), "ended where", 0),
+    "cut text": (sends(lambda r: answer(r)[:35], then_close=True), "ended where", 0),
+    "cut data": (sends(lambda r: answer(r)[:-1], then_close=True), "ended within an answer", 99),
+    "stalled data": (sends(lambda r: answer(r)[:-40]), "within 60 ms", 60),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_unavailable_in_time_and_forgotten(
+    direct: Scripted, source: DirectSource, name: str
+) -> None:
+    fault, says, dropped = FAULTS[name]
+    server = direct(failing_once(fault))
+    commitment = b"c" if name == "other commitment" else b""
+    assert source.committed_draw(100, commitment).data == tagged(1, 100)
+    started_s = time.monotonic()
+    with pytest.raises(EntropyUnavailableError, match=says) as caught:
+        source.committed_draw(100, commitment)
+    took_s = time.monotonic() - started_s
+    assert took_s < LATEST_S
+    if "within" in says and "60 ms" in says:
+        assert took_s >= TIMEOUT_MS / 1000
+    assert caught.value.dropped_bytes == dropped
+    assert source.status().reason == caught.value.reason
+    assert not source.status().available
+    for number in (3, 4):
+        assert source.draw(100).data == tagged(number, 100)
+    assert source.status().available
+    assert [request[0] for request in server.requests] == [1, 2, 3, 4]
+
+
+def test_a_long_wait_is_as_exact_as_a_short_one(direct: Scripted, socket_path: Path) -> None:
+    """Reads wait by themselves at first where there is much time, and are cut off by the kernel."""
+
+    def slow(end: socket.socket, request: Request, count: int) -> object:
+        time.sleep(0.15)
+        return right(end, request, count) if count == 1 else hang(end, request, count)
+
+    direct(slow)
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=300.0)
+    assert source.draw(8).data == tagged(1, 8)
+    started_s = time.monotonic()
+    with pytest.raises(EntropyUnavailableError, match="within 300 ms"):
+        source.draw(8)
+    assert 0.3 <= time.monotonic() - started_s < LATEST_S
+    source.close()
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_on_the_first_answer_is_unavailable(
+    direct: Scripted, source: DirectSource, name: str
+) -> None:
+    fault, _, _ = FAULTS[name]
+    server = direct(lambda end, request, count: fault(end, request, count))
+    if name in {"wrong id", "old id"}:
+        server.behaviour = sends(lambda r: answer(r, sequence_id=9))
+    with pytest.raises(EntropyUnavailableError):
+        source.committed_draw(100, b"c")
+    server.behaviour = right
+    assert source.draw(8).data == tagged(2, 8)
+
+
+def test_a_repeated_answer_serves_nobody(direct: Scripted, source: DirectSource) -> None:
+    direct(failing_once(sends(lambda r: answer(r) * 2)))
+    drawn = [source.draw(100).data for _ in range(2)]
+    assert drawn == [tagged(1, 100), tagged(2, 100)]
+    with pytest.raises(EntropyUnavailableError, match="the number 2 instead of 3"):
+        source.draw(100)
+    assert source.draw(100).data == tagged(4, 100)
+
+
+def test_exchanged_answers_serve_nobody(direct: Scripted, socket_path: Path) -> None:
+    kept: list[Request] = []
+
+    def exchanged(end: socket.socket, request: Request, count: int) -> None:
+        kept.append(request)
+        if count == 2:
+            end.sendall(answer(kept[1]) + answer(kept[0]))
+        elif count > 2:
+            right(end, request, count)
+
+    direct(exchanged)
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=TIMEOUT_MS, max_bytes_per_request=50)
+    with pytest.raises(EntropyUnavailableError, match="the number 2 instead of 1"):
+        source.draw(100)
+    assert source.draw(50).data == tagged(3, 50)
+    source.close()
+
+
+def test_answers_before_the_failed_one_are_counted(direct: Scripted, socket_path: Path) -> None:
+    direct(lambda end, request, count: right(end, request, count) if count < 3 else False)
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=TIMEOUT_MS, max_bytes_per_request=50)
+    with pytest.raises(EntropyUnavailableError) as caught:
+        source.draw(150)
+    assert caught.value.dropped_bytes == 100
+    source.close()
+
+
+WORDS = {
+    Status.MALFORMED: "refuses a request for 100 bytes (because); lower QR_DIRECT_MAX_BYTES_PER_",
+    Status.EXHAUSTED: "has reached a limit (because); wait",
+    Status.UNAVAILABLE: "has no bytes at the moment (because); repair its device",
+    Status.TOO_LATE: "was busy until the time was over (because); draw",
+    Status.BUSY: "admits no further connection (because); draw",
+    Status.DENIED: "does not serve this user (because); run",
+    Status.UNREADABLE: "does not understand the request (because); bring",
+    Status.DEFECT: "failed (because); see",
+    99: "refused with the status 99 (because); see",
+}
+
+
+@pytest.mark.parametrize("status", [one for one in (*Status, 99) if one])
+@pytest.mark.parametrize("numbered", [True, False])
+def test_every_status_is_a_reason(
+    direct: Scripted, source: DirectSource, status: Any, numbered: bool
+) -> None:
+    direct(
+        failing_once(
+            sends(lambda r: encode_answer(r[0] if numbered else 0, status, words="because\n"))
+        )
+    )
+    source.draw(100)
+    with pytest.raises(EntropyUnavailableError) as caught:
+        source.draw(100)
+    assert WORDS[status] in caught.value.reason
+    assert caught.value.dropped_bytes == 0
+    assert source.draw(100).data == tagged(3, 100)
+
+
+def test_long_words_are_cut(direct: Scripted, source: DirectSource) -> None:
+    direct(sends(lambda r: encode_answer(r[0], Status.DEFECT, words="no\x1b[2J " * 500)))
+    with pytest.raises(EntropyUnavailableError) as caught:
+        source.draw(1)
+    assert len(caught.value.reason) < 400
+    assert "\x1b" not in caught.value.reason
+
+
+def test_a_refusal_ahead_of_the_request_is_heard(direct: Scripted, socket_path: Path) -> None:
+    """A server that is full says so and closes, perhaps before the request is on its way."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(socket_path))
+    listener.listen()
+
+    class Slow(Connection):
+        def _send(self, frames: bytes, deadline: int) -> None:
+            end, _ = listener.accept()
+            with end:
+                end.sendall(encode_answer(0, Status.BUSY, words="128 are open"))
+            super()._send(frames, deadline)
+
+    link = DirectSource(f"unix://{socket_path}")._link
+    with (
+        closing(listener),
+        closing(Slow(link, 2**62)) as connection,
+        pytest.raises(EntropyUnavailableError, match="128 are open"),
+    ):
+        connection.ask(1, 8, 0, b"", 2**62)
+
+
+def test_bytes_that_came_without_a_request_serve_nobody(socket_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(socket_path))
+    listener.listen()
+
+    class Hasty(Connection):
+        def _send(self, frames: bytes, deadline: int) -> None:
+            end, _ = listener.accept()
+            with end:
+                end.sendall(answer((1, 8, b"")))
+            super()._send(frames, deadline)
+
+    link = DirectSource(f"unix://{socket_path}")._link
+    with (
+        closing(listener),
+        closing(Hasty(link, 2**62)) as connection,
+        pytest.raises(EntropyUnavailableError, match="the number 1 instead of 0"),
+    ):
+        connection.ask(1, 8, 0, b"", 2**62)
+
+
+def test_a_server_that_reads_nothing_is_given_up(socket_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(socket_path))
+    listener.listen()
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=TIMEOUT_MS)
+    with listener:
+        connection = Connection(source._link, 2**62)
+        with suppress(BlockingIOError):
+            while True:
+                connection._socket.send(bytes(4096), socket.MSG_DONTWAIT)
+        with pytest.raises(EntropyUnavailableError, match="reads no requests"):
+            connection.ask(1, 8, 0, b"", 2**62)
+        connection.close()
+
+
+@pytest.mark.parametrize("sent", [0, 35, 60])
+def test_a_reset_is_the_end_of_the_connection(socket_path: Path, sent: int) -> None:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(socket_path))
+    listener.listen()
+
+    class Reset(Connection):
+        def _send(self, frames: bytes, deadline: int) -> None:
+            end, _ = listener.accept()
+            with end:
+                super()._send(frames, deadline)
+                end.sendall(answer((1, 99, b""))[:sent])
+                # Closed with a request that nobody has read, a socket is reset.
+
+    link = DirectSource(f"unix://{socket_path}")._link
+    with (
+        closing(listener),
+        closing(Reset(link, 2**62)) as connection,
+        pytest.raises(EntropyUnavailableError, match="the connection ended") as caught,
+    ):
+        connection.ask(1, 99, 0, b"", 2**62)
+    assert caught.value.dropped_bytes == max(0, sent - 40)
+
+
+def test_no_server_is_named(source: DirectSource, socket_path: Path) -> None:
+    with pytest.raises(EntropyUnavailableError, match=r"no socket at unix://.*start the server"):
+        source.draw(1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(socket_path))
+    with pytest.raises(EntropyUnavailableError, match="no server listens at"):
+        source.draw(1)
+    assert not source.is_available
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EACCES, "this user may not open unix:///x; run as the user of the server"),
+        (errno.EMFILE, "cannot connect to unix:///x: Too many open files; see to that first"),
+    ],
+)
+def test_a_failure_to_connect_has_a_remedy(number: int, says: str) -> None:
+    error = OSError(number, os.strerror(number))
+    assert describe_connect_failure("unix:///x", error).startswith(says)
+
+
+def test_another_failure_to_connect_is_quoted(socket_path: Path) -> None:
+    socket_path.write_text("")
+    (socket_path.parent / "loop").symlink_to(socket_path.parent / "loop")
+    source = DirectSource(f"unix://{socket_path.parent}/loop/x")
+    with pytest.raises(EntropyUnavailableError, match="cannot connect to unix://"):
+        source.draw(1)
+
+
+def test_a_full_queue_of_connections_is_waited_for(socket_path: Path) -> None:
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=TIMEOUT_MS)
+    with ExitStack() as held:
+        listener = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        listener.bind(str(socket_path))
+        listener.listen(0)
+        if sys.platform == "linux":
+            waiting = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            waiting.connect(str(socket_path))
+        with pytest.raises(EntropyUnavailableError, match="within 60 ms"):
+            source.draw(1)
+    source.close()
+
+
+def test_a_platform_without_sockets_is_named(
+    source: DirectSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(socket, "AF_UNIX")
+    with pytest.raises(EntropyUnavailableError, match="no Unix domain sockets"):
+        source.draw(1)
+
+
+def test_a_server_that_was_restarted_between_draws_is_not_noticed(
+    direct: Scripted, source: DirectSource
+) -> None:
+    first = direct(right)
+    assert source.draw(8).data == tagged(1, 8)
+    first.stop()
+    second = direct(right)
+    assert source.draw(8).data == tagged(3, 8)
+    assert [request[0] for request in second.requests] == [3]
+
+
+def test_the_device_that_answers_may_change(direct: Scripted, source: DirectSource) -> None:
+    """The text before the data is then longer or shorter than the one that is expected."""
+    devices = [b"a", b"a" * 200, b"", b"bb", b"bb", "gerät".encode(), b"a"]
+    direct(lambda end, request, count: end.sendall(answer(request, device_id=devices[count - 1])))
+    for number, device in enumerate(devices, start=1):
+        draw = source.draw(7)
+        assert (draw.data, draw.device_id) == (tagged(number, 7), device.decode())
+        assert draw.device_timestamp_ns == 5
+
+
+def test_the_echo_is_reported(direct: Scripted, source: DirectSource) -> None:
+    echoes = [b"ab", b"", b"ab"]
+    server = direct(
+        lambda end, request, count: end.sendall(answer(request, commitment=echoes[count - 1]))
+    )
+    assert [source.committed_draw(7, b"ab").commitment_echoed for _ in echoes] == [
+        True,
+        False,
+        True,
+    ]
+    assert [request[2] for request in server.requests] == [b"ab"] * 3
+    server.behaviour = right
+    assert source.draw(7).commitment_echoed is None
+    with pytest.raises(ValueError, match="65 bytes"):
+        source.committed_draw(7, bytes(65))
+
+
+def test_a_commitment_that_is_switched_off_is_not_sent(direct: Scripted, socket_path: Path) -> None:
+    server = direct(right)
+    source = DirectSource(f"unix://{socket_path}", commitment=False)
+    assert source.committed_draw(7, b"ab").commitment_echoed is None
+    assert server.requests == [(1, 7, b"")]
+    source.close()
+
+
+def test_a_server_that_knows_no_time_says_none(direct: Scripted, source: DirectSource) -> None:
+    direct(lambda end, request, count: end.sendall(answer(request, generation_timestamp_ns=0)))
+    assert source.draw(7).device_timestamp_ns is None
+
+
+def test_many_requests_of_one_draw_are_in_flight_at_once(
+    direct: Scripted, socket_path: Path
+) -> None:
+    kept: list[bytes] = []
+
+    def in_blocks(end: socket.socket, request: Request, count: int) -> None:
+        # As a server that reads all that may be sent before it answers any of it.
+        kept.append(answer(request, device_id=b"d%d" % (count % 2), generation_timestamp_ns=count))
+        if count >= 16:
+            end.sendall(kept.pop(0))
+        if count == 40:
+            end.sendall(b"".join(kept))
+
+    server = direct(in_blocks)
+    source = DirectSource(f"unix://{socket_path}", max_bytes_per_request=10)
+    draw = source.committed_draw(391, b"c")
+    assert draw.data == b"".join(tagged(number, 10) for number in range(1, 40)) + tagged(40, 1)
+    assert (draw.requests, draw.device_id, draw.device_timestamp_ns) == (40, "d1, d0", 1)
+    assert draw.commitment_echoed is True
+    assert [request[1] for request in server.requests] == [10] * 39 + [1]
+    source.close()
+
+
+def test_large_answers_arrive_whole(direct: Scripted, source: DirectSource) -> None:
+    source._timeout_ns *= 1000
+    direct(right)
+    assert source.draw(5 * 2**20 + 1).data == tagged(1, 5 * 2**20 + 1)
+
+
+def test_nothing_is_asked_for_before_its_draw(direct: Scripted, socket_path: Path) -> None:
+    server = direct(right)
+    source = DirectSource(f"unix://{socket_path}")
+    asked: list[int] = []
+
+    def draw_many() -> None:
+        for _ in range(500):
+            asked.append(source.draw(8).requested_ns)  # noqa: PERF401
+
+    threads = [threading.Thread(target=draw_many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.requests) == 2000
+    # Of any number of arrivals, as many draws have begun before.
+    assert all(
+        begun <= arrived
+        for begun, arrived in zip(sorted(asked), sorted(server.arrived_ns), strict=True)
+    )
+    alone = source.draw(8)
+    assert alone.requested_ns <= server.arrived_ns[-1] <= alone.received_ns
+    time.sleep(0.05)
+    assert len(server.requests) == 2001
+    source.close()
+
+
+def test_closing_leaves_a_draw_under_way_alone(direct: Scripted, socket_path: Path) -> None:
+    arrived, go = threading.Event(), threading.Event()
+
+    def waits(end: socket.socket, request: Request, count: int) -> None:
+        arrived.set()
+        go.wait(LATEST_S)
+        right(end, request, count)
+
+    direct(waits)
+    source = DirectSource(f"unix://{socket_path}")
+    drawn: list[bytes] = []
+    thread = threading.Thread(target=lambda: drawn.append(source.draw(8).data))
+    thread.start()
+    arrived.wait(LATEST_S)
+    pool = source._pools.current()
+    source.close()
+    go.set()
+    thread.join()
+    assert drawn == [tagged(1, 8)]
+    assert pool.take() is None
+    assert source.draw(8).data == tagged(2, 8)
+    source.close()
+
+
+def test_an_interrupted_draw_gives_its_connection_up(
+    direct: Scripted, source: DirectSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    direct(right)
+    source.draw(8)
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "_receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            source.draw(8)
+    assert source._pools.current().take() is None
+    assert source.draw(8).data == tagged(3, 8)

@@ -1,0 +1,510 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server of the direct protocol: the contract of all sources, refusals, limits and its end."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from qr_sampler import ConfigError, EntropySource, EntropyUnavailableError
+from qr_sampler.entropy import EntropyDraw
+from qr_sampler.testing import ConstantEntropySource, EntropySourceContract
+from qr_sampler_grpc.attestation import SigningKey
+from qr_sampler_grpc.device import Device
+from qr_sampler_grpc.direct import peers
+from qr_sampler_grpc.direct.frame import Status, decode_answer_header, encode_request
+from qr_sampler_grpc.direct.server import DirectServer, DirectServerStartError, serve_direct
+from qr_sampler_grpc.direct.source import DirectSource
+from qr_sampler_grpc.telemetry import Telemetry
+
+PATIENCE_S = 10.0
+
+
+class CountedUrandom(EntropySource):
+    """The far end: counts what it generates."""
+
+    commits = True
+
+    def __init__(self) -> None:
+        self.generated = 0
+        self.commitments: list[bytes] = []
+
+    @property
+    def name(self) -> str:
+        return "counted"
+
+    def get_random_bytes(self, n: int) -> bytes:
+        # Without a lock: the device is asked by one thread at a time.
+        before = self.generated
+        data = os.urandom(n)
+        self.generated = before + n
+        return data
+
+    def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        self.commitments.append(commitment)
+        return self.draw(n)
+
+
+class Gate:
+    """A device that measures when it is allowed to."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.entered = threading.Event()
+        self.calls = 0
+
+    def __call__(self, n: int) -> bytes:
+        self.calls += 1
+        self.entered.set()
+        assert self.open.wait(PATIENCE_S)
+        return bytes(n)
+
+
+@pytest.fixture
+def address(socket_path: Path) -> str:
+    return f"unix://{socket_path}"
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def connected(address: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client.connect(address.removeprefix("unix://"))
+    return client
+
+
+class TestContract(EntropySourceContract):
+    """The source against the real server."""
+
+    @pytest.fixture
+    def far_end(self) -> CountedUrandom:
+        return CountedUrandom()
+
+    @pytest.fixture
+    def server(self, far_end: CountedUrandom, address: str) -> Iterator[DirectServer]:
+        with serve_direct(Device(far_end), address) as server:
+            yield server
+
+    @pytest.fixture
+    def source(self, server: DirectServer) -> Iterator[DirectSource]:
+        source = DirectSource(server.address, max_bytes_per_request=1024)
+        yield source
+        source.close()
+
+    @pytest.fixture
+    def generation_log(self, far_end: CountedUrandom) -> Callable[[], int]:
+        return lambda: far_end.generated
+
+    @pytest.fixture
+    def fault(self, server: DirectServer) -> Callable[[], None]:
+        return server.stop
+
+
+def test_a_draw_carries_what_the_server_knows(address: str) -> None:
+    device, before_ns = CountedUrandom(), time.time_ns()
+    with serve_direct(Device(device, "serial 7"), address) as server:
+        source = DirectSource(server.address)
+        plain, committed = source.draw(20_480), source.committed_draw(7, b"digest")
+        source.close()
+    assert (plain.device_id, plain.commitment_echoed) == ("serial 7", None)
+    assert plain.signature_verified is None
+    assert plain.device_timestamp_ns is not None
+    assert before_ns <= plain.device_timestamp_ns <= time.time_ns()
+    assert (len(committed.data), committed.commitment_echoed) == (7, True)
+    assert device.commitments == [b"digest"]
+
+
+def test_many_threads_share_no_bytes(address: str) -> None:
+    blocks: list[bytes] = []
+    counter = iter(range(10**9))
+
+    def generate(n: int) -> bytes:
+        # Never the same eight bytes twice; a device that two threads were in at once would show it.
+        return b"".join(struct.pack(">Q", next(counter)) for _ in range(n // 8))
+
+    with serve_direct(Device(generate), address) as server:
+        source = DirectSource(server.address)
+
+        def draw_many() -> None:
+            for _ in range(20):
+                blocks.append(source.draw(256).data)  # noqa: PERF401
+
+        threads = [threading.Thread(target=draw_many) for _ in range(64)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        # Between two draws of a rush only a few connections are kept.
+        assert eventually(lambda: server.connections <= 8)
+        source.close()
+        assert eventually(lambda: server.connections == 0)
+    words = [word for block in blocks for word in struct.iter_unpack(">Q", block)]
+    assert len(blocks) == 64 * 20
+    assert sorted(words) == [(index,) for index in range(64 * 20 * 32)]
+
+
+def test_large_answers_arrive_whole(address: str) -> None:
+    data = os.urandom(3 * 2**20)
+    with serve_direct(Device(lambda n: data[:n]), address) as server:
+        source = DirectSource(server.address)
+        assert source.draw(len(data)).data == data
+        assert source.draw(1).data == data[:1]
+        source.close()
+
+
+def test_split_draws_are_measured_request_by_request(address: str) -> None:
+    sizes: list[int] = []
+
+    def generate(n: int) -> bytes:
+        sizes.append(n)
+        return bytes([len(sizes)]) * n
+
+    with serve_direct(Device(generate), address) as server:
+        source = DirectSource(server.address, max_bytes_per_request=10)
+        draw = source.draw(495)
+        source.close()
+    assert sizes == [10] * 49 + [5]
+    assert draw.data == b"".join(bytes([index]) * 10 for index in range(1, 50)) + bytes([50]) * 5
+
+
+def failing(n: int) -> bytes:
+    raise OSError("unplugged")
+
+
+def broken(n: int) -> bytes:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        (Device(failing), "has no bytes at the moment .*unplugged"),
+        (Device(broken), r"failed \(broken failed with ZeroDivisionError"),
+        (Device(lambda n: bytes(n - 1)), "has no bytes at the moment"),
+        (Device(bytes, max_bytes_per_request=7), "refuses a request for 8 bytes .*ask for 1 to 7"),
+        (Device(bytes, bytes_per_day=15), "has reached a limit .*15 bytes a day"),
+        (Device(bytes, requests_per_minute=1), "has reached a limit .*1 requests a minute"),
+        (Device(ConstantEntropySource(fail_with="cold")), "has no bytes at the moment .*cold"),
+    ],
+)
+def test_refusals_of_the_device_arrive(device: Device, says: str, address: str) -> None:
+    with serve_direct(device, address) as server:
+        source = DirectSource(server.address)
+        with suppress(EntropyUnavailableError):
+            source.draw(8)
+        with pytest.raises(EntropyUnavailableError, match=says):
+            source.draw(8)
+        source.close()
+
+
+def test_a_busy_device_is_waited_for_until_the_deadline(address: str) -> None:
+    gate = Gate()
+    with serve_direct(Device(gate), address) as server:
+        patient, hasty = DirectSource(address), DirectSource(address, timeout_ms=50)
+        drawn: list[bytes] = []
+        thread = threading.Thread(target=lambda: drawn.append(patient.draw(8).data))
+        thread.start()
+        assert gate.entered.wait(PATIENCE_S)
+        with pytest.raises(EntropyUnavailableError, match=r"within 50 ms|until the time was over"):
+            hasty.draw(8)
+        assert eventually(lambda: server.connections == 1)
+        gate.open.set()
+        thread.join()
+        assert drawn == [bytes(8)]
+        # The one who was late is gone, and nothing was measured for it.
+        assert gate.calls == 1
+        assert hasty.draw(8).data == bytes(8)
+        patient.close()
+        hasty.close()
+
+
+def test_a_client_that_has_gone_is_not_measured_for(address: str) -> None:
+    gate = Gate()
+    with serve_direct(Device(gate), address) as server:
+        with connected(address) as stays, connected(address) as gone:
+            stays.sendall(encode_request(1, 4))
+            assert gate.entered.wait(PATIENCE_S)
+            gone.sendall(encode_request(1, 4) * 3)
+            assert eventually(lambda: server.connections == 2)
+            time.sleep(0.05)
+            gone.close()
+            gate.open.set()
+            assert len(stays.recv(1000)) > 36
+            assert eventually(lambda: server.connections == 1)
+        assert gate.calls == 1
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A private key, its public key and another public key."""
+    ours, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    private = ours.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "private.pem").write_bytes(private)
+    for name, key in (("public.pem", ours), ("other.pem", other)):
+        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (tmp_path / name).write_bytes(public)
+    return tmp_path / "private.pem", tmp_path / "public.pem", tmp_path / "other.pem"
+
+
+def test_signatures_are_verified(keys: tuple[Path, Path, Path], address: str) -> None:
+    private, public, other = keys
+    with serve_direct(Device(os.urandom, signing_key=SigningKey(private)), address):
+        source = DirectSource(address, public_key=str(public), max_bytes_per_request=20)
+        for n in (8, 50):
+            draw = source.committed_draw(n, b"digest")
+            assert draw.signature_verified is True
+            assert draw.commitment_echoed is True
+        source.close()
+        careless = DirectSource(address)
+        assert careless.draw(8).signature_verified is None
+        careless.close()
+        source = DirectSource(address, public_key=str(other))
+        with pytest.raises(EntropyUnavailableError, match="a wrong signature") as caught:
+            source.draw(8)
+        assert caught.value.dropped_bytes == 8
+
+
+def test_an_unsigned_answer_is_refused_where_there_is_a_key(
+    keys: tuple[Path, Path, Path], address: str
+) -> None:
+    with serve_direct(Device(os.urandom), address):
+        source = DirectSource(address, public_key=str(keys[1]))
+        with pytest.raises(EntropyUnavailableError, match="not signed") as caught:
+            source.draw(8)
+    assert caught.value.dropped_bytes == 8
+
+
+def test_the_cap_on_connections_is_kept(address: str) -> None:
+    with serve_direct(Device(os.urandom), address, max_connections=1) as server:
+        first, second = DirectSource(address), DirectSource(address)
+        first.draw(8)
+        with pytest.raises(EntropyUnavailableError, match=r"no further connection \(1 are open\)"):
+            second.draw(8)
+        first.close()
+        assert eventually(lambda: server.connections == 0)
+        assert len(second.draw(8).data) == 8
+        second.close()
+
+
+def test_a_request_that_is_none_ends_the_connection(address: str) -> None:
+    with serve_direct(Device(os.urandom), address), connected(address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: me\r\n\r\n")
+        header = decode_answer_header(client.recv(32, socket.MSG_WAITALL), 0, 0)
+        assert header.status == Status.UNREADABLE
+        words = client.recv(header.text_length, socket.MSG_WAITALL)
+        assert words == b"bytes that are no frame of the direct protocol"
+        assert client.recv(1) == b""
+
+
+def test_requests_may_arrive_in_pieces(address: str) -> None:
+    with serve_direct(Device(bytes), address), connected(address) as client:
+        frames = encode_request(1, 3, 0, b"first") + encode_request(2, 4, 0, b"")
+        for index in range(len(frames)):
+            client.sendall(frames[index : index + 1])
+        for number, size in ((1, 3), (2, 4)):
+            header = decode_answer_header(client.recv(32, socket.MSG_WAITALL), number, size)
+            client.recv(header.text_length + size, socket.MSG_WAITALL)
+        # A half request is none.
+        client.sendall(frames[:10])
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
+
+
+class Heard(Telemetry):
+    def __init__(self) -> None:
+        self.answers: list[tuple[str, str]] = []
+
+    def answered(self, method: str, code: str) -> None:
+        self.answers.append((method, code))
+
+
+def test_telemetry_hears_of_answers(address: str) -> None:
+    device, heard = Device(bytes, max_bytes_per_request=10), Heard()
+    device.attach(heard)
+    with serve_direct(device, address):
+        source = DirectSource(address)
+        source.draw(8)
+        with pytest.raises(EntropyUnavailableError):
+            source.draw(11)
+        assert eventually(lambda: len(heard.answers) == 2)
+        source.close()
+    assert heard.answers == [("direct", "OK"), ("direct", "MALFORMED")]
+
+
+def test_the_socket_is_private_and_goes_with_the_server(address: str, socket_path: Path) -> None:
+    server = serve_direct(Device(os.urandom), address)
+    assert server.address == address
+    assert stat.S_IMODE(socket_path.stat().st_mode) == 0o600
+    assert server.wait(0.01)
+    with pytest.raises(DirectServerStartError, match="another server listens here"):
+        serve_direct(Device(os.urandom), address)
+    server.stop()
+    server.stop()
+    assert not server.wait(0)
+    assert not socket_path.exists()
+
+
+def test_a_successor_keeps_its_socket(address: str, socket_path: Path) -> None:
+    first = serve_direct(Device(os.urandom), address)
+    socket_path.unlink()
+    with serve_direct(Device(os.urandom), address):
+        first.stop()
+        source = DirectSource(address)
+        assert len(source.draw(8).data) == 8
+        source.close()
+
+
+def test_the_socket_of_a_dead_server_is_replaced(address: str, socket_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(socket_path))
+    with serve_direct(Device(os.urandom), address):
+        pass
+    socket_path.write_text("precious")
+    with pytest.raises(DirectServerStartError, match="not a socket"):
+        serve_direct(Device(os.urandom), address)
+    assert socket_path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("address", "arguments", "says"),
+    [
+        ("localhost:50051", {}, "use unix:///path"),
+        ("unix:///tmp/x.sock", {"max_connections": 0}, "max_connections=0"),
+    ],
+)
+def test_malformed_arguments_are_named(address: str, arguments: dict[str, int], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        serve_direct(Device(os.urandom), address, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_device_id_has_to_fit(address: str) -> None:
+    with pytest.raises(ConfigError, match="longer than 255 bytes"):
+        serve_direct(Device(os.urandom, "é" * 128), address)
+
+
+def test_others_are_served_when_they_are_named(
+    address: str, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    me = os.getuid()
+    monkeypatch.setattr(peers, "_ROOT", 4_000_001)
+    device = Device(os.urandom)
+    with serve_direct(device, address):
+        source = DirectSource(address)
+        with pytest.raises(EntropyUnavailableError, match=f"does not serve this user .uid {me} is"):
+            source.draw(8)
+    for uids, gids in (((me,), ()), ((), (os.getgid(),))):
+        with serve_direct(device, address, allowed_uids=uids, allowed_gids=gids):
+            assert stat.S_IMODE(socket_path.stat().st_mode) == 0o666
+            assert len(source.draw(8).data) == 8
+            source.close()
+
+
+def test_a_platform_that_does_not_tell_who_connects_serves_one_user(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "_PEER_CREDENTIALS", None)
+    with pytest.raises(ConfigError, match="does not tell who connects"):
+        serve_direct(Device(os.urandom), address, allowed_uids=(1,))
+    with serve_direct(Device(os.urandom), address):
+        source = DirectSource(address)
+        assert len(source.draw(8).data) == 8
+        source.close()
+
+
+def test_stopping_lets_a_measurement_finish(address: str) -> None:
+    gate = Gate()
+    server = serve_direct(Device(gate), address)
+    source = DirectSource(address)
+    drawn: list[bytes] = []
+    thread = threading.Thread(target=lambda: drawn.append(source.draw(8).data))
+    thread.start()
+    assert gate.entered.wait(PATIENCE_S)
+    stopper = threading.Thread(target=server.stop, kwargs={"grace_s": PATIENCE_S})
+    stopper.start()
+    assert not server.wait(PATIENCE_S)
+    gate.open.set()
+    stopper.join()
+    thread.join()
+    assert drawn == [bytes(8)]
+    source.close()
+
+
+def test_stopping_does_not_wait_for_a_device_that_hangs(address: str) -> None:
+    gate = Gate()
+    server = serve_direct(Device(gate), address)
+    source = DirectSource(address)
+    reasons: list[str] = []
+
+    def draw() -> None:
+        with pytest.raises(EntropyUnavailableError) as caught:
+            source.draw(8)
+        reasons.append(caught.value.reason)
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    assert gate.entered.wait(PATIENCE_S)
+    server.stop(grace_s=0.05)
+    thread.join()
+    gate.open.set()
+    assert "ended where an answer was due" in reasons[0]
+    assert eventually(lambda: server.connections == 0)
+
+
+def test_requests_that_wait_when_the_server_stops_are_not_measured(address: str) -> None:
+    gate = Gate()
+    server = serve_direct(Device(gate), address)
+    with connected(address) as client:
+        client.sendall(encode_request(1, 4) + encode_request(2, 4))
+        assert gate.entered.wait(PATIENCE_S)
+        stopper = threading.Thread(target=server.stop, kwargs={"grace_s": PATIENCE_S})
+        stopper.start()
+        assert not server.wait(PATIENCE_S)
+        gate.open.set()
+        stopper.join()
+        first = decode_answer_header(client.recv(32, socket.MSG_WAITALL), 1, 4)
+        client.recv(first.text_length + 4, socket.MSG_WAITALL)
+        second = decode_answer_header(client.recv(32, socket.MSG_WAITALL), 2, 4)
+    assert (first.status, second.status) == (Status.OK, Status.UNAVAILABLE)
+    assert gate.calls == 1
+
+
+def test_a_server_without_a_thread_to_spare_says_so(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_direct(Device(os.urandom), address) as server:
+
+        def no_thread(self: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        source = DirectSource(address)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(EntropyUnavailableError, match="no thread to spare"):
+                source.draw(8)
+        assert len(source.draw(8).data) == 8
+        assert server.connections == 1
+        source.close()
