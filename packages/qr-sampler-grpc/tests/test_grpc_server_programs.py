@@ -98,23 +98,12 @@ def test_a_server_answers_and_stops_cleanly(start: Start, name: str, how: signal
 
 
 @pytest.mark.parametrize("name", KIT_SERVERS)
-def test_mistakes_in_the_options_end_a_server_with_their_reason(name: str, tmp_path: Path) -> None:
-    absent = tmp_path / "absent"
-    cases = [
-        (["--address=nowhere"], "port is missing"),
-        (["--address=0.0.0.0:0"], "can be reached from other machines"),
-        (["--tls-certificate", str(absent)], "give both --tls-certificate and --tls-private-key"),
-        (["--tls-client-ca", str(absent)], "--tls-client-ca needs --tls-certificate"),
-        (["--api-key-file", str(absent)], "cannot read the API keys"),
-        (["--signing-key", str(absent)], "cannot read the private key"),
-    ]
-    # One per program is enough to know that it uses the kit's options; the rest is the kit's own.
-    for arguments, says in cases[: 2 if name == KIT_SERVERS[0] else None]:
-        command = [sys.executable, program(name), *arguments]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert (ended.returncode, ended.stdout) == (2, "")
-        assert says in ended.stderr
-        assert "Traceback" not in ended.stderr
+def test_a_mistake_in_the_options_ends_a_server_with_its_reason(name: str) -> None:
+    command = [sys.executable, program(name), "--address=0.0.0.0:0"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "can be reached from other machines" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_the_timing_server_limits_what_it_measures_and_assumes(start: Start) -> None:
@@ -155,6 +144,24 @@ def test_logs_are_json_and_hold_no_secret(start: Start, tmp_path: Path) -> None:
         "GetEntropy",
         "WARNING",
     )
+
+
+def test_a_short_campaign_finds_no_byte_twice_and_clean_ends() -> None:
+    campaign = Path(__file__).parents[1] / "campaigns" / "load.py"
+    if not campaign.exists():
+        pytest.skip("the campaigns are not part of the source distribution")
+    for name in ALL_SERVERS:
+        program(name)
+    command = [sys.executable, str(campaign), "--seconds=0.75", "--clients=64"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 5
+    assert all(int(line.split(": ")[1].split()[0]) > 64 for line in lines[:4])
+    assert lines[4] == "passed"
+    flawed = [*command, "--servers=counting", "--flawed"]
+    ended = subprocess.run(flawed, capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, "words were served twice" in ended.stdout) == (1, True)
 
 
 HUNG = """
@@ -229,6 +236,30 @@ def test_a_taken_address_is_a_reason(
     options = options_of("--address=unix:///nonexistent/e.sock")
     assert run(ConstantEntropySource(), options) == 2
     assert "cannot listen at unix:///nonexistent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--address=nowhere",), "port is missing"),
+        (("--tls-certificate=absent",), "give both --tls-certificate and --tls-private-key"),
+        (("--tls-private-key=absent",), "give both --tls-certificate and --tls-private-key"),
+        (("--tls-certificate=absent", "--tls-private-key=absent"), "cannot read the certificate"),
+        (("--tls-client-ca=absent",), "--tls-client-ca needs --tls-certificate"),
+        (("--api-key-file=absent",), "cannot read the API keys"),
+        (("--signing-key=absent",), "cannot read the private key"),
+        (("--requests-per-minute=0",), "requests_per_minute=0"),
+    ],
+)
+def test_mistakes_in_the_options_are_reasons(
+    root_logger: logging.Logger,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    says: str,
+) -> None:
+    assert run(ConstantEntropySource(), options_of("--address=127.0.0.1:0", *arguments)) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, says in shown.err) == ("", True)
 
 
 def test_a_json_line_has_what_there_is() -> None:
