@@ -227,6 +227,19 @@ def test_a_long_wait_is_as_exact_as_a_short_one(direct: Scripted, socket_path: P
     source.close()
 
 
+def test_a_large_answer_that_stalls_is_given_up_in_time(
+    direct: Scripted, socket_path: Path
+) -> None:
+    direct(sends(lambda request: answer(request)[:-1]))
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=300.0)
+    started_s = time.monotonic()
+    with pytest.raises(EntropyUnavailableError, match="within 300 ms") as caught:
+        source.draw(2**20)
+    assert 0.3 <= time.monotonic() - started_s < LATEST_S
+    assert caught.value.dropped_bytes == 2**20 - 1
+    source.close()
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_on_the_first_answer_is_unavailable(
     direct: Scripted, source: DirectSource, name: str
