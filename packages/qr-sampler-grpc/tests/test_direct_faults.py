@@ -549,7 +549,7 @@ def test_nothing_is_asked_for_before_its_draw(direct: Scripted, socket_path: Pat
     asked: list[int] = []
 
     def draw_many() -> None:
-        for _ in range(500):
+        for _ in range(2500):
             asked.append(source.draw(8).requested_ns)  # noqa: PERF401
 
     threads = [threading.Thread(target=draw_many) for _ in range(4)]
@@ -557,7 +557,7 @@ def test_nothing_is_asked_for_before_its_draw(direct: Scripted, socket_path: Pat
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(server.requests) == 2000
+    assert len(server.requests) == 10_000
     # Of any number of arrivals, as many draws have begun before.
     assert all(
         begun <= arrived
@@ -566,7 +566,7 @@ def test_nothing_is_asked_for_before_its_draw(direct: Scripted, socket_path: Pat
     alone = source.draw(8)
     assert alone.requested_ns <= server.arrived_ns[-1] <= alone.received_ns
     time.sleep(0.05)
-    assert len(server.requests) == 2001
+    assert len(server.requests) == 10_001
     source.close()
 
 
