@@ -10,6 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,10 +28,12 @@ from qr_sampler.entropy import EntropyDraw
 from qr_sampler.testing import ConstantEntropySource, EntropySourceContract
 from qr_sampler_grpc.attestation import SigningKey
 from qr_sampler_grpc.device import Device
-from qr_sampler_grpc.direct import peers
+from qr_sampler_grpc.direct import peers, session
 from qr_sampler_grpc.direct.frame import Status, decode_answer_header, encode_request
 from qr_sampler_grpc.direct.server import DirectServer, DirectServerStartError, serve_direct
 from qr_sampler_grpc.direct.source import DirectSource
+from qr_sampler_grpc.server import serve
+from qr_sampler_grpc.source import QuantumGrpcSource
 from qr_sampler_grpc.telemetry import Telemetry
 
 PATIENCE_S = 10.0
@@ -164,6 +167,46 @@ def test_many_threads_share_no_bytes(address: str) -> None:
     words = [word for block in blocks for word in struct.iter_unpack(">Q", block)]
     assert len(blocks) == 64 * 20
     assert sorted(words) == [(index,) for index in range(64 * 20 * 32)]
+
+
+def test_one_device_answers_beside_grpc(address: str) -> None:
+    counter = iter(range(10**9))
+    device = Device(lambda n: next(counter).to_bytes(n, "big"), "shared", bytes_per_day=10**6)
+    with serve(device, "127.0.0.1:0") as remote, serve_direct(device, address) as local:
+        sources = QuantumGrpcSource(remote.address), DirectSource(local.address)
+        with ThreadPoolExecutor(8) as pool:
+            draws = list(pool.map(lambda index: sources[index % 2].draw(16), range(200)))
+        for source in sources:
+            source.close()
+    assert {draw.source for draw in draws} == {"quantum_grpc", "direct"}
+    assert {draw.device_id for draw in draws} == {"shared"}
+    assert sorted(int.from_bytes(draw.data, "big") for draw in draws) == list(range(200))
+
+
+def test_a_client_that_reads_nothing_is_given_up(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_SEND_TIMEOUT_S", 1)
+    with serve_direct(Device(bytes), address) as server, connected(address) as client:
+        client.sendall(encode_request(1, 2**22))
+        assert eventually(lambda: server.connections == 1)
+        assert eventually(lambda: server.connections == 0)
+
+
+def test_a_failure_to_accept_is_survived(
+    address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Exhausted:
+        def accept(self) -> None:
+            monkeypatch.undo()
+            raise OSError("too many open files")
+
+    with serve_direct(Device(bytes), address) as server:
+        monkeypatch.setattr(server, "_listener", Exhausted())
+        source = DirectSource(address)
+        assert source.draw(8).data == bytes(8)
+        source.close()
+    assert "could not be accepted: too many open files" in caplog.text
 
 
 def test_large_answers_arrive_whole(address: str) -> None:
@@ -364,6 +407,17 @@ def test_the_socket_is_private_and_goes_with_the_server(address: str, socket_pat
     server.stop()
     server.stop()
     assert not server.wait(0)
+    assert not socket_path.exists()
+
+
+def test_a_place_that_cannot_be_listened_at_is_named(socket_path: Path) -> None:
+    with pytest.raises(DirectServerStartError, match="cannot listen at unix://"):
+        serve_direct(Device(os.urandom), f"unix://{socket_path.parent}/missing/entropy.sock")
+
+
+def test_a_socket_that_was_removed_is_no_obstacle(address: str, socket_path: Path) -> None:
+    with serve_direct(Device(os.urandom), address):
+        socket_path.unlink()
     assert not socket_path.exists()
 
 

@@ -21,7 +21,7 @@ _PATIENCE_NS: Final = 150 * _NS_PER_MS
 """A read that waits by itself costs a system call less than one that polls first, but the kernel
 rounds its time limit generously: it is used where that much and more is left to the deadline."""
 _PIECE_BYTES: Final = 256 * 1024
-"""Largest single read: more than a socket holds at once."""
+"""More than a socket holds at once."""
 
 
 class Inbox:
@@ -76,14 +76,21 @@ class Inbox:
         """
         if self.filled == before:
             self.filled = 0
-            try:
-                # Straight into the bytes that are returned, if they are there all at once.
-                first = self._socket.recv(min(size, _PIECE_BYTES), socket.MSG_DONTWAIT)
-            except (BlockingIOError, ConnectionResetError):
-                first = b""
+            first = self._straight(size, deadline)
         else:
             first = self._taken(before, size)
         return first if len(first) == size else self._rest(first, size, deadline)
+
+    def _straight(self, size: int, deadline: int) -> bytes:
+        """Returns what comes with one read, which needs no copy if it is all of it."""
+        flags = socket.MSG_DONTWAIT
+        # More than a socket holds comes bit by bit while it is read.
+        if size > _PIECE_BYTES and deadline - time.monotonic_ns() > _PATIENCE_NS:
+            flags = socket.MSG_WAITALL
+        try:
+            return self._socket.recv(size, flags)
+        except (BlockingIOError, ConnectionResetError):
+            return b""
 
     def _taken(self, before: int, size: int) -> bytes:
         """Returns what the buffer holds of the data, and keeps what is behind it."""

@@ -148,6 +148,8 @@ class DirectServer:
         self._stopping.set()
         self._wake_up.send(b"x")
         self._thread.join()
+        for end in (self._wake_up, self._woken):
+            end.close()
         deadline_s = time.monotonic() + grace_s
         self._hang_up(socket.SHUT_RD)
         self._join(deadline_s)
@@ -167,7 +169,7 @@ class DirectServer:
         self.stop()
 
     def _accept_all(self) -> None:
-        with self._listener, self._wake_up, self._woken:
+        with self._listener:
             poll = select.poll()
             poll.register(self._listener, select.POLLIN)
             poll.register(self._woken, select.POLLIN)
