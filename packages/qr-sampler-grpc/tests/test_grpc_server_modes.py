@@ -239,6 +239,21 @@ def test_a_request_waits_for_the_device_until_its_own_deadline_and_is_not_measur
     assert device.sizes == [1, 5]
 
 
+def test_calls_without_end_are_refused_rather_than_kept() -> None:
+    device = Turnstile()
+    with (
+        serve(device, "127.0.0.1:0", max_streams=1) as server,
+        stub_for(server.address) as stub,
+    ):
+        calls = [stub.GetEntropy.future(EntropyRequest(bytes_needed=1)) for _ in range(400)]
+        assert status_of(calls[-1].result)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for _ in calls:
+            device.release.release()
+        served = sum(call.exception(timeout=60) is None for call in calls)
+        assert 200 < served < 400
+    assert len(device.sizes) == served
+
+
 def test_each_request_of_a_stream_counts_against_the_quota() -> None:
     device = Counting()
     with (
