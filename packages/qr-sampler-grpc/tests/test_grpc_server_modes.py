@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,9 +281,7 @@ def test_each_key_has_a_quota_of_its_own() -> None:
         for secret in ("one", "two"):
             metadata = (("api-key", secret),)
             assert len(stub.GetEntropy(request, metadata=metadata).data) == 10
-            code, details = status_of(
-                lambda metadata=metadata: stub.GetEntropy(request, metadata=metadata)
-            )
+            code, details = status_of(partial(stub.GetEntropy, request, metadata=metadata))
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "10 bytes a day" in details
 
