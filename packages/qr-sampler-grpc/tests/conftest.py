@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -46,6 +48,66 @@ class ScriptedServer:
     def stop(self) -> None:
         self._server.stop(0).wait()
         self._executor.shutdown(wait=False)
+
+
+StreamBehaviour = Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]
+
+
+class ScriptedStreams:
+    """A server whose unary and streaming methods both send whatever a function yields.
+
+    The unary method sends the first message of each, and hangs where there is none.
+    """
+
+    def __init__(self, behaviour: StreamBehaviour, port: int = 0) -> None:
+        self.requests: list[bytes] = []
+        self.arrived_ns: list[int] = []
+        self.let_go = threading.Event()
+        self._behaviour = behaviour
+        handlers = {
+            "GetEntropy": grpc.unary_unary_rpc_method_handler(self._unary),
+            "StreamEntropy": grpc.stream_stream_rpc_method_handler(self._stream),
+        }
+        handler = grpc.method_handlers_generic_handler("qr_entropy.EntropyService", handlers)
+        self._executor = ThreadPoolExecutor(80)
+        self._server = grpc.server(self._executor, options=[("grpc.so_reuseport", 0)])
+        self._server.add_generic_rpc_handlers((handler,))
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self.address = f"127.0.0.1:{self.port}"
+        self._server.start()
+
+    def _answers(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        self.arrived_ns.append(time.monotonic_ns())
+        self.requests.append(request)
+        yield from self._behaviour(request, context)
+
+    def _unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        for message in self._answers(request, context):
+            return message
+        self.let_go.wait(60)
+        return b""
+
+    def _stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        for request in requests:
+            yield from self._answers(request, context)
+
+    def stop(self) -> None:
+        self.let_go.set()
+        self._server.stop(0).wait()
+        self._executor.shutdown(wait=False)
+
+
+@pytest.fixture
+def scripted_streams() -> Iterator[Callable[..., ScriptedStreams]]:
+    """Starts servers of unary and streaming methods; all stop after the test."""
+    with ExitStack() as running:
+
+        def start(behaviour: StreamBehaviour, port: int = 0) -> ScriptedStreams:
+            server = ScriptedStreams(behaviour, port)
+            running.callback(server.stop)
+            return server
+
+        yield start
 
 
 @pytest.fixture(autouse=True)

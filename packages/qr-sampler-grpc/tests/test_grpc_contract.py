@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The source fulfils the contract of all entropy sources, over TCP and over a Unix socket."""
+"""The source fulfils the contract of all entropy sources, in every mode."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ class CountedUrandom(EntropySource):
 
 
 class Checks(EntropySourceContract):
-    """Both transports alike."""
+    """All modes and addresses alike."""
+
+    mode = "unary"
+    stubs = "sync"
 
     @pytest.fixture
     def device(self) -> CountedUrandom:
@@ -48,7 +51,9 @@ class Checks(EntropySourceContract):
 
     @pytest.fixture
     def source(self, server: EntropyServer) -> Iterator[QuantumGrpcSource]:
-        source = QuantumGrpcSource(server.address, max_bytes_per_request=1024)
+        source = QuantumGrpcSource(
+            server.address, mode=self.mode, stubs=self.stubs, max_bytes_per_request=1024
+        )
         yield source
         source.close()
 
@@ -65,6 +70,26 @@ class TestOverTcp(Checks):
     @pytest.fixture
     def address(self) -> str:
         return "127.0.0.1:0"
+
+
+class TestServerStreaming(TestOverTcp):
+    mode = "server_streaming"
+
+
+class TestBidiStreaming(TestOverTcp):
+    mode = "bidi_streaming"
+
+
+class TestUnaryOfAio(TestOverTcp):
+    stubs = "aio"
+
+
+class TestServerStreamingOfAio(TestServerStreaming):
+    stubs = "aio"
+
+
+class TestBidiStreamingOfAio(TestBidiStreaming):
+    stubs = "aio"
 
 
 class TestOverUnixSocket(Checks):

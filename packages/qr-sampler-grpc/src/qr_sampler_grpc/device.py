@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -26,8 +25,6 @@ from qr_sampler_grpc.metering import Meters
 from qr_sampler_grpc.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from qr_sampler_grpc.attestation import SigningKey
 
 __all__ = [
@@ -212,10 +209,13 @@ class Device:
         """
         self._check(n, commitment)
         self._count(n, account)
-        with self._turn(timeout_s):
+        self._take_turn(timeout_s)
+        try:
             if not is_wanted():
                 _refuse(Refusal.ABANDONED, "the caller has gone; nothing was measured")
             draw = self._timed_draw(n, commitment)
+        finally:
+            self._lock.release()
         return Measured(draw.data, draw.wall_time_ns, self.device_id)
 
     def sign(self, measured: Measured, *, sequence_id: int, commitment: bytes) -> bytes:
@@ -257,15 +257,11 @@ class Device:
                 f"the quota of {limit} is used up; try again in {math.ceil(wait_s)} s",
             )
 
-    @contextmanager
-    def _turn(self, timeout_s: float | None) -> Iterator[None]:
+    def _take_turn(self, timeout_s: float | None) -> None:
         patience_s = -1.0 if timeout_s is None else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)
-        if not self._lock.acquire(timeout=patience_s):
+        # A free lock is taken without looking at the clock.
+        if not (self._lock.acquire(blocking=False) or self._lock.acquire(timeout=patience_s)):
             _refuse(Refusal.TOO_LATE, "the device was busy with other requests until the deadline")
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     def _timed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
         started_s = time.perf_counter()

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from qr_sampler.entropy import EntropySource
+from qr_sampler.entropy import EntropyDraw, EntropySource
 from qr_sampler.errors import EntropyUnavailableError
 
 __all__ = ["Generate", "GenerateSource"]
@@ -59,6 +60,25 @@ class GenerateSource(EntropySource):
         except OSError as error:
             raise EntropyUnavailableError(self.name, str(error) or type(error).__name__) from error
         return self._checked(data, n)
+
+    def draw(self, n: int) -> EntropyDraw:
+        """Returns what the function returns, in one request whatever *n* is.
+
+        Raises:
+            EntropyUnavailableError: As :meth:`get_random_bytes`.
+            TypeError: As :meth:`get_random_bytes`.
+            ValueError: As :meth:`get_random_bytes`.
+        """
+        requested_ns = time.monotonic_ns()
+        data = self.get_random_bytes(n)
+        return EntropyDraw(
+            data=data,
+            source=self._name,
+            origin=self.origin,
+            requested_ns=requested_ns,
+            received_ns=time.monotonic_ns(),
+            wall_time_ns=time.time_ns(),
+        )
 
     def _checked(self, data: object, n: int) -> bytes:
         if not isinstance(data, (bytes, bytearray, memoryview)):

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 
@@ -18,6 +19,7 @@ from qr_sampler_grpc.transports.base import (
     DeadlineLapsedError,
     Request,
     UnfitAnswerError,
+    stray,
     unchanged,
 )
 from qr_sampler_grpc.wire import Answer, UnreadableAnswerError, Wire
@@ -28,7 +30,7 @@ _Result = TypeVar("_Result")
 
 
 class AioTransport:
-    """Runs an event loop in a thread of its own, and asks from there; see :class:`Transport`.
+    """Asks from an event loop in a thread of its own; see :class:`Transport`.
 
     Args:
         options: How to reach the server.
@@ -39,7 +41,6 @@ class AioTransport:
         self._path = options.contract.method_path
         self._wire = options.contract.wire
         self._metadata = options.credentials.metadata if options.credentials else ()
-        self._loop = _LoopThread()
         self._stream: _AioStream | None = None
         self._fetch: Callable[[Sequence[Request], Attempt], Coroutine[Any, Any, list[Answer]]] = {
             "unary": self._unary,
@@ -49,16 +50,17 @@ class AioTransport:
 
     def answers(self, requests: Sequence[Request], attempt: Attempt) -> Iterator[Answer]:
         """Yields the answers; see :class:`Transport`."""
-        yield from self._loop.run(self._fetch(requests, attempt))
+        yield from _loop().run(self._fetch(requests, attempt))
 
     def close(self) -> None:
-        """Closes the channel and ends the thread."""
-        self._loop.close(self._close)
+        """Closes the channel and cancels its calls."""
+        _loop().run(self._close())
 
     async def _close(self) -> None:
-        if self._stream is not None:
-            self._stream.end("the source was closed")
-            self._stream = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.end("the source was closed")
+            await stream.ended_reading()
         await self._channel.close_aio()
 
     async def _unary(self, requests: Sequence[Request], attempt: Attempt) -> list[Answer]:
@@ -138,10 +140,18 @@ class _AioStream:
             future: asyncio.Future[Answer] = loop.create_future()
             self._waiting[request.sequence_id] = (AnswerParts(request, attempt), future)
             futures.append(future)
+        await self._send(requests)
+        return [await future for future in futures]
+
+    async def _send(self, requests: Sequence[Request]) -> None:
         async with self._writing:
             for request in requests:
-                await self._call.write(request.message)
-        return [await future for future in futures]
+                try:
+                    await self._call.write(request.message)
+                except asyncio.InvalidStateError:
+                    # The call is over; why, the reader is about to learn.
+                    await asyncio.wait([self._reader])
+                    return
 
     def end(self, why: str) -> None:
         self.fail(UnfitAnswerError(why))
@@ -151,14 +161,18 @@ class _AioStream:
         if self._failure is not None:
             return
         self._failure = failure
+        # Ends the reader, too.
         self._call.cancel()
-        self._reader.cancel()
         for _, future in self._waiting.values():
             if not future.done():
                 future.set_exception(failure)
                 # Whoever has stopped waiting does not miss it.
                 future.exception()
         self._waiting.clear()
+
+    async def ended_reading(self) -> None:
+        """Waits until nothing refers to the call any more, so that its connection can be closed."""
+        await asyncio.wait([self._reader])
 
     async def _read(self) -> None:
         try:
@@ -172,9 +186,7 @@ class _AioStream:
     def _deliver(self, answer: Answer) -> None:
         parts, future = self._waiting.pop(answer.sequence_id or 0, (None, None))
         if parts is None or future is None:
-            raise UnfitAnswerError(
-                f"the answer names request {answer.sequence_id}, which nobody waits for"
-            )
+            raise stray(answer.sequence_id or 0)
         try:
             future.set_result(parts.add_all(answer))
         except UnfitAnswerError as error:
@@ -183,41 +195,31 @@ class _AioStream:
 
 
 class _LoopThread:
-    """An event loop in a thread that starts on first use."""
+    """The event loop of a process, in a thread that starts on first use and then stays.
+
+    gRPC wakes all event loops of a process through one pipe, so a loop that ends takes messages
+    with it that were meant for the next one. Hence a single loop, whatever is opened and closed.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Returns what *work* returns; raises what it raises."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
+                threading.Thread(
                     target=self._loop.run_forever, name="qr-sampler-grpc-aio", daemon=True
-                )
-                self._thread.start()
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        return future.result()
-
-    def close(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Runs *last*, ends whatever else is running, and then the thread and the loop."""
-        with self._lock:
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-        if loop is None or thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(_finish(last), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+                ).start()
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-async def _finish(last: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    await last()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+# Keyed by process and filled with setdefault: a forked child has no thread and may have a lock
+# that stays locked.
+_LOOPS: Final[dict[int, _LoopThread]] = {}
+
+
+def _loop() -> _LoopThread:
+    return _LOOPS.setdefault(os.getpid(), _LoopThread())

@@ -18,6 +18,7 @@ __all__ = [
     "Request",
     "Transport",
     "UnfitAnswerError",
+    "stray",
     "unchanged",
 ]
 
@@ -148,6 +149,16 @@ class AnswerParts:
         return UnfitAnswerError(
             f"asked for {self._request.bytes_needed} bytes, received {self._received}"
         )
+
+
+def stray(sequence_id: int) -> UnfitAnswerError:
+    """Returns the error of an answer on a stream to a request that nobody has sent there."""
+    if not sequence_id:
+        return UnfitAnswerError(
+            "the server does not repeat the sequence_id, without which a stream cannot be trusted; "
+            "use the mode server_streaming or unary"
+        )
+    return UnfitAnswerError(f"the answer names request {sequence_id}, which nobody waits for")
 
 
 def unchanged(message: bytes) -> bytes:

@@ -18,6 +18,7 @@ from qr_sampler_grpc.transports.base import (
     DeadlineLapsedError,
     Request,
     UnfitAnswerError,
+    stray,
     unchanged,
 )
 from qr_sampler_grpc.watchdog import Watchdog
@@ -184,7 +185,7 @@ class _Stream:
         with self._lock:
             one = self._waiting.pop(sequence_id, None)
         if one is None:
-            raise UnfitAnswerError(_stray(sequence_id))
+            raise stray(sequence_id)
         one.answer = one.parts.add_all(answer)
         one.wake.set()
 
@@ -204,12 +205,3 @@ class _Stream:
         # Ends the thread in which gRPC waits for requests.
         self._outgoing.put(None)
         self._wake_all()
-
-
-def _stray(sequence_id: int) -> str:
-    if not sequence_id:
-        return (
-            "the server does not repeat the sequence_id, without which a stream cannot be trusted; "
-            "use the mode server_streaming or unary"
-        )
-    return f"the answer names request {sequence_id}, which nobody waits for"
