@@ -46,6 +46,7 @@ class UrandomServicer(EntropyServiceServicer):
             sequence_id=request.sequence_id,  # Tells the client which request this answers.
             generation_timestamp_ns=time.time_ns(),
             device_id="urandom",
+            commitment=request.commitment,  # Shows that we had it when we measured.
         )
 
     def StreamEntropy(

@@ -295,16 +295,17 @@ def test_serving_and_stopping_leaks_neither_files_nor_threads(
         def used():
             return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
-        def cycle(times):
+        def cycle(times, **options):
             for _ in range(times):
-                with serve(ConstantEntropySource(), "127.0.0.1:0") as server:
+                with serve(ConstantEntropySource(), "127.0.0.1:0", **options) as server:
                     source = QuantumGrpcSource(server.address)
                     source.draw(16)
                     source.close()
 
-        cycle(5)
+        cycle(5, metrics_address="127.0.0.1:0")
         before = used()
-        cycle(30)
+        cycle(200)
+        cycle(20, metrics_address="127.0.0.1:0")
         for _ in range(200):
             after = used()
             if after[0] <= before[0] and after[1] <= before[1]:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's table of settings, compared with the code."""
+"""The README's table of settings, compared with the code, and its examples, executed."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from qr_sampler.settings_reference import settings_table
@@ -15,3 +16,9 @@ def test_table_of_settings_is_the_code() -> None:
     text = README.read_text("utf-8")
     found = text.split("<!-- settings -->\n")[1].split("\n<!-- /settings -->")[0]
     assert found == settings_table(GrpcSettings)
+
+
+def test_the_example_of_a_server_runs(run_python: Callable[..., str]) -> None:
+    section = README.read_text("utf-8").split("<!-- serve -->\n")[1].split("<!-- /serve -->")[0]
+    code = section.split("```python\n")[1].split("```")[0]
+    assert run_python(code).splitlines()[-1] == "16 bytes from bench"

@@ -3,7 +3,9 @@
 
 - :mod:`qr_sampler_grpc.source`: the entropy source that asks a server.
 - :mod:`qr_sampler_grpc.settings`: its settings.
-- :mod:`qr_sampler_grpc.server`: serves any :class:`~qr_sampler.entropy.EntropySource`.
+- :mod:`qr_sampler_grpc.server`: serves a function or any
+  :class:`~qr_sampler.entropy.EntropySource`.
+- :mod:`qr_sampler_grpc.device`: what all listeners of a server have in common.
 - :mod:`qr_sampler_grpc.proto`: the wire contract and the stubs generated from it.
 
 Importing this package alone loads neither gRPC nor protobuf.

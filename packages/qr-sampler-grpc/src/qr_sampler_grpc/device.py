@@ -127,13 +127,17 @@ class Device:
     ) -> None:
         if max_bytes_per_request < 1:
             raise ConfigError(f"max_bytes_per_request={max_bytes_per_request} must be at least 1")
-        self._source = source if isinstance(source, EntropySource) else GenerateSource(source)
+        self._source = (
+            source if isinstance(source, EntropySource) else GenerateSource(source, device_id)
+        )
         self.device_id = device_id or self._source.name
         self._meters = Meters(requests_per_minute, bytes_per_day, clock=clock)
         # What exceeds a day's quota is never served; as a malformed request it names the size.
         self.max_bytes_per_request = min(max_bytes_per_request, bytes_per_day or sys.maxsize)
         self._signing_key = signing_key
         self._lock = threading.Lock()
+        # Not the device's own: whoever watches must not wait for a device that hangs.
+        self._watching = threading.Lock()
         self._telemetry: tuple[Telemetry, ...] = ()
         self._serving = self._source.status().available
 
@@ -154,13 +158,13 @@ class Device:
 
     def attach(self, telemetry: Telemetry) -> None:
         """Tells *telemetry* of everything from now on, and of the present state first."""
-        with self._lock:
+        with self._watching:
             self._telemetry += (telemetry,)
             telemetry.health(serving=self._serving)
 
     def detach(self, telemetry: Telemetry) -> None:
         """Tells *telemetry* nothing more."""
-        with self._lock:
+        with self._watching:
             self._telemetry = tuple(one for one in self._telemetry if one is not telemetry)
 
     def note_answer(self, method: str, code: str) -> None:
@@ -304,10 +308,11 @@ class Device:
     def _set_health(self, *, serving: bool) -> None:
         if serving is self._serving:
             return
-        self._serving = serving
         _LOGGER.warning("%s is %s", self.name, "serving again" if serving else "not serving")
-        for telemetry in self._telemetry:
-            telemetry.health(serving=serving)
+        with self._watching:
+            self._serving = serving
+            for telemetry in self._telemetry:
+                telemetry.health(serving=serving)
 
 
 def _refuse(kind: Refusal, words: str) -> NoReturn:

@@ -18,6 +18,8 @@ __all__ = ["Metrics", "MetricsEndpoint"]
 
 _BUCKETS_S: Final = tuple(10.0**-5 * factor * 10**power for power in range(7) for factor in (1, 3))
 _SCRAPE_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.1
+"""How long the end of the endpoint may take."""
 
 
 class Metrics(Telemetry):
@@ -102,7 +104,10 @@ class MetricsEndpoint:
             ) from error
         self.address = str(Address(host=place.host, port=self._server.server_address[1]))
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="qr-entropy-metrics", daemon=True
+            target=self._server.serve_forever,
+            args=(_POLL_S,),
+            name="qr-entropy-metrics",
+            daemon=True,
         )
         self._thread.start()
 

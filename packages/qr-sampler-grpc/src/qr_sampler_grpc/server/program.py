@@ -157,8 +157,10 @@ def _add_access(group: Any) -> None:
     group.add_argument(
         "--api-key-header", default="api-key", help="metadata key of the API key (%(default)s)"
     )
-    group.add_argument("--max-bytes-per-request", type=int, default=16 * 2**20)
-    group.add_argument("--max-streams", type=int, default=16)
+    group.add_argument(
+        "--max-bytes-per-request", type=int, default=16 * 2**20, help="(%(default)s)"
+    )
+    group.add_argument("--max-streams", type=int, default=16, help="open at once (%(default)s)")
     group.add_argument(
         "--requests-per-minute", type=int, help="for each API key; no limit if unset"
     )
