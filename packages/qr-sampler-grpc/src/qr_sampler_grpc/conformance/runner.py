@@ -29,8 +29,11 @@ __all__ = ["Caller", "run_cases"]
 _WRONG_KEY: Final = "not-the-key-of-this-server"
 _SERVICE: Final = b"qr_entropy.EntropyService"
 _MAX_DETAILS: Final = 200
-_BY_STATUS: Final = frozenset({"streaming", "health", "reflection"})
-"""Features whose absence shows in the status UNIMPLEMENTED."""
+_BY_STATUS: Final[Mapping[str, str]] = {
+    "health": "UNIMPLEMENTED",
+    "default_block": "INVALID_ARGUMENT",
+}
+"""Features whose absence shows in a status, and in which. Any stream may be unimplemented."""
 _BY_FIELD: Final[Mapping[str, Callable[[EntropyResponse], object]]] = {
     "sequence_echo": lambda answer: answer.sequence_id,
     "commitment": lambda answer: answer.commitment,
@@ -152,15 +155,21 @@ def _judged(caller: Caller, case: Case, exchanges: Sequence[Exchange]) -> str:
 def _check_status(caller: Caller, case: Case, done: Exchange) -> None:
     if done.status in done.call.status:
         return
-    if done.status == "UNIMPLEMENTED" and case.feature in _BY_STATUS:
-        raise NotOfferedError("the server has no such method")
+    no_stream = done.call.kind == "stream" and done.status == "UNIMPLEMENTED"
+    if no_stream or done.status == _BY_STATUS.get(case.feature):
+        raise NotOfferedError(f"the call ended with {done.status}{_said(caller, done)}")
     if done.status == "OK" and case.feature == "commitment":
         # A server that knows no commitments has no opinion about their length.
         _check_offered(case, [(done, parsed(message)) for message in done.messages])
-    details = done.details if caller.key is None else caller.key.redact(done.details)
-    said = f" ({details[:_MAX_DETAILS]})" if details else ""
     expected = " or ".join(sorted(done.call.status))
-    raise NonconformanceError(f"the call ended with {done.status}{said} instead of {expected}")
+    raise NonconformanceError(
+        f"the call ended with {done.status}{_said(caller, done)} instead of {expected}"
+    )
+
+
+def _said(caller: Caller, done: Exchange) -> str:
+    details = done.details if caller.key is None else caller.key.redact(done.details)
+    return f" ({details[:_MAX_DETAILS]})" if details else ""
 
 
 def _check_offered(case: Case, answered: Sequence[Answered]) -> None:

@@ -163,7 +163,7 @@ def _conversation(
     target: Target, plan: Plan, key: VerificationKey | None, watch: Watch, *, works: bool
 ) -> tuple[tuple[CaseResult, ...], bool | None]:
     """Returns the results of the cases, and whether sequence ids come back."""
-    # A server from which nothing can be drawn fails nearly all of them, for one and the same reason.
+    # A server from which nothing can be drawn fails nearly all of them, for the same reason.
     if not isinstance(target, GrpcTarget) or not (works or plan.thorough):
         return (), None
     options = target.options
