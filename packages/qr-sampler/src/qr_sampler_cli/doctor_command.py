@@ -6,18 +6,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable
-from itertools import groupby
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from qr_sampler_cli.consoles import printable, result_console, stdout_reserved
+from qr_sampler_cli.consoles import stdout_reserved
 from qr_sampler_cli.doctor.checks import examine_environment
-from qr_sampler_cli.doctor.findings import LEVELS, Finding, Level, worst
+from qr_sampler_cli.doctor.findings import Finding, worst
 from qr_sampler_cli.doctor.request import EngineRequest, engine_arguments
 from qr_sampler_cli.failures import reports_errors
+from qr_sampler_cli.findings_report import print_findings
 
 __all__ = ["PROBLEM_STATUS", "doctor"]
 
@@ -25,13 +23,6 @@ doctor = typer.Typer(no_args_is_help=True, help="Check an environment before an 
 
 PROBLEM_STATUS: Final = 1
 """Exit status when something is a problem."""
-
-STYLES: Final[dict[Level, str]] = {
-    "ok": "green",
-    "skipped": "dim",
-    "warning": "yellow",
-    "problem": "bold red",
-}
 
 
 @doctor.callback()
@@ -93,7 +84,7 @@ def vllm(
     if as_json:
         typer.echo(json.dumps(_as_data(findings), indent=2))
     else:
-        _print(findings)
+        print_findings(findings)
     if worst(findings) == "problem":
         raise typer.Exit(PROBLEM_STATUS)
 
@@ -101,38 +92,3 @@ def vllm(
 def _as_data(findings: Iterable[Finding]) -> dict[str, Any]:
     rows = [dataclasses.asdict(finding) for finding in findings]
     return {"verdict": worst(findings), "findings": rows}
-
-
-def _print(findings: list[Finding]) -> None:
-    console = result_console()
-    for name, group in groupby(findings, key=lambda finding: finding.section):
-        console.print(Text(name, style="bold"))
-        with console.capture() as capture:
-            console.print(_table(list(group)))
-        # Tables are filled up with spaces, which are a nuisance in a file.
-        typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
-    console.print(_summary(findings), soft_wrap=True)
-
-
-def _table(findings: list[Finding]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(width=max(map(len, LEVELS)) + 2)
-    table.add_column(width=20, overflow="fold")
-    table.add_column(overflow="fold", ratio=1)
-    for finding in findings:
-        said = Text(printable(finding.found))
-        if finding.remedy:
-            said.append(f"\n-> {printable(finding.remedy)}", style="italic")
-        table.add_row(
-            Text(f"  {finding.level}", style=STYLES[finding.level]),
-            Text(printable(finding.check)),
-            said,
-        )
-    return table
-
-
-def _summary(findings: list[Finding]) -> str:
-    counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
-    problems = f"{counts['problem'] or 'no'} problem{'s' * (counts['problem'] != 1)}"
-    warnings = f"{counts['warning'] or 'no'} warning{'s' * (counts['warning'] != 1)}"
-    return f"{problems}, {warnings}"

@@ -11,6 +11,7 @@ import typer
 from qr_sampler_cli.baseline_command import baseline
 from qr_sampler_cli.doctor_command import doctor
 from qr_sampler_cli.generate_command import generate
+from qr_sampler_cli.probe_command import probe
 from qr_sampler_cli.serve_command import serve_entropy
 from qr_sampler_cli.sources_command import sources
 from qr_sampler_cli.tiny_model_command import tiny_model
@@ -42,14 +43,15 @@ def _main(
 ) -> None:
     """Bring your own physical randomness to LLM sampling.
 
-    Exit status: 0 success, 1 records and tokens disagree or the doctor found a problem, 2 error, 3
-    fallback although the primary source was required.
+    Exit status: 0 success, 1 records and tokens disagree, the doctor found a problem or a probed
+    server is not usable, 2 error, 3 fallback although the primary source was required.
     """
 
 
 app.command()(baseline)
 app.add_typer(doctor, name="doctor")
 app.command()(generate)
+app.command()(probe)
 app.command("serve-entropy")(serve_entropy)
 app.command()(sources)
 app.command("tiny-model")(tiny_model)

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the calls of a conformance case and keeps what came back, unread."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+import grpc
+
+from qr_sampler_grpc.conformance.cases import Call
+
+__all__ = ["Exchange", "exchange"]
+
+# Stamps of one case are compared, so a step of the wall clock must not come between them.
+_WALL_ANCHOR_NS: Final = time.time_ns() - time.monotonic_ns()
+
+_MOST_MESSAGES: Final = 1000
+"""A server that never stops sending must not fill the memory."""
+
+Metadata = Sequence[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One call that is over."""
+
+    call: Call
+    """What was called."""
+    sent_ns: int
+    """Before the call: nanoseconds since the epoch on this machine's clock."""
+    received_ns: int = 0
+    """After it."""
+    messages: list[bytes] = field(default_factory=list)
+    """What came back, as serialised messages."""
+    status: str = "OK"
+    """Name of the status that ended it."""
+    details: str = ""
+    """What the server said about the status."""
+
+
+def exchange(
+    channel: grpc.Channel, call: Call, path: str, metadata: Metadata, timeout_s: float
+) -> Exchange:
+    """Returns *call* as it went, whatever its end.
+
+    Args:
+        channel: Connection to the server.
+        call: What to send.
+        path: The method to send it to.
+        metadata: What travels along.
+        timeout_s: Longest that the call may take, in seconds.
+    """
+    done = Exchange(call, sent_ns=_now_ns())
+    talk = _ask_once if call.kind == "unary" else _converse
+    try:
+        talk(channel, done, path, {"metadata": tuple(metadata), "timeout": timeout_s})
+    except grpc.RpcError as error:
+        done.status, done.details = error.code().name, error.details() or ""
+    done.received_ns = _now_ns()
+    return done
+
+
+def _now_ns() -> int:
+    return time.monotonic_ns() + _WALL_ANCHOR_NS
+
+
+def _ask_once(channel: grpc.Channel, done: Exchange, path: str, options: dict[str, Any]) -> None:
+    method: Callable[..., bytes] = channel.unary_unary(path)
+    done.messages.append(method(done.call.requests[0].message, **options))
+
+
+def _converse(channel: grpc.Channel, done: Exchange, path: str, options: dict[str, Any]) -> None:
+    outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    method: Callable[..., Any] = channel.stream_stream(path)
+    answers = method(iter(outgoing.get, None), **options)
+    try:
+        for request in done.call.requests:
+            outgoing.put(request.message)
+            if done.call.wait_for_answers:
+                message = next(answers, None)
+                if message is None:
+                    break
+                done.messages.append(message)
+    finally:
+        # The thread that reads the requests ends with them.
+        outgoing.put(None)
+    done.messages.extend(islice(answers, _MOST_MESSAGES))
+    # One that has ended is not affected.
+    answers.cancel()

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws from a server in one mode, and how long they took."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from qr_sampler.entropy import EntropyDraw
+from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler_grpc.probe.target import Target
+
+__all__ = ["COMMITMENT_BYTES", "ModeReport", "fastest_mode", "measure_mode", "quantile"]
+
+COMMITMENT_BYTES: Final = 32
+"""Length of the commitments that are sent along, the same as in use."""
+_NS_PER_MS: Final = 1e6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeReport:
+    """How draws in one mode went."""
+
+    mode: str
+    """Name of the mode."""
+    works: bool
+    """Whether every draw succeeded."""
+    reason: str = ""
+    """Why one did not."""
+    offered: bool = True
+    """Whether the contract has the mode at all."""
+    draws: int = 0
+    """Number of draws that succeeded."""
+    draw_bytes: int = 0
+    """Bytes of each."""
+    p50_ms: float | None = None
+    """Median time of a draw in milliseconds; the first one, which connects, is left out."""
+    p99_ms: float | None = None
+    """Its 99th percentile."""
+
+
+def measure_mode(
+    target: Target,
+    mode: str,
+    *,
+    draws: int,
+    draw_bytes: int,
+    progress: Callable[[int, int], None],
+) -> tuple[ModeReport, list[EntropyDraw]]:
+    """Returns how *draws* draws in *mode* went, and what they brought.
+
+    Stops at the first failure. One draw more is made at the beginning, and not timed.
+
+    Args:
+        target: The server.
+        mode: The mode.
+        draws: Number of timed draws, at least 1.
+        draw_bytes: Bytes of each.
+        progress: Called with the number of draws made and to be made.
+    """
+    done: list[EntropyDraw] = []
+    reason = ""
+    with contextlib.closing(target.source(mode, draw_bytes)) as source:
+        try:
+            for _ in range(draws + 1):
+                done.append(
+                    source.committed_draw(draw_bytes, secrets.token_bytes(COMMITMENT_BYTES))
+                )
+                progress(len(done), draws + 1)
+        except EntropyUnavailableError as error:
+            reason = error.reason
+    times = sorted((draw.received_ns - draw.requested_ns) / _NS_PER_MS for draw in done[1:])
+    report = ModeReport(
+        mode=mode,
+        works=not reason,
+        reason=reason,
+        draws=len(done),
+        draw_bytes=draw_bytes,
+        p50_ms=quantile(times, 0.5) if times else None,
+        p99_ms=quantile(times, 0.99) if times else None,
+    )
+    return report, done
+
+
+def fastest_mode(modes: Iterable[ModeReport]) -> str:
+    """Returns the working mode with the shortest median, or nothing when none works."""
+    working = [(mode.p50_ms, mode.mode) for mode in modes if mode.works and mode.p50_ms is not None]
+    return min(working)[1] if working else ""
+
+
+def quantile(ordered: list[float], fraction: float) -> float:
+    """Returns the smallest of the *ordered* values that *fraction* of them do not exceed.
+
+    Examples:
+        >>> quantile([1.0, 2.0, 3.0, 4.0], 0.5), quantile([1.0, 2.0], 0.99)
+        (2.0, 2.0)
+    """
+    return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Probes a server: every mode, its limits, what it says about its bytes, and the bytes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final
+
+from qr_sampler.entropy import EntropyDraw
+from qr_sampler.errors import ConfigError, EntropyUnavailableError
+from qr_sampler_grpc.attestation import VerificationKey
+from qr_sampler_grpc.conformance import Caller, Case, CaseResult, load_cases, run_cases
+from qr_sampler_grpc.probe.configuration import configuration_lines
+from qr_sampler_grpc.probe.contact import is_reachable, open_channel, repeats_sequence_ids
+from qr_sampler_grpc.probe.draws import ModeReport, fastest_mode, measure_mode
+from qr_sampler_grpc.probe.provenance import Provenance, provenance_of
+from qr_sampler_grpc.probe.report import ProbeReport
+from qr_sampler_grpc.probe.sanity import SanityCheck, check_bytes, check_numbers
+from qr_sampler_grpc.probe.size_limit import SizeLimit, find_size_limit
+from qr_sampler_grpc.probe.target import GrpcTarget, Target
+from qr_sampler_grpc.profiles import PROFILES
+from qr_sampler_grpc.wire import INTEGRATED_BYTES
+
+__all__ = ["Plan", "Watch", "examine"]
+
+_CONTRACT: Final = "qr_entropy"
+"""The profile that the conformance cases are about."""
+_ANY_CONTRACT: Final = ("health", "reflection")
+"""Cases that make sense whatever the server speaks."""
+
+Watch = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Called with what begins; what it yields is called with the steps done and to be done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is done to find out."""
+
+    draws: int = 50
+    """Timed draws in each mode."""
+    draw_bytes: int = 10_240
+    """Bytes of each."""
+    search_bytes: int = 2**18
+    """Most bytes that the search for the largest request may cost; 0 does without."""
+    thorough: bool = False
+    """Whether all conformance cases are run, and not only the cheap ones."""
+
+    def checked(self, target: Target) -> Plan:
+        """Returns the plan as it suits *target*.
+
+        Raises:
+            ConfigError: When it asks for more than *target* is known to allow.
+        """
+        if self.thorough and target.profile != _CONTRACT:
+            raise ConfigError(
+                f"the conformance cases are about the profile {_CONTRACT!r}, not "
+                f"{target.profile!r}; leave --conformance out"
+            )
+        limits = target.source(next(target.modes())[0], 1).limits
+        quota = limits.max_requests_per_minute
+        planned = (self.draws + 1) * len(_offered(target))
+        if quota is not None and planned > quota:
+            raise ConfigError(
+                f"{planned} requests are more than the {quota:g} a minute that {target.address} "
+                "allows; lower --draws"
+            )
+        if target.integrates:
+            return Plan(draws=self.draws, draw_bytes=INTEGRATED_BYTES, search_bytes=0)
+        return self
+
+    def most_bytes(self, target: Target) -> int:
+        """Returns how many random bytes the probe will draw at most."""
+        drawn = (self.draws + 1) * self.draw_bytes * len(_offered(target))
+        cases = _cases(target, thorough=self.thorough)
+        answered = (answer.data_bytes or 0 for case in cases for call in case.calls
+                    for answer in call.answers)  # fmt: skip
+        return drawn + self.search_bytes + sum(answered)
+
+
+def examine(target: Target, plan: Plan, watch: Watch) -> ProbeReport:
+    """Returns what is to be known of *target*; its faults are in the report.
+
+    Args:
+        target: The server.
+        plan: What to do, see :meth:`Plan.checked`.
+        watch: Is told what is going on.
+
+    Raises:
+        ConfigError: When a file that is configured cannot be used.
+    """
+    key = None if target.public_key is None else VerificationKey(target.public_key)
+    modes, draws = _modes(target, plan, watch)
+    best = fastest_mode(modes)
+    limit = _limit(target, plan, best, watch) if best else None
+    cases, echoed = _conversation(target, plan, key, watch, works=bool(best))
+    provenance = _provenance(target, best, draws, cases, echoed) if draws else None
+    spent = [len(draw.data) for draw in draws] + [case.spent_bytes for case in cases]
+    largest = None
+    if not target.integrates:
+        largest = plan.draw_bytes if limit is None else limit.accepted_bytes
+    return ProbeReport(
+        address=target.address,
+        profile=target.profile,
+        modes=tuple(modes),
+        size_limit=limit,
+        provenance=provenance,
+        sanity=_sanity(target, draws),
+        cases=cases,
+        thorough=plan.thorough,
+        spent_bytes=sum(spent) + (limit.spent_bytes if limit else 0),
+        configuration=configuration_lines(
+            target,
+            mode=best,
+            largest_bytes=largest,
+            verified=bool(provenance and provenance.signature_verified),
+        )
+        if best
+        else {},
+    )
+
+
+def _offered(target: Target) -> list[str]:
+    return [mode for mode, missing in target.modes() if not missing]
+
+
+def _modes(target: Target, plan: Plan, watch: Watch) -> tuple[list[ModeReport], list[EntropyDraw]]:
+    reports: list[ModeReport] = []
+    draws: list[EntropyDraw] = []
+    for mode, missing in target.modes():
+        if missing:
+            reports.append(ModeReport(mode=mode, works=False, reason=missing, offered=False))
+            continue
+        with watch(f"drawing, {mode}") as progress:
+            report, made = measure_mode(
+                target, mode, draws=plan.draws, draw_bytes=plan.draw_bytes, progress=progress
+            )
+        reports.append(report)
+        draws += made
+    return reports, draws
+
+
+def _limit(target: Target, plan: Plan, mode: str, watch: Watch) -> SizeLimit | None:
+    if not plan.search_bytes:
+        return None
+    with watch("looking for the largest request"):
+        return find_size_limit(
+            target, mode, known_bytes=plan.draw_bytes, budget_bytes=plan.search_bytes
+        )
+
+
+def _cases(target: Target, *, thorough: bool) -> list[Case]:
+    if not isinstance(target, GrpcTarget):
+        return []
+    if target.profile != _CONTRACT:
+        return [case for case in load_cases() if case.name in _ANY_CONTRACT]
+    return [case for case in load_cases() if thorough or case.cheap]
+
+
+def _conversation(
+    target: Target, plan: Plan, key: VerificationKey | None, watch: Watch, *, works: bool
+) -> tuple[tuple[CaseResult, ...], bool | None]:
+    """Returns the results of the cases, and whether sequence ids come back."""
+    # A server from which nothing can be drawn fails nearly all of them, for the same reason.
+    if not isinstance(target, GrpcTarget) or not (works or plan.thorough):
+        return (), None
+    options = target.options
+    with open_channel(options) as channel:
+        if not works and not is_reachable(channel, options):
+            return (), None
+        caller = Caller(
+            channel=channel,
+            key=options.credentials,
+            verification_key=key,
+            paths=_paths(target),
+            timeout_s=options.timeout_ms / 1000,
+        )
+        cases = _cases(target, thorough=plan.thorough)
+        with watch("running conformance cases") as progress:
+            results = []
+            for result in run_cases(caller, cases):
+                results.append(result)
+                progress(len(results), len(cases))
+        return tuple(results), repeats_sequence_ids(channel, options)
+
+
+def _paths(target: GrpcTarget) -> dict[str, str]:
+    """Returns where the methods of the contract are found on this server."""
+    contract = PROFILES[_CONTRACT]
+    paths = {contract.method_path: target.options.contract.method_path}
+    if "server_streaming" in _offered(target):
+        streaming = target.with_options(mode="server_streaming").contract.method_path
+        paths[contract.stream_method_path] = streaming
+    return paths
+
+
+def _provenance(
+    target: Target,
+    mode: str,
+    draws: Sequence[EntropyDraw],
+    cases: Sequence[CaseResult],
+    echoed: bool | None,
+) -> Provenance:
+    verified, words = None, "no public key was given"
+    if target.public_key is not None and mode:
+        verified, words = _verified(target, mode)
+    else:
+        signature = [case for case in cases if case.case == "signature"]
+        words = "".join(f"{case.outcome}; {case.words}" for case in signature) or words
+    return provenance_of(
+        draws, sequence_id_echoed=echoed, signature_verified=verified, signature_words=words
+    )
+
+
+def _verified(target: Target, mode: str) -> tuple[bool, str]:
+    n = INTEGRATED_BYTES if target.integrates else 64
+    with contextlib.closing(target.source(mode, n, verify=True)) as source:
+        try:
+            source.draw(n)
+        except EntropyUnavailableError as error:
+            return False, error.reason
+    return True, "verified with the public key"
+
+
+def _sanity(target: Target, draws: Sequence[EntropyDraw]) -> tuple[SanityCheck, ...]:
+    if not draws:
+        return ()
+    check = check_numbers if target.integrates else check_bytes
+    return tuple(check([draw.data for draw in draws]))

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How findings are shown: a table for each section, and a line that sums them up."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Final
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from qr_sampler_cli.consoles import printable, result_console
+from qr_sampler_cli.doctor.findings import LEVELS, Finding, Level
+
+__all__ = ["print_findings"]
+
+STYLES: Final[dict[Level, str]] = {
+    "ok": "green",
+    "skipped": "dim",
+    "warning": "yellow",
+    "problem": "bold red",
+}
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """Prints *findings* by section to standard output, and how many of them matter."""
+    console = result_console()
+    for name, group in groupby(findings, key=lambda finding: finding.section):
+        console.print(Text(name, style="bold"))
+        with console.capture() as capture:
+            console.print(_table(list(group)))
+        # Tables are filled up with spaces, which are a nuisance in a file.
+        typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    console.print(_summary(findings), soft_wrap=True)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(width=max(map(len, LEVELS)) + 2)
+    table.add_column(width=20, overflow="fold")
+    table.add_column(overflow="fold", ratio=1)
+    for finding in findings:
+        said = Text(printable(finding.found))
+        if finding.remedy:
+            said.append(f"\n-> {printable(finding.remedy)}", style="italic")
+        table.add_row(
+            Text(f"  {finding.level}", style=STYLES[finding.level]),
+            Text(printable(finding.check)),
+            said,
+        )
+    return table
+
+
+def _summary(findings: list[Finding]) -> str:
+    counts = {level: sum(finding.level == level for finding in findings) for level in LEVELS}
+    problems = f"{counts['problem'] or 'no'} problem{'s' * (counts['problem'] != 1)}"
+    warnings = f"{counts['warning'] or 'no'} warning{'s' * (counts['warning'] != 1)}"
+    return f"{problems}, {warnings}"

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qr-sampler probe``: what an entropy server can do, and how to draw from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from qr_sampler_cli.consoles import printable
+from qr_sampler_cli.failures import import_package, reports_errors
+from qr_sampler_cli.findings_report import print_findings
+from qr_sampler_cli.probe.configuration import pasteable
+from qr_sampler_cli.probe.findings import findings_of
+from qr_sampler_cli.progress import counting_bar
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from qr_sampler_cli.progress import Count
+    from qr_sampler_grpc.probe import ProbeReport
+
+__all__ = ["UNUSABLE_STATUS", "probe"]
+
+UNUSABLE_STATUS: Final = 1
+"""Exit status when tokens should not be drawn from the server."""
+
+REMEDY: Final = "install it with: pip install 'qr-sampler[grpc]'"
+
+
+@reports_errors
+def probe(
+    address: Annotated[
+        str, typer.Argument(help="Where the server listens: host:port or unix:///path.")
+    ],
+    profile: Annotated[
+        str,
+        typer.Option(
+            help="What it speaks: qr_entropy, qrng, qr_purity, custom, or direct for the protocol "
+            "of Unix sockets. QR_GRPC_PROFILE by default."
+        ),
+    ] = "",
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="File that holds the API key; QR_GRPC_API_KEY is used without it."),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Encrypt the connection.")] = False,
+    ca: Annotated[
+        Path | None, typer.Option(help="Certificates that may vouch for the server; implies TLS.")
+    ] = None,
+    client_cert: Annotated[
+        Path | None, typer.Option(help="Certificate of this client; implies TLS.")
+    ] = None,
+    client_key: Annotated[
+        Path | None, typer.Option(help="Private key of that certificate.")
+    ] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="Ed25519 public key that answers must be signed with.")
+    ] = None,
+    method_path: Annotated[
+        str, typer.Option(help="Unary method, as /package.Service/Method.")
+    ] = "",
+    timeout_ms: Annotated[
+        float | None, typer.Option(min=1.0, help="Longest that a draw may take, in milliseconds.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Timed draws in each mode.")] = 50,
+    draw_bytes: Annotated[
+        int, typer.Option("--bytes", min=1, max=2**24, help="Bytes of each draw.")
+    ] = 10_240,
+    max_bytes: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=2**30,
+            help="Most bytes to spend on finding the largest request; 0 does without.",
+        ),
+    ] = 2**18,
+    conformance: Annotated[
+        bool,
+        typer.Option("--conformance", help="Run all conformance cases; a failure then counts."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Find out what an entropy server can do, and print the lines that configure it.
+
+    Draws in every mode and says how long it took, what the server tells about its bytes, whether
+    these could be uniform, and which conformance cases it passes. What is not given here is taken
+    from QR_GRPC_* variables and the .env file, as the source takes it. Exits with 0 when the server
+    is usable, with 1 when not, with 2 when it was asked wrongly.
+    """
+    probing: Any = import_package("qr_sampler_grpc.probe", needed_for="probe", remedy=REMEDY)
+    given = {
+        "api_key_file": api_key_file,
+        "tls_enabled": tls or None,
+        "tls_ca_cert": ca,
+        "tls_client_cert": client_cert,
+        "tls_client_key": client_key,
+        "public_key": public_key,
+        "method_path": method_path or None,
+        "timeout_ms": timeout_ms,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    target = probing.target_for(address, profile, **options)
+    plan = probing.Plan(
+        draws=draws, draw_bytes=draw_bytes, search_bytes=max_bytes, thorough=conformance
+    ).checked(target)
+    typer.echo(
+        f"probing {target.address} as {target.profile}: up to {plan.most_bytes(target):,} random "
+        "bytes will be drawn",
+        err=True,
+    )
+    report: ProbeReport = probing.examine(target, plan, _watch)
+    if as_json:
+        typer.echo(json.dumps(_as_data(report), indent=2))
+    else:
+        _print(report)
+    if not report.usable:
+        raise typer.Exit(UNUSABLE_STATUS)
+
+
+def _watch(description: str) -> AbstractContextManager[Count]:
+    return counting_bar(description, unit="done")
+
+
+def _as_data(report: ProbeReport) -> dict[str, Any]:
+    data = dataclasses.asdict(report)
+    return {
+        "verdict": "usable" if report.usable else "not usable",
+        "fastest_mode": report.fastest_mode,
+        "conforms": report.conforms,
+        **data,
+    }
+
+
+def _print(report: ProbeReport) -> None:
+    print_findings(findings_of(report))
+    verdict = "usable" if report.usable else "NOT USABLE"
+    typer.echo(f"{printable(report.address)} is {verdict}; {report.spent_bytes:,} bytes were drawn")
+    if report.usable:
+        typer.echo("to draw from it:\n")
+        typer.echo(printable(pasteable(report.configuration)))

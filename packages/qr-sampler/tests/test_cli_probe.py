@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qr-sampler probe``: what it prints, how it ends, and what it never shows."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from qr_sampler_cli.main import app
+
+pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
+import grpc
+
+from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
+from qr_sampler_grpc.server import ServerTls, serve
+
+SECRET = "s3cret-key-0xdeadbeef"
+QUICK = ("--draws=3", "--bytes=2048", "--max-bytes=0")
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hides the operator's own variables and `.env` file from every test."""
+    for name in os.environ:
+        if name.upper().startswith("QR_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def kit() -> Iterator[Callable[..., str]]:
+    """Starts servers of the kit and returns their address."""
+    with ExitStack() as running:
+        yield (
+            lambda **options: (
+                running.enter_context(serve(os.urandom, "127.0.0.1:0", **options)).address
+            )
+        )
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[..., str]]:
+    """Starts servers that answer single calls with what a function returns."""
+    with ExitStack() as running:
+
+        def start(answer: Callable[[EntropyRequest], EntropyResponse]) -> str:
+            def handle(message: bytes, context: grpc.ServicerContext) -> bytes:
+                request = EntropyRequest.FromString(message)
+                if request.bytes_needed > 2**20:
+                    context.abort(grpc.StatusCode.INVALID_ARGUMENT, "too many")
+                return answer(request).SerializeToString()
+
+            methods = {"GetEntropy": grpc.unary_unary_rpc_method_handler(handle)}
+            server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+            server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler("qr_entropy.EntropyService", methods),)
+            )
+            port = server.add_insecure_port("127.0.0.1:0")
+            server.start()
+            running.callback(lambda: server.stop(0).wait())
+            return f"127.0.0.1:{port}"
+
+        yield start
+
+
+def run(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(app, ["probe", *map(str, arguments)])
+
+
+def test_a_usable_server_is_described_with_the_lines_to_paste(kit: Callable[..., str]) -> None:
+    address = kit(device_id="unit-3", max_bytes_per_request=3000)
+    result = run(address, "--draws=3", "--bytes=2048", "--max-bytes=65536", "--conformance")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"bidi_streaming +p50 \d+\.\d+ ms, p99 \d+\.\d+ ms, 4 draws", result.stdout)
+    assert "3,000 bytes are accepted, 3,001 are not" in result.stdout
+    assert "unit-3" in result.stdout
+    assert f"{address} is usable" in result.stdout
+    assert "QR_GRPC_MAX_BYTES_PER_REQUEST=3000" in result.stdout.splitlines()
+    assert re.search(r"up to [\d,]+ random bytes will be drawn", result.stderr)
+    assert "drawing, unary: 4 of 4" in result.stderr
+
+
+def test_data_for_programs(kit: Callable[..., str]) -> None:
+    result = run(kit(), *QUICK, "--json")
+    data = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert data["verdict"] == "usable"
+    assert {mode["mode"]: mode["works"] for mode in data["modes"]} == {
+        "unary": True,
+        "server_streaming": True,
+        "bidi_streaming": True,
+    }
+    assert data["configuration"]["QR_GRPC_MODE"] == data["fastest_mode"]
+    assert all(case["outcome"] != "failed" for case in data["cases"])
+
+
+def test_nobody_is_listening() -> None:
+    with serve(os.urandom, "127.0.0.1:0") as server:
+        address = server.address
+    result = run(address, *QUICK)
+    assert result.exit_code == 1
+    assert "no answer from" in result.stdout
+    assert "NOT USABLE" in result.stdout
+    assert "QR_ENTROPY_SOURCE_TYPE" not in result.stdout
+    assert "Traceback" not in result.output
+
+
+def test_faults_are_problems_with_a_remedy(answering: Callable[..., str]) -> None:
+    address = answering(
+        lambda request: EntropyResponse(
+            data=bytes(request.bytes_needed), generation_timestamp_ns=10**18
+        )
+    )
+    result = run(address, *QUICK)
+    assert result.exit_code == 1
+    assert "uniform bytes do this less than once in 1e9 probes" in result.stdout
+    assert re.search(r"warning +server_streaming", result.stdout)
+    assert re.search(r"skipped +commitment +does not come back", result.stdout)
+    assert re.search(r"warning +size-zero", result.stdout)
+    result = run(address, *QUICK, "--conformance", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["conforms"] is False
+    result = run(address, *QUICK, "--conformance")
+    assert re.search(r"problem +answers-differ", result.stdout)
+    assert "some stamps lie outside" in result.stdout or "its clock is between" in result.stdout
+
+
+def test_short_answers_are_not_usable(answering: Callable[..., str]) -> None:
+    address = answering(lambda request: EntropyResponse(data=b"x"))
+    result = run(address, *QUICK)
+    assert result.exit_code == 1
+    assert "asked for 2048 bytes, received 1" in result.stdout
+
+
+def test_text_of_a_server_cannot_steer_the_terminal(answering: Callable[..., str]) -> None:
+    address = answering(
+        lambda request: EntropyResponse(
+            data=os.urandom(request.bytes_needed), device_id="\x1b[31mred"
+        )
+    )
+    result = run(address, *QUICK)
+    assert "\x1b" not in result.output
+    assert r"\x1b[31mred" in result.stdout
+
+
+def test_keys_come_from_a_file_and_are_never_shown(
+    kit: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = kit(api_key=SECRET)
+    key_file = tmp_path / "my key"
+    key_file.write_text(SECRET + "\n", "utf-8")
+    monkeypatch.setenv("QR_GRPC_API_KEY", "another")
+    result = run(address, *QUICK, "--api-key-file", key_file)
+    assert result.exit_code == 0, result.output
+    assert f"QR_GRPC_API_KEY_FILE='{key_file}'" in result.stdout
+    assert re.search(r"ok +key-missing", result.stdout)
+    refused = run(address, *QUICK)
+    assert refused.exit_code == 1
+    assert "does not accept the API key" in refused.stdout
+    monkeypatch.delenv("QR_GRPC_API_KEY")
+    missing = run(address, *QUICK)
+    assert missing.exit_code == 1
+    assert "asks for an API key and none is set" in missing.stdout
+    assert SECRET not in result.output + refused.output + missing.output
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bench")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = folder / "server.pem", folder / "server.key"
+    certificate_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return certificate_file, key_file
+
+
+def test_encrypted_connections(kit: Callable[..., str], tmp_path: Path) -> None:
+    certificate_file, key_file = certificate(tmp_path)
+    address = kit(tls=ServerTls(certificate=certificate_file, private_key=key_file))
+    result = run(address, *QUICK, "--ca", certificate_file)
+    assert result.exit_code == 0, result.output
+    assert "QR_GRPC_TLS_ENABLED=true" in result.stdout
+    assert f"QR_GRPC_TLS_CA_CERT={certificate_file}" in result.stdout
+    # Without the file nobody vouches for the server.
+    result = run(address, *QUICK, "--tls")
+    assert result.exit_code == 1
+    assert "no encrypted connection to" in result.stdout
+    result = run(address, *QUICK)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nowhere",), "the port is missing"),
+        (("127.0.0.1:1", "--profile=other"), "no such profile"),
+        (("127.0.0.1:1", "--profile=direct"), "not the path of a Unix domain socket"),
+        (("127.0.0.1:1", "--api-key-file=absent"), "cannot read the API key from absent"),
+        (("127.0.0.1:1", "--ca=absent"), "cannot read the certificates absent"),
+        (("127.0.0.1:1", "--client-cert=absent"), "mutual TLS needs both"),
+        (("127.0.0.1:1", "--public-key=absent"), "cannot read the public key absent"),
+        (("127.0.0.1:1", "--profile=qrng", "--conformance"), "about the profile 'qr_entropy'"),
+        (("127.0.0.1:1", "--profile=qrng", "--draws=500"), "lower --draws"),
+        (("127.0.0.1:1", "--draws=0"), "--draws"),
+        ((), "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_told_from_an_unusable_server(arguments: tuple[str, ...], says: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_the_extra_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "qr_sampler_grpc", None)
+    monkeypatch.delitem(sys.modules, "qr_sampler_grpc.probe", raising=False)
+    result = run("127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "pip install 'qr-sampler[grpc]'" in result.stderr
+
+
+def test_the_example_of_the_readme_runs() -> None:
+    section = README.read_text("utf-8").split("<!-- probe -->\n")[1].split("<!-- /probe -->")[0]
+    code = section.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(compile(code, str(README), "exec"), names)
+    assert "QR_ENTROPY_SOURCE_TYPE=quantum_grpc" in names["result"].stdout
