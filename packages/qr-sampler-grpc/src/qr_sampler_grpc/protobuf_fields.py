@@ -23,6 +23,8 @@ _FIXED32: Final = 5
 
 _MASK64: Final = 2**64 - 1
 _MAX_VARINT_BYTES: Final = 10
+_MAX_SHORT_VARINT_BYTES: Final = 5
+"""Of tags and lengths, which have 32 bits; protobuf's own parsers refuse longer spellings."""
 _MAX_TAG: Final = 2**32 - 1
 _MAX_DEPTH: Final = 100
 """Groups within groups; protobuf's own parsers stop there, too."""
@@ -89,9 +91,12 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
+def _read_varint(
+    view: memoryview, position: int, max_bytes: int = _MAX_VARINT_BYTES
+) -> tuple[int, int]:
+    """Returns the integer that begins at *position*, and where it ends."""
     value = 0
-    for index, byte in enumerate(view[position : position + _MAX_VARINT_BYTES]):
+    for index, byte in enumerate(view[position : position + max_bytes]):
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
             return value & _MASK64, position + index + 1
@@ -99,7 +104,7 @@ def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
 
 
 def _read_tag(view: memoryview, position: int) -> tuple[int, int]:
-    tag, position = _read_varint(view, position)
+    tag, position = _read_varint(view, position, _MAX_SHORT_VARINT_BYTES)
     if tag > _MAX_TAG or tag < 1 << 3:
         _malformed(f"{tag} is no tag of a field")
     return tag, position
@@ -108,7 +113,7 @@ def _read_tag(view: memoryview, position: int) -> tuple[int, int]:
 def _payload(view: memoryview, position: int, wire_type: int) -> tuple[int, int]:
     """Returns where the payload of a field begins and ends."""
     if wire_type == LENGTH:
-        length, position = _read_varint(view, position)
+        length, position = _read_varint(view, position, _MAX_SHORT_VARINT_BYTES)
     elif wire_type in (FIXED64, _FIXED32):
         length = 8 if wire_type == FIXED64 else 4
     else:

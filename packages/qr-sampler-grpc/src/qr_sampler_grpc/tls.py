@@ -32,9 +32,10 @@ class ClientTls:
 
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
+            given = self.client_certificate or self.client_key
             raise ConfigError(
-                "mutual TLS needs both the client's certificate and its key; give the one that is "
-                "missing, or neither"
+                f"mutual TLS needs the client's certificate and its key, and only {given} is given; "
+                "give the other one, too, or neither"
             )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.ca_certificates is not None:
