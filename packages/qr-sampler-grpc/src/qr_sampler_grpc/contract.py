@@ -121,8 +121,8 @@ def _check_applicable(
     if (request_fields or answer_fields) and profile_name != CUSTOM:
         declared = " and ".join(_listed(one) for one in (request_fields, answer_fields) if one)
         raise ConfigError(
-            f"fields are declared ({declared}) and the profile {profile_name!r} has its own; remove "
-            f"request_fields and answer_fields, or use the profile {CUSTOM!r}"
+            f"fields are declared ({declared}) and the profile {profile_name!r} has its own; "
+            f"remove request_fields and answer_fields, or use the profile {CUSTOM!r}"
         )
     if (source_id or integrated_bytes) and profile_name != "qr_purity":
         raise ConfigError(
@@ -153,8 +153,8 @@ def _check_fields(mode: str, request: Mapping[str, int], answer: Mapping[str, in
         )
     if "data" in answer and "bytes_needed" not in request:
         raise ConfigError(
-            f"request_fields declare {_listed(request)}; declare 'bytes_needed', too, without which "
-            "a server cannot know how many to send"
+            f"request_fields declare {_listed(request)}; declare 'bytes_needed', too, without "
+            "which a server cannot know how many to send"
         )
     named = "sequence_id" in request and "sequence_id" in answer
     if mode == "bidi_streaming" and not named:

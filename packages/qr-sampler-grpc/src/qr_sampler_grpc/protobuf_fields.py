@@ -70,8 +70,9 @@ def fields_of(message: bytes | memoryview) -> Iterator[Field]:
     view = memoryview(message)
     position = 0
     while position < len(view):
-        tag, position = _read_tag(view, position)
-        number, wire_type = tag >> 3, tag & 7
+        number, wire_type, position = _read_tag(view, position)
+        if not number:
+            _malformed("0 is the number of no field")
         if wire_type == VARINT:
             integer, position = _read_varint(view, position)
             yield Field(number, wire_type, integer)
@@ -103,11 +104,12 @@ def _read_varint(
     raise MalformedMessageError("an integer is cut short or too long")
 
 
-def _read_tag(view: memoryview, position: int) -> tuple[int, int]:
+def _read_tag(view: memoryview, position: int) -> tuple[int, int, int]:
+    """Returns the number and the wire type of a field, and where its value begins."""
     tag, position = _read_varint(view, position, _MAX_SHORT_VARINT_BYTES)
-    if tag > _MAX_TAG or tag < 1 << 3:
+    if tag > _MAX_TAG:
         _malformed(f"{tag} is no tag of a field")
-    return tag, position
+    return tag >> 3, tag & 7, position
 
 
 def _payload(view: memoryview, position: int, wire_type: int) -> tuple[int, int]:
@@ -124,11 +126,13 @@ def _payload(view: memoryview, position: int, wire_type: int) -> tuple[int, int]
 
 
 def _end_of_group(view: memoryview, position: int, number: int) -> int:
-    """Returns where the group of field *number*, begun before *position*, ends."""
+    """Returns where the group of field *number*, begun before *position*, ends.
+
+    Nothing in it is read, so a field of number 0 is skipped as protobuf's own parser does there.
+    """
     open_groups = [number]
     while open_groups:
-        tag, position = _read_tag(view, position)
-        number, wire_type = tag >> 3, tag & 7
+        number, wire_type, position = _read_tag(view, position)
         if wire_type == VARINT:
             _, position = _read_varint(view, position)
         elif wire_type == _GROUP_START:

@@ -159,14 +159,18 @@ class FieldWire:
             UnreadableAnswerError: When it is no message, or holds no u that is one.
         """
         said: dict[str, int | memoryview] = {}
+        device_id = ""
         try:
             for field in fields_of(message):
-                if name := self._names.get((field.number, field.wire_type)):
+                name = self._names.get((field.number, field.wire_type))
+                if name == "device_id":
+                    device_id = _text(field.value)
+                elif name:
                     said[name] = field.value
             return Answer(
                 data=_encoded_u(said) if self._integrates else _bytes_of(said, "data"),
                 sequence_id=_signed(said, "sequence_id") if self._names_requests else None,
-                device_id=str(_bytes_of(said, "device_id"), "utf-8"),
+                device_id=device_id,
                 device_timestamp_ns=_timestamp_ns(said),
                 commitment=bytes(_bytes_of(said, "commitment")) if self._commits else None,
                 signature=bytes(_bytes_of(said, "signature")),
@@ -184,6 +188,10 @@ def _encoded_u(said: Mapping[str, int | memoryview]) -> bytes:
     if not 0.0 < u < 1.0:
         raise UnreadableAnswerError(f"u={u} is not inside the open interval (0, 1)")
     return int(u * 2.0**64).to_bytes(INTEGRATED_BYTES, "big")
+
+
+def _text(value: int | memoryview) -> str:
+    return "" if isinstance(value, int) else str(value, "utf-8")
 
 
 def _bytes_of(said: Mapping[str, int | memoryview], name: str) -> bytes | memoryview:
