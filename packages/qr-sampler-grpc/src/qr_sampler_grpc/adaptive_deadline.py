@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,9 +76,10 @@ def percentile99(values: Sequence[float]) -> float:
         >>> percentile99([3.0])
         3.0
     """
-    return sorted(values)[math.ceil(0.99 * len(values)) - 1]
+    # ceil(0.99 n) in whole numbers: n less the whole hundredths of n.
+    return sorted(values)[len(values) - len(values) // 100 - 1]
 
 
 def _magnitude(payload_bytes: int) -> int:
-    """Returns which payloads *payload_bytes* is like: those up to twice as large or as small."""
+    """Returns which payloads *payload_bytes* is like: those between the same powers of two."""
     return payload_bytes.bit_length()

@@ -17,7 +17,10 @@ __all__ = ["PREAMBLE", "SigningKey", "VerificationKey", "signed_message"]
 PREAMBLE: Final = b"qr-entropy-v1: "
 """What every signed message begins with, so that a signature means nothing anywhere else."""
 
-_REMEDY: Final = "write one with `openssl genpkey -algorithm ed25519`"
+_REMEDIES: Final = {
+    "private": "write one with `openssl genpkey -algorithm ed25519`",
+    "public": "write it with `openssl pkey -pubout -in` and the private key",
+}
 
 
 def signed_message(
@@ -116,15 +119,20 @@ def _cryptography() -> tuple[Any, Any]:
 
 
 def _loaded(path: Path, load: Callable[[bytes], Any], kind: type, which: str) -> Any:
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    remedy = _REMEDIES[which]
     try:
         key = load(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"cannot read the {which} key {path}: {error.strerror}") from error
-    except (ValueError, TypeError) as error:
-        # Its text may quote the file.
-        raise ConfigError(f"{path} holds no unencrypted {which} key in PEM form; {_REMEDY}") from (
-            None if which == "private" else error
-        )
+    except UnsupportedAlgorithm:
+        key = None
+    except (ValueError, TypeError):
+        # Their text may quote the file.
+        raise ConfigError(
+            f"{path} holds no unencrypted {which} key in PEM form; {remedy}"
+        ) from None
     if not isinstance(key, kind):
-        raise ConfigError(f"{path} holds another kind of {which} key than Ed25519; {_REMEDY}")
+        raise ConfigError(f"{path} holds another kind of {which} key than Ed25519; {remedy}")
     return key

@@ -3,7 +3,7 @@
 
 The pattern is M. Nygard's circuit breaker (Release It!, 2007, chapter 5). It is written here
 because what it has to do is not to be had: exactly one probe at a time, a pause that doubles, a
-clock that tests can turn, and no lock that a fork could leave locked in a child for ever.
+clock that tests can turn, and an end of a call that says nothing once the state has changed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CircuitBreaker:
     Args:
         max_consecutive_failures: Failures in a row that open the circuit, at least 1.
         recovery_s: First pause before a probe, in seconds; doubles with each probe that fails.
-        recovery_max_s: Longest pause in seconds.
+        recovery_max_s: Longest pause in seconds, the first one included.
         clock: Monotonic seconds.
 
     Examples:

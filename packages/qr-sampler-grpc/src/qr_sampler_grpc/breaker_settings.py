@@ -33,12 +33,12 @@ class BreakerOptions(BaseModel):
         ),
     )
     window_size: int = Field(
-        100, ge=1, le=100_000, description="Latest draws of a size whose P99 counts."
+        100, ge=1, le=10_000, description="Latest draws of a size whose P99 counts."
     )
     min_samples: int = Field(
         10,
         ge=1,
-        le=100_000,
+        le=10_000,
         description="Draws of a size below which the timeout of the source is the deadline.",
     )
     min_timeout_ms: float = Field(
@@ -66,7 +66,7 @@ class BreakerOptions(BaseModel):
         description="Seconds until it is tried again; doubles with each probe that fails.",
     )
     recovery_max_s: float = Field(
-        60.0, gt=0.0, le=86_400.0, description="Longest pause between two probes in seconds."
+        60.0, gt=0.0, le=86_400.0, description="Longest pause before a probe in seconds."
     )
 
     @property

@@ -16,7 +16,7 @@ from qr_sampler_grpc.wire import FieldWire, Wire
 
 __all__ = ["Contract", "field_numbers"]
 
-_DECLARATION: Final = re.compile(r"\s*(\w+)\s*=\s*([1-9]\d{0,8})\s*", re.ASCII)
+_DECLARATION: Final = re.compile(r"(\w+)\s*=\s*([1-9]\d{0,8})", re.ASCII)
 _MAX_FIELD_NUMBER: Final = 2**29 - 1
 
 
@@ -33,8 +33,10 @@ def field_numbers(text: str, names: Collection[str]) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = _DECLARATION.fullmatch(part)
-        if match is None or int(match[2]) > _MAX_FIELD_NUMBER:
+        if match is None:
             raise ValueError(f"{part!r} is not of the form name=number")
+        if int(match[2]) > _MAX_FIELD_NUMBER:
+            raise ValueError(f"{part!r} exceeds the largest field number, {_MAX_FIELD_NUMBER}")
         if match[1] not in names:
             raise ValueError(f"{match[1]!r} is no such field; choose from {', '.join(names)}")
         if match[1] in numbers or int(match[2]) in numbers.values():
@@ -117,14 +119,15 @@ def _check_applicable(
     integrated_bytes: int,
 ) -> None:
     if (request_fields or answer_fields) and profile_name != CUSTOM:
+        declared = " and ".join(_listed(one) for one in (request_fields, answer_fields) if one)
         raise ConfigError(
-            f"the profile {profile_name!r} has its own fields; use the profile {CUSTOM!r} to "
-            "declare others"
+            f"fields are declared ({declared}) and the profile {profile_name!r} has its own; "
+            f"remove request_fields and answer_fields, or use the profile {CUSTOM!r}"
         )
     if (source_id or integrated_bytes) and profile_name != "qr_purity":
         raise ConfigError(
-            f"source_id and integrated_bytes say nothing to the profile {profile_name!r}; remove "
-            "them or use 'qr_purity'"
+            f"source_id={source_id!r} and integrated_bytes={integrated_bytes} say nothing to the "
+            f"profile {profile_name!r}; remove them or use 'qr_purity'"
         )
 
 
@@ -137,7 +140,7 @@ def _path(
     if not path:
         raise ConfigError(
             f"the profile {profile_name!r} has no streaming method for the mode {mode!r}; use "
-            "'unary', or give stream_method_path (QR_GRPC_STREAM_METHOD_PATH)"
+            "'unary', or give stream_method_path"
         )
     return path
 
@@ -145,17 +148,24 @@ def _path(
 def _check_fields(mode: str, request: Mapping[str, int], answer: Mapping[str, int]) -> None:
     if ("data" in answer) == ("u" in answer):
         raise ConfigError(
-            "answer_fields must declare either 'data' or 'u': what is there to be read from an "
-            "answer"
+            f"answer_fields declare {_listed(answer)}; declare either 'data' or 'u', which is what "
+            "an answer is read for"
         )
     if "data" in answer and "bytes_needed" not in request:
-        raise ConfigError("request_fields must declare 'bytes_needed': how many bytes to ask for")
+        raise ConfigError(
+            f"request_fields declare {_listed(request)}; declare 'bytes_needed', too, without "
+            "which a server cannot know how many to send"
+        )
     named = "sequence_id" in request and "sequence_id" in answer
     if mode == "bidi_streaming" and not named:
         raise ConfigError(
             "bidi_streaming matches answers to requests by their sequence_id, and the fields have "
             "none; declare it in both, or use another mode"
         )
+
+
+def _listed(fields: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}={number}" for name, number in fields.items()) or "nothing"
 
 
 def _source_fields(source_id: str, integrated_bytes: int) -> bytes:

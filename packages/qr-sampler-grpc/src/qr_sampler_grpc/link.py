@@ -130,9 +130,11 @@ class Link:
             answers = fetch(min(began_ns + allowed_ns, latest_ns))
         except LinkFailure as failure:
             if failure.lapsed:
-                self._observe(payload_bytes, began_ns)
+                # All that was allowed, even where the end of the draw cut it short: otherwise
+                # a wait of next to nothing would pass for a fast answer.
+                self._observe(payload_bytes, max(allowed_ns, time.monotonic_ns() - began_ns))
             raise
-        self._observe(payload_bytes, began_ns)
+        self._observe(payload_bytes, time.monotonic_ns() - began_ns)
         return answers
 
     def _allowed_ms(self, payload_bytes: int) -> float:
@@ -140,5 +142,5 @@ class Link:
         patience = 2.0**self._breaker.openings
         return min(self._deadline.milliseconds(payload_bytes) * patience, self._timeout_ms)
 
-    def _observe(self, payload_bytes: int, began_ns: int) -> None:
-        self._deadline.observe(payload_bytes, (time.monotonic_ns() - began_ns) / _NS_PER_MS)
+    def _observe(self, payload_bytes: int, took_ns: int) -> None:
+        self._deadline.observe(payload_bytes, took_ns / _NS_PER_MS)

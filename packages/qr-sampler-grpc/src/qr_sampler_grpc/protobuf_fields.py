@@ -23,6 +23,8 @@ _FIXED32: Final = 5
 
 _MASK64: Final = 2**64 - 1
 _MAX_VARINT_BYTES: Final = 10
+_MAX_SHORT_VARINT_BYTES: Final = 5
+"""Of tags and lengths, which have 32 bits; protobuf's own parsers refuse longer spellings."""
 _MAX_TAG: Final = 2**32 - 1
 _MAX_DEPTH: Final = 100
 """Groups within groups; protobuf's own parsers stop there, too."""
@@ -68,8 +70,9 @@ def fields_of(message: bytes | memoryview) -> Iterator[Field]:
     view = memoryview(message)
     position = 0
     while position < len(view):
-        tag, position = _read_tag(view, position)
-        number, wire_type = tag >> 3, tag & 7
+        number, wire_type, position = _read_tag(view, position)
+        if not number:
+            _malformed("0 is the number of no field")
         if wire_type == VARINT:
             integer, position = _read_varint(view, position)
             yield Field(number, wire_type, integer)
@@ -89,26 +92,30 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _read_varint(view: memoryview, position: int) -> tuple[int, int]:
+def _read_varint(
+    view: memoryview, position: int, max_bytes: int = _MAX_VARINT_BYTES
+) -> tuple[int, int]:
+    """Returns the integer that begins at *position*, and where it ends."""
     value = 0
-    for index, byte in enumerate(view[position : position + _MAX_VARINT_BYTES]):
+    for index, byte in enumerate(view[position : position + max_bytes]):
         value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
             return value & _MASK64, position + index + 1
     raise MalformedMessageError("an integer is cut short or too long")
 
 
-def _read_tag(view: memoryview, position: int) -> tuple[int, int]:
-    tag, position = _read_varint(view, position)
-    if tag > _MAX_TAG or tag < 1 << 3:
+def _read_tag(view: memoryview, position: int) -> tuple[int, int, int]:
+    """Returns the number and the wire type of a field, and where its value begins."""
+    tag, position = _read_varint(view, position, _MAX_SHORT_VARINT_BYTES)
+    if tag > _MAX_TAG:
         _malformed(f"{tag} is no tag of a field")
-    return tag, position
+    return tag >> 3, tag & 7, position
 
 
 def _payload(view: memoryview, position: int, wire_type: int) -> tuple[int, int]:
     """Returns where the payload of a field begins and ends."""
     if wire_type == LENGTH:
-        length, position = _read_varint(view, position)
+        length, position = _read_varint(view, position, _MAX_SHORT_VARINT_BYTES)
     elif wire_type in (FIXED64, _FIXED32):
         length = 8 if wire_type == FIXED64 else 4
     else:
@@ -119,11 +126,13 @@ def _payload(view: memoryview, position: int, wire_type: int) -> tuple[int, int]
 
 
 def _end_of_group(view: memoryview, position: int, number: int) -> int:
-    """Returns where the group of field *number*, begun before *position*, ends."""
+    """Returns where the group of field *number*, begun before *position*, ends.
+
+    Nothing in it is read, so a field of number 0 is skipped as protobuf's own parser does there.
+    """
     open_groups = [number]
     while open_groups:
-        tag, position = _read_tag(view, position)
-        number, wire_type = tag >> 3, tag & 7
+        number, wire_type, position = _read_tag(view, position)
         if wire_type == VARINT:
             _, position = _read_varint(view, position)
         elif wire_type == _GROUP_START:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from qr_sampler.entropy import SourceLimits
@@ -65,12 +66,15 @@ class Quota:
             return
         if requests > limit:
             raise QuotaExceededError(
-                f"a draw of {requests} requests never fits into {limit:g} a minute; draw less with "
-                "QR_SAMPLE_COUNT, or raise QR_GRPC_MAX_BYTES_PER_REQUEST if the server allows it"
+                f"a draw of {requests} requests never fits into {limit:.15g} a minute; draw less "
+                "with QR_SAMPLE_COUNT, or raise QR_GRPC_MAX_BYTES_PER_REQUEST if the server allows "
+                "it"
             )
+        wait_s = _freed_by(self._minute, self._requests + requests - limit) + _MINUTE_S - now
         raise QuotaExceededError(
-            f"{self._requests} of {limit:g} requests were made within a minute; "
-            f"{_wait_s(self._minute, now, _MINUTE_S):.0f} s until the next ones are free"
+            f"{self._requests} of {limit:.15g} requests were made within a minute; "
+            f"{math.ceil(wait_s)} s until {requests} more fit, or raise "
+            "QR_GRPC_MAX_REQUESTS_PER_MINUTE if the server allows it"
         )
 
     def _check_bytes(self, payload_bytes: int, now: float) -> None:
@@ -80,11 +84,13 @@ class Quota:
         if payload_bytes > limit:
             raise QuotaExceededError(
                 f"a draw of {payload_bytes} bytes never fits into {limit} a day; draw less with "
-                "QR_SAMPLE_COUNT"
+                "QR_SAMPLE_COUNT, or raise QR_GRPC_MAX_BYTES_PER_DAY if the server allows it"
             )
+        wait_s = _freed_by(self._day, self._bytes + payload_bytes - limit) + _DAY_S - now
         raise QuotaExceededError(
-            f"{self._bytes} of {limit} bytes were drawn within a day; "
-            f"{_wait_s(self._day, now, _DAY_S):.0f} s until the next ones are free"
+            f"{self._bytes} of {limit} bytes were asked for within a day; "
+            f"{math.ceil(wait_s)} s until {payload_bytes} more fit, or raise "
+            "QR_GRPC_MAX_BYTES_PER_DAY if the server allows it"
         )
 
     def _note_bytes(self, now: float, payload_bytes: int) -> None:
@@ -105,5 +111,10 @@ def _expired(entries: deque[tuple[float, int]], oldest: float) -> int:
     return total
 
 
-def _wait_s(entries: deque[tuple[float, int]], now: float, window_s: float) -> float:
-    return entries[0][0] + window_s - now if entries else 0.0
+def _freed_by(entries: Iterable[tuple[float, int]], excess: float) -> float:
+    """Returns when the last of those was made that have to be forgotten to be rid of *excess*."""
+    for made_at, amount in entries:
+        excess -= amount
+        if excess <= 0:
+            return made_at
+    raise ValueError(f"{excess} more than was ever counted")

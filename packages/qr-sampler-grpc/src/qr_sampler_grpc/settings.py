@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -179,6 +180,8 @@ class GrpcOptions(BaseModel):
         None, description="File with the private key (PEM) of that certificate."
     )
 
+    _credentials: ApiKey | None = PrivateAttr(default=None)
+
     @field_validator("server_address")
     @classmethod
     def _address_is_understood(cls, value: str) -> str:
@@ -218,7 +221,7 @@ class GrpcOptions(BaseModel):
     # On the model and not on the field: an error of a field carries the field's value.
     @model_validator(mode="after")
     def _parts_fit_together(self) -> GrpcOptions:
-        _ = self.credentials
+        self._credentials = self._read_credentials()
         _ = self.contract
         _ = self.tls
         return self
@@ -230,11 +233,19 @@ class GrpcOptions(BaseModel):
 
     @property
     def credentials(self) -> ApiKey | None:
-        """The API key with its header, or ``None`` when there is none to send."""
+        """The API key with its header, or ``None`` when there is none to send.
+
+        A file is read once, when the options are made.
+        """
+        return self._credentials
+
+    def _read_credentials(self) -> ApiKey | None:
         secret = self.api_key.get_secret_value()
         if self.api_key_file is not None:
             if secret:
-                raise ConfigError("the API key is given twice; remove it or its file")
+                raise ConfigError(
+                    f"the API key is given twice; remove it, or its file {self.api_key_file}"
+                )
             secret = secret_in(self.api_key_file)
         return ApiKey(self.api_key_header, secret) if secret else None
 
@@ -246,15 +257,15 @@ class GrpcOptions(BaseModel):
             return ClientTls(*files)
         if any(files):
             raise ConfigError(
-                "certificates are given and TLS is off; set tls_enabled (QR_GRPC_TLS_ENABLED) to "
-                "true, or remove them"
+                f"certificates are given ({', '.join(map(str, filter(None, files)))}) and TLS is "
+                "off; set tls_enabled to true, or remove them"
             )
         return None
 
     @property
     def _implied_profile(self) -> str:
-        service = self.method_path.rpartition("/")[0]
-        ours = service in ("", DEFAULT_METHOD_PATH.rpartition("/")[0])
+        services = {path.rpartition("/")[0] for path in (self.method_path, self.stream_method_path)}
+        ours = services <= {"", DEFAULT_METHOD_PATH.rpartition("/")[0]}
         return "qr_entropy" if ours else CUSTOM
 
     @property

@@ -32,9 +32,10 @@ class ClientTls:
 
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
+            given = self.client_certificate or self.client_key
             raise ConfigError(
-                "mutual TLS needs both the client's certificate and its key; give the one that is "
-                "missing, or neither"
+                f"mutual TLS needs the client's certificate and its key, and only {given} is "
+                "given; give the other one, too, or neither"
             )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if self.ca_certificates is not None:
@@ -69,13 +70,25 @@ def _check_ca(context: ssl.SSLContext, path: Path) -> None:
 
 
 def _check_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    encrypted = False
+
+    def no_password() -> bytes:
+        # Without this, OpenSSL would ask for the password on the terminal.
+        nonlocal encrypted
+        encrypted = True
+        return b""
+
     try:
-        # An encrypted key would ask for its password on the terminal.
-        context.load_cert_chain(certificate, key, password=lambda: b"")
+        context.load_cert_chain(certificate, key, password=no_password)
     except ssl.SSLError as error:
+        if encrypted:
+            raise ConfigError(
+                f"the key {key} is encrypted; decrypt it with `openssl pkey -in` and that file"
+            ) from None
+        reason = f" ({error.reason})" if error.reason else ""
         raise ConfigError(
-            f"{certificate} and {key} are no certificate and unencrypted key that belong together "
-            f"({error.reason})"
+            f"{certificate} and {key} are no certificate and key in PEM form that belong together"
+            f"{reason}"
         ) from None
     except OSError as error:
         raise ConfigError(

@@ -19,6 +19,9 @@ class UntrustedAnswerError(Exception):
 class AnswerCheck:
     """Checks the answers of one draw.
 
+    A signature counts only if it covers the name and the commitment that were sent, whatever of
+    them the answer repeats: one that covers neither could have been made for any other request.
+
     Args:
         commitment: What was sent along; empty when nothing was.
         key: Whose signature every answer must have; ``None`` checks none.

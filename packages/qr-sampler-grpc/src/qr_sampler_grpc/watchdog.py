@@ -6,15 +6,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from operator import itemgetter
 
 __all__ = ["Watchdog"]
 
 
 class Watchdog:
-    """Runs an action for each deadline that passes before it is lifted.
+    """Runs an action for each deadline that passes before it is lifted, the earliest first.
 
-    One thread serves all deadlines. It starts with the first one, and is woken only when a deadline
-    is earlier than the moment that it sleeps to, so setting one usually costs a dictionary entry.
+    Threads may share an instance, which belongs to one process. One thread serves all deadlines. It
+    starts with the first one, and is woken only when a deadline is earlier than the moment that it
+    sleeps to, so setting one usually costs a dictionary entry.
     """
 
     def __init__(self) -> None:
@@ -35,7 +37,7 @@ class Watchdog:
             self._deadlines[ticket] = (deadline_s, action)
             if self._thread is None:
                 self._start()
-            if deadline_s < self._wakes_at:
+            elif deadline_s < self._wakes_at:
                 self._changed.notify()
         return ticket
 
@@ -53,29 +55,31 @@ class Watchdog:
             thread.join()
 
     def _start(self) -> None:
-        self._wakes_at = float("inf")
-        self._thread = threading.Thread(
-            target=self._run, name="qr-sampler-grpc-watchdog", daemon=True
-        )
-        self._thread.start()
+        thread = threading.Thread(target=self._run, name="qr-sampler-grpc-watchdog", daemon=True)
+        thread.start()
+        # It waits for the lock, and finds itself in charge once it has it.
+        self._thread = thread
 
     def _run(self) -> None:
         with self._changed:
             me = threading.current_thread()
             while self._thread is me:
-                now = time.monotonic()
-                due = [ticket for ticket, (at, _) in self._pending() if at <= now]
-                for ticket in due:
-                    _, action = self._deadlines.pop(ticket, (0.0, _nothing))
-                    action()
-                self._wakes_at = min((at for _, (at, _) in self._pending()), default=float("inf"))
+                self._run_what_is_due()
+                self._wakes_at = min((at for at, _ in self._pending()), default=float("inf"))
                 left_s = self._wakes_at - time.monotonic()
                 self._changed.wait(None if left_s == float("inf") else max(left_s, 0.0))
 
-    def _pending(self) -> list[tuple[object, tuple[float, Callable[[], object]]]]:
+    def _run_what_is_due(self) -> None:
+        now = time.monotonic()
+        for deadline_s, ticket in self._pending():
+            if deadline_s > now:
+                return
+            watched = self._deadlines.pop(ticket, None)
+            if watched is not None:
+                watched[1]()
+
+    def _pending(self) -> list[tuple[float, object]]:
+        """Returns the deadlines with their tickets, the earliest first."""
         # A copy in one step: deadlines are lifted without the lock.
-        return list(self._deadlines.items())
-
-
-def _nothing() -> None:
-    return
+        watched = self._deadlines.copy()
+        return sorted(((at, ticket) for ticket, (at, _) in watched.items()), key=itemgetter(0))

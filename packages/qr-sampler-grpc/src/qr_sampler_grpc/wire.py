@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -49,6 +50,7 @@ INTEGRATED_BYTES: Final = 8
 """Length of a u that the server has integrated, see :class:`FieldWire`."""
 
 _NS_PER_US: Final = 1000
+_MAX_INT64: Final = 2**63 - 1
 
 
 class UnreadableAnswerError(ValueError):
@@ -81,7 +83,8 @@ class Answer:
     device_id: str = ""
     """Identity of the device, when reported."""
     device_timestamp_ns: int | None = None
-    """Time of measurement in nanoseconds since the epoch on the server's clock, when reported."""
+    """Time of measurement in nanoseconds since the epoch on the server's clock, 1 to 2**63 - 1;
+    ``None`` when there is none, or one that is no such time."""
     commitment: bytes | None = None
     """The commitment as it came back; ``None`` where the contract has no place for it."""
     signature: bytes = b""
@@ -131,7 +134,8 @@ class FieldWire:
     def __init__(
         self, *, request: Mapping[str, int], answer: Mapping[str, int], constant: bytes = b""
     ) -> None:
-        self._request = dict(request)
+        # In the order of their numbers, as protobuf writes them.
+        self._request = sorted(request.items(), key=itemgetter(1))
         self._constant = constant
         self._names = {(number, ANSWER_FIELDS[name]): name for name, number in answer.items()}
         self._integrates = "u" in answer
@@ -141,7 +145,7 @@ class FieldWire:
     def encode(self, question: Question) -> bytes:
         """Returns the declared fields of *question*; absent stands for zero and empty."""
         parts = []
-        for name, number in self._request.items():
+        for name, number in self._request:
             value: int | bytes = getattr(question, name)
             if value:
                 parts.append(tagged(number, value))
@@ -155,14 +159,18 @@ class FieldWire:
             UnreadableAnswerError: When it is no message, or holds no u that is one.
         """
         said: dict[str, int | memoryview] = {}
+        device_id = ""
         try:
             for field in fields_of(message):
-                if name := self._names.get((field.number, field.wire_type)):
+                name = self._names.get((field.number, field.wire_type))
+                if name == "device_id":
+                    device_id = _text(field.value)
+                elif name:
                     said[name] = field.value
             return Answer(
                 data=_encoded_u(said) if self._integrates else _bytes_of(said, "data"),
                 sequence_id=_signed(said, "sequence_id") if self._names_requests else None,
-                device_id=str(_bytes_of(said, "device_id"), "utf-8"),
+                device_id=device_id,
                 device_timestamp_ns=_timestamp_ns(said),
                 commitment=bytes(_bytes_of(said, "commitment")) if self._commits else None,
                 signature=bytes(_bytes_of(said, "signature")),
@@ -182,6 +190,10 @@ def _encoded_u(said: Mapping[str, int | memoryview]) -> bytes:
     return int(u * 2.0**64).to_bytes(INTEGRATED_BYTES, "big")
 
 
+def _text(value: int | memoryview) -> str:
+    return "" if isinstance(value, int) else str(value, "utf-8")
+
+
 def _bytes_of(said: Mapping[str, int | memoryview], name: str) -> bytes | memoryview:
     value = said.get(name, b"")
     return b"" if isinstance(value, int) else value
@@ -195,6 +207,6 @@ def _signed(said: Mapping[str, int | memoryview], name: str) -> int:
 
 
 def _timestamp_ns(said: Mapping[str, int | memoryview]) -> int | None:
-    if microseconds := _signed(said, "timestamp_us"):
-        return microseconds * _NS_PER_US
-    return _signed(said, "timestamp_ns") or None
+    """Returns the reported time; one that no signature and no record can hold counts as none."""
+    nanoseconds = _signed(said, "timestamp_us") * _NS_PER_US or _signed(said, "timestamp_ns")
+    return nanoseconds if 0 < nanoseconds <= _MAX_INT64 else None
