@@ -159,6 +159,7 @@ def typing(session: nox.Session) -> None:
     for package in PACKAGES:
         session.run("mypy", f"packages/{package}/src")
     session.run("mypy", str(VLLM_PACKAGE / "benchmarks"))
+    session.run("mypy", "packages/qr-sampler-grpc/benchmarks")
     session.run("mypy", "servers")
     session.run("mypy", "noxfile.py")
 
@@ -432,6 +433,15 @@ def bench(session: nox.Session) -> None:
     engine = Engine(session)
     engine.pip_install("--quiet", PLOTS)
     engine.run("-m", "benchmarks", *session.posargs, PYTHONPATH=str(VLLM_PACKAGE))
+
+
+@nox.session(python=STUBS_PYTHON, reuse_venv=True, default=False)
+def bench_transport(session: nox.Session) -> None:
+    """Compare every way to an entropy server with a bare socket; see docs/transport.md."""
+    extras = [f"--extra={extra}" for extra in EXTRAS["qr-sampler-grpc"]]
+    sync(session, "--package=qr-sampler-grpc", *extras)
+    folder = str(ROOT / "packages/qr-sampler-grpc")
+    session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": folder})
 
 
 @nox.session(venv_backend="none", default=False)

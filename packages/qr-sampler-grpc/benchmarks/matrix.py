@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured: modes, addresses and payloads, taking turns within each round."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+
+from benchmarks.far_side import PAYLOAD_BYTES, REQUEST_BYTES, FarSide
+from qr_sampler_grpc.breaker_settings import BreakerOptions
+from qr_sampler_grpc.direct.source import DirectSource
+from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
+from qr_sampler_grpc.source import QuantumGrpcSource
+
+__all__ = ["BLOCKS", "BLOCK_BYTES", "Measured", "concurrent_unary", "measure", "paths"]
+
+BLOCK_BYTES: Final = 20_480
+BLOCKS: Final = (1, 16, 64)
+"""Blocks per draw: the rows of a step."""
+
+_MODES: Final = ("unary", "server_streaming", "bidi_streaming")
+_WARM_UP: Final = 20
+_NS_PER_US: Final = 1000
+
+Path = tuple[str, str, Callable[[int], object]]
+"""Mode, kind of address, and what draws a number of bytes."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """Latencies of one mode, address and payload."""
+
+    mode: str
+    address: str
+    blocks: int
+    rounds_us: list[list[float]] = field(default_factory=list)
+
+    @property
+    def p50_us(self) -> float:
+        """Median over the rounds of each round's median."""
+        return statistics.median(statistics.median(one) for one in self.rounds_us)
+
+    @property
+    def p99_us(self) -> float:
+        """99th percentile of all latencies."""
+        return statistics.quantiles([us for one in self.rounds_us for us in one], n=100)[-1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what a report needs."""
+        return {
+            "mode": self.mode,
+            "address": self.address,
+            "blocks": self.blocks,
+            "p50": round(self.p50_us, 1),
+            "p99": round(self.p99_us, 1),
+        }
+
+
+def paths(far_side: FarSide) -> Iterator[Path]:
+    """Yields all ways to the bytes, the bare sockets first."""
+    for kind in ("UDS", "TCP"):
+        yield "raw socket", kind, _raw(far_side.addresses[f"raw {kind}"])
+    yield (
+        "direct",
+        "UDS",
+        DirectSource(far_side.addresses["direct"], max_bytes_per_request=PAYLOAD_BYTES).draw,
+    )
+    for kind in ("UDS", "TCP", "TLS", "mTLS"):
+        for mode in _MODES:
+            yield mode, kind, _source(far_side, kind, mode, "sync").draw
+    for mode in _MODES:
+        yield f"{mode} (aio)", "UDS", _source(far_side, "UDS", mode, "aio").draw
+
+
+def measure(ways: Iterator[Path], rounds: int, draws: int) -> list[Measured]:
+    """Returns the latencies of *ways*; larger payloads are drawn less often."""
+    open_ways = list(ways)
+    results = []
+    for blocks in BLOCKS:
+        table = [Measured(mode, kind, blocks) for mode, kind, _ in open_ways]
+        for number in range(rounds):
+            _show(f"{blocks} x {BLOCK_BYTES} bytes, round {number + 1} of {rounds}")
+            for (_, _, draw), row in zip(open_ways, table, strict=True):
+                times = max(draws // blocks, 40)
+                row.rounds_us.append(_timed(draw, blocks * BLOCK_BYTES, times))
+        results += table
+    return results
+
+
+def concurrent_unary(far_side: FarSide, rounds: int) -> dict[int, float]:
+    """Returns the microseconds of B unary calls of one block each that run at once, by B."""
+    channel = grpc.insecure_channel(far_side.addresses["UDS"])
+    method: Any = channel.unary_unary("/qr_entropy.EntropyService/GetEntropy")
+    request = EntropyRequest(bytes_needed=BLOCK_BYTES, sequence_id=1).SerializeToString()
+
+    def batch(count: int) -> float:
+        began = time.perf_counter_ns()
+        calls = [method.future(request) for _ in range(count)]
+        for call in calls:
+            call.result()
+        return (time.perf_counter_ns() - began) / _NS_PER_US
+
+    medians = {}
+    with channel:
+        for count in BLOCKS[1:]:
+            _show(f"{count} unary calls at once")
+            batch(count)
+            medians[count] = statistics.median(
+                statistics.median(batch(count) for _ in range(10)) for _ in range(rounds)
+            )
+    return medians
+
+
+def _timed(draw: Callable[[int], object], size: int, times: int) -> list[float]:
+    for _ in range(_WARM_UP):
+        draw(size)
+    latencies = []
+    for _ in range(times):
+        began = time.perf_counter_ns()
+        draw(size)
+        latencies.append((time.perf_counter_ns() - began) / _NS_PER_US)
+    return latencies
+
+
+def _source(far_side: FarSide, kind: str, mode: str, stubs: str) -> QuantumGrpcSource:
+    options: dict[str, Any] = {"mode": mode, "stubs": stubs}
+    if "TLS" in kind:
+        options |= {"tls_enabled": True, "tls_ca_cert": far_side.authority}
+    if kind == "mTLS":
+        options |= {
+            "tls_client_cert": far_side.client.certificate,
+            "tls_client_key": far_side.client.key,
+        }
+    return QuantumGrpcSource(
+        far_side.addresses[kind],
+        # A deadline that trips would end the measurement instead of being measured.
+        breaker=BreakerOptions.checked(enabled=False),
+        max_bytes_per_request=PAYLOAD_BYTES,
+        **options,
+    )
+
+
+def _raw(address: str) -> Callable[[int], object]:
+    if address.isdigit():
+        connection = socket.create_connection(("127.0.0.1", int(address)))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    else:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(address)
+    buffer = memoryview(bytearray(PAYLOAD_BYTES))
+
+    def ask(size: int) -> bytes:
+        connection.sendall(size.to_bytes(REQUEST_BYTES, "big"))
+        received = 0
+        while received < size:
+            received += connection.recv_into(buffer[received:size])
+        # A draw returns bytes of its own, so what it is compared with does, too.
+        return bytes(buffer[:size])
+
+    return ask
+
+
+def _show(progress: str) -> None:
+    print(progress, file=sys.stderr, flush=True)
