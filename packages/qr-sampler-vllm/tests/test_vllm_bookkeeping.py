@@ -22,11 +22,15 @@ from qr_sampler import (
     EntropySource,
     ForcedRecord,
     MemorySink,
+    RowContext,
     Rows,
     RunningMean,
     SamplingPipeline,
     Settings,
     TokenSamplingRecord,
+    link_digest,
+    row_digest,
+    step_commitment,
 )
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm import admission, draft_rows, session
@@ -70,10 +74,13 @@ class Seen:
         self.sources = {name: ConstantEntropySource(name=name) for name in ("system", "other")}
         self.running_entropy: list[list[float]] = []
 
-    def sample_rows(self, pipeline: Any, logits: Any, lines: list[int], rows: Rows) -> Any:
+    def sample_rows(
+        self, pipeline: Any, logits: Any, lines: list[int], rows: Rows, contexts: Any = None
+    ) -> Any:
         """The step on plain arrays, without torch."""
         self.running_entropy.append(rows.running_entropy.tolist())
-        result = pipeline.sample(logits[lines], rows)
+        plan = pipeline.prepare(logits[lines], rows)
+        result = pipeline.complete(plan, contexts) if plan.lines.size else None
         if result is not None:
             decided = [lines[line] for line in result.plan.lines]
             force_tokens(logits, decided, result.selection.token_ids.tolist())
@@ -754,6 +761,79 @@ def replayed(found: list[TokenSamplingRecord]) -> list[float]:
         before.append(mean.value)
         mean.observe(as_strategies_see(token))
     return before
+
+
+def linked(run: list[Any], run_id: str) -> list[bytes]:
+    """Returns the row digests that the tokens of one sequence must have, from the records alone."""
+    link, digests = b"", []
+    for record in run:
+        context = RowContext(run_id, record.sequence, record.position, link)
+        digests.append(
+            row_digest(
+                context,
+                temperature=record.temperature,
+                entropy_nats=record.entropy_nats,
+                varentropy_nats2=record.varentropy_nats2,
+            )
+        )
+        link = link_digest(digests[-1], record.token_id, record.u)
+    return digests
+
+
+class TestCommitments:
+    """What a source is told follows from the records, whatever else was sampled."""
+
+    @pytest.fixture(autouse=True)
+    def listening(self, seen: Seen) -> None:
+        for source in seen.sources.values():
+            source.commits = True
+
+    def test_rows_are_linked_through_what_was_emitted(self) -> None:
+        batch = V1Batch(config())
+        batch.add(0, params("a"))
+        first = int(np.argmax(batch.step(rows=spread_logits(1.0))[0]))
+        batch.go_on()
+        # This token is dropped, and with it the link that it made.
+        batch.step(rows=spread_logits(2.0))
+        batch.remove(0)
+        batch.add(0, params("a"), output=[first])
+        batch.step(rows=spread_logits(3.0))
+        batch.go_on()
+        batch.step(rows=spread_logits(4.0))
+        batch.runner.flush()
+        run = tokens(batch.runner)
+        assert len(run) >= 2
+        expected = linked(run, batch.runner._session._journal.run_id)
+        assert [bytes.fromhex(record.row_digest) for record in run] == expected
+
+    def test_every_row_of_a_step_is_in_its_commitment(self) -> None:
+        batch = V1Batch(config())
+        for row, key in enumerate("abc"):
+            batch.add(row, params(key))
+        for step in range(3):
+            batch.step(rows=spread_logits(0.5 + step, 2.5, 1.0))
+            batch.go_on()
+        batch.runner.flush()
+        steps: dict[str, list[bytes]] = {}
+        for record in records(batch.runner):
+            steps.setdefault(record.commitment, []).append(bytes.fromhex(record.row_digest))
+        whole = [(told, rows) for told, rows in steps.items() if len(rows) == 3]
+        assert len(whole) >= 2
+        for told, rows in whole:
+            assert step_commitment(rows).hex() == told
+
+    def test_who_does_not_listen_is_told_nothing(self, seen: Seen) -> None:
+        for source in seen.sources.values():
+            source.commits = False
+        batch = V1Batch(config())
+        batch.add(0, params("a"))
+        batch.step(rows=spread_logits(1.0))
+        batch.go_on()
+        batch.step(rows=spread_logits(1.0))
+        batch.runner.flush()
+        told = [(one.commitment, one.row_digest, one.echo_verified) for one in tokens(batch.runner)]
+        assert told
+        assert set(told) == {("", "", None)}
 
 
 class TestRunningEntropy:

@@ -29,6 +29,7 @@ from qr_sampler.amplification import (
     ZScoreMeanAmplifier,
     measure_baseline,
 )
+from qr_sampler.commitment import RowContext, link_digest, row_digest, step_commitment
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy import (
     DroppedBytes,
@@ -146,6 +147,7 @@ __all__ = [
     "Registry",
     "RequestOptions",
     "Resolution",
+    "RowContext",
     "Rows",
     "RunningMean",
     "SamplingLogger",
@@ -172,7 +174,10 @@ __all__ = [
     "create_source",
     "discard_record",
     "dropped_record",
+    "link_digest",
     "measure_baseline",
     "resolve_request",
+    "row_digest",
+    "step_commitment",
     "token_record",
 ]

@@ -69,6 +69,10 @@ def token_record(
         wall_time_ns=draw.wall_time_ns,
         trial=options.trial,
         condition=options.condition,
+        commitment=step.commitment.hex(),
+        row_digest=_row_digest(step, index),
+        echo_verified=draw.commitment_echoed,
+        signature_verified=draw.signature_verified,
     )
 
 
@@ -98,6 +102,8 @@ def discard_record(
         t_request_ns=step.draw.requested_ns,
         t_received_ns=step.draw.received_ns,
         wall_time_ns=step.draw.wall_time_ns,
+        commitment=step.commitment.hex(),
+        row_digest=_row_digest(step, index),
     )
 
 
@@ -117,6 +123,10 @@ def dropped_record(dropped: DroppedBytes) -> DiscardRecord:
         t_received_ns=None,
         wall_time_ns=dropped.wall_time_ns,
     )
+
+
+def _row_digest(step: StepResult, index: int) -> str:
+    return step.row_digests[index].hex() if step.row_digests else ""
 
 
 def _known(value: float) -> float | None:

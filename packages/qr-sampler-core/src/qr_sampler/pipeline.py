@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,6 +14,7 @@ from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray, Logits
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.groups import AmplifiedRows, amplify_groups
+from qr_sampler.commitment import RowContext, row_digest, step_commitment
 from qr_sampler.components import amplifier_named, strategy_named
 from qr_sampler.entropy.draw import EntropyDraw
 from qr_sampler.entropy.source import EntropySource
@@ -82,6 +83,11 @@ class StepResult:
     """Number of one bits among those bytes."""
     selection: SelectionResult
     """Tokens, ranks and probabilities."""
+    row_digests: tuple[bytes, ...] = ()
+    """What the source was told about each row, see :mod:`qr_sampler.commitment`; empty when it was
+    told nothing."""
+    commitment: bytes = b""
+    """The digest of them all, which travelled with the request."""
 
 
 class SamplingPipeline:
@@ -149,14 +155,21 @@ class SamplingPipeline:
             selection=self.selector.prepare(measurement, temperature),
         )
 
-    def complete(self, plan: StepPlan) -> StepResult:
+    def complete(self, plan: StepPlan, contexts: Sequence[RowContext] | None = None) -> StepResult:
         """Returns the tokens: draws once for all rows, amplifies and selects.
+
+        Args:
+            plan: What :meth:`prepare` returned.
+            contexts: Which tokens the B rows of the step are going to decide; a source that takes a
+                commitment is told their digest with the request.
 
         Raises:
             EntropyUnavailableError: When the source cannot deliver.
         """
         sizes = plan.rows.derived(_block_sizes)
-        draw = self.source.draw(int(sizes.sum()))
+        digests = _row_digests(plan, contexts) if contexts and self.source.commits else ()
+        commitment = step_commitment(digests) if digests else b""
+        draw = self._draw(int(sizes.sum()), commitment)
         amplified = self._amplify(draw, sizes, plan.rows)
         return StepResult(
             plan=plan.summary(),
@@ -166,7 +179,12 @@ class SamplingPipeline:
             block_sum=amplified.sums,
             block_ones=amplified.ones,
             selection=self.selector.pick(plan.selection, amplified.amplification.u),
+            row_digests=digests,
+            commitment=commitment,
         )
+
+    def _draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        return self.source.committed_draw(n, commitment) if commitment else self.source.draw(n)
 
     def _known_temperatures(self, rows: Rows) -> FloatArray:
         """Returns the temperatures that do not depend on the logits; NaN for the other rows."""
@@ -211,6 +229,27 @@ def _after_predecessors(measurement: Measurement) -> Measurement:
         return measurement
     entropy_nats = rounded(measurement.entropy_nats)
     return replace(measurement, rows=measurement.rows.after_predecessors(entropy_nats))
+
+
+def _row_digests(plan: StepPlan, contexts: Sequence[RowContext]) -> tuple[bytes, ...]:
+    """Returns the digest of each decidable row."""
+    settled = plan.temperature
+    numbers = zip(
+        plan.lines.tolist(),
+        settled.temperature.tolist(),
+        settled.entropy_nats.tolist(),
+        settled.varentropy_nats2.tolist(),
+        strict=True,
+    )
+    return tuple(
+        row_digest(
+            contexts[line],
+            temperature=temperature,
+            entropy_nats=entropy_nats,
+            varentropy_nats2=varentropy_nats2,
+        )
+        for line, temperature, entropy_nats, varentropy_nats2 in numbers
+    )
 
 
 def _block_sizes(rows: Rows) -> IndexArray:

@@ -137,6 +137,15 @@ class TokenSamplingRecord(Record):
     """The client's trial label."""
     condition: str | None = None
     """The client's condition label."""
+    commitment: str = ""
+    """Digest that the source was told with the request, hexadecimal; empty if none. It covers all
+    rows of the draw, see :mod:`qr_sampler.commitment`."""
+    row_digest: str = ""
+    """This token's part of it."""
+    echo_verified: bool | None = None
+    """Whether the answer repeated the commitment; ``None`` when none was sent."""
+    signature_verified: bool | None = None
+    """Whether the answer's signature is that of the configured key; ``None`` without a key."""
 
     @property
     def effective_bits(self) -> float | None:
@@ -204,3 +213,7 @@ class DiscardRecord(Record):
     """When its answer was complete, on the same clock."""
     wall_time_ns: int
     """When its answer was complete or dropped, in nanoseconds since the epoch."""
+    commitment: str = ""
+    """Digest that the source was told with the request, as in :class:`TokenSamplingRecord`."""
+    row_digest: str = ""
+    """This row's part of it."""

@@ -68,6 +68,7 @@ class QuantumGrpcSource(EntropySource):
         public_key = self._options.public_key
         self._key = None if public_key is None else VerificationKey(public_key)
         self.commits = self._options.commitment and self._contract.commits
+        self.integrates = self._contract.integrates
         self._sequence_ids = itertools.count(1)
         # Keyed by process and filled with setdefault, which is atomic: threads, locks and
         # connections of a parent are useless in its child.
@@ -92,11 +93,6 @@ class QuantumGrpcSource(EntropySource):
     def limits(self) -> SourceLimits:
         """The largest single request, beyond which draws are split, and the quotas."""
         return self._contract.limits
-
-    @property
-    def integrates(self) -> bool:
-        """Whether draws are uniform numbers that the server has integrated."""
-        return self._contract.integrates
 
     def get_random_bytes(self, n: int) -> bytes:
         """Returns exactly *n* bytes that the server generated on this request.

@@ -16,6 +16,7 @@ from qr_sampler import (
     DroppedBytes,
     EntropyUnavailableError,
     Record,
+    RowContext,
     SamplingPipeline,
     Settings,
     check_components,
@@ -160,8 +161,10 @@ class EngineSession:
             [step.sequences[index].running_entropy.value for index in group.indices]
         )
         lines = [step.lines[index] for index in group.indices]
+        pipeline = self._pipeline(group.source, logits)
+        contexts = self._contexts(step, group) if pipeline.source.commits else None
         try:
-            result = sample_rows(self._pipeline(group.source, logits), logits, lines, rows)
+            result = sample_rows(pipeline, logits, lines, rows, contexts)
         except EntropyUnavailableError as error:
             if self.settings.fallback_mode == RAISE_ERROR:
                 raise
@@ -172,6 +175,19 @@ class EngineSession:
         for decided, line in enumerate(result.plan.lines.tolist()):
             index = group.indices[line]
             outcomes[index] = Choice(result, decided, step.positions[index])
+
+    def _contexts(self, step: StepRows, group: RowGroup) -> list[RowContext]:
+        """Returns which tokens the rows of *group* are going to decide."""
+        run_id = self._journal.run_id
+        return [
+            RowContext(
+                run_id,
+                step.sequences[index].name,
+                step.positions[index],
+                step.sequences[index].link,
+            )
+            for index in group.indices
+        ]
 
     def _give_up(self, sequences: list[TokenSequence], error: EntropyUnavailableError) -> None:
         """Ends *sequences*, because the operator wants no token that entropy has not chosen."""

@@ -12,6 +12,7 @@ from qr_sampler import (
     BlockCounts,
     EntropySource,
     FastSelector,
+    RowContext,
     Rows,
     SamplingPipeline,
     Selector,
@@ -104,7 +105,11 @@ def _has_compiler() -> bool:
 
 
 def sample_rows(
-    pipeline: SamplingPipeline, logits: Any, lines: Sequence[int], rows: Rows
+    pipeline: SamplingPipeline,
+    logits: Any,
+    lines: Sequence[int],
+    rows: Rows,
+    contexts: Sequence[RowContext] | None = None,
 ) -> StepResult | None:
     """Selects a token for each of *lines* and forces it in place.
 
@@ -116,6 +121,7 @@ def sample_rows(
         logits: Tensor of shape ``(R, V)``, modified in place.
         lines: The L rows to decide; the others are left untouched.
         rows: Parameters of the L rows, in the order of *lines*.
+        contexts: Which tokens they are, for a source that takes a commitment.
 
     Returns:
         The step, or ``None`` when none of the rows can be decided.
@@ -133,7 +139,7 @@ def sample_rows(
         _report_undecidable(len(lines) - plan.lines.size)
     if not plan.lines.size:
         return None
-    result = pipeline.complete(plan)
+    result = pipeline.complete(plan, contexts)
     decided = [lines[line] for line in plan.lines]
     if on_host:
         force_tokens(logits, decided, result.selection.token_ids.tolist())

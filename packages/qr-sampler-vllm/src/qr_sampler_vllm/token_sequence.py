@@ -23,6 +23,7 @@ from qr_sampler import (
     StepResult,
     TokenSamplingRecord,
     discard_record,
+    link_digest,
     token_record,
 )
 from qr_sampler.temperature import rounded
@@ -50,6 +51,14 @@ class Choice:
         """The token."""
         return int(self.step.selection.token_ids[self.index])
 
+    @property
+    def link(self) -> bytes:
+        """What ties the next row of its sequence to it; empty if the source takes no commitment."""
+        if not self.step.row_digests:
+            return b""
+        u = float(self.step.amplification.u[self.index])
+        return link_digest(self.step.row_digests[self.index], self.token_id, u)
+
 
 @dataclass(frozen=True, slots=True)
 class ForcedEnd:
@@ -63,6 +72,17 @@ class ForcedEnd:
 
 Outcome = Choice | ForcedEnd
 """What became of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unconfirmed:
+    """A sampled token, with what has to be restored when it is dropped."""
+
+    outcome: Outcome
+    running_entropy: float
+    """The running mean before it."""
+    link: bytes
+    """The link before it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -90,8 +110,10 @@ class TokenSequence:
     """Its tokens, the unconfirmed ones included."""
     running_entropy: RunningMean = field(init=False)
     """Mean of the recorded entropies of its tokens."""
-    _unconfirmed: list[tuple[Outcome, float]] = field(default_factory=list)
-    """Sampled tokens, each with the running mean before it."""
+    link: bytes = b""
+    """What ties its next row to its latest token, if the source takes commitments."""
+    _unconfirmed: list[_Unconfirmed] = field(default_factory=list)
+    """Sampled tokens that may still be dropped."""
 
     def __post_init__(self) -> None:
         self.running_entropy = RunningMean(self.options.parameters.varentropy_drift_rate)
@@ -111,12 +133,13 @@ class TokenSequence:
         missed = outcome.position - len(self.tokens)
         self.tokens.extend([UNKNOWN_TOKEN] * missed)
         self.tokens.append(outcome.token_id)
-        self._unconfirmed.append((outcome, self.running_entropy.value))
+        self._unconfirmed.append(_Unconfirmed(outcome, self.running_entropy.value, self.link))
         if isinstance(outcome, Choice):
             # What strategies saw, so that the mean is the same on every machine.
             entropy = outcome.step.plan.temperature.entropy_nats[outcome.index]
             (seen,) = rounded(np.array([entropy]))
             self.running_entropy.observe(float(seen))
+            self.link = outcome.link
         self.ended = self.stop.end_with(self.tokens)
         return self.confirm() if self.ended else []
 
@@ -129,7 +152,7 @@ class TokenSequence:
         if not self._unconfirmed:
             return []
         emitted, self._unconfirmed = self._unconfirmed, []
-        return [self._emitted(outcome) for outcome, _ in emitted]
+        return [self._emitted(one.outcome) for one in emitted]
 
     def drop(self, reason: str, *, keep: int = 0) -> list[Record]:
         """Returns the records of sampled tokens that were not emitted after all.
@@ -138,13 +161,14 @@ class TokenSequence:
             reason: Why.
             keep: Number of tokens of the sequence that were; those are confirmed.
         """
-        kept = [pair for pair in self._unconfirmed if pair[0].position < keep]
+        kept = [one for one in self._unconfirmed if one.outcome.position < keep]
         dropped = self._unconfirmed[len(kept) :]
         self._unconfirmed = kept
         if dropped:
-            first, self.running_entropy.value = dropped[0]
-            del self.tokens[first.position :]
-        discards = [self.wasted(outcome, reason) for outcome, _ in dropped]
+            first = dropped[0]
+            self.running_entropy.value, self.link = first.running_entropy, first.link
+            del self.tokens[first.outcome.position :]
+        discards = [self.wasted(one.outcome, reason) for one in dropped]
         return self.confirm() + [record for records in discards for record in records]
 
     def resume(self, history: Sequence[int]) -> list[Record]:

@@ -35,6 +35,7 @@ class FallbackEntropySource(EntropySource):
         self.conditioning = primary.conditioning
         self.origin = primary.origin
         self.commits = primary.commits
+        self.integrates = primary.integrates
 
     @property
     def name(self) -> str:

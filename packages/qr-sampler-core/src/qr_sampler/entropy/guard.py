@@ -77,6 +77,7 @@ class GuardedSource(EntropySource):
         self.conditioning = source.conditioning
         self.origin = source.origin
         self.commits = source.commits
+        self.integrates = source.integrates
         self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._on_dropped = on_dropped
         # Keyed by process and filled with setdefault, which is atomic: a forked child has neither

@@ -52,6 +52,10 @@ class EntropySource(ABC):
     commits: bool = False
     """Whether :meth:`committed_draw` passes the commitment on."""
 
+    integrates: bool = False
+    """Whether draws are uniform numbers of eight bytes that the far side has made of its bytes, for
+    the amplifier ``server``."""
+
     conditioning: str = "unknown"
     """What was done to the raw bits, for example ``"none"`` or ``"sha256"``."""
 
