@@ -312,6 +312,7 @@ def test_signatures_are_verified(tmp_path: Path) -> None:
         bad = probed(server.address, public_key=tmp_path / "1.pem")
         unknown = probed(server.address)
     assert good.usable
+    assert good.spent_bytes == unknown.spent_bytes + 64
     assert good.provenance is not None
     assert good.provenance.signature_verified
     assert good.configuration["QR_GRPC_PUBLIC_KEY"] == str(tmp_path / "0.pem")

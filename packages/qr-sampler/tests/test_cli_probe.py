@@ -306,6 +306,7 @@ def test_encrypted_connections(kit: Callable[..., str], tmp_path: Path) -> None:
         (("127.0.0.1:1", "--profile=qrng", "--conformance"), "about the profile 'qr_entropy'"),
         (("127.0.0.1:1", "--profile=qrng", "--draws=500"), "lower --draws"),
         (("127.0.0.1:1", "--draws=0"), "--draws"),
+        (("127.0.0.1:1", "--draws=50", "--bytes=16777216"), "lower --draws or --bytes"),
         ((), "Missing argument"),
     ],
 )
