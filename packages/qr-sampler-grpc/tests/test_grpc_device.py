@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -213,7 +214,7 @@ def test_a_busy_device_is_waited_for_no_longer_than_the_time_allows() -> None:
     turnstile.entered.acquire()
     assert not device.wait_until_idle(0.0)
     for timeout_s in (0.0, -1.0, 0.01):
-        kind, words = refusal_of(lambda timeout_s=timeout_s: device.measure(1, timeout_s))
+        kind, words = refusal_of(partial(device.measure, 1, timeout_s))
         assert kind is Refusal.TOO_LATE
         assert "busy" in words
     turnstile.release.release()

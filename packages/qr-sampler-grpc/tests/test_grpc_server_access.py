@@ -8,6 +8,7 @@ import ipaddress
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def test_mutual_tls_asks_for_a_certificate_of_its_authority(
     with serve(source, "127.0.0.1:0", tls=tls) as server:
         assert ask(server.address, authority, client_identity) == b"\t\t"
         for client in (None, stranger):
-            attempt = lambda client=client: ask(server.address, authority, client)  # noqa: E731
+            attempt = partial(ask, server.address, authority, client)
             assert code_of(attempt) is grpc.StatusCode.UNAVAILABLE
     assert source.requests == [2]
 
@@ -232,9 +233,7 @@ def test_any_of_several_keys_is_accepted(tmp_path: Path) -> None:
             assert stub.GetEntropy(request, metadata=(("api-key", secret),)).data
         for secret in ("", "s3cret", SECRETS[0] + SECRETS[1]):
             metadata = (("api-key", secret),)
-            attempt = lambda metadata=metadata: stub.GetEntropy(  # noqa: E731
-                request, metadata=metadata
-            )
+            attempt = partial(stub.GetEntropy, request, metadata=metadata)
             assert code_of(attempt) is grpc.StatusCode.UNAUTHENTICATED
 
 

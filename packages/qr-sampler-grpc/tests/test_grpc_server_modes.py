@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -239,13 +240,32 @@ def test_a_request_waits_for_the_device_until_its_own_deadline_and_is_not_measur
     assert device.sizes == [1, 5]
 
 
+def test_requests_that_wait_in_vain_give_their_threads_back() -> None:
+    device = Turnstile()
+    with serve(device, "127.0.0.1:0") as server, stub_for(server.address) as stub:
+        request = EntropyRequest(bytes_needed=1)
+        first = stub.GetEntropy.future(request)
+        device.entered.acquire()
+        # More than the server has threads.
+        waiting = [stub.GetEntropy.future(request, timeout=0.2) for _ in range(40)]
+        for call in waiting:
+            assert status_of(call.result)[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        # Answered without the device, which is still held.
+        attempt = partial(stub.GetEntropy, EntropyRequest(), timeout=30)
+        assert status_of(attempt)[0] is grpc.StatusCode.INVALID_ARGUMENT
+        device.release.release()
+        assert first.result().data
+    assert device.sizes == [1]
+
+
 def test_calls_without_end_are_refused_rather_than_kept() -> None:
     device = Turnstile()
     with (
         serve(device, "127.0.0.1:0", max_streams=1) as server,
         stub_for(server.address) as stub,
     ):
-        calls = [stub.GetEntropy.future(EntropyRequest(bytes_needed=1)) for _ in range(400)]
+        request = EntropyRequest(bytes_needed=1)
+        calls = [stub.GetEntropy.future(request, timeout=60) for _ in range(400)]
         assert status_of(calls[-1].result)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
         for _ in calls:
             device.release.release()
@@ -280,9 +300,7 @@ def test_each_key_has_a_quota_of_its_own() -> None:
         for secret in ("one", "two"):
             metadata = (("api-key", secret),)
             assert len(stub.GetEntropy(request, metadata=metadata).data) == 10
-            code, details = status_of(
-                lambda metadata=metadata: stub.GetEntropy(request, metadata=metadata)
-            )
+            code, details = status_of(partial(stub.GetEntropy, request, metadata=metadata))
             assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "10 bytes a day" in details
 

@@ -16,7 +16,7 @@ from qr_sampler_grpc.telemetry import Telemetry
 
 __all__ = ["Metrics", "MetricsEndpoint"]
 
-_BUCKETS_S: Final = tuple(10.0**-5 * factor * 10**power for power in range(7) for factor in (1, 3))
+_BUCKETS_S: Final = tuple(float(f"{factor}e{power}") for power in range(-5, 2) for factor in (1, 3))
 _SCRAPE_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
 """How long the end of the endpoint may take."""
