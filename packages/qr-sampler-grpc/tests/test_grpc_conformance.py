@@ -342,6 +342,70 @@ def test_streams_that_answer_too_little_or_too_much_fail() -> None:
     )
 
 
+def test_an_empty_answer_and_an_empty_chunk_fail() -> None:
+    class Trailing(Servicer):
+        def StreamEntropy(
+            self, request_iterator: Iterator[EntropyRequest], context: grpc.ServicerContext
+        ) -> Iterator[EntropyResponse]:
+            for request in request_iterator:
+                yield EntropyResponse()
+                yield self.GetEntropy(request, context)
+
+    class Mute(Servicer):
+        def StreamEntropy(
+            self, request_iterator: Iterator[EntropyRequest], context: grpc.ServicerContext
+        ) -> Iterator[EntropyResponse]:
+            next(request_iterator)
+            yield from ()
+
+    (result,) = results_of(Trailing(), "stream-chunks")
+    assert (result.outcome, result.words) == ("failed", "a chunk is empty")
+    (result,) = results_of(Mute(), "stream-step-by-step")
+    assert (result.outcome, result.words) == ("failed", "request 1 of 3 was not answered")
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 100, 128])
+def test_chunks_are_put_together(chunk_bytes: int) -> None:
+    class Chunking(Servicer):
+        def StreamEntropy(
+            self, request_iterator: Iterator[EntropyRequest], context: grpc.ServicerContext
+        ) -> Iterator[EntropyResponse]:
+            for request in request_iterator:
+                whole = self.GetEntropy(request, context)
+                for start in range(0, len(whole.data), chunk_bytes):
+                    part = EntropyResponse(data=whole.data[start : start + chunk_bytes])
+                    part.sequence_id = whole.sequence_id
+                    yield part
+
+    (result,) = results_of(Chunking(), "stream-chunks")
+    assert (result.outcome, result.spent_bytes) == ("passed", 128)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "case", "words"),
+    [
+        ("/grpc.health.v1.Health/Check", b"\x08\x02", "health", "is 0802 instead of 0801"),
+        ("/grpc.health.v1.Health/Check", b"", "health", "is empty instead of 0801"),
+    ],
+)
+def test_a_server_that_is_not_well_says_so(
+    scripted: Callable[..., Any], method: str, answer: bytes, case: str, words: str
+) -> None:
+    server = scripted(lambda _request, _context: answer, method)
+    with calling(server.address) as caller:
+        (result,) = run_cases(caller, chosen(case))
+    assert result.outcome == "failed"
+    assert words in result.words
+
+
+def test_reflection_has_to_mention_the_service() -> None:
+    with serve(os.urandom, "127.0.0.1:0") as server:
+        paths = {"/qr_entropy.EntropyService/GetEntropy": "/lab.Entropy/Draw"}
+        with calling(server.address, paths=paths) as caller:
+            (result,) = run_cases(caller, chosen("reflection"))
+    assert (result.outcome, result.words) == ("failed", "the answer does not mention lab.Entropy")
+
+
 def test_what_is_no_message_fails_and_counts(scripted: Callable[..., Any]) -> None:
     server = scripted(lambda _request, _context: b"\xff\xff")
     with calling(server.address) as caller:

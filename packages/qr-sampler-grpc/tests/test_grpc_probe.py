@@ -24,7 +24,9 @@ from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct.server import serve_direct
 from qr_sampler_grpc.probe import Plan, ProbeReport, examine, target_for
 from qr_sampler_grpc.probe.configuration import KEY_FILE_PLACEHOLDER, configuration_lines
+from qr_sampler_grpc.probe.contact import is_reachable, open_channel, repeats_sequence_ids
 from qr_sampler_grpc.probe.size_limit import SizeLimit, _search
+from qr_sampler_grpc.probe.target import GrpcTarget
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
 from qr_sampler_grpc.proto.qrng_pb2 import RandomRequest, RandomResponse
@@ -69,7 +71,9 @@ def test_the_kit_is_usable_in_every_mode() -> None:
         assert (found.sequence_id_echoed, found.commitment_echoed) == (True, True)
         assert found.clock is not None
         assert found.clock.is_consistent
-        assert found.clock.at_least_ms <= 0.0 <= found.clock.at_most_ms
+        # Both sides read the same clock, and two readings of it are never at the same moment.
+        assert found.clock.at_least_ms <= 1.0
+        assert found.clock.at_most_ms >= -1.0
         assert all(check.passed for check in report.sanity)
         for mode in report.modes:
             assert mode.p50_ms is not None
@@ -310,6 +314,7 @@ def test_signatures_are_verified(tmp_path: Path) -> None:
         bad = probed(server.address, public_key=tmp_path / "1.pem")
         unknown = probed(server.address)
     assert good.usable
+    assert good.spent_bytes == unknown.spent_bytes + 64
     assert good.provenance is not None
     assert good.provenance.signature_verified
     assert good.configuration["QR_GRPC_PUBLIC_KEY"] == str(tmp_path / "0.pem")
@@ -356,6 +361,39 @@ def test_options_that_a_protocol_has_not_are_refused(tmp_path: Path) -> None:
             largest_bytes=None,
             verified=False,
         )
+
+
+def test_grpc_over_a_unix_socket(socket_path: Path) -> None:
+    with serve(os.urandom, f"unix://{socket_path}") as server:
+        report = probed(server.address)
+    assert report.usable
+    assert report.configuration["QR_GRPC_SERVER_ADDRESS"] == f"unix://{socket_path}"
+
+
+def test_a_custom_method_is_probed_as_what_it_is(scripted: Callable[..., Any]) -> None:
+    server = scripted(qrng_answer, "/lab.Box/Measure")
+    report = probed(server.address, method_path="/lab.Box/Measure")
+    assert report.usable
+    assert report.profile == "custom"
+    assert report.configuration["QR_GRPC_METHOD_PATH"] == "/lab.Box/Measure"
+    assert report.configuration["QR_GRPC_PROFILE"] == "custom"
+
+
+def test_a_refusal_says_nothing_about_sequence_ids(scripted: Callable[..., Any]) -> None:
+    def refuse(_request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "enough")
+        return b""
+
+    for behaviour in (refuse, lambda _request, _context: b"\xff"):
+        target = target_for(scripted(behaviour).address)
+        assert isinstance(target, GrpcTarget)
+        with open_channel(target.options) as channel:
+            assert repeats_sequence_ids(channel, target.options) is None
+            assert is_reachable(channel, target.options)
+    scripted_qrng = target_for(scripted(qrng_answer, QRNG_METHOD).address, "qrng")
+    assert isinstance(scripted_qrng, GrpcTarget)
+    with open_channel(scripted_qrng.options) as channel:
+        assert repeats_sequence_ids(channel, scripted_qrng.options) is None
 
 
 @pytest.mark.parametrize("limit", [100, 101, 127, 128, 13_312, 16_383])

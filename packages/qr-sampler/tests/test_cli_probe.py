@@ -145,6 +145,64 @@ def test_short_answers_are_not_usable(answering: Callable[..., str]) -> None:
     assert "asked for 2048 bytes, received 1" in result.stdout
 
 
+def test_an_old_server_is_usable_in_the_mode_that_it_has(answering: Callable[..., str]) -> None:
+    stamps = iter(range(10**18, 10**19, 10**9))
+    address = answering(
+        lambda request: EntropyResponse(
+            data=os.urandom(request.bytes_needed), generation_timestamp_ns=next(stamps)
+        )
+    )
+    result = run(address, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "QR_GRPC_MODE=unary" in result.stdout
+    assert re.search(r"skipped +device +the server does not say", result.stdout)
+    assert re.search(r"warning +time of measurement +some stamps lie outside", result.stdout)
+    assert re.search(r"skipped +sequence id +does not come back", result.stdout)
+    few = run(address, "--draws=1", "--bytes=8", "--max-bytes=16")
+    assert few.exit_code == 0
+    assert "16 bytes are too few; draw at least 64" in few.stdout
+    assert "16 bytes are accepted, and more was not tried" in few.stdout
+
+
+def test_a_signature_is_checked_with_the_public_key(
+    kit: Callable[..., str], tmp_path: Path
+) -> None:
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    from cryptography.hazmat.primitives import serialization
+
+    from qr_sampler_grpc.attestation import SigningKey
+
+    key = ed25519.Ed25519PrivateKey.generate()
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    signed = run(kit(signing_key=SigningKey(private)), *QUICK, "--public-key", public)
+    assert signed.exit_code == 0, signed.output
+    assert re.search(r"ok +signature +verified with the public key", signed.stdout)
+    assert f"QR_GRPC_PUBLIC_KEY={public}" in signed.stdout
+    unsigned = run(kit(), *QUICK, "--public-key", public)
+    assert unsigned.exit_code == 1
+    assert re.search(r"problem +signature +the answer is not signed", unsigned.stdout)
+
+
+def test_a_profile_has_the_modes_that_it_has(tmp_path: Path) -> None:
+    with serve(os.urandom, "127.0.0.1:0") as server:
+        result = run(server.address, *QUICK, "--profile=qrng")
+    assert result.exit_code == 1
+    assert re.search(r"problem +unary +draw 1 failed: .* has no method", result.stdout)
+    assert re.search(r"skipped +bidi_streaming +the profile 'qrng' has no", result.stdout)
+
+
 def test_text_of_a_server_cannot_steer_the_terminal(answering: Callable[..., str]) -> None:
     address = answering(
         lambda request: EntropyResponse(
@@ -216,6 +274,16 @@ def test_encrypted_connections(kit: Callable[..., str], tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "QR_GRPC_TLS_ENABLED=true" in result.stdout
     assert f"QR_GRPC_TLS_CA_CERT={certificate_file}" in result.stdout
+    mutual = kit(
+        tls=ServerTls(
+            certificate=certificate_file, private_key=key_file, client_ca=certificate_file
+        )
+    )
+    client = ("--client-cert", certificate_file, "--client-key", key_file)
+    result = run(mutual, *QUICK, "--ca", certificate_file, *client)
+    assert result.exit_code == 0, result.output
+    assert f"QR_GRPC_TLS_CLIENT_KEY={key_file}" in result.stdout
+    assert run(mutual, *QUICK, "--ca", certificate_file).exit_code == 1
     # Without the file nobody vouches for the server.
     result = run(address, *QUICK, "--tls")
     assert result.exit_code == 1
@@ -238,6 +306,7 @@ def test_encrypted_connections(kit: Callable[..., str], tmp_path: Path) -> None:
         (("127.0.0.1:1", "--profile=qrng", "--conformance"), "about the profile 'qr_entropy'"),
         (("127.0.0.1:1", "--profile=qrng", "--draws=500"), "lower --draws"),
         (("127.0.0.1:1", "--draws=0"), "--draws"),
+        (("127.0.0.1:1", "--draws=50", "--bytes=16777216"), "lower --draws or --bytes"),
         ((), "Missing argument"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -13,7 +15,6 @@ import typer
 from qr_sampler_cli.consoles import printable
 from qr_sampler_cli.failures import import_package, reports_errors
 from qr_sampler_cli.findings_report import print_findings
-from qr_sampler_cli.probe.configuration import pasteable
 from qr_sampler_cli.probe.findings import findings_of
 from qr_sampler_cli.progress import counting_bar
 
@@ -141,4 +142,9 @@ def _print(report: ProbeReport) -> None:
     typer.echo(f"{printable(report.address)} is {verdict}; {report.spent_bytes:,} bytes were drawn")
     if report.usable:
         typer.echo("to draw from it:\n")
-        typer.echo(printable(pasteable(report.configuration)))
+        typer.echo(printable(_pasteable(report.configuration)))
+
+
+def _pasteable(variables: Mapping[str, str]) -> str:
+    """Returns lines that are good for a shell and for a ``.env`` file."""
+    return "\n".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())

@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from qr_sampler_grpc.probe.examination import Plan, examine
+from qr_sampler_grpc.probe.examination import examine
+from qr_sampler_grpc.probe.plan import Plan
 from qr_sampler_grpc.probe.report import ProbeReport
 from qr_sampler_grpc.probe.sanity import FALSE_ALARM_RATE
 from qr_sampler_grpc.probe.target import target_for

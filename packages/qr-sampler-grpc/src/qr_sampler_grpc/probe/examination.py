@@ -6,16 +6,22 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Final
 
 from qr_sampler.entropy import EntropyDraw
-from qr_sampler.errors import ConfigError, EntropyUnavailableError
+from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.attestation import VerificationKey
-from qr_sampler_grpc.conformance import Caller, Case, CaseResult, load_cases, run_cases
+from qr_sampler_grpc.conformance import Caller, CaseResult, run_cases
 from qr_sampler_grpc.probe.configuration import configuration_lines
 from qr_sampler_grpc.probe.contact import is_reachable, open_channel, repeats_sequence_ids
 from qr_sampler_grpc.probe.draws import ModeReport, fastest_mode, measure_mode
+from qr_sampler_grpc.probe.plan import (
+    CONTRACT,
+    SEQUENCE_BYTES,
+    SIGNED_BYTES,
+    Plan,
+    cases_for,
+    offered_modes,
+)
 from qr_sampler_grpc.probe.provenance import Provenance, provenance_of
 from qr_sampler_grpc.probe.report import ProbeReport
 from qr_sampler_grpc.probe.sanity import SanityCheck, check_bytes, check_numbers
@@ -24,60 +30,10 @@ from qr_sampler_grpc.probe.target import GrpcTarget, Target
 from qr_sampler_grpc.profiles import PROFILES
 from qr_sampler_grpc.wire import INTEGRATED_BYTES
 
-__all__ = ["Plan", "Watch", "examine"]
-
-_CONTRACT: Final = "qr_entropy"
-"""The profile that the conformance cases are about."""
-_ANY_CONTRACT: Final = ("health", "reflection")
-"""Cases that make sense whatever the server speaks."""
+__all__ = ["Watch", "examine"]
 
 Watch = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Called with what begins; what it yields is called with the steps done and to be done."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is done to find out."""
-
-    draws: int = 50
-    """Timed draws in each mode."""
-    draw_bytes: int = 10_240
-    """Bytes of each."""
-    search_bytes: int = 2**18
-    """Most bytes that the search for the largest request may cost; 0 does without."""
-    thorough: bool = False
-    """Whether all conformance cases are run, and not only the cheap ones."""
-
-    def checked(self, target: Target) -> Plan:
-        """Returns the plan as it suits *target*.
-
-        Raises:
-            ConfigError: When it asks for more than *target* is known to allow.
-        """
-        if self.thorough and target.profile != _CONTRACT:
-            raise ConfigError(
-                f"the conformance cases are about the profile {_CONTRACT!r}, not "
-                f"{target.profile!r}; leave --conformance out"
-            )
-        limits = target.source(next(target.modes())[0], 1).limits
-        quota = limits.max_requests_per_minute
-        planned = (self.draws + 1) * len(_offered(target))
-        if quota is not None and planned > quota:
-            raise ConfigError(
-                f"{planned} requests are more than the {quota:g} a minute that {target.address} "
-                "allows; lower --draws"
-            )
-        if target.integrates:
-            return Plan(draws=self.draws, draw_bytes=INTEGRATED_BYTES, search_bytes=0)
-        return self
-
-    def most_bytes(self, target: Target) -> int:
-        """Returns how many random bytes the probe will draw at most."""
-        drawn = (self.draws + 1) * self.draw_bytes * len(_offered(target))
-        cases = _cases(target, thorough=self.thorough)
-        answered = (answer.data_bytes or 0 for case in cases for call in case.calls
-                    for answer in call.answers)  # fmt: skip
-        return drawn + self.search_bytes + sum(answered)
 
 
 def examine(target: Target, plan: Plan, watch: Watch) -> ProbeReport:
@@ -98,6 +54,10 @@ def examine(target: Target, plan: Plan, watch: Watch) -> ProbeReport:
     cases, echoed = _conversation(target, plan, key, watch, works=bool(best))
     provenance = _provenance(target, best, draws, cases, echoed) if draws else None
     spent = [len(draw.data) for draw in draws] + [case.spent_bytes for case in cases]
+    if provenance is not None and provenance.signature_verified:
+        spent.append(INTEGRATED_BYTES if target.integrates else SIGNED_BYTES)
+    if echoed is not None:
+        spent.append(SEQUENCE_BYTES)
     largest = None
     if not target.integrates:
         largest = plan.draw_bytes if limit is None else limit.accepted_bytes
@@ -120,10 +80,6 @@ def examine(target: Target, plan: Plan, watch: Watch) -> ProbeReport:
         if best
         else {},
     )
-
-
-def _offered(target: Target) -> list[str]:
-    return [mode for mode, missing in target.modes() if not missing]
 
 
 def _modes(target: Target, plan: Plan, watch: Watch) -> tuple[list[ModeReport], list[EntropyDraw]]:
@@ -151,14 +107,6 @@ def _limit(target: Target, plan: Plan, mode: str, watch: Watch) -> SizeLimit | N
         )
 
 
-def _cases(target: Target, *, thorough: bool) -> list[Case]:
-    if not isinstance(target, GrpcTarget):
-        return []
-    if target.profile != _CONTRACT:
-        return [case for case in load_cases() if case.name in _ANY_CONTRACT]
-    return [case for case in load_cases() if thorough or case.cheap]
-
-
 def _conversation(
     target: Target, plan: Plan, key: VerificationKey | None, watch: Watch, *, works: bool
 ) -> tuple[tuple[CaseResult, ...], bool | None]:
@@ -177,7 +125,7 @@ def _conversation(
             paths=_paths(target),
             timeout_s=options.timeout_ms / 1000,
         )
-        cases = _cases(target, thorough=plan.thorough)
+        cases = cases_for(target, thorough=plan.thorough)
         with watch("running conformance cases") as progress:
             results = []
             for result in run_cases(caller, cases):
@@ -188,9 +136,9 @@ def _conversation(
 
 def _paths(target: GrpcTarget) -> dict[str, str]:
     """Returns where the methods of the contract are found on this server."""
-    contract = PROFILES[_CONTRACT]
+    contract = PROFILES[CONTRACT]
     paths = {contract.method_path: target.options.contract.method_path}
-    if "server_streaming" in _offered(target):
+    if "server_streaming" in offered_modes(target):
         streaming = target.with_options(mode="server_streaming").contract.method_path
         paths[contract.stream_method_path] = streaming
     return paths
@@ -204,8 +152,8 @@ def _provenance(
     echoed: bool | None,
 ) -> Provenance:
     verified, words = None, "no public key was given"
-    if target.public_key is not None and mode:
-        verified, words = _verified(target, mode)
+    if target.public_key is not None:
+        verified, words = _verified(target, mode) if mode else (None, "no mode works")
     else:
         signature = [case for case in cases if case.case == "signature"]
         words = "".join(f"{case.outcome}; {case.words}" for case in signature) or words
@@ -215,7 +163,7 @@ def _provenance(
 
 
 def _verified(target: Target, mode: str) -> tuple[bool, str]:
-    n = INTEGRATED_BYTES if target.integrates else 64
+    n = INTEGRATED_BYTES if target.integrates else SIGNED_BYTES
     with contextlib.closing(target.source(mode, n, verify=True)) as source:
         try:
             source.draw(n)

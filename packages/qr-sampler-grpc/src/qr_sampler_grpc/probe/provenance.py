@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from qr_sampler.entropy import EntropyDraw
+from qr_sampler_grpc.conformance.calls import wall_anchor_ns
 from qr_sampler_grpc.conformance.rules import clock_offset_ns
 
 __all__ = ["ClockOffset", "Provenance", "provenance_of"]
@@ -86,7 +86,7 @@ def _clock(draws: Sequence[EntropyDraw]) -> ClockOffset | None:
     ]
     if not stamps:
         return None
-    anchor_ns = time.time_ns() - time.monotonic_ns()
+    anchor_ns = wall_anchor_ns()
     lowest, highest = clock_offset_ns(stamps)
     return ClockOffset(
         at_least_ms=(lowest - anchor_ns) / _NS_PER_MS,
