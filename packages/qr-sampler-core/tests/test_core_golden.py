@@ -288,9 +288,19 @@ BLOCKS: Final[dict[str, Case]] = {
 }
 
 
+NUMBERS: Final[dict[str, Case]] = {
+    "dawn": {"sha256": "dawn", "size": 8},
+    "counting": {"times": 37, "plus": 11, "size": 8},
+    "zeros": {"times": 0, "plus": 0, "size": 8},
+    "ones": {"times": 0, "plus": 255, "size": 8},
+}
+"""Blocks that are one number."""
+
+
 def amplification_inputs() -> Iterator[Case]:
     for amplifier in AMPLIFIERS.names():
-        for name, block in BLOCKS.items():
+        blocks = NUMBERS if amplifier == "server" else BLOCKS
+        for name, block in blocks.items():
             case = {"name": f"{amplifier}, {name}", "amplifier": amplifier, "block": block}
             if amplifier != "ecdf":
                 yield case

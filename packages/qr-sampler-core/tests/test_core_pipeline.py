@@ -327,6 +327,10 @@ def test_records_repeat_the_step() -> None:
         "wall_time_ns": step.draw.wall_time_ns,
         "trial": "t",
         "condition": "c",
+        "commitment": "",
+        "row_digest": "",
+        "echo_verified": None,
+        "signature_verified": None,
     }
     plain = (bool, int, float, str, type(None))
     assert all(type(value) in plain for value in record.as_dict().values())
@@ -346,6 +350,8 @@ def test_records_repeat_the_step() -> None:
         "t_request_ns": step.draw.requested_ns,
         "t_received_ns": step.draw.received_ns,
         "wall_time_ns": step.draw.wall_time_ns,
+        "commitment": "",
+        "row_digest": "",
     }
     assert all(type(value) in plain for value in discard.as_dict().values())
 

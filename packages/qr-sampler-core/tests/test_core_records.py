@@ -70,6 +70,7 @@ SAMPLES: dict[str, Any] = {
     "float | None": 0.3,
     "str": 'naïve "quoted"\n\u2028\U0001f600',
     "bool": True,
+    "bool | None": False,
     "int | None": None,
     "str | None": "label",
     "dict[str, str]": {"numpy": np.__version__},
@@ -200,5 +201,7 @@ def test_dropped_bytes_become_a_record_of_no_token() -> None:
         "t_request_ns": None,
         "t_received_ns": None,
         "wall_time_ns": 34,
+        "commitment": "",
+        "row_digest": "",
     }
     assert json.loads(json.dumps(record.as_dict(), allow_nan=False)) == record.as_dict()

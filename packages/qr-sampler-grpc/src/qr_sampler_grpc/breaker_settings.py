@@ -33,13 +33,16 @@ class BreakerOptions(BaseModel):
         ),
     )
     window_size: int = Field(
-        100, ge=1, le=10_000, description="Latest draws of a size whose P99 counts."
+        100,
+        ge=1,
+        le=10_000,
+        description="How many of the latest draws of a size the P99 is taken of.",
     )
     min_samples: int = Field(
         10,
         ge=1,
         le=10_000,
-        description="Draws of a size below which the timeout of the source is the deadline.",
+        description="Draws of a size before which the timeout of the source is the deadline.",
     )
     min_timeout_ms: float = Field(
         5.0, ge=0.0, le=3_600_000.0, description="Shortest deadline of a small draw."
@@ -63,7 +66,9 @@ class BreakerOptions(BaseModel):
         1.0,
         gt=0.0,
         le=86_400.0,
-        description="Seconds until it is tried again; doubles with each probe that fails.",
+        description=(
+            "Seconds until a server that was left alone is tried; doubles with each failure."
+        ),
     )
     recovery_max_s: float = Field(
         60.0, gt=0.0, le=86_400.0, description="Longest pause before a probe in seconds."

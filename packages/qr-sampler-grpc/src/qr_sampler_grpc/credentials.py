@@ -44,14 +44,16 @@ def secret_in(path: Path) -> str:
     Raises:
         ConfigError: When it cannot be read or is empty; never quotes what is in it.
     """
+    nothing = f"the file {path} holds no API key; write the key into it as text"
     try:
         secret = path.read_text("utf-8").strip()
     except UnicodeDecodeError:
-        secret = ""
+        # Outside of a chain of errors: this one holds what is in the file.
+        raise ConfigError(nothing) from None
     except OSError as error:
         raise ConfigError(f"cannot read the API key from {path}: {error.strerror}") from error
     if not secret:
-        raise ConfigError(f"the file {path} holds no API key; write the key into it as text")
+        raise ConfigError(nothing)
     return secret
 
 

@@ -36,11 +36,6 @@ class Profile:
     max_bytes_per_day: int | None = None
     """Quota that is known of the kind; ``None`` where there is none."""
 
-    @property
-    def integrates(self) -> bool:
-        """Whether the server returns the uniform number instead of bytes."""
-        return "u" in self.answer_fields
-
 
 _QR_ENTROPY: Final = Profile(
     method_path=DEFAULT_METHOD_PATH,

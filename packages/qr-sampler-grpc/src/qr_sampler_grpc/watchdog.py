@@ -30,7 +30,7 @@ class Watchdog:
 
         Args:
             deadline_s: Seconds of ``time.monotonic()``.
-            action: Must not fail, block or use this watchdog.
+            action: Must not fail or block.
         """
         ticket = object()
         with self._changed:
@@ -64,10 +64,11 @@ class Watchdog:
         with self._changed:
             me = threading.current_thread()
             while self._thread is me:
-                self._run_what_is_due()
-                self._wakes_at = min((at for at, _ in self._pending()), default=float("inf"))
+                pending = self._pending()
+                self._wakes_at = pending[0][0] if pending else float("inf")
                 left_s = self._wakes_at - time.monotonic()
-                self._changed.wait(None if left_s == float("inf") else max(left_s, 0.0))
+                self._changed.wait(max(left_s, 0.0) if pending else None)
+                self._run_what_is_due()
 
     def _run_what_is_due(self) -> None:
         now = time.monotonic()
