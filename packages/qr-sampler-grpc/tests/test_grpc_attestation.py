@@ -280,9 +280,11 @@ class Device:
     def __init__(self, keys: Keys) -> None:
         self._key = SigningKey(keys.private)
 
-    def answer(self, sequence_id: int, right: bytes, **changed: Any) -> Answer:
+    def answer(
+        self, sequence_id: int, right: bytes, *, signs: bytes = COMMITMENT, **changed: Any
+    ) -> Answer:
         """Returns an answer, which says something else than was signed where it was *changed*."""
-        said = {"device_id": "dev", "commitment": COMMITMENT, "data": right}
+        said = {"device_id": "dev", "commitment": signs, "data": right}
         signature = self._key.sign(
             signed_message(sequence_id=sequence_id, generation_timestamp_ns=5, **said)
         )
@@ -372,6 +374,13 @@ def test_an_answer_to_another_request_is_refused(device: Device, keys: Keys) -> 
     silent = device.answer(1, b"ab", commitment=b"")
     with pytest.raises(UntrustedAnswerError, match="not signed with the key"):
         AnswerCheck(b"d" * 32, key).apply(REQUESTS[:1], [silent])
+
+
+def test_a_signature_has_to_cover_the_commitment_that_was_sent(device: Device, keys: Keys) -> None:
+    silent = device.answer(1, b"ab", signs=b"")
+    with pytest.raises(UntrustedAnswerError, match="not signed with the key"):
+        AnswerCheck(COMMITMENT, VerificationKey(keys.public)).apply(REQUESTS[:1], [silent])
+    AnswerCheck(b"", VerificationKey(keys.public)).apply(REQUESTS[:1], [silent])
 
 
 def test_another_device_is_not_believed(device: Device, tmp_path: Path) -> None:

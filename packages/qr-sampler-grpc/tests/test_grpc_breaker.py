@@ -456,6 +456,21 @@ def test_a_disabled_breaker_never_opens_and_allows_the_whole_timeout(server: Ser
     assert set(server.allowed_ms) == {5000.0}
 
 
+def test_a_link_learns_from_its_timeouts(server: Server) -> None:
+    link = linked(max_consecutive_failures=1000)
+    for _ in range(100):
+        server.draw(link)
+    server.latency_ms = 20.0
+    answered = 0
+    for _ in range(100):
+        try:
+            server.draw(link)
+        except LinkFailure:
+            continue
+        answered += 1
+    assert answered > 85
+
+
 def test_a_wait_that_was_cut_short_does_not_pass_for_a_fast_answer(server: Server) -> None:
     link = linked(max_consecutive_failures=1000)
     for _ in range(100):
