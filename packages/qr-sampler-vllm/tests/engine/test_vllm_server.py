@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from qr_sampler import RowContext, link_digest, row_digest, step_commitment
+
 
 class Server:
     """A running HTTP server and the ledger that it writes."""
@@ -35,6 +37,12 @@ class Server:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
+
+    def run_id(self) -> str:
+        """Returns the name of the engine's run."""
+        (file,) = self._ledger.glob("*.jsonl")
+        with file.open(encoding="utf-8") as lines:
+            return str(json.loads(next(lines))["run_id"])
 
     def tokens(self, key: str, count: int) -> list[dict[str, Any]]:
         """Returns the token records of a finished request, waiting until all are written."""
@@ -93,6 +101,23 @@ def test_completion_is_chosen_by_the_entropy_server(server: Server) -> None:
         assert record["device_id"]
         assert record["device_timestamp_ns"] > 0
         assert record["candidates"] <= 20
+        assert record["echo_verified"] is True
+        # Nothing else was asked for, so each step decided this one row.
+        row = bytes.fromhex(record["row_digest"])
+        assert record["commitment"] == step_commitment([row]).hex()
+    digests = [bytes.fromhex(record["row_digest"]) for record in records]
+    assert digests == list(linked(records, server.run_id()))
+
+
+def linked(records: list[dict[str, Any]], run_id: str) -> Iterator[bytes]:
+    """Yields the row digests that follow from the records of one sequence."""
+    link = b""
+    names = ("temperature", "entropy_nats", "varentropy_nats2")
+    for record in records:
+        context = RowContext(run_id, record["sequence"], record["position"], link)
+        row = row_digest(context, **{name: record[name] for name in names})
+        yield row
+        link = link_digest(row, record["token_id"], record["u"])
 
 
 @pytest.mark.parametrize(
