@@ -17,7 +17,6 @@ from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.fork_guard import FORK_GUARD
 from qr_sampler_grpc.generate import Generate
-from qr_sampler_grpc.proto.entropy_service_pb2_grpc import add_EntropyServiceServicer_to_server
 from qr_sampler_grpc.server.binding import ServerStartError, bind, check_exposure
 from qr_sampler_grpc.server.health import (
     REFLECTION_STREAMS,
@@ -147,7 +146,7 @@ def _start(
     server = grpc.server(
         executor, options=_OPTIONS, maximum_concurrent_rpcs=workers + _WAITING_CALLS
     )
-    add_EntropyServiceServicer_to_server(servicer, server)
+    servicer.add_to(server)
     health = _add_standard_services(server)
     metrics = _offered_metrics(metrics_address)
     try:
