@@ -17,6 +17,7 @@ from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.fork_guard import FORK_GUARD
 from qr_sampler_grpc.generate import Generate
+from qr_sampler_grpc.large_blocks import keep_large_blocks
 from qr_sampler_grpc.server.binding import ServerStartError, bind, check_exposure
 from qr_sampler_grpc.server.health import (
     REFLECTION_STREAMS,
@@ -142,6 +143,7 @@ def _start(
 ) -> EntropyServer:
     if reason := FORK_GUARD.reason_to_refuse():
         raise ServerStartError(reason)
+    keep_large_blocks()
     executor = ThreadPoolExecutor(workers, "qr-entropy-server")
     server = grpc.server(
         executor, options=_OPTIONS, maximum_concurrent_rpcs=workers + _WAITING_CALLS
