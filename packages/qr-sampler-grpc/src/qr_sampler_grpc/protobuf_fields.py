@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple, NoReturn
 
-__all__ = ["FIXED64", "LENGTH", "VARINT", "Field", "MalformedMessageError", "fields_of", "tagged"]
+__all__ = [
+    "FIXED64",
+    "LENGTH",
+    "VARINT",
+    "Field",
+    "MalformedMessageError",
+    "fields_of",
+    "length_prefix",
+    "tagged",
+]
 
 VARINT: Final = 0
 """Wire type of integers and booleans."""
@@ -58,7 +67,17 @@ def tagged(number: int, value: int | bytes) -> bytes:
     """
     if isinstance(value, int):
         return _varint(number << 3 | VARINT) + _varint(value & _MASK64)
-    return _varint(number << 3 | LENGTH) + _varint(len(value)) + value
+    return length_prefix(number, len(value)) + value
+
+
+def length_prefix(number: int, length: int) -> bytes:
+    """Returns what stands in front of the *length* bytes of field *number*.
+
+    Examples:
+        >>> length_prefix(2, 300).hex()
+        '12ac02'
+    """
+    return _varint(number << 3 | LENGTH) + _varint(length)
 
 
 def fields_of(message: bytes | memoryview) -> Iterator[Field]:

@@ -11,8 +11,8 @@ from typing import Final, NoReturn
 import grpc
 
 from qr_sampler_grpc.device import Device, Measured, MeasurementRefusedError, Refusal
-from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
-from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceServicer
+from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
+from qr_sampler_grpc.server.answers import Answer, serialised
 from qr_sampler_grpc.server.keys import ApiKeys
 
 __all__ = ["CHUNK_BYTES", "EntropyServicer"]
@@ -29,11 +29,12 @@ _CODES: Final = {
     Refusal.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
     Refusal.DEFECT: grpc.StatusCode.INTERNAL,
 }
+_SERVICE: Final = "qr_entropy.EntropyService"
 _UNARY: Final = "GetEntropy"
 _STREAM: Final = "StreamEntropy"
 
 
-class EntropyServicer(EntropyServiceServicer):
+class EntropyServicer:
     """Serves *device*: measures when a request has arrived, and only then.
 
     Args:
@@ -52,10 +53,23 @@ class EntropyServicer(EntropyServiceServicer):
         self._free_streams = threading.BoundedSemaphore(max_streams)
         self._stopping = threading.Event()
 
+    def add_to(self, server: grpc.Server) -> None:
+        """Offers both methods on *server*, which has not started yet."""
+        handlers = {
+            _UNARY: grpc.unary_unary_rpc_method_handler(
+                self.GetEntropy, EntropyRequest.FromString, serialised
+            ),
+            _STREAM: grpc.stream_stream_rpc_method_handler(
+                self.StreamEntropy, EntropyRequest.FromString, serialised
+            ),
+        }
+        generic = grpc.method_handlers_generic_handler(_SERVICE, handlers)
+        server.add_generic_rpc_handlers((generic,))
+
     # The names of the two methods are the contract's.
     def GetEntropy(  # noqa: N802
         self, request: EntropyRequest, context: grpc.ServicerContext
-    ) -> EntropyResponse:
+    ) -> Answer:
         """Answers one request."""
         account = self._authenticate(context, _UNARY)
         measured = self._measure(request, context, account, _UNARY)
@@ -63,7 +77,7 @@ class EntropyServicer(EntropyServiceServicer):
 
     def StreamEntropy(  # noqa: N802
         self, request_iterator: Iterator[EntropyRequest], context: grpc.ServicerContext
-    ) -> Iterator[EntropyResponse]:
+    ) -> Iterator[Answer]:
         """Answers each request of a stream before it looks at the next."""
         account = self._authenticate(context, _STREAM)
         if not self._free_streams.acquire(blocking=False):
@@ -120,21 +134,24 @@ class EntropyServicer(EntropyServiceServicer):
         self._device.note_answer(method, grpc.StatusCode.OK.name)
         return measured
 
-    def _messages(self, request: EntropyRequest, measured: Measured) -> Iterator[EntropyResponse]:
+    def _messages(self, request: EntropyRequest, measured: Measured) -> Iterator[Answer]:
         data = measured.data
         last = (len(data) - 1) // CHUNK_BYTES * CHUNK_BYTES if request.accept_chunks else 0
+        if not last:
+            yield self._last_message(request, measured, data)
+            return
+        view = memoryview(data)
         for start in range(0, last, CHUNK_BYTES):
-            yield _message(request, measured, data[start : start + CHUNK_BYTES])
-        yield self._last_message(request, measured, data[last:])
+            yield _message(request, measured, view[start : start + CHUNK_BYTES])
+        yield self._last_message(request, measured, view[last:])
 
     def _last_message(
-        self, request: EntropyRequest, measured: Measured, data: bytes
-    ) -> EntropyResponse:
-        message = _message(request, measured, data)
-        message.signature = self._device.sign(
+        self, request: EntropyRequest, measured: Measured, data: bytes | memoryview
+    ) -> Answer:
+        signature = self._device.sign(
             measured, sequence_id=request.sequence_id, commitment=request.commitment
         )
-        return message
+        return _message(request, measured, data, signature)
 
     def _refuse(
         self, context: grpc.ServicerContext, method: str, code: grpc.StatusCode, details: str
@@ -151,11 +168,14 @@ class EntropyServicer(EntropyServiceServicer):
         context.abort(code, details)
 
 
-def _message(request: EntropyRequest, measured: Measured, data: bytes) -> EntropyResponse:
-    return EntropyResponse(
-        data=data,
-        sequence_id=request.sequence_id,
-        generation_timestamp_ns=measured.timestamp_ns,
-        device_id=measured.device_id,
-        commitment=request.commitment,
+def _message(
+    request: EntropyRequest, measured: Measured, data: bytes | memoryview, signature: bytes = b""
+) -> Answer:
+    return Answer(
+        data,
+        request.sequence_id,
+        measured.timestamp_ns,
+        measured.device_id,
+        request.commitment,
+        signature,
     )

@@ -17,7 +17,7 @@ from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.fork_guard import FORK_GUARD
 from qr_sampler_grpc.generate import Generate
-from qr_sampler_grpc.proto.entropy_service_pb2_grpc import add_EntropyServiceServicer_to_server
+from qr_sampler_grpc.large_blocks import keep_large_blocks
 from qr_sampler_grpc.server.binding import ServerStartError, bind, check_exposure
 from qr_sampler_grpc.server.health import (
     REFLECTION_STREAMS,
@@ -143,11 +143,12 @@ def _start(
 ) -> EntropyServer:
     if reason := FORK_GUARD.reason_to_refuse():
         raise ServerStartError(reason)
+    keep_large_blocks()
     executor = ThreadPoolExecutor(workers, "qr-entropy-server")
     server = grpc.server(
         executor, options=_OPTIONS, maximum_concurrent_rpcs=workers + _WAITING_CALLS
     )
-    add_EntropyServiceServicer_to_server(servicer, server)
+    servicer.add_to(server)
     health = _add_standard_services(server)
     metrics = _offered_metrics(metrics_address)
     try:
