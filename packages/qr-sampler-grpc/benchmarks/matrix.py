@@ -28,6 +28,8 @@ BLOCKS: Final = (1, 16, 64)
 _MODES: Final = ("unary", "server_streaming", "bidi_streaming")
 _WARM_UP: Final = 20
 _NS_PER_US: Final = 1000
+_PATIENT: Final = BreakerOptions.checked(enabled=False)
+"""A deadline that trips would end the measurement instead of being measured."""
 
 Path = tuple[str, str, Callable[[int], object]]
 """Mode, kind of address, and what draws a number of bytes."""
@@ -70,7 +72,9 @@ def paths(far_side: FarSide) -> Iterator[Path]:
     yield (
         "direct",
         "UDS",
-        DirectSource(far_side.addresses["direct"], max_bytes_per_request=PAYLOAD_BYTES).draw,
+        DirectSource(
+            far_side.addresses["direct"], max_bytes_per_request=PAYLOAD_BYTES, breaker=_PATIENT
+        ).draw,
     )
     for kind in ("UDS", "TCP", "TLS", "mTLS"):
         for mode in _MODES:
@@ -140,8 +144,7 @@ def _source(far_side: FarSide, kind: str, mode: str, stubs: str) -> QuantumGrpcS
         }
     return QuantumGrpcSource(
         far_side.addresses[kind],
-        # A deadline that trips would end the measurement instead of being measured.
-        breaker=BreakerOptions.checked(enabled=False),
+        breaker=_PATIENT,
         max_bytes_per_request=PAYLOAD_BYTES,
         **options,
     )

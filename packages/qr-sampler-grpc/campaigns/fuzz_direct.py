@@ -22,10 +22,10 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
-from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.direct.connection import Answer, Connection
+from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import Status, encode_answer
-from qr_sampler_grpc.direct.link import Link
+from qr_sampler_grpc.link import LinkFailure
 
 SHARDS = 64
 """Pieces of work with a seed each, so that the cases do not depend on the number of processes."""
@@ -56,8 +56,8 @@ class Case:
         return f"{self.kind}, {asked}, device {self.known_device!r}: {self.arrives[:150].hex()}"
 
 
-class Paired(Link):
-    """A link to the other end of a socket pair."""
+class Paired(Endpoint):
+    """Leads to the other end of a socket pair."""
 
     def connect(self, deadline_ns: int) -> socket.socket:
         """Returns the end that was put in the place of the path."""
@@ -150,14 +150,14 @@ def received(case: Case) -> Answer | None:
     """Returns what the client makes of the case; ``None`` when it refuses."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with closing(theirs):
-        link = Paired(str(ours.detach()), "the fuzzer", 1.0, None)
-        connection = Connection(link, NO_TIME_LEFT)
+        endpoint = Paired(str(ours.detach()), "the fuzzer", None)
+        connection = Connection(endpoint, NO_TIME_LEFT)
         connection._device_id = case.known_device.decode()  # noqa: SLF001
         connection._raw_device_id = case.known_device  # noqa: SLF001
         theirs.sendall(case.arrives)
         try:
             return connection.ask(case.number, case.size, 0, case.commitment, NO_TIME_LEFT)
-        except EntropyUnavailableError:
+        except LinkFailure:
             return None
         finally:
             connection.close()

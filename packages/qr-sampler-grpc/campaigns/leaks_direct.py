@@ -26,6 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct.frame import Status, encode_answer
 from qr_sampler_grpc.direct.server import serve_direct
@@ -113,10 +114,12 @@ def fail(source: DirectSource) -> str:
 
 def run(draws: int, folder: Path) -> tuple[Counter[str], list[str]]:
     """Returns how many draws failed in which way, and what went wrong."""
-    good, bad = DirectSource(f"unix://{folder}/good"), f"unix://{folder}/bad"
+    # Every draw has to reach the server.
+    always = BreakerOptions.checked(enabled=False)
+    good, bad = DirectSource(f"unix://{folder}/good", breaker=always), f"unix://{folder}/bad"
     faulty = FaultyServer(f"{folder}/bad")
-    source = DirectSource(bad, timeout_ms=TIMEOUT_MS)
-    nobody = DirectSource(f"unix://{folder}/nobody", timeout_ms=TIMEOUT_MS)
+    source = DirectSource(bad, timeout_ms=TIMEOUT_MS, breaker=always)
+    nobody = DirectSource(f"unix://{folder}/nobody", timeout_ms=TIMEOUT_MS, breaker=always)
     kinds, wrong, names = Counter[str](), list[str](), [*FAULTS, "no server"]
     stamp = iter(range(10**9))
 

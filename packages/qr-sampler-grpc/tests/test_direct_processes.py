@@ -22,6 +22,7 @@ def test_neither_side_loads_grpc_or_protobuf(run_python: RunPython, socket_path:
         import os, sys
         from qr_sampler_grpc.device import Device
         from qr_sampler_grpc.direct.server import serve_direct
+        from qr_sampler_grpc.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
         with serve_direct(Device(os.urandom), sys.argv[1]) as server:
@@ -42,6 +43,7 @@ def test_a_forked_process_has_a_connection_of_its_own(
         import os, sys, threading, time
         from qr_sampler_grpc.device import Device
         from qr_sampler_grpc.direct.server import serve_direct
+        from qr_sampler_grpc.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
         ready, go = os.pipe(), os.pipe()
@@ -60,7 +62,7 @@ def test_a_forked_process_has_a_connection_of_its_own(
                 os.read(go[0], 1)
             os._exit(0)
         os.read(ready[0], 1)
-        source = DirectSource(sys.argv[1])
+        source = DirectSource(sys.argv[1], breaker=BreakerOptions.checked(enabled=False))
         ours = source.draw(32).data
         pool = source._pools.current()
         done, answers = os.pipe(), os.pipe()
@@ -98,9 +100,10 @@ def test_draws_of_forked_processes_and_threads_are_all_different(
         from concurrent.futures import ThreadPoolExecutor
         from qr_sampler_grpc.device import Device
         from qr_sampler_grpc.direct.server import serve_direct
+        from qr_sampler_grpc.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
-        source = DirectSource(sys.argv[1])
+        source = DirectSource(sys.argv[1], breaker=BreakerOptions.checked(enabled=False))
         pipes, children = [], []
         go = os.pipe()
         for _ in range(4):
@@ -135,6 +138,7 @@ def test_a_killed_server_is_noticed_and_its_successor_is_used(
     script = """
         import os, signal, subprocess, sys
         from qr_sampler import EntropyUnavailableError
+        from qr_sampler_grpc.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
         SERVER = '''
@@ -158,7 +162,7 @@ def test_a_killed_server_is_noticed_and_its_successor_is_used(
             process.kill()
             process.communicate()
 
-        source = DirectSource(sys.argv[1])
+        source = DirectSource(sys.argv[1], breaker=BreakerOptions.checked(enabled=False))
         said = []
         process = start("a")
         said.append(source.draw(3).data.decode())
@@ -201,15 +205,18 @@ def test_servers_that_come_and_go_leave_nothing_behind(
         import os, sys, time
         from qr_sampler_grpc.device import Device
         from qr_sampler_grpc.direct.server import serve_direct
+        from qr_sampler_grpc.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
         def held():
             return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
+        patient = BreakerOptions.checked(enabled=False)
+
         def cycle(times):
             for _ in range(times):
                 with serve_direct(Device(os.urandom), sys.argv[1]) as server:
-                    source = DirectSource(server.address)
+                    source = DirectSource(server.address, breaker=patient)
                     source.draw(16)
                 source.close()
 

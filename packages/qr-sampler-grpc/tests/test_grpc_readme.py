@@ -11,13 +11,19 @@ from pydantic_settings import BaseSettings
 
 from qr_sampler.settings_reference import settings_table
 from qr_sampler_grpc.breaker_settings import BreakerSettings
+from qr_sampler_grpc.direct.settings import DirectSettings
 from qr_sampler_grpc.settings import GrpcSettings
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 @pytest.mark.parametrize(
-    ("marker", "model"), [("settings", GrpcSettings), ("breaker settings", BreakerSettings)]
+    ("marker", "model"),
+    [
+        ("settings", GrpcSettings),
+        ("breaker settings", BreakerSettings),
+        ("direct settings", DirectSettings),
+    ],
 )
 def test_tables_of_settings_are_the_code(marker: str, model: type[BaseSettings]) -> None:
     text = README.read_text("utf-8")

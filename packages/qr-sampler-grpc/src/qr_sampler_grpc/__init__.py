@@ -5,6 +5,7 @@
 - :mod:`qr_sampler_grpc.settings`: its settings.
 - :mod:`qr_sampler_grpc.server`: serves a function or any
   :class:`~qr_sampler.entropy.EntropySource`.
+- :mod:`qr_sampler_grpc.direct`: source and server of a device on the same machine, without gRPC.
 - :mod:`qr_sampler_grpc.device`: what all listeners of a server have in common.
 - :mod:`qr_sampler_grpc.proto`: the wire contract and the stubs generated from it.
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,23 +50,46 @@ class AdaptiveDeadline:
 
     def __init__(self, rule: DeadlineRule) -> None:
         self._rule = rule
-        self._windows: dict[int, deque[float]] = {}
+        self._windows: dict[int, _Window] = {}
 
     def milliseconds(self, payload_bytes: int) -> float:
         """Returns how long to wait for an answer of *payload_bytes* bytes."""
         rule = self._rule
         window = self._windows.get(_magnitude(payload_bytes))
-        if window is None or len(window) < rule.min_samples:
+        if window is None or window.count < rule.min_samples:
             return rule.cap_ms
         floor_ms = rule.floor_ms + rule.floor_ms_per_mib * payload_bytes / 2**20
-        return min(max(floor_ms, rule.multiplier * percentile99(list(window))), rule.cap_ms)
+        return min(max(floor_ms, rule.multiplier * window.percentile99), rule.cap_ms)
 
     def observe(self, payload_bytes: int, latency_ms: float) -> None:
         """Notes how long an answer of *payload_bytes* bytes took, or was waited for in vain."""
-        window = self._windows.setdefault(
-            _magnitude(payload_bytes), deque(maxlen=self._rule.window_size)
-        )
-        window.append(latency_ms)
+        magnitude = _magnitude(payload_bytes)
+        window = self._windows.get(magnitude)
+        if window is None:
+            window = self._windows.setdefault(magnitude, _Window(self._rule.window_size))
+        window.add(latency_ms)
+
+
+class _Window:
+    """The latest latencies, which are kept in order: sorting them costs more than a fast draw."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._latest: deque[float] = deque()
+        self._ordered: list[float] = []
+        self.count = 0
+        self.percentile99 = 0.0
+
+    def add(self, latency_ms: float) -> None:
+        latest, ordered = self._latest, self._ordered
+        with self._lock:
+            if len(latest) == self._size:
+                del ordered[bisect_left(ordered, latest.popleft())]
+            latest.append(latency_ms)
+            insort(ordered, latency_ms)
+            self.percentile99 = ordered[_rank99(len(ordered))]
+            self.count = len(ordered)
 
 
 def percentile99(values: Sequence[float]) -> float:
@@ -76,8 +101,13 @@ def percentile99(values: Sequence[float]) -> float:
         >>> percentile99([3.0])
         3.0
     """
-    # ceil(0.99 n) in whole numbers: n less the whole hundredths of n.
-    return sorted(values)[len(values) - len(values) // 100 - 1]
+    return sorted(values)[_rank99(len(values))]
+
+
+def _rank99(count: int) -> int:
+    """Returns how many of *count* values in order stand before their P99."""
+    # ceil(0.99 n) - 1 in whole numbers: n less the whole hundredths of n.
+    return count - count // 100 - 1
 
 
 def _magnitude(payload_bytes: int) -> int:

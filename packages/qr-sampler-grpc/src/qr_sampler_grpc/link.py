@@ -54,7 +54,8 @@ class Link:
     """
 
     def __init__(self, limits: SourceLimits, breaker: BreakerOptions, timeout_ms: float) -> None:
-        self._quota = Quota(limits)
+        counts = limits.max_requests_per_minute is not None or limits.max_bytes_per_day is not None
+        self._quota = Quota(limits) if counts else None
         self._timeout_ms = timeout_ms
         self._deadline = AdaptiveDeadline(breaker.deadline_rule(timeout_ms))
         self._breaker = CircuitBreaker(
@@ -87,60 +88,52 @@ class Link:
             Refused: When the server may not be asked.
             LinkFailure: When *fetch* has raised it.
         """
-        try:
-            return self._draw(sizes, latest_ns, fetch)
-        except (Refused, LinkFailure) as error:
-            self._status = SourceStatus(available=False, reason=str(error))
-            raise
-
-    def _draw(
-        self, sizes: Sequence[int], latest_ns: int, fetch: Callable[[int], _Answers]
-    ) -> _Answers:
         payload_bytes = sum(sizes)
-        try:
-            epoch = self._breaker.enter()
-        except CircuitOpenError as error:
-            raise Refused(str(error)) from None
-        try:
-            self._quota.spend(len(sizes), payload_bytes)
-        except QuotaExceededError as error:
-            self._breaker.abandon(epoch)
-            raise Refused(str(error)) from None
-        succeeded, failure = False, "the draw was interrupted"
-        try:
-            answers = self._timed(payload_bytes, latest_ns, fetch)
-            succeeded = True
-        except LinkFailure as error:
-            failure = error.reason
-            raise
-        finally:
-            if succeeded:
-                self._breaker.succeed(epoch)
-            else:
-                self._breaker.fail(epoch, failure)
-        self._status = _WORKING
-        return answers
-
-    def _timed(
-        self, payload_bytes: int, latest_ns: int, fetch: Callable[[int], _Answers]
-    ) -> _Answers:
+        epoch = self._admitted(len(sizes), payload_bytes)
         began_ns = time.monotonic_ns()
-        allowed_ns = round(self._allowed_ms(payload_bytes) * _NS_PER_MS)
+        allowed_ns = self._allowed_ns(payload_bytes)
         try:
             answers = fetch(min(began_ns + allowed_ns, latest_ns))
         except LinkFailure as failure:
             if failure.lapsed:
                 # All that was allowed, even where the end of the draw cut it short: otherwise
                 # a wait of next to nothing would pass for a fast answer.
-                self._observe(payload_bytes, max(allowed_ns, time.monotonic_ns() - began_ns))
+                took_ns = max(allowed_ns, time.monotonic_ns() - began_ns)
+                self._deadline.observe(payload_bytes, took_ns / _NS_PER_MS)
+            self._breaker.fail(epoch, failure.reason)
+            self._status = SourceStatus(available=False, reason=failure.reason)
             raise
-        self._observe(payload_bytes, time.monotonic_ns() - began_ns)
+        except BaseException:
+            self._breaker.fail(epoch, "the draw was interrupted")
+            raise
+        self._deadline.observe(payload_bytes, (time.monotonic_ns() - began_ns) / _NS_PER_MS)
+        self._breaker.succeed(epoch)
+        self._status = _WORKING
         return answers
 
-    def _allowed_ms(self, payload_bytes: int) -> float:
-        # A server that has become slower needs more time than its past allows to be found alive.
-        patience = 2.0**self._breaker.openings
-        return min(self._deadline.milliseconds(payload_bytes) * patience, self._timeout_ms)
+    def _admitted(self, requests: int, payload_bytes: int) -> int:
+        """Returns what the end of the draw has to be reported to the breaker with."""
+        try:
+            epoch = self._breaker.enter()
+        except CircuitOpenError as error:
+            raise self._refused(error) from None
+        if self._quota is not None:
+            try:
+                self._quota.spend(requests, payload_bytes)
+            except QuotaExceededError as error:
+                self._breaker.abandon(epoch)
+                raise self._refused(error) from None
+        return epoch
 
-    def _observe(self, payload_bytes: int, took_ns: int) -> None:
-        self._deadline.observe(payload_bytes, took_ns / _NS_PER_MS)
+    def _refused(self, why: Exception) -> Refused:
+        self._status = SourceStatus(available=False, reason=str(why))
+        return Refused(str(why))
+
+    def _allowed_ns(self, payload_bytes: int) -> int:
+        allowed_ms = self._deadline.milliseconds(payload_bytes)
+        openings = self._breaker.openings
+        if openings:
+            # A server that has become slower needs more time than its past allows to be found
+            # alive.
+            allowed_ms = min(allowed_ms * 2.0**openings, self._timeout_ms)
+        return int(allowed_ms * _NS_PER_MS)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.attestation import signed_message
+from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import (
     AFTER_TIME_OFFSET,
     ANSWER_HEADER_BYTES,
@@ -24,7 +24,7 @@ from qr_sampler_grpc.direct.frame import (
     usual_answer,
 )
 from qr_sampler_grpc.direct.inbox import Inbox
-from qr_sampler_grpc.direct.link import Link
+from qr_sampler_grpc.link import LinkFailure
 
 __all__ = ["Answer", "Connection", "StaleConnectionError"]
 
@@ -56,17 +56,17 @@ class Connection:
     Whoever catches an error of it closes it: what still arrives on it would answer nobody.
 
     Args:
-        link: Where to connect to.
+        endpoint: Where to connect to.
         deadline: When the time of the draw is over, in ``time.monotonic_ns()``.
 
     Raises:
-        EntropyUnavailableError: When there is no connection to be had.
+        LinkFailure: When there is no connection to be had.
     """
 
-    def __init__(self, link: Link, deadline: int) -> None:
-        self._link = link
-        self._socket = link.connect(deadline)
-        self._inbox = Inbox(link, self._socket)
+    def __init__(self, endpoint: Endpoint, deadline: int) -> None:
+        self._endpoint = endpoint
+        self._socket = endpoint.connect(deadline)
+        self._inbox = Inbox(endpoint, self._socket)
         self._device_id = ""
         self._raw_device_id = b""
         self._fresh = True
@@ -89,7 +89,7 @@ class Connection:
             deadline: When the time is over, in ``time.monotonic_ns()``.
 
         Raises:
-            EntropyUnavailableError: When anything else comes, or nothing in time.
+            LinkFailure: When anything else comes, or nothing in time.
             StaleConnectionError: When the server had closed the connection after an earlier draw.
         """
         self._send(encode_request(number, size, timeout_us, commitment), deadline)
@@ -107,7 +107,7 @@ class Connection:
             deadline: As for :meth:`ask`.
 
         Raises:
-            EntropyUnavailableError: As for :meth:`ask`; counts the bytes of the answers before.
+            LinkFailure: As for :meth:`ask`; counts the bytes of the answers before.
             StaleConnectionError: As for :meth:`ask`.
         """
         requests = [encode_request(number, size, timeout_us, commitment) for number, size in wanted]
@@ -118,7 +118,7 @@ class Connection:
                 answers.append(self._receive(number, size, commitment, deadline))
                 if later < len(requests):
                     self._send(requests[later], deadline)
-        except EntropyUnavailableError as error:
+        except LinkFailure as error:
             error.dropped_bytes += sum(len(answer.data) for answer in answers)
             raise
         return answers
@@ -145,7 +145,7 @@ class Connection:
                 raise StaleConnectionError from None
             # It may have said why before it closed the connection; nothing else can answer 0.
             self._take_apart(0, 0, b"", deadline)
-        raise self._link.lost("the server reads no requests")
+        raise self._endpoint.lost("the server reads no requests")
 
     def _receive(self, number: int, size: int, commitment: bytes, deadline: int) -> Answer:
         # Answers are alike but for their numbers, times and data. All that comes before the data
@@ -155,7 +155,7 @@ class Connection:
         inbox.fill(ANSWER_HEADER_BYTES, length, deadline)
         buffer = inbox.buffer
         if (
-            self._link.key is not None
+            self._endpoint.key is not None
             or inbox.filled < length
             or not buffer.startswith(before)
             or not buffer.startswith(after, AFTER_TIME_OFFSET)
@@ -174,9 +174,9 @@ class Connection:
             inbox.fill(before, before, deadline)
             text = decode_answer_text(header, inbox.buffer)
         except MalformedFrameError as error:
-            raise self._link.lost(f"{error}; it was dropped", error.announced_bytes) from error
+            raise self._endpoint.lost(f"{error}; it was dropped", error.announced_bytes) from error
         if header.status:
-            raise self._link.refused(header.status, text.words, size)
+            raise self._endpoint.refused(header.status, text.words, size)
         data = inbox.data(before, size, deadline)
         self._device_id, self._raw_device_id = text.device_id, text.device_id.encode()
         echoed = self._is_echoed(text, commitment, size) if commitment else None
@@ -185,11 +185,11 @@ class Connection:
 
     def _is_echoed(self, text: AnswerText, commitment: bytes, size: int) -> bool:
         if text.commitment and text.commitment != commitment:
-            raise self._link.lost("the answer to another commitment; it was dropped", size)
+            raise self._endpoint.lost("the answer to another commitment; it was dropped", size)
         return bool(text.commitment)
 
     def _is_verified(self, header: AnswerHeader, text: AnswerText, data: bytes) -> bool | None:
-        key = self._link.key
+        key = self._endpoint.key
         if key is None:
             return None
         message = signed_message(
@@ -202,4 +202,4 @@ class Connection:
         if text.signature and key.verifies(text.signature, message):
             return True
         problem = "a wrong signature" if text.signature else "an answer that is not signed"
-        raise self._link.lost(f"{problem}; its bytes were dropped", len(data))
+        raise self._endpoint.lost(f"{problem}; its bytes were dropped", len(data))

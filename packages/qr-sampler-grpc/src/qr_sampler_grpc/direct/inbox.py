@@ -9,17 +9,18 @@ import struct
 import time
 from typing import Final
 
-from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import MAX_ANSWER_PREFIX_BYTES
-from qr_sampler_grpc.direct.link import Link
+from qr_sampler_grpc.link import LinkFailure
 
 __all__ = ["Inbox"]
 
 _NS_PER_MS: Final = 1_000_000
-_SLICE_MS: Final = 100
-_PATIENCE_NS: Final = 150 * _NS_PER_MS
+_SLICE_MS: Final = 5
+_PATIENCE_NS: Final = 20 * _NS_PER_MS
 """A read that waits by itself costs a system call less than one that polls first, but the kernel
-rounds its time limit generously: it is used where that much and more is left to the deadline."""
+rounds its time limit up by as much as a few ticks of its clock: it is used where that much and more
+is left to the deadline."""
 _PIECE_BYTES: Final = 256 * 1024
 """More than a socket holds at once."""
 
@@ -28,12 +29,12 @@ class Inbox:
     """Reads from a connected socket.
 
     Args:
-        link: Makes the errors.
+        endpoint: Makes the failures.
         connection: Where to read from; reads that wait are cut off after a while from now on.
     """
 
-    def __init__(self, link: Link, connection: socket.socket) -> None:
-        self._link = link
+    def __init__(self, endpoint: Endpoint, connection: socket.socket) -> None:
+        self._endpoint = endpoint
         self._socket = connection
         limit = struct.pack("ll", 0, _SLICE_MS * 1000)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
@@ -48,7 +49,7 @@ class Inbox:
         """Reads until the buffer holds *need* bytes, and up to *want* if they are there.
 
         Raises:
-            EntropyUnavailableError: When they do not come in time.
+            LinkFailure: When they do not come in time.
         """
         while (filled := self.filled) < need:
             room = memoryview(self.buffer)[filled:want] if filled else self.buffer
@@ -63,7 +64,7 @@ class Inbox:
             except ConnectionResetError:
                 count = 0
             if not count:
-                raise self._link.lost("the connection ended where an answer was due")
+                raise self._endpoint.lost("the connection ended where an answer was due")
             self.filled = filled + count
 
     def data(self, before: int, size: int, deadline: int) -> bytes:
@@ -72,7 +73,7 @@ class Inbox:
         What the buffer holds beyond them is kept.
 
         Raises:
-            EntropyUnavailableError: When they do not come in time; counts those that came.
+            LinkFailure: When they do not come in time; counts those that came.
         """
         if self.filled == before:
             self.filled = 0
@@ -108,8 +109,8 @@ class Inbox:
                 pieces.append(self._piece(min(missing, _PIECE_BYTES), deadline))
                 missing -= len(pieces[-1])
                 if missing and time.monotonic_ns() >= deadline:
-                    raise self._link.lapsed()
-        except EntropyUnavailableError as error:
+                    raise self._endpoint.lapsed()
+        except LinkFailure as error:
             error.dropped_bytes = size - missing
             raise
         return b"".join(pieces)
@@ -124,10 +125,10 @@ class Inbox:
             except ConnectionResetError:
                 piece = b""
             if not piece:
-                raise self._link.lost("the connection ended within an answer")
+                raise self._endpoint.lost("the connection ended within an answer")
             return piece
 
     def _wait(self, deadline: int) -> None:
         remaining_ns = deadline - time.monotonic_ns()
         if remaining_ns <= 0 or not self._readable.poll(remaining_ns / _NS_PER_MS):
-            raise self._link.lapsed()
+            raise self._endpoint.lapsed()

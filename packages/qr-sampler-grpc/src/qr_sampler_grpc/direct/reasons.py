@@ -33,7 +33,7 @@ _REFUSALS: Final[dict[int, tuple[str, str]]] = {
     ),
     Status.TOO_LATE: (
         "the device of {server} was busy until the time was over",
-        "draw from fewer places at once, or raise QR_DIRECT_TIMEOUT_MS",
+        "draw from fewer places at once, or raise QR_CB_MIN_TIMEOUT_MS or QR_DIRECT_TIMEOUT_MS",
     ),
     Status.BUSY: (
         "{server} admits no further connection",
@@ -78,11 +78,11 @@ def describe_refusal(server: str, status: int, words: str, bytes_needed: int) ->
     return f"{happened.format(**facts)}{said}; {remedy}"
 
 
-def describe_lapse(server: str, timeout_ms: float) -> str:
+def describe_lapse(server: str) -> str:
     """Returns the reason for a draw whose time is over."""
     return (
-        f"no answer from {server} within {timeout_ms:g} ms; find out what holds the server up, or "
-        "raise QR_DIRECT_TIMEOUT_MS"
+        f"no answer from {server} in time; find out what holds the server up, or raise "
+        "QR_CB_MIN_TIMEOUT_MS or QR_DIRECT_TIMEOUT_MS"
     )
 
 

@@ -4,24 +4,26 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler_grpc.breaker_settings import BreakerOptions, BreakerSettings
 from qr_sampler_grpc.direct.connection import Answer, Connection, StaleConnectionError
+from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import MAX_COMMITMENT_BYTES
-from qr_sampler_grpc.direct.link import SOURCE_NAME, Link
 from qr_sampler_grpc.direct.pool import Pool, Pools
 from qr_sampler_grpc.direct.settings import DirectOptions, DirectSettings
+from qr_sampler_grpc.link import Link, LinkFailure, Refused
 
 __all__ = ["DirectSource"]
 
+_NAME: Final = "direct"
 _NS_PER_MS: Final = 1_000_000
-_US_PER_MS: Final = 1_000
-_UNTRIED: Final = SourceStatus(available=True, reason="not contacted yet")
-_WORKING: Final = SourceStatus(available=True)
+_NS_PER_US: Final = 1_000
 _NOTHING: Final = Answer(b"", "", 0, None, None)
 
 
@@ -40,6 +42,7 @@ class DirectSource(EntropySource):
         public_key: File with the Ed25519 public key, in PEM form, that every answer must be signed
             for; empty asks for no signature.
         commitment: Whether the server is told a digest of what its bytes will decide.
+        breaker: When a draw is given up and when the server is left alone.
 
     Raises:
         ConfigError: When an argument is malformed.
@@ -57,6 +60,7 @@ class DirectSource(EntropySource):
         max_bytes_per_request: int = 16 * 2**20,
         public_key: str = "",
         commitment: bool = True,
+        breaker: BreakerOptions | None = None,
     ) -> None:
         options = DirectOptions.checked(
             server_address=server_address,
@@ -66,30 +70,31 @@ class DirectSource(EntropySource):
             commitment=commitment,
         )
         self._options = options
-        self._link = Link(
-            options.path, options.server_address, options.timeout_ms, options.verification_key()
-        )
+        self._breaker_options = breaker or BreakerOptions.checked()
+        self._endpoint = Endpoint(options.path, options.server_address, options.verification_key())
         self._timeout_ns = round(options.timeout_ms * _NS_PER_MS)
-        self._timeout_us = max(1, round(options.timeout_ms * _US_PER_MS))
         self._largest = options.max_bytes_per_request
         self.commits = options.commitment
         self._pools = Pools()
         self._sequence_ids = itertools.count(1)
-        self._status = _UNTRIED
+        # Keyed by process and filled with setdefault, which is atomic: the locks of a parent are
+        # useless in its child.
+        self._links: dict[int, Link] = {}
 
     @classmethod
     def from_environment(cls) -> DirectSource:
-        """Returns a source configured from ``QR_DIRECT_*`` variables and the ``.env`` file.
+        """Returns a source configured from ``QR_DIRECT_*`` and ``QR_CB_*`` and the ``.env`` file.
 
         Raises:
             ConfigError: When a variable is malformed.
         """
-        return cls(**DirectSettings.load().model_dump())
+        breaker = BreakerOptions.checked(**BreakerSettings.load().model_dump())
+        return cls(breaker=breaker, **DirectSettings.load().model_dump())
 
     @property
     def name(self) -> str:
         """``direct``."""
-        return SOURCE_NAME
+        return _NAME
 
     @property
     def limits(self) -> SourceLimits:
@@ -134,7 +139,7 @@ class DirectSource(EntropySource):
 
     def status(self) -> SourceStatus:
         """Returns how the latest draw ended, without contacting the server."""
-        return self._status
+        return self._link().status()
 
     def close(self) -> None:
         """Closes idle connections; a later draw connects again.
@@ -151,18 +156,12 @@ class DirectSource(EntropySource):
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
         requested_ns = time.monotonic_ns()
-        try:
-            answer = self._fetch(n, commitment, requested_ns + self._timeout_ns)
-        except EntropyUnavailableError as error:
-            self._status = SourceStatus(available=False, reason=error.reason)
-            raise
+        answer = self._fetch(n, commitment, requested_ns) if n else _NOTHING
         received_ns, wall_time_ns = time.monotonic_ns(), time.time_ns()
-        if n:
-            self._status = _WORKING
         data, device_id, timestamp_ns, echoed, verified = answer
         return EntropyDraw(
             data=data,
-            source=SOURCE_NAME,
+            source=_NAME,
             origin=self.origin,
             requested_ns=requested_ns,
             received_ns=received_ns,
@@ -174,30 +173,59 @@ class DirectSource(EntropySource):
             signature_verified=verified,
         )
 
-    def _fetch(self, n: int, commitment: bytes, deadline: int) -> Answer:
-        if not n:
-            return _NOTHING
+    def _link(self) -> Link:
+        pid = os.getpid()
+        link = self._links.get(pid)
+        if link is None:
+            fresh = Link(self.limits, self._breaker_options, self._options.timeout_ms)
+            link = self._links.setdefault(pid, fresh)
+        return link
+
+    def _fetch(self, n: int, commitment: bytes, requested_ns: int) -> Answer:
+        sizes = (n,) if n <= self._largest else tuple(self._request_sizes(n))
+        latest_ns = requested_ns + self._timeout_ns
+        try:
+            return self._link().draw(
+                sizes, latest_ns, lambda until_ns: self._ask(sizes, commitment, until_ns)
+            )
+        except Refused as error:
+            raise EntropyUnavailableError(_NAME, str(error)) from None
+        except LinkFailure as failure:
+            raise EntropyUnavailableError(
+                _NAME, failure.reason, dropped_bytes=failure.dropped_bytes
+            ) from failure
+
+    def _ask(self, sizes: Sequence[int], commitment: bytes, until_ns: int) -> Answer:
         pool = self._pools.current()
         connection = pool.take()
         if connection is not None:
             try:
-                return self._ask(pool, connection, n, commitment, deadline)
+                return self._ask_on(connection, pool, sizes, commitment, until_ns)
             except StaleConnectionError:
                 # The server was restarted: the others lead nowhere, either. Nothing has been
                 # asked for yet, so no bytes are lost by asking on a new connection.
                 pool.empty()
-        return self._ask(pool, Connection(self._link, deadline), n, commitment, deadline)
+        connection = Connection(self._endpoint, until_ns)
+        return self._ask_on(connection, pool, sizes, commitment, until_ns)
 
-    def _ask(
-        self, pool: Pool, connection: Connection, n: int, commitment: bytes, deadline: int
+    def _ask_on(
+        self,
+        connection: Connection,
+        pool: Pool,
+        sizes: Sequence[int],
+        commitment: bytes,
+        until_ns: int,
     ) -> Answer:
-        timeout_us, numbers = self._timeout_us, self._sequence_ids
+        # What the server knows ends its wait for the device, so that nobody is measured for who
+        # has given up.
+        timeout_us = max(1, (until_ns - time.monotonic_ns()) // _NS_PER_US)
+        numbers = self._sequence_ids
         try:
-            if n <= self._largest:
-                answer = connection.ask(next(numbers), n, timeout_us, commitment, deadline)
+            if len(sizes) == 1:
+                answer = connection.ask(next(numbers), sizes[0], timeout_us, commitment, until_ns)
             else:
-                wanted = [(next(numbers), size) for size in self._request_sizes(n)]
-                answer = _joined(connection.ask_all(wanted, timeout_us, commitment, deadline))
+                wanted = [(next(numbers), size) for size in sizes]
+                answer = _joined(connection.ask_all(wanted, timeout_us, commitment, until_ns))
         except BaseException:
             connection.close()
             raise
