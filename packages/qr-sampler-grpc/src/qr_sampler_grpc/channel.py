@@ -10,6 +10,7 @@ import grpc
 
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.fork_guard import FORK_GUARD
+from qr_sampler_grpc.large_blocks import keep_large_blocks
 from qr_sampler_grpc.tls import ClientTls
 
 __all__ = ["Channel", "ChannelUnusableError"]
@@ -69,6 +70,7 @@ class Channel:
     def _open(self) -> Any:
         if reason := FORK_GUARD.reason_to_refuse():
             raise ChannelUnusableError(reason)
+        keep_large_blocks()
         options = _OPTIONS + (_LOCAL_OPTIONS if self.address.is_local else ())
         fresh = self._connected(options)
         kept = self._channels.setdefault(os.getpid(), fresh)

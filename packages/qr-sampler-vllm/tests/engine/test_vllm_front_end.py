@@ -206,6 +206,8 @@ def test_status_and_metrics_follow_the_source(
             "VLLM_PLUGINS": "qr_sampler",
             "QR_ENTROPY_SOURCE_TYPE": "quantum_grpc",
             "QR_GRPC_SERVER_ADDRESS": entropy.address,
+            # The machines that run this are small and busy.
+            "QR_CB_MIN_TIMEOUT_MS": "2000",
             "QR_FALLBACK_MODE": "system",
             "QR_LEDGER_DIR": str(tmp_path),
         },

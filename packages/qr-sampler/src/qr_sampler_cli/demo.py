@@ -90,7 +90,9 @@ def deployment(address: str) -> dict[str, str]:
         "QR_FALLBACK_MODE": "system",
         "QR_GRPC_SERVER_ADDRESS": address,
         "QR_GRPC_MODE": "unary",
-        "QR_GRPC_METHOD_PATH": "/qr_entropy.EntropyService/GetEntropy",
+        "QR_GRPC_PROFILE": "qr_entropy",
+        # Where the model and the server share a small machine, pauses beyond 5 ms are no failures.
+        "QR_CB_MIN_TIMEOUT_MS": "2000",
         # gRPC is in use in this process already, so the engine cannot be a fork of it.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
