@@ -91,6 +91,7 @@ def deployment(address: str) -> dict[str, str]:
         "QR_GRPC_SERVER_ADDRESS": address,
         "QR_GRPC_MODE": "unary",
         "QR_GRPC_PROFILE": "qr_entropy",
+        "QR_GRPC_METHOD_PATH": "/qr_entropy.EntropyService/GetEntropy",
         # Where the model and the server share a small machine, pauses beyond 5 ms are no failures.
         "QR_CB_MIN_TIMEOUT_MS": "2000",
         # gRPC is in use in this process already, so the engine cannot be a fork of it.
