@@ -301,7 +301,10 @@ def test_encrypted_connections(kit: Callable[..., str], tmp_path: Path) -> None:
         (("127.0.0.1:1", "--profile=direct"), "not the path of a Unix domain socket"),
         (("127.0.0.1:1", "--api-key-file=absent"), "cannot read the API key from absent"),
         (("127.0.0.1:1", "--ca=absent"), "cannot read the certificates absent"),
-        (("127.0.0.1:1", "--client-cert=absent"), "mutual TLS needs the client's certificate and its key"),
+        (
+            ("127.0.0.1:1", "--client-cert=absent"),
+            "mutual TLS needs the client's certificate and its key",
+        ),
         (("127.0.0.1:1", "--public-key=absent"), "cannot read the public key absent"),
         (("127.0.0.1:1", "--profile=qrng", "--conformance"), "about the profile 'qr_entropy'"),
         (("127.0.0.1:1", "--profile=qrng", "--draws=500"), "lower --draws"),
