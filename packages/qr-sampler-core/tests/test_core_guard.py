@@ -405,6 +405,25 @@ def test_a_probe_that_hangs_fails_in_time() -> None:
     source.release.set()
 
 
+def test_a_close_that_was_given_up_before_it_began_is_made_all_the_same() -> None:
+    caller = Caller("test", lambda call: None)
+    begun, release, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        release.wait(PATIENCE_S)
+
+    drawing = threading.Thread(target=caller.make, args=(hang, PATIENCE_S))
+    drawing.start()
+    assert begun.wait(PATIENCE_S)
+    with pytest.raises(TimeoutError, match="no answer within 10 ms"):
+        caller.make_last(closed.set, 0.01)
+    assert not closed.is_set()
+    release.set()
+    assert closed.wait(PATIENCE_S)
+    drawing.join(PATIENCE_S)
+
+
 OUTCOMES: dict[str, Callable[[int], Any]] = {
     "short": lambda number: answer(bytes([number]) * 2),
     "long": lambda number: answer(bytes([number]) * 9),

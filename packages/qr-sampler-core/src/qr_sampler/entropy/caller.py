@@ -16,10 +16,12 @@ class Call:
 
     Args:
         function: What to call, without arguments.
+        essential: Whether it is made even if it was given up before it began.
     """
 
-    def __init__(self, function: Callable[[], object]) -> None:
+    def __init__(self, function: Callable[[], object], *, essential: bool = False) -> None:
         self._function = function
+        self.essential = essential
         self._done = threading.Lock()
         self._done.acquire()
         # Goes to the first of two: the one who finishes the call or the one who gives it up.
@@ -98,6 +100,35 @@ class Caller:
         finally:
             self._turn.release()
 
+    def make_last(self, function: Callable[[], object], timeout_s: float) -> Call:
+        """Returns the finished call of *function*, after which the thread ends.
+
+        Unlike any other call it is made even when nobody waits for it any more.
+
+        Args:
+            function: What to call, without arguments.
+            timeout_s: Longest time in seconds to wait for it.
+
+        Raises:
+            TimeoutError: When it is not finished by then.
+            RuntimeError: When the system has no thread to spare.
+        """
+        due = time.monotonic() + timeout_s
+        call = Call(function, essential=True)
+        # Whoever has the turn for so long has started the thread.
+        has_turn = self._turn.acquire(timeout=timeout_s)
+        try:
+            if has_turn:
+                self._start()
+            self._calls.put(call)
+            self.stop()
+        finally:
+            if has_turn:
+                self._turn.release()
+        if not call.wait(max(due - time.monotonic(), 0.0)) and call.give_up():
+            raise TimeoutError(f"no answer within {1000 * timeout_s:g} ms")
+        return call
+
     def overdue(self) -> str | None:
         """Returns what to say of the call that is overdue, ``None`` if there is none."""
         call = self._latest
@@ -146,7 +177,7 @@ class Caller:
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             # What was given up before it began must not be asked for any more.
-            if call.given_up_at is not None:
+            if call.given_up_at is not None and not call.essential:
                 call.finished = True
             elif not call.run().hand_over():
                 self._on_late(call)

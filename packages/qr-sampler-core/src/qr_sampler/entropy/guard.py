@@ -163,12 +163,10 @@ class GuardedSource(EntropySource):
 
     def _close_in_time(self, caller: Caller) -> None:
         try:
-            call = caller.make(self.source.close, self._timeout_s)
+            call = caller.make_last(self.source.close, self._timeout_s)
         except (TimeoutError, RuntimeError) as error:
             logger.warning("entropy source %r does not close: %s", self.name, error)
             return
-        finally:
-            caller.stop()
         if call.error is not None:
             raise call.error
 
