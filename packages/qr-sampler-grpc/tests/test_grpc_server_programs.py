@@ -22,10 +22,12 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from qr_sampler.testing import ConstantEntropySource
+from qr_sampler_grpc.direct.source import DirectSource
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server.logs import JsonFormatter, configure_logging
 from qr_sampler_grpc.server.program import READY_PREFIX, add_options, run
+from qr_sampler_grpc.source import QuantumGrpcSource
 
 SERVERS = Path(__file__).parents[3] / "servers"
 TIMING = "timing_noise_server.py"
@@ -100,6 +102,23 @@ def test_a_server_answers_and_stops_cleanly(start: Start, name: str, how: signal
             assert state == HealthCheckResponse.SERVING
     status, errors = end(process, how)
     assert (status, "Traceback" in errors) == (0, False)
+
+
+def test_a_program_serves_its_device_over_a_bare_socket_too(
+    start: Start, socket_path: Path
+) -> None:
+    arguments = ("--address=127.0.0.1:0", f"--direct=unix://{socket_path}")
+    process, address = start(program("qrng_template_server.py"), *arguments)
+    beside = DirectSource(f"unix://{socket_path}")
+    over_grpc = QuantumGrpcSource(address)
+    draws = [source.draw(32) for source in (beside, over_grpc)]
+    assert len({draw.data for draw in draws}) == 2
+    assert len({draw.device_id for draw in draws}) == 1
+    beside.close()
+    over_grpc.close()
+    status, errors = end(process, signal.SIGTERM)
+    assert (status, "Traceback" in errors) == (0, False)
+    assert not socket_path.exists()
 
 
 @pytest.mark.parametrize("name", KIT_SERVERS)
@@ -255,6 +274,8 @@ def test_a_taken_address_is_a_reason(
         (("--api-key-file=absent",), "cannot read the API keys"),
         (("--signing-key=absent",), "cannot read the private key"),
         (("--requests-per-minute=0",), "requests_per_minute=0"),
+        (("--direct=unix:///nonexistent/d.sock",), "cannot listen at unix:///nonexistent/d.sock"),
+        (("--direct=127.0.0.1:1",), "is not a Unix domain socket"),
     ],
 )
 def test_mistakes_in_the_options_are_reasons(

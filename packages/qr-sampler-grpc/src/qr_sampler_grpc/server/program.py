@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,11 +63,27 @@ def run(source: EntropySource | Generate | Device, options: argparse.Namespace) 
         except QRSamplerError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        print(f"{READY_PREFIX}{server.address}", flush=True)
-        # A wait without end could not be interrupted everywhere.
-        while not stop.wait(1.0):
-            pass
+        try:
+            beside = _serve_beside(server, options.direct)
+        except QRSamplerError as error:
+            print(f"error: {error}", file=sys.stderr)
+            server.stop(0.0)
+            return 2
+        with beside:
+            print(f"{READY_PREFIX}{server.address}", flush=True)
+            # A wait without end could not be interrupted everywhere.
+            while not stop.wait(1.0):
+                pass
         return _stop(server, options.grace)
+
+
+def _serve_beside(server: EntropyServer, address: str | None) -> AbstractContextManager[object]:
+    """Returns what serves the device of *server* over a bare socket, too, if that is asked for."""
+    if address is None:
+        return nullcontext()
+    from qr_sampler_grpc.direct.server import serve_direct
+
+    return serve_direct(server.device, address)
 
 
 def _stop(server: EntropyServer, grace_s: float) -> int:
@@ -133,6 +149,9 @@ def _add_listening(group: Any) -> None:
         "--address",
         default="127.0.0.1:50051",
         help="host:port, with port 0 for a free one, or unix:///path (%(default)s)",
+    )
+    group.add_argument(
+        "--direct", metavar="unix:///PATH", help="serve the source 'direct' there, too"
     )
     group.add_argument("--tls-certificate", type=Path, help="PEM file; encrypts all connections")
     group.add_argument("--tls-private-key", type=Path, help="PEM file with its key")
