@@ -11,11 +11,11 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from qr_sampler_grpc.channel import Channel
 from qr_sampler_grpc.settings import GrpcOptions
 from qr_sampler_grpc.transports.base import (
     AnswerParts,
     Attempt,
+    ChannelTransport,
     DeadlineLapsedError,
     Request,
     UnfitAnswerError,
@@ -29,7 +29,7 @@ __all__ = ["AioTransport"]
 _Result = TypeVar("_Result")
 
 
-class AioTransport:
+class AioTransport(ChannelTransport):
     """Asks from an event loop in a thread of its own; see :class:`Transport`.
 
     Args:
@@ -37,10 +37,7 @@ class AioTransport:
     """
 
     def __init__(self, options: GrpcOptions) -> None:
-        self._channel = Channel(options.address, options.tls, aio=True)
-        self._path = options.contract.method_path
-        self._wire = options.contract.wire
-        self._metadata = options.credentials.metadata if options.credentials else ()
+        super().__init__(options, aio=True)
         self._stream: _AioStream | None = None
         self._fetch: Callable[[Sequence[Request], Attempt], Coroutine[Any, Any, list[Answer]]] = {
             "unary": self._unary,

@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from qr_sampler_grpc.channel import Channel
+from qr_sampler_grpc.settings import GrpcOptions
 from qr_sampler_grpc.wire import Answer
 
 __all__ = [
     "AnswerParts",
     "Attempt",
+    "ChannelTransport",
     "DeadlineLapsedError",
     "Request",
     "Transport",
@@ -92,6 +95,26 @@ class Transport(Protocol):
     def close(self) -> None:
         """Ends calls under way and releases the connection. May be called more than once."""
         ...
+
+
+class ChannelTransport:
+    """What every transport over a gRPC channel needs; nothing is opened yet.
+
+    Args:
+        options: How to reach the server.
+        aio: Whether the channel is one of gRPC's asyncio interface.
+    """
+
+    def __init__(self, options: GrpcOptions, *, aio: bool = False) -> None:
+        contract, credentials = options.contract, options.credentials
+        self._channel = Channel(options.address, options.tls, aio=aio)
+        self._path = contract.method_path
+        self._wire = contract.wire
+        self._metadata = credentials.metadata if credentials else ()
+
+    def close(self) -> None:
+        """Closes the channel and cancels its calls."""
+        self._channel.close()
 
 
 class AnswerParts:

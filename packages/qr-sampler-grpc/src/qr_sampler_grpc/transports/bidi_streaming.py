@@ -10,11 +10,11 @@ from typing import Any, Final
 
 import grpc
 
-from qr_sampler_grpc.channel import Channel
 from qr_sampler_grpc.settings import GrpcOptions
 from qr_sampler_grpc.transports.base import (
     AnswerParts,
     Attempt,
+    ChannelTransport,
     DeadlineLapsedError,
     Request,
     UnfitAnswerError,
@@ -29,7 +29,7 @@ __all__ = ["BidiStreamingTransport"]
 _NS_PER_S: Final = 1_000_000_000
 
 
-class BidiStreamingTransport:
+class BidiStreamingTransport(ChannelTransport):
     """Keeps one stream open and has all requests of all threads under way on it at once.
 
     Whatever goes wrong with one answer ends the stream, and with it the others that are under way:
@@ -40,10 +40,7 @@ class BidiStreamingTransport:
     """
 
     def __init__(self, options: GrpcOptions) -> None:
-        self._channel = Channel(options.address, options.tls)
-        self._path = options.contract.method_path
-        self._wire = options.contract.wire
-        self._metadata = options.credentials.metadata if options.credentials else ()
+        super().__init__(options)
         self._watchdog = Watchdog()
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
@@ -71,7 +68,7 @@ class BidiStreamingTransport:
         if stream is not None:
             stream.end("the source was closed")
         self._watchdog.close()
-        self._channel.close()
+        super().close()
 
     def _send(
         self, requests: Sequence[Request], attempt: Attempt

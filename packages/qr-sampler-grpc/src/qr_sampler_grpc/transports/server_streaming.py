@@ -5,15 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from qr_sampler_grpc.channel import Channel
-from qr_sampler_grpc.settings import GrpcOptions
-from qr_sampler_grpc.transports.base import AnswerParts, Attempt, Request, unchanged
+from qr_sampler_grpc.transports.base import (
+    AnswerParts,
+    Attempt,
+    ChannelTransport,
+    Request,
+    unchanged,
+)
 from qr_sampler_grpc.wire import Answer
 
 __all__ = ["ServerStreamingTransport"]
 
 
-class ServerStreamingTransport:
+class ServerStreamingTransport(ChannelTransport):
     """Sends one request on the streaming method and no more; see :class:`Transport`.
 
     On the wire a client that sends a single message looks the same to a method that takes a stream
@@ -22,12 +26,6 @@ class ServerStreamingTransport:
     Args:
         options: How to reach the server.
     """
-
-    def __init__(self, options: GrpcOptions) -> None:
-        self._channel = Channel(options.address, options.tls)
-        self._path = options.contract.method_path
-        self._wire = options.contract.wire
-        self._metadata = options.credentials.metadata if options.credentials else ()
 
     def answers(self, requests: Sequence[Request], attempt: Attempt) -> Iterator[Answer]:
         """Yields the answers; see :class:`Transport`."""
@@ -44,10 +42,6 @@ class ServerStreamingTransport:
             finally:
                 # Nothing that comes after the answer is wanted.
                 call.cancel()
-
-    def close(self) -> None:
-        """Closes the channel and cancels its calls."""
-        self._channel.close()
 
     def _answer(self, messages: Iterator[bytes], parts: AnswerParts) -> Answer:
         for message in messages:
