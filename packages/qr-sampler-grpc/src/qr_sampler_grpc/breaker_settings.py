@@ -4,26 +4,23 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field
+from pydantic_settings import BaseSettings
 
-from qr_sampler.errors import ConfigError
-from qr_sampler.settings import describe_validation_error
 from qr_sampler_grpc.adaptive_deadline import DeadlineRule
+from qr_sampler_grpc.option_models import OPTIONS, checked, environment
 
 __all__ = ["BreakerOptions", "BreakerSettings"]
 
 _PREFIX: Final = "QR_CB_"
 
-_Options = TypeVar("_Options", bound="BreakerOptions")
-
 
 class BreakerOptions(BaseModel):
     """When a draw is given up, and when a server is left alone; reads no environment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = OPTIONS
 
     enabled: bool = Field(
         True,
@@ -100,20 +97,13 @@ class BreakerOptions(BaseModel):
         Raises:
             ConfigError: When a value is malformed; names it.
         """
-        return _checked(cls, values, prefix="")
+        return checked(cls, values, prefix="")
 
 
 class BreakerSettings(BaseSettings, BreakerOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        allow_inf_nan=False,
-    )
+    model_config = environment(_PREFIX)
 
     @classmethod
     def load(cls, **overrides: Any) -> BreakerSettings:
@@ -122,11 +112,4 @@ class BreakerSettings(BaseSettings, BreakerOptions):
         Raises:
             ConfigError: When a variable is malformed; names it.
         """
-        return _checked(cls, overrides, prefix=_PREFIX)
-
-
-def _checked(kind: type[_Options], values: dict[str, Any], *, prefix: str) -> _Options:
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise ConfigError(describe_validation_error(error, kind, prefix=prefix)) from error
+        return checked(cls, overrides, prefix=_PREFIX)

@@ -4,28 +4,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, Field, field_validator
+from pydantic_settings import BaseSettings
 
-from qr_sampler.errors import ConfigError
-from qr_sampler.settings import describe_validation_error
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.attestation import VerificationKey
+from qr_sampler_grpc.option_models import OPTIONS, checked, environment
 
 __all__ = ["DirectOptions", "DirectSettings"]
 
 _PREFIX: Final = "QR_DIRECT_"
 _MAX_TIMEOUT_MS: Final = 3_600_000.0
 
-_Options = TypeVar("_Options", bound="DirectOptions")
-
 
 class DirectOptions(BaseModel):
     """How to reach a server on this machine, checked; reads no environment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = OPTIONS
 
     server_address: str = Field(
         "unix:///run/qr-sampler/direct.sock",
@@ -85,20 +82,13 @@ class DirectOptions(BaseModel):
         Raises:
             ConfigError: When a value is malformed; names it.
         """
-        return _checked(cls, values, prefix="")
+        return checked(cls, values, prefix="")
 
 
 class DirectSettings(BaseSettings, DirectOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        allow_inf_nan=False,
-    )
+    model_config = environment(_PREFIX)
 
     @classmethod
     def load(cls, **overrides: Any) -> DirectSettings:
@@ -107,11 +97,4 @@ class DirectSettings(BaseSettings, DirectOptions):
         Raises:
             ConfigError: When a variable is malformed; names it.
         """
-        return _checked(cls, overrides, prefix=_PREFIX)
-
-
-def _checked(kind: type[_Options], values: dict[str, Any], *, prefix: str) -> _Options:
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise ConfigError(describe_validation_error(error, kind, prefix=prefix)) from error
+        return checked(cls, overrides, prefix=_PREFIX)
