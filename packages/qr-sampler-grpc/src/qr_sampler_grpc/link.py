@@ -54,8 +54,7 @@ class Link:
     """
 
     def __init__(self, limits: SourceLimits, breaker: BreakerOptions, timeout_ms: float) -> None:
-        counts = limits.max_requests_per_minute is not None or limits.max_bytes_per_day is not None
-        self._quota = Quota(limits) if counts else None
+        self._quota = Quota(limits)
         self._timeout_ms = timeout_ms
         self._deadline = AdaptiveDeadline(breaker.deadline_rule(timeout_ms))
         self._breaker = CircuitBreaker(
@@ -117,12 +116,11 @@ class Link:
             epoch = self._breaker.enter()
         except CircuitOpenError as error:
             raise self._refused(error) from None
-        if self._quota is not None:
-            try:
-                self._quota.spend(requests, payload_bytes)
-            except QuotaExceededError as error:
-                self._breaker.abandon(epoch)
-                raise self._refused(error) from None
+        try:
+            self._quota.spend(requests, payload_bytes)
+        except QuotaExceededError as error:
+            self._breaker.abandon(epoch)
+            raise self._refused(error) from None
         return epoch
 
     def _refused(self, why: Exception) -> Refused:

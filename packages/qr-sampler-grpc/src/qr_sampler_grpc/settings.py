@@ -24,6 +24,7 @@ from qr_sampler.settings import describe_validation_error
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.contract import Contract, field_numbers
 from qr_sampler_grpc.credentials import ApiKey, check_header, secret_in
+from qr_sampler_grpc.option_models import environment
 from qr_sampler_grpc.profiles import CUSTOM, DEFAULT_METHOD_PATH, PROFILES
 from qr_sampler_grpc.tls import ClientTls
 from qr_sampler_grpc.wire import ANSWER_FIELDS, REQUEST_FIELDS
@@ -298,15 +299,7 @@ class GrpcOptions(BaseModel):
 class GrpcSettings(BaseSettings, GrpcOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        allow_inf_nan=False,
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(**environment(_PREFIX), hide_input_in_errors=True)
 
     @classmethod
     def load(cls, **overrides: Any) -> GrpcSettings:
