@@ -29,12 +29,13 @@ PACKAGES: Final = {
     "qr-sampler-core": "qr_sampler",
     "qr-entropy-sources": "qr_entropy_sources",
     "qr-sampler-grpc": "qr_sampler_grpc",
+    "qr-sampler-tsd": "qr_sampler_tsd",
     "qr-sampler-vllm": "qr_sampler_vllm",
     "qr-sampler": "qr_sampler_cli",
 }
 """Distribution name to import name, lowest layer first."""
 
-EXTRAS: Final = {"qr-sampler-grpc": ("server", "signing")}
+EXTRAS: Final = {"qr-sampler-grpc": ("server", "signing"), "qr-sampler-tsd": ("thrml",)}
 """What the tests of a package need beside its own dependencies."""
 
 NEEDS_ENGINE: Final = ("qr-sampler-vllm", "qr-sampler")

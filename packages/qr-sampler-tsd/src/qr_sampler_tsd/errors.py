@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of thermodynamic speculative decoding."""
+
+from __future__ import annotations
+
+from qr_sampler.errors import QRSamplerError
+
+__all__ = ["PsiError", "TSDError", "UniformsExhaustedError"]
+
+
+class TSDError(QRSamplerError):
+    """Root of every error that this package raises on purpose."""
+
+
+class PsiError(TSDError, ValueError):
+    """A payload, a mask or what they are made of is malformed."""
+
+
+class UniformsExhaustedError(TSDError, RuntimeError):
+    """A recording holds fewer uniforms than are asked of it, or of another role."""

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all versions of the payload check, and what users of a payload may rely on."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qr_sampler_tsd._typing import IdArray, ScoreCodes, TokenArray
+from qr_sampler_tsd.errors import PsiError
+from qr_sampler_tsd.exclusion import sorted_unique_ids
+from qr_sampler_tsd.law import HeadTailLaw
+
+__all__ = [
+    "Psi",
+    "checked_code",
+    "checked_codes",
+    "checked_exclusion",
+    "checked_ids",
+    "checked_vocab_size",
+    "nothing_excluded",
+    "rounded",
+    "tokens_in",
+]
+
+_LARGEST_VOCABULARY: Final = 2**31 - 1
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+
+
+def _read_only(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    array.flags.writeable = False
+    return array
+
+
+def nothing_excluded() -> TokenArray:
+    """Returns the exclusion of no token."""
+    return _read_only(np.empty(0, dtype=np.int64))
+
+
+class Psi(Protocol):
+    """A payload of any version."""
+
+    @property
+    def ids(self) -> IdArray:
+        """Shape ``(K,)``: the tokens of the head, best first."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, V."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of :meth:`to_bytes`."""
+
+    def law(self) -> HeadTailLaw:
+        """Returns F(psi)."""
+
+    def to_bytes(self) -> bytes:
+        """Returns the payload as it travels; an exclusion travels beside it."""
+
+
+def checked_vocab_size(value: object) -> int:
+    """Returns *value* as an int.
+
+    Raises:
+        PsiError: When it is no integer from 1 to 2**31 - 1, which is all that an int32 id reaches.
+    """
+    if not isinstance(value, Integral) or not 1 <= int(value) <= _LARGEST_VOCABULARY:
+        raise PsiError(f"vocab_size={value!r} must be an integer from 1 to {_LARGEST_VOCABULARY}")
+    return int(value)
+
+
+def checked_ids(ids: ArrayLike, vocab_size: int) -> IdArray:
+    """Returns a read-only copy of *ids*.
+
+    Raises:
+        PsiError: When there are none, one repeats or is outside [0, *vocab_size*).
+    """
+    if not sorted_unique_ids(ids, vocab_size, "the ids").size:
+        raise PsiError("a payload needs at least one id")
+    return _read_only(np.array(ids, dtype=np.int32))
+
+
+def checked_codes(codes: ArrayLike, count: int) -> ScoreCodes:
+    """Returns a read-only copy of *codes*.
+
+    Raises:
+        PsiError: When there are not *count*, or one is no integer from -128 to 127.
+    """
+    given = np.asarray(codes)
+    if given.shape != (count,) or not np.issubdtype(given.dtype, np.integer):
+        raise PsiError(
+            f"{count} ids need as many integer scores, got {given.dtype} of shape {given.shape}"
+        )
+    for code in (given.min(), given.max()):
+        checked_code(code, "a score code")
+    return _read_only(given.astype(np.int8))
+
+
+def checked_code(value: object, name: str) -> int:
+    """Returns *value* as an int.
+
+    Raises:
+        PsiError: When it is no integer from -128 to 127.
+    """
+    if not isinstance(value, Integral) or not -128 <= int(value) <= 127:
+        raise PsiError(f"{name} is {value!r}; it must be an integer from -128 to 127")
+    return int(value)
+
+
+def checked_exclusion(excluded: ArrayLike, vocab_size: int) -> TokenArray:
+    """Returns *excluded* in ascending order, read-only.
+
+    Raises:
+        PsiError: When one repeats or is outside [0, *vocab_size*).
+    """
+    return _read_only(sorted_unique_ids(excluded, vocab_size, "the excluded ids"))
+
+
+def rounded(value: object, dtype: type[np.floating], name: str, *, positive: bool) -> float:
+    """Returns *value* as the payload holds it.
+
+    Args:
+        value: A real number.
+        dtype: float16 or float32.
+        name: How an error calls it.
+        positive: Whether 0 is forbidden, also the 0 that a small number is rounded to.
+
+    Raises:
+        PsiError: When it is no number, negative, forbidden, or too large for *dtype*.
+    """
+    if not isinstance(value, Real):
+        raise PsiError(f"{name}={value!r} is no number")
+    with np.errstate(over="ignore"):
+        held = float(dtype(value))
+    if not np.isfinite(held) or held < 0 or (positive and held == 0):
+        largest = float(np.finfo(dtype).max)
+        wanted = "above 0" if positive else "at least 0"
+        raise PsiError(
+            f"{name}={value!r} is {held} in {dtype.__name__}; it must be {wanted} and at most "
+            f"{largest:g} there"
+        )
+    return held
+
+
+def tokens_in(length: int, fixed_bytes: int) -> int:
+    """Returns K of a payload of 5 K + *fixed_bytes* bytes.
+
+    Raises:
+        PsiError: When *length* is not of that form with K >= 1.
+    """
+    count, rest = divmod(length - fixed_bytes, 5)
+    if rest or count < 1:
+        raise PsiError(f"a payload has 5 K + {fixed_bytes} bytes with K >= 1, got {length} bytes")
+    return count
