@@ -177,7 +177,7 @@ class HeadTailLaw:
         """
         heights = u * self._cumulative[-1]
         places = np.searchsorted(self._cumulative, heights, side="right")
-        tokens = np.append(self.ids, 0)[places]
+        tokens: TokenArray = np.append(self.ids, 0)[places]
         beyond = places == self.ids.size
         if beyond.any():
             above = heights[beyond] - self._head_weight
