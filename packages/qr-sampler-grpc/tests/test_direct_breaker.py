@@ -252,5 +252,5 @@ def test_threads_may_share_the_window() -> None:
     for thread in threads:
         thread.join()
     window = deadline._windows[4]
-    assert sorted(window._latest) == window._ordered
-    assert len(window._ordered) == 50
+    assert sorted(window._latest) == window._slow
+    assert len(window._slow) == 50

@@ -66,30 +66,44 @@ class AdaptiveDeadline:
         magnitude = _magnitude(payload_bytes)
         window = self._windows.get(magnitude)
         if window is None:
-            window = self._windows.setdefault(magnitude, _Window(self._rule.window_size))
+            window = self._windows.setdefault(magnitude, _Window(self._rule))
         window.add(latency_ms)
 
 
 class _Window:
-    """The latest latencies, which are kept in order: sorting them costs more than a fast draw."""
+    """The latest latencies, of which only those that could matter are kept in order.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    Sorting them costs more than a fast draw, and a P99 that asks for less than the floor is as good
+    as none.
+    """
+
+    def __init__(self, rule: DeadlineRule) -> None:
+        self._rule = rule
         self._lock = threading.Lock()
         self._latest: deque[float] = deque()
-        self._ordered: list[float] = []
+        self._slow: list[float] = []
+        """Those of the latest that ask for more than the floor, in order."""
         self.count = 0
         self.percentile99 = 0.0
+        """Their P99, or 0 where it asks for no more than the floor."""
 
     def add(self, latency_ms: float) -> None:
-        latest, ordered = self._latest, self._ordered
+        latest, slow = self._latest, self._slow
         with self._lock:
-            if len(latest) == self._size:
-                del ordered[bisect_left(ordered, latest.popleft())]
+            if len(latest) == self._rule.window_size:
+                oldest_ms = latest.popleft()
+                if self._is_slow(oldest_ms):
+                    del slow[bisect_left(slow, oldest_ms)]
             latest.append(latency_ms)
-            insort(ordered, latency_ms)
-            self.percentile99 = ordered[_rank99(len(ordered))]
-            self.count = len(ordered)
+            if self._is_slow(latency_ms):
+                insort(slow, latency_ms)
+            count = self.count = len(latest)
+            # How many are slower than the P99.
+            slower = count - 1 - _rank99(count)
+            self.percentile99 = slow[-1 - slower] if len(slow) > slower else 0.0
+
+    def _is_slow(self, latency_ms: float) -> bool:
+        return self._rule.multiplier * latency_ms > self._rule.floor_ms
 
 
 def percentile99(values: Sequence[float]) -> float:

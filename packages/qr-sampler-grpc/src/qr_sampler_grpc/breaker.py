@@ -75,6 +75,9 @@ class CircuitBreaker:
         self._reason = ""
         # Calls that began before the latest change of state say nothing about the new one.
         self._epoch = 0
+        # The epoch while the circuit is closed and the latest call has not failed. A call that goes
+        # well then changes nothing, and one look at this says so without the lock.
+        self._quiet_epoch: int | None = 0
 
     @property
     def state(self) -> BreakerState:
@@ -92,6 +95,9 @@ class CircuitBreaker:
         Raises:
             CircuitOpenError: When the call must not be made.
         """
+        quiet_epoch = self._quiet_epoch
+        if quiet_epoch is not None:
+            return quiet_epoch
         with self._lock:
             if self._state is BreakerState.HALF_OPEN:
                 raise CircuitOpenError(f"{self._reason}; whether it has recovered is being tried")
@@ -101,6 +107,8 @@ class CircuitBreaker:
 
     def succeed(self, epoch: int) -> None:
         """Notes that the call has got what it wanted."""
+        if epoch == self._quiet_epoch:
+            return
         with self._lock:
             if epoch != self._epoch:
                 return
@@ -108,12 +116,15 @@ class CircuitBreaker:
             if self._state is BreakerState.HALF_OPEN:
                 self._change(BreakerState.CLOSED)
                 self._openings = 0
+            if self._state is BreakerState.CLOSED:
+                self._quiet_epoch = self._epoch
 
     def fail(self, epoch: int, reason: str) -> None:
         """Notes that the call has failed, and why."""
         with self._lock:
             if epoch != self._epoch:
                 return
+            self._quiet_epoch = None
             self._failures += 1
             if self._state is BreakerState.HALF_OPEN or self._failures >= self._max_failures:
                 self._open(reason)

@@ -209,7 +209,9 @@ class Device:
         """
         self._check(n, commitment)
         self._count(n, account)
-        self._take_turn(timeout_s)
+        # A free device is taken without looking at the clock.
+        if not self._lock.acquire(blocking=False):
+            self._take_turn(timeout_s)
         try:
             if not is_wanted():
                 _refuse(Refusal.ABANDONED, "the caller has gone; nothing was measured")
@@ -259,20 +261,21 @@ class Device:
 
     def _take_turn(self, timeout_s: float | None) -> None:
         patience_s = -1.0 if timeout_s is None else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)
-        # A free lock is taken without looking at the clock.
-        if not (self._lock.acquire(blocking=False) or self._lock.acquire(timeout=patience_s)):
+        if not self._lock.acquire(timeout=patience_s):
             _refuse(Refusal.TOO_LATE, "the device was busy with other requests until the deadline")
 
     def _timed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
-        started_s = time.perf_counter()
+        telemetry = self._telemetry
+        started_s = time.perf_counter() if telemetry else 0.0
         try:
             draw = self._draw(n, commitment)
         except MeasurementRefusedError:
             self._set_health(serving=False)
             raise
-        for telemetry in self._telemetry:
-            telemetry.measured(n, time.perf_counter() - started_s)
-        self._set_health(serving=True)
+        for one in telemetry:
+            one.measured(n, time.perf_counter() - started_s)
+        if not self._serving:
+            self._set_health(serving=True)
         return draw
 
     def _draw(self, n: int, commitment: bytes) -> EntropyDraw:
