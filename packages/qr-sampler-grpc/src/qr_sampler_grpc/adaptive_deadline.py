@@ -88,22 +88,23 @@ class _Window:
         """Their P99, or 0 where it asks for no more than the floor."""
 
     def add(self, latency_ms: float) -> None:
-        latest, slow = self._latest, self._slow
+        rule, latest, slow = self._rule, self._latest, self._slow
+        is_slow = rule.multiplier * latency_ms > rule.floor_ms
+        # In a full window without a slow one, one that is not slow takes the place of its like.
+        if not (is_slow or slow) and self.count == rule.window_size:
+            return
         with self._lock:
-            if len(latest) == self._rule.window_size:
+            if len(latest) == rule.window_size:
                 oldest_ms = latest.popleft()
-                if self._is_slow(oldest_ms):
+                if rule.multiplier * oldest_ms > rule.floor_ms:
                     del slow[bisect_left(slow, oldest_ms)]
             latest.append(latency_ms)
-            if self._is_slow(latency_ms):
+            if is_slow:
                 insort(slow, latency_ms)
             count = self.count = len(latest)
-            # How many are slower than the P99.
-            slower = count - 1 - _rank99(count)
+            # How many are slower than the P99: see _rank99.
+            slower = count // 100
             self.percentile99 = slow[-1 - slower] if len(slow) > slower else 0.0
-
-    def _is_slow(self, latency_ms: float) -> bool:
-        return self._rule.multiplier * latency_ms > self._rule.floor_ms
 
 
 def percentile99(values: Sequence[float]) -> float:

@@ -70,7 +70,8 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._state = BreakerState.CLOSED
         self._failures = 0
-        self._openings = 0
+        self.openings = 0
+        """How often the circuit has opened since it was last closed."""
         self._retry_at = 0.0
         self._reason = ""
         # Calls that began before the latest change of state say nothing about the new one.
@@ -83,11 +84,6 @@ class CircuitBreaker:
     def state(self) -> BreakerState:
         """What happens to the next call; an open circuit stays open until a call comes."""
         return self._state
-
-    @property
-    def openings(self) -> int:
-        """How often the circuit has opened since it was last closed."""
-        return self._openings
 
     def enter(self) -> int:
         """Lets a call through, and returns what its end has to be reported with.
@@ -115,7 +111,7 @@ class CircuitBreaker:
             self._failures = 0
             if self._state is BreakerState.HALF_OPEN:
                 self._change(BreakerState.CLOSED)
-                self._openings = 0
+                self.openings = 0
             if self._state is BreakerState.CLOSED:
                 self._quiet_epoch = self._epoch
 
@@ -142,10 +138,10 @@ class CircuitBreaker:
         self._change(BreakerState.HALF_OPEN)
 
     def _open(self, reason: str) -> None:
-        pause_s = min(self._recovery_s * 2.0**self._openings, self._recovery_max_s)
+        pause_s = min(self._recovery_s * 2.0**self.openings, self._recovery_max_s)
         self._retry_at = self._clock() + pause_s
         # The doubling is bounded, so that it stays a number.
-        self._openings = min(self._openings + 1, 64)
+        self.openings = min(self.openings + 1, 64)
         self._failures = 0
         self._reason = reason
         self._change(BreakerState.OPEN)

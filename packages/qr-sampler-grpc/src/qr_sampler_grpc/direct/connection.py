@@ -155,17 +155,21 @@ class Connection:
         # is read at once, and compared with what is expected instead of being taken apart.
         before, after = usual_answer(number, size, self._raw_device_id, commitment)
         inbox, length = self._inbox, AFTER_TIME_OFFSET + len(after)
-        if not inbox.pending:
-            inbox.read(length + size if size <= _COPIED_BYTES else length, deadline)
-        frame = inbox.pending
+        most = length + size if size <= _COPIED_BYTES else length
+        frame = inbox.pending or inbox.first(most, deadline)
         if (
             self._endpoint.key is not None
             or not frame.startswith(before)
             or not frame.startswith(after, AFTER_TIME_OFFSET)
         ):
+            inbox.pending = frame
             return self._take_apart(number, size, commitment, deadline)
         (timestamp_ns,) = TIME.unpack_from(frame, TIME_OFFSET)
-        data = inbox.data(length, size, deadline)
+        if len(frame) == length + size:
+            inbox.pending, data = b"", frame[length:]
+        else:
+            inbox.pending = frame
+            data = inbox.data(length, size, deadline)
         return Answer(data, self._device_id, timestamp_ns, True if commitment else None, None)
 
     def _take_apart(self, number: int, size: int, commitment: bytes, deadline: int) -> Answer:

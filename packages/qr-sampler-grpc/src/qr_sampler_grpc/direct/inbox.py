@@ -42,15 +42,21 @@ class Inbox:
         self.pending = b""
         """What has been read and not taken yet: nothing between two draws."""
 
-    def read(self, most: int, deadline: int) -> None:
-        """Reads what is there of the next *most* bytes, and waits until there is any.
+    def first(self, most: int, deadline: int) -> bytes:
+        """Returns what is there of the next *most* bytes, once there is any; it is not pending.
 
         Raises:
             LinkFailure: When nothing comes in time.
         """
-        patient = deadline - time.monotonic_ns() > _PATIENCE_NS
-        flags = 0 if patient and not self.pending else socket.MSG_DONTWAIT
-        self.pending += self._some(most, flags, deadline, "where an answer was due")
+        if deadline - time.monotonic_ns() > _PATIENCE_NS:
+            try:
+                some = self._socket.recv(most)
+            except (BlockingIOError, ConnectionResetError):
+                some = b""
+            if some:
+                return some
+        # Waits as exactly as it must, and tells an end from a delay.
+        return self._some(most, deadline, "where an answer was due")
 
     def fill(self, need: int, deadline: int) -> None:
         """Reads until *need* bytes are pending, and none beyond them.
@@ -59,7 +65,7 @@ class Inbox:
             LinkFailure: When they do not come in time.
         """
         while (missing := need - len(self.pending)) > 0:
-            self.read(missing, deadline)
+            self.pending += self._some(missing, deadline, "where an answer was due")
 
     def data(self, before: int, size: int, deadline: int) -> bytes:
         """Takes *before* pending bytes and the *size* bytes behind them, and returns these.
@@ -70,9 +76,6 @@ class Inbox:
             LinkFailure: When they do not come in time; counts those that came.
         """
         pending, end = self.pending, before + size
-        if len(pending) == end:
-            self.pending = b""
-            return pending[before:]
         self.pending = pending[end:]
         first = pending[before:end] or self._straight(size, deadline)
         return first if len(first) == size else self._rest(first, size, deadline)
@@ -93,7 +96,7 @@ class Inbox:
         try:
             while missing:
                 most = min(missing, _PIECE_BYTES)
-                pieces.append(self._some(most, socket.MSG_DONTWAIT, deadline, "within an answer"))
+                pieces.append(self._some(most, deadline, "within an answer"))
                 missing -= len(pieces[-1])
                 if missing and time.monotonic_ns() >= deadline:
                     raise self._endpoint.lapsed()
@@ -102,13 +105,12 @@ class Inbox:
             raise
         return b"".join(pieces)
 
-    def _some(self, most: int, flags: int, deadline: int, where: str) -> bytes:
+    def _some(self, most: int, deadline: int, where: str) -> bytes:
         while True:
             try:
-                some = self._socket.recv(most, flags)
+                some = self._socket.recv(most, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 self._wait(deadline)
-                flags = socket.MSG_DONTWAIT
                 continue
             except ConnectionResetError:
                 some = b""
