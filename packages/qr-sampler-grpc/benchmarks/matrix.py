@@ -46,7 +46,7 @@ _PACED: Final = (
 )
 """What is also measured with pauses."""
 _TURN: Final = 20
-"""Draws of one way before it is another one's turn: what disturbs the machine disturbs all alike."""
+"""Draws of one way before it is the turn of another: what disturbs one disturbs all of them."""
 _WARM_UP: Final = 5
 _NS_PER_US: Final = 1000
 _NS_PER_MS: Final = 1_000_000

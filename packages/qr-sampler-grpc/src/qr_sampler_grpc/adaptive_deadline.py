@@ -59,7 +59,9 @@ class AdaptiveDeadline:
         if window is None or window.count < rule.min_samples:
             return rule.cap_ms
         floor_ms = rule.floor_ms + rule.floor_ms_per_mib * payload_bytes / 2**20
-        return min(max(floor_ms, rule.multiplier * window.percentile99), rule.cap_ms)
+        wanted_ms = rule.multiplier * window.percentile99
+        allowed_ms = wanted_ms if wanted_ms > floor_ms else floor_ms
+        return allowed_ms if allowed_ms < rule.cap_ms else rule.cap_ms
 
     def observe(self, payload_bytes: int, latency_ms: float) -> None:
         """Notes how long an answer of *payload_bytes* bytes took, or was waited for in vain."""
