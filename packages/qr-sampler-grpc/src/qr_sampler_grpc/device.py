@@ -213,7 +213,7 @@ class Device:
         if limit:
             _refuse_exhausted(limit, wait_s)
         # A free device is taken without looking at the clock.
-        if not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(False):
             self._take_turn(timeout_s)
         try:
             if not is_wanted():
