@@ -45,9 +45,11 @@ _PACED: Final = (
     ("bidi_streaming", "UDS"),
 )
 """What is also measured with pauses."""
-_TURN: Final = 20
-"""Draws of one way before it is the turn of another: what disturbs one disturbs all of them."""
-_WARM_UP: Final = 5
+_TURN: Final = 100
+"""Draws of one way before it is the turn of another. What disturbs the machine disturbs all alike,
+and a turn is long enough to be back to back: of 20 draws, each is some 5 % slower."""
+_WARM_UP: Final = 20
+"""Draws at the beginning of a turn that do not count."""
 _NS_PER_US: Final = 1000
 _NS_PER_MS: Final = 1_000_000
 _TIMEOUT_S: Final = 5.0
@@ -124,7 +126,7 @@ def measure(ways: Iterator[Path], rounds: int, draws: int) -> list[Measured]:
             for number in range(rounds):
                 pace = f"pauses of {pause_ms:g} ms" if pause_ms else "back to back"
                 _show(f"{blocks} x {BLOCK_BYTES} bytes, {pace}, round {number + 1} of {rounds}")
-                _play_round(chosen, table, max(draws // blocks, 2 * _TURN))
+                _play_round(chosen, table, max(draws // blocks, _TURN))
             results += table
     return results
 
