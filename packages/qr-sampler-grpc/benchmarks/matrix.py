@@ -48,8 +48,10 @@ _PACED: Final = (
 _TURN: Final = 100
 """Draws of one way before it is the turn of another. What disturbs the machine disturbs all alike,
 and a turn is long enough to be back to back: of 20 draws, each is some 5 % slower."""
-_WARM_UP: Final = 20
-"""Draws at the beginning of a turn that do not count."""
+_PACED_TURN: Final = 10
+"""The same with pauses, where every draw stands by itself and turns may be as short as one likes."""
+_WARM_UP_SHARE: Final = 5
+"""One draw in so many, at the beginning of each turn, does not count."""
 _NS_PER_US: Final = 1000
 _NS_PER_MS: Final = 1_000_000
 _TIMEOUT_S: Final = 5.0
@@ -158,19 +160,20 @@ def concurrent_unary(far_side: FarSide, rounds: int) -> dict[int, float]:
 def _play_round(ways: Sequence[Path], table: Sequence[Measured], draws: int) -> None:
     for row in table:
         row.rounds_us.append([])
-    for _ in range(draws // _TURN):
+    turn = _PACED_TURN if table[0].pause_ms else _TURN
+    for _ in range(draws // turn):
         for (_, _, draw), row in zip(ways, table, strict=True):
-            row.rounds_us[-1] += _turn(draw, row.blocks * BLOCK_BYTES, row.pause_ms)
+            row.rounds_us[-1] += _turn(draw, row.blocks * BLOCK_BYTES, turn, row.pause_ms)
 
 
-def _turn(draw: Callable[[int], object], size: int, pause_ms: float) -> list[float]:
+def _turn(draw: Callable[[int], object], size: int, draws: int, pause_ms: float) -> list[float]:
     latencies = []
-    for _ in range(_WARM_UP + _TURN):
+    for _ in range(draws):
         _compute(pause_ms)
         began = time.perf_counter_ns()
         draw(size)
         latencies.append((time.perf_counter_ns() - began) / _NS_PER_US)
-    return latencies[_WARM_UP:]
+    return latencies[draws // _WARM_UP_SHARE :]
 
 
 def _compute(pause_ms: float) -> None:
