@@ -46,10 +46,10 @@ _PACED: Final = (
 )
 """What is also measured with pauses."""
 _TURN: Final = 100
-"""Draws of one way before it is the turn of another. What disturbs the machine disturbs all alike,
+"""Draws of one way before it is the turn of another. What disturbs the machine disturbs them all,
 and a turn is long enough to be back to back: of 20 draws, each is some 5 % slower."""
 _PACED_TURN: Final = 10
-"""The same with pauses, where every draw stands by itself and turns may be as short as one likes."""
+"""The same with pauses, where every draw stands by itself and a turn may be short."""
 _WARM_UP_SHARE: Final = 5
 """One draw in so many, at the beginning of each turn, does not count."""
 _NS_PER_US: Final = 1000
