@@ -11,11 +11,11 @@ from pathlib import Path
 
 from benchmarks.far_side import FarSide
 from benchmarks.matrix import BLOCK_BYTES, concurrent_unary, measure, paths
-from benchmarks.report import gates, table
+from benchmarks.report import gates, tables
 
 
 def main() -> int:
-    """Measures, prints the table and the targets, and fails when a target is missed."""
+    """Measures, prints the tables and the targets, and fails when a target is missed."""
     parser = argparse.ArgumentParser(prog="bench_transport", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="the median of so many counts")
     parser.add_argument("--draws", type=int, default=300, help="draws of one block per round")
@@ -26,7 +26,7 @@ def main() -> int:
         concurrent = concurrent_unary(far_side, arguments.rounds)
     outcomes = gates(measured, concurrent)
     print(f"\none block: {BLOCK_BYTES} bytes; median of {arguments.rounds} rounds\n")
-    print(table(measured, concurrent))
+    print(tables(measured, concurrent), end="\n\n")
     for outcome in outcomes:
         print(outcome)
     if arguments.json:

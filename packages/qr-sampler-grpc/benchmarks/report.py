@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of all figures, and which targets they meet."""
+"""The tables of all figures, and which targets they meet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.matrix import BLOCKS, Measured
+from benchmarks.matrix import BLOCKS, PAUSES_MS, Measured
 
-__all__ = ["Outcome", "gates", "table"]
+__all__ = ["Outcome", "gates", "tables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Outcome:
 
 def gates(measured: Sequence[Measured], concurrent: Mapping[int, float]) -> list[Outcome]:
     """Returns how the default fast mode and ``direct`` do against their targets."""
-    p50 = {(one.mode, one.address, one.blocks): one.p50_us for one in measured}
+    p50 = {(one.mode, one.address, one.blocks): one.p50_us for one in _at(measured, 0.0)}
 
     def ratio(above: tuple[str, str, int], below: tuple[str, str, int]) -> float:
         return p50[above] / p50[below]
@@ -57,9 +57,9 @@ def gates(measured: Sequence[Measured], concurrent: Mapping[int, float]) -> list
             0.95,
         ),
         Outcome("bidi_streaming / raw socket, 64 blocks", ratio(large, large_raw), 8.0),
-        Outcome("direct / raw socket, 1 block", ratio(("direct", "UDS", 1), raw), 1.5),
-        Outcome("direct / bidi_streaming, 1 block", ratio(("direct", "UDS", 1), fast), 0.1),
     ]
+    for pause_ms in PAUSES_MS:
+        outcomes += _direct_gates(_at(measured, pause_ms), _pace(pause_ms))
     for blocks, bound in ((16, 0.30), (64, 0.25)):
         batched = p50["bidi_streaming", "UDS", blocks]
         what = f"one request of {blocks} blocks / {blocks} unary calls at once"
@@ -67,22 +67,43 @@ def gates(measured: Sequence[Measured], concurrent: Mapping[int, float]) -> list
     return outcomes
 
 
-def table(measured: Sequence[Measured], concurrent: Mapping[int, float]) -> str:
-    """Returns p50, p99 and the ratio to the bare socket as a Markdown table."""
+def _direct_gates(measured: Sequence[Measured], pace: str) -> list[Outcome]:
+    p50 = {one.mode: one.p50_us for one in measured if (one.address, one.blocks) == ("UDS", 1)}
+    return [
+        Outcome(f"direct / {other}, 1 block, {pace}", p50["direct"] / p50[other], bound)
+        for other, bound in (("raw socket", 1.5), ("raw, settimeout", 1.5), ("bidi_streaming", 0.1))
+    ]
+
+
+def tables(measured: Sequence[Measured], concurrent: Mapping[int, float]) -> str:
+    """Returns a Markdown table for each pace: p50, p99 and the ratio to the bare socket."""
+    back_to_back, *paced = [(_pace(one), _table(_at(measured, one))) for one in PAUSES_MS]
+    at_once = [f"{concurrent[blocks]:,.0f}" for blocks in BLOCKS[1:]]
+    last = " | ".join(["| unary, one call per block at once", "UDS", "", *at_once]) + " |"
+    first = (back_to_back[0], f"{back_to_back[1]}\n{last}")
+    return "\n\n".join(f"{pace}:\n\n{table}" for pace, table in (first, *paced))
+
+
+def _table(measured: Sequence[Measured]) -> str:
     raw = {(one.address, one.blocks): one.p50_us for one in measured if one.mode == "raw socket"}
     heads = [f"{blocks} block{'s' * (blocks > 1)}: p50 / p99 us (x raw)" for blocks in BLOCKS]
     lines = [" | ".join(["| mode", "address", *heads]) + " |", "| --- " * 5 + "|"]
-    ways = dict.fromkeys((one.mode, one.address) for one in measured)
-    for mode, address in ways:
+    for mode, address in dict.fromkeys((one.mode, one.address) for one in measured):
         cells = [
             _cell(one, raw["UDS" if address == "UDS" else "TCP", one.blocks])
             for one in measured
             if (one.mode, one.address) == (mode, address)
         ]
         lines.append(" | ".join([f"| {mode}", address, *cells]) + " |")
-    at_once = [f"{concurrent[blocks]:,.0f}" for blocks in BLOCKS[1:]]
-    lines.append(" | ".join(["| unary, one call per block at once", "UDS", "", *at_once]) + " |")
     return "\n".join(lines)
+
+
+def _at(measured: Sequence[Measured], pause_ms: float) -> list[Measured]:
+    return [one for one in measured if one.pause_ms == pause_ms]
+
+
+def _pace(pause_ms: float) -> str:
+    return f"with {pause_ms:g} ms between" if pause_ms else "back to back"
 
 
 def _cell(one: Measured, raw_us: float) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import struct
@@ -141,7 +142,7 @@ def test_a_probe_decides(server: Server, make: Sources) -> None:
     server.status = Status.OK
     assert source.draw(8).data == bytes(8)
     assert source.status().available
-    assert source._link().breaker_state is BreakerState.CLOSED
+    assert source._link(os.getpid()).breaker_state is BreakerState.CLOSED
 
 
 def test_there_is_one_probe_at_a_time(server: Server, make: Sources) -> None:
@@ -185,7 +186,7 @@ def test_a_draw_that_was_given_up_counts_with_its_whole_time(
 ) -> None:
     source = make(min_samples=1, min_timeout_ms=50)
     source.draw(8)
-    deadline = source._link()._deadline
+    deadline = source._link(os.getpid())._deadline
     before_ms = deadline.milliseconds(8)
     if status is None:
         server.mute.set()
@@ -199,7 +200,7 @@ def test_another_failure_teaches_nothing(server: Server, make: Sources) -> None:
     source = make(min_samples=1, min_timeout_ms=50)
     server.status = Status.UNAVAILABLE
     fail(source)
-    assert source._link()._deadline.milliseconds(8) == LONG_MS
+    assert source._link(os.getpid())._deadline.milliseconds(8) == LONG_MS
 
 
 def test_without_a_breaker_every_draw_asks(server: Server, make: Sources) -> None:
@@ -224,17 +225,25 @@ def test_the_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source._breaker_options.max_consecutive_failures == 7
 
 
+@pytest.mark.parametrize("floor_ms", [0.0, 1.5, 6.0])
+@pytest.mark.parametrize("share_of_slow", [0.002, 0.02, 0.5, 1.0])
 @pytest.mark.parametrize("size", [1, 2, 99, 100, 101, 250])
-def test_the_window_is_the_latest_latencies_in_order(size: int) -> None:
-    """Compared with sorting all of them anew."""
+def test_the_deadline_is_that_of_the_latest_latencies(
+    size: int, share_of_slow: float, floor_ms: float
+) -> None:
+    """Compared with sorting all of them anew; few, some and all of them exceed the floor."""
     rng = random.Random(size)
-    rule = DeadlineRule(window_size=size, min_samples=1, floor_ms=0, floor_ms_per_mib=0, cap_ms=1e9)
+    rule = DeadlineRule(
+        window_size=size, min_samples=1, floor_ms=floor_ms, floor_ms_per_mib=0, cap_ms=1e9
+    )
     deadline, latest = AdaptiveDeadline(rule), deque[float](maxlen=size)
-    for _ in range(3 * size + 20):
-        latency_ms = rng.choice((rng.expovariate(1), float(rng.randrange(3))))
+    for _ in range(8 * size + 20):
+        slow = 4.0 if rng.random() < share_of_slow else 0.0
+        latency_ms = slow + rng.choice((rng.expovariate(1), rng.randrange(3) / 2))
         latest.append(latency_ms)
         deadline.observe(8, latency_ms)
-        assert deadline.milliseconds(8) == rule.multiplier * percentile99(list(latest))
+        expected_ms = max(floor_ms, rule.multiplier * percentile99(list(latest)))
+        assert deadline.milliseconds(8) == expected_ms
 
 
 def test_threads_may_share_the_window() -> None:
@@ -252,5 +261,5 @@ def test_threads_may_share_the_window() -> None:
     for thread in threads:
         thread.join()
     window = deadline._windows[4]
-    assert sorted(window._latest) == window._ordered
-    assert len(window._ordered) == 50
+    assert sorted(window._latest) == window._slow
+    assert len(window._slow) == 50

@@ -298,6 +298,51 @@ def test_answers_before_the_failed_one_are_counted(direct: Scripted, socket_path
     source.close()
 
 
+@pytest.mark.parametrize("size", [100, 64 * 1024, 64 * 1024 + 1, 300_000])
+@pytest.mark.parametrize("cut", [1, 31, 32, 35, 40, 41, 48, 49, 50, 60, 139])
+def test_an_answer_in_two_parts_is_one_answer(
+    direct: Scripted, socket_path: Path, cut: int, size: int
+) -> None:
+    """Cut within its header, its device id, its commitment and its data: 32, 8 and 9 bytes."""
+
+    def in_two(end: socket.socket, request: Request, count: int) -> object:
+        frame = answer(request)
+        end.sendall(frame[:cut])
+        time.sleep(0.002)
+        end.sendall(frame[cut:])
+        return True
+
+    direct(in_two)
+    source = DirectSource(f"unix://{socket_path}", breaker=NO_BREAKER)
+    for number in (1, 2, 3):
+        draw = source.committed_draw(size, b"committed")
+        assert draw.data == tagged(number, size)
+        assert (draw.device_id, draw.commitment_echoed) == ("scripted", True)
+    assert len(source._pools.current()._idle) == 1
+    source.close()
+
+
+def test_answers_that_arrive_together_are_told_apart(direct: Scripted, socket_path: Path) -> None:
+    """The first is shorter than expected: the read for it takes a part of the second along."""
+    kept: list[bytes] = []
+
+    def together(end: socket.socket, request: Request, count: int) -> object:
+        device = b"scripted" if count == 1 else b"other"
+        kept.append(answer(request, device_id=device))
+        if count in (1, 4):
+            end.sendall(b"".join(kept))
+            kept.clear()
+        return True
+
+    direct(together)
+    source = DirectSource(f"unix://{socket_path}", max_bytes_per_request=50, breaker=NO_BREAKER)
+    assert source.draw(50).device_id == "scripted"
+    draw = source.draw(150)
+    assert draw.data == b"".join(tagged(number, 50) for number in (2, 3, 4))
+    assert draw.device_id == "other"
+    source.close()
+
+
 WORDS = {
     Status.MALFORMED: "refuses a request for 100 bytes (because); lower QR_DIRECT_MAX_BYTES_PER_",
     Status.EXHAUSTED: "has reached a limit (because); wait",

@@ -20,7 +20,6 @@ import qr_sampler_grpc.direct
 from qr_sampler_grpc.direct.frame import (
     AFTER_TIME_OFFSET,
     ANSWER_HEADER_BYTES,
-    MAX_ANSWER_PREFIX_BYTES,
     MAX_REQUEST_BYTES,
     MAX_WORDS_BYTES,
     REQUEST_HEADER_BYTES,
@@ -70,7 +69,6 @@ def test_the_protocol_lists_every_status() -> None:
 def test_lengths_are_those_of_the_protocol() -> None:
     assert (REQUEST_HEADER_BYTES, ANSWER_HEADER_BYTES) == (24, 32)
     assert MAX_REQUEST_BYTES == 24 + 64
-    assert MAX_ANSWER_PREFIX_BYTES == 32 + 255 + 64 + 64 + 1024
 
 
 @given(number=NUMBERS, size=SIZES, timeout_us=st.integers(0, 2**32 - 1), commitment=COMMITMENTS)

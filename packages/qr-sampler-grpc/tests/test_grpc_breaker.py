@@ -207,6 +207,22 @@ def test_what_began_before_the_circuit_opened_says_nothing_about_the_probe(late:
     assert breaker.state is BreakerState.CLOSED
 
 
+def test_a_quiet_circuit_takes_no_lock() -> None:
+    breaker = CircuitBreaker(2)
+    with breaker._lock:
+        # It is not reentrant: whoever took it would hang.
+        breaker.succeed(breaker.enter())
+    breaker.fail(breaker.enter(), "down")
+    assert breaker._quiet_epoch is None
+    breaker.succeed(breaker.enter())
+    breaker.fail(breaker.enter(), "down")
+    assert breaker.state is BreakerState.CLOSED
+    breaker.fail(breaker.enter(), "down")
+    assert breaker.state is BreakerState.OPEN
+    with pytest.raises(CircuitOpenError):
+        breaker.enter()
+
+
 def test_an_abandoned_probe_leaves_the_next_call_the_chance() -> None:
     clock = Clock()
     breaker = opened(clock)

@@ -59,37 +59,54 @@ class AdaptiveDeadline:
         if window is None or window.count < rule.min_samples:
             return rule.cap_ms
         floor_ms = rule.floor_ms + rule.floor_ms_per_mib * payload_bytes / 2**20
-        return min(max(floor_ms, rule.multiplier * window.percentile99), rule.cap_ms)
+        wanted_ms = rule.multiplier * window.percentile99
+        allowed_ms = wanted_ms if wanted_ms > floor_ms else floor_ms
+        return allowed_ms if allowed_ms < rule.cap_ms else rule.cap_ms
 
     def observe(self, payload_bytes: int, latency_ms: float) -> None:
         """Notes how long an answer of *payload_bytes* bytes took, or was waited for in vain."""
         magnitude = _magnitude(payload_bytes)
         window = self._windows.get(magnitude)
         if window is None:
-            window = self._windows.setdefault(magnitude, _Window(self._rule.window_size))
+            window = self._windows.setdefault(magnitude, _Window(self._rule))
         window.add(latency_ms)
 
 
 class _Window:
-    """The latest latencies, which are kept in order: sorting them costs more than a fast draw."""
+    """The latest latencies, of which only those that could matter are kept in order.
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    Sorting them costs more than a fast draw, and a P99 that asks for less than the floor is as good
+    as none.
+    """
+
+    def __init__(self, rule: DeadlineRule) -> None:
+        self._rule = rule
         self._lock = threading.Lock()
         self._latest: deque[float] = deque()
-        self._ordered: list[float] = []
+        self._slow: list[float] = []
+        """Those of the latest that ask for more than the floor, in order."""
         self.count = 0
         self.percentile99 = 0.0
+        """Their P99, or 0 where it asks for no more than the floor."""
 
     def add(self, latency_ms: float) -> None:
-        latest, ordered = self._latest, self._ordered
+        rule, latest, slow = self._rule, self._latest, self._slow
+        is_slow = rule.multiplier * latency_ms > rule.floor_ms
+        # In a full window without a slow one, one that is not slow takes the place of its like.
+        if not (is_slow or slow) and self.count == rule.window_size:
+            return
         with self._lock:
-            if len(latest) == self._size:
-                del ordered[bisect_left(ordered, latest.popleft())]
+            if len(latest) == rule.window_size:
+                oldest_ms = latest.popleft()
+                if rule.multiplier * oldest_ms > rule.floor_ms:
+                    del slow[bisect_left(slow, oldest_ms)]
             latest.append(latency_ms)
-            insort(ordered, latency_ms)
-            self.percentile99 = ordered[_rank99(len(ordered))]
-            self.count = len(ordered)
+            if is_slow:
+                insort(slow, latency_ms)
+            count = self.count = len(latest)
+            # How many are slower than the P99: see _rank99.
+            slower = count // 100
+            self.percentile99 = slow[-1 - slower] if len(slow) > slower else 0.0
 
 
 def percentile99(values: Sequence[float]) -> float:

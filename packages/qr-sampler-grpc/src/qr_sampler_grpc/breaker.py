@@ -70,21 +70,20 @@ class CircuitBreaker:
         self._lock = threading.Lock()
         self._state = BreakerState.CLOSED
         self._failures = 0
-        self._openings = 0
+        self.openings = 0
+        """How often the circuit has opened since it was last closed."""
         self._retry_at = 0.0
         self._reason = ""
         # Calls that began before the latest change of state say nothing about the new one.
         self._epoch = 0
+        # The epoch while the circuit is closed and the latest call has not failed. A call that goes
+        # well then changes nothing, and one look at this says so without the lock.
+        self._quiet_epoch: int | None = 0
 
     @property
     def state(self) -> BreakerState:
         """What happens to the next call; an open circuit stays open until a call comes."""
         return self._state
-
-    @property
-    def openings(self) -> int:
-        """How often the circuit has opened since it was last closed."""
-        return self._openings
 
     def enter(self) -> int:
         """Lets a call through, and returns what its end has to be reported with.
@@ -92,6 +91,9 @@ class CircuitBreaker:
         Raises:
             CircuitOpenError: When the call must not be made.
         """
+        quiet_epoch = self._quiet_epoch
+        if quiet_epoch is not None:
+            return quiet_epoch
         with self._lock:
             if self._state is BreakerState.HALF_OPEN:
                 raise CircuitOpenError(f"{self._reason}; whether it has recovered is being tried")
@@ -101,19 +103,24 @@ class CircuitBreaker:
 
     def succeed(self, epoch: int) -> None:
         """Notes that the call has got what it wanted."""
+        if epoch == self._quiet_epoch:
+            return
         with self._lock:
             if epoch != self._epoch:
                 return
             self._failures = 0
             if self._state is BreakerState.HALF_OPEN:
                 self._change(BreakerState.CLOSED)
-                self._openings = 0
+                self.openings = 0
+            if self._state is BreakerState.CLOSED:
+                self._quiet_epoch = self._epoch
 
     def fail(self, epoch: int, reason: str) -> None:
         """Notes that the call has failed, and why."""
         with self._lock:
             if epoch != self._epoch:
                 return
+            self._quiet_epoch = None
             self._failures += 1
             if self._state is BreakerState.HALF_OPEN or self._failures >= self._max_failures:
                 self._open(reason)
@@ -131,10 +138,10 @@ class CircuitBreaker:
         self._change(BreakerState.HALF_OPEN)
 
     def _open(self, reason: str) -> None:
-        pause_s = min(self._recovery_s * 2.0**self._openings, self._recovery_max_s)
+        pause_s = min(self._recovery_s * 2.0**self.openings, self._recovery_max_s)
         self._retry_at = self._clock() + pause_s
         # The doubling is bounded, so that it stays a number.
-        self._openings = min(self._openings + 1, 64)
+        self.openings = min(self.openings + 1, 64)
         self._failures = 0
         self._reason = reason
         self._change(BreakerState.OPEN)

@@ -13,11 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from qr_sampler.entropy import EntropyDraw, EntropySource
+from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, EntropyUnavailableError, QRSamplerError
 from qr_sampler_grpc.attestation import signed_message
 from qr_sampler_grpc.generate import Generate, GenerateSource
@@ -75,8 +74,7 @@ class MeasurementRefusedError(QRSamplerError, RuntimeError):
         return self.words
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(NamedTuple):
     """Bytes that the device generated for one request, after it had arrived."""
 
     data: bytes
@@ -127,6 +125,8 @@ class Device:
         self._source = (
             source if isinstance(source, EntropySource) else GenerateSource(source, device_id)
         )
+        # A function has nothing to say of its bytes but the bytes.
+        self._is_function = self._source is not source
         self.device_id = device_id or self._source.name
         self._meters = Meters(requests_per_minute, bytes_per_day, clock=clock)
         # What exceeds a day's quota is never served; as a malformed request it names the size.
@@ -207,16 +207,20 @@ class Device:
         Raises:
             MeasurementRefusedError: When there are no bytes; its *kind* says why.
         """
-        self._check(n, commitment)
-        self._count(n, account)
-        self._take_turn(timeout_s)
+        if not 1 <= n <= self.max_bytes_per_request or len(commitment) > MAX_COMMITMENT_BYTES:
+            self._refuse_malformed(n, commitment)
+        wait_s, limit = self._meters.admit(account, n)
+        if limit:
+            _refuse_exhausted(limit, wait_s)
+        # A free device is taken without looking at the clock.
+        if not self._lock.acquire(False):
+            self._take_turn(timeout_s)
         try:
             if not is_wanted():
                 _refuse(Refusal.ABANDONED, "the caller has gone; nothing was measured")
-            draw = self._timed_draw(n, commitment)
+            return self._timed(n, commitment)
         finally:
             self._lock.release()
-        return Measured(draw.data, draw.wall_time_ns, self.device_id)
 
     def sign(self, measured: Measured, *, sequence_id: int, commitment: bytes) -> bytes:
         """Returns the signature of the answer that carries *measured*; empty without a key.
@@ -238,49 +242,44 @@ class Device:
             )
         )
 
-    def _check(self, n: int, commitment: bytes) -> None:
+    def _refuse_malformed(self, n: int, commitment: bytes) -> NoReturn:
         if not 1 <= n <= self.max_bytes_per_request:
             _refuse(
                 Refusal.MALFORMED, f"bytes_needed={n}; ask for 1 to {self.max_bytes_per_request}"
             )
-        if len(commitment) > MAX_COMMITMENT_BYTES:
-            _refuse(
-                Refusal.MALFORMED,
-                f"a commitment of {len(commitment)} bytes; send {MAX_COMMITMENT_BYTES} or less",
-            )
-
-    def _count(self, n: int, account: str) -> None:
-        wait_s, limit = self._meters.admit(account, n)
-        if limit:
-            _refuse(
-                Refusal.EXHAUSTED,
-                f"the quota of {limit} is used up; try again in {math.ceil(wait_s)} s",
-            )
+        _refuse(
+            Refusal.MALFORMED,
+            f"a commitment of {len(commitment)} bytes; send {MAX_COMMITMENT_BYTES} or less",
+        )
 
     def _take_turn(self, timeout_s: float | None) -> None:
         patience_s = -1.0 if timeout_s is None else min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)
-        # A free lock is taken without looking at the clock.
-        if not (self._lock.acquire(blocking=False) or self._lock.acquire(timeout=patience_s)):
+        if not self._lock.acquire(timeout=patience_s):
             _refuse(Refusal.TOO_LATE, "the device was busy with other requests until the deadline")
 
-    def _timed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
-        started_s = time.perf_counter()
+    def _timed(self, n: int, commitment: bytes) -> Measured:
+        telemetry = self._telemetry
+        started_s = time.perf_counter() if telemetry else 0.0
         try:
-            draw = self._draw(n, commitment)
+            measured = self._measured(n, commitment)
         except MeasurementRefusedError:
             self._set_health(serving=False)
             raise
-        for telemetry in self._telemetry:
-            telemetry.measured(n, time.perf_counter() - started_s)
-        self._set_health(serving=True)
-        return draw
+        for one in telemetry:
+            one.measured(n, time.perf_counter() - started_s)
+        if not self._serving:
+            self._set_health(serving=True)
+        return measured
 
-    def _draw(self, n: int, commitment: bytes) -> EntropyDraw:
+    def _measured(self, n: int, commitment: bytes) -> Measured:
+        source = self._source
         try:
-            if commitment and self._source.commits:
-                draw = self._source.committed_draw(n, commitment)
+            if self._is_function:
+                return Measured(source.get_random_bytes(n), time.time_ns(), self.device_id)
+            if commitment and source.commits:
+                draw = source.committed_draw(n, commitment)
             else:
-                draw = self._source.draw(n)
+                draw = source.draw(n)
         except EntropyUnavailableError as error:
             _refuse(Refusal.UNAVAILABLE, str(error))
         except Exception as error:
@@ -299,7 +298,7 @@ class Device:
                 Refusal.UNAVAILABLE,
                 f"only fallback bytes are to be had ({draw.fallback_reason})",
             )
-        return draw
+        return Measured(draw.data, draw.wall_time_ns, self.device_id)
 
     def _set_health(self, *, serving: bool) -> None:
         if serving is self._serving:
@@ -309,6 +308,13 @@ class Device:
             self._serving = serving
             for telemetry in self._telemetry:
                 telemetry.health(serving=serving)
+
+
+def _refuse_exhausted(limit: str, wait_s: float) -> NoReturn:
+    _refuse(
+        Refusal.EXHAUSTED,
+        f"the quota of {limit} is used up; try again in {math.ceil(wait_s)} s",
+    )
 
 
 def _refuse(kind: Refusal, words: str) -> NoReturn:

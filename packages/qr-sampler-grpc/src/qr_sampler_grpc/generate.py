@@ -59,6 +59,8 @@ class GenerateSource(EntropySource):
             data = self._generate(n)
         except OSError as error:
             raise EntropyUnavailableError(self.name, str(error) or type(error).__name__) from error
+        if type(data) is bytes and len(data) == n:
+            return data
         return self._checked(data, n)
 
     def draw(self, n: int) -> EntropyDraw:

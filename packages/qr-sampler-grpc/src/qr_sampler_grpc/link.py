@@ -90,9 +90,13 @@ class Link:
         payload_bytes = sum(sizes)
         epoch = self._admitted(len(sizes), payload_bytes)
         began_ns = time.monotonic_ns()
-        allowed_ns = self._allowed_ns(payload_bytes)
+        allowed_ms = self._deadline.milliseconds(payload_bytes)
+        if self._breaker.openings:
+            allowed_ms = self._patient_ms(allowed_ms)
+        allowed_ns = int(allowed_ms * _NS_PER_MS)
+        until_ns = began_ns + allowed_ns
         try:
-            answers = fetch(min(began_ns + allowed_ns, latest_ns))
+            answers = fetch(until_ns if until_ns < latest_ns else latest_ns)
         except LinkFailure as failure:
             if failure.lapsed:
                 # All that was allowed, even where the end of the draw cut it short: otherwise
@@ -116,6 +120,8 @@ class Link:
             epoch = self._breaker.enter()
         except CircuitOpenError as error:
             raise self._refused(error) from None
+        if not self._quota.is_limited:
+            return epoch
         try:
             self._quota.spend(requests, payload_bytes)
         except QuotaExceededError as error:
@@ -127,11 +133,6 @@ class Link:
         self._status = SourceStatus(available=False, reason=str(why))
         return Refused(str(why))
 
-    def _allowed_ns(self, payload_bytes: int) -> int:
-        allowed_ms = self._deadline.milliseconds(payload_bytes)
-        openings = self._breaker.openings
-        if openings:
-            # A server that has become slower needs more time than its past allows to be found
-            # alive.
-            allowed_ms = min(allowed_ms * 2.0**openings, self._timeout_ms)
-        return int(allowed_ms * _NS_PER_MS)
+    def _patient_ms(self, allowed_ms: float) -> float:
+        # A server that has become slower needs more time than its past allows to be found alive.
+        return min(allowed_ms * 2.0**self._breaker.openings, self._timeout_ms)

@@ -35,6 +35,10 @@ class Quota:
 
     def __init__(self, limits: SourceLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
+        self.is_limited = (
+            limits.max_requests_per_minute is not None or limits.max_bytes_per_day is not None
+        )
+        """Whether there is any quota."""
         self._clock = clock
         self._lock = threading.Lock()
         self._minute: deque[tuple[float, int]] = deque()
@@ -48,7 +52,7 @@ class Quota:
         Raises:
             QuotaExceededError: When it must not be made; nothing is noted then.
         """
-        if self._limits.max_requests_per_minute is None and self._limits.max_bytes_per_day is None:
+        if not self.is_limited:
             return
         with self._lock:
             now = self._clock()

@@ -31,6 +31,9 @@ __all__ = ["Answer", "Connection", "StaleConnectionError"]
 _WINDOW: Final = 16
 """Most unanswered requests. A server that is busy sending reads none, so they have to fit into the
 buffer of a socket."""
+_COPIED_BYTES: Final = 64 * 1024
+"""Most bytes that are read together with what comes before them and then copied, which takes less
+time than a second read."""
 
 
 class StaleConnectionError(Exception):
@@ -74,7 +77,7 @@ class Connection:
     @property
     def is_clean(self) -> bool:
         """Whether nothing has arrived beyond the answers that were waited for."""
-        return not self._inbox.filled
+        return not self._inbox.pending
 
     def ask(
         self, number: int, size: int, timeout_us: int, commitment: bytes, deadline: int
@@ -152,27 +155,31 @@ class Connection:
         # is read at once, and compared with what is expected instead of being taken apart.
         before, after = usual_answer(number, size, self._raw_device_id, commitment)
         inbox, length = self._inbox, AFTER_TIME_OFFSET + len(after)
-        inbox.fill(ANSWER_HEADER_BYTES, length, deadline)
-        buffer = inbox.buffer
+        most = length + size if size <= _COPIED_BYTES else length
+        frame = inbox.pending or inbox.first(most, deadline)
         if (
             self._endpoint.key is not None
-            or inbox.filled < length
-            or not buffer.startswith(before)
-            or not buffer.startswith(after, AFTER_TIME_OFFSET)
+            or not frame.startswith(before)
+            or not frame.startswith(after, AFTER_TIME_OFFSET)
         ):
+            inbox.pending = frame
             return self._take_apart(number, size, commitment, deadline)
-        (timestamp_ns,) = TIME.unpack_from(buffer, TIME_OFFSET)
-        data = inbox.data(length, size, deadline)
+        (timestamp_ns,) = TIME.unpack_from(frame, TIME_OFFSET)
+        if len(frame) == length + size:
+            inbox.pending, data = b"", frame[length:]
+        else:
+            inbox.pending = frame
+            data = inbox.data(length, size, deadline)
         return Answer(data, self._device_id, timestamp_ns, True if commitment else None, None)
 
     def _take_apart(self, number: int, size: int, commitment: bytes, deadline: int) -> Answer:
         inbox = self._inbox
         try:
-            inbox.fill(ANSWER_HEADER_BYTES, ANSWER_HEADER_BYTES, deadline)
-            header = decode_answer_header(inbox.buffer, number, size)
+            inbox.fill(ANSWER_HEADER_BYTES, deadline)
+            header = decode_answer_header(inbox.pending, number, size)
             before = ANSWER_HEADER_BYTES + header.text_length
-            inbox.fill(before, before, deadline)
-            text = decode_answer_text(header, inbox.buffer)
+            inbox.fill(before, deadline)
+            text = decode_answer_text(header, inbox.pending)
         except MalformedFrameError as error:
             raise self._endpoint.lost(f"{error}; it was dropped", error.announced_bytes) from error
         if header.status:

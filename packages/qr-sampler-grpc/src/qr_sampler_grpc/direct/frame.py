@@ -17,7 +17,6 @@ __all__ = [
     "AFTER_TIME_OFFSET",
     "ANSWER_HEADER_BYTES",
     "MAGIC",
-    "MAX_ANSWER_PREFIX_BYTES",
     "MAX_COMMITMENT_BYTES",
     "MAX_DEVICE_ID_BYTES",
     "MAX_REQUEST_BYTES",
@@ -62,14 +61,6 @@ TIME: Final = Struct(">q")
 TIME_OFFSET: Final = _BEFORE_TIME.size
 AFTER_TIME_OFFSET: Final = TIME_OFFSET + TIME.size
 MAX_REQUEST_BYTES: Final = REQUEST_HEADER_BYTES + MAX_COMMITMENT_BYTES
-MAX_ANSWER_PREFIX_BYTES: Final = (
-    ANSWER_HEADER_BYTES
-    + MAX_DEVICE_ID_BYTES
-    + MAX_COMMITMENT_BYTES
-    + _MAX_SIGNATURE_BYTES
-    + MAX_WORDS_BYTES
-)
-"""Most bytes of an answer that come before its data."""
 
 
 class Status(IntEnum):
@@ -251,7 +242,7 @@ def decode_answer_header(
     return _checked_lengths(header)
 
 
-def decode_answer_text(header: AnswerHeader, frame: bytearray) -> AnswerText:
+def decode_answer_text(header: AnswerHeader, frame: bytes | bytearray) -> AnswerText:
     """Returns the text that follows *header* in *frame*, which holds all of it.
 
     Raises:

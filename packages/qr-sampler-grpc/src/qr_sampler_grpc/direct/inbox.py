@@ -10,7 +10,6 @@ import time
 from typing import Final
 
 from qr_sampler_grpc.direct.endpoint import Endpoint
-from qr_sampler_grpc.direct.frame import MAX_ANSWER_PREFIX_BYTES
 from qr_sampler_grpc.link import LinkFailure
 
 __all__ = ["Inbox"]
@@ -40,46 +39,45 @@ class Inbox:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
-        self.buffer = bytearray(MAX_ANSWER_PREFIX_BYTES)
-        """What comes before the data of an answer."""
-        self.filled = 0
-        """How many bytes of the buffer have been read: none between two draws."""
+        self.pending = b""
+        """What has been read and not taken yet: nothing between two draws."""
 
-    def fill(self, need: int, want: int, deadline: int) -> None:
-        """Reads until the buffer holds *need* bytes, and up to *want* if they are there.
+    def first(self, most: int, deadline: int) -> bytes:
+        """Returns what is there of the next *most* bytes, once there is any; it is not pending.
+
+        Raises:
+            LinkFailure: When nothing comes in time.
+        """
+        if deadline - time.monotonic_ns() > _PATIENCE_NS:
+            try:
+                some = self._socket.recv(most)
+            except (BlockingIOError, ConnectionResetError):
+                some = b""
+            if some:
+                return some
+        # Waits as exactly as it must, and tells an end from a delay.
+        return self._some(most, deadline, "where an answer was due")
+
+    def fill(self, need: int, deadline: int) -> None:
+        """Reads until *need* bytes are pending, and none beyond them.
 
         Raises:
             LinkFailure: When they do not come in time.
         """
-        while (filled := self.filled) < need:
-            room = memoryview(self.buffer)[filled:want] if filled else self.buffer
-            patient = not filled and deadline - time.monotonic_ns() > _PATIENCE_NS
-            try:
-                count = self._socket.recv_into(
-                    room, want - filled, 0 if patient else socket.MSG_DONTWAIT
-                )
-            except BlockingIOError:
-                self._wait(deadline)
-                continue
-            except ConnectionResetError:
-                count = 0
-            if not count:
-                raise self._endpoint.lost("the connection ended where an answer was due")
-            self.filled = filled + count
+        while (missing := need - len(self.pending)) > 0:
+            self.pending += self._some(missing, deadline, "where an answer was due")
 
     def data(self, before: int, size: int, deadline: int) -> bytes:
-        """Returns the *size* bytes that follow the first *before* ones of the buffer.
+        """Takes *before* pending bytes and the *size* bytes behind them, and returns these.
 
-        What the buffer holds beyond them is kept.
+        What is pending beyond them is kept.
 
         Raises:
             LinkFailure: When they do not come in time; counts those that came.
         """
-        if self.filled == before:
-            self.filled = 0
-            first = self._straight(size, deadline)
-        else:
-            first = self._taken(before, size)
+        pending, end = self.pending, before + size
+        self.pending = pending[end:]
+        first = pending[before:end] or self._straight(size, deadline)
         return first if len(first) == size else self._rest(first, size, deadline)
 
     def _straight(self, size: int, deadline: int) -> bytes:
@@ -93,20 +91,12 @@ class Inbox:
         except (BlockingIOError, ConnectionResetError):
             return b""
 
-    def _taken(self, before: int, size: int) -> bytes:
-        """Returns what the buffer holds of the data, and keeps what is behind it."""
-        after = min(before + size, self.filled)
-        first = bytes(self.buffer[before:after])
-        rest = self.buffer[after : self.filled]
-        self.buffer[: len(rest)] = rest
-        self.filled = len(rest)
-        return first
-
     def _rest(self, first: bytes, size: int, deadline: int) -> bytes:
         pieces, missing = [first], size - len(first)
         try:
             while missing:
-                pieces.append(self._piece(min(missing, _PIECE_BYTES), deadline))
+                most = min(missing, _PIECE_BYTES)
+                pieces.append(self._some(most, deadline, "within an answer"))
                 missing -= len(pieces[-1])
                 if missing and time.monotonic_ns() >= deadline:
                     raise self._endpoint.lapsed()
@@ -115,18 +105,18 @@ class Inbox:
             raise
         return b"".join(pieces)
 
-    def _piece(self, most: int, deadline: int) -> bytes:
+    def _some(self, most: int, deadline: int, where: str) -> bytes:
         while True:
             try:
-                piece = self._socket.recv(most, socket.MSG_DONTWAIT)
+                some = self._socket.recv(most, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 self._wait(deadline)
                 continue
             except ConnectionResetError:
-                piece = b""
-            if not piece:
-                raise self._endpoint.lost("the connection ended within an answer")
-            return piece
+                some = b""
+            if not some:
+                raise self._endpoint.lost(f"the connection ended {where}")
+            return some
 
     def _wait(self, deadline: int) -> None:
         remaining_ns = deadline - time.monotonic_ns()

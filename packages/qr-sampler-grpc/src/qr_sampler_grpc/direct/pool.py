@@ -31,15 +31,12 @@ class Pool:
 
     def put(self, connection: Connection) -> None:
         """Keeps *connection* for a later draw, or closes it."""
-        if self._closed or len(self._idle) >= _MAX_IDLE or not connection.is_clean:
+        idle = self._idle
+        if len(idle) >= _MAX_IDLE or not connection.is_clean:
             connection.close()
             return
-        self._idle.append(connection)
-        self._empty_if_closed()
-
-    def _empty_if_closed(self) -> None:
-        # Closed after the first look and before the connection was put there, the pool would keep
-        # it forever.
+        idle.append(connection)
+        # Not asked before: closed between that and now, the pool would keep it forever.
         if self._closed:
             self.empty()
 
@@ -69,7 +66,10 @@ class Pools:
 
     def current(self) -> Pool:
         """Returns the pool of this process."""
-        process = os.getpid()
+        return self.of(os.getpid())
+
+    def of(self, process: int) -> Pool:
+        """Returns the pool of this process, whose number the caller has just asked for."""
         pool = self._pools.get(process)
         if pool is None:
             self._release_others(process)

@@ -40,6 +40,7 @@ _STATUSES: Final = {
     Refusal.UNAVAILABLE: Status.UNAVAILABLE,
     Refusal.DEFECT: Status.DEFECT,
 }
+_NAMES: Final = tuple(status.name for status in Status)
 
 
 class Session:
@@ -64,8 +65,7 @@ class Session:
         self._device_id = device.device_id.encode()
         self._account = account
         self._is_stopping = is_stopping
-        self._buffer = bytearray(MAX_REQUEST_BYTES)
-        self._filled = 0
+        self._pending = b""
         self._arrived_ns = 0
         connection.setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_TIMEOUT_S, 0)
@@ -87,36 +87,37 @@ class Session:
         if request is None:
             return False
         status = self._answer(*request)
-        self._device.note_answer(_METHOD, status.name)
+        # The client has its answer by now.
+        self._device.note_answer(_METHOD, _NAMES[status])
         return True
 
     def _request(self) -> tuple[Request, bytes] | None:
         """Returns the next request with its commitment, or ``None`` when there is none to come."""
-        # What has been waiting since who knows when was not sent just now.
-        waited = not self._filled
-        if not self._fill(REQUEST_HEADER_BYTES):
+        frame = self._pending
+        if frame:
+            # What has been waiting since who knows when was not sent just now.
+            self._arrived_ns = 0
+        else:
+            frame = self._socket.recv(MAX_REQUEST_BYTES)
+            self._arrived_ns = time.monotonic_ns()
+        if len(frame) < REQUEST_HEADER_BYTES and not (frame := self._all(frame, 0)):
             return None
-        self._arrived_ns = time.monotonic_ns() if waited else 0
-        header = decode_request_header(self._buffer)
-        end = REQUEST_HEADER_BYTES + header.commitment_length
-        if not self._fill(end):
+        header = decode_request_header(frame)
+        length = header.commitment_length
+        end = REQUEST_HEADER_BYTES + length
+        if len(frame) < end and not (frame := self._all(frame, length)):
             return None
-        commitment = bytes(self._buffer[REQUEST_HEADER_BYTES:end])
-        left = self._filled - end
-        if left:
-            self._buffer[:left] = self._buffer[end : self._filled]
-        self._filled = left
-        return header, commitment
+        self._pending = frame[end:]
+        return header, frame[REQUEST_HEADER_BYTES:end]
 
-    def _fill(self, need: int) -> bool:
-        """Reads until the buffer holds *need* bytes; False when the client has closed."""
-        while (filled := self._filled) < need:
-            room = memoryview(self._buffer)[filled:] if filled else self._buffer
-            count = self._socket.recv_into(room)
-            if not count:
-                return False
-            self._filled = filled + count
-        return True
+    def _all(self, frame: bytes, commitment_length: int) -> bytes:
+        """Reads on until *frame* holds a header and as much; empty when the client has closed."""
+        while len(frame) < REQUEST_HEADER_BYTES + commitment_length:
+            more = self._socket.recv(MAX_REQUEST_BYTES) if frame else b""
+            if not more:
+                return b""
+            frame += more
+        return frame
 
     def _answer(self, request: Request, commitment: bytes) -> Status:
         number = request.sequence_id

@@ -139,7 +139,7 @@ class DirectSource(EntropySource):
 
     def status(self) -> SourceStatus:
         """Returns how the latest draw ended, without contacting the server."""
-        return self._link().status()
+        return self._link(os.getpid()).status()
 
     def close(self) -> None:
         """Closes idle connections; a later draw connects again.
@@ -173,20 +173,21 @@ class DirectSource(EntropySource):
             signature_verified=verified,
         )
 
-    def _link(self) -> Link:
-        pid = os.getpid()
-        link = self._links.get(pid)
+    def _link(self, process: int) -> Link:
+        link = self._links.get(process)
         if link is None:
             fresh = Link(self.limits, self._breaker_options, self._options.timeout_ms)
-            link = self._links.setdefault(pid, fresh)
+            link = self._links.setdefault(process, fresh)
         return link
 
     def _fetch(self, n: int, commitment: bytes, requested_ns: int) -> Answer:
         sizes = (n,) if n <= self._largest else tuple(self._request_sizes(n))
         latest_ns = requested_ns + self._timeout_ns
+        process = os.getpid()
+        pool = self._pools.of(process)
         try:
-            return self._link().draw(
-                sizes, latest_ns, lambda until_ns: self._ask(sizes, commitment, until_ns)
+            return self._link(process).draw(
+                sizes, latest_ns, lambda until_ns: self._ask(pool, sizes, commitment, until_ns)
             )
         except Refused as error:
             raise EntropyUnavailableError(_NAME, str(error)) from None
@@ -195,8 +196,7 @@ class DirectSource(EntropySource):
                 _NAME, failure.reason, dropped_bytes=failure.dropped_bytes
             ) from failure
 
-    def _ask(self, sizes: Sequence[int], commitment: bytes, until_ns: int) -> Answer:
-        pool = self._pools.current()
+    def _ask(self, pool: Pool, sizes: Sequence[int], commitment: bytes, until_ns: int) -> Answer:
         connection = pool.take()
         if connection is not None:
             try:
