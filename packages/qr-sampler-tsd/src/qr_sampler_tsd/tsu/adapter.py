@@ -34,7 +34,7 @@ class TSUAdapter(ABC):
     :mod:`qr_sampler_tsd.gate`. An acceptance test with the device's own law and a residual of
     F(psi) has no such bound.
 
-    Must be overridden: :attr:`name` and :meth:`_draw`. May be: :meth:`law`. Every random number
+    Must be overridden: :attr:`name` and :meth:`draw_tokens`. May be: :meth:`law`. Every random number
     comes from the :class:`UniformSource` of the call, for :attr:`Role.PROPOSAL`. A unit keeps no
     state between calls but caches; one that does not lock them serves one thread.
     """
@@ -61,7 +61,7 @@ class TSUAdapter(ABC):
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1")
         law = psi.law()
-        tokens = self._draw(law, batch_size, uniforms)
+        tokens = self.draw_tokens(law, batch_size, uniforms)
         return TSUSamples(tokens, law.log_probs_of(tokens))
 
     def law(self, psi: Psi) -> HeadTailLaw | None:
@@ -69,8 +69,11 @@ class TSUAdapter(ABC):
         return None
 
     @abstractmethod
-    def _draw(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
-        """Returns *batch_size* draws that shall follow *law*."""
+    def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
+        """Returns *batch_size* independent draws that shall follow *law*, shape ``(B,)``.
+
+        :meth:`sample_categorical` calls it and adds ``log q``.
+        """
 
 
 def tokens_of_cells(law: HeadTailLaw, cells: TokenArray, uniforms: UniformSource) -> TokenArray:

@@ -77,7 +77,8 @@ class PBitGibbsTSU(TSUAdapter):
             )
         return reached
 
-    def _draw(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
+    def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
+        """Returns *batch_size* draws, see :class:`TSUAdapter`."""
         order, ranked = _ranked(law)
         self._mixed(ranked)
         updates = list(_updates(ranked)) * self._sweeps

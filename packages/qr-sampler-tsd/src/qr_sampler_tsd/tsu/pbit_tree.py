@@ -72,7 +72,8 @@ class PBitTreeTSU(TSUAdapter):
         per_bit = _step(self._dac_bits) / 4 + float(expit(-2 * BIAS_RANGE))
         return min(1.0, (cells - 1).bit_length() * per_bit)
 
-    def _draw(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
+    def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
+        """Returns *batch_size* draws, see :class:`TSUAdapter`."""
         probs = self._bit_probs(law)
         levels = probs.size.bit_length() - 1
         nodes = np.ones(batch_size, dtype=np.int64)

@@ -36,7 +36,8 @@ class SimTSU(TSUAdapter):
         """Returns F(psi)."""
         return psi.law()
 
-    def _draw(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
+    def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
+        """Returns *batch_size* draws, see :class:`TSUAdapter`."""
         if batch_size == 1:
             return np.array([law.select_one(uniforms.draw_one(Role.PROPOSAL))])
         return law.select(uniforms.draw(batch_size, Role.PROPOSAL))

@@ -69,7 +69,8 @@ class ThrmlTSU(TSUAdapter):
         """``ThrmlTSU``."""
         return "ThrmlTSU"
 
-    def _draw(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
+    def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
+        """Returns *batch_size* draws, see :class:`TSUAdapter`."""
         cells = law.ids.size + 1
         if cells > _MOST_STATES:
             raise PsiError(
