@@ -34,9 +34,9 @@ class TSUAdapter(ABC):
     :mod:`qr_sampler_tsd.gate`. An acceptance test with the device's own law and a residual of
     F(psi) has no such bound.
 
-    Must be overridden: :attr:`name` and :meth:`draw_tokens`. May be: :meth:`law`. Every random number
-    comes from the :class:`UniformSource` of the call, for :attr:`Role.PROPOSAL`. A unit keeps no
-    state between calls but caches; one that does not lock them serves one thread.
+    Must be overridden: :attr:`name` and :meth:`draw_tokens`. May be: :meth:`law`. Every random
+    number comes from the :class:`UniformSource` of the call, for :attr:`Role.PROPOSAL`. A unit
+    keeps no state between calls but caches; one that does not lock them serves one thread.
     """
 
     @property
