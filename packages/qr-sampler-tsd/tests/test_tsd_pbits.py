@@ -197,8 +197,18 @@ def test_sweeps_that_do_not_reach_the_target_are_refused_before_a_draw() -> None
 
 @pytest.mark.parametrize("name", ["flat", "warm", "cold", "excluded"])
 def test_a_few_sweeps_reach_a_thousandth(name: str) -> None:
-    """In natural binary by rank; a random code would need up to thousands."""
     assert sweeps_needed(GOLDEN[name], 1e-3) <= 6
+
+
+def test_a_random_code_takes_far_more_sweeps() -> None:
+    """The same cells of the steepest payload under permuted numbers."""
+    cells = GOLDEN["cold"].law().cell_probs
+    for seed in range(3):
+        ranked = np.random.default_rng(seed).permutation(cells)
+        reached = np.eye(64)[ranked.argmax()]
+        for _ in range(1_000):
+            reached = sweep_law(reached, ranked)
+        assert distance(reached, ranked) > 1e-3
 
 
 @PAYLOADS
