@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from qr_sampler.errors import QRSamplerError
 
-__all__ = ["PsiError", "TSDError", "UniformsExhaustedError"]
+__all__ = [
+    "GateError",
+    "MissingExtraError",
+    "MixingError",
+    "PsiError",
+    "TSDError",
+    "UniformsExhaustedError",
+]
 
 
 class TSDError(QRSamplerError):
@@ -18,3 +25,15 @@ class PsiError(TSDError, ValueError):
 
 class UniformsExhaustedError(TSDError, RuntimeError):
     """A recording holds fewer uniforms than are asked of it, or of another role."""
+
+
+class MixingError(TSDError, ValueError):
+    """A Markov chain is farther from its law after its sweeps than its user allows."""
+
+
+class GateError(TSDError, RuntimeError):
+    """A sampling unit has not passed the gate."""
+
+
+class MissingExtraError(TSDError, ImportError):
+    """An optional dependency of this package is not installed."""
