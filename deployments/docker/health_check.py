@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends with status 0 if an entropy server reports over grpc.health.v1 that it is serving.
+"""End with status 0 if an entropy server reports over grpc.health.v1 that it is serving.
 
-    python grpc_health.py unix:///run/qr-sampler/entropy.sock
-    python grpc_health.py --wait 60 127.0.0.1:50051
+    python health_check.py unix:///run/qr-sampler/entropy.sock
+    python health_check.py --wait 60 127.0.0.1:50051
 
 Asks for no API key and draws nothing, so it can be repeated as often as one likes.
 """
