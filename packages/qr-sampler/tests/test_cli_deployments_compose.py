@@ -166,7 +166,9 @@ def test_mounts_lead_from_something_to_something(profile: Any) -> None:
     assert used == named
     for kind in ("secrets", "configs"):
         declared = document.get(kind, {})
-        referred = [one for service in document["services"].values() for one in service.get(kind, ())]
+        referred = [
+            one for service in document["services"].values() for one in service.get(kind, ())
+        ]
         assert sorted(one["source"] for one in referred) == sorted(declared)
         assert {entry["file"] for entry in declared.values()} <= {"/dev/null"}
 
@@ -203,7 +205,9 @@ def test_ports_and_addresses_belong_together(profile: Any) -> None:
 def test_records_are_on_a_volume(profile: Any) -> None:
     ledger = profile.environment()["QR_LEDGER_DIR"]
     (target,) = (
-        entry[1] for entry in volumes(profile.compose()["services"]["vllm"]) if "records" in entry[0]
+        entry[1]
+        for entry in volumes(profile.compose()["services"]["vllm"])
+        if "records" in entry[0]
     )
     assert Path(target) in Path(ledger).parents
 

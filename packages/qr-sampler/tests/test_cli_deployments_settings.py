@@ -19,9 +19,8 @@ import qr_sampler
 from qr_sampler import Settings
 from qr_sampler.settings import public_name
 
-qr_sampler_grpc = pytest.importorskip(
-    "qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package"
-)
+pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
+import qr_sampler_grpc
 from qr_sampler_grpc.breaker_settings import BreakerSettings
 from qr_sampler_grpc.direct.settings import DirectSettings
 from qr_sampler_grpc.profiles import PROFILES
@@ -42,12 +41,17 @@ SHARED_SOCKET = {
     "QR_GRPC_SERVER_ADDRESS": "unix:///run/qr-sampler/entropy.sock",
     "QR_LEDGER_DIR": "/var/lib/qr-sampler/records",
 }
+OWN_SERVER = {**SHARED_SOCKET, "QR_GRPC_MAX_BYTES_PER_REQUEST": str(2**20)}
 FIREFLY = PROFILES["qrng"]
 CHOSEN = {
-    "_template": SHARED_SOCKET,
-    "local": SHARED_SOCKET,
-    "timing": {**SHARED_SOCKET, "QR_CB_MIN_TIMEOUT_MS": "1000"},
-    "urandom": SHARED_SOCKET,
+    "_template": OWN_SERVER,
+    "local": OWN_SERVER,
+    "timing": {
+        **SHARED_SOCKET,
+        "QR_CB_MIN_TIMEOUT_MS": "1000",
+        "QR_GRPC_MAX_BYTES_PER_REQUEST": str(2**16),
+    },
+    "urandom": OWN_SERVER,
     "firefly-1": {
         "QR_ENTROPY_SOURCE_TYPE": "quantum_grpc",
         "QR_FALLBACK_MODE": "end_request",
@@ -154,7 +158,7 @@ def test_variables_are_accepted_by_the_code(
         model.load()  # type: ignore[attr-defined]
 
 
-def test_firefly_is_never_asked_for_more_than_it_allows(
+def test_firefly_is_asked_within_its_limits(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment_files: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -168,8 +172,13 @@ def test_firefly_is_never_asked_for_more_than_it_allows(
         contract.limits.max_bytes_per_day,
     )
     assert limits == (13_312, 500, 500_000_000)
-    rows = int(values["VLLM_MAX_NUM_SEQS"])
-    assert rows * Settings.load().sample_count <= 13_312, "a step takes more than one request"
+
+
+def test_a_full_step_is_one_request(environment_files: dict[str, Any]) -> None:
+    for path, (values, _) in environment_files.items():
+        if variables := of_the_plugin(values):
+            step = int(values["VLLM_MAX_NUM_SEQS"]) * int(variables["QR_SAMPLE_COUNT"])
+            assert step <= int(variables["QR_GRPC_MAX_BYTES_PER_REQUEST"]), path
 
 
 def test_files_with_secrets_are_named_where_they_are_mounted(deployments: Path) -> None:

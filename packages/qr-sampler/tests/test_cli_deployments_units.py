@@ -61,7 +61,9 @@ def test_systemd_accepts_a_unit(unit: Path, tmp_path: Path) -> None:
 @needs_systemd
 def test_systemd_finds_a_mistake(unit: Path, tmp_path: Path) -> None:
     wrong = tmp_path / unit.name
-    wrong.write_text(unit.read_text("utf-8").replace("ProtectHome=yes", "ProtectHouse=yes"), "utf-8")
+    wrong.write_text(
+        unit.read_text("utf-8").replace("ProtectHome=yes", "ProtectHouse=yes"), "utf-8"
+    )
     assert "ProtectHouse" in analyze("verify", "--man=no", str(wrong)).stderr
 
 
