@@ -395,9 +395,10 @@ def test_tokens_of_firefly_come_from_it_within_its_limits(
     assert max(firefly.served) <= firefly.MAX_BYTES
     # It never had to refuse: the quota is kept on this side.
     assert firefly.refused == []
-    if took_s < 50:
-        # All of it was within one minute, so the quota was used up: the answer ends, and says why.
-        assert len(firefly.served) == firefly.PER_MINUTE
-        assert len(tokens) < wanted
-        assert records[-1]["kind"] == "forced"
-        assert "requests were made within a minute" in json.dumps(records[-1])
+    if took_s > 50:
+        pytest.skip("everything but the used-up quota is shown: 500 draws took most of a minute")
+    # All of it was within one minute, so the quota was used up: the answer ends, and says why.
+    assert len(firefly.served) == firefly.PER_MINUTE
+    assert len(tokens) < wanted
+    assert records[-1]["kind"] == "forced"
+    assert "requests were made within a minute" in json.dumps(records[-1])
