@@ -54,6 +54,14 @@ def test_links_lead_somewhere(deployments: Path) -> None:
         assert [one for one in targets if not (guide.parent / one).exists()] == [], guide
 
 
+def test_every_command_of_local_says_who_runs_it(deployments: Path) -> None:
+    text = (deployments / "local" / "README.md").read_text("utf-8")
+    runners = re.findall(r"(?:<!-- run by: (\S+) -->\n)?```bash\n", text)
+    engine = "packages/qr-sampler-vllm/tests/engine/test_vllm_deployments.py"
+    assert runners == [HERE, HERE, HERE, engine]
+    assert all((ROOT / runner).is_file() for runner in runners)
+
+
 def test_every_profile_is_compared(deployments: Path) -> None:
     overview = (deployments / "README.md").read_text("utf-8")
     folders = {path.name for path in deployments.iterdir() if path.is_dir()}
