@@ -150,18 +150,20 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     sources = [f"packages/{package}/src" for package in PACKAGES]
-    session.run("bandit", "--quiet", "--configfile=pyproject.toml", "-r", *sources, "servers")
+    sources += ["servers", "deployments"]
+    session.run("bandit", "--quiet", "--configfile=pyproject.toml", "-r", *sources)
 
 
 @nox.session(reuse_venv=True)
 def typing(session: nox.Session) -> None:
-    """Check the types of each package, of the servers and of this file."""
+    """Check the types of each package, of the servers, of the health check and of this file."""
     sync(session, "--group=typing")
     for package in PACKAGES:
         session.run("mypy", f"packages/{package}/src")
     session.run("mypy", str(VLLM_PACKAGE / "benchmarks"))
     session.run("mypy", "packages/qr-sampler-grpc/benchmarks")
     session.run("mypy", "servers")
+    session.run("mypy", "deployments/docker/health_check.py")
     session.run("mypy", "noxfile.py")
 
 

@@ -397,6 +397,23 @@ class Process:
             time.sleep(0.2)
 
 
+@pytest.fixture
+def start_process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts any commands, which end with the test; with a *runner* they are vLLM's."""
+    started: list[Process] = []
+
+    def start(command: Sequence[str], env: Mapping[str, str], runner: str | None = None) -> Process:
+        variables = env if runner is None else engine_environment(runner, env)
+        process = Process(command, variables, tmp_path / f"log-{len(started)}")
+        started.append(process)
+        process.start()
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
 class EntropyServer(Process):
     """The reference entropy server on a port that it keeps over restarts."""
 

