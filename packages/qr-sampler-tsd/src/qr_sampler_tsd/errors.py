@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from qr_sampler.errors import QRSamplerError
 
-__all__ = ["PsiError", "TSDError", "UniformsExhaustedError"]
+__all__ = [
+    "ExperimentError",
+    "PsiError",
+    "TSDError",
+    "TargetError",
+    "UniformsExhaustedError",
+    "VerificationError",
+]
 
 
 class TSDError(QRSamplerError):
@@ -14,6 +21,18 @@ class TSDError(QRSamplerError):
 
 class PsiError(TSDError, ValueError):
     """A payload, a mask or what they are made of is malformed."""
+
+
+class TargetError(TSDError, ValueError):
+    """A target law, or what it is made of, is malformed."""
+
+
+class VerificationError(TSDError, ValueError):
+    """Target rows, proposals and drafts do not fit together."""
+
+
+class ExperimentError(TSDError, ValueError):
+    """An experiment is asked for something that it cannot do."""
 
 
 class UniformsExhaustedError(TSDError, RuntimeError):
