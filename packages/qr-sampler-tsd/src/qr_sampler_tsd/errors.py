@@ -7,6 +7,7 @@ from qr_sampler.errors import QRSamplerError
 
 __all__ = [
     "ExperimentError",
+    "MissingPlotsError",
     "PsiError",
     "TSDError",
     "TargetError",
@@ -33,6 +34,10 @@ class VerificationError(TSDError, ValueError):
 
 class ExperimentError(TSDError, ValueError):
     """An experiment is asked for something that it cannot do."""
+
+
+class MissingPlotsError(TSDError, ImportError):
+    """The extra ``plots`` is not installed."""
 
 
 class UniformsExhaustedError(TSDError, RuntimeError):
