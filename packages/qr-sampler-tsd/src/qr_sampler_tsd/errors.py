@@ -7,7 +7,9 @@ from qr_sampler.errors import QRSamplerError
 
 __all__ = [
     "ExperimentError",
-    "MissingPlotsError",
+    "GateError",
+    "MissingExtraError",
+    "MixingError",
     "PsiError",
     "TSDError",
     "TargetError",
@@ -36,9 +38,17 @@ class ExperimentError(TSDError, ValueError):
     """An experiment is asked for something that it cannot do."""
 
 
-class MissingPlotsError(TSDError, ImportError):
-    """The extra ``plots`` is not installed."""
-
-
 class UniformsExhaustedError(TSDError, RuntimeError):
     """A recording holds fewer uniforms than are asked of it, or of another role."""
+
+
+class MixingError(TSDError, ValueError):
+    """A Markov chain is farther from its law after its sweeps than its user allows."""
+
+
+class GateError(TSDError, RuntimeError):
+    """A sampling unit has not passed the gate."""
+
+
+class MissingExtraError(TSDError, ImportError):
+    """An optional dependency of this package is not installed."""

@@ -70,6 +70,8 @@ class UniformSource(ABC):
     def draw(self, n: int, role: Role) -> FloatArray:
         """Returns *n* uniforms in [0, 1), multiples of 2**-53, shape ``(n,)``.
 
+        None are asked of anything when *n* is 0.
+
         Raises:
             ValueError: When *n* is negative.
             EntropyUnavailableError: When the source behind cannot deliver.
@@ -77,6 +79,8 @@ class UniformSource(ABC):
         """
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
+        if not n:
+            return np.empty(0)
         values = self._take(n, role)
         self.drawn[role] += n
         return values
@@ -87,7 +91,7 @@ class UniformSource(ABC):
 
     @abstractmethod
     def _take(self, n: int, role: Role) -> FloatArray:
-        """Returns *n* fresh uniforms."""
+        """Returns *n* fresh uniforms, at least one."""
 
 
 class EntropyUniforms(UniformSource):

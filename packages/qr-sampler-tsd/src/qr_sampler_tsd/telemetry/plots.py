@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from qr_sampler_tsd._typing import FloatArray
-from qr_sampler_tsd.errors import ExperimentError, MissingPlotsError
+from qr_sampler_tsd.errors import ExperimentError, MissingExtraError
 from qr_sampler_tsd.telemetry.writer import EVENTS_FILE
 
 __all__ = ["FORMATS", "plot_run"]
@@ -31,7 +31,7 @@ def plot_run(directory: Path, file_format: str = "svg") -> list[Path]:
         The files: acceptance, cross-entropy gap, latency.
 
     Raises:
-        MissingPlotsError: When matplotlib is not installed.
+        MissingExtraError: When matplotlib is not installed.
         ExperimentError: When the format is unknown, or the run has no events.
     """
     if file_format not in FORMATS:
@@ -52,7 +52,7 @@ def _matplotlib(name: str) -> Any:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        raise MissingPlotsError(
+        raise MissingExtraError(
             "plots need matplotlib, which is not installed; install it with: "
             "pip install 'qr-sampler-tsd[plots]'"
         ) from error
