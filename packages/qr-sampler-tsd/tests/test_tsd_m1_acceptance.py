@@ -66,9 +66,9 @@ def test_corpus(tmp_path: Path) -> None:
 
 
 def test_blocks_as_a_whole_emit_more() -> None:
-    options = {"k": 16, "length": 4, "steps": 4000}
+    options = {"k": 16, "length": 4, "steps": 10_000}
     by_token, by_block = run(**options), run(verifier="block", **options)
-    # .1 tokens or more apart, at a deviation of at most 2 / sqrt(4000) each.
+    # About .17 apart; a pass emits 1 to 5 tokens, so their difference deviates by at most .028.
     assert by_block.tokens_per_pass > by_token.tokens_per_pass
 
 
