@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REFUTED_STATUS", "tsd"]
 
-tsd = typer.Typer(no_args_is_help=True, help="Thermodynamic speculative decoding.")
+tsd = typer.Typer(no_args_is_help=True)
 
 REFUTED_STATUS: Final = int(ExitCode.MISMATCH)
 """Exit status when the text does not follow its target, or a unit fails the gate."""
@@ -79,7 +79,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 @tsd.callback()
 def _group() -> None:
-    """Experiments of thermodynamic speculative decoding, and the gate of its sampling units.
+    """Thermodynamic speculative decoding: experiments, and the gate of its sampling units.
 
     Exits with 0 when the text follows its target, with 1 when that is refuted (a correct run is
     blamed less than once in 10^8), with 2 after an error.
