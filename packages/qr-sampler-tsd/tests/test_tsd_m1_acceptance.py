@@ -188,6 +188,25 @@ def test_events_of_every_pass(tmp_path: Path) -> None:
     assert result.uniforms["proposal"] == 160
 
 
+def test_events_of_alternatives(tmp_path: Path) -> None:
+    settings = M1Settings(vocab_size=60, k=8, length=3, verifier="k_seq", steps=50)
+    with RunWriter(tmp_path, "M1") as writer:
+        result = run_m1(settings, Equipment(SeededUniforms(9), writer=writer))
+    lines = (writer.directory / "tsd_metrics.jsonl").read_text("utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    # One payload serves all three drafts, and one of them at most stands.
+    assert {event["psi_bytes"] for event in events} == {5 * 8 + 13}
+    assert {event["accepted_prefix"] for event in events} == {0, 1}
+    assert {event["emitted"] for event in events} == {1}
+    assert result.acceptance_agrees
+
+
+def test_a_block_as_a_whole_has_no_simple_prediction() -> None:
+    result = run(length=2, verifier="block", steps=50)
+    assert result.overlap_mass is None
+    assert result.acceptance_agrees is None
+
+
 def test_sweep() -> None:
     base = M1Settings(steps=200, dense_seconds=0, contexts=4)
     results = list(

@@ -134,6 +134,14 @@ def test_the_package_is_missing(monkeypatch: pytest.MonkeyPatch, command: str) -
     assert "pip install 'qr-sampler[tsd]'" in result.stderr
 
 
+def test_thrml_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("thrml", "qr_sampler_tsd.tsu._thrml_program"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = run("gate", "--unit=thrml")
+    assert result.exit_code == 2
+    assert "pip install 'qr-sampler-tsd[thrml]'" in result.stderr
+
+
 def test_unknown_source() -> None:
     result = run("m0", *QUICK, "--source=lava_lamp")
     assert result.exit_code == 2
