@@ -93,6 +93,13 @@ def test_every_uniform_is_accounted() -> None:
     assert again.chi_square == first.chi_square
 
 
+def test_one_seeded_uniform_is_the_same_with_and_without_an_array() -> None:
+    plain, single = SeededUniforms(5), SeededUniforms(5)
+    for role in (Role.ACCEPT, Role.BONUS, Role.ACCEPT):
+        assert single.draw_one(role) == plain.draw(1, role)[0]
+    assert single.drawn == plain.drawn == {Role.ACCEPT: 2, Role.BONUS: 1}
+
+
 def test_a_unit_gives_the_same_text_as_the_direct_route() -> None:
     settings = M0Settings(steps=500, dense_seconds=0)
     direct = run_m0(settings, Equipment(SeededUniforms(3)))
