@@ -6,12 +6,15 @@ from __future__ import annotations
 from qr_sampler.errors import QRSamplerError
 
 __all__ = [
+    "ExperimentError",
     "GateError",
     "MissingExtraError",
     "MixingError",
     "PsiError",
     "TSDError",
+    "TargetError",
     "UniformsExhaustedError",
+    "VerificationError",
 ]
 
 
@@ -21,6 +24,18 @@ class TSDError(QRSamplerError):
 
 class PsiError(TSDError, ValueError):
     """A payload, a mask or what they are made of is malformed."""
+
+
+class TargetError(TSDError, ValueError):
+    """A target law, or what it is made of, is malformed."""
+
+
+class VerificationError(TSDError, ValueError):
+    """Target rows, proposals and drafts do not fit together."""
+
+
+class ExperimentError(TSDError, ValueError):
+    """An experiment is asked for something that it cannot do."""
 
 
 class UniformsExhaustedError(TSDError, RuntimeError):

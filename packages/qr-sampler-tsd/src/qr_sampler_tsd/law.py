@@ -33,6 +33,9 @@ class Law(Protocol):
     def probs_of(self, ids: ArrayLike) -> FloatArray:
         """Returns the probabilities of *ids*, of their shape."""
 
+    def prob_of(self, token: int) -> float:
+        """Returns the probability of one token."""
+
     def subtract_from(self, masses: FloatArray) -> None:
         """Takes the probability of every token off *masses*, shape ``(V,)``, in place."""
 
@@ -68,7 +71,9 @@ class HeadTailLaw:
         "_apart_probs",
         "_cumulative",
         "_gaps",
+        "_head_weight",
         "_tail_weight",
+        "_total",
         "ids",
         "log_total",
         "tail_count",
@@ -116,6 +121,8 @@ class HeadTailLaw:
             np.append(weights, self._tail_weight * self.tail_count)
         )
         total = float(self._cumulative[-1])
+        self._total = total
+        self._head_weight = float(self._cumulative[-2]) if self.ids.size else 0.0
         self.log_total = float(np.log(total)) + shift
         """Natural logarithm of Z, on the scale of the scores."""
         self.tail_prob = self._tail_weight / total
@@ -202,7 +209,7 @@ class HeadTailLaw:
         Args:
             u: Shape ``(B,)``: uniform numbers in [0, 1).
         """
-        heights = u * self._cumulative[-1]
+        heights = u * self._total
         return self.tokens_at(np.searchsorted(self._cumulative, heights, side="right"), u)
 
     def tokens_at(self, cells: TokenArray, u: FloatArray) -> TokenArray:
@@ -216,7 +223,7 @@ class HeadTailLaw:
         tokens: TokenArray = np.append(self.ids, 0)[cells]
         beyond = cells == self.ids.size
         if beyond.any():
-            above = u[beyond] * self._cumulative[-1] - self._head_weight
+            above = u[beyond] * self._total - self._head_weight
             ranks = (above / self._tail_weight).astype(np.int64)
             # The quotient may round up to n.
             tokens[beyond] = self.tail_tokens(ranks.clip(0, self.tail_count - 1))
@@ -224,16 +231,12 @@ class HeadTailLaw:
 
     def select_one(self, u: float) -> int:
         """Returns what :meth:`select` returns, for one number in [0, 1), several times as fast."""
-        height = u * float(self._cumulative[-1])
+        height = u * self._total
         place = int(self._cumulative.searchsorted(height, side="right"))
         if place < self.ids.size:
             return int(self.ids[place])
         rank = min(int((height - self._head_weight) / self._tail_weight), self.tail_count - 1)
         return rank + int(self._gaps.searchsorted(rank, side="right"))
-
-    @property
-    def _head_weight(self) -> float:
-        return float(self._cumulative[-2]) if self.ids.size else 0.0
 
 
 def _checked_scores(log_weights: ArrayLike, count: int) -> FloatArray:

@@ -42,6 +42,9 @@ class Role(str, Enum):
     BONUS = "bonus"
     """The token after a draft that was accepted whole, or without any draft."""
 
+    # That of Enum is Python code, and every draw is counted by role.
+    __hash__ = str.__hash__
+
 
 class UniformDraw(NamedTuple):
     """Uniforms that were drawn, in order."""
@@ -131,6 +134,12 @@ class SeededUniforms(UniformSource):
         roles = tuple(Role)
         streams = np.random.SeedSequence(seed).spawn(len(roles))
         self._generators = dict(zip(roles, map(np.random.default_rng, streams), strict=True))
+
+    def draw_one(self, role: Role) -> float:
+        """Returns one uniform of :meth:`draw`, without an array around it."""
+        value = self._generators[role].random()
+        self.drawn[role] += 1
+        return value
 
     def _take(self, n: int, role: Role) -> FloatArray:
         return self._generators[role].random(n)
