@@ -35,12 +35,13 @@ exec {sys.executable} -m vllm.entrypoints.openai.api_server --model "$2" "${{@:3
     --host 127.0.0.1 --enforce-eager --dtype float32 --max-model-len 256 --max-num-seqs 4
 """
 
-# Environments that uv makes have no pip of their own.
+# Environments that uv makes have no pip of their own. What is installed here already comes from a
+# clone: installing that again only has to be possible.
 PIP_COMMAND = f"""#!/bin/bash
 [ "$1" = install ] || exit 64
-exec uv pip install --quiet --python {sys.executable} "${{@:2}}"
+case "$2" in ./packages/*) options=--dry-run ;; esac
+exec uv pip install --quiet $options --python {sys.executable} "${{@:2}}"
 """
-
 
 PREAMBLE = """
 set -euo pipefail
@@ -108,6 +109,7 @@ def run_script(commands: dict[str, str], tmp_path: Path, free_port: Any) -> Call
     work = tmp_path / "work"
     work.mkdir()
     shutil.copytree(ROOT / "servers", work / "servers")
+    (work / "packages").symlink_to(ROOT / "packages")
 
     def run(body: str) -> str:
         done = subprocess.run(
