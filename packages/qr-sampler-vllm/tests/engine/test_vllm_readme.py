@@ -131,11 +131,12 @@ def records(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def test_quick_start_and_all_snippets(
+def test_commands_before_and_behind_the_guide_and_all_snippets(
     run_script: Callable[[str], str], commands: dict[str, str], tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
-    printed = run_script("\n".join(blocks("bash", section("Quick start"))))
+    text = README.read_text("utf-8")
+    printed = run_script("\n".join(blocks("bash", text.replace(section(GUIDE), ""))))
     assert "quantum_grpc" in printed
 
     kept = [line for line in records(work / "light.jsonl") if line["kind"] == "token"]
@@ -144,8 +145,9 @@ def test_quick_start_and_all_snippets(
     tokens = [line for line in records(ledger) if line["kind"] == "token"]
     assert {line["request_key"] for line in tokens} == {"trial-1"}
     assert {line["temperature"] for line in tokens} == {0.9}
+    assert (work / "baseline.json").exists()
 
-    snippets = blocks("python", README.read_text("utf-8"))
+    snippets = blocks("python", text)
     said = ""
     for snippet in snippets:
         command = [sys.executable, "-c", snippet]
