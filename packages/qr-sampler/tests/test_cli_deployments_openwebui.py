@@ -129,6 +129,7 @@ def test_nothing_set_and_no_chat_leaves_the_request_alone(function: Any) -> None
     body = {"model": "tiny", "messages": [], "temperature": 0.5}
     assert inlet(function, body, {}) is None
     assert body == {"model": "tiny", "messages": [], "temperature": 0.5}
+    assert asyncio.run(function.inlet(body={})) == {}
 
 
 def test_request_is_named_after_chat_and_message(function: Any) -> None:
