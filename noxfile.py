@@ -164,6 +164,7 @@ def typing(session: nox.Session) -> None:
     sync(session, "--group=typing")
     for package in PACKAGES:
         session.run("mypy", f"packages/{package}/src")
+    session.run("mypy", "deployments/openwebui")
     session.run("mypy", str(VLLM_PACKAGE / "benchmarks"))
     session.run("mypy", "packages/qr-sampler-grpc/benchmarks")
     session.run("mypy", "servers")

@@ -17,7 +17,8 @@ HEAVY = ("torch", "vllm", "grpc", "transformers", "tokenizers", "qr_sampler_vllm
 
 
 @pytest.mark.parametrize(
-    "command", ["", "baseline", "generate", "probe", "serve-entropy", "sources", "tiny-model"]
+    "command",
+    ["", "baseline", "generate", "probe", "serve-entropy", "settings", "sources", "tiny-model"],
 )
 def test_help_imports_nothing_heavy(command: str) -> None:
     program = f"""

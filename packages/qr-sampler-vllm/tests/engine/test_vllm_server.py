@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 import time
+import types
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +18,11 @@ from typing import Any
 import pytest
 
 from qr_sampler import RowContext, link_digest, row_digest, step_commitment
+
+FILTER = Path(__file__).resolve().parents[4] / "deployments/openwebui/qr_sampler_filter.py"
+
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+"""The tiny model has none of its own."""
 
 
 class Server:
@@ -27,9 +35,13 @@ class Server:
     def complete(self, **arguments: Any) -> tuple[int, dict[str, Any]]:
         """Returns status and body of one completion."""
         body = {"model": "tiny", "prompt": "Light is", "max_tokens": 8, "temperature": 1.0}
+        return self.post("completions", {**body, **arguments})
+
+    def post(self, what: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Returns status and body of what the server answers to *body*."""
         request = urllib.request.Request(
-            f"{self._url}/v1/completions",
-            data=json.dumps({**body, **arguments}).encode(),
+            f"{self._url}/v1/{what}",
+            data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
         try:
@@ -83,8 +95,11 @@ def server(
         "QR_FALLBACK_MODE": "system",
         "QR_LEDGER_DIR": str(ledger),
     }
+    template = ledger / "chat.jinja"
+    template.write_text(CHAT_TEMPLATE, "utf-8")
     entropy.start()
-    running = start_openai_server(runner=request.param, env=env)
+    arguments = ["--chat-template", str(template)]
+    running = start_openai_server(runner=request.param, env=env, arguments=arguments)
     yield Server(running.url, ledger)
     running.stop()
 
@@ -162,6 +177,69 @@ def test_concurrent_requests_obey_their_own_overrides(server: Server) -> None:
     assert all(line["candidates"] <= 40 for line in hot)
     shared = {line["t_request_ns"] for line in cold} & {line["t_request_ns"] for line in hot}
     assert shared, "the requests never met in one step"
+
+
+def open_webui_body(message: str, user: dict[str, Any], **controls: Any) -> dict[str, Any]:
+    """Returns a chat's request after our filter: what Open WebUI sends to vLLM as it is.
+
+    Args:
+        message: Name of the message in the chat.
+        user: What the user has set in the filter.
+        controls: What the user has set in the controls of the chat.
+    """
+    name = "function_qr_sampler"
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    try:
+        exec(FILTER.read_text("utf-8"), module.__dict__)
+    finally:
+        del sys.modules[name]
+    function = module.Filter()
+    said = [{"role": "user", "content": "Light is"}]
+    done: dict[str, Any] = asyncio.run(
+        function.inlet(
+            body={"model": "tiny", "messages": said, "max_tokens": 8, **controls},
+            __user__={"id": "u1", "valves": function.UserValves(**user)},
+            __metadata__={"chat_id": "chat", "message_id": message},
+        )
+    )
+    return done
+
+
+def test_controls_of_open_webui_change_how_tokens_are_drawn(server: Server) -> None:
+    bodies = {
+        "bypassed": open_webui_body("bypassed", {"bypass": "yes"}),
+        "cold": open_webui_body("cold", {"top_k": 1, "fixed_temperature": 0.2}),
+        "wide": open_webui_body(
+            "wide", {"fixed_temperature": 1.7, "sample_count": 128, "trial": "7"}
+        ),
+        "slid": open_webui_body("slid", {"follow_request": "yes"}, temperature=0.35, top_k=5),
+        "unset": open_webui_body("unset", {}, temperature=0.35, top_k=5),
+    }
+    records = {}
+    for name, body in bodies.items():
+        status, answer = server.post("chat/completions", {**body, "ignore_eos": True})
+        assert status == 200, answer
+        if name != "bypassed":
+            records[name] = server.tokens(f"chat/{name}", 8)
+    # Records are written in the order of the tokens, so this one's would be there by now.
+    assert server.tokens("chat/bypassed", 0) == []
+
+    def seen(name: str, *fields: str) -> set[tuple[Any, ...]]:
+        return {tuple(record[field] for field in fields) for record in records[name]}
+
+    assert seen("cold", "temperature", "candidates", "rank") == {(0.2, 1, 0)}
+    assert seen("wide", "temperature", "block_bytes", "trial") == {(1.7, 128, "7")}
+    assert seen("slid", "temperature", "candidates") == {(0.35, 5)}
+    assert seen("unset", "temperature", "block_bytes") == {(0.7, 10_240)}
+    assert max(record["candidates"] for record in records["unset"]) > 5
+
+
+def test_open_webui_hears_which_of_its_controls_was_wrong(server: Server) -> None:
+    body = open_webui_body("wrong", {"entropy_source": "lava_lamp"})
+    status, answer = server.post("chat/completions", body)
+    assert status == 400
+    assert "qr_entropy_source='lava_lamp'" in answer["error"]["message"]
 
 
 def test_killed_entropy_server_means_flagged_fallback_and_no_outage(

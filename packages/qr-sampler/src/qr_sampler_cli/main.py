@@ -13,6 +13,7 @@ from qr_sampler_cli.doctor_command import doctor
 from qr_sampler_cli.generate_command import generate
 from qr_sampler_cli.probe_command import probe
 from qr_sampler_cli.serve_command import serve_entropy
+from qr_sampler_cli.settings_command import settings
 from qr_sampler_cli.sources_command import sources
 from qr_sampler_cli.tiny_model_command import tiny_model
 from qr_sampler_cli.tsd_command import tsd
@@ -55,6 +56,7 @@ app.add_typer(doctor, name="doctor")
 app.command()(generate)
 app.command()(probe)
 app.command("serve-entropy")(serve_entropy)
+app.command()(settings)
 app.command()(sources)
 app.command("tiny-model")(tiny_model)
 app.add_typer(tsd, name="tsd")

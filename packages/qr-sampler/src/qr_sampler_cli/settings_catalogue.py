@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the settings of all packages are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Final, NamedTuple
+
+from qr_sampler.configuration_reference import SettingsGroup
+
+__all__ = ["CATALOGUE", "Entry", "absent_packages", "installed_groups"]
+
+
+class Entry(NamedTuple):
+    """One model of settings, which may not be installed."""
+
+    title: str
+    """What it configures."""
+    package: str
+    """The distribution that has it."""
+    module: str
+    """The module that has it."""
+    model: str
+    """Its name there."""
+    text: str
+    """When it matters."""
+
+
+CATALOGUE: Final = (
+    Entry(
+        "Sampling, records and failures",
+        "qr-sampler-core",
+        "qr_sampler.settings",
+        "Settings",
+        "What every deployment has.",
+    ),
+    Entry(
+        "An entropy server over gRPC",
+        "qr-sampler-grpc",
+        "qr_sampler_grpc.settings",
+        "GrpcSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=quantum_grpc`.",
+    ),
+    Entry(
+        "An entropy server on the same machine",
+        "qr-sampler-grpc",
+        "qr_sampler_grpc.direct.settings",
+        "DirectSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=direct`.",
+    ),
+    Entry(
+        "Deadlines and the circuit breaker of both",
+        "qr-sampler-grpc",
+        "qr_sampler_grpc.breaker_settings",
+        "BreakerSettings",
+        "For `quantum_grpc` and `direct`.",
+    ),
+    Entry(
+        "A device file",
+        "qr-entropy-sources",
+        "qr_entropy_sources.device_file",
+        "DeviceFileSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=device_file`.",
+    ),
+    Entry(
+        "Timing noise",
+        "qr-entropy-sources",
+        "qr_entropy_sources.timing_noise",
+        "TimingNoiseSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=timing_noise`.",
+    ),
+    Entry(
+        "The simulated source",
+        "qr-entropy-sources",
+        "qr_entropy_sources.mock_uniform",
+        "MockUniformSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=mock_uniform`.",
+    ),
+)
+"""Every model of settings of the project, in the order of the reference."""
+
+
+def installed_groups() -> Iterator[SettingsGroup]:
+    """Yields the settings of the packages that are installed."""
+    for entry in CATALOGUE:
+        if _installed(entry):
+            yield SettingsGroup(
+                title=entry.title,
+                package=entry.package,
+                text=entry.text,
+                model=getattr(import_module(entry.module), entry.model),
+            )
+
+
+def absent_packages() -> list[str]:
+    """Returns the distributions whose settings cannot be shown, because they are not installed."""
+    return sorted({entry.package for entry in CATALOGUE if not _installed(entry)})
+
+
+def _installed(entry: Entry) -> bool:
+    return find_spec(entry.module.partition(".")[0]) is not None
