@@ -118,7 +118,7 @@ def run_script(commands: dict[str, str], tmp_path: Path, free_port: Any) -> Call
             env=commands,
             capture_output=True,
             text=True,
-            timeout=900,
+            timeout=1800,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
