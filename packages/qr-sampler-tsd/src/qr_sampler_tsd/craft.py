@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qr_sampler_tsd._typing import FloatArray, IdArray, ScoreCodes
+from qr_sampler_tsd._typing import FloatArray, IdArray, ScoreCodes, TokenArray
 from qr_sampler_tsd.errors import PsiError
 from qr_sampler_tsd.psi import PsiTopK
 from qr_sampler_tsd.psi_relative import TOP_CODE, PsiRelative
@@ -99,8 +99,15 @@ def _law_and_head(p: ArrayLike, k: int) -> tuple[FloatArray, IdArray]:
         raise PsiError(f"p must hold finite probabilities of a sum above 0; the sum is {total}")
     if not 1 <= k <= given.size:
         raise PsiError(f"k={k} must be from 1 to the vocabulary size {given.size}")
-    best = np.argsort(-given, kind="stable")[:k]
+    best = _best(given, k)
     return given / total, best[given[best] > 0].astype(np.int32)
+
+
+def _best(p: FloatArray, k: int) -> TokenArray:
+    """Returns the k largest entries, best first, ties by ascending id."""
+    bar = np.partition(p, p.size - k)[p.size - k]
+    candidates = np.flatnonzero(p >= bar)
+    return candidates[np.argsort(-p[candidates], kind="stable")[:k]]
 
 
 def _codes(steps: FloatArray) -> ScoreCodes:

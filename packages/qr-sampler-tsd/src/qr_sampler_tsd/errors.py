@@ -5,7 +5,13 @@ from __future__ import annotations
 
 from qr_sampler.errors import QRSamplerError
 
-__all__ = ["PsiError", "TSDError", "UniformsExhaustedError"]
+__all__ = [
+    "ProposerError",
+    "ProposerFileError",
+    "PsiError",
+    "TSDError",
+    "UniformsExhaustedError",
+]
 
 
 class TSDError(QRSamplerError):
@@ -14,6 +20,14 @@ class TSDError(QRSamplerError):
 
 class PsiError(TSDError, ValueError):
     """A payload, a mask or what they are made of is malformed."""
+
+
+class ProposerError(TSDError, ValueError):
+    """A proposer, what it is made of or what it is trained on is malformed."""
+
+
+class ProposerFileError(TSDError, ValueError):
+    """A file does not hold a proposer that this version reads."""
 
 
 class UniformsExhaustedError(TSDError, RuntimeError):
