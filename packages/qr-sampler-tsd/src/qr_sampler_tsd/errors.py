@@ -6,11 +6,17 @@ from __future__ import annotations
 from qr_sampler.errors import QRSamplerError
 
 __all__ = [
+    "ExperimentError",
+    "GateError",
+    "MissingExtraError",
+    "MixingError",
     "ProposerError",
     "ProposerFileError",
     "PsiError",
     "TSDError",
+    "TargetError",
     "UniformsExhaustedError",
+    "VerificationError",
 ]
 
 
@@ -30,5 +36,29 @@ class ProposerFileError(TSDError, ValueError):
     """A file does not hold a proposer that this version reads."""
 
 
+class TargetError(TSDError, ValueError):
+    """A target law, or what it is made of, is malformed."""
+
+
+class VerificationError(TSDError, ValueError):
+    """Target rows, proposals and drafts do not fit together."""
+
+
+class ExperimentError(TSDError, ValueError):
+    """An experiment is asked for something that it cannot do."""
+
+
 class UniformsExhaustedError(TSDError, RuntimeError):
     """A recording holds fewer uniforms than are asked of it, or of another role."""
+
+
+class MixingError(TSDError, ValueError):
+    """A Markov chain is farther from its law after its sweeps than its user allows."""
+
+
+class GateError(TSDError, RuntimeError):
+    """A sampling unit has not passed the gate."""
+
+
+class MissingExtraError(TSDError, ImportError):
+    """An optional dependency of this package is not installed."""

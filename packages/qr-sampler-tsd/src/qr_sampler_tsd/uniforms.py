@@ -42,6 +42,9 @@ class Role(str, Enum):
     BONUS = "bonus"
     """The token after a draft that was accepted whole, or without any draft."""
 
+    # That of Enum is Python code, and every draw is counted by role.
+    __hash__ = str.__hash__
+
 
 class UniformDraw(NamedTuple):
     """Uniforms that were drawn, in order."""
@@ -67,6 +70,8 @@ class UniformSource(ABC):
     def draw(self, n: int, role: Role) -> FloatArray:
         """Returns *n* uniforms in [0, 1), multiples of 2**-53, shape ``(n,)``.
 
+        None are asked of anything when *n* is 0.
+
         Raises:
             ValueError: When *n* is negative.
             EntropyUnavailableError: When the source behind cannot deliver.
@@ -74,6 +79,8 @@ class UniformSource(ABC):
         """
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
+        if not n:
+            return np.empty(0)
         values = self._take(n, role)
         self.drawn[role] += n
         return values
@@ -84,7 +91,7 @@ class UniformSource(ABC):
 
     @abstractmethod
     def _take(self, n: int, role: Role) -> FloatArray:
-        """Returns *n* fresh uniforms."""
+        """Returns *n* fresh uniforms, at least one."""
 
 
 class EntropyUniforms(UniformSource):
@@ -127,6 +134,12 @@ class SeededUniforms(UniformSource):
         roles = tuple(Role)
         streams = np.random.SeedSequence(seed).spawn(len(roles))
         self._generators = dict(zip(roles, map(np.random.default_rng, streams), strict=True))
+
+    def draw_one(self, role: Role) -> float:
+        """Returns one uniform of :meth:`draw`, without an array around it."""
+        value = self._generators[role].random()
+        self.drawn[role] += 1
+        return value
 
     def _take(self, n: int, role: Role) -> FloatArray:
         return self._generators[role].random(n)
