@@ -11,23 +11,22 @@ import numpy as np
 
 from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.errors import ProposerError
-from qr_sampler_tsd.law import HeadTailLaw
+from qr_sampler_tsd.law import HeadTailLaw, Law
 from qr_sampler_tsd.proposers.base import Proposer
+from qr_sampler_tsd.residual import residual_masses
 
 __all__ = ["Evaluation", "evaluate", "overlap_mass"]
 
 
-def overlap_mass(p: FloatArray, q: HeadTailLaw) -> float:
+def overlap_mass(p: FloatArray, q: Law) -> float:
     """Returns ``sum min(p, q)``, the probability that a draw from *q* is accepted under *p*.
 
     Args:
         p: Shape ``(V,)``: the target.
-        q: The proposal. O(V + K), no dense copy of it is made.
+        q: The proposal; O(V + K), no dense copy of it is made.
     """
-    even = np.minimum(p, q.tail_prob)
-    head = q.ids
-    shared = float(even.sum()) - float(even[head].sum())
-    return shared + float(np.minimum(p[head], q.head_probs).sum())
+    surplus = residual_masses(p, q, np.empty_like(p))
+    return float(p.sum() - surplus.sum())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
