@@ -48,6 +48,13 @@ def test_places_are_evaluated_one_by_one() -> None:
     assert found.gap_nats == pytest.approx(gaps[tokens].mean())
 
 
+def test_earlier_tokens_are_context_only() -> None:
+    oracle = OracleProposer(lambda tokens: P[tokens[0]], V, 1)
+    assert evaluate(oracle, [2, 1], P[[2, 1]], before=[0]).overlaps == pytest.approx(
+        [np.minimum(P[row], craft_relative_psi(P[0], 1).law().probs()).sum() for row in (2, 1)]
+    )
+
+
 def test_an_oracle_with_room_accepts_everything() -> None:
     oracle = OracleProposer(lambda tokens: P[tokens[-1]], V, V, context_tokens=1)
     found = evaluate(oracle, [0, 1, 2], P)
@@ -130,6 +137,8 @@ def test_parts_are_joined() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ProposerError, match=r"\(1, 3\)"):
         evaluate(PROPOSER, [0, 1], P[:1])
+    with pytest.raises(ProposerError, match="0 tokens"):
+        evaluate(PROPOSER, [], P[:0])
     with pytest.raises(ProposerError, match="token 1 at place 1"):
         evaluate(PROPOSER, [0, 1], np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))
     found = evaluate(PROPOSER, [0, 1], P[:2])

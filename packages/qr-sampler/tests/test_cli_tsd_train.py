@@ -127,7 +127,7 @@ def test_a_corpus_is_read_and_its_end_is_held_out(tmp_path: Path) -> None:
     assert "on 80 held-out tokens" in result.stdout
     # A corpus is not drawn from the model, so that nothing follows about its passes.
     assert "per pass" not in result.stdout
-    short = run("model", tmp_path / "q.npz", *options[:-2], "--held-out=300")
+    short = run("model", tmp_path / "q.npz", *options, "--held-out=300")
     assert short.exit_code == 2
     assert "480 tokens" in short.stderr
 

@@ -89,22 +89,29 @@ class Evaluation:
         )
 
 
-def evaluate(proposer: Proposer[Any], tokens: Sequence[int], laws: FloatArray) -> Evaluation:
+def evaluate(
+    proposer: Proposer[Any],
+    tokens: Sequence[int],
+    laws: FloatArray,
+    *,
+    before: Sequence[int] = (),
+) -> Evaluation:
     """Returns how *proposer* does along one text.
 
     Args:
-        proposer: Starts with the first token.
+        proposer: Starts with *before* and the first token.
         tokens: N tokens, at least one.
         laws: Shape ``(N, V)``: the model's law after each of them.
+        before: Earlier tokens of the sequence, which are not judged.
 
     Raises:
         ProposerError: When the shapes do not fit, or a token follows that has no probability.
     """
-    if laws.shape != (len(tokens), proposer.vocab_size):
+    if not len(tokens) or laws.shape != (len(tokens), proposer.vocab_size):
         raise ProposerError(
             f"{len(tokens)} tokens from {proposer.vocab_size} do not fit laws of {laws.shape}"
         )
-    state = proposer.start(tokens[:1])
+    state = proposer.start([*before, tokens[0]])
     overlaps, gaps, ratios = [], [], []
     for place, p in enumerate(laws):
         q = proposer.psi(state).law()
