@@ -7,6 +7,7 @@ Run it with this package's folder on ``PYTHONPATH``, where torch and transformer
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,22 @@ from qr_sampler_tsd.verification import verify_block, verify_tokens
 PROMPT_TOKENS = 8
 PROMPT_SEED = 10**6
 LARGEST_DIFFERENCE = 1e-4
+COLUMNS = (
+    "proposer",
+    "acceptance",
+    "L",
+    "verification",
+    "tokens per pass, expected",
+    "measured",
+    "speed-up, wall clock",
+    "time in the target",
+)
 VERIFIERS = {"token": verify_tokens, "block": verify_block}
 
 
 def main() -> None:
     """Prints a table in Markdown."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("proposers", type=Path, nargs="+", help="files of 'qr-sampler tsd train'")
-    parser.add_argument("--texts", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=128, help="new tokens of each text")
-    parser.add_argument("--oracle-k", type=int, default=64, help="head of the oracle's payloads")
-    parser.add_argument("--oracle-texts", type=int, default=4, help="it costs a pass per draft")
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = _arguments()
     teacher = Teacher(arguments.model)
     teacher._torch.set_num_threads(arguments.threads)  # noqa: SLF001
     oracle = OracleProposer(
@@ -47,28 +50,32 @@ def main() -> None:
     contenders |= {path.stem: load_proposer(path) for path in arguments.proposers}
     prompts = teacher.sample(arguments.texts, PROMPT_TOKENS, seed=PROMPT_SEED)
     plain = _warm_and_plain(teacher, prompts, arguments.tokens)
-    expected = {name: _expected(one, plain) for name, one in contenders.items() if one != oracle}
-    expected |= {name: _expected(oracle, plain[: arguments.oracle_texts]) for name in contenders
-                 if contenders[name] is oracle}  # fmt: skip
-    print(
-        "| proposer | acceptance | L | verification | expected | measured | wall clock | target |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| " + " | ".join(COLUMNS) + " |\n" + "| --- " * len(COLUMNS) + "|")
     for name, proposer in contenders.items():
-        texts = prompts[: arguments.oracle_texts] if proposer is oracle else prompts
-        for length in range(1, 5):
-            for rule in VERIFIERS:
-                print(
-                    f"| {name} | {expected[name].acceptance:.3f} | {length} | {rule} "
-                    f"| {expected[name].tokens_per_pass(length, joint=rule == 'block'):.2f} "
-                    + _measured(teacher, texts, arguments.tokens, proposer, length, rule),
-                    flush=True,
-                )
+        texts = arguments.oracle_texts if proposer.is_oracle else arguments.texts
+        expected = _expected(proposer, plain[:texts])
+        for length, rule in itertools.product(range(1, 5), VERIFIERS):
+            tokens = expected.tokens_per_pass(length, joint=rule == "block")
+            cells = (name, f"{expected.acceptance:.3f}", str(length), rule, f"{tokens:.2f}")
+            measured = _measured(teacher, prompts[:texts], arguments.tokens, proposer, length, rule)
+            print("| " + " | ".join(cells + measured) + " |", flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("proposers", type=Path, nargs="+", help="files of 'qr-sampler tsd train'")
+    parser.add_argument("--texts", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=128, help="new tokens of each text")
+    parser.add_argument("--oracle-k", type=int, default=64, help="head of the oracle's payloads")
+    parser.add_argument("--oracle-texts", type=int, default=4, help="it costs a pass per draft")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
 
 
 def _measured(
     teacher: Teacher, prompts: Any, count: int, proposer: Proposer[Any], length: int, rule: str
-) -> str:
+) -> tuple[str, str, str]:
     """Returns the last three columns; every text is timed beside one without drafts."""
     runs, ratios = [], []
     for number, prompt in enumerate(prompts.tolist()):
@@ -87,7 +94,7 @@ def _measured(
     tokens = sum(run.new_tokens for run in runs) / sum(run.passes for run in runs)
     share = sum(run.target_seconds for run in runs) / sum(run.seconds for run in runs)
     wall = "-" if proposer.is_oracle else f"{statistics.median(ratios):.2f}"
-    return f"| {tokens:.2f} | {wall} | {share:.0%} |"
+    return f"{tokens:.2f}", wall, f"{share:.0%}"
 
 
 def _warm_and_plain(teacher: Teacher, prompts: Any, count: int) -> list[Run]:
