@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,8 +25,11 @@ from qr_sampler_cli.tiny_model import train_tiny_model
 from qr_sampler_cli.tsd_train_command import train
 from qr_sampler_tsd.proposers import BigramProposer, HeadProposer, load_proposer
 
-V = 24
+V = 70
 ROWS = np.random.default_rng(6).dirichlet(np.full(V, 0.3), size=V) * (1 - 1e-5) + 1e-5 / V
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "tsd" / "proposers.md"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 app = typer.Typer()
 app.command()(train)
@@ -140,7 +146,7 @@ def test_a_corpus_is_read_and_its_end_is_held_out(tmp_path: Path) -> None:
         (["nowhere/p.npz"], "nowhere"),
         (["p.npz", "--corpus=absent.txt"], "absent.txt"),
         (["p.npz", "--corpus=there.npz"], "there.npz cannot be read"),
-        (["p.npz", "--k=25"], "K = 25 is more than the 24 tokens"),
+        (["p.npz", "--k=71"], "K = 71 is more than the 70 tokens"),
     ],
 )
 def test_what_cannot_be_done_is_said_at_once(
@@ -153,6 +159,19 @@ def test_what_cannot_be_done_is_said_at_once(
     assert result.stderr.startswith("error: ")
     assert words in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["there.npz"]
+
+
+@pytest.mark.usefixtures("bigram_teacher")
+@pytest.mark.skipif(not PAGE.exists(), reason="the page is not part of an sdist")
+def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^qr-sampler tsd train (.*)$", PAGE.read_text("utf-8"), re.MULTILINE)
+    for command in commands:
+        result = run(*shlex.split(command))
+        assert result.exit_code == 0, result.output
+    kinds = [type(load_proposer(name)) for name in ("bigram.npz", "head.npz")]
+    assert kinds == [BigramProposer, HeadProposer]
+    assert len(commands) == 2
 
 
 @pytest.mark.parametrize("missing", ["torch", "qr_sampler_tsd.proposers"])
@@ -190,6 +209,28 @@ def test_the_tiny_model_is_learned_from(tiny_model: Path, kind: str, tmp_path: P
     # A payload of 32 tokens and an even tail, in place of 2048.
     assert loaded.psi(loaded.start([5])).ids.size == 32
     assert 0.2 < acceptance(result.stdout)[0] < 1
+
+
+@pytest.mark.skipif(not BENCHMARKS.exists(), reason="benchmarks are not part of an sdist")
+def test_the_benchmark_measures_every_way_of_drafting(tiny_model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "table.npz"
+    options = ("--kind=bigram", "--k=32", "--tokens=512", "--held-out=128")
+    assert run(tiny_model, output, *options).exit_code == 0
+    sizes = ("--texts=2", "--tokens=6", "--oracle-texts=1", "--oracle-k=32")
+    path = os.pathsep.join((str(BENCHMARKS.parent), *sys.path))
+    answer = subprocess.run(
+        [sys.executable, "-m", "benchmarks", str(tiny_model), str(output), *sizes],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split(" | ") for line in answer.stdout.splitlines()[2:]]
+    assert len(rows) == 2 * 4 * 2
+    for row in rows:
+        length = int(row[2])
+        assert 1 <= float(row[4]) <= length + 1
+        assert 1 <= float(row[5]) <= length + 1
 
 
 def test_a_teacher_samples_what_it_says(tiny_model: Path) -> None:
