@@ -63,7 +63,7 @@ def test_numpy_reads_the_file_without_pickle(
 ) -> None:
     save_proposer(tmp_path / "p.npz", make())
     with np.load(tmp_path / "p.npz", allow_pickle=False) as archive:
-        assert archive["kind"].item() in ("bigram", "head")
+        assert archive["kind"].item() in (b"bigram", b"head")
         assert archive["format_version"].item() == 1
 
 
@@ -127,26 +127,29 @@ def refused(path: Path, members: dict[str, bytes], compression: int = zipfile.ZI
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("kind.npy", npy(np.array("medusa")), "the kind 'medusa'"),
-        ("kind.npy", npy(np.array("x" * 65)), "'kind.npy' is of <U65"),
-        ("kind.npy", npy(np.array(["bigram"])), "no single value 'kind'"),
+        ("kind.npy", npy(np.array(b"medusa")), "the kind b'medusa'"),
+        ("kind.npy", npy(np.array(b"x" * 33)), "of text or numbers"),
+        ("kind.npy", npy(np.array("bigram")), "of text or numbers"),
+        ("kind.npy", npy(np.array(7)), "the kind 7"),
+        ("kind.npy", npy(np.array([b"bigram"])), "no single value 'kind'"),
         ("format_version.npy", npy(np.array(2)), "format version 2"),
-        ("format_version.npy", npy(np.array("1")), "format version '1'"),
+        ("format_version.npy", npy(np.array(b"1")), "format version b'1'"),
         ("k.npy", npy(np.array(0)), "k=0"),
         ("k.npy", npy(np.array([4, 4])), "no single value 'k'"),
-        ("k.npy", npy(np.array("nine")), "k='nine'"),
+        ("k.npy", npy(np.array(b"nine")), "k=b'nine'"),
         ("tau.npy", npy(np.array(np.nan)), "tau"),
         ("output.npy", npy(np.ones((V, 3))), "output is float64"),
         ("output.npy", npy(np.full((V, 3), np.inf, np.float32)), "not finite"),
         ("output.npy", npy(np.ones((V, 2), np.float32)), "do not fit"),
-        ("output.npy", npy(np.asfortranarray(np.ones((V, 3), np.float32))), "Fortran"),
-        ("output.npy", npy(np.array([{}]), allow_pickle=True), "object"),
+        ("output.npy", npy(np.asfortranarray(np.ones((V, 3), np.float32))), "of text or numbers"),
+        ("output.npy", npy(np.array([{}]), allow_pickle=True), "of text or numbers"),
         ("output.npy", claiming("(1000000000000,)"), "4 bytes for"),
-        ("output.npy", claiming("(-1, -1)"), "4 bytes for"),
-        ("output.npy", claiming("(1,)", "|V4"), "V4"),
-        ("output.npy", b"no array at all", "no readable header"),
-        ("output.npy", b"\x93NUMPY\x02\x00", "version 1.0"),
-        ("output.npy", b"\x93NUMPY\x01\x00\xff\xff{", "no readable header"),
+        ("output.npy", claiming("(-1, -1)"), "of text or numbers"),
+        ("output.npy", claiming("(1,)", "|V4"), "of text or numbers"),
+        ("output.npy", b"no array at all", "of text or numbers"),
+        ("output.npy", b"\x93NUMPY\x02\x00", "of text or numbers"),
+        ("output.npy", b"\x93NUMPY\x01\x00\xff\xff{", "of text or numbers"),
+        ("output.npy", claiming("(" * 9000), "of text or numbers"),
         ("surplus.npy", npy(np.array(1)), "its arrays are"),
         ("surplus.txt", b"hello", "no .npy"),
     ],

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proposers in files: ``.npz`` archives, read without pickle and checked before they are used.
 
-An archive holds ``kind`` (text), ``format_version`` (an integer) and the arrays of that kind. It is
-what ``numpy.load`` reads, too. Members are stored, not compressed, so that none can grow beyond the
+An archive holds ``kind`` (bytes), ``format_version`` (an integer) and the arrays of that kind.
+``numpy.load`` reads it, too. Members are stored, not compressed, so that none can grow beyond the
 file that it came in.
 """
 
@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 import os
+import re
+import struct
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler_tsd.errors import ProposerError, ProposerFileError, PsiError
+from qr_sampler_tsd.errors import ProposerError, ProposerFileError
 from qr_sampler_tsd.proposers.base import Proposer
 from qr_sampler_tsd.proposers.bigram import BigramProposer
 from qr_sampler_tsd.proposers.head import HeadProposer, HeadWeights
@@ -30,9 +32,30 @@ FORMAT_VERSION: Final = 1
 
 _LARGEST_BYTES: Final = 2**32
 _MOST_MEMBERS: Final = 16
-_LONGEST_TEXT: Final = 64
 _SUFFIX: Final = ".npy"
-_NUMBERS: Final = frozenset(np.dtype(name) for name in ("u1", "<i4", "<i8", "<f4", "<f8"))
+_TYPES: Final = frozenset(
+    {"|u1", "<i4", "<i8", "<f4", "<f8"} | {f"|S{length}" for length in range(1, 33)}
+)
+# What numpy.lib.format writes. Its reader evaluates headers as Python, which a hostile one can fail
+# in many ways.
+_HEADER: Final = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '(?P<type>[|<]\w{1,4})', 'fortran_order': False, "
+    rb"'shape': \((?P<shape>[0-9, ]{0,64})\), \} *\n",
+    re.DOTALL,
+)
+
+# ValueError is the root of what proposers and payloads raise; the others are how zipfile reports
+# archives that are damaged in one way or another.
+_DAMAGE: Final = (
+    ValueError,
+    OSError,
+    EOFError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 _Arrays = Mapping[str, NDArray[Any]]
 
@@ -40,12 +63,14 @@ _Arrays = Mapping[str, NDArray[Any]]
 def save_proposer(path: str | Path, proposer: Proposer[Any]) -> None:
     """Writes *proposer* to *path*, which appears whole or not at all.
 
+    Only its owner may read it, as is the rule for temporary files.
+
     Raises:
         ProposerError: When it is of a kind that cannot be saved, as an oracle.
         OSError: When the file cannot be written.
     """
     kind, arrays = _arrays_of(proposer)
-    header = {"kind": np.array(kind), "format_version": np.array(FORMAT_VERSION, np.int64)}
+    header = {"kind": np.array(kind.encode()), "format_version": np.array(FORMAT_VERSION, np.int64)}
     target = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
@@ -72,29 +97,19 @@ def load_proposer(path: str | Path, *, max_bytes: int = _LARGEST_BYTES) -> Propo
     """
     try:
         arrays = _read_archive(Path(path), max_bytes)
-        kind, version = str(_scalar(arrays, "kind")), _scalar(arrays, "format_version")
+        kind, version = _scalar(arrays, "kind"), _scalar(arrays, "format_version")
         if version != FORMAT_VERSION:
             raise _RefusedError(
                 f"it has the format version {version!r} and this program reads {FORMAT_VERSION}; "
                 "make the file again"
             )
         if kind not in _READERS:
-            raise _RefusedError(f"it holds the kind {kind!r}, not one of {sorted(_READERS)}")
+            raise _RefusedError(f"it holds the kind {kind!r}, not one of {list(_READERS)}")
         names, read = _READERS[kind]
-        if set(arrays) != names | _HEADER:
-            raise _RefusedError(f"its arrays are {sorted(arrays)}, not {sorted(names | _HEADER)}")
+        if set(arrays) != names | _NAMES:
+            raise _RefusedError(f"its arrays are {sorted(arrays)}, not {sorted(names | _NAMES)}")
         return read(arrays)
-    # EOFError, NotImplementedError and RuntimeError are how zipfile reports some damaged archives.
-    except (
-        _RefusedError,
-        ProposerError,
-        PsiError,
-        OSError,
-        zipfile.BadZipFile,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except _DAMAGE as error:
         raise ProposerFileError(f"{path} is no proposer to use: {error}") from error
 
 
@@ -128,11 +143,11 @@ def _head(arrays: _Arrays) -> HeadProposer:
     return HeadProposer(HeadWeights(**{name: arrays[name] for name in _WEIGHTS}), k, tau=tau)
 
 
-_HEADER: Final = frozenset({"kind", "format_version"})
+_NAMES: Final = frozenset({"kind", "format_version"})
 _WEIGHTS: Final = ("tables", "hidden_bias", "output", "output_bias")
-_READERS: Final[dict[str, tuple[frozenset[str], Callable[[_Arrays], Proposer[Any]]]]] = {
-    "bigram": (frozenset({"payloads", "offsets", "rows"}), _bigram),
-    "head": (frozenset({*_WEIGHTS, "k", "tau"}), _head),
+_READERS: Final[dict[object, tuple[frozenset[str], Callable[[_Arrays], Proposer[Any]]]]] = {
+    b"bigram": (frozenset({"payloads", "offsets", "rows"}), _bigram),
+    b"head": (frozenset({*_WEIGHTS, "k", "tau"}), _head),
 }
 
 
@@ -159,24 +174,17 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[An
     """Returns the array of *member*; nothing is allocated on the word of its header."""
     if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(_SUFFIX):
         raise _RefusedError(f"its member {member.filename!r} is compressed or no {_SUFFIX}")
-    with archive.open(member) as file:
-        shape, fortran, dtype = _header(file, member.filename)
-        is_text = dtype.kind == "U" and dtype.itemsize <= 4 * _LONGEST_TEXT
-        if fortran or not (dtype in _NUMBERS or is_text):
-            raise _RefusedError(f"the array {member.filename!r} is of {dtype} or in Fortran order")
-        data = file.read()
-    if any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(data):
+    data = archive.read(member)
+    header = _HEADER.match(data)
+    if header is None or header["type"].decode() not in _TYPES:
         raise _RefusedError(
-            f"the array {member.filename!r} has {len(data)} bytes for {shape} {dtype}"
+            f"the array {member.filename!r} is none of version 1.0, in C order, of text or numbers"
         )
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Returns what the header of a .npy member says of its array."""
-    try:
-        if np.lib.format.read_magic(file) == (1, 0):
-            return np.lib.format.read_array_header_1_0(file)
-    except ValueError as error:
-        raise _RefusedError(f"the array {name!r} has no readable header") from error
-    raise _RefusedError(f"the array {name!r} is not of version 1.0 of its format")
+    dtype = np.dtype(header["type"].decode())
+    shape = tuple(int(side) for side in re.findall(rb"\d+", header["shape"]))
+    body = data[header.end() :]
+    if math.prod(shape) * dtype.itemsize != len(body):
+        raise _RefusedError(
+            f"the array {member.filename!r} has {len(body)} bytes for {shape} of {dtype}"
+        )
+    return np.frombuffer(body, dtype).reshape(shape)
