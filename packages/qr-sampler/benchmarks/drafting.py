@@ -70,8 +70,10 @@ class Run:
     """Tokens that they gave."""
     seconds: float
     """Wall time of all but the prompt."""
+    cpu_seconds: float
+    """Processor time of the same, which other programs on the machine disturb less."""
     target_seconds: float
-    """Of which in the target."""
+    """Wall time in the target."""
     laws: list[FloatArray] = field(default_factory=list)
     """The target's law of every new token, when asked for."""
 
@@ -95,7 +97,8 @@ def generate(
     text, laws = list(prompt), []
     if len(text) > 1:
         target.rows(text[:-1])
-    passes, spent, started = target.passes, target.seconds, time.perf_counter()
+    passes, spent = target.passes, target.seconds
+    started, cpu_started = time.perf_counter(), time.process_time()
     state = None if proposer is None else proposer.start(text)
     while len(text) < len(prompt) + count:
         if proposer is None or verify is None:
@@ -119,6 +122,7 @@ def generate(
         passes=target.passes - passes,
         new_tokens=len(text) - len(prompt),
         seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - cpu_started,
         target_seconds=target.seconds - spent,
         laws=laws,
     )
