@@ -51,6 +51,10 @@ class Step(NamedTuple):
     drawn: Counter[Role]
     """Uniforms by role."""
 
+    def row(self, row: int) -> tuple[int, list[int], Verdict]:
+        """Returns context, drafts and verdict of one sequence."""
+        return self.contexts[row], self.drafts[row], self.verdicts[row]
+
 
 @dataclass(slots=True)
 class Recording:
@@ -95,15 +99,33 @@ def run_passes(
         progress: Told about the steps.
         aside: Called about :data:`INTERRUPTIONS` times between steps.
     """
-    settings = table.settings
-    judge = _judge(table, uniforms)
-    recording = Recording()
+    settings, recording = table.settings, Recording()
+    step = _stepper(table, drafter, uniforms, recording)
     contexts = [0] * settings.batch
-    propose = drafter.alternatives if settings.verifier == "k_seq" else drafter.chains
     told = max(1, settings.steps // 100)
     interrupted = max(1, settings.steps // INTERRUPTIONS)
-    for number in range(settings.steps):
-        before = uniforms.drawn.copy() if number % settings.log_every == 0 else None
+    for done in range(1, settings.steps + 1):
+        taken = step(done - 1, contexts)
+        contexts = [_record(recording, table, *taken.row(row)) for row in range(settings.batch)]
+        if (done - 1) % settings.log_every == 0:
+            observe(taken)
+        if aside is not None and done % interrupted == 0:
+            aside()
+        if progress is not None and (done % told == 0 or done == settings.steps):
+            progress(done, settings.steps)
+    return recording
+
+
+def _stepper(
+    table: ContextTable, drafter: Drafter, uniforms: UniformSource, recording: Recording
+) -> Callable[[int, list[int]], Step]:
+    """Returns what proposes and judges once for each of the given contexts, and takes the time."""
+    settings = table.settings
+    judge = _judge(table, uniforms)
+    propose = drafter.alternatives if settings.verifier == "k_seq" else drafter.chains
+
+    def step(number: int, contexts: list[int]) -> Step:
+        before = uniforms.drawn.copy()
         start = perf_counter_ns()
         blocks = propose(contexts, settings.length)
         proposed = perf_counter_ns()
@@ -111,21 +133,10 @@ def run_passes(
         judged = perf_counter_ns()
         recording.unit_ns += proposed - start
         recording.verifier_ns += judged - proposed
-        following = [
-            _record(recording, table, context, block, verdict)
-            for context, block, verdict in zip(contexts, blocks, verdicts, strict=True)
-        ]
-        if before is not None:
-            times = proposed - start, judged - proposed
-            drawn = uniforms.drawn - before
-            observe(Step(number, contexts, blocks, verdicts, *times, drawn))
-        contexts = following
-        done = number + 1
-        if aside is not None and done % interrupted == 0:
-            aside()
-        if progress is not None and (done % told == 0 or done == settings.steps):
-            progress(done, settings.steps)
-    return recording
+        drawn = uniforms.drawn - before
+        return Step(number, contexts, blocks, verdicts, proposed - start, judged - proposed, drawn)
+
+    return step
 
 
 def _judge(table: ContextTable, uniforms: UniformSource) -> Judge:

@@ -78,9 +78,8 @@ def _write(
 ) -> None:
     """Writes one event per sequence."""
     settings, after = table.settings, table.target.context_after
-    for row, (context, drafts, verdict) in enumerate(
-        zip(step.contexts, step.drafts, step.verdicts, strict=True)
-    ):
+    for row in range(settings.batch):
+        context, drafts, verdict = step.row(row)
         first = table[context]
         places = [context, *map(after, drafts[:-1])]
         if settings.verifier == "k_seq":
