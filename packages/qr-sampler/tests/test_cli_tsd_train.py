@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler_cli import tsd_train_command
+from qr_sampler_cli.main import app as main_app
 from qr_sampler_cli.tiny_model import train_tiny_model
 from qr_sampler_cli.tsd_train_command import train
 from qr_sampler_tsd.proposers import BigramProposer, HeadProposer, load_proposer
@@ -174,14 +175,20 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(commands) == 2
 
 
-@pytest.mark.parametrize("missing", ["torch", "qr_sampler_tsd.proposers"])
+def test_it_is_a_command_of_qr_sampler() -> None:
+    result = CliRunner().invoke(main_app, ["tsd", "train", "--help"])
+    assert result.exit_code == 0
+    assert "Learn a proposer from MODEL" in result.stdout
+
+
+@pytest.mark.parametrize("missing", ["torch", "qr_sampler_tsd"])
 def test_missing_packages_are_named(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     result = run(tmp_path, tmp_path / "p.npz")
     assert result.exit_code == 2
-    assert re.search(rf"needs {missing}.*pip install \"qr-sampler\[\w+\]\"", result.stderr)
+    assert re.search(rf"needs {missing}.*pip install ['\"]qr-sampler\[\w+\]['\"]", result.stderr)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
-from qr_sampler_cli.failures import import_package
+from qr_sampler_cli.tsd_equipment import import_tsd
 from qr_sampler_cli.tsd_teacher import TeacherError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from qr_sampler_tsd.train import Evaluation, Examples
 
 __all__ = ["LONGEST_DRAFT", "Bars", "Kind", "Learned", "Model", "Recipe", "learn"]
-
-REMEDY: Final = 'install it with: pip install "qr-sampler[tsd]"'
 
 SEQUENCE_TOKENS: Final = 256
 KEPT_TOKENS: Final = 128
@@ -124,7 +122,7 @@ def learn(model: Model, recipe: Recipe, bars: Bars) -> Learned:
         raise TeacherError(
             f"K = {recipe.k} is more than the {model.vocab_size} tokens of the model"
         )
-    train = _package("qr_sampler_tsd.train")
+    train = import_tsd("train")
     learned_from, held_out = _material(model, recipe, bars)
     parts = list(_examples(model, recipe, learned_from, bars, train))
     if recipe.kind == "bigram":
@@ -148,7 +146,7 @@ def learn(model: Model, recipe: Recipe, bars: Bars) -> Learned:
 
 def _heads(recipe: Recipe, examples: Examples, bars: Bars, train: Any) -> Iterator[HeadProposer]:
     """Yields the distilled head, and the fine-tuned one when there are steps for it."""
-    head = _package("qr_sampler_tsd.proposers").HeadProposer
+    head = import_tsd("proposers").HeadProposer
     rate = recipe.learning_rate
     settings = train.FitSettings(steps=recipe.steps, learning_rate=rate, seed=recipe.seed)
     with bars.training("distilling") as progress:
@@ -237,7 +235,7 @@ def _judged(
     train: Any,
 ) -> Evaluation:
     """Runs the model again for each stage: the laws of a real vocabulary fill gigabytes."""
-    softmax = _package("qr_sampler_tsd.proposers.head").softmax
+    softmax = import_tsd("proposers.head").softmax
     parts = []
     with bars.counting("judging") as progress:
         for sequence in sequences:
@@ -246,7 +244,3 @@ def _judged(
             progress(len(parts), len(sequences))
     found: Evaluation = train.Evaluation.joined(parts)
     return found
-
-
-def _package(name: str) -> Any:
-    return import_package(name, needed_for="qr-sampler tsd train", remedy=REMEDY)

@@ -10,9 +10,10 @@ import typer
 
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.consoles import stdout_reserved
-from qr_sampler_cli.failures import import_package, reports_errors
+from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.progress import counting_bar, training_bar
-from qr_sampler_cli.tsd_learning import LONGEST_DRAFT, REMEDY, Bars, Kind, Learned, Recipe, learn
+from qr_sampler_cli.tsd_equipment import import_tsd
+from qr_sampler_cli.tsd_learning import LONGEST_DRAFT, Bars, Kind, Learned, Recipe, learn
 from qr_sampler_cli.tsd_teacher import Teacher
 
 __all__ = ["train"]
@@ -75,9 +76,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
     )
-    proposers = import_package(
-        "qr_sampler_tsd.proposers", needed_for="qr-sampler tsd train", remedy=REMEDY
-    )
+    proposers = import_tsd("proposers")
     with stdout_reserved():
         learned = learn(Teacher(model), recipe, _BARS)
     _save(proposers.save_proposer, output, learned)
