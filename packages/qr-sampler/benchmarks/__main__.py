@@ -43,7 +43,7 @@ def main() -> None:
     """Prints a table in Markdown."""
     arguments = _arguments()
     teacher = Teacher(arguments.model)
-    teacher._torch.set_num_threads(arguments.threads)  # noqa: SLF001
+    teacher.torch.set_num_threads(arguments.threads)
     oracle = OracleProposer(
         lambda tokens: _laws(teacher, tokens)[-1], teacher.vocab_size, arguments.oracle_k
     )

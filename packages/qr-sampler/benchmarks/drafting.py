@@ -29,7 +29,7 @@ class CachedTarget:
 
     def __init__(self, teacher: Teacher) -> None:
         """Starts with nothing remembered."""
-        self._torch: Any = teacher._torch  # noqa: SLF001
+        self._torch: Any = teacher.torch
         self._model = teacher.model
         self._cache: Any = None
         self.passes = 0

@@ -39,7 +39,7 @@ class Teacher:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._torch: Any = import_package("torch", needed_for=NEEDED_FOR, remedy=REMEDY)
+        self.torch: Any = import_package("torch", needed_for=NEEDED_FOR, remedy=REMEDY)
         transformers = import_package("transformers", needed_for=NEEDED_FOR, remedy=REMEDY)
         if not (directory / "config.json").is_file():
             raise TeacherError(
@@ -49,7 +49,7 @@ class Teacher:
         try:
             with _quiet(transformers.utils.logging):
                 self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                    directory, local_files_only=True, dtype=self._torch.float32
+                    directory, local_files_only=True, dtype=self.torch.float32
                 ).eval()
                 self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
                     directory, local_files_only=True
@@ -80,8 +80,8 @@ class Teacher:
         Args:
             tokens: Shape ``(N,)``, one sequence of at most :attr:`longest` tokens.
         """
-        with self._torch.inference_mode():
-            output = self.model(input_ids=self._torch.from_numpy(tokens)[None], use_cache=False)
+        with self.torch.inference_mode():
+            output = self.model(input_ids=self.torch.from_numpy(tokens)[None], use_cache=False)
         return output.logits[0].float().numpy()  # type: ignore[no-any-return]
 
     def sample(
@@ -113,7 +113,7 @@ class Teacher:
 
         if not 1 <= length < self.longest:
             raise TeacherError(f"length={length} must be from 1 to {self.longest - 1}")
-        generator = self._torch.Generator().manual_seed(seed)
+        generator = self.torch.Generator().manual_seed(seed)
         done: list[NDArray[np.int64]] = []
         for begin in range(0, count, SEQUENCES_AT_ONCE):
             rows = min(SEQUENCES_AT_ONCE, count - begin)
@@ -125,7 +125,7 @@ class Teacher:
     def _sampled(
         self, rows: int, length: int, generator: Any, temperature: float
     ) -> NDArray[np.int64]:
-        torch = self._torch
+        torch = self.torch
         tokens, cache, columns = self._first_tokens(rows, generator), None, []
         with torch.inference_mode():
             for _ in range(length):
@@ -139,8 +139,8 @@ class Teacher:
     def _first_tokens(self, rows: int, generator: Any) -> Any:
         begin = self.tokenizer.bos_token_id
         if begin is not None:
-            return self._torch.full((rows, 1), begin)
-        return self._torch.randint(len(self.tokenizer), (rows, 1), generator=generator)
+            return self.torch.full((rows, 1), begin)
+        return self.torch.randint(len(self.tokenizer), (rows, 1), generator=generator)
 
 
 @contextlib.contextmanager
