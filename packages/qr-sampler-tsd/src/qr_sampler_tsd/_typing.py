@@ -8,9 +8,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FloatArray", "IdArray", "ScoreCodes", "TokenArray"]
+__all__ = ["FloatArray", "IdArray", "ScoreCodes", "SingleArray", "TokenArray"]
 
 FloatArray: TypeAlias = NDArray[np.float64]
+
+SingleArray: TypeAlias = NDArray[np.float32]
+"""Learned weights and what is computed of them."""
 
 TokenArray: TypeAlias = NDArray[np.int64]
 """Token ids as computations use them."""

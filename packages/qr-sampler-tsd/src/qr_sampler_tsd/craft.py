@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qr_sampler_tsd._typing import FloatArray, IdArray, ScoreCodes
+from qr_sampler_tsd._typing import FloatArray, IdArray, ScoreCodes, TokenArray
 from qr_sampler_tsd.errors import PsiError
 from qr_sampler_tsd.psi import PsiTopK
 from qr_sampler_tsd.psi_relative import TOP_CODE, PsiRelative
@@ -101,8 +101,15 @@ def _law_and_head(p: ArrayLike, k: int) -> tuple[FloatArray, IdArray]:
     if not 1 <= k <= given.size:
         raise PsiError(f"k={k} must be from 1 to the vocabulary size {given.size}")
     law = given / total
-    best = np.argsort(-law, kind="stable")[:k]
+    best = _best(law, k)
     return law, best[law[best] > 0].astype(np.int32)
+
+
+def _best(p: FloatArray, k: int) -> TokenArray:
+    """Returns the k largest entries, best first, ties by ascending id."""
+    bar = np.partition(p, p.size - k)[p.size - k]
+    candidates = np.flatnonzero(p >= bar)
+    return candidates[np.argsort(-p[candidates], kind="stable")[:k]]
 
 
 def _codes(steps: FloatArray) -> ScoreCodes:

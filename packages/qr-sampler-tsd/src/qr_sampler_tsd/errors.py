@@ -10,6 +10,8 @@ __all__ = [
     "GateError",
     "MissingExtraError",
     "MixingError",
+    "ProposerError",
+    "ProposerFileError",
     "PsiError",
     "TSDError",
     "TargetError",
@@ -24,6 +26,14 @@ class TSDError(QRSamplerError):
 
 class PsiError(TSDError, ValueError):
     """A payload, a mask or what they are made of is malformed."""
+
+
+class ProposerError(TSDError, ValueError):
+    """A proposer, what it is made of or what it is trained on is malformed."""
+
+
+class ProposerFileError(TSDError, ValueError):
+    """A file does not hold a proposer that this version reads."""
 
 
 class TargetError(TSDError, ValueError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qr-sampler tsd``: experiments of thermodynamic speculative decoding, and the gate of its units.
+"""``qr-sampler tsd``: experiments of thermodynamic speculative decoding, gate and training.
 
 What takes NumPy is imported by the commands themselves.
 """
@@ -27,6 +27,7 @@ from qr_sampler_cli.tsd_equipment import (
     uniforms,
 )
 from qr_sampler_cli.tsd_report import as_data, gate_table, refuted, result_table
+from qr_sampler_cli.tsd_train_command import train
 
 if TYPE_CHECKING:
     from qr_sampler_tsd.experiments import ExperimentResult
@@ -346,3 +347,6 @@ def _report(
         typer.echo(f"refuted: {reason}", err=True)
     if reasons:
         raise typer.Exit(REFUTED_STATUS)
+
+
+tsd.command()(train)

@@ -4,5 +4,17 @@
 from __future__ import annotations
 
 from qr_sampler_tsd.proposers.base import Proposer
+from qr_sampler_tsd.proposers.bigram import BigramProposer
+from qr_sampler_tsd.proposers.files import load_proposer, save_proposer
+from qr_sampler_tsd.proposers.head import HeadProposer, HeadWeights
+from qr_sampler_tsd.proposers.oracle import OracleProposer
 
-__all__ = ["Proposer"]
+__all__ = [
+    "BigramProposer",
+    "HeadProposer",
+    "HeadWeights",
+    "OracleProposer",
+    "Proposer",
+    "load_proposer",
+    "save_proposer",
+]

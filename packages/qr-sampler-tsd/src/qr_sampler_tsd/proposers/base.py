@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
+from qr_sampler_tsd.errors import ProposerError
 from qr_sampler_tsd.psi_fields import Psi
 
-__all__ = ["Proposer"]
+__all__ = ["Proposer", "checked_context", "checked_token"]
 
 State = TypeVar("State")
 
@@ -24,6 +25,9 @@ class Proposer(ABC, Generic[State]):
     them draws randomness. An instance serves any number of sequences at once.
     """
 
+    is_oracle: ClassVar[bool] = False
+    """Whether it looks at the target's own law, which no proposer of any use does."""
+
     @property
     @abstractmethod
     def vocab_size(self) -> int:
@@ -31,12 +35,46 @@ class Proposer(ABC, Generic[State]):
 
     @abstractmethod
     def start(self, tokens: Sequence[int]) -> State:
-        """Returns the state of a sequence after *tokens*, at least one."""
+        """Returns the state of a sequence after *tokens*, at least one.
+
+        Raises:
+            ProposerError: When there is no token, or one is outside the vocabulary.
+        """
 
     @abstractmethod
     def advance(self, state: State, token: int) -> State:
-        """Returns the state after one more token."""
+        """Returns the state after one more token.
+
+        Raises:
+            ProposerError: When *token* is outside the vocabulary.
+        """
 
     @abstractmethod
     def psi(self, state: State) -> Psi:
         """Returns the payload for the next token."""
+
+
+def checked_token(token: int, vocab_size: int) -> int:
+    """Returns *token* as a plain int.
+
+    Raises:
+        ProposerError: When it is outside [0, *vocab_size*).
+    """
+    if not 0 <= token < vocab_size:
+        raise ProposerError(
+            f"the token {token} is outside [0, {vocab_size}): the proposer was made for another "
+            "vocabulary"
+        )
+    return int(token)
+
+
+def checked_context(tokens: Sequence[int], last: int | None, vocab_size: int) -> tuple[int, ...]:
+    """Returns the *last* tokens of a sequence as plain ints, ``None`` for all.
+
+    Raises:
+        ProposerError: When there is no token, or one of them is outside [0, *vocab_size*).
+    """
+    if not len(tokens):
+        raise ProposerError("a sequence starts with at least one token")
+    kept = tokens if last is None else tokens[-last:]
+    return tuple(checked_token(token, vocab_size) for token in kept)
