@@ -167,6 +167,7 @@ def typing(session: nox.Session) -> None:
     session.run("mypy", "deployments/openwebui")
     session.run("mypy", str(VLLM_PACKAGE / "benchmarks"))
     session.run("mypy", "packages/qr-sampler-grpc/benchmarks")
+    session.run("mypy", "packages/qr-sampler/benchmarks")
     session.run("mypy", "servers")
     session.run("mypy", "deployments/docker/health_check.py")
     session.run("mypy", "noxfile.py")
