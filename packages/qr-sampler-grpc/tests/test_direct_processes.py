@@ -223,7 +223,7 @@ def test_servers_that_come_and_go_leave_nothing_behind(
         cycle(5)
         before = held()
         cycle(200)
-        # A thread that has been joined may still be on its way out of the kernel's list, both times.
+        # A thread that has been joined may still be on its way out of the kernel's list.
         deadline = time.monotonic() + 10
         while any(map(operator.gt, after := held(), before)) and time.monotonic() < deadline:
             time.sleep(0.01)
