@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -12,8 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -137,6 +140,40 @@ def socket_path() -> Iterator[Path]:
     """A path short enough for a socket, which pytest's own folders are not on every machine."""
     with tempfile.TemporaryDirectory(prefix="qr") as folder:
         yield Path(folder) / "entropy.sock"
+
+
+@pytest.fixture
+def lasting_port() -> int:
+    """A free loopback port that stays free while nobody listens.
+
+    It lies below those that the system hands out by itself, so that nothing takes it by chance
+    between the end of a server and the start of its successor.
+    """
+    for port in random.sample(range(10_000, 32_768), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a hundred ports are in use")
+
+
+@pytest.fixture
+def limited() -> Callable[[Any, float], AbstractContextManager[None]]:
+    """Gives the gRPC draws within a block another time limit, in milliseconds.
+
+    A draw that is to fail by a short limit leaves the others all the time that a busy machine may
+    need.
+    """
+
+    @contextmanager
+    def limit(source: Any, timeout_ms: float) -> Iterator[None]:
+        # Deadlines are learnt below the limit that holds when the link is made.
+        source._link()
+        with pytest.MonkeyPatch.context() as patch:
+            options = source._options.model_copy(update={"timeout_ms": timeout_ms})
+            patch.setattr(source, "_options", options)
+            yield
+
+    return limit
 
 
 @pytest.fixture

@@ -65,8 +65,8 @@ def start_reference() -> Iterator[Callable[[str], ReferenceServer]]:
 
 
 @pytest.fixture(params=["tcp", "unix"])
-def any_address(request: pytest.FixtureRequest, socket_path: Path) -> str:
-    return "127.0.0.1:0" if request.param == "tcp" else f"unix://{socket_path}"
+def any_address(request: pytest.FixtureRequest, lasting_port: int, socket_path: Path) -> str:
+    return f"127.0.0.1:{lasting_port}" if request.param == "tcp" else f"unix://{socket_path}"
 
 
 def test_the_reference_server_answers_single_calls(

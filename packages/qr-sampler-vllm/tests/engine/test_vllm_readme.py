@@ -89,6 +89,9 @@ def commands(tmp_path: Path) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         "HF_HUB_OFFLINE": "1",
+        # The machines that run this are small and busy.
+        "QR_GRPC_TIMEOUT_MS": "20000",
+        "QR_CB_MIN_TIMEOUT_MS": "20000",
     }
 
 
