@@ -18,6 +18,20 @@ from qr_sampler import AMPLIFIERS, ENTROPY_SOURCES, TEMPERATURE_STRATEGIES
 settings.register_profile("qr-sampler-core", derandomize=True, deadline=None, database=None)
 settings.load_profile("qr-sampler-core")
 
+LONG = {
+    "test_core_amplification_exact.py",
+    "test_core_amplification_walk.py",
+    "test_core_overrides.py",
+    "test_core_temperature_strategies.py",
+    "test_core_truncation.py",
+    "test_core_uniformity.py",
+}
+"""Files that come first, so that no worker of pytest-xdist is left with much to do at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

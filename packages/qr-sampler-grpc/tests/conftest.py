@@ -21,6 +21,19 @@ from typing import Any
 import grpc
 import pytest
 
+LONG = {
+    "test_direct_processes.py",
+    "test_grpc_faults.py",
+    "test_grpc_processes.py",
+    "test_grpc_server_programs.py",
+}
+"""Files that come first, so that no worker of pytest-xdist is left with much to do at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 ENTROPY_METHOD = "/qr_entropy.EntropyService/GetEntropy"
 
 Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]

@@ -79,17 +79,38 @@ GENERATE = """
 engine in ``engine``; further sampling parameters by request key in ``params``; and in ``bad``
 arguments that have to be refused. Every second request is greedy in vLLM's eyes."""
 
+LONGEST_FIRST = (
+    "test_vllm_speculation.py",
+    "test_vllm_offline.py",
+    "test_vllm_server.py",
+    "test_vllm_ranks.py",
+    "test_cli_engine.py",
+    "test_vllm_front_end.py",
+    "test_vllm_readme.py",
+    "test_vllm_faults.py",
+    "test_vllm_constraints_engine.py",
+    "test_vllm_emission.py",
+)
+"""Files of some minutes. What comes last is short, so that no worker is left with much to do."""
+
 ENTROPY_SERVER = Path(__file__).resolve().parents[4] / "servers" / "simple_urandom_server.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips the engine tests, with the reason, where vLLM is not installed."""
+    """Puts long files first; skips the engine tests, with the reason, where vLLM is missing."""
+    items.sort(key=place)
     if importlib.util.find_spec("vllm") is not None:
         return
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.skip(reason="vLLM is not installed; run `nox -s vllm`"))
+
+
+def place(item: pytest.Item) -> int:
+    """Returns the place of a test's file among all files."""
+    name = item.path.name
+    return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 def skip_without(runner: str) -> None:
@@ -115,6 +136,8 @@ def engine_environment(runner: str, changes: Mapping[str, str] | None = None) ->
         "VLLM_LOGGING_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
+        # The model is tiny, and another engine may use the other core.
+        "OMP_NUM_THREADS": "1",
         **RUNNER_VARIABLES[runner],
         **(changes or {}),
     }

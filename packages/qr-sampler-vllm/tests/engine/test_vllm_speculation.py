@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 BLOCK_BYTES = 64
-TOKENS = 100
+TOKENS = 60
 SPECULATED = 3
 SPECULATION = {
     "method": "ngram",
