@@ -10,12 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from qr_sampler import AMPLIFIERS, ENTROPY_SOURCES, TEMPERATURE_STRATEGIES
 
-# Derandomised: a run that passes today passes tomorrow; no deadline: machines differ in speed.
-settings.register_profile("qr-sampler-core", derandomize=True, deadline=None, database=None)
+# Derandomised: a run that passes today passes tomorrow; machines differ in speed.
+settings.register_profile(
+    "qr-sampler-core",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("qr-sampler-core")
 
 LONG = {
