@@ -210,7 +210,7 @@ def run_python() -> Callable[..., str]:
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
         assert finished.returncode == 0, finished.stderr

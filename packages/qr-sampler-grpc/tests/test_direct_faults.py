@@ -589,7 +589,7 @@ def test_large_answers_arrive_whole(direct: Scripted, socket_path: Path) -> None
 
 def test_nothing_is_asked_for_before_its_draw(direct: Scripted, socket_path: Path) -> None:
     server = direct(right)
-    source = DirectSource(f"unix://{socket_path}", breaker=NO_BREAKER)
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=NO_BREAKER)
     asked: list[int] = []
 
     def draw_many() -> None:
@@ -623,7 +623,7 @@ def test_closing_leaves_a_draw_under_way_alone(direct: Scripted, socket_path: Pa
         right(end, request, count)
 
     direct(waits)
-    source = DirectSource(f"unix://{socket_path}", breaker=NO_BREAKER)
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=NO_BREAKER)
     drawn: list[bytes] = []
     thread = threading.Thread(target=lambda: drawn.append(source.draw(8).data))
     thread.start()

@@ -44,7 +44,7 @@ class ReferenceServer:
 
     def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=300)
         return self.process.returncode
 
 
@@ -129,7 +129,7 @@ def test_a_second_reference_server_on_one_port_fails(
 ) -> None:
     server = start_reference("127.0.0.1:0")
     command = [sys.executable, str(REFERENCE_SERVER), "--address", server.address]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert second.returncode != 0
     assert server.address in second.stderr
 

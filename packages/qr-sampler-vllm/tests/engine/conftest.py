@@ -35,10 +35,10 @@ settings.load_profile("qr-sampler-vllm")
 # A script that needs gRPC, which is there only where vLLM is.
 collect_ignore = ["faulty_entropy_server.py"]
 
-START_TIMEOUT_S = 300.0
-"""A first start of vLLM takes a minute on two busy cores."""
+START_TIMEOUT_S = 900.0
+"""A first start of vLLM takes a minute on two busy cores, and more beside other work."""
 
-SCRIPT_TIMEOUT_S = 900.0
+SCRIPT_TIMEOUT_S = 1800.0
 """Without a GPU some scripts generate for minutes."""
 
 RUNNER_VARIABLES = {
@@ -417,14 +417,14 @@ class Process:
         """Sends a signal and waits for the end."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=300)
 
     def kill(self) -> None:
         """Ends the process and its children without giving them a chance."""
         if self._process is not None and self._process.poll() is None:
             # vLLM's engine and worker processes outlive a killed parent, but stay in its group.
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=300)
 
     def stop(self) -> None:
         """Asks the process to end."""

@@ -141,7 +141,7 @@ def test_an_engine_in_a_process_of_its_own_is_known_to_the_front_end(
 def get(url: str) -> tuple[int, str]:
     """Returns status and body of an answer."""
     try:
-        with urllib.request.urlopen(url, timeout=30) as response:
+        with urllib.request.urlopen(url, timeout=120) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -161,7 +161,7 @@ def complete(url: str, key: str, tokens: int) -> None:
         data=json.dumps(body).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=120) as response:
+    with urllib.request.urlopen(request, timeout=600) as response:
         assert response.status == 200
 
 

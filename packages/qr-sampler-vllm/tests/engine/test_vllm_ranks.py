@@ -22,7 +22,7 @@ class ThreadGroup:
 
     def __init__(self, size: int) -> None:
         self.world_size = size
-        self._barrier = threading.Barrier(size, timeout=30)
+        self._barrier = threading.Barrier(size, timeout=300)
         self._tensor: Any = None
 
     def rank(self, number: int) -> Any:
@@ -53,7 +53,7 @@ def test_other_ranks_force_what_the_first_has_forced(dtype: Any) -> None:
     follower = threading.Thread(target=ranks[1].hear, args=(logits,))
     follower.start()
     ranks[0].tell(before, {0: 3, 2: 10, 4: 0})
-    follower.join(timeout=30)
+    follower.join(timeout=300)
     assert not follower.is_alive()
     for line, token_id in ((0, 3), (2, 10), (4, 0)):
         expected = torch.full((11,), -torch.inf, dtype=dtype)

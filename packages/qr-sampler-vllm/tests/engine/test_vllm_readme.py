@@ -110,7 +110,7 @@ def test_commands_and_snippets_run_in_order(
         env=commands,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
