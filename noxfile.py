@@ -47,6 +47,12 @@ NEEDS_ENGINE: Final = ("qr-sampler-vllm", "qr-sampler")
 
 PYTHONS: Final = ("3.10", "3.11", "3.12", "3.13")
 COVERAGE_PYTHON: Final = "3.11"
+PARALLEL: Final = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
+"""Two workers take file after file in the order of collection; what a module shares is made once.
+
+Tests wait a lot, so it pays on one core as well. ``-n0`` runs them in one process.
+"""
+
 GRPC_TOOLS: Final = "grpcio-tools==1.70.0"
 """Not newer than the floors of qr-sampler-grpc: runtimes accept older stubs and refuse newer."""
 
@@ -210,7 +216,7 @@ def tests(session: nox.Session, package: str) -> None:
     if session.python == COVERAGE_PYTHON and package not in NEEDS_ENGINE:
         measured_tests(session, python, (package,), *suite, *session.posargs)
     else:
-        python("-m", "pytest", *suite, *session.posargs)
+        python("-m", "pytest", *PARALLEL, *suite, *session.posargs)
 
 
 def measured_tests(
@@ -218,8 +224,9 @@ def measured_tests(
 ) -> None:
     """Run pytest under coverage and fail for any of `packages` that is below the threshold."""
     data = {"COVERAGE_FILE": str(scratch(session) / "coverage")}
-    sources = ",".join(PACKAGES[package] for package in packages)
-    python("-m", "coverage", "run", f"--source={sources}", "-m", "pytest", *arguments, **data)
+    # Judged below, each package by itself.
+    measure = ("--cov-report=", "--cov-fail-under=0", *(f"--cov={PACKAGES[p]}" for p in packages))
+    python("-m", "pytest", *PARALLEL, *measure, *arguments, **data)
     if session.posargs:
         session.log("coverage is judged on whole suites only")
         return
@@ -243,7 +250,8 @@ def floors(session: nox.Session, package: str) -> None:
     session.install("--quiet", "--no-deps", str(wheel_of(package, folder)))
     # An old release may well use what a newer dependency of its own deprecates.
     warn = "-Wdefault::DeprecationWarning"
-    session.run("python", "-m", "pytest", warn, f"packages/{package}/tests", *session.posargs)
+    suite = f"packages/{package}/tests"
+    session.run("python", "-m", "pytest", *PARALLEL, warn, suite, *session.posargs)
 
 
 def siblings(folder: Path) -> Path:
@@ -387,6 +395,11 @@ ENGINE_OPTIONS: Final = (
     "--override-ini=faulthandler_timeout=1200",
 )
 
+ENGINE_ENVIRONMENT: Final = {
+    # vLLM would bind the engines of both workers to one and the same core.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+
 TOUCHES_VLLM: Final = (
     "test_vllm_bookkeeping.py",
     "test_vllm_startup.py",
@@ -418,7 +431,11 @@ def vllm(session: nox.Session) -> None:
     engine = Engine(session)
     suites = [f"packages/{package}/tests" for package in NEEDS_ENGINE]
     arguments = (*ENGINE_OPTIONS, *(session.posargs or suites))
-    measured_tests(session, engine.run, NEEDS_ENGINE, *arguments)
+
+    def python(*arguments: str, **environment: str) -> None:
+        engine.run(*arguments, **ENGINE_ENVIRONMENT, **environment)
+
+    measured_tests(session, python, NEEDS_ENGINE, *arguments)
 
 
 @nox.session(venv_backend="none")
@@ -427,7 +444,8 @@ def vllm_oldest(session: nox.Session) -> None:
     engine = Engine(session, OLDEST)
     suite = [f"{VLLM_PACKAGE}/tests/{name}" for name in TOUCHES_VLLM]
     suite += [f"--deselect={VLLM_PACKAGE}/tests/{name}" for name in SAME_IN_ALL_VERSIONS]
-    engine.run("-m", "pytest", "-rs", *ENGINE_OPTIONS, *(session.posargs or suite))
+    arguments = (*PARALLEL, *ENGINE_OPTIONS, *(session.posargs or suite))
+    engine.run("-m", "pytest", *arguments, **ENGINE_ENVIRONMENT)
 
 
 @nox.session(venv_backend="none")

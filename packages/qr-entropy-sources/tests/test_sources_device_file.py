@@ -274,6 +274,7 @@ def test_a_terminal_that_hangs_up_is_unavailable(build: Callable[..., DeviceFile
     source = build(Path(os.ttyname(slave)), flush_bytes=0, timeout_ms=50)
     with pytest.raises(EntropyUnavailableError, match="in time"):
         source.get_random_bytes(1)
+    source.timeout_ms = PATIENCE_MS
     source._open_stream()
     os.close(master)
     with pytest.raises(EntropyUnavailableError, match=r"Input/output error|ended"):
@@ -483,6 +484,7 @@ def test_waiting_for_another_draw_counts_against_the_deadline(
         pytest.raises(EntropyUnavailableError, match="busy with other draws"),
     ):
         source.get_random_bytes(1)
+    source.timeout_ms = PATIENCE_MS
     assert len(source.get_random_bytes(1)) == 1
 
 

@@ -10,13 +10,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from qr_sampler import AMPLIFIERS, ENTROPY_SOURCES, TEMPERATURE_STRATEGIES
 
-# Derandomised: a run that passes today passes tomorrow; no deadline: machines differ in speed.
-settings.register_profile("qr-sampler-core", derandomize=True, deadline=None, database=None)
+# Derandomised: a run that passes today passes tomorrow; machines differ in speed.
+settings.register_profile(
+    "qr-sampler-core",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("qr-sampler-core")
+
+LONG = {
+    "test_core_amplification_exact.py",
+    "test_core_amplification_walk.py",
+    "test_core_overrides.py",
+    "test_core_temperature_strategies.py",
+    "test_core_truncation.py",
+    "test_core_uniformity.py",
+}
+"""Files that come first, so that no worker of pytest-xdist is left with much to do at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture(autouse=True)

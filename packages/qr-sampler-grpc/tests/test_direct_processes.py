@@ -55,7 +55,7 @@ def test_a_forked_process_has_a_connection_of_its_own(
                 os.read(go[0], 1)
                 # The parent closed its source while the child still lived: no copy that the
                 # child has inherited may keep a connection open.
-                deadline = time.monotonic() + 10
+                deadline = time.monotonic() + 60
                 while server.connections > 1 and time.monotonic() < deadline:
                     time.sleep(0.01)
                 os.write(ready[1], b"%d" % server.connections)
@@ -191,7 +191,7 @@ def test_failed_draws_leave_nothing_behind() -> None:
         [sys.executable, "-W", "error", str(LEAKS), "--draws", "2000"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -224,7 +224,7 @@ def test_servers_that_come_and_go_leave_nothing_behind(
         before = held()
         cycle(200)
         # A thread that has been joined may still be on its way out of the kernel's list.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while any(map(operator.gt, after := held(), before)) and time.monotonic() < deadline:
             time.sleep(0.01)
         print(before, after, not any(map(operator.gt, after, before)))

@@ -157,7 +157,7 @@ def test_openssl_verifies_our_signature_with_the_key_that_it_wrote(tmp_path: Pat
 
     def run(*arguments: str | Path) -> str:
         finished = subprocess.run(
-            [openssl, *arguments], capture_output=True, text=True, timeout=60, check=False
+            [openssl, *arguments], capture_output=True, text=True, timeout=300, check=False
         )
         assert finished.returncode == 0, finished.stderr
         return finished.stdout

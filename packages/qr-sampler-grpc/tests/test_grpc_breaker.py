@@ -177,7 +177,7 @@ def test_exactly_one_of_many_threads_probes() -> None:
         start = threading.Barrier(8)
 
         def enter(start: threading.Barrier = start) -> int | None:
-            start.wait(10)
+            start.wait(60)
             try:
                 return breaker.enter()
             except CircuitOpenError:

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import grpc
@@ -36,6 +36,10 @@ bidi_ways = pytest.mark.parametrize(("mode", "stubs"), WAYS[4:])
 
 # Faults are looked at one by one here, so none of them may stop the next.
 NO_BREAKER = BreakerOptions.checked(enabled=False)
+PATIENT_MS = 60_000.0
+"""The time limit of a draw that is to be answered; no test waits for it."""
+
+Limited = Callable[..., AbstractContextManager[None]]
 
 
 def honest(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -55,7 +59,7 @@ def answer(request: bytes, **changes: Any) -> bytes:
 
 
 def source_for(server: Any, mode: str, stubs: str, **options: Any) -> QuantumGrpcSource:
-    defaults: dict[str, Any] = {"timeout_ms": 3000, "breaker": NO_BREAKER}
+    defaults: dict[str, Any] = {"timeout_ms": PATIENT_MS, "breaker": NO_BREAKER}
     return QuantumGrpcSource(server.address, mode=mode, stubs=stubs, **{**defaults, **options})
 
 
@@ -75,6 +79,16 @@ def first_is(behaviour: Behaviour) -> Behaviour:
         else:
             used.set()
             yield from behaviour(request, context)
+
+    return behave
+
+
+def numbered(sequence_id: int, behaviour: Behaviour) -> Behaviour:
+    """Returns what behaves so for one request, whenever it comes, and honestly for the others."""
+
+    def behave(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        mine = EntropyRequest.FromString(request).sequence_id == sequence_id
+        yield from (behaviour if mine else honest)(request, context)
 
     return behave
 
@@ -179,7 +193,7 @@ def test_an_old_server_echoes_no_commitment(
 
 @every_way
 def test_a_late_answer_never_serves_another_draw(
-    scripted_streams: Scripted, mode: str, stubs: str
+    scripted_streams: Scripted, limited: Limited, mode: str, stubs: str
 ) -> None:
     let_go = threading.Event()
 
@@ -187,9 +201,10 @@ def test_a_late_answer_never_serves_another_draw(
         let_go.wait(60)
         yield answer(request)
 
-    source = source_for(scripted_streams(first_is(late)), mode, stubs, timeout_ms=200)
+    source = source_for(scripted_streams(numbered(1, late)), mode, stubs)
     began = time.monotonic()
-    assert "in time" in refused(source).reason
+    with limited(source, 200.0):
+        assert "in time" in refused(source).reason
     waited_s = time.monotonic() - began
     # Given up at the deadline: not before it, and not when the answer came.
     assert waited_s >= 0.19
@@ -203,11 +218,12 @@ def test_a_silent_server_is_given_up(scripted_streams: Scripted, mode: str, stub
     def hang(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         yield from ()
 
-    source = source_for(scripted_streams(hang), mode, stubs, timeout_ms=200)
-    error = refused(source)
     # A stream that has closed its sending side is ended by such a server, which tells at once.
-    expected = "received 0" if mode == "server_streaming" else "in time"
-    assert expected in error.reason
+    tells = mode == "server_streaming"
+    source = source_for(
+        scripted_streams(hang), mode, stubs, timeout_ms=PATIENT_MS if tells else 200
+    )
+    assert ("received 0" if tells else "in time") in refused(source).reason
     source.close()
 
 
@@ -303,9 +319,9 @@ def test_chunks_that_end_early_are_refused(scripted_streams: Scripted, stubs: st
 
 @every_way
 def test_a_restarted_server_is_used_again(
-    scripted_streams: Scripted, mode: str, stubs: str
+    scripted_streams: Scripted, lasting_port: int, mode: str, stubs: str
 ) -> None:
-    server = scripted_streams(honest)
+    server = scripted_streams(honest, lasting_port)
     source = source_for(server, mode, stubs)
     assert source.draw(4).data == b"\1" * 4
     server.stop()
@@ -327,13 +343,19 @@ def test_a_restarted_server_is_used_again(
 
 @bidi_ways
 def test_a_server_that_went_away_while_nobody_asked_costs_no_draw(
-    scripted_streams: Scripted, mode: str, stubs: str
+    scripted_streams: Scripted, lasting_port: int, mode: str, stubs: str
 ) -> None:
-    server = scripted_streams(honest)
+    server = scripted_streams(honest, lasting_port)
     source = source_for(server, mode, stubs)
     source.draw(4)
     server.stop()
     scripted_streams(honest, server.port)
+    transport: Any = source._link()[1]
+    deadline = time.monotonic() + 30
+    while not transport._stream.ended:
+        assert time.monotonic() < deadline, "the end of the stream was not noticed"
+        time.sleep(0.01)
+    # The end of the connection comes right after that of its stream; nothing tells of it.
     time.sleep(1.0)
     assert source.draw(4).data == b"\2" * 4
     source.close()
@@ -352,7 +374,7 @@ def test_a_connection_that_is_reset_is_a_refusal(mode: str, stubs: str) -> None:
         thread = threading.Thread(target=reset)
         thread.start()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        source = QuantumGrpcSource(address, mode=mode, stubs=stubs, timeout_ms=3000)
+        source = QuantumGrpcSource(address, mode=mode, stubs=stubs, timeout_ms=PATIENT_MS)
         # The asyncio interface may call it an internal error.
         assert address in refused(source).reason
         thread.join()
@@ -407,7 +429,7 @@ def test_no_descriptor_and_no_thread_is_left(
     before = held()
     reset_often(200)
     # gRPC gives up what a connection held a moment after it was told to.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (after := held()) > (before[0] + 8, before[1] + 8) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert after[0] <= before[0] + 8

@@ -44,7 +44,7 @@ class ReferenceServer:
 
     def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        self.process.communicate(timeout=60)
+        self.process.communicate(timeout=300)
         return self.process.returncode
 
 
@@ -65,8 +65,8 @@ def start_reference() -> Iterator[Callable[[str], ReferenceServer]]:
 
 
 @pytest.fixture(params=["tcp", "unix"])
-def any_address(request: pytest.FixtureRequest, socket_path: Path) -> str:
-    return "127.0.0.1:0" if request.param == "tcp" else f"unix://{socket_path}"
+def any_address(request: pytest.FixtureRequest, lasting_port: int, socket_path: Path) -> str:
+    return f"127.0.0.1:{lasting_port}" if request.param == "tcp" else f"unix://{socket_path}"
 
 
 def test_the_reference_server_answers_single_calls(
@@ -129,7 +129,7 @@ def test_a_second_reference_server_on_one_port_fails(
 ) -> None:
     server = start_reference("127.0.0.1:0")
     command = [sys.executable, str(REFERENCE_SERVER), "--address", server.address]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert second.returncode != 0
     assert server.address in second.stderr
 

@@ -20,6 +20,7 @@ import pytest
 
 from qr_sampler import ConfigError, EntropyUnavailableError, FallbackEntropySource
 from qr_sampler.testing import ConstantEntropySource
+from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import ServerStartError, serve
@@ -320,7 +321,9 @@ def test_a_missing_folder_is_an_error(socket_path: Path) -> None:
 
 def test_many_clients_at_once_all_get_their_own() -> None:
     with serve(ConstantEntropySource(5), "127.0.0.1:0") as server:
-        client = QuantumGrpcSource(server.address)
+        # How fast a busy machine is, says nothing here.
+        breaker = BreakerOptions.checked(enabled=False)
+        client = QuantumGrpcSource(server.address, timeout_ms=60_000, breaker=breaker)
         lengths: dict[int, int] = {}
 
         def draw(n: int) -> None:

@@ -518,7 +518,7 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(
             stdin=theirs,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
             start_new_session=True,
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of `deployments/`, as their tests read them."""
+"""What the tests of the command share, and how those of `deployments/` read its files."""
 
 from __future__ import annotations
 
@@ -84,6 +84,17 @@ class Profile:
         """Returns the environment of the container with vLLM."""
         values: dict[str, str] = self.compose(variables)["services"]["vllm"]["environment"]
         return values
+
+
+@pytest.fixture(autouse=True)
+def _no_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides the size of a window that is not there.
+
+    pytest loads readline, which puts a size into the environment of its child processes; workers
+    of pytest-xdist are such.
+    """
+    for name in ("COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

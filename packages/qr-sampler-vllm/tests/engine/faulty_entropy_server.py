@@ -22,7 +22,7 @@ import grpc
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 
 BLOCK_BYTES = 64
-SLOW_S = 0.6
+SLOW_S = 4.0
 """Longer than the client waits."""
 
 

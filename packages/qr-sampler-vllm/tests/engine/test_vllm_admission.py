@@ -180,7 +180,7 @@ COUNTS = {"asked": 0, "admitted": 0, "forced": 0}
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_what_admission_lets_in_never_raises_in_a_step(engine: Engine, seed: int) -> None:
     rng = random.Random(seed)

@@ -119,7 +119,9 @@ class Served:
             "QR_ENTROPY_SOURCE_TYPE": "quantum_grpc",
             "QR_REQUEST_ENTROPY_SOURCES": "system",
             "QR_GRPC_SERVER_ADDRESS": address,
-            "QR_GRPC_TIMEOUT_MS": "200",
+            # Short, because the test waits for it, and long enough for a machine that is busy.
+            "QR_GRPC_TIMEOUT_MS": "1500",
+            "QR_CB_MIN_TIMEOUT_MS": "1500",
             "QR_FALLBACK_MODE": policy,
             "QR_SAMPLE_COUNT": "64",
         }

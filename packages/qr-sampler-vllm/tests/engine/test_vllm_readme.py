@@ -94,12 +94,13 @@ def commands(tmp_path: Path) -> dict[str, str]:
     return {
         **inherited,
         "PATH": path,
-        # The machines that run this are small and busy.
-        "QR_CB_MIN_TIMEOUT_MS": "2000",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_USE_V2_MODEL_RUNNER": "0",
         "HF_HUB_OFFLINE": "1",
+        # The machines that run this are small and busy.
+        "QR_GRPC_TIMEOUT_MS": "20000",
+        "QR_CB_MIN_TIMEOUT_MS": "20000",
     }
 
 

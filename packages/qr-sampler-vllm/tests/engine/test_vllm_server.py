@@ -45,7 +45,7 @@ class Server:
             headers={"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=120) as response:
+            with urllib.request.urlopen(request, timeout=600) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -58,7 +58,7 @@ class Server:
 
     def tokens(self, key: str, count: int) -> list[dict[str, Any]]:
         """Returns the token records of a finished request, waiting until all are written."""
-        for _ in range(200):
+        for _ in range(600):
             found = [
                 record
                 for file in self._ledger.glob("*.jsonl")
@@ -91,7 +91,8 @@ def server(
         "QR_ENTROPY_SOURCE_TYPE": "quantum_grpc",
         "QR_GRPC_SERVER_ADDRESS": entropy.address,
         # The machines that run this are small and busy.
-        "QR_CB_MIN_TIMEOUT_MS": "2000",
+        "QR_GRPC_TIMEOUT_MS": "20000",
+        "QR_CB_MIN_TIMEOUT_MS": "20000",
         "QR_FALLBACK_MODE": "system",
         "QR_LEDGER_DIR": str(ledger),
     }
@@ -158,25 +159,34 @@ def test_bad_value_is_answered_with_400_while_the_server_goes_on(
 
 
 def test_concurrent_requests_obey_their_own_overrides(server: Server) -> None:
-    wishes = {
-        "cold": {"qr_top_k": 1, "qr_fixed_temperature": 0.2},
-        "hot": {"qr_top_k": 40, "qr_fixed_temperature": 1.7, "qr_sample_count": 128},
-    }
-    tokens = 48
+    # The short request comes while the long one is under way, unless the machine is very slow.
+    for attempt in range(20):
+        if met_in_one_step(server, f"cold {attempt}", f"hot {attempt}"):
+            return
+    raise AssertionError("the requests never met in one step")
 
-    def ask(key: str) -> tuple[int, dict[str, Any]]:
-        arguments = {"qr_request_key": key, **wishes[key]}
-        return server.complete(max_tokens=tokens, ignore_eos=True, vllm_xargs=arguments)
 
-    with ThreadPoolExecutor(2) as pool:
-        assert [status for status, _ in pool.map(ask, wishes)] == [200, 200]
-    cold, hot = server.tokens("cold", tokens), server.tokens("hot", tokens)
+def met_in_one_step(server: Server, cold_key: str, hot_key: str) -> bool:
+    """Sends two requests, the second while the first is under way; both must be obeyed."""
+
+    def ask(key: str, count: int, **wishes: Any) -> int:
+        arguments = {"qr_request_key": key, **wishes}
+        status, _ = server.complete(max_tokens=count, ignore_eos=True, vllm_xargs=arguments)
+        return status
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, cold_key, 200, qr_top_k=1, qr_fixed_temperature=0.2)
+        server.tokens(cold_key, 1)
+        assert ask(hot_key, 20, qr_top_k=40, qr_fixed_temperature=1.7, qr_sample_count=128) == 200
+        assert first.result() == 200
+    cold, hot = server.tokens(cold_key, 200), server.tokens(hot_key, 20)
     assert {(line["candidates"], line["temperature"]) for line in cold} == {(1, 0.2)}
     assert {line["temperature"] for line in hot} == {1.7}
     assert {line["block_bytes"] for line in hot} == {128}
     assert all(line["candidates"] <= 40 for line in hot)
-    shared = {line["t_request_ns"] for line in cold} & {line["t_request_ns"] for line in hot}
-    assert shared, "the requests never met in one step"
+    return not {line["t_request_ns"] for line in cold}.isdisjoint(
+        line["t_request_ns"] for line in hot
+    )
 
 
 def open_webui_body(message: str, user: dict[str, Any], **controls: Any) -> dict[str, Any]:
@@ -255,7 +265,7 @@ def test_killed_entropy_server_means_flagged_fallback_and_no_outage(
     entropy.kill()
     assert sources("during") == {("system", True)}
     entropy.start()
-    for attempt in range(30):
+    for attempt in range(120):
         if ("quantum_grpc", False) in sources(f"after-{attempt}"):
             return
         time.sleep(0.5)
@@ -270,16 +280,21 @@ def test_each_data_parallel_engine_has_a_ledger_of_its_own(
         env={"QR_LEDGER_DIR": str(tmp_path), "VLLM_CPU_OMP_THREADS_BIND": "0|1"},
         arguments=["--data-parallel-size", "2"],
     )
-    server, keys = Server(running.url, tmp_path), [f"request {number}" for number in range(8)]
+    server = Server(running.url, tmp_path)
 
     def ask(key: str) -> int:
         status, body = server.complete(ignore_eos=True, vllm_xargs={"qr_request_key": key})
         return int(body["usage"]["completion_tokens"]) if status == 200 else 0
 
-    with ThreadPoolExecutor(len(keys)) as pool:
-        assert list(pool.map(ask, keys)) == [8] * len(keys)
-    for key in keys:
-        assert [line["position"] for line in server.tokens(key, 8)] == list(range(8))
+    # Which engine serves a request depends on how many others it has just then.
+    for attempt in range(20):
+        keys = [f"request {number} of {attempt}" for number in range(8)]
+        with ThreadPoolExecutor(len(keys)) as pool:
+            assert list(pool.map(ask, keys)) == [8] * len(keys)
+        for key in keys:
+            assert [line["position"] for line in server.tokens(key, 8)] == list(range(8))
+        if all('"token"' in file.read_text("utf-8") for file in tmp_path.glob("*.jsonl")):
+            break
     running.stop()
     files = sorted(tmp_path.glob("*.jsonl"))
     assert sorted(file.name.split("-")[1] for file in files) == ["dp0", "dp1"]
