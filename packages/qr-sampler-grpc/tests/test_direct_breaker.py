@@ -178,7 +178,7 @@ def test_the_deadline_is_learnt_and_told_to_the_server(server: Server, make: Sou
     for _ in range(3):
         source.draw(8)
     assert all(30e6 < timeout_us <= 60e6 for timeout_us in server.timeouts_us)
-    learnt_ms = source._link()._deadline.milliseconds(8)
+    learnt_ms = source._link(os.getpid())._deadline.milliseconds(8)
     assert 1000 <= learnt_ms < LONG_MS
     server.mute.set()
     started_s = time.monotonic()
