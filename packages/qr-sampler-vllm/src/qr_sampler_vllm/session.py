@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -51,13 +51,16 @@ class EngineSession:
     Args:
         vllm_config: vLLM's ``VllmConfig``.
         runner: Name of the model runner, for the start-up message.
+        more_settings: What else the sampling was configured with, for the genesis record.
 
     Raises:
         ConfigError: When the layout of the engine or a setting cannot be served.
         PluginError: When a configured source or its fallback is unknown, contested or broken.
     """
 
-    def __init__(self, vllm_config: Any, runner: str) -> None:
+    def __init__(
+        self, vllm_config: Any, runner: str, more_settings: Mapping[str, Any] | None = None
+    ) -> None:
         check_layout(vllm_config)
         self.settings = Settings.load()
         check_components(self.settings, self.settings, prefix="QR_")
@@ -73,6 +76,7 @@ class EngineSession:
             self._sources.values(),
             model=str(self._model_config.model),
             engine_rank=ranks.data_parallel_rank,
+            more_settings=more_settings,
         )
         get_ready(vllm_config.device_config.device_type)
         self._status = EngineStatus(self._facts(runner, ranks), self._sources)

@@ -45,6 +45,9 @@ class Choice:
     """Which of the step's decided rows it is."""
     position: int
     """Its index among the tokens of its sequence."""
+    outcome: str | None = None
+    """What has become of the draft in its place, where drafts are verified: see
+    :attr:`TokenSamplingRecord.outcome`."""
 
     @property
     def token_id(self) -> int:
@@ -58,6 +61,41 @@ class Choice:
             return b""
         u = float(self.step.amplification.u[self.index])
         return link_digest(self.step.row_digests[self.index], self.token_id, u)
+
+    @property
+    def entropy_nats(self) -> float:
+        """Entropy of its row as strategies see it, so that means are the same on every machine."""
+        (seen,) = rounded(np.array([self.step.plan.temperature.entropy_nats[self.index]]))
+        return float(seen)
+
+    def record(self, sequence: TokenSequence) -> TokenSamplingRecord:
+        """Returns the record of the token as one that *sequence* has emitted."""
+        return token_record(
+            self.step,
+            self.index,
+            request_key=sequence.request_key,
+            sequence=sequence.name,
+            position=self.position,
+            options=sequence.options,
+            outcome=self.outcome,
+        )
+
+    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
+        """Returns the records of its bytes when *sequence* has not emitted it.
+
+        Args:
+            sequence: Its sequence.
+            reason: Why.
+        """
+        discard = discard_record(
+            self.step,
+            self.index,
+            request_key=sequence.request_key,
+            sequence=sequence.name,
+            position=self.position,
+            reason=reason,
+        )
+        return [discard]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,17 +173,16 @@ class TokenSequence:
         self.tokens.append(outcome.token_id)
         self._unconfirmed.append(_Unconfirmed(outcome, self.running_entropy.value, self.link))
         if isinstance(outcome, Choice):
-            # What strategies saw, so that the mean is the same on every machine.
-            entropy = outcome.step.plan.temperature.entropy_nats[outcome.index]
-            (seen,) = rounded(np.array([entropy]))
-            self.running_entropy.observe(float(seen))
+            self.running_entropy.observe(outcome.entropy_nats)
             self.link = outcome.link
         self.ended = self.stop.end_with(self.tokens)
         return self.confirm() if self.ended else []
 
     def wasted(self, outcome: Outcome, reason: str) -> list[Record]:
         """Returns the records of a token that vLLM threw away: of its bytes, if it cost any."""
-        return [self._discard(outcome, reason)] if isinstance(outcome, Choice) else []
+        if not isinstance(outcome, Choice):
+            return []
+        return [*outcome.discards(self, reason)]
 
     def confirm(self) -> list[Record]:
         """Returns the records of the sampled tokens: they have been emitted."""
@@ -203,14 +240,7 @@ class TokenSequence:
 
     def _emitted(self, outcome: Outcome) -> TokenSamplingRecord | ForcedRecord:
         if isinstance(outcome, Choice):
-            return token_record(
-                outcome.step,
-                outcome.index,
-                request_key=self.request_key,
-                sequence=self.name,
-                position=outcome.position,
-                options=self.options,
-            )
+            return outcome.record(self)
         return ForcedRecord(
             request_key=self.request_key,
             sequence=self.name,
@@ -221,14 +251,4 @@ class TokenSequence:
             wall_time_ns=time_ns(),
             trial=self.options.trial,
             condition=self.options.condition,
-        )
-
-    def _discard(self, choice: Choice, reason: str) -> DiscardRecord:
-        return discard_record(
-            choice.step,
-            choice.index,
-            request_key=self.request_key,
-            sequence=self.name,
-            position=choice.position,
-            reason=reason,
         )
