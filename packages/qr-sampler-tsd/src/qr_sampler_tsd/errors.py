@@ -6,11 +6,14 @@ from __future__ import annotations
 from qr_sampler.errors import QRSamplerError
 
 __all__ = [
+    "ExperimentError",
     "ProposerError",
     "ProposerFileError",
     "PsiError",
     "TSDError",
+    "TargetError",
     "UniformsExhaustedError",
+    "VerificationError",
 ]
 
 
@@ -28,6 +31,18 @@ class ProposerError(TSDError, ValueError):
 
 class ProposerFileError(TSDError, ValueError):
     """A file does not hold a proposer that this version reads."""
+
+
+class TargetError(TSDError, ValueError):
+    """A target law, or what it is made of, is malformed."""
+
+
+class VerificationError(TSDError, ValueError):
+    """Target rows, proposals and drafts do not fit together."""
+
+
+class ExperimentError(TSDError, ValueError):
+    """An experiment is asked for something that it cannot do."""
 
 
 class UniformsExhaustedError(TSDError, RuntimeError):

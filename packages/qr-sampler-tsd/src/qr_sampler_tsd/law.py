@@ -31,6 +31,9 @@ class Law(Protocol):
     def probs_of(self, ids: ArrayLike) -> FloatArray:
         """Returns the probabilities of *ids*, of their shape."""
 
+    def prob_of(self, token: int) -> float:
+        """Returns the probability of one token."""
+
     def subtract_from(self, masses: FloatArray) -> None:
         """Takes the probability of every token off *masses*, shape ``(V,)``, in place."""
 

@@ -85,5 +85,5 @@ def residual_by_thinning(
     while True:
         u, keep = uniforms.draw(2, Role.RESIDUAL)
         token = int(cumulative.searchsorted(u * total, side="right"))
-        if keep * p[token] >= q.probs_of(token):
+        if keep * float(p[token]) >= q.prob_of(token):
             return token

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A block of L drafts, judged as a whole: block verification.
+
+Sun et al. 2025 (arXiv 2403.10444, algorithm 2). With x_1 .. x_L the drafts,
+
+    P_0 = 1, P_i = min(P_(i-1) p_i(x_i) / q_i(x_i), 1),
+    R_i = sum over x of max(P_i p_(i+1)(x) - q_(i+1)(x), 0),
+    h_i = R_i / (R_i + 1 - P_i) for 0 < i < L, h_L = P_L,
+
+the longest prefix i whose own event of probability h_i occurs stands, the empty one always. The
+next token comes from max(P_i p_(i+1) - q_(i+1), 0), or after all L from p_(L+1). The text follows
+the target, on average at least as many drafts stand as token by token, and for L = 1 it is the same
+rule.
+
+Uniforms: prefixes are tried from the longest down, each with at most one of :attr:`Role.ACCEPT`,
+none where h_i is 0 or 1, so at most L; then one of :attr:`Role.RESIDUAL` or of :attr:`Role.BONUS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qr_sampler_tsd._typing import FloatArray
+from qr_sampler_tsd.law import Law
+from qr_sampler_tsd.residual import residual_masses, residual_token
+from qr_sampler_tsd.uniforms import Role, UniformSource
+from qr_sampler_tsd.verification.verdict import Rows, Verdict, check_block, stands, token_of
+
+__all__ = ["verify_block"]
+
+
+def verify_block(
+    p: Rows,
+    q: Sequence[Law],
+    drafts: Sequence[int],
+    uniforms: UniformSource,
+    buffer: FloatArray,
+) -> Verdict:
+    """Returns the drafts that stand and one token more, which together follow the target.
+
+    Takes O(V + K) for the token and for each prefix that is tried below the whole block.
+
+    Args:
+        p: Shape ``(L + 1, V)``, each row of sum 1: row i is the target after i drafts.
+        q: L laws; law i is the one that draft i was drawn from.
+        drafts: L tokens.
+        uniforms: Where randomness comes from.
+        buffer: Shape ``(V,)``, overwritten.
+
+    Raises:
+        VerificationError: When the lengths do not fit together.
+    """
+    check_block(len(p), len(q), len(drafts))
+    joint = _joint_ratios(p, q, drafts)
+    accepted = length = len(drafts)
+    chance = joint[length]
+    while not stands(chance, uniforms):
+        accepted -= 1
+        chance = _chance(p, q, joint, accepted, buffer) if accepted else 1.0
+    if accepted == length:
+        last = token_of(p[length], uniforms, buffer)
+    else:
+        u = uniforms.draw_one(Role.RESIDUAL)
+        last = residual_token(p[accepted], q[accepted], u, buffer, joint[accepted])
+    return Verdict((*drafts[:accepted], last), accepted, chance)
+
+
+def _joint_ratios(p: Rows, q: Sequence[Law], drafts: Sequence[int]) -> list[float]:
+    """Returns P_0 .. P_L."""
+    joint = [1.0]
+    for row, law, token in zip(p, q, drafts, strict=False):
+        wanted, offered = joint[-1] * float(row[token]), law.prob_of(token)
+        joint.append(wanted / offered if wanted < offered else float(wanted > 0))
+    return joint
+
+
+def _chance(
+    p: Rows, q: Sequence[Law], joint: Sequence[float], place: int, buffer: FloatArray
+) -> float:
+    """Returns h_i for i = *place*, 0 < i < L."""
+    rest = float(residual_masses(p[place], q[place], buffer, joint[place]).sum())
+    slack = 1.0 - joint[place]
+    # Both are 0 only where p = q and P = 1; then a longer prefix stands for certain.
+    return rest / (rest + slack) if rest + slack > 0 else 1.0

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A block of L drafts, judged token by token, and a bonus token when all stand.
+
+Leviathan et al. 2023 (arXiv 2211.17192, algorithm 1) and Chen et al. 2023 (arXiv 2302.01318): the
+rule for one draft is applied from left to right until one falls. When drafts stand independently
+with probability a, a pass of the target emits (1 - a^(L + 1)) / (1 - a) tokens on average.
+
+Uniforms: at most one of :attr:`Role.ACCEPT` per draft that is looked at, none where alpha is 0 or
+1, then one of :attr:`Role.RESIDUAL` or of :attr:`Role.BONUS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qr_sampler_tsd._typing import FloatArray
+from qr_sampler_tsd.law import Law
+from qr_sampler_tsd.residual import residual_by_thinning, residual_token
+from qr_sampler_tsd.uniforms import Role, UniformSource
+from qr_sampler_tsd.verification.verdict import (
+    Rows,
+    Verdict,
+    acceptance,
+    check_block,
+    stands,
+    token_of,
+)
+
+__all__ = ["verify_tokens", "verify_tokens_by_thinning"]
+
+
+def verify_tokens(
+    p: Rows,
+    q: Sequence[Law],
+    drafts: Sequence[int],
+    uniforms: UniformSource,
+    buffer: FloatArray,
+) -> Verdict:
+    """Returns the drafts that stand and one token more, which together follow the target.
+
+    Args:
+        p: Shape ``(L + 1, V)``, each row of sum 1: row i is the target after i drafts.
+        q: L laws; law i is the one that draft i was drawn from.
+        drafts: L tokens.
+        uniforms: Where randomness comes from.
+        buffer: Shape ``(V,)``, overwritten.
+
+    Raises:
+        VerificationError: When the lengths do not fit together.
+    """
+    accepted, alpha = _prefix(p, q, drafts, uniforms)
+    if accepted == len(drafts):
+        last = token_of(p[accepted], uniforms, buffer)
+    else:
+        u = uniforms.draw_one(Role.RESIDUAL)
+        last = residual_token(p[accepted], q[accepted], u, buffer)
+    return Verdict((*drafts[:accepted], last), accepted, alpha)
+
+
+def verify_tokens_by_thinning(
+    p: Rows,
+    cumulative: Rows,
+    q: Sequence[Law],
+    drafts: Sequence[int],
+    uniforms: UniformSource,
+) -> Verdict:
+    """Returns what :func:`verify_tokens` returns, in law, for rows that are used many times.
+
+    The last token takes O(log V) per candidate; see
+    :func:`~qr_sampler_tsd.verification.accept_correct_by_thinning`.
+
+    Args:
+        p: Shape ``(L + 1, V)``, each row of sum 1: row i is the target after i drafts.
+        cumulative: Shape ``(L + 1, V)``: the running sum of each row.
+        q: L laws; law i is the one that draft i was drawn from.
+        drafts: L tokens.
+        uniforms: Where randomness comes from.
+
+    Raises:
+        VerificationError: When the lengths do not fit together.
+    """
+    accepted, alpha = _prefix(p, q, drafts, uniforms)
+    running = cumulative[accepted]
+    if accepted == len(drafts):
+        height = uniforms.draw_one(Role.BONUS) * float(running[-1])
+        last = int(running.searchsorted(height, side="right"))
+    else:
+        last = residual_by_thinning(p[accepted], running, q[accepted], uniforms)
+    return Verdict((*drafts[:accepted], last), accepted, alpha)
+
+
+def _prefix(
+    p: Rows, q: Sequence[Law], drafts: Sequence[int], uniforms: UniformSource
+) -> tuple[int, float]:
+    """Returns how many drafts stand and the probability of the last test."""
+    check_block(len(p), len(q), len(drafts))
+    alpha = 1.0
+    for place, token in enumerate(drafts):
+        alpha = acceptance(p[place], q[place], token)
+        if not stands(alpha, uniforms):
+            return place, alpha
+    return len(drafts), alpha

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a verifier answers, and the two decisions that all verifiers are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from qr_sampler_tsd._typing import FloatArray
+from qr_sampler_tsd.errors import VerificationError
+from qr_sampler_tsd.law import Law
+from qr_sampler_tsd.residual import token_at
+from qr_sampler_tsd.uniforms import Role, UniformSource
+
+__all__ = ["Rows", "Verdict", "acceptance", "check_block", "stands", "token_of"]
+
+Rows: TypeAlias = FloatArray | Sequence[FloatArray]
+"""Target rows of shape ``(L + 1, V)``: an array, or rows that lie apart."""
+
+
+class Verdict(NamedTuple):
+    """What is emitted after one pass of the target."""
+
+    tokens: tuple[int, ...]
+    """The drafts that stand, then the token that the verifier chose itself, if it chose one."""
+    accepted: int
+    """How many drafts stand."""
+    acceptance: float
+    """The probability, given the drafts, of the last acceptance test: for one draft, alpha."""
+
+    @property
+    def token(self) -> int:
+        """The last token."""
+        return self.tokens[-1]
+
+
+def acceptance(p: FloatArray, q: Law, token: int) -> float:
+    """Returns alpha = min(1, p / q) at *token*.
+
+    A token that q cannot propose can only come from a faulty device; it stands if p has it.
+    """
+    wanted, offered = float(p[token]), q.prob_of(token)
+    if wanted >= offered:
+        return 1.0 if wanted > 0 else 0.0
+    return wanted / offered
+
+
+def stands(probability: float, uniforms: UniformSource) -> bool:
+    """Returns whether an event of this *probability* occurs; draws nothing when it is certain."""
+    if probability <= 0 or probability >= 1:
+        return probability >= 1
+    return uniforms.draw_one(Role.ACCEPT) < probability
+
+
+def token_of(p: FloatArray, uniforms: UniformSource, buffer: FloatArray) -> int:
+    """Returns a draw from *p* for :attr:`Role.BONUS`; *buffer* is overwritten."""
+    np.copyto(buffer, p)
+    return token_at(buffer, uniforms.draw_one(Role.BONUS))
+
+
+def check_block(rows: int, proposals: int, drafts: int) -> None:
+    """Checks that a block of L drafts has L proposals and L + 1 target rows.
+
+    Raises:
+        VerificationError: When it has not, or there is no draft.
+    """
+    if drafts < 1 or proposals != drafts or rows != drafts + 1:
+        raise VerificationError(
+            f"L drafts need L proposals and L + 1 target rows, L >= 1; got {drafts} drafts, "
+            f"{proposals} proposals and {rows} rows"
+        )
