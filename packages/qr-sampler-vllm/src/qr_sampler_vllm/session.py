@@ -14,6 +14,7 @@ from typing import Any
 from qr_sampler import (
     RAISE_ERROR,
     DroppedBytes,
+    EntropySource,
     EntropyUnavailableError,
     Record,
     RowContext,
@@ -157,6 +158,27 @@ class EngineSession:
         """Says how the engine is doing to the front end, if that is due."""
         self._status_file.update(self._status.as_dict(records_lost=self._journal.lost))
 
+    def source(self, name: str) -> EntropySource:
+        """Returns the source called *name*, which a request was admitted with."""
+        return self._sources[name]
+
+    def give_up(self, sequences: list[TokenSequence], error: EntropyUnavailableError) -> None:
+        """Ends *sequences*, because the operator wants no token that entropy has not chosen.
+
+        Args:
+            sequences: Get no entropy any more.
+            error: What the source said.
+
+        Raises:
+            EntropyUnavailableError: *error*, when the operator chose to stop then.
+        """
+        if self.settings.fallback_mode == RAISE_ERROR:
+            raise error
+        logger.error("%s; %d sequences end early", error, len(set(map(id, sequences))))
+        for sequence in sequences:
+            sequence.failure = str(error)
+        self._groups.forget()
+
     def _decide_group(
         self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
     ) -> None:
@@ -170,9 +192,7 @@ class EngineSession:
         try:
             result = sample_rows(pipeline, logits, lines, rows, contexts)
         except EntropyUnavailableError as error:
-            if self.settings.fallback_mode == RAISE_ERROR:
-                raise
-            self._give_up([step.sequences[index] for index in group.indices], error)
+            self.give_up([step.sequences[index] for index in group.indices], error)
             return
         if result is None:
             return
@@ -192,13 +212,6 @@ class EngineSession:
             )
             for index in group.indices
         ]
-
-    def _give_up(self, sequences: list[TokenSequence], error: EntropyUnavailableError) -> None:
-        """Ends *sequences*, because the operator wants no token that entropy has not chosen."""
-        logger.error("%s; %d sequences end early", error, len(set(map(id, sequences))))
-        for sequence in sequences:
-            sequence.failure = str(error)
-        self._groups.forget()
 
     def _pipeline(self, source: str, logits: Any) -> SamplingPipeline:
         """Returns what samples with *source*; only now is it known where the logits are."""

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import time_ns
-from typing import Final
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from qr_sampler import (
 from qr_sampler.temperature import rounded
 from qr_sampler_vllm.stop_conditions import StopConditions
 
-__all__ = ["UNKNOWN_TOKEN", "Choice", "ForcedEnd", "Outcome", "TokenSequence"]
+__all__ = ["UNKNOWN_TOKEN", "Choice", "DrawnToken", "ForcedEnd", "Outcome", "TokenSequence"]
 
 UNKNOWN_TOKEN: Final = -1
 """Stands for a token that vLLM has not told, or chose by itself."""
@@ -108,7 +108,33 @@ class ForcedEnd:
     """Its index among the tokens of its sequence."""
 
 
-Outcome = Choice | ForcedEnd
+class DrawnToken(Protocol):
+    """A token that entropy has chosen, however many numbers it took."""
+
+    @property
+    def token_id(self) -> int:
+        """The token."""
+
+    @property
+    def position(self) -> int:
+        """Its index among the tokens of its sequence."""
+
+    @property
+    def entropy_nats(self) -> float:
+        """Entropy of its row as strategies see it."""
+
+    @property
+    def link(self) -> bytes:
+        """What ties the next row of its sequence to it; empty if no commitment was made."""
+
+    def record(self, sequence: TokenSequence) -> TokenSamplingRecord:
+        """Returns the record of the token as one that *sequence* has emitted."""
+
+    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
+        """Returns the records of its bytes when *sequence* has not emitted it."""
+
+
+Outcome: TypeAlias = DrawnToken | ForcedEnd
 """What became of a row."""
 
 
@@ -172,7 +198,7 @@ class TokenSequence:
         self.tokens.extend([UNKNOWN_TOKEN] * missed)
         self.tokens.append(outcome.token_id)
         self._unconfirmed.append(_Unconfirmed(outcome, self.running_entropy.value, self.link))
-        if isinstance(outcome, Choice):
+        if not isinstance(outcome, ForcedEnd):
             self.running_entropy.observe(outcome.entropy_nats)
             self.link = outcome.link
         self.ended = self.stop.end_with(self.tokens)
@@ -180,7 +206,7 @@ class TokenSequence:
 
     def wasted(self, outcome: Outcome, reason: str) -> list[Record]:
         """Returns the records of a token that vLLM threw away: of its bytes, if it cost any."""
-        if not isinstance(outcome, Choice):
+        if isinstance(outcome, ForcedEnd):
             return []
         return [*outcome.discards(self, reason)]
 
@@ -239,7 +265,7 @@ class TokenSequence:
         return all(ours == theirs or UNKNOWN_TOKEN in (ours, theirs) for ours, theirs in pairs)
 
     def _emitted(self, outcome: Outcome) -> TokenSamplingRecord | ForcedRecord:
-        if isinstance(outcome, Choice):
+        if not isinstance(outcome, ForcedEnd):
             return outcome.record(self)
         return ForcedRecord(
             request_key=self.request_key,

@@ -8,12 +8,21 @@ from typing import Any
 from qr_sampler_vllm.engines import check_not_loaded, register
 from qr_sampler_vllm.run_directory import announce
 from qr_sampler_vllm.session import EngineSession
+from qr_sampler_vllm.tsd.canonical import Canonical
 from qr_sampler_vllm.tsd.drafter import TSDDrafter
 from qr_sampler_vllm.tsd.exact_match import ExactMatch
 from qr_sampler_vllm.tsd.sequences import Sequences
 from qr_sampler_vllm.tsd.settings import TSDSettings
 
 __all__ = ["attach"]
+
+
+def _mode(
+    settings: TSDSettings, session: EngineSession, sequences: Sequences
+) -> ExactMatch | Canonical:
+    if settings.mode == "canonical":
+        return Canonical(session, sequences, settings.verifier)
+    return ExactMatch(session)
 
 
 def attach(vllm_config: Any, model_runner: Any) -> None:
@@ -38,7 +47,7 @@ def attach(vllm_config: Any, model_runner: Any) -> None:
         {"tsd": settings.model_dump(mode="json", exclude={"proposer"})},
     )
     sequences = Sequences(vllm_config, session, model_runner)
-    mode = ExactMatch(session)
+    mode = _mode(settings, session, sequences)
     drafter.bind(model_runner, sequences, mode)
     model_runner.sampler = DraftSampler(model_runner, sequences, mode)
     model_runner.rejection_sampler = DraftVerifier(model_runner.sampler)

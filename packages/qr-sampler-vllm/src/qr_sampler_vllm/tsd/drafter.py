@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from qr_sampler import ConfigError
+from qr_sampler_vllm.token_sequence import TokenSequence
 from qr_sampler_vllm.tsd.opt_in import check_opt_in
 from qr_sampler_vllm.tsd.sequences import Sequences
 from qr_sampler_vllm.tsd.settings import TSDSettings
@@ -19,6 +20,10 @@ class DraftRequest(NamedTuple):
 
     name: str
     """Name of its request."""
+    sequence: TokenSequence
+    """What it generates."""
+    position: int
+    """Index of the token that the first draft is for."""
     state: Any
     """What the proposer knows of its tokens so far."""
     length: int
@@ -105,10 +110,13 @@ class TSDDrafter:
         wanted: dict[int, DraftRequest] = {}
         for row, sampled in enumerate(sampled_token_ids):
             name = self._runner.input_batch.req_ids[row]
-            length = self._sequences.draft_limit(name, self._length) if sampled else 0
-            if length:
+            sequence = self._sequences.of(name)
+            length = draft_limit(sequence, self._length) if sampled else 0
+            if sequence is not None and length:
                 tokens = token_ids_cpu[row, : int(num_tokens_no_spec[row])]
-                wanted[row] = DraftRequest(name, self._state(name, tokens), length)
+                position = len(self._runner.requests[name].output_token_ids)
+                state = self._state(name, tokens)
+                wanted[row] = DraftRequest(name, sequence, position, state, length)
         made = self._drafting.drafts(self._proposer, list(wanted.values())) if wanted else []
         by_row = dict(zip(wanted, made, strict=True))
         return [by_row.get(row, []) for row in range(len(sampled_token_ids))]
@@ -129,6 +137,17 @@ class TSDDrafter:
         """Forgets sequences that have ended."""
         for name in self._known.keys() - self._runner.requests.keys():
             del self._known[name]
+
+
+def draft_limit(sequence: TokenSequence | None, length: int) -> int:
+    """Returns how many drafts *sequence* can use in its next step: *length* or fewer.
+
+    One token follows the last draft in any case, so that the last of ``max_tokens`` needs none.
+    """
+    if sequence is None or sequence.ended or sequence.failure:
+        return 0
+    most = sequence.stop.max_tokens
+    return length if most is None else max(min(length, most - len(sequence.tokens) - 1), 0)
 
 
 def load(settings: TSDSettings, vocab_size: int) -> Any:

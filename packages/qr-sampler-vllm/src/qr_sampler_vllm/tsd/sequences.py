@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any
+from typing import Any, Protocol
 
-from qr_sampler import Record
+from qr_sampler import DiscardRecord, Record
 from qr_sampler_vllm.departed import ABORTED
 from qr_sampler_vllm.layout import settles_at_once
 from qr_sampler_vllm.session import EngineSession
 from qr_sampler_vllm.token_sequence import TokenSequence
 
-__all__ = ["RequestRows", "Sequences"]
+__all__ = ["Pending", "RequestRows", "Sequences"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,13 @@ class RequestRows:
         return len(self.output)
 
 
+class Pending(Protocol):
+    """Drafts that wait for the logits of their step."""
+
+    def discards(self, reason: str) -> list[DiscardRecord]:
+        """Returns the records of their bytes when that never comes."""
+
+
 class Sequences:
     """Keeps one sequence per request in step with the model runner.
 
@@ -62,6 +69,8 @@ class Sequences:
         self._at_once = settles_at_once(vllm_config)
         self._sequences: dict[str, TokenSequence | None] = {}
         self._settled: list[Record] = []
+        self.pending: dict[str, Pending] = {}
+        """By request, drafts that were drawn and are not verified yet."""
         self.lock = RLock()
         """Held while the state changes: another thread writes the records of an idle engine."""
 
@@ -93,17 +102,10 @@ class Sequences:
             first += count + 1
         return found
 
-    def draft_limit(self, name: str, length: int) -> int:
-        """Returns how many drafts a request can use in its next step: *length* or fewer.
-
-        One token follows the last draft in any case, so the last of ``max_tokens`` needs none.
-        """
+    def of(self, name: str) -> TokenSequence | None:
+        """Returns what a request generates; ``None`` when its tokens are left to vLLM."""
         with self.lock:
-            sequence = self._sequences.get(name)
-        if sequence is None or sequence.ended or sequence.failure:
-            return 0
-        most = sequence.stop.max_tokens
-        return length if most is None else max(min(length, most - len(sequence.tokens) - 1), 0)
+            return self._sequences.get(name)
 
     def settle(self, records: list[Record]) -> None:
         """Takes in what the tokens of a step have settled; it is written when the step is over."""
@@ -126,6 +128,8 @@ class Sequences:
             for sequence in self._sequences.values():
                 if sequence is not None:
                     self._settled += sequence.drop(ABORTED)
+            for name in list(self.pending):
+                self._settled += self.pending.pop(name).discards(ABORTED)
             self._sequences.clear()
             self._write()
 
@@ -142,6 +146,8 @@ class Sequences:
             if sequence is not None:
                 gone = name not in requests and not sequence.ended
                 self._settled += sequence.drop(ABORTED) if gone else sequence.confirm()
+        for name in self.pending.keys() - requests.keys():
+            self._settled += self.pending.pop(name).discards(ABORTED)
         self._write()
 
     def _sequence(self, name: str, state: Any) -> TokenSequence | None:
