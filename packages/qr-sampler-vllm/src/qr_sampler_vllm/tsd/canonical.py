@@ -14,6 +14,7 @@ if the row before it is there: to leave it out would favour the drafts that were
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,12 +100,12 @@ class Canonical:
         verified = Verified([[] for _ in requests], [])
         owners = [index for index, one in enumerate(requests) if one.emits and one.sequence]
         proposals = {index: self._take(requests[index], verified.records) for index in owners}
-        step, owner_of = _rows(requests, owners, proposals)
-        for group in self._groups.of(step):
-            self._verify_group(logits, step, group, owner_of, requests, proposals, verified)
+        step = _Step(requests, proposals, verified)
+        for group in self._groups.of(step.rows):
+            self._verify_group(logits, step, group)
         for index in owners:
             if not verified.tokens[index]:
-                self._end(requests[index], proposals[index], index, verified)
+                _end(step, index)
         return verified
 
     def _take(self, request: RequestRows, records: list[Record]) -> Proposal:
@@ -120,50 +121,32 @@ class Canonical:
         records += proposal.discards("not_verified")
         return nothing
 
-    def _verify_group(
-        self,
-        logits: Any,
-        step: StepRows,
-        group: RowGroup,
-        owner_of: list[int],
-        requests: list[RequestRows],
-        proposals: dict[int, Proposal],
-        verified: Verified,
-    ) -> None:
+    def _verify_group(self, logits: Any, step: _Step, group: RowGroup) -> None:
         """Verifies the rows that share a source."""
         source = self._session.source(group.source)
         rows = group.rows.with_running_entropy(
-            [step.sequences[index].running_entropy.value for index in group.indices]
+            [step.rows.sequences[index].running_entropy.value for index in group.indices]
         )
-        lines = [step.lines[index] for index in group.indices]
+        lines = [step.rows.lines[index] for index in group.indices]
         laws = TargetLaws(self._session.settings, source, _on_host(logits, lines), rows)
-        by_owner: dict[int, list[int]] = {}
-        for row, index in enumerate(group.indices):
-            by_owner.setdefault(owner_of[index], []).append(row)
-        blocks = {
-            owner: _Block(
-                requests[owner], _of(requests[owner]), proposals[owner], laws, _decidable(laws, own)
-            )
-            for owner, own in by_owner.items()
-        }
-        judged = {owner: block for owner, block in blocks.items() if block.rows}
-        total = sum(block.budget for block in judged.values())
+        blocks = step.blocks(laws, group.indices)
+        total = sum(block.budget for block in blocks.values())
         if not total:
             return
         try:
             draw = source.draw(BYTES_PER_UNIFORM * total)
         except EntropyUnavailableError as error:
-            self._session.give_up([block.sequence for block in judged.values()], error)
+            self._session.give_up([block.sequence for block in blocks.values()], error)
             self._groups.forget()
             return
         first = 0
-        for owner, block in judged.items():
+        for owner, block in blocks.items():
             uniforms = StepUniforms(draw, first, block.budget)
             first += block.budget
             tokens, records = self._judge(block, uniforms)
-            verified.tokens[owner].extend(tokens)
-            verified.records.extend(records)
-            verified.records.extend(_unused(block, draw, uniforms.left))
+            step.verified.tokens[owner].extend(tokens)
+            step.verified.records.extend(records)
+            step.verified.records.extend(_unused(block, draw, uniforms.left))
 
     def _judge(self, block: _Block, uniforms: StepUniforms) -> tuple[list[int], list[Record]]:
         """Returns the tokens of one request and the records that they settle."""
@@ -185,16 +168,62 @@ class Canonical:
         records += block.proposal.discards("rejected_draft", spent)
         return [token.token_id for token in emitted], records
 
-    def _end(
-        self, request: RequestRows, proposal: Proposal, index: int, verified: Verified
+
+class _Step:
+    """The rows of a step that judge something.
+
+    Args:
+        requests: The requests of the batch.
+        proposals: By index of the request, its drafts; those that emit something have an entry.
+        verified: What has become of them, to be filled in.
+    """
+
+    def __init__(
+        self, requests: list[RequestRows], proposals: dict[int, Proposal], verified: Verified
     ) -> None:
-        """Gives up the drafts of a request without tokens, and ends it if entropy cannot be had."""
-        verified.records.extend(proposal.discards("not_verified"))
-        sequence = _of(request)
-        if sequence.failure:
-            end = ForcedEnd(sequence.ending_token, request.position)
-            verified.tokens[index].append(end.token_id)
-            verified.records.extend(sequence.sampled(end))
+        self.requests, self.proposals, self.verified = requests, proposals, verified
+        self.rows = StepRows()
+        self._owners: list[int] = []
+        follows: list[int] = []
+        for index, proposal in proposals.items():
+            request = requests[index]
+            for place in range(1 + (len(request.drafts) if proposal.drafts else 0)):
+                follows.append(len(follows) - 1 if place else -1)
+                self.rows.lines.append(request.first + place)
+                self.rows.sequences.append(_of(request))
+                self.rows.positions.append(request.position + place)
+                self._owners.append(index)
+        if max(follows, default=-1) >= 0:
+            self.rows.follows = follows
+
+    def blocks(self, laws: TargetLaws, indices: list[int]) -> dict[int, _Block]:
+        """Returns, by index of the request, what can be judged.
+
+        Args:
+            laws: Of the rows at *indices*.
+            indices: Some of the rows of the step, those of one request in order.
+        """
+        by_owner: dict[int, list[int]] = {}
+        for row, index in enumerate(indices):
+            by_owner.setdefault(self._owners[index], []).append(row)
+        found: dict[int, _Block] = {}
+        for owner, own in by_owner.items():
+            request = self.requests[owner]
+            rows = list(takewhile(laws.__contains__, own))
+            if rows:
+                found[owner] = _Block(request, _of(request), self.proposals[owner], laws, rows)
+        return found
+
+
+def _end(step: _Step, index: int) -> None:
+    """Gives up the drafts of a request without tokens, and ends it if no entropy can be had."""
+    request, verified = step.requests[index], step.verified
+    verified.records.extend(step.proposals[index].discards("not_verified"))
+    sequence = _of(request)
+    if sequence.failure:
+        end = ForcedEnd(sequence.ending_token, request.position)
+        verified.tokens[index].append(end.token_id)
+        verified.records.extend(sequence.sampled(end))
 
 
 def _of(request: RequestRows) -> TokenSequence:
@@ -202,40 +231,11 @@ def _of(request: RequestRows) -> TokenSequence:
     return request.sequence
 
 
-def _rows(
-    requests: list[RequestRows], owners: list[int], proposals: dict[int, Proposal]
-) -> tuple[StepRows, list[int]]:
-    """Returns the rows that judge something, and to which request each belongs."""
-    step, owner_of, follows = StepRows(), [], []
-    for index in owners:
-        request = requests[index]
-        drafts = len(request.drafts) if proposals[index].drafts else 0
-        for place in range(drafts + 1):
-            follows.append(len(step.lines) - 1 if place else -1)
-            step.lines.append(request.first + place)
-            step.sequences.append(_of(request))
-            step.positions.append(request.position + place)
-            owner_of.append(index)
-    if max(follows, default=-1) >= 0:
-        step.follows = follows
-    return step, owner_of
-
-
 def _on_host(logits: Any, lines: list[int]) -> Any:
     """Returns *lines* of the tensor *logits* as an array; waits until they have been computed."""
     import torch
 
     return logits[torch.as_tensor(lines, device=logits.device)].cpu().numpy()
-
-
-def _decidable(laws: TargetLaws, rows: list[int]) -> list[int]:
-    """Returns *rows* up to the first that has no law."""
-    found: list[int] = []
-    for row in rows:
-        if row not in laws:
-            break
-        found.append(row)
-    return found
 
 
 def _emitted(block: _Block, verdict: Verdict, used: list[Used]) -> list[VerifiedToken]:

@@ -16,7 +16,7 @@ from typing import Any
 from qr_sampler import Record
 from qr_sampler_vllm.row_groups import StepRows
 from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.token_sequence import Choice, ForcedEnd, Outcome, TokenSequence
+from qr_sampler_vllm.token_sequence import Choice, Outcome, TokenSequence
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows
 from qr_sampler_vllm.tsd.verification import Verified
@@ -52,7 +52,8 @@ class ExactMatch:
 
 
 def _likeliest(proposer: Any, request: DraftRequest) -> list[int]:
-    state, drafts = request.state, []
+    drafts: list[int] = []
+    state = request.state
     for place in range(request.length):
         if place:
             state = proposer.advance(state, drafts[-1])
@@ -89,9 +90,7 @@ def _of(request: RequestRows) -> TokenSequence:
     return request.sequence
 
 
-def _matched(
-    request: RequestRows, rows: list[Outcome | None]
-) -> tuple[list[int], list[Record]]:
+def _matched(request: RequestRows, rows: list[Outcome | None]) -> tuple[list[int], list[Record]]:
     """Returns the tokens up to the first that is not the draft, and the records of all rows."""
     tokens: list[int] = []
     records: list[Record] = []
@@ -119,7 +118,7 @@ def _agrees(request: RequestRows, row: int, outcome: Outcome) -> bool:
 
 def _named(request: RequestRows, row: int, outcome: Outcome, stands: bool) -> Outcome:
     """Returns *outcome*, telling what has become of the draft in its place."""
-    if isinstance(outcome, ForcedEnd):
+    if not isinstance(outcome, Choice):
         return outcome
     drafted = row < len(request.drafts)
     became = "accepted" if stands else "corrected" if drafted else "bonus"

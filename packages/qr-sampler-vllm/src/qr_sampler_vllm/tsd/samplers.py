@@ -31,9 +31,7 @@ class DraftSampler(Sampler):  # type: ignore[misc]
         verification: Chooses the tokens.
     """
 
-    def __init__(
-        self, model_runner: Any, sequences: Sequences, verification: Verification
-    ) -> None:
+    def __init__(self, model_runner: Any, sequences: Sequences, verification: Verification) -> None:
         stock = model_runner.sampler
         super().__init__(stock.logprobs_mode, stock.use_fp64_gumbel)
         self._runner = model_runner
@@ -64,10 +62,12 @@ class DraftSampler(Sampler):  # type: ignore[misc]
             constrained = constrain(self, logits, metadata, requests)
             verified = self._verification.verify(constrained, requests)
             self._sequences.settle(verified.records)
-        chosen = _left_to_vllm(requests, verified.tokens)
-        if chosen:
-            # What could not be decided is still as it was.
-            self._choose(chosen, requests, constrained if raw is None else raw, metadata, verified)
+        left = _left_to_vllm(requests, verified.tokens)
+        if left:
+            # A row that could not be decided is still as it was.
+            chosen = self._choose(constrained if raw is None else raw, metadata, requests)
+            for index in left:
+                verified.tokens[index].append(chosen[index])
         width = 1 + max(draft_counts or (0,))
         tokens = _padded(verified.tokens, width, logits.device)
         return SamplerOutput(tokens, self._logprobs(raw, metadata, requests, tokens))
@@ -76,14 +76,12 @@ class DraftSampler(Sampler):  # type: ignore[misc]
         wants_logprobs = metadata.max_num_logprobs is not None or metadata.logprob_token_ids
         return bool(wants_logprobs) or any(request.sequence is None for request in requests)
 
-    def _choose(
-        self, chosen: list[int], requests: list[RequestRows], rows: Any, metadata: Any, verified: Any
-    ) -> None:
-        """Lets vLLM choose one token for each of the requests *chosen*, with its own numbers."""
+    def _choose(self, rows: Any, metadata: Any, requests: list[RequestRows]) -> list[int]:
+        """Returns the tokens that vLLM itself chooses in the first row of each request."""
         first = rows[torch.tensor([request.first for request in requests], device=rows.device)]
-        sampled = Sampler.forward(self, first, metadata).sampled_token_ids[:, 0].tolist()
-        for index in chosen:
-            verified.tokens[index].append(sampled[index])
+        output = Sampler.forward(self, first, metadata)
+        tokens: list[int] = output.sampled_token_ids[:, 0].tolist()
+        return tokens
 
     def _logprobs(
         self, raw: Any, metadata: Any, requests: list[RequestRows], tokens: Any

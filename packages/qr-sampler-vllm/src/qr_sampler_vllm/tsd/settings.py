@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -51,13 +51,13 @@ class TSDSettings(BaseSettings):
     )
 
     @classmethod
-    def load(cls) -> TSDSettings:
-        """Returns the settings of this process.
+    def load(cls, **overrides: Any) -> TSDSettings:
+        """Returns the settings of this process, with *overrides* taking precedence.
 
         Raises:
             ConfigError: When a value is malformed or out of range.
         """
         try:
-            return cls()
+            return cls(**overrides)
         except ValidationError as error:
             raise ConfigError(describe_validation_error(error, cls, prefix=_PREFIX)) from error

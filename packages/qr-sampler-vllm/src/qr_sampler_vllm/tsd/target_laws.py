@@ -31,13 +31,12 @@ class TargetLaws:
         rows: The parameters of the B rows.
     """
 
-    def __init__(
-        self, settings: Settings, source: EntropySource, logits: Any, rows: Rows
-    ) -> None:
+    def __init__(self, settings: Settings, source: EntropySource, logits: Any, rows: Rows) -> None:
         # Temperatures depend on the statistics of this selector alone, which all selectors share.
         self.plan: StepPlan = SamplingPipeline(settings, source, ReferenceSelector()).prepare(
             logits, rows
         )
+        self._dense: dict[int, FloatArray] = {}
         self._index = {line: index for index, line in enumerate(self.plan.lines.tolist())}
 
     def __contains__(self, row: int) -> bool:
@@ -49,8 +48,13 @@ class TargetLaws:
         return self._index[row]
 
     def probs(self, row: int) -> FloatArray:
-        """Returns the probabilities of all tokens in *row*. Shape ``(V,)``."""
-        ranks, index = self.plan.selection, self._index[row]
+        """Returns the probabilities of all tokens in *row*. Shape ``(V,)``, not to be changed."""
+        if row not in self._dense:
+            self._dense[row] = self._spread(self._index[row])
+        return self._dense[row]
+
+    def _spread(self, index: int) -> FloatArray:
+        ranks = self.plan.selection
         start, stop = int(ranks.start[index]), int(ranks.stop[index])
         totals = ranks.cumulative[index, start : stop + 1]
         dense = np.zeros(ranks.order.shape[1])

@@ -38,7 +38,7 @@ class Verifying:
 
     def __init__(self, vllm_config: Any, *arguments: Any, **options: Any) -> None:
         check_opt_in(vllm_config)
-        super().__init__(vllm_config, *arguments, **options)
+        super().__init__(vllm_config, *arguments, **options)  # type: ignore[call-arg]
 
     def init_device(self) -> None:
         """Makes the model runner and has it verify drafts with the entropy source."""
