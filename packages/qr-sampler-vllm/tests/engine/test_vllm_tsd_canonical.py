@@ -211,7 +211,9 @@ class Laws:
             slack = rest + 1.0 - joint[count]
             h.append(rest / slack if slack > 0 else 1.0)
         h.append(joint[DRAFTS])
-        return [h[count] * math.prod(1.0 - x for x in h[count + 1 :]) for count in range(DRAFTS + 1)]
+        return [
+            h[count] * math.prod(1.0 - x for x in h[count + 1 :]) for count in range(DRAFTS + 1)
+        ]
 
 
 class Run:
@@ -304,9 +306,7 @@ def assert_law(run: Run) -> None:
     expected = np.array([p * TEXTS for p in law.values()])
     observed = np.array([counts[text] for text in law])
     common = expected >= 5
-    groups = [
-        np.append(values[common], values[~common].sum()) for values in (observed, expected)
-    ]
+    groups = [np.append(values[common], values[~common].sum()) for values in (observed, expected)]
     statistic = float(((groups[0] - groups[1]) ** 2 / groups[1]).sum())
     freedom = int(common.sum())
     critical = float(stats.chi2.isf(RATE, freedom))
