@@ -496,7 +496,7 @@ TSD_OPTIONS: dict[str, Any] = {
 
 TSD_PREAMBLE = """
     import json, os, random, sys
-    from contextlib import contextmanager
+    from contextlib import contextmanager, nullcontext
 
     import numpy as np
     import torch
@@ -510,7 +510,7 @@ TSD_PREAMBLE = """
     FORBIDDEN = [
         (torch, ["rand", "randn", "randint", "randperm", "multinomial", "bernoulli", "normal"]),
         (torch.Tensor, ["exponential_", "uniform_", "random_", "bernoulli_", "multinomial"]),
-        (np.random, ["default_rng", "random", "rand", "randint", "RandomState", "choice"]),
+        (np.random, ["default_rng", "random", "rand", "randint", "choice"]),
         (
             rejection_sampler,
             ["expand_batch_to_tokens", "rejection_sample", "generate_uniform_probs",
