@@ -94,13 +94,15 @@ def _law_and_head(p: ArrayLike, k: int) -> tuple[FloatArray, IdArray]:
     given = np.asarray(p, dtype=np.float64)
     if given.ndim != 1 or not given.size:
         raise PsiError(f"p must be a vector of probabilities, got the shape {given.shape}")
-    total = float(given.sum())
-    if not (np.isfinite(given).all() and (given >= 0).all() and total > 0):
+    with np.errstate(over="ignore"):
+        total = float(given.sum())
+    if not ((given >= 0).all() and 0 < total < np.inf):
         raise PsiError(f"p must hold finite probabilities of a sum above 0; the sum is {total}")
     if not 1 <= k <= given.size:
         raise PsiError(f"k={k} must be from 1 to the vocabulary size {given.size}")
-    best = _best(given, k)
-    return given / total, best[given[best] > 0].astype(np.int32)
+    law = given / total
+    best = _best(law, k)
+    return law, best[law[best] > 0].astype(np.int32)
 
 
 def _best(p: FloatArray, k: int) -> TokenArray:

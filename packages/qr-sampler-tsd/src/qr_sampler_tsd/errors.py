@@ -7,6 +7,9 @@ from qr_sampler.errors import QRSamplerError
 
 __all__ = [
     "ExperimentError",
+    "GateError",
+    "MissingExtraError",
+    "MixingError",
     "ProposerError",
     "ProposerFileError",
     "PsiError",
@@ -47,3 +50,15 @@ class ExperimentError(TSDError, ValueError):
 
 class UniformsExhaustedError(TSDError, RuntimeError):
     """A recording holds fewer uniforms than are asked of it, or of another role."""
+
+
+class MixingError(TSDError, ValueError):
+    """A Markov chain is farther from its law after its sweeps than its user allows."""
+
+
+class GateError(TSDError, RuntimeError):
+    """A sampling unit has not passed the gate."""
+
+
+class MissingExtraError(TSDError, ImportError):
+    """An optional dependency of this package is not installed."""

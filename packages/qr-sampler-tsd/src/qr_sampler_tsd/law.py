@@ -9,7 +9,7 @@ A head of K tokens with weights of their own and a tail in which all tokens weig
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,6 +19,8 @@ from qr_sampler_tsd.errors import PsiError
 from qr_sampler_tsd.exclusion import nth_absent, sorted_unique_ids
 
 __all__ = ["HeadTailLaw", "Law"]
+
+_SMALLEST_FLOAT: Final = 5e-324
 
 
 class Law(Protocol):
@@ -69,7 +71,9 @@ class HeadTailLaw:
         "_apart_probs",
         "_cumulative",
         "_gaps",
+        "_head_weight",
         "_tail_weight",
+        "_total",
         "ids",
         "log_total",
         "tail_count",
@@ -117,6 +121,8 @@ class HeadTailLaw:
             np.append(weights, self._tail_weight * self.tail_count)
         )
         total = float(self._cumulative[-1])
+        self._total = total
+        self._head_weight = float(self._cumulative[-2]) if self.ids.size else 0.0
         self.log_total = float(np.log(total)) + shift
         """Natural logarithm of Z, on the scale of the scores."""
         self.tail_prob = self._tail_weight / total
@@ -134,6 +140,31 @@ class HeadTailLaw:
     def tail_mass(self) -> float:
         """The probability of all tail tokens together."""
         return self.tail_prob * self.tail_count
+
+    @property
+    def cell_probs(self) -> FloatArray:
+        """Shape ``(K + 1,)``: :attr:`head_probs` and, as one cell, the :attr:`tail_mass`."""
+        return np.append(self.head_probs, self.tail_mass)
+
+    def with_cells(self, cells: FloatArray) -> HeadTailLaw:
+        """Returns the law of the same head and tail in which cells have other probabilities.
+
+        Args:
+            cells: Shape ``(K + 1,)``, at least 0, in the order of :attr:`cell_probs`. A head token
+                of probability 0 gets the smallest float64 above.
+        """
+        logs = np.log(np.maximum(cells, _SMALLEST_FLOAT))
+        tail = logs[-1] - np.log(self.tail_count) if self.tail_count and cells[-1] else -np.inf
+        excluded = np.setdiff1d(self._apart, self.ids)
+        return HeadTailLaw(self.ids, logs[:-1], float(tail), self.vocab_size, excluded)
+
+    def tail_tokens(self, ranks: TokenArray) -> TokenArray:
+        """Returns the tail tokens at *ranks* in [0, n) of their ascending order. O(log K) each."""
+        return nth_absent(ranks, self._apart)
+
+    def tail_ranks(self, tokens: TokenArray) -> TokenArray:
+        """Returns what :meth:`tail_tokens` turns into *tokens*, which are all of the tail."""
+        return tokens - np.searchsorted(self._apart, tokens)
 
     def probs(self) -> FloatArray:
         """Returns all probabilities, shape ``(V,)``."""
@@ -178,29 +209,34 @@ class HeadTailLaw:
         Args:
             u: Shape ``(B,)``: uniform numbers in [0, 1).
         """
-        heights = u * self._cumulative[-1]
-        places = np.searchsorted(self._cumulative, heights, side="right")
-        tokens: TokenArray = np.append(self.ids, 0)[places]
-        beyond = places == self.ids.size
+        heights = u * self._total
+        return self.tokens_at(np.searchsorted(self._cumulative, heights, side="right"), u)
+
+    def tokens_at(self, cells: TokenArray, u: FloatArray) -> TokenArray:
+        """Returns the tokens at *u*, the cells being known: which tail token follows from *u*.
+
+        Args:
+            cells: Shape ``(B,)``: places in :attr:`ids`, K for the tail.
+            u: Shape ``(B,)``, in [0, 1). Where it lies outside the tail's share, the nearest tail
+                token is taken.
+        """
+        tokens: TokenArray = np.append(self.ids, 0)[cells]
+        beyond = cells == self.ids.size
         if beyond.any():
-            above = heights[beyond] - self._head_weight
+            above = u[beyond] * self._total - self._head_weight
             ranks = (above / self._tail_weight).astype(np.int64)
             # The quotient may round up to n.
-            tokens[beyond] = nth_absent(np.minimum(ranks, self.tail_count - 1), self._apart)
+            tokens[beyond] = self.tail_tokens(ranks.clip(0, self.tail_count - 1))
         return tokens
 
     def select_one(self, u: float) -> int:
         """Returns what :meth:`select` returns, for one number in [0, 1), several times as fast."""
-        height = u * float(self._cumulative[-1])
+        height = u * self._total
         place = int(self._cumulative.searchsorted(height, side="right"))
         if place < self.ids.size:
             return int(self.ids[place])
         rank = min(int((height - self._head_weight) / self._tail_weight), self.tail_count - 1)
         return rank + int(self._gaps.searchsorted(rank, side="right"))
-
-    @property
-    def _head_weight(self) -> float:
-        return float(self._cumulative[-2]) if self.ids.size else 0.0
 
 
 def _checked_scores(log_weights: ArrayLike, count: int) -> FloatArray:

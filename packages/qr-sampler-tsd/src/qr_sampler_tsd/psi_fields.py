@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,7 @@ from qr_sampler_tsd.law import HeadTailLaw
 
 __all__ = [
     "Psi",
+    "as_stored",
     "checked_code",
     "checked_codes",
     "checked_exclusion",
@@ -34,6 +35,11 @@ _Scalar = TypeVar("_Scalar", bound=np.generic)
 def _read_only(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
     array.flags.writeable = False
     return array
+
+
+def _is_integer(value: object) -> TypeGuard[Integral]:
+    """Whether *value* is an integer and no bool, which Python counts among them."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def nothing_excluded() -> TokenArray:
@@ -69,7 +75,7 @@ def checked_vocab_size(value: object) -> int:
     Raises:
         PsiError: When it is no integer from 1 to 2**31 - 1, which is all that an int32 id reaches.
     """
-    if not isinstance(value, Integral) or not 1 <= int(value) <= _LARGEST_VOCABULARY:
+    if not _is_integer(value) or not 1 <= int(value) <= _LARGEST_VOCABULARY:
         raise PsiError(f"vocab_size={value!r} must be an integer from 1 to {_LARGEST_VOCABULARY}")
     return int(value)
 
@@ -107,7 +113,7 @@ def checked_code(value: object, name: str) -> int:
     Raises:
         PsiError: When it is no integer from -128 to 127.
     """
-    if not isinstance(value, Integral) or not -128 <= int(value) <= 127:
+    if not _is_integer(value) or not -128 <= int(value) <= 127:
         raise PsiError(f"{name} is {value!r}; it must be an integer from -128 to 127")
     return int(value)
 
@@ -119,6 +125,21 @@ def checked_exclusion(excluded: ArrayLike, vocab_size: int) -> TokenArray:
         PsiError: When one repeats or is outside [0, *vocab_size*).
     """
     return _read_only(sorted_unique_ids(excluded, vocab_size, "the excluded ids"))
+
+
+def as_stored(value: object, dtype: type[np.floating], name: str) -> float:
+    """Returns *value* as *dtype* holds it, ``inf`` or NaN included.
+
+    Raises:
+        PsiError: When it is no real number, or an integer beyond all floats.
+    """
+    if not isinstance(value, Real):
+        raise PsiError(f"{name}={value!r} is no number")
+    try:
+        with np.errstate(over="ignore"):
+            return float(dtype(value))
+    except OverflowError as error:
+        raise PsiError(f"{name} is an integer that no float holds") from error
 
 
 def rounded(value: object, dtype: type[np.floating], name: str, *, positive: bool) -> float:
@@ -133,10 +154,7 @@ def rounded(value: object, dtype: type[np.floating], name: str, *, positive: boo
     Raises:
         PsiError: When it is no number, negative, forbidden, or too large for *dtype*.
     """
-    if not isinstance(value, Real):
-        raise PsiError(f"{name}={value!r} is no number")
-    with np.errstate(over="ignore"):
-        held = float(dtype(value))
+    held = as_stored(value, dtype, name)
     if not np.isfinite(held) or held < 0 or (positive and held == 0):
         largest = float(np.finfo(dtype).max)
         wanted = "above 0" if positive else "at least 0"

@@ -20,6 +20,7 @@ from qr_sampler_tsd._typing import FloatArray, IdArray, ScoreCodes, TokenArray
 from qr_sampler_tsd.errors import PsiError
 from qr_sampler_tsd.law import HeadTailLaw
 from qr_sampler_tsd.psi_fields import (
+    as_stored,
     checked_codes,
     checked_exclusion,
     checked_ids,
@@ -147,9 +148,8 @@ class PsiRelative:
         )
 
 
-def _rounded_log(value: float) -> float:
-    with np.errstate(over="ignore"):
-        held = float(np.float32(value))
+def _rounded_log(value: object) -> float:
+    held = as_stored(value, np.float32, "log_tail")
     if np.isnan(held) or held == np.inf:
         raise PsiError(f"log_tail={value!r} must be a number that float32 holds, or -inf")
     return held

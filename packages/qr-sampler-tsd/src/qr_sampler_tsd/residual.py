@@ -83,7 +83,7 @@ def residual_by_thinning(
     """
     total = float(cumulative[-1])
     while True:
-        u, keep = uniforms.draw(2, Role.RESIDUAL)
+        u, keep = uniforms.draw(2, Role.RESIDUAL).tolist()
         token = int(cumulative.searchsorted(u * total, side="right"))
         if keep * float(p[token]) >= q.prob_of(token):
             return token

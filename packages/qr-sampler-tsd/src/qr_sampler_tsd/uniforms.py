@@ -60,6 +60,9 @@ class Role(str, Enum):
     BONUS = "bonus"
     """The token after a draft that was accepted whole, or without any draft."""
 
+    # That of Enum is Python code, and every draw is counted by role.
+    __hash__ = str.__hash__
+
 
 class UniformDraw(NamedTuple):
     """Uniforms that were drawn, in order."""
@@ -85,6 +88,8 @@ class UniformSource(ABC):
     def draw(self, n: int, role: Role) -> FloatArray:
         """Returns *n* uniforms in [0, 1), multiples of 2**-53, shape ``(n,)``.
 
+        None are asked of anything when *n* is 0.
+
         Raises:
             ValueError: When *n* is negative.
             EntropyUnavailableError: When the source behind cannot deliver.
@@ -92,6 +97,8 @@ class UniformSource(ABC):
         """
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
+        if not n:
+            return np.empty(0)
         values = self._take(n, role)
         self.drawn[role] += n
         return values
@@ -102,7 +109,7 @@ class UniformSource(ABC):
 
     @abstractmethod
     def _take(self, n: int, role: Role) -> FloatArray:
-        """Returns *n* fresh uniforms."""
+        """Returns *n* fresh uniforms, at least one."""
 
 
 class EntropyUniforms(UniformSource):
@@ -143,6 +150,12 @@ class SeededUniforms(UniformSource):
         roles = tuple(Role)
         streams = np.random.SeedSequence(seed).spawn(len(roles))
         self._generators = dict(zip(roles, map(np.random.default_rng, streams), strict=True))
+
+    def draw_one(self, role: Role) -> float:
+        """Returns one uniform of :meth:`draw`, without an array around it."""
+        value = self._generators[role].random()
+        self.drawn[role] += 1
+        return value
 
     def _take(self, n: int, role: Role) -> FloatArray:
         return self._generators[role].random(n)

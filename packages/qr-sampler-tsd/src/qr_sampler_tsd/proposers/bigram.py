@@ -23,7 +23,7 @@ class BigramProposer(Proposer[int]):
     """Looks the payload up by the last token; its state is that token.
 
     The payloads lie behind one another in one array of bytes, so that a table for V tokens takes
-    V (5 K + 14) bytes and 12 V more for finding them: 54 MB for V = 151,936 and K = 64. Payload 0
+    V (5 K + 14) bytes and 12 V more for finding them: 53 MB for V = 151,936 and K = 64. Payload 0
     is for every previous token that has none of its own.
 
     Args:

@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,8 +122,10 @@ def _head(arrays: _Arrays) -> HeadProposer:
     for name in _WEIGHTS:
         if arrays[name].dtype != np.float32:
             raise _RefusedError(f"{name} is {arrays[name].dtype}, not float32")
-    weights = HeadWeights(**{name: arrays[name] for name in _WEIGHTS})
-    return HeadProposer(weights, int(_scalar(arrays, "k")), tau=float(_scalar(arrays, "tau")))
+    k, tau = _scalar(arrays, "k"), _scalar(arrays, "tau")
+    if not (isinstance(k, int) and isinstance(tau, float)):
+        raise _RefusedError(f"k={k!r} must be an integer and tau={tau!r} a float")
+    return HeadProposer(HeadWeights(**{name: arrays[name] for name in _WEIGHTS}), k, tau=tau)
 
 
 _HEADER: Final = frozenset({"kind", "format_version"})
@@ -158,13 +160,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[An
     if member.compress_type != zipfile.ZIP_STORED or not member.filename.endswith(_SUFFIX):
         raise _RefusedError(f"its member {member.filename!r} is compressed or no {_SUFFIX}")
     with archive.open(member) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise _RefusedError(f"the array {member.filename!r} has the .npy version {version}")
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
-            raise _RefusedError(f"the array {member.filename!r} has no readable header") from error
+        shape, fortran, dtype = _header(file, member.filename)
         is_text = dtype.kind == "U" and dtype.itemsize <= 4 * _LONGEST_TEXT
         if fortran or not (dtype in _NUMBERS or is_text):
             raise _RefusedError(f"the array {member.filename!r} is of {dtype} or in Fortran order")
@@ -174,3 +170,13 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[An
             f"the array {member.filename!r} has {len(data)} bytes for {shape} {dtype}"
         )
     return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Returns what the header of a .npy member says of its array."""
+    try:
+        if np.lib.format.read_magic(file) == (1, 0):
+            return np.lib.format.read_array_header_1_0(file)
+    except ValueError as error:
+        raise _RefusedError(f"the array {name!r} has no readable header") from error
+    raise _RefusedError(f"the array {name!r} is not of version 1.0 of its format")
