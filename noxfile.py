@@ -35,7 +35,11 @@ PACKAGES: Final = {
 }
 """Distribution name to import name, lowest layer first."""
 
-EXTRAS: Final = {"qr-sampler-grpc": ("server", "signing"), "qr-sampler-tsd": ("thrml",)}
+EXTRAS: Final = {
+    "qr-sampler-grpc": ("server", "signing"),
+    "qr-sampler-tsd": ("plots", "thrml"),
+    "qr-sampler": ("tsd",),
+}
 """What the tests of a package need beside its own dependencies."""
 
 NEEDS_ENGINE: Final = ("qr-sampler-vllm", "qr-sampler")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -365,3 +366,25 @@ def test_a_token_that_the_proposal_lacks_is_judged_by_the_target() -> None:
     assert accept_correct(USUAL.p[0], q, 0, Scripted([]), np.empty(3)).accepted == 1
     p = np.array([0.0, 0.5, 0.5])
     assert accept_correct(p, q, 0, Scripted([]), np.empty(3)).accepted == 0
+
+
+def test_nothing_of_the_vocabulary_is_allocated() -> None:
+    size = 100_000
+    p = np.full(size, 1.0 / size)
+    q = HeadTailLaw([3, 1], np.log([0.3, 0.5]), np.log(0.2 / size), size)
+    buffer = np.empty(size)
+    # Rejections and acceptances of every rule.
+    calls: list[Callable[[UniformSource], Verdict]] = [
+        partial(accept_correct, p, q, 1, buffer=buffer),
+        partial(_call, verify_tokens, [p] * 3, [q] * 2, [3, 1], buffer),
+        partial(_call, verify_tokens, [p] * 3, [q] * 2, [7, 8], buffer),
+        partial(_call, verify_block, [p] * 3, [q] * 2, [7, 1], buffer),
+        partial(_call, verify_block, [p] * 3, [q] * 2, [7, 8], buffer),
+        partial(verify_k_seq, p, q, [1, 3], buffer=buffer),
+    ]
+    for call in calls:
+        tracemalloc.start()
+        call(Scripted([0.9, 0.9, 0.9]))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < size, call

@@ -24,7 +24,13 @@ from scipy import stats
 from qr_sampler_tsd._typing import TokenArray
 from qr_sampler_tsd.errors import GateError
 from qr_sampler_tsd.golden import golden_payloads
-from qr_sampler_tsd.goodness_of_fit import chi_square, low_bits, sampling_floor, stretches
+from qr_sampler_tsd.goodness_of_fit import (
+    chi_square,
+    low_bits,
+    repeats,
+    sampling_floor,
+    stretches,
+)
 from qr_sampler_tsd.law import HeadTailLaw
 from qr_sampler_tsd.psi_fields import Psi
 from qr_sampler_tsd.tsu.adapter import TSUAdapter, TSUSamples
@@ -33,7 +39,7 @@ from qr_sampler_tsd.uniforms import UniformSource
 __all__ = ["GateReport", "GatedUnit", "PayloadResult", "require_gate", "run_gate"]
 
 _DRAWS_PER_CALL: Final = 20_000
-_TESTS: Final = 5
+_TESTS: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +51,8 @@ class PayloadResult:
     p_values: Mapping[str, float]
     """By test: ``cells`` (chi-square over the head tokens and the tail), ``top`` (exact binomial
     test of the most probable cell), ``tail`` (chi-square over equal stretches of the tail),
-    ``tail_low_bits`` (the same over tail ranks modulo up to 64). 1 where nothing can be tested."""
+    ``tail_low_bits`` (the same over tail ranks modulo up to 64), ``tail_repeats`` (too many tail
+    tokens drawn twice). 1 where nothing can be tested."""
     least_p_value: float
     """A test fails below."""
     total_variation: float
@@ -107,9 +114,9 @@ def run_gate(
 ) -> GateReport:
     """Returns how *unit* does on the golden payloads.
 
-    Five tests per payload share *false_alarm* equally (Bonferroni). The bound on the total
-    variation and the test of the top cell hold for any number of samples, the others to the
-    accuracy of the chi-square law with at least 25 expected draws per cell.
+    Six tests per payload share *false_alarm* equally (Bonferroni). The bound on the total
+    variation and the tests of the top cell and of repeats hold for any number of samples, the
+    others to the accuracy of the chi-square law with at least 25 expected draws per cell.
 
     Args:
         unit: The unit.
@@ -205,6 +212,7 @@ def _judged(
             "top": float(stats.binomtest(int(counts[top]), total, min(1.0, probs[top])).pvalue),
             "tail": stretches(ranks, law.tail_count),
             "tail_low_bits": low_bits(ranks, law.tail_count),
+            "tail_repeats": repeats(ranks, law.tail_count),
         },
         least_p_value=least,
         total_variation=0.5 * float(np.abs(counts / total - probs).sum()),

@@ -33,8 +33,8 @@ def golden_payloads() -> MappingProxyType[str, Psi]:
     * ``excluded``: ``warm`` without its best token, some others of the head and a third of the
       tail.
     * ``single``: K = 1, and ``whole``: K = V, no tail.
-    * ``wide``: nearly everything in a tail of 2**31 - 5 tokens. Only a tail rank of 31 bits and
-      more is uniform there; one made of a float32 number is not.
+    * ``wide``: nearly everything in a tail of 2**31 - 4 tokens, which takes 31 random bits; the 24
+      bits of a float32 number show there.
     """
     return MappingProxyType(
         {

@@ -10,7 +10,7 @@ from scipy import stats
 
 from qr_sampler_tsd._typing import FloatArray, TokenArray
 
-__all__ = ["chi_square", "low_bits", "sampling_floor", "stretches"]
+__all__ = ["chi_square", "low_bits", "repeats", "sampling_floor", "stretches"]
 
 _LEAST_EXPECTED: Final = 25.0
 """Cells with fewer expected draws are merged. At 5, the usual rule, a statistic has heavier tails
@@ -59,6 +59,21 @@ def low_bits(ranks: TokenArray, tail_count: int) -> float:
     modulus = 1 << (groups.bit_length() - 1)
     sizes = (tail_count - np.arange(modulus) + modulus - 1) // modulus
     return chi_square(np.bincount(ranks % modulus, minlength=modulus), sizes / tail_count)
+
+
+def repeats(ranks: TokenArray, tail_count: int) -> float:
+    """Returns a bound on the p-value of so many tail tokens that were drawn before.
+
+    Tail tokens made of too few random bits lie on a lattice and come again too soon. Draw i repeats
+    one of the i - 1 before with a probability of at most (i - 1) / n whatever these were, so that
+    the number of repeats is at most that of independent events; above its mean a binomial law of
+    the same mean bounds their sum (Hoeffding 1956, theorem 4).
+    """
+    count = ranks.size - np.unique(ranks).size
+    chances = np.minimum(1.0, np.arange(ranks.size) / max(1, tail_count))
+    if count < chances.sum() + 1:
+        return 1.0
+    return float(stats.binom.sf(count - 1, ranks.size, chances.mean()))
 
 
 def sampling_floor(probs: FloatArray, samples: int, exceeded: float) -> float:

@@ -15,6 +15,7 @@ from qr_sampler_cli.probe_command import probe
 from qr_sampler_cli.serve_command import serve_entropy
 from qr_sampler_cli.sources_command import sources
 from qr_sampler_cli.tiny_model_command import tiny_model
+from qr_sampler_cli.tsd_command import tsd
 
 __all__ = ["app"]
 
@@ -43,8 +44,9 @@ def _main(
 ) -> None:
     """Bring your own physical randomness to LLM sampling.
 
-    Exit status: 0 success, 1 records and tokens disagree, the doctor found a problem or a probed
-    server is not usable, 2 error, 3 fallback although the primary source was required.
+    Exit status: 0 success, 1 records and tokens disagree, the doctor found a problem, a probed
+    server is not usable or an experiment is refuted, 2 error, 3 fallback although the primary
+    source was required.
     """
 
 
@@ -55,3 +57,4 @@ app.command()(probe)
 app.command("serve-entropy")(serve_entropy)
 app.command()(sources)
 app.command("tiny-model")(tiny_model)
+app.add_typer(tsd, name="tsd")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One experiment over a grid of head sizes, temperatures, block lengths and seeds."""
+"""One experiment over a grid of vocabularies, head sizes, temperatures, block lengths and seeds."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def sweep(
     base: M0Settings | M1Settings,
     equip: Callable[[M0Settings | M1Settings], Equipment],
     *,
+    vocab_sizes: Sequence[int] = (1000,),
     ks: Sequence[int] = (64,),
     taus: Sequence[float] = (1.0,),
     lengths: Sequence[int] = (1,),
@@ -29,6 +30,7 @@ def sweep(
     Args:
         base: All other settings, and by its type the experiment.
         equip: Called for each run, since a run counts the uniforms that it draws.
+        vocab_sizes: Numbers of tokens; a corpus has its own.
         ks: Head sizes.
         taus: Temperatures.
         lengths: Drafts per pass.
@@ -39,8 +41,9 @@ def sweep(
         PsiError: When they make no payload.
         ExperimentError: When a value is out of range.
     """
-    for k, tau, length, seed in itertools.product(ks, taus, lengths, seeds):
-        settings = replace(base, k=k, tau=tau, length=length, seed=seed)
+    grid = itertools.product(vocab_sizes, ks, taus, lengths, seeds)
+    for vocab_size, k, tau, length, seed in grid:
+        settings = replace(base, vocab_size=vocab_size, k=k, tau=tau, length=length, seed=seed)
         if isinstance(settings, M1Settings):
             yield run_m1(settings, equip(settings))
         else:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from qr_sampler_tsd.telemetry.events import TelemetryEvent, as_json_line, version_hash
-from qr_sampler_tsd.telemetry.plots import plot_run
+from qr_sampler_tsd.telemetry.plots import plot_run, require_matplotlib
 from qr_sampler_tsd.telemetry.summary import FieldSummary, Summary
 from qr_sampler_tsd.telemetry.writer import EVENTS_FILE, SUMMARY_FILE, RunWriter
 
@@ -17,5 +17,6 @@ __all__ = [
     "TelemetryEvent",
     "as_json_line",
     "plot_run",
+    "require_matplotlib",
     "version_hash",
 ]

@@ -15,7 +15,7 @@ from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.errors import ExperimentError, MissingExtraError
 from qr_sampler_tsd.telemetry.writer import EVENTS_FILE
 
-__all__ = ["FORMATS", "plot_run"]
+__all__ = ["FORMATS", "plot_run", "require_matplotlib"]
 
 FORMATS: Final = ("png", "svg")
 
@@ -36,7 +36,7 @@ def plot_run(directory: Path, file_format: str = "svg") -> list[Path]:
     """
     if file_format not in FORMATS:
         raise ExperimentError(f"plots are {' or '.join(FORMATS)}, not {file_format!r}")
-    figures = _matplotlib("matplotlib.figure")
+    figures = require_matplotlib()
     columns = _columns(directory / EVENTS_FILE)
     drawn = []
     for name, draw in _PICTURES.items():
@@ -48,9 +48,14 @@ def plot_run(directory: Path, file_format: str = "svg") -> list[Path]:
     return drawn
 
 
-def _matplotlib(name: str) -> Any:
+def require_matplotlib() -> Any:
+    """Returns the part of matplotlib that draws.
+
+    Raises:
+        MissingExtraError: When it is not installed.
+    """
     try:
-        return import_module(name)
+        return import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             "plots need matplotlib, which is not installed; install it with: "

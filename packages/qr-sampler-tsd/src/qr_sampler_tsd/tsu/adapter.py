@@ -28,11 +28,11 @@ class TSUSamples(NamedTuple):
 class TSUAdapter(ABC):
     """A sampling unit: draws tokens from F(psi), or as near to it as its device comes.
 
-    ``log_q`` is always that of F(psi), also where the device has another law: acceptance and
-    residual must speak of the same q, and the residual is made of F(psi). The output of the
-    verifier then differs from the target by no more than the device differs from F(psi), see
-    :mod:`qr_sampler_tsd.gate`. An acceptance test with the device's own law and a residual of
-    F(psi) has no such bound.
+    ``log_q`` is always that of F(psi), also where the device has another law. Acceptance and
+    residual then speak of the same q, a verifier needs to know nothing of devices, and its output
+    differs from the target by no more than the device differs from F(psi), see
+    :mod:`qr_sampler_tsd.gate`. Acceptance by the law of the device would not make up for it: the
+    output is exact only when the residual is of that law, too.
 
     Must be overridden: :attr:`name` and :meth:`draw_tokens`. May be: :meth:`law`. Every random
     number comes from the :class:`UniformSource` of the call, for :attr:`Role.PROPOSAL`. A unit

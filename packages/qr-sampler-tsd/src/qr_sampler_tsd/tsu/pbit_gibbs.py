@@ -12,7 +12,7 @@ is its distance from F(psi): how many sweeps are enough is computed, not guessed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from qr_sampler_tsd.tsu.adapter import TSUAdapter, tokens_of_cells
 from qr_sampler_tsd.uniforms import Role, UniformSource
 
 __all__ = ["PBitGibbsTSU", "sweep_law", "sweeps_needed"]
+
+_Updates: TypeAlias = list[tuple[int, FloatArray]]
 
 
 class PBitGibbsTSU(TSUAdapter):
@@ -60,14 +62,14 @@ class PBitGibbsTSU(TSUAdapter):
         law = psi.law()
         order, ranked = _ranked(law)
         cells = np.zeros(order.size)
-        cells[order] = self._mixed(ranked)[: order.size]
+        cells[order] = self._mixed(ranked, _updates(ranked))[: order.size]
         return law.with_cells(cells)
 
-    def _mixed(self, ranked: FloatArray) -> FloatArray:
+    def _mixed(self, ranked: FloatArray, updates: _Updates) -> FloatArray:
         """Returns the law of the states after the sweeps, near enough to *ranked*."""
         reached = _start(ranked.size)
         for _ in range(self._sweeps):
-            reached = sweep_law(reached, ranked)
+            reached = _updated(reached, updates)
         distance = _total_variation(reached, ranked)
         if distance > self._tv_target:
             raise MixingError(
@@ -80,11 +82,12 @@ class PBitGibbsTSU(TSUAdapter):
     def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
         """Returns *batch_size* draws, see :class:`TSUAdapter`."""
         order, ranked = _ranked(law)
-        self._mixed(ranked)
-        updates = list(_updates(ranked)) * self._sweeps
-        u = uniforms.draw(len(updates) * batch_size, Role.PROPOSAL)
+        updates = _updates(ranked)
+        self._mixed(ranked, updates)
+        u = uniforms.draw(self._sweeps * len(updates) * batch_size, Role.PROPOSAL)
         states = np.zeros(batch_size, dtype=np.int64)
-        for (bit, one), row in zip(updates, u.reshape(-1, batch_size), strict=True):
+        rows = u.reshape(-1, batch_size)
+        for (bit, one), row in zip(updates * self._sweeps, rows, strict=True):
             states = np.where(row < one[states], states | (1 << bit), states & ~(1 << bit))
         return tokens_of_cells(law, order[states], uniforms)
 
@@ -101,9 +104,9 @@ def sweeps_needed(psi: Psi, tv_target: float, limit: int = 1_000) -> int:
         MixingError: When *limit* sweeps are too few.
     """
     _, ranked = _ranked(psi.law())
-    reached = _start(ranked.size)
+    updates, reached = _updates(ranked), _start(ranked.size)
     for sweep in range(1, limit + 1):
-        reached = sweep_law(reached, ranked)
+        reached = _updated(reached, updates)
         if _total_variation(reached, ranked) <= tv_target:
             return sweep
     raise MixingError(f"{limit} sweeps do not reach a total variation of {tv_target:g}")
@@ -116,8 +119,12 @@ def sweep_law(reached: FloatArray, ranked: FloatArray) -> FloatArray:
         reached: Shape ``(..., 2**b)``: laws now; the identity matrix gives the transition matrix.
         ranked: Shape ``(2**b,)``: the law that the sweep leaves as it is.
     """
+    return _updated(reached, _updates(ranked))
+
+
+def _updated(reached: FloatArray, updates: _Updates) -> FloatArray:
     shape = reached.shape
-    for bit, one in _updates(ranked):
+    for bit, one in updates:
         pairs = reached.reshape(*shape[:-1], -1, 2, 1 << bit)
         mass = pairs.sum(axis=-2, keepdims=True)
         share = one.reshape(-1, 2, 1 << bit)[:, 1:]
@@ -144,14 +151,16 @@ def _start(states: int) -> FloatArray:
     return law
 
 
-def _updates(ranked: FloatArray) -> Iterator[tuple[int, FloatArray]]:
-    """Yields the bits in the order of a sweep, each with its probability of a 1 in every state."""
+def _updates(ranked: FloatArray) -> _Updates:
+    """Returns the bits in the order of a sweep, each with its probability of a 1 in every state."""
+    updates = []
     for bit in reversed(range(ranked.size.bit_length() - 1)):
         pairs = ranked.reshape(-1, 2, 1 << bit)
         mass = pairs.sum(axis=1, keepdims=True)
         # No chain comes to a pair of states that both have probability 0.
         share = np.divide(pairs[:, 1:], mass, out=np.zeros_like(mass), where=mass > 0)
-        yield bit, np.broadcast_to(share, pairs.shape).reshape(-1)
+        updates.append((bit, np.broadcast_to(share, pairs.shape).reshape(-1)))
+    return updates
 
 
 def _total_variation(one: FloatArray, other: FloatArray) -> float:

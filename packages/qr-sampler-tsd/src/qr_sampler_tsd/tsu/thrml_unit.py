@@ -53,13 +53,13 @@ class ThrmlTSU(TSUAdapter):
         if programs_kept < 1:
             raise ValueError(f"programs_kept={programs_kept} must be at least 1")
         try:
-            from qr_sampler_tsd.tsu import _thrml_program
+            from qr_sampler_tsd.tsu._thrml_program import NO_STATE, CategoricalProgram
         except ImportError as error:
             raise MissingExtraError(
                 "ThrmlTSU needs thrml; install the extra: pip install 'qr-sampler-tsd[thrml]'"
             ) from error
-        self._build = _thrml_program.CategoricalProgram
-        self._no_state = _thrml_program.NO_STATE
+        self._build = CategoricalProgram
+        self._no_state = NO_STATE
         self._largest_batch = largest_batch
         self._programs_kept = programs_kept
         self._programs: OrderedDict[tuple[int, int], CategoricalProgram] = OrderedDict()

@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qr-sampler tsd``: experiments of thermodynamic speculative decoding, and the gate of its units.
+
+What takes NumPy is imported by the commands themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+
+import typer
+
+from qr_sampler_cli.consoles import printable, result_console
+from qr_sampler_cli.failures import ExitCode, reports_errors
+from qr_sampler_cli.progress import counting_bar
+from qr_sampler_cli.tsd_arguments import numbers, whole_numbers
+from qr_sampler_cli.tsd_equipment import (
+    GATE_SAMPLES,
+    GATE_SEED,
+    UnitName,
+    import_tsd,
+    sampling_unit,
+    uniforms,
+)
+from qr_sampler_cli.tsd_report import as_data, gate_table, refuted, result_table
+
+if TYPE_CHECKING:
+    from qr_sampler_tsd.experiments import ExperimentResult
+
+__all__ = ["REFUTED_STATUS", "tsd"]
+
+tsd = typer.Typer(no_args_is_help=True)
+
+REFUTED_STATUS: Final = int(ExitCode.MISMATCH)
+"""Exit status when the text does not follow its target, or a unit fails the gate."""
+
+VerifierName: TypeAlias = Literal["token", "block", "k_seq"]
+
+Vocab = Annotated[int, typer.Option("--vocab", min=2, help="Number of tokens, V.")]
+K = Annotated[int, typer.Option("--K", "--k", min=1, help="Tokens of the payload's head.")]
+Tau = Annotated[float, typer.Option(help="Temperature of the payload's scores.")]
+Eps = Annotated[
+    str, typer.Option(help="Floor of payload version 1, or auto for the tail's true mass.")
+]
+PsiVersion = Annotated[int, typer.Option(min=1, max=2, help="Version of the payload.")]
+Length = Annotated[
+    int, typer.Option("--L", "--length", min=1, help="Drafts per pass of the target.")
+]
+VerifierOption = Annotated[
+    VerifierName, typer.Option(help="token: one by one; block: as a whole; k_seq: alternatives.")
+]
+Batch = Annotated[int, typer.Option("--B", "--batch", min=1, help="Sequences side by side.")]
+Steps = Annotated[int, typer.Option(min=1, help="Steps, each one pass for every sequence.")]
+LogEvery = Annotated[int, typer.Option(min=1, help="Write an event every so many steps.")]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the target, and of the uniforms without --source.")
+]
+Source = Annotated[
+    str | None,
+    typer.Option(help="Entropy source of all uniforms, see 'qr-sampler sources'; else PCG64."),
+]
+Unit = Annotated[
+    UnitName, typer.Option(help="What draws the drafts; all but sim must pass the gate first.")
+]
+Runs = Annotated[Path, typer.Option(help="Where run directories are made.")]
+Plots = Annotated[
+    Literal["png", "svg"] | None,
+    typer.Option(help="Draw acceptance, cross-entropy gap and latency; needs the extra plots."),
+]
+Dense = Annotated[
+    float, typer.Option(min=0, help="Seconds to measure the dense sampler; 0 does without.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@tsd.callback()
+def _group() -> None:
+    """Thermodynamic speculative decoding: experiments, and the gate of its sampling units.
+
+    Exits with 0 when the text follows its target, with 1 when that is refuted (a correct run is
+    blamed less than once in 10^8), with 2 after an error.
+    """
+
+
+@tsd.command()
+@reports_errors
+def m0(
+    vocab: Vocab = 1000,
+    law: Annotated[
+        Literal["dirichlet", "zipf"], typer.Option(help="Family of the target.")
+    ] = "dirichlet",
+    alpha: Annotated[float, typer.Option(help="Exponent of Zipf's law.")] = 1.1,
+    k: K = 64,
+    tau: Tau = 1.0,
+    eps: Eps = "auto",
+    psi_version: PsiVersion = 1,
+    length: Length = 1,
+    verifier: VerifierOption = "token",
+    batch: Batch = 1,
+    steps: Steps = 20_000,
+    seed: Seed = 7,
+    source: Source = None,
+    unit: Unit = "sim",
+    runs: Runs = Path("runs"),
+    log_every: LogEvery = 1,
+    plots: Plots = None,
+    dense_seconds: Dense = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Run M0: a fixed law without context, and a payload of its own best tokens."""
+    experiments = import_tsd("experiments")
+    settings = experiments.M0Settings(
+        vocab_size=vocab,
+        law=law,
+        alpha=alpha,
+        k=k,
+        tau=tau,
+        epsilon=_epsilon(eps),
+        psi_version=psi_version,
+        length=length,
+        verifier=verifier,
+        batch=batch,
+        steps=steps,
+        seed=seed,
+        log_every=log_every,
+        dense_seconds=dense_seconds,
+    )
+    _run_one(experiments.run_m0, "M0", settings, source, unit, runs, plots, as_json)
+
+
+@tsd.command()
+@reports_errors
+def m1(
+    corpus: Annotated[
+        Path | None, typer.Option(help="UTF-8 text whose characters make the bigram.")
+    ] = None,
+    vocab: Vocab = 256,
+    c: Annotated[float, typer.Option(help="What synthetic rows have in common.")] = 50.0,
+    contexts: Annotated[
+        int | None,
+        typer.Option(min=1, help="Different rows; as many as tokens, or as fit 16 MiB, if absent."),
+    ] = None,
+    k: K = 64,
+    tau: Tau = 1.0,
+    eps: Eps = "auto",
+    psi_version: PsiVersion = 1,
+    length: Length = 1,
+    verifier: VerifierOption = "token",
+    batch: Batch = 1,
+    steps: Steps = 20_000,
+    seed: Seed = 7,
+    source: Source = None,
+    unit: Unit = "sim",
+    runs: Runs = Path("runs"),
+    log_every: LogEvery = 1,
+    plots: Plots = None,
+    dense_seconds: Dense = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Run M1: a bigram, synthetic or of a corpus, with a payload for every context."""
+    experiments = import_tsd("experiments")
+    settings = experiments.M1Settings(
+        corpus=corpus,
+        vocab_size=vocab,
+        c=c,
+        contexts=contexts,
+        k=k,
+        tau=tau,
+        epsilon=_epsilon(eps),
+        psi_version=psi_version,
+        length=length,
+        verifier=verifier,
+        batch=batch,
+        steps=steps,
+        seed=seed,
+        log_every=log_every,
+        dense_seconds=dense_seconds,
+    )
+    _run_one(experiments.run_m1, "M1", settings, source, unit, runs, plots, as_json)
+
+
+@tsd.command()
+@reports_errors
+def sweep(
+    mode: Annotated[Literal["m0", "m1"], typer.Option(help="The experiment.")] = "m0",
+    vocabs: Annotated[
+        list[str] | None, typer.Option(help="Vocabulary sizes; 1000 if absent.")
+    ] = None,
+    ks: Annotated[
+        list[str] | None, typer.Option("--ks", "--Ks", help="Head sizes; 64 if absent.")
+    ] = None,
+    taus: Annotated[list[str] | None, typer.Option(help="Temperatures; 1 if absent.")] = None,
+    lengths: Annotated[
+        list[str] | None, typer.Option("--Ls", "--lengths", help="Drafts per pass; 1 if absent.")
+    ] = None,
+    seeds: Annotated[
+        list[str] | None, typer.Option(help="Seeds of the target; 7 if absent.")
+    ] = None,
+    psi_version: PsiVersion = 1,
+    verifier: VerifierOption = "token",
+    steps: Steps = 20_000,
+    source: Source = None,
+    unit: Unit = "sim",
+    runs: Runs = Path("runs"),
+    log_every: LogEvery = 1,
+    dense_seconds: Dense = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Run a grid of M0 or M1, and print a line for each point.
+
+    Lists are given as --ks 32,64,128 or as --ks 32 --ks 64 --ks 128.
+    """
+    experiments = import_tsd("experiments")
+    kind = experiments.M1Settings if mode == "m1" else experiments.M0Settings
+    base = kind(
+        psi_version=psi_version,
+        verifier=verifier,
+        steps=steps,
+        log_every=log_every,
+        dense_seconds=dense_seconds,
+    )
+    grid = {
+        "vocab_sizes": whole_numbers(vocabs or ["1000"], "--vocabs"),
+        "ks": whole_numbers(ks or ["64"], "--ks"),
+        "taus": numbers(taus or ["1"], "--taus"),
+        "lengths": whole_numbers(lengths or ["1"], "--Ls"),
+        "seeds": whole_numbers(seeds or ["7"], "--seeds"),
+    }
+    directories: list[Path] = []
+    device = _device(unit)
+    with contextlib.ExitStack() as closing:
+
+        def equip(settings: Any) -> Any:
+            closing.pop_all().close()
+            equipment = closing.enter_context(
+                _equipment(mode.upper(), settings, source, device, runs)
+            )
+            directories.append(equipment.writer.directory)
+            return equipment
+
+        results = list(experiments.sweep(base, equip, **grid))
+    _report(results, directories, as_json)
+
+
+@tsd.command()
+@reports_errors
+def gate(
+    unit: Unit = "sim",
+    samples: Annotated[int, typer.Option(min=1, help="Draws per golden payload.")] = GATE_SAMPLES,
+    seed: Seed = 7,
+    source: Source = None,
+    as_json: AsJson = False,
+) -> None:
+    """Test whether a sampling unit draws from F(psi): the golden-psi gate."""
+    run_gate = import_tsd("gate").run_gate
+    with uniforms(source, seed) as (numbers_of, _):
+        report = run_gate(sampling_unit(unit), numbers_of, samples)
+    if as_json:
+        typer.echo(json.dumps(as_data(report), indent=2))
+    else:
+        console = result_console()
+        console.print(gate_table(report, fancy=console.is_terminal))
+        verdict = "passed" if report.passed else "FAILED"
+        typer.echo(f"{printable(report.unit)} {verdict} with {report.samples:,} draws per payload")
+    if not report.passed:
+        raise typer.Exit(REFUTED_STATUS)
+
+
+def _epsilon(text: str) -> float | None:
+    return None if text == "auto" else numbers([text], "--eps")[0]
+
+
+@contextlib.contextmanager
+def _equipment(
+    mode: str, settings: Any, source: str | None, device: Any, runs: Path
+) -> Iterator[Any]:
+    """Yields what a run works with; its files are complete afterwards."""
+    experiments, telemetry = import_tsd("experiments"), import_tsd("telemetry")
+    description = f"{mode}, K = {settings.k}, L = {settings.length}"
+    with contextlib.ExitStack() as stack:
+        numbers_of, name = stack.enter_context(uniforms(source, settings.seed))
+        writer = stack.enter_context(telemetry.RunWriter(runs, mode))
+        progress = stack.enter_context(counting_bar(description, unit="steps"))
+        yield experiments.Equipment(numbers_of, name, device, writer, progress)
+
+
+def _device(unit: UnitName) -> Any:
+    """Returns the unit after it has passed the gate, ``None`` for the direct route of sim.
+
+    The gate draws from uniforms of its own; those of the run are accounted by themselves.
+    """
+    if unit == "sim":
+        return None
+    typer.echo(f"testing the unit {unit} with {GATE_SAMPLES:,} draws per payload", err=True)
+    with uniforms(None, GATE_SEED) as (numbers_of, _):
+        return import_tsd("gate").require_gate(sampling_unit(unit), numbers_of, GATE_SAMPLES)
+
+
+def _run_one(
+    run: Callable[[Any, Any], ExperimentResult],
+    mode: str,
+    settings: Any,
+    source: str | None,
+    unit: UnitName,
+    runs: Path,
+    plots: str | None,
+    as_json: bool,
+) -> None:
+    telemetry = import_tsd("telemetry")
+    if plots is not None:
+        # Before the run, whose results would be lost.
+        telemetry.require_matplotlib()
+    with _equipment(mode, settings, source, _device(unit), runs) as equipment:
+        result = run(settings, equipment)
+        directory = equipment.writer.directory
+    if plots is not None:
+        telemetry.plot_run(directory, plots)
+    _report([result], [directory], as_json)
+
+
+def _report(
+    results: Sequence[ExperimentResult], directories: Sequence[Path], as_json: bool
+) -> None:
+    """Prints results and where their files are.
+
+    Raises:
+        typer.Exit: When a result is refuted.
+    """
+    if as_json:
+        data = [
+            {**as_data(result), "run_directory": str(directory)}
+            for result, directory in zip(results, directories, strict=True)
+        ]
+        typer.echo(json.dumps(data, indent=2))
+    else:
+        console = result_console()
+        console.print(result_table(results, fancy=console.is_terminal))
+        for directory in directories:
+            typer.echo(f"run directory: {printable(str(directory))}")
+    reasons = [reason for result in results for reason in refuted(result)]
+    for reason in reasons:
+        typer.echo(f"refuted: {reason}", err=True)
+    if reasons:
+        raise typer.Exit(REFUTED_STATUS)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands of ``qr-sampler tsd`` work with: the package, its units, its uniforms."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from qr_sampler.registry import create_source
+from qr_sampler_cli.failures import import_package
+
+if TYPE_CHECKING:
+    from qr_sampler_tsd import UniformSource
+    from qr_sampler_tsd.tsu import TSUAdapter
+
+__all__ = ["GATE_SAMPLES", "GATE_SEED", "UnitName", "import_tsd", "sampling_unit", "uniforms"]
+
+REMEDY: Final = "install it with: pip install 'qr-sampler[tsd]'"
+
+UnitName: TypeAlias = Literal["sim", "thrml", "tree", "gibbs"]
+
+GATE_SAMPLES: Final = 200_000
+"""Draws per golden payload: they find a best token that comes 1 % too often."""
+
+GATE_SEED: Final = 20_000
+"""Seed of the uniforms of the gate that precedes a run."""
+
+GIBBS_SWEEPS: Final = 16
+"""Sweeps of the Gibbs unit; it refuses a payload that they do not mix."""
+
+
+def import_tsd(module: str) -> Any:
+    """Returns a module of qr-sampler-tsd.
+
+    Raises:
+        MissingPackageError: When the package is not installed.
+    """
+    # The package first: a module that is missing from an installed one is another fault.
+    _import("qr_sampler_tsd")
+    return _import(f"qr_sampler_tsd.{module}")
+
+
+def _import(name: str) -> ModuleType:
+    return import_package(name, needed_for="tsd", remedy=REMEDY)
+
+
+def sampling_unit(name: UnitName) -> TSUAdapter:
+    """Returns a sampling unit by its name on the command line.
+
+    Raises:
+        MissingPackageError: When qr-sampler-tsd is not installed.
+        MissingExtraError: When the unit needs an extra that is not.
+    """
+    units = import_tsd("tsu")
+    made: TSUAdapter
+    if name == "thrml":
+        made = units.ThrmlTSU()
+    elif name == "tree":
+        made = units.PBitTreeTSU()
+    elif name == "gibbs":
+        made = units.PBitGibbsTSU(GIBBS_SWEEPS)
+    else:
+        made = units.SimTSU()
+    return made
+
+
+@contextlib.contextmanager
+def uniforms(source: str | None, seed: int) -> Iterator[tuple[UniformSource, str]]:
+    """Yields uniforms and their name in events.
+
+    Args:
+        source: Name of an entropy source, ``None`` for PCG64.
+        seed: Of PCG64.
+
+    Raises:
+        PluginError: When the source is unknown, contested or broken.
+    """
+    tsd = _import("qr_sampler_tsd")
+    if source is None:
+        yield tsd.SeededUniforms(seed), "pcg64"
+        return
+    with contextlib.closing(create_source(source)) as opened:
+        yield tsd.EntropyUniforms(opened), source
