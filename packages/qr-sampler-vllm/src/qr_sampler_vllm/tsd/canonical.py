@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -110,10 +110,10 @@ class Canonical:
 
     def _take(self, request: RequestRows, records: list[Record]) -> Proposal:
         """Returns the drafts that wait for the logits of *request*, an empty one if none do."""
-        sequence = _of(request)
+        sequence = request.owner
         nothing = Proposal(sequence, request.position)
-        proposal = self._pending.pop(request.name, nothing)
-        assert isinstance(proposal, Proposal)
+        # Nobody else has drafts waiting.
+        proposal = cast(Proposal, self._pending.pop(request.name, nothing))
         fits = proposal.position == request.position
         if fits and proposal.drafts[: len(request.drafts)] == request.drafts:
             return proposal
@@ -190,7 +190,7 @@ class _Step:
             for place in range(1 + (len(request.drafts) if proposal.drafts else 0)):
                 follows.append(len(follows) - 1 if place else -1)
                 self.rows.lines.append(request.first + place)
-                self.rows.sequences.append(_of(request))
+                self.rows.sequences.append(request.owner)
                 self.rows.positions.append(request.position + place)
                 self._owners.append(index)
         if max(follows, default=-1) >= 0:
@@ -211,7 +211,7 @@ class _Step:
             request = self.requests[owner]
             rows = list(takewhile(laws.__contains__, own))
             if rows:
-                found[owner] = _Block(request, _of(request), self.proposals[owner], laws, rows)
+                found[owner] = _Block(request, request.owner, self.proposals[owner], laws, rows)
         return found
 
 
@@ -219,16 +219,11 @@ def _end(step: _Step, index: int) -> None:
     """Gives up the drafts of a request without tokens, and ends it if no entropy can be had."""
     request, verified = step.requests[index], step.verified
     verified.records.extend(step.proposals[index].discards("not_verified"))
-    sequence = _of(request)
+    sequence = request.owner
     if sequence.failure:
         end = ForcedEnd(sequence.ending_token, request.position)
         verified.tokens[index].append(end.token_id)
         verified.records.extend(sequence.sampled(end))
-
-
-def _of(request: RequestRows) -> TokenSequence:
-    assert request.sequence is not None
-    return request.sequence
 
 
 def _on_host(logits: Any, lines: list[int]) -> Any:

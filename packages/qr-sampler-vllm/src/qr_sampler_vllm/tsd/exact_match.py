@@ -78,16 +78,11 @@ def _step(requests: list[RequestRows]) -> StepRows:
         for row in _deciding(request):
             follows.append(len(step.lines) - 1 if row else -1)
             step.lines.append(request.first + row)
-            step.sequences.append(_of(request))
+            step.sequences.append(request.owner)
             step.positions.append(request.position + row)
     if max(follows, default=-1) >= 0:
         step.follows = follows
     return step
-
-
-def _of(request: RequestRows) -> TokenSequence:
-    assert request.sequence is not None
-    return request.sequence
 
 
 def _matched(request: RequestRows, rows: list[Outcome | None]) -> tuple[list[int], list[Record]]:
@@ -100,11 +95,11 @@ def _matched(request: RequestRows, rows: list[Outcome | None]) -> tuple[list[int
         if outcome is None:
             continue
         if not stands:
-            records += _of(request).wasted(outcome, "rejected_draft")
+            records += request.owner.wasted(outcome, "rejected_draft")
             continue
         tokens.append(outcome.token_id)
         stands = _agrees(request, row, outcome)
-        records += _of(request).sampled(_named(request, row, outcome, stands))
+        records += request.owner.sampled(_named(request, row, outcome, stands))
     return tokens, records
 
 

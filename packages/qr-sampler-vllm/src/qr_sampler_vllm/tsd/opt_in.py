@@ -21,7 +21,8 @@ WORKERS: Final = (
 
 def has_worker(vllm_config: Any) -> bool:
     """Returns whether ``worker_cls`` names one of ours."""
-    return getattr(vllm_config.parallel_config, "worker_cls", None) in WORKERS
+    parallel = getattr(vllm_config, "parallel_config", None)
+    return getattr(parallel, "worker_cls", None) in WORKERS
 
 
 def has_drafter(vllm_config: Any) -> bool:

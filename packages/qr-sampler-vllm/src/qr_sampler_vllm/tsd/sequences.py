@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from qr_sampler import DiscardRecord, Record
 from qr_sampler_vllm.departed import ABORTED
@@ -38,6 +38,11 @@ class RequestRows:
     """The tokens that are supposed to follow."""
     emits: bool = True
     """Whether vLLM takes what is chosen: not for an unfinished prefill."""
+
+    @property
+    def owner(self) -> TokenSequence:
+        """The sequence of a request whose tokens are not left to vLLM."""
+        return cast(TokenSequence, self.sequence)
 
     @property
     def position(self) -> int:
