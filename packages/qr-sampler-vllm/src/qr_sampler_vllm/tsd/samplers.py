@@ -42,13 +42,13 @@ class DraftSampler(Sampler):  # type: ignore[misc]
         """Returns one token per request of the batch; made-up batches are vLLM's own affair."""
         if not self.is_batch(sampling_metadata):
             return super().forward(logits, sampling_metadata, *arguments, **options)
-        return self.sample(logits, sampling_metadata, None)
+        return self.decided(logits, sampling_metadata, None)
 
     def is_batch(self, sampling_metadata: Any) -> bool:
         """Returns whether *sampling_metadata* is that of real requests, not of a warm-up."""
         return sampling_metadata is self._runner.input_batch.sampling_metadata
 
-    def sample(self, logits: Any, metadata: Any, draft_counts: list[int] | None) -> SamplerOutput:
+    def decided(self, logits: Any, metadata: Any, draft_counts: list[int] | None) -> SamplerOutput:
         """Returns the tokens of a step.
 
         Args:
@@ -124,7 +124,7 @@ class DraftVerifier(RejectionSampler):  # type: ignore[misc]
         counts = metadata.num_draft_tokens
         if not self.sampler.is_batch(sampling_metadata):
             return SamplerOutput(_padded([[]] * len(counts), 1 + max(counts), logits.device), None)
-        return self.sampler.sample(logits, sampling_metadata, counts)
+        return self.sampler.decided(logits, sampling_metadata, counts)
 
 
 def _left_to_vllm(requests: list[RequestRows], tokens: list[list[int]]) -> list[int]:
