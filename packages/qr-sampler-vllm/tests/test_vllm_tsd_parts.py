@@ -94,7 +94,7 @@ def plain_law(row: list[float], temperature: float, top_k: int, top_p: float) ->
     for token in order:
         kept.append(token)
         running += weights[token] / total
-        if running >= top_p:
+        if top_p < 1.0 and running >= top_p:
             break
     mass = sum(weights[token] for token in kept)
     return [weights[token] / mass if token in kept else 0.0 for token in range(len(row))]

@@ -16,7 +16,7 @@ from typing import Any
 from qr_sampler import Record
 from qr_sampler_vllm.row_groups import StepRows
 from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.token_sequence import Choice, Outcome, TokenSequence
+from qr_sampler_vllm.token_sequence import Choice, Outcome
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows
 from qr_sampler_vllm.tsd.verification import Verified
