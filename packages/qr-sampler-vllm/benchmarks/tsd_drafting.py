@@ -119,6 +119,8 @@ def measured(contender: Contender, arguments: argparse.Namespace, proposer: Path
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_LOGGING_LEVEL": "ERROR",
             "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
             "QR_ENTROPY_SOURCE_TYPE": "system",
             "QR_FIXED_TEMPERATURE": str(arguments.temperature),
             "QR_LEDGER_DIR": ledger,

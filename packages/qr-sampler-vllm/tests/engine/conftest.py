@@ -602,7 +602,10 @@ class TSD:
 
     def environment(self, mode: str, **changes: str) -> dict[str, str]:
         """Returns the environment of an engine in *mode*."""
-        return {"QR_TSD_PROPOSER": str(self.proposer), "QR_TSD_MODE": mode, **changes}
+        # Threads of OpenMP that wait for each other take most of the time of a tiny model.
+        threads = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        own = {"QR_TSD_PROPOSER": str(self.proposer), "QR_TSD_MODE": mode}
+        return {**threads, **own, **changes}
 
     def script(self, body: str) -> str:
         """Returns Python source: *body* after what all scripts begin with."""

@@ -49,7 +49,9 @@ def as_script(port: int) -> str:
     """Returns all blocks as one shell script."""
     parts = ["set -euo pipefail", "trap 'kill $(jobs -p)' EXIT"]
     for _, language, text in blocks():
-        parts.append(text if language == "bash" else f"python - <<'END'\n{text}END")
+        # As typed into an interpreter: vLLM's processes look for no script to import.
+        command = f"python -c \"$(cat <<'END'\n{text}END\n)\""
+        parts.append(text if language == "bash" else command)
     script = "\n".join(parts).replace("localhost:8000", f"localhost:{port}")
     # Trained for a moment only: what it says does not matter here.
     assert script.count("qr-sampler tiny-model ./tiny") == 1
@@ -104,6 +106,8 @@ def test_commands_and_snippets_run_in_order(tmp_path: Path, free_port: Any) -> N
             "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_LOGGING_LEVEL": "ERROR",
             "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         },
         capture_output=True,
         text=True,

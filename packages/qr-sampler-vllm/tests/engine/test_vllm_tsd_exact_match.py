@@ -125,7 +125,8 @@ def test_the_text_is_that_of_an_engine_without_drafts(
     plain = offline_engine("v1")
     # One request after the other, each with the bytes that decided its tokens above.
     task = {"requests": wanted, "engine": {"max_num_seqs": 1}}
-    sequential = plain.result(tsd.script(GENERATE), task, draws_on_file.replaying(stream))
+    environment = {**tsd.environment("exact_match"), **draws_on_file.replaying(stream)}
+    sequential = plain.result(tsd.script(GENERATE), task, environment)
     for key in wanted:
         ours, theirs = drafted["outputs"][key], sequential["outputs"][key]
         assert (ours["token_ids"], ours["text"]) == (theirs["token_ids"], theirs["text"]), key
