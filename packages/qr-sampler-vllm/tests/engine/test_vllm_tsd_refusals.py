@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 REFUSED = """
     said = {}
     for case in task["cases"]:
-        os.environ.update(case["environment"])
         task["engine"] = case["engine"]
         try:
             engine()
@@ -31,36 +32,36 @@ REFUSED = """
 """
 
 
+SENTENCES = {
+    "worker alone": "give speculative_config",
+    "worker with n-grams": "give speculative_config",
+    "drafter alone": "set worker_cls to",
+    "other vocabulary": "proposes among 1000 tokens and the model has 2048",
+}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        # Whoever gets as far as a device comes last: vLLM does not start twice after that.
+        ("worker alone", "worker with n-grams", "drafter alone"),
+        ("other vocabulary",),
+    ],
+)
 def test_engines_that_cannot_be_right_do_not_start(
-    offline_engine: Callable[[str], Any], tsd: Any, tmp_path: Any
+    offline_engine: Callable[[str], Any], tsd: Any, names: tuple[str, ...]
 ) -> None:
     tsd.save({300: 0.5, 301: 0.4}, vocab_size=1000)
-    both = tsd.options
-    worker = {"worker_cls": both["worker_cls"]}
-    drafter = {"speculative_config": both["speculative_config"]}
+    worker = {"worker_cls": tsd.options["worker_cls"]}
     ngram = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
-
-    def case(name: str, engine: dict[str, Any], **environment: str) -> dict[str, Any]:
-        return {"name": name, "engine": engine, "environment": environment}
-
-    cases = [
-        case("worker alone", worker),
-        case("worker with n-grams", {**worker, "speculative_config": ngram}),
-        case("n-grams alone", {"speculative_config": ngram}),
-        case("drafter alone", drafter),
-        case("other vocabulary", both),
-        case("missing file", both, QR_TSD_PROPOSER=str(tmp_path / "nothing.npz")),
-        case("unknown mode", both, QR_TSD_MODE="typical"),
-    ]
-    engine = offline_engine("v1")
-    said = engine.result(tsd.script(REFUSED), {"cases": cases}, tsd.environment("exact_match"))
-    for name, sentence in {
-        "worker alone": "give speculative_config",
-        "worker with n-grams": "give speculative_config",
-        "n-grams alone": "Model Runner V1 drops logits processors",
-        "drafter alone": "set worker_cls to",
-        "other vocabulary": "proposes among 1000 tokens and the model has 2048",
-        "missing file": "nothing.npz",
-        "unknown mode": "QR_TSD_MODE='typical'",
-    }.items():
-        assert sentence in said[name], (name, said[name])
+    engines = {
+        "worker alone": worker,
+        "worker with n-grams": {**worker, "speculative_config": ngram},
+        "drafter alone": {"speculative_config": tsd.options["speculative_config"]},
+        "other vocabulary": tsd.options,
+    }
+    cases = [{"name": name, "engine": engines[name]} for name in names]
+    script, environment = tsd.script(REFUSED), tsd.environment("exact_match")
+    said = offline_engine("v1").result(script, {"cases": cases}, environment)
+    for name in names:
+        assert SENTENCES[name] in said[name]
