@@ -568,6 +568,29 @@ TSD_PREAMBLE = """
         }
         return LLM(model=task["model"], **options)
 
+    def serve(llm, requests):
+        # Everything at once; returns the samples of each request, and who was aborted.
+        seen, aborted = {}, set()
+        for key, request in requests.items():
+            request.setdefault("extra", {})["qr_request_key"] = key
+            prompt = {"prompt_token_ids": list(range(300, 300 + request["prompt_tokens"]))}
+            llm.llm_engine.add_request(key, prompt, parameters(request))
+        while llm.llm_engine.has_unfinished_requests():
+            for output in llm.llm_engine.step():
+                samples = seen.setdefault(output.request_id, {})
+                for sample in output.outputs:
+                    samples[sample.index] = (list(sample.token_ids), sample.text)
+            for key, request in requests.items():
+                count = len(seen.get(key, {}).get(0, ((), ""))[0])
+                if key not in aborted and count >= request.get("abort_at", 10**9):
+                    aborted.add(key)
+                    llm.llm_engine.abort_request([key])
+        return {key: list(samples.values()) for key, samples in seen.items()}, sorted(aborted)
+
+    def preemptions(llm):
+        name = "vllm:num_preemptions"
+        return sum(metric.value for metric in llm.get_metrics() if metric.name == name)
+
     def result(value):
         print("RESULT " + json.dumps(value))
 """

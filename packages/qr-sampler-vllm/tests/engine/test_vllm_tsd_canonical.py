@@ -59,24 +59,6 @@ SERVE = """
         outputs = llm.generate([prompt] * count, params, use_tqdm=False)
         return [list(output.outputs[0].token_ids) for output in outputs]
 
-    seen, aborted = {}, set()
-
-    def serve(requests):
-        for key, request in requests.items():
-            request.setdefault("extra", {})["qr_request_key"] = key
-            prompt = {"prompt_token_ids": list(range(300, 300 + request["prompt_tokens"]))}
-            llm.llm_engine.add_request(key, prompt, parameters(request))
-        while llm.llm_engine.has_unfinished_requests():
-            for output in llm.llm_engine.step():
-                samples = seen.setdefault(output.request_id, {})
-                for sample in output.outputs:
-                    samples[sample.index] = (list(sample.token_ids), sample.text)
-            for key, request in requests.items():
-                count = len(seen.get(key, {}).get(0, ((), ""))[0])
-                if key not in aborted and count >= request.get("abort_at", 10**9):
-                    aborted.add(key)
-                    llm.llm_engine.abort_request([key])
-
     with no_other_entropy(readers):
         seeded(1)
         found = texts(task["count"], "law")
@@ -86,13 +68,10 @@ SERVE = """
             again.append(texts(40, "again"))
 
         # What vLLM does with requests in between: everything at once.
-        serve(task["requests"])
+        served, aborted = serve(llm, task["requests"])
     # Those that are left to vLLM take its own random numbers.
-    serve(task["bypassed"])
+    served |= serve(llm, task["bypassed"])[0]
     qr_sampler_vllm.flush_records()
-    preemptions = sum(
-        metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"
-    )
 
     from transformers import AutoModelForCausalLM
 
@@ -106,10 +85,9 @@ SERVE = """
             prefix = json.dumps(text[:length])
             logits[prefix] = own[len(task["prompt"]) + length - 1].tolist()
     result({
-        "texts": found, "again": again, "logits": logits, "preemptions": preemptions,
+        "texts": found, "again": again, "logits": logits, "preemptions": preemptions(llm),
         "drawn": sum(qr_seeded.SeededSource.draws), "readers": sorted(readers),
-        "served": {key: list(samples.values()) for key, samples in seen.items()},
-        "aborted": sorted(aborted),
+        "served": served, "aborted": aborted,
     })
 """
 

@@ -182,3 +182,58 @@ def assert_same_logprobs(found: dict[str, Any], expected: dict[str, Any]) -> Non
     for ours, theirs in pairs:
         assert [(token, rank) for token, rank, _ in ours] == [(t, r) for t, r, _ in theirs]
         assert [p for *_, p in ours] == pytest.approx([p for *_, p in theirs], abs=1e-4)
+
+
+SERVE = """
+    llm = engine()
+    served, aborted = serve(llm, task["requests"])
+    qr_sampler_vllm.flush_records()
+    result({"served": served, "aborted": aborted, "preemptions": preemptions(llm)})
+"""
+
+ENDLESS = {"max_tokens": 60, "ignore_eos": True, "allowed_token_ids": FEW}
+IN_BETWEEN: dict[str, dict[str, Any]] = {
+    "long prompt": {"prompt_tokens": 80, "params": ENDLESS},
+    "four samples": {"prompt_tokens": 9, "params": {**ENDLESS, "n": 4}},
+    "aborted": {"prompt_tokens": 7, "params": ENDLESS, "abort_at": 10},
+    "model length": {"prompt_tokens": 230, "params": {**ENDLESS, "max_tokens": 200}},
+    "left to vllm": {"prompt_tokens": 5, "params": ENDLESS, "extra": {"qr_bypass": 1}},
+    **{f"crowd {n}": {"prompt_tokens": 5, "params": ENDLESS} for n in range(8)},
+}
+
+
+def test_records_are_the_emitted_tokens(
+    offline_engine: Callable[[str], Any], draws_on_file: Any, tsd: Any
+) -> None:
+    """Chunked prefill, preemption, several samples, aborts and a bypass meet in one engine."""
+    tsd.save({0: 0.05, 300: 0.4, 301: 0.5})
+    options = {
+        "max_num_seqs": 16,
+        "max_num_batched_tokens": 64,
+        "enable_chunked_prefill": True,
+        "enable_prefix_caching": False,
+        "block_size": 32,
+        "num_gpu_blocks_override": 18,
+        "disable_log_stats": False,
+    }
+    for request in IN_BETWEEN.values():
+        request.setdefault("extra", {})["qr_sample_count"] = BLOCK_BYTES
+    task = {"requests": IN_BETWEEN, "engine": {**tsd.options, **options}}
+    drafting = offline_engine("v1")
+    environment = {**tsd.environment("exact_match"), **draws_on_file.recording()}
+    found = drafting.result(tsd.script(SERVE), task, environment)
+    assert found["preemptions"] > 0, "nothing was preempted, so this shows less than it should"
+    assert found["aborted"] == ["aborted"]
+    lines = drafting.lines()
+    for key in IN_BETWEEN:
+        recorded: dict[str, list[int]] = defaultdict(list)
+        for line in tokens_of(lines, key):
+            assert line["position"] == len(recorded[line["sequence"]]), "records are not in order"
+            recorded[line["sequence"]].append(line["token_id"])
+        emitted = [tokens for tokens, _ in found["served"][key]]
+        expected = [] if key == "left to vllm" else sorted(emitted)
+        assert sorted(recorded.values()) == expected, key
+    assert len(found["served"]["four samples"]) == 4
+    assert len(found["served"]["model length"][0][0]) == 26
+    assert len(found["served"]["left to vllm"][0][0]) == 60
+    assert_accounted(lines, draws_on_file.draws())
