@@ -38,6 +38,7 @@ PACKAGES: Final = {
 EXTRAS: Final = {
     "qr-sampler-grpc": ("server", "signing"),
     "qr-sampler-tsd": ("plots", "thrml"),
+    "qr-sampler-vllm": ("tsd",),
     "qr-sampler": ("tsd",),
 }
 """What the tests of a package need beside its own dependencies."""

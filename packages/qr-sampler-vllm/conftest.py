@@ -11,6 +11,7 @@ NEEDS_VLLM = [
     "src/qr_sampler_vllm/stat_logger.py",
     "src/qr_sampler_vllm/torch_*.py",
     "src/qr_sampler_vllm/triton_*.py",
+    "src/qr_sampler_vllm/tsd/samplers.py",
     "src/qr_sampler_vllm/warm_up.py",
 ]
 

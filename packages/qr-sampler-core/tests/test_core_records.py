@@ -75,6 +75,7 @@ SAMPLES: dict[str, Any] = {
     "str | None": "label",
     "dict[str, str]": {"numpy": np.__version__},
     "dict[str, Any]": {"top_k": 3, "nested": [1, None]},
+    "list[dict[str, Any]] | None": [{"role": "accept", "u": 0.1, "bytes": 8}],
 }
 
 
@@ -203,5 +204,7 @@ def test_dropped_bytes_become_a_record_of_no_token() -> None:
         "wall_time_ns": 34,
         "commitment": "",
         "row_digest": "",
+        "role": None,
+        "jit": True,
     }
     assert json.loads(json.dumps(record.as_dict(), allow_nan=False)) == record.as_dict()

@@ -21,6 +21,7 @@ def token_record(
     sequence: str,
     position: int,
     options: RequestOptions,
+    outcome: str | None = None,
 ) -> TokenSamplingRecord:
     """Returns the record of an emitted token.
 
@@ -31,6 +32,7 @@ def token_record(
         sequence: Name of its sequence.
         position: Its index in its sequence.
         options: What the request asked for.
+        outcome: What has become of the draft in its place, where drafts are verified.
     """
     draw, selection, plan = step.draw, step.selection, step.plan
     return TokenSamplingRecord(
@@ -73,6 +75,7 @@ def token_record(
         row_digest=_row_digest(step, index),
         echo_verified=draw.commitment_echoed,
         signature_verified=draw.signature_verified,
+        outcome=outcome,
     )
 
 

@@ -146,6 +146,21 @@ class TokenSamplingRecord(Record):
     """Whether the answer repeated the commitment; ``None`` when none was sent."""
     signature_verified: bool | None = None
     """Whether the answer's signature is that of the configured key; ``None`` without a key."""
+    role: str | None = None
+    """What *u* was drawn for where several numbers take part: ``proposal``, ``residual`` or
+    ``bonus``; ``None`` where one number alone decides."""
+    outcome: str | None = None
+    """What has become of the draft in the token's place, where drafts are verified: ``accepted``
+    when the token is the draft, ``corrected`` when it stands in its place, ``bonus`` when there was
+    none; ``None`` where nothing is drafted, or the host engine verifies."""
+    jit: bool = True
+    """Whether the bytes of *u* were asked for when the logits were complete: not for a draft that
+    was drawn from a proposal."""
+    uniforms: list[dict[str, Any]] | None = None
+    """All numbers that took part where there are several, in the order of their use. Each has
+    ``role`` (``proposal``, ``accept``, ``residual`` or ``bonus``), ``u`` in [0, 1), ``bytes``,
+    ``jit``, ``source``, ``fallback``, ``t_request_ns`` and ``t_received_ns``. Their bytes add up to
+    *block_bytes*."""
 
     @property
     def effective_bits(self) -> float | None:
@@ -217,3 +232,8 @@ class DiscardRecord(Record):
     """Digest that the source was told with the request, as in :class:`TokenSamplingRecord`."""
     row_digest: str = ""
     """This row's part of it."""
+    role: str | None = None
+    """What the bytes were to decide where several numbers take part in a token, as in
+    :attr:`TokenSamplingRecord.uniforms`."""
+    jit: bool = True
+    """Whether they were asked for when the logits were complete."""

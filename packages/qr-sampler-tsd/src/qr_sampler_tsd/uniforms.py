@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.errors import UniformsExhaustedError
 
 __all__ = [
+    "BYTES_PER_UNIFORM",
     "EntropyUniforms",
     "RecordedUniforms",
     "RecordingUniforms",
@@ -23,11 +24,28 @@ __all__ = [
     "SeededUniforms",
     "UniformDraw",
     "UniformSource",
+    "uniforms_of",
 ]
 
-BYTES_PER_UNIFORM = 8
+BYTES_PER_UNIFORM: Final = 8
+"""Bytes that one uniform is made of."""
+
 _MANTISSA_SHIFT = np.uint64(11)
 _MANTISSA_ULP = 2.0**-53
+
+
+def uniforms_of(data: bytes) -> FloatArray:
+    """Returns the uniforms that *data* stands for, in [0, 1), multiples of 2**-53.
+
+    Each is the upper 53 bits of eight bytes, little-endian, as
+    :meth:`EntropySource.get_random_float64` makes them.
+
+    Raises:
+        ValueError: When the number of bytes is no multiple of eight.
+    """
+    words = np.frombuffer(data, dtype="<u8")
+    values: FloatArray = np.multiply(words >> _MANTISSA_SHIFT, _MANTISSA_ULP)
+    return values
 
 
 class Role(str, Enum):
@@ -111,9 +129,7 @@ class EntropyUniforms(UniformSource):
 
     def _take(self, n: int, role: Role) -> FloatArray:
         draw = self._source.draw(BYTES_PER_UNIFORM * n)
-        # The upper 53 bits, as EntropySource.get_random_float64 makes them.
-        words = np.frombuffer(draw.data, dtype="<u8")
-        values: FloatArray = np.multiply(words >> _MANTISSA_SHIFT, _MANTISSA_ULP)
+        values = uniforms_of(draw.data)
         if self._observe is not None:
             self._observe(UniformDraw(role, values, draw))
         return values

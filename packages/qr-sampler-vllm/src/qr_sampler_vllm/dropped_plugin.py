@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any, Final
 
 from qr_sampler import ConfigError
+from qr_sampler_vllm.tsd.opt_in import check_opt_in, opted_in
 
 __all__ = ["REMEDY", "check_speculation", "guard_model_runner_v1"]
 
@@ -45,7 +46,7 @@ def guard_model_runner_v1() -> None:
 
 
 def check_speculation(vllm_config: Any) -> None:
-    """Refuses speculative decoding under Model Runner V1.
+    """Refuses speculative decoding under Model Runner V1, unless the TSD worker verifies.
 
     Args:
         vllm_config: vLLM's ``VllmConfig`` of an engine under Model Runner V1.
@@ -53,7 +54,9 @@ def check_speculation(vllm_config: Any) -> None:
     Raises:
         ConfigError: Saying why and what to do.
     """
-    if vllm_config.speculative_config is not None:
+    if opted_in(vllm_config):
+        check_opt_in(vllm_config)
+    elif vllm_config.speculative_config is not None:
         raise ConfigError(
             "speculative decoding is configured, and Model Runner V1 drops logits processors "
             f"silently then, so no token would be chosen by your entropy source; {REMEDY}"

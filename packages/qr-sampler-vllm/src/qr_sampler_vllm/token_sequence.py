@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import time_ns
-from typing import Final
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from qr_sampler import (
 from qr_sampler.temperature import rounded
 from qr_sampler_vllm.stop_conditions import StopConditions
 
-__all__ = ["UNKNOWN_TOKEN", "Choice", "ForcedEnd", "Outcome", "TokenSequence"]
+__all__ = ["UNKNOWN_TOKEN", "Choice", "DrawnToken", "ForcedEnd", "Outcome", "TokenSequence"]
 
 UNKNOWN_TOKEN: Final = -1
 """Stands for a token that vLLM has not told, or chose by itself."""
@@ -45,6 +45,9 @@ class Choice:
     """Which of the step's decided rows it is."""
     position: int
     """Its index among the tokens of its sequence."""
+    outcome: str | None = None
+    """What has become of the draft in its place, where drafts are verified: see
+    :attr:`TokenSamplingRecord.outcome`."""
 
     @property
     def token_id(self) -> int:
@@ -59,6 +62,41 @@ class Choice:
         u = float(self.step.amplification.u[self.index])
         return link_digest(self.step.row_digests[self.index], self.token_id, u)
 
+    @property
+    def entropy_nats(self) -> float:
+        """Entropy of its row as strategies see it, so that means are the same on every machine."""
+        (seen,) = rounded(np.array([self.step.plan.temperature.entropy_nats[self.index]]))
+        return float(seen)
+
+    def record(self, sequence: TokenSequence) -> TokenSamplingRecord:
+        """Returns the record of the token as one that *sequence* has emitted."""
+        return token_record(
+            self.step,
+            self.index,
+            request_key=sequence.request_key,
+            sequence=sequence.name,
+            position=self.position,
+            options=sequence.options,
+            outcome=self.outcome,
+        )
+
+    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
+        """Returns the records of its bytes when *sequence* has not emitted it.
+
+        Args:
+            sequence: Its sequence.
+            reason: Why.
+        """
+        discard = discard_record(
+            self.step,
+            self.index,
+            request_key=sequence.request_key,
+            sequence=sequence.name,
+            position=self.position,
+            reason=reason,
+        )
+        return [discard]
+
 
 @dataclass(frozen=True, slots=True)
 class ForcedEnd:
@@ -70,7 +108,33 @@ class ForcedEnd:
     """Its index among the tokens of its sequence."""
 
 
-Outcome = Choice | ForcedEnd
+class DrawnToken(Protocol):
+    """A token that entropy has chosen, however many numbers it took."""
+
+    @property
+    def token_id(self) -> int:
+        """The token."""
+
+    @property
+    def position(self) -> int:
+        """Its index among the tokens of its sequence."""
+
+    @property
+    def entropy_nats(self) -> float:
+        """Entropy of its row as strategies see it."""
+
+    @property
+    def link(self) -> bytes:
+        """What ties the next row of its sequence to it; empty if no commitment was made."""
+
+    def record(self, sequence: TokenSequence) -> TokenSamplingRecord:
+        """Returns the record of the token as one that *sequence* has emitted."""
+
+    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
+        """Returns the records of its bytes when *sequence* has not emitted it."""
+
+
+Outcome: TypeAlias = DrawnToken | ForcedEnd
 """What became of a row."""
 
 
@@ -134,18 +198,17 @@ class TokenSequence:
         self.tokens.extend([UNKNOWN_TOKEN] * missed)
         self.tokens.append(outcome.token_id)
         self._unconfirmed.append(_Unconfirmed(outcome, self.running_entropy.value, self.link))
-        if isinstance(outcome, Choice):
-            # What strategies saw, so that the mean is the same on every machine.
-            entropy = outcome.step.plan.temperature.entropy_nats[outcome.index]
-            (seen,) = rounded(np.array([entropy]))
-            self.running_entropy.observe(float(seen))
+        if not isinstance(outcome, ForcedEnd):
+            self.running_entropy.observe(outcome.entropy_nats)
             self.link = outcome.link
         self.ended = self.stop.end_with(self.tokens)
         return self.confirm() if self.ended else []
 
     def wasted(self, outcome: Outcome, reason: str) -> list[Record]:
         """Returns the records of a token that vLLM threw away: of its bytes, if it cost any."""
-        return [self._discard(outcome, reason)] if isinstance(outcome, Choice) else []
+        if isinstance(outcome, ForcedEnd):
+            return []
+        return [*outcome.discards(self, reason)]
 
     def confirm(self) -> list[Record]:
         """Returns the records of the sampled tokens: they have been emitted."""
@@ -202,15 +265,8 @@ class TokenSequence:
         return all(ours == theirs or UNKNOWN_TOKEN in (ours, theirs) for ours, theirs in pairs)
 
     def _emitted(self, outcome: Outcome) -> TokenSamplingRecord | ForcedRecord:
-        if isinstance(outcome, Choice):
-            return token_record(
-                outcome.step,
-                outcome.index,
-                request_key=self.request_key,
-                sequence=self.name,
-                position=outcome.position,
-                options=self.options,
-            )
+        if not isinstance(outcome, ForcedEnd):
+            return outcome.record(self)
         return ForcedRecord(
             request_key=self.request_key,
             sequence=self.name,
@@ -221,14 +277,4 @@ class TokenSequence:
             wall_time_ns=time_ns(),
             trial=self.options.trial,
             condition=self.options.condition,
-        )
-
-    def _discard(self, choice: Choice, reason: str) -> DiscardRecord:
-        return discard_record(
-            choice.step,
-            choice.index,
-            request_key=self.request_key,
-            sequence=self.name,
-            position=choice.position,
-            reason=reason,
         )

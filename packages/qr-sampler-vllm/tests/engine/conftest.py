@@ -544,3 +544,159 @@ def start_openai_server(
     yield start
     for server in started:
         server.kill()
+
+
+TSD_OPTIONS: dict[str, Any] = {
+    "worker_cls": "qr_sampler_vllm.tsd.worker.TSDCPUWorker",
+    "speculative_config": {
+        "method": "custom_class",
+        "model": "qr_sampler_vllm.tsd.drafter.TSDDrafter",
+        "num_speculative_tokens": 3,
+    },
+}
+
+TSD_PREAMBLE = """
+    import json, os, random, sys
+    from contextlib import contextmanager, nullcontext
+
+    import numpy as np
+    import torch
+    from vllm import LLM, SamplingParams
+    from vllm.sampling_params import StructuredOutputsParams
+    from vllm.v1.sample import rejection_sampler
+    import qr_sampler_vllm
+
+    task = json.loads(sys.argv[1])
+
+    FORBIDDEN = [
+        (torch, ["rand", "randn", "randint", "randperm", "multinomial", "bernoulli", "normal"]),
+        (torch.Tensor, ["exponential_", "uniform_", "random_", "bernoulli_", "multinomial"]),
+        (np.random, ["default_rng", "random", "rand", "randint", "choice"]),
+        (
+            rejection_sampler,
+            ["expand_batch_to_tokens", "rejection_sample", "generate_uniform_probs",
+             "sample_recovered_tokens", "apply_sampling_constraints"],
+        ),
+    ]
+
+    def states():
+        numpy = np.random.get_state()
+        return torch.get_rng_state().tolist(), numpy[1].tolist(), numpy[2], random.getstate()
+
+    def forbidden(name):
+        def refused(*arguments, **options):
+            raise AssertionError(f"{name} was called")
+        return refused
+
+    @contextmanager
+    def no_other_entropy(readers):
+        # Whoever reads from the operating system is noted in readers.
+        real = os.urandom
+
+        def noted(n):
+            readers.add(sys._getframe(1).f_globals["__name__"])
+            return real(n)
+
+        replaced = []
+        for owner, names in FORBIDDEN:
+            for name in names:
+                replaced.append((owner, name, getattr(owner, name)))
+                setattr(owner, name, forbidden(name))
+        os.urandom = random._urandom = noted
+        before = states()
+        try:
+            yield
+        finally:
+            os.urandom = random._urandom = real
+            for owner, name, value in replaced:
+                setattr(owner, name, value)
+        assert states() == before, "a generator has moved"
+
+    def parameters(request):
+        params = dict(request["params"])
+        regex = params.pop("regex", None)
+        if regex is not None:
+            params["structured_outputs"] = StructuredOutputsParams(regex=regex)
+        return SamplingParams(extra_args=request.get("extra"), **params)
+
+    def engine():
+        options = {
+            "distributed_executor_backend": "uni",
+            "enforce_eager": True,
+            "dtype": "float32",
+            "max_model_len": 256,
+            **task["engine"],
+        }
+        return LLM(model=task["model"], **options)
+
+    def serve(llm, requests):
+        # Everything at once; returns the samples of each request, and who was aborted.
+        seen, aborted = {}, set()
+        for key, request in requests.items():
+            request.setdefault("extra", {})["qr_request_key"] = key
+            prompt = {"prompt_token_ids": list(range(300, 300 + request["prompt_tokens"]))}
+            llm.llm_engine.add_request(key, prompt, parameters(request))
+        while llm.llm_engine.has_unfinished_requests():
+            for output in llm.llm_engine.step():
+                samples = seen.setdefault(output.request_id, {})
+                for sample in output.outputs:
+                    samples[sample.index] = (list(sample.token_ids), sample.text)
+            for key, request in requests.items():
+                count = len(seen.get(key, {}).get(0, ((), ""))[0])
+                if key not in aborted and count >= request.get("abort_at", 10**9):
+                    aborted.add(key)
+                    llm.llm_engine.abort_request([key])
+        return {key: list(samples.values()) for key, samples in seen.items()}, sorted(aborted)
+
+    def preemptions(llm):
+        name = "vllm:num_preemptions"
+        return sum(metric.value for metric in llm.get_metrics() if metric.name == name)
+
+    def result(value):
+        print("RESULT " + json.dumps(value))
+"""
+"""What scripts with a TSD engine begin with."""
+
+
+class TSD:
+    """What engines with drafts of three tokens need."""
+
+    options = TSD_OPTIONS
+
+    def __init__(self, directory: Path) -> None:
+        self.proposer = directory / "proposer.npz"
+
+    def save(self, unigram: Mapping[int, float], vocab_size: int = 2048) -> None:
+        """Saves a proposer that knows nothing but how frequent tokens are.
+
+        Args:
+            unigram: Probabilities of tokens; what they leave is spread over all others.
+            vocab_size: Number of tokens.
+        """
+        import numpy as np
+
+        from qr_sampler_tsd import craft_relative_psi
+        from qr_sampler_tsd.proposers import BigramProposer, save_proposer
+
+        rest = (1.0 - sum(unigram.values())) / (vocab_size - len(unigram))
+        law = np.full(vocab_size, rest)
+        law[list(unigram)] = list(unigram.values())
+        psi = craft_relative_psi(law, len(unigram))
+        save_proposer(self.proposer, BigramProposer.from_payloads(psi, {}))
+
+    def environment(self, mode: str, **changes: str) -> dict[str, str]:
+        """Returns the environment of an engine in *mode*."""
+        # Threads of OpenMP that wait for each other take most of the time of a tiny model.
+        threads = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        own = {"QR_TSD_PROPOSER": str(self.proposer), "QR_TSD_MODE": mode}
+        return {**threads, **own, **changes}
+
+    def script(self, body: str) -> str:
+        """Returns Python source: *body* after what all scripts begin with."""
+        return textwrap.dedent(TSD_PREAMBLE) + textwrap.dedent(body)
+
+
+@pytest.fixture
+def tsd(tmp_path: Path) -> TSD:
+    """What engines that draft with TSD need; a proposer is yet to be saved."""
+    return TSD(tmp_path)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts verification with the entropy source in place of vLLM's sampling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qr_sampler_vllm.engines import check_not_loaded, register
+from qr_sampler_vllm.run_directory import announce
+from qr_sampler_vllm.session import EngineSession
+from qr_sampler_vllm.tsd.canonical import Canonical
+from qr_sampler_vllm.tsd.drafter import TSDDrafter
+from qr_sampler_vllm.tsd.exact_match import ExactMatch
+from qr_sampler_vllm.tsd.sequences import Sequences
+from qr_sampler_vllm.tsd.settings import TSDSettings
+
+__all__ = ["attach"]
+
+
+def _mode(
+    settings: TSDSettings, session: EngineSession, sequences: Sequences
+) -> ExactMatch | Canonical:
+    if settings.mode == "canonical":
+        return Canonical(session, sequences, settings.verifier)
+    return ExactMatch(session)
+
+
+def attach(vllm_config: Any, model_runner: Any) -> None:
+    """Has *model_runner* choose every token with the entropy source.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig`` of an engine that was checked.
+        model_runner: Its ``GPUModelRunner`` or ``CPUModelRunner`` (Model Runner V1).
+
+    Raises:
+        ConfigError: When the layout of the engine or a setting cannot be served.
+        PluginError: When a configured source or its fallback is unknown, contested or broken.
+    """
+    from qr_sampler_vllm.tsd.samplers import DraftSampler, DraftVerifier
+
+    check_not_loaded(vllm_config)
+    drafter: TSDDrafter = model_runner.drafter
+    settings = TSDSettings.load()
+    session = EngineSession(
+        vllm_config,
+        f"Model Runner V1 with TSD, {settings.mode}",
+        {"tsd": settings.model_dump(mode="json", exclude={"proposer"})},
+    )
+    sequences = Sequences(vllm_config, session, model_runner)
+    mode = _mode(settings, session, sequences)
+    drafter.bind(model_runner, sequences, mode)
+    model_runner.sampler = DraftSampler(model_runner, sequences, mode)
+    model_runner.rejection_sampler = DraftVerifier(model_runner.sampler)
+    register(vllm_config, sequences)
+    announce()

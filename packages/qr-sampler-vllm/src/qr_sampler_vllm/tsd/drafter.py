@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drafts the next tokens of every sequence; vLLM finds it through ``speculative_config``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from qr_sampler import ConfigError
+from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.tsd.opt_in import check_opt_in
+from qr_sampler_vllm.tsd.sequences import Sequences
+from qr_sampler_vllm.tsd.settings import TSDSettings
+
+__all__ = ["DraftRequest", "Drafting", "TSDDrafter"]
+
+
+class DraftRequest(NamedTuple):
+    """A sequence that drafts are wanted for."""
+
+    name: str
+    """Name of its request."""
+    sequence: TokenSequence
+    """What it generates."""
+    position: int
+    """Index of the token that the first draft is for."""
+    state: Any
+    """What the proposer knows of its tokens so far."""
+    length: int
+    """Number of drafts."""
+
+
+class Drafting(Protocol):
+    """Makes drafts; that of a mode of verification."""
+
+    def drafts(self, proposer: Any, requests: Sequence[DraftRequest]) -> list[list[int]]:
+        """Returns the drafts of each request.
+
+        Args:
+            proposer: A ``Proposer``.
+            requests: Who wants them.
+        """
+
+
+class _Known(NamedTuple):
+    """What the proposer knows of a sequence."""
+
+    length: int
+    """Number of its tokens, the prompt included."""
+    last: int
+    """The last of them."""
+    state: Any
+
+
+class TSDDrafter:
+    """Proposes with a saved proposer.
+
+    The state of a sequence is kept under the name of its request and goes on only over tokens that
+    were emitted: proposer states are immutable, so that a rejected draft leaves no trace, and a row
+    of the batch that is used again starts anew.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig``.
+
+    Raises:
+        ConfigError: When the worker that verifies is missing, or the proposer is missing, cannot be
+            read, or has another vocabulary than the model.
+    """
+
+    def __init__(self, vllm_config: Any) -> None:
+        check_opt_in(vllm_config)
+        self._proposer = load(TSDSettings.load(), int(vllm_config.model_config.get_vocab_size()))
+        self._length = int(vllm_config.speculative_config.num_speculative_tokens)
+        self._known: dict[str, _Known] = {}
+        self._runner: Any = None
+        self._sequences: Sequences | None = None
+        self._drafting: Drafting | None = None
+
+    def load_model(self, target_model: Any) -> None:
+        """Does nothing; vLLM's CPU build insists on it."""
+
+    def bind(self, model_runner: Any, sequences: Sequences, drafting: Drafting) -> None:
+        """Learns whom to draft for.
+
+        Args:
+            model_runner: vLLM's model runner, which has the names that vLLM does not pass.
+            sequences: The sequences of the engine.
+            drafting: Makes the drafts.
+        """
+        self._runner, self._sequences, self._drafting = model_runner, sequences, drafting
+
+    def propose(
+        self,
+        sampled_token_ids: list[list[int]],
+        num_tokens_no_spec: Any,
+        token_ids_cpu: Any,
+        slot_mappings: Any = None,
+    ) -> list[list[int]]:
+        """Returns the drafts of every row of the batch, at most ``num_speculative_tokens`` each.
+
+        Args:
+            sampled_token_ids: The tokens that the rows have emitted in this step.
+            num_tokens_no_spec: Shape ``(B,)``, number of tokens per row, the new ones included.
+            token_ids_cpu: Shape ``(B, M)``, these tokens.
+            slot_mappings: Not needed.
+        """
+        if self._drafting is None or self._sequences is None:
+            raise ConfigError("the drafter was not bound; give worker_cls with it")
+        self._forget()
+        wanted: dict[int, DraftRequest] = {}
+        for row, sampled in enumerate(sampled_token_ids):
+            name = self._runner.input_batch.req_ids[row]
+            sequence = self._sequences.of(name)
+            length = draft_limit(sequence, self._length) if sampled else 0
+            if sequence is not None and length:
+                tokens = token_ids_cpu[row, : int(num_tokens_no_spec[row])]
+                position = len(self._runner.requests[name].output_token_ids)
+                state = self._state(name, tokens)
+                wanted[row] = DraftRequest(name, sequence, position, state, length)
+        made = self._drafting.drafts(self._proposer, list(wanted.values())) if wanted else []
+        by_row = dict(zip(wanted, made, strict=True))
+        return [by_row.get(row, []) for row in range(len(sampled_token_ids))]
+
+    def _state(self, name: str, tokens: Any) -> Any:
+        """Returns the state after *tokens*, from the last one known where that is a prefix."""
+        known, count = self._known.get(name), len(tokens)
+        if known is not None and known.length <= count and tokens[known.length - 1] == known.last:
+            state = known.state
+            for token in tokens[known.length :].tolist():
+                state = self._proposer.advance(state, token)
+        else:
+            state = self._proposer.start(tokens.tolist())
+        self._known[name] = _Known(count, int(tokens[-1]), state)
+        return state
+
+    def _forget(self) -> None:
+        """Forgets sequences that have ended."""
+        for name in self._known.keys() - self._runner.requests.keys():
+            del self._known[name]
+
+
+def draft_limit(sequence: TokenSequence | None, length: int) -> int:
+    """Returns how many drafts *sequence* can use in its next step: *length* or fewer.
+
+    One token follows the last draft in any case, so that the last of ``max_tokens`` needs none.
+    """
+    if sequence is None or sequence.ended or sequence.failure:
+        return 0
+    most = sequence.stop.max_tokens
+    return length if most is None else max(min(length, most - len(sequence.tokens) - 1), 0)
+
+
+def load(settings: TSDSettings, vocab_size: int) -> Any:
+    """Returns the saved proposer of a deployment.
+
+    Args:
+        settings: Name its file.
+        vocab_size: Number of tokens of the model.
+
+    Raises:
+        ConfigError: When there is none, it cannot be read, or it is for another vocabulary.
+    """
+    if settings.proposer is None:
+        raise ConfigError(
+            "QR_TSD_PROPOSER is not set; name the file of a saved proposer for this model"
+        )
+    try:
+        from qr_sampler_tsd import TSDError
+        from qr_sampler_tsd.proposers.files import load_proposer
+    except ImportError as error:
+        raise ConfigError(
+            "thermodynamic speculative decoding needs qr-sampler-tsd; install qr-sampler-vllm[tsd]"
+        ) from error
+    try:
+        proposer = load_proposer(settings.proposer)
+    except TSDError as error:
+        raise ConfigError(f"QR_TSD_PROPOSER={settings.proposer}: {error}") from error
+    if proposer.vocab_size != vocab_size:
+        raise ConfigError(
+            f"QR_TSD_PROPOSER={settings.proposer} proposes among {proposer.vocab_size} tokens and "
+            f"the model has {vocab_size}; make a proposer for this model"
+        )
+    return proposer

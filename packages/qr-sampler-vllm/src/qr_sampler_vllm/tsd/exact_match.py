@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact match: every row has a token chosen after its logits, and a draft stands if it is that one.
+
+So each emitted token is decided by bytes that were asked for when its logits were complete, and the
+text is that of an engine that decides one token per step with the same bytes, whatever is drafted.
+One request to the source serves all rows of a step; what it brings for the rows after the first
+draft that does not stand is discarded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from qr_sampler import Record
+from qr_sampler_vllm.row_groups import StepRows
+from qr_sampler_vllm.session import EngineSession
+from qr_sampler_vllm.token_sequence import Choice, Outcome
+from qr_sampler_vllm.tsd.drafter import DraftRequest
+from qr_sampler_vllm.tsd.sequences import RequestRows
+from qr_sampler_vllm.tsd.verification import Verified
+
+__all__ = ["ExactMatch"]
+
+
+class ExactMatch:
+    """Lets the sampling pipeline choose a token for every row.
+
+    Args:
+        session: What the engine samples with.
+    """
+
+    def __init__(self, session: EngineSession) -> None:
+        self._session = session
+
+    def verify(self, logits: Any, requests: list[RequestRows]) -> Verified:
+        """Returns what becomes of all rows. Arguments as in :class:`Verification`."""
+        step = _step(requests)
+        outcomes = iter(self._session.decide(logits, step) if step.lines else ())
+        verified = Verified([], [])
+        for request in requests:
+            rows = [next(outcomes) for _ in _deciding(request)]
+            tokens, records = _matched(request, rows)
+            verified.tokens.append(tokens)
+            verified.records.extend(records)
+        return verified
+
+    def drafts(self, proposer: Any, requests: Sequence[DraftRequest]) -> list[list[int]]:
+        """Returns the most probable tokens of the proposals, which needs no randomness."""
+        return [_likeliest(proposer, request) for request in requests]
+
+
+def _likeliest(proposer: Any, request: DraftRequest) -> list[int]:
+    drafts: list[int] = []
+    state = request.state
+    for place in range(request.length):
+        if place:
+            state = proposer.advance(state, drafts[-1])
+        # Best first; empty when a mask leaves the tail only.
+        head = proposer.psi(state).law().ids
+        if not head.size:
+            break
+        drafts.append(int(head[0]))
+    return drafts
+
+
+def _deciding(request: RequestRows) -> range:
+    """Returns the rows of *request* that get a token, counted from its first."""
+    decides = request.emits and request.sequence is not None
+    return range(len(request.drafts) + 1 if decides else 0)
+
+
+def _step(requests: list[RequestRows]) -> StepRows:
+    """Returns all rows that get a token, each following the one before it."""
+    step, follows = StepRows(), []
+    for request in requests:
+        for row in _deciding(request):
+            follows.append(len(step.lines) - 1 if row else -1)
+            step.lines.append(request.first + row)
+            step.sequences.append(request.owner)
+            step.positions.append(request.position + row)
+    if max(follows, default=-1) >= 0:
+        step.follows = follows
+    return step
+
+
+def _matched(request: RequestRows, rows: list[Outcome | None]) -> tuple[list[int], list[Record]]:
+    """Returns the tokens up to the first that is not the draft, and the records of all rows."""
+    tokens: list[int] = []
+    records: list[Record] = []
+    stands = True
+    for row, outcome in enumerate(rows):
+        stands = stands and outcome is not None
+        if outcome is None:
+            continue
+        if not stands:
+            records += request.owner.wasted(outcome, "rejected_draft")
+            continue
+        tokens.append(outcome.token_id)
+        stands = _agrees(request, row, outcome)
+        records += request.owner.sampled(_named(request, row, outcome, stands))
+    return tokens, records
+
+
+def _agrees(request: RequestRows, row: int, outcome: Outcome) -> bool:
+    return (
+        isinstance(outcome, Choice)
+        and row < len(request.drafts)
+        and outcome.token_id == request.drafts[row]
+    )
+
+
+def _named(request: RequestRows, row: int, outcome: Outcome, stands: bool) -> Outcome:
+    """Returns *outcome*, telling what has become of the draft in its place."""
+    if not isinstance(outcome, Choice):
+        return outcome
+    drafted = row < len(request.drafts)
+    became = "accepted" if stands else "corrected" if drafted else "bonus"
+    return replace(outcome, outcome=became)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who has opted in, and which engines cannot be served rightly then."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from qr_sampler import ConfigError
+
+__all__ = ["DRAFTER", "WORKERS", "check_opt_in", "has_drafter", "has_worker", "opted_in"]
+
+DRAFTER: Final = "qr_sampler_vllm.tsd.drafter.TSDDrafter"
+"""What ``speculative_config`` names as ``model``."""
+
+WORKERS: Final = (
+    "qr_sampler_vllm.tsd.worker.TSDWorker",
+    "qr_sampler_vllm.tsd.worker.TSDCPUWorker",
+)
+"""What ``worker_cls`` names: one of them on an accelerator, the other without."""
+
+
+def has_worker(vllm_config: Any) -> bool:
+    """Returns whether ``worker_cls`` names one of ours."""
+    parallel = getattr(vllm_config, "parallel_config", None)
+    return getattr(parallel, "worker_cls", None) in WORKERS
+
+
+def has_drafter(vllm_config: Any) -> bool:
+    """Returns whether ``speculative_config`` names our drafter."""
+    speculation = vllm_config.speculative_config
+    return (
+        getattr(speculation, "method", None) == "custom_class"
+        and getattr(speculation, "model", None) == DRAFTER
+    )
+
+
+def opted_in(vllm_config: Any) -> bool:
+    """Returns whether an engine has any of the two, so that :func:`check_opt_in` is due."""
+    return has_worker(vllm_config) or has_drafter(vllm_config)
+
+
+def check_opt_in(vllm_config: Any) -> None:
+    """Refuses an engine that would not choose its tokens as it is meant to.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig`` of an engine that has :func:`opted_in`.
+
+    Raises:
+        ConfigError: Saying why and what to do.
+    """
+    _check_both_halves(vllm_config)
+    _check_runner(vllm_config)
+    _check_parallelism(vllm_config.parallel_config)
+    _check_sampling(vllm_config)
+
+
+def _check_both_halves(vllm_config: Any) -> None:
+    if not has_drafter(vllm_config):
+        raise ConfigError(
+            f"worker_cls={vllm_config.parallel_config.worker_cls!r} verifies the drafts of "
+            f'{DRAFTER}; give speculative_config={{"method": "custom_class", "model": "{DRAFTER}", '
+            '"num_speculative_tokens": 3} with it, or leave worker_cls out'
+        )
+    if not has_worker(vllm_config):
+        raise ConfigError(
+            f"{DRAFTER} drafts for a worker of qr-sampler, and vLLM's own would choose tokens with "
+            f"its own random numbers; set worker_cls to {WORKERS[0]} on an accelerator or to "
+            f"{WORKERS[1]} without, or remove speculative_config"
+        )
+
+
+def _check_runner(vllm_config: Any) -> None:
+    if getattr(vllm_config, "use_v2_model_runner", False):
+        raise ConfigError(
+            "the TSD worker works with Model Runner V1 only; set VLLM_USE_V2_MODEL_RUNNER=0"
+        )
+    if vllm_config.scheduler_config.async_scheduling:
+        raise ConfigError(
+            "async_scheduling=True lets vLLM go on before the tokens of a step are known, and the "
+            "TSD worker has to know them; leave it out or set it to False"
+        )
+
+
+def _check_parallelism(parallel: Any) -> None:
+    for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+        size = getattr(parallel, name)
+        if size != 1:
+            raise ConfigError(
+                f"{name}={size}: the TSD worker verifies drafts in one process, and others would "
+                f"not learn which tokens stood; set {name}=1 and use data parallelism"
+            )
+
+
+def _check_sampling(vllm_config: Any) -> None:
+    mode = str(getattr(vllm_config.model_config, "logprobs_mode", "raw_logprobs"))
+    if mode.startswith("processed"):
+        raise ConfigError(
+            f"logprobs_mode={mode!r}: the TSD worker samples without vLLM's processed logits; use "
+            "'raw_logprobs' or 'raw_logits'"
+        )
+    method = getattr(vllm_config.speculative_config, "rejection_sample_method", "standard")
+    if method != "standard":
+        raise ConfigError(
+            f"rejection_sample_method={method!r} is vLLM's and the TSD worker has its own; leave "
+            "it out, and choose with QR_TSD_MODE and QR_TSD_VERIFIER"
+        )

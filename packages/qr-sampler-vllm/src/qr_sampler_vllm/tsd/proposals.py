@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Drafts drawn from proposals, with the law of each and the numbers that drew them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from qr_sampler import RAISE_ERROR, DiscardRecord, EntropyUnavailableError
+from qr_sampler_tsd.law import HeadTailLaw
+from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM, Role
+from qr_sampler_vllm.session import EngineSession
+from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.tsd.drafter import DraftRequest
+from qr_sampler_vllm.tsd.step_uniforms import StepUniforms, Used
+from qr_sampler_vllm.tsd.verified_token import discards_of
+
+__all__ = ["Proposal", "draw_proposals"]
+
+logger = logging.getLogger("vllm.qr_sampler")
+
+
+@dataclass(slots=True, eq=False)
+class Proposal:
+    """The drafts of one sequence."""
+
+    sequence: TokenSequence
+    """The sequence."""
+    position: int
+    """Index of the token that the first draft is for."""
+    drafts: list[int] = field(default_factory=list)
+    """The tokens."""
+    laws: list[HeadTailLaw] = field(default_factory=list)
+    """The law that each was drawn from."""
+    uniforms: list[Used] = field(default_factory=list)
+    """The number that drew each."""
+
+    def discards(self, reason: str, first: int = 0) -> list[DiscardRecord]:
+        """Returns the records of the numbers that drew drafts which were not verified.
+
+        Args:
+            reason: Why they were not.
+            first: Index of the first of them.
+        """
+        return [
+            record
+            for place in range(first, len(self.drafts))
+            for record in discards_of(
+                self.uniforms[place : place + 1], self.sequence, self.position + place, reason
+            )
+        ]
+
+
+def draw_proposals(
+    session: EngineSession, proposer: Any, requests: Sequence[DraftRequest]
+) -> dict[str, Proposal]:
+    """Returns the drafts of each request by its name, one request per source.
+
+    Where a source cannot deliver nothing is drafted: what becomes of the sequence is decided when
+    its token is due.
+
+    Args:
+        session: What the engine samples with.
+        proposer: A ``Proposer``.
+        requests: Who wants drafts.
+
+    Raises:
+        EntropyUnavailableError: When the source fails and the operator chose to stop then.
+    """
+    by_source: dict[str, list[DraftRequest]] = {}
+    for request in requests:
+        by_source.setdefault(request.sequence.options.source, []).append(request)
+    made: dict[str, Proposal] = {}
+    for name, sharing in by_source.items():
+        total = sum(request.length for request in sharing)
+        try:
+            draw = session.source(name).draw(BYTES_PER_UNIFORM * total)
+        except EntropyUnavailableError as error:
+            if session.settings.fallback_mode == RAISE_ERROR:
+                raise
+            logger.error("%s; nothing is drafted in this step", error)
+            continue
+        first = 0
+        for request in sharing:
+            uniforms = StepUniforms(draw, first, request.length)
+            made[request.name] = _drafted(proposer, request, uniforms)
+            first += request.length
+    return made
+
+
+def _drafted(proposer: Any, request: DraftRequest, uniforms: StepUniforms) -> Proposal:
+    proposal = Proposal(request.sequence, request.position, uniforms=uniforms.used)
+    state = request.state
+    for place in range(request.length):
+        if place:
+            state = proposer.advance(state, proposal.drafts[-1])
+        law = proposer.psi(state).law()
+        proposal.laws.append(law)
+        proposal.drafts.append(law.select_one(uniforms.draw_one(Role.PROPOSAL)))
+    return proposal

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sequences of an engine under Model Runner V1, by the names of their requests.
+
+A worker sees its model runner, so that nothing has to be guessed from rows: a preempted request
+keeps its name, each of n samples has one of its own, and a row that is used again has another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import RLock
+from typing import Any, Protocol, cast
+
+from qr_sampler import DiscardRecord, Record
+from qr_sampler_vllm.departed import ABORTED
+from qr_sampler_vllm.layout import settles_at_once
+from qr_sampler_vllm.session import EngineSession
+from qr_sampler_vllm.token_sequence import TokenSequence
+
+__all__ = ["Pending", "RequestRows", "Sequences"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRows:
+    """The rows of one request in a step: one for each of its drafts and one after them."""
+
+    name: str
+    """Name of the request."""
+    sequence: TokenSequence | None
+    """What it generates; ``None`` when its tokens are left to vLLM."""
+    params: Any
+    """Its ``SamplingParams``."""
+    first: int
+    """Index of its first row among the rows of the logits."""
+    output: list[int]
+    """Its tokens so far, vLLM's own list."""
+    drafts: list[int] = field(default_factory=list)
+    """The tokens that are supposed to follow."""
+    emits: bool = True
+    """Whether vLLM takes what is chosen: not for an unfinished prefill."""
+
+    @property
+    def owner(self) -> TokenSequence:
+        """The sequence of a request whose tokens are not left to vLLM."""
+        return cast(TokenSequence, self.sequence)
+
+    @property
+    def position(self) -> int:
+        """Index of the token that the first row decides."""
+        return len(self.output)
+
+
+class Pending(Protocol):
+    """Drafts that wait for the logits of their step."""
+
+    def discards(self, reason: str) -> list[DiscardRecord]:
+        """Returns the records of their bytes when that never comes."""
+
+
+class Sequences:
+    """Keeps one sequence per request in step with the model runner.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig``.
+        session: What the engine samples with.
+        model_runner: vLLM's model runner.
+    """
+
+    def __init__(self, vllm_config: Any, session: EngineSession, model_runner: Any) -> None:
+        # Keeps the name under which the engine is registered its own.
+        self._vllm_config = vllm_config
+        self._session = session
+        self._runner = model_runner
+        self._at_once = settles_at_once(vllm_config)
+        self._sequences: dict[str, TokenSequence | None] = {}
+        self._settled: list[Record] = []
+        self.pending: dict[str, Pending] = {}
+        """By request, drafts that were drawn and are not verified yet."""
+        self.lock = RLock()
+        """Held while the state changes: another thread writes the records of an idle engine."""
+
+    def rows(self, draft_counts: list[int] | None) -> list[RequestRows]:
+        """Returns the rows of a step and settles the tokens of the last one.
+
+        Args:
+            draft_counts: Number of drafts of each request of the batch, ``None`` if there is none.
+        """
+        self._follow()
+        batch = self._runner.input_batch
+        discarded = self._runner.discard_request_mask.np
+        found: list[RequestRows] = []
+        first = 0
+        for index, name in enumerate(batch.req_ids):
+            count = draft_counts[index] if draft_counts is not None else 0
+            state = self._runner.requests[name]
+            found.append(
+                RequestRows(
+                    name=name,
+                    sequence=self._sequence(name, state),
+                    params=state.sampling_params,
+                    first=first,
+                    output=state.output_token_ids,
+                    drafts=list(batch.spec_token_ids[index][:count]),
+                    emits=not discarded[index],
+                )
+            )
+            first += count + 1
+        return found
+
+    def of(self, name: str) -> TokenSequence | None:
+        """Returns what a request generates; ``None`` when its tokens are left to vLLM."""
+        with self.lock:
+            return self._sequences.get(name)
+
+    def settle(self, records: list[Record]) -> None:
+        """Takes in what the tokens of a step have settled; it is written when the step is over."""
+        self._settled += records
+        if self._at_once:
+            for sequence in self._sequences.values():
+                if sequence is not None:
+                    self._settled += sequence.confirm()
+
+    def flush(self) -> None:
+        """Writes the records of all tokens that are known to have been emitted, and the status."""
+        # First, and without the lock: a step holds it while it waits for a source.
+        self._session.publish()
+        with self.lock:
+            self._write()
+
+    def close(self) -> None:
+        """Writes the records that remain when the engine ends."""
+        with self.lock:
+            for sequence in self._sequences.values():
+                if sequence is not None:
+                    self._settled += sequence.drop(ABORTED)
+            for name in list(self.pending):
+                self._settled += self.pending.pop(name).discards(ABORTED)
+            self._sequences.clear()
+            self._write()
+
+    def _write(self) -> None:
+        settled, self._settled = self._settled, []
+        self._session.record(settled)
+
+    def _follow(self) -> None:
+        """Forgets the requests that have ended; the tokens of all others have been emitted."""
+        requests = self._runner.requests
+        for name, sequence in list(self._sequences.items()):
+            if name not in requests:
+                del self._sequences[name]
+            if sequence is not None:
+                gone = name not in requests and not sequence.ended
+                self._settled += sequence.drop(ABORTED) if gone else sequence.confirm()
+        for name in self.pending.keys() - requests.keys():
+            self._settled += self.pending.pop(name).discards(ABORTED)
+        self._write()
+
+    def _sequence(self, name: str, state: Any) -> TokenSequence | None:
+        if name not in self._sequences:
+            self._sequences[name] = self._entering(state)
+        sequence = self._sequences[name]
+        # vLLM itself has chosen tokens in between, or takes some back.
+        if sequence is not None and len(sequence.tokens) != len(state.output_token_ids):
+            self._settled += sequence.resume(state.output_token_ids)
+        return sequence
+
+    def _entering(self, state: Any) -> TokenSequence | None:
+        params, prompt = state.sampling_params, state.prompt_token_ids or ()
+        sequence = self._session.admit(params, state.num_prompt_tokens)
+        if sequence is not None and params.stop:
+            sequence.stop.stop_strings = self._session.stop_strings(
+                params, prompt, state.output_token_ids
+            )
+        return sequence

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numbers of one draw, each of which is handed out once and for one role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qr_sampler import EntropyDraw
+from qr_sampler_tsd._typing import FloatArray
+from qr_sampler_tsd.errors import UniformsExhaustedError
+from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM, Role, UniformSource, uniforms_of
+
+__all__ = ["StepUniforms", "Used"]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A number and what it was used for."""
+
+    role: Role
+    """What it was drawn for."""
+    u: float
+    """The number, in [0, 1)."""
+    data: bytes
+    """The eight bytes that it was made of."""
+    draw: EntropyDraw
+    """The draw that they came with."""
+
+    @property
+    def jit(self) -> bool:
+        """Whether it was asked for when the logits were complete."""
+        return self.role is not Role.PROPOSAL
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what a record says of it."""
+        return {
+            "role": self.role.value,
+            "u": self.u,
+            "bytes": len(self.data),
+            "jit": self.jit,
+            "source": self.draw.source,
+            "fallback": self.draw.fallback,
+            "t_request_ns": self.draw.requested_ns,
+            "t_received_ns": self.draw.received_ns,
+        }
+
+
+class StepUniforms(UniformSource):
+    """A share of a draw that several sequences have in common.
+
+    Args:
+        draw: The draw.
+        first: Index of the first number of the share.
+        count: How many there are.
+    """
+
+    def __init__(self, draw: EntropyDraw, first: int, count: int) -> None:
+        super().__init__()
+        self._draw = draw
+        self._next, self._end = first, first + count
+        self.used: list[Used] = []
+        """What was handed out so far, in order."""
+
+    @property
+    def left(self) -> int:
+        """How many numbers were not handed out."""
+        return self._end - self._next
+
+    def _take(self, n: int, role: Role) -> FloatArray:
+        if n > self.left:
+            raise UniformsExhaustedError(f"{n} uniforms are wanted and {self.left} were drawn")
+        begin = BYTES_PER_UNIFORM * self._next
+        data = self._draw.data[begin : begin + BYTES_PER_UNIFORM * n]
+        self._next += n
+        values = uniforms_of(data)
+        for index, u in enumerate(values.tolist()):
+            piece = data[BYTES_PER_UNIFORM * index : BYTES_PER_UNIFORM * (index + 1)]
+            self.used.append(Used(role, u, piece, self._draw))
+        return values

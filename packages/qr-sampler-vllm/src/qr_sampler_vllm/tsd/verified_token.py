@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A token that several numbers have decided, and the records of these numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from qr_sampler import DiscardRecord, TokenSamplingRecord
+from qr_sampler.temperature import rounded
+from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.tsd.step_uniforms import Used
+
+__all__ = ["AMPLIFIER", "RowFacts", "VerifiedToken", "discards_of"]
+
+AMPLIFIER: Final = "upper53"
+"""How records call the way from eight bytes to a number: their upper 53 bits, little-endian."""
+
+_LATTICE_STEP: Final = 2.0**-53
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFacts:
+    """What is known of a token's row of logits."""
+
+    t_logits_ns: int
+    """When the logits were complete."""
+    temperature: float
+    """Temperature used."""
+    entropy_nats: float
+    """Entropy at temperature 1."""
+    varentropy_nats2: float
+    """Varentropy at temperature 1."""
+    running_entropy_nats: float | None
+    """Running mean of the entropy of the earlier tokens; ``None`` for the first."""
+    rank: int
+    """Rank of the token."""
+    probability: float
+    """Probability that the request demands of the token."""
+    candidates: int
+    """Number of tokens that truncation kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken:
+    """An accepted draft, or the token that follows the drafts that stand."""
+
+    token_id: int
+    """The token."""
+    position: int
+    """Its index among the tokens of its sequence."""
+    outcome: str
+    """As in the records: accepted, corrected or bonus."""
+    row: RowFacts
+    """What is known of its row."""
+    uniforms: tuple[Used, ...]
+    """All numbers that are accounted to it, in the order of their use."""
+    deciding: Used
+    """The one among them that selected it."""
+    link: bytes = b""
+    """Empty: proposals are drawn before there is anything to commit to."""
+
+    @property
+    def entropy_nats(self) -> float:
+        """Entropy of its row as strategies see it."""
+        (seen,) = rounded(np.array([self.row.entropy_nats]))
+        return float(seen)
+
+    def record(self, sequence: TokenSequence) -> TokenSamplingRecord:
+        """Returns the record of the token as one that *sequence* has emitted."""
+        draw, options, row = self.deciding.draw, sequence.options, self.row
+        data = b"".join(used.data for used in self.uniforms)
+        fallbacks = [used.draw for used in self.uniforms if used.draw.fallback]
+        return TokenSamplingRecord(
+            request_key=sequence.request_key,
+            sequence=sequence.name,
+            position=self.position,
+            token_id=self.token_id,
+            u=self.deciding.u,
+            statistic=self.deciding.u,
+            lattice_step=_LATTICE_STEP,
+            temperature=row.temperature,
+            entropy_nats=row.entropy_nats,
+            varentropy_nats2=row.varentropy_nats2,
+            running_entropy_nats=row.running_entropy_nats,
+            rank=row.rank,
+            probability=row.probability,
+            candidates=row.candidates,
+            amplifier=AMPLIFIER,
+            baseline="",
+            temperature_strategy=options.parameters.temperature_strategy,
+            source=draw.source,
+            source_distribution=draw.origin.distribution,
+            source_version=draw.origin.version,
+            fallback=bool(fallbacks),
+            fallback_reason=fallbacks[0].fallback_reason if fallbacks else "",
+            device_id=draw.device_id,
+            device_timestamp_ns=draw.device_timestamp_ns,
+            block_bytes=len(data),
+            block_sum=sum(data),
+            block_ones=sum(byte.bit_count() for byte in data),
+            draw_bytes=len(draw.data),
+            draw_requests=draw.requests,
+            t_logits_ns=row.t_logits_ns,
+            t_request_ns=draw.requested_ns,
+            t_received_ns=draw.received_ns,
+            wall_time_ns=draw.wall_time_ns,
+            trial=options.trial,
+            condition=options.condition,
+            signature_verified=draw.signature_verified,
+            role=self.deciding.role.value,
+            outcome=self.outcome,
+            jit=self.deciding.jit,
+            uniforms=[used.as_dict() for used in self.uniforms],
+        )
+
+    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
+        """Returns the records of its numbers when *sequence* has not emitted it."""
+        return discards_of(
+            self.uniforms, sequence, self.position, reason, t_logits_ns=self.row.t_logits_ns
+        )
+
+
+def discards_of(
+    uniforms: Sequence[Used],
+    sequence: TokenSequence,
+    position: int,
+    reason: str,
+    *,
+    t_logits_ns: int | None = None,
+) -> list[DiscardRecord]:
+    """Returns the records of numbers that have decided nothing.
+
+    Args:
+        uniforms: The numbers.
+        sequence: The sequence that they were drawn for.
+        position: Index of the token that they were drawn for.
+        reason: Why they have decided nothing.
+        t_logits_ns: When the logits were complete, if they ever were.
+    """
+    return [
+        DiscardRecord(
+            request_key=sequence.request_key,
+            sequence=sequence.name,
+            position=position,
+            reason=reason,
+            source=used.draw.source,
+            fallback=used.draw.fallback,
+            block_bytes=len(used.data),
+            u=used.u,
+            t_logits_ns=t_logits_ns,
+            t_request_ns=used.draw.requested_ns,
+            t_received_ns=used.draw.received_ns,
+            wall_time_ns=used.draw.wall_time_ns,
+            role=used.role.value,
+            jit=used.jit,
+        )
+        for used in uniforms
+    ]

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers of vLLM whose model runner verifies drafts with the entropy source.
+
+``worker_cls`` takes the name of a class. ``TSDCPUWorker`` is for vLLM's CPU build and ``TSDWorker``
+for accelerators. Each is made when it is first asked for, because neither base class can be
+imported everywhere.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from qr_sampler_vllm.tsd.opt_in import check_opt_in
+
+__all__ = ["TSDCPUWorker", "TSDWorker", "Verifying"]
+
+_BASES = {
+    "TSDCPUWorker": ("vllm.v1.worker.cpu_worker", "CPUWorker"),
+    "TSDWorker": ("vllm.v1.worker.gpu_worker", "Worker"),
+}
+
+
+class Verifying:
+    """What is added to a worker of vLLM.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig``.
+        *arguments: As vLLM passes them on.
+        **options: As vLLM passes them on.
+
+    Raises:
+        ConfigError: When the engine cannot be served rightly.
+    """
+
+    vllm_config: Any
+    model_runner: Any
+
+    def __init__(self, vllm_config: Any, *arguments: Any, **options: Any) -> None:
+        check_opt_in(vllm_config)
+        super().__init__(vllm_config, *arguments, **options)  # type: ignore[call-arg]
+
+    def init_device(self) -> None:
+        """Makes the model runner and has it verify drafts with the entropy source."""
+        super().init_device()  # type: ignore[misc]
+        from qr_sampler_vllm.tsd.attachment import attach
+
+        attach(self.vllm_config, self.model_runner)
+
+
+if TYPE_CHECKING:
+    TSDCPUWorker = Verifying
+    TSDWorker = Verifying
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _BASES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, base = _BASES[name]
+    members = {"__module__": __name__, "__doc__": Verifying.__doc__}
+    worker = type(name, (Verifying, getattr(import_module(module), base)), members)
+    globals()[name] = worker
+    return worker
