@@ -84,12 +84,12 @@ def test_the_command_prints_what_is_installed() -> None:
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> object:
-        return None if name == "qr_sampler_grpc" else object()
+        return None if name in {"qr_sampler_grpc", "qr_sampler_vllm"} else object()
 
     monkeypatch.setattr("qr_sampler_cli.settings_catalogue.find_spec", absent)
     result = CliRunner().invoke(app, ["settings"])
     assert result.exit_code == 0
-    assert result.stderr == "not installed, so not shown: qr-sampler-grpc\n"
+    assert result.stderr == "not installed, so not shown: qr-sampler-grpc, qr-sampler-vllm\n"
     assert not any(name.startswith("QR_GRPC_") for name in variables_on(result.stdout))
 
 

@@ -78,6 +78,13 @@ CATALOGUE: Final = (
         "MockUniformSettings",
         "For `QR_ENTROPY_SOURCE_TYPE=mock_uniform`.",
     ),
+    Entry(
+        "Thermodynamic speculative decoding",
+        "qr-sampler-vllm",
+        "qr_sampler_vllm.tsd.settings",
+        "TSDSettings",
+        "For the worker that is told of in [TSD in vLLM](tsd/vllm.md).",
+    ),
 )
 """Every model of settings of the project, in the order of the reference."""
 
