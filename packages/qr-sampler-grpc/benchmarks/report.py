@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ class Outcome:
 
     what: str
     ratio: float
-    bound: float
+    bound: float = math.inf
+    """The target; infinite for a ratio that is told and not judged."""
 
     @property
     def met(self) -> bool:
@@ -26,6 +28,8 @@ class Outcome:
         return self.ratio <= self.bound
 
     def __str__(self) -> str:
+        if math.isinf(self.bound):
+            return f"told   {self.ratio:7.2f}           {self.what}"
         verdict = "met   " if self.met else "MISSED"
         return f"{verdict} {self.ratio:7.2f} <= {self.bound:5.2f}  {self.what}"
 
@@ -34,7 +38,7 @@ class Outcome:
         return {
             "what": self.what,
             "ratio": round(self.ratio, 3),
-            "bound": self.bound,
+            "bound": None if math.isinf(self.bound) else self.bound,
             "met": self.met,
         }
 
@@ -59,7 +63,7 @@ def gates(measured: Sequence[Measured], concurrent: Mapping[int, float]) -> list
         Outcome("bidi_streaming / raw socket, 64 blocks", ratio(large, large_raw), 8.0),
     ]
     for pause_ms in PAUSES_MS:
-        outcomes += _direct_gates(_at(measured, pause_ms), _pace(pause_ms))
+        outcomes += _direct_outcomes(_at(measured, pause_ms), pause_ms)
     for blocks, bound in ((16, 0.30), (64, 0.25)):
         batched = p50["bidi_streaming", "UDS", blocks]
         what = f"one request of {blocks} blocks / {blocks} unary calls at once"
@@ -67,11 +71,22 @@ def gates(measured: Sequence[Measured], concurrent: Mapping[int, float]) -> list
     return outcomes
 
 
-def _direct_gates(measured: Sequence[Measured], pace: str) -> list[Outcome]:
+def _direct_outcomes(measured: Sequence[Measured], pause_ms: float) -> list[Outcome]:
+    """Returns ``direct`` beside the bare socket and the fastest gRPC mode.
+
+    What a step waits is judged against the socket with pauses, since an engine makes them; what a
+    draw takes is judged against gRPC without, since waking a core up costs both the same.
+    """
     p50 = {one.mode: one.p50_us for one in measured if (one.address, one.blocks) == ("UDS", 1)}
+    raw_bound, grpc_bound = (1.5, math.inf) if pause_ms else (math.inf, 0.1)
+    bounds = {
+        "raw socket": raw_bound,
+        "raw, settimeout": raw_bound,
+        "bidi_streaming": grpc_bound,
+    }
     return [
-        Outcome(f"direct / {other}, 1 block, {pace}", p50["direct"] / p50[other], bound)
-        for other, bound in (("raw socket", 1.5), ("raw, settimeout", 1.5), ("bidi_streaming", 0.1))
+        Outcome(f"direct / {other}, 1 block, {_pace(pause_ms)}", p50["direct"] / p50[other], bound)
+        for other, bound in bounds.items()
     ]
 
 

@@ -176,5 +176,5 @@ def test_settings_have_the_safe_mode_by_default(monkeypatch: pytest.MonkeyPatch)
     for variable in ("MODE", "VERIFIER", "UNIT", "PROPOSER"):
         monkeypatch.delenv(f"QR_TSD_{variable}", raising=False)
     settings = TSDSettings.load()
-    assert (settings.mode, settings.unit, settings.verifier) == ("exact_match", "sim", "block")
+    assert (settings.mode, settings.verifier) == ("exact_match", "block")
     assert TSDSettings.load(mode="canonical").mode == "canonical"

@@ -42,9 +42,6 @@ class TSDSettings(BaseSettings):
     proposer: Path | None = Field(
         None, description="File of a saved proposer, which makes the proposals."
     )
-    unit: Literal["sim"] = Field(
-        "sim", description="Thermodynamic sampling unit that draws from proposals."
-    )
     verifier: Literal["token", "block"] = Field(
         "block",
         description="Rule of the canonical mode: tokens one by one, or whole blocks.",
