@@ -43,8 +43,14 @@ _REQUEST_ONLY: Final = """\
 
 What only a request can say:"""
 
-_KINDS: Final = {"integer": "integer", "number": "number", "string": "text"}
-_FORMATS: Final = {"path": "path", "password": "secret text"}
+_KINDS: Final = {
+    ("integer", ""): "integer",
+    ("number", ""): "number",
+    ("string", ""): "text",
+    ("string", "path"): "path",
+    ("string", "password"): "secret text",
+}
+"""What a value is, by the type and the format of its JSON Schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +106,8 @@ def value_range(schema: Mapping[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in schema["enum"])
     if schema["type"] == "boolean":
         return "`true`, `false`"
-    kind = _FORMATS.get(schema.get("format", ""), _KINDS[schema["type"]])
+    plain = _KINDS[schema["type"], ""]
+    kind = _KINDS.get((schema["type"], schema.get("format", "")), plain)
     return kind + _bounds(schema)
 
 
