@@ -331,6 +331,10 @@ def test_records_repeat_the_step() -> None:
         "row_digest": "",
         "echo_verified": None,
         "signature_verified": None,
+        "role": None,
+        "outcome": None,
+        "jit": True,
+        "uniforms": None,
     }
     plain = (bool, int, float, str, type(None))
     assert all(type(value) in plain for value in record.as_dict().values())
