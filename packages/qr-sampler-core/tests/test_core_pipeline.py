@@ -356,6 +356,8 @@ def test_records_repeat_the_step() -> None:
         "wall_time_ns": step.draw.wall_time_ns,
         "commitment": "",
         "row_digest": "",
+        "role": None,
+        "jit": True,
     }
     assert all(type(value) in plain for value in discard.as_dict().values())
 

@@ -162,7 +162,7 @@ def test_a_drafter_that_nobody_bound_says_so(proposer: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("MODE", "typical"), ("VERIFIER", "greedy"), ("UNIT", "device")],
+    [("MODE", "typical"), ("VERIFIER", "greedy")],
 )
 def test_settings_name_the_bad_value(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
@@ -173,7 +173,7 @@ def test_settings_name_the_bad_value(
 
 
 def test_settings_have_the_safe_mode_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("MODE", "VERIFIER", "UNIT", "PROPOSER"):
+    for variable in ("MODE", "VERIFIER", "PROPOSER"):
         monkeypatch.delenv(f"QR_TSD_{variable}", raising=False)
     settings = TSDSettings.load()
     assert (settings.mode, settings.verifier) == ("exact_match", "block")
