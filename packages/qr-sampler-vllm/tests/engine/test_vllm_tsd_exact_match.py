@@ -59,6 +59,7 @@ def requests(texts: Callable[[int], str]) -> dict[str, dict[str, Any]]:
     }
     found: dict[str, Any] = {
         "long": {"params": {**ordinary, "logprobs": 2}},
+        "certain": {"params": {**ordinary, "allowed_token_ids": FEW[-1:], "max_tokens": 40}},
         "drifting": {"params": ordinary, "extra": drifting},
         "short": {"params": {**ordinary, "max_tokens": 10}},
         "end of text": {"params": {**ordinary, "ignore_eos": False}},
@@ -120,7 +121,7 @@ def test_the_text_is_that_of_an_engine_without_drafts(
     assert set(drafted["readers"]) <= {"qr_draws", "uuid"}
     assert_recorded(drafted["outputs"], lines)
     assert_accounted(lines, draws)
-    assert_several_tokens_in_one_step(tokens_of(lines, "long"))
+    assert_four_tokens_in_a_step(tokens_of(lines, "certain"))
     stream = b"".join(consumed(lines, draws, key) for key in wanted)
     plain = offline_engine("v1")
     # One request after the other, each with the bytes that decided its tokens above.
@@ -158,14 +159,13 @@ def assert_accounted(lines: list[dict[str, Any]], draws: list[bytes]) -> None:
     assert reasons <= {"rejected_draft", "after_stop"}
 
 
-def assert_several_tokens_in_one_step(tokens: list[dict[str, Any]]) -> None:
+def assert_four_tokens_in_a_step(tokens: list[dict[str, Any]]) -> None:
+    """Of one allowed token every draft is right: three stand, and one token follows them."""
     by_step = defaultdict(list)
     for line in tokens:
         by_step[line["t_request_ns"]].append(line["outcome"])
-    assert max(map(len, by_step.values())) == 4
-    assert len(by_step) < 0.8 * len(tokens)
-    for outcomes in by_step.values():
-        assert set(outcomes[:-1]) <= {"accepted"}
+    full = ["accepted", "accepted", "accepted", "bonus"]
+    assert [by_step[step] for step in sorted(by_step)] == [["bonus"], *[full] * 9, full[1:]]
 
 
 def assert_same_decisions(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
