@@ -661,6 +661,13 @@ TSD_PREAMBLE = """
 """What scripts with a TSD engine begin with."""
 
 
+def measured() -> dict[str, str]:
+    """Returns what makes an engine's process count for coverage, where the tests are measured."""
+    if "COVERAGE_FILE" not in os.environ:
+        return {}
+    return {"COVERAGE_PROCESS_START": str(Path(__file__).with_name("engine_coverage.ini"))}
+
+
 class TSD:
     """What engines with drafts of three tokens need."""
 
@@ -692,7 +699,7 @@ class TSD:
         # Threads of OpenMP that wait for each other take most of the time of a tiny model.
         threads = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         own = {"QR_TSD_PROPOSER": str(self.proposer), "QR_TSD_MODE": mode}
-        return {**threads, **own, **changes}
+        return {**threads, **measured(), **own, **changes}
 
     def script(self, body: str) -> str:
         """Returns Python source: *body* after what all scripts begin with."""
