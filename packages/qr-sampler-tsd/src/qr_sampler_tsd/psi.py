@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from qr_sampler_tsd._typing import FloatArray, IdArray, ScoreCodes, TokenArray
 from qr_sampler_tsd.law import HeadTailLaw
 from qr_sampler_tsd.psi_fields import (
+    Payload,
     checked_code,
     checked_codes,
     checked_exclusion,
@@ -33,7 +34,7 @@ _FIXED: Final = struct.Struct("<fbeei")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PsiTopK:
+class PsiTopK(Payload):
     """Payload of version 1, immutable.
 
     Raises:
@@ -86,17 +87,6 @@ class PsiTopK:
             "excluded": checked_exclusion(self.excluded, vocab_size),
         }.items():
             object.__setattr__(self, name, value)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PsiTopK):
-            return NotImplemented
-        return self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
-    def _identity(self) -> tuple[bytes, bytes]:
-        return self.to_bytes(), self.excluded.tobytes()
 
     @property
     def scores(self) -> FloatArray:

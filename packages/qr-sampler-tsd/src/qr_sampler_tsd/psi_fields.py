@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from numbers import Integral, Real
 from typing import Final, Protocol, TypeGuard, TypeVar
 
@@ -15,6 +16,7 @@ from qr_sampler_tsd.exclusion import sorted_unique_ids
 from qr_sampler_tsd.law import HeadTailLaw
 
 __all__ = [
+    "Payload",
     "Psi",
     "as_stored",
     "checked_code",
@@ -40,6 +42,29 @@ def _read_only(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
 def _is_integer(value: object) -> TypeGuard[Integral]:
     """Whether *value* is an integer and no bool, which Python counts among them."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+class Payload(ABC):
+    """Equality of payloads: the same version, bytes and exclusion."""
+
+    __slots__ = ()
+
+    excluded: TokenArray
+
+    @abstractmethod
+    def to_bytes(self) -> bytes:
+        """Returns the payload as it travels."""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[bytes, bytes]:
+        return self.to_bytes(), self.excluded.tobytes()
 
 
 def nothing_excluded() -> TokenArray:

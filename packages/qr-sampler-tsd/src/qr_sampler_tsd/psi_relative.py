@@ -20,6 +20,7 @@ from qr_sampler_tsd._typing import FloatArray, IdArray, ScoreCodes, TokenArray
 from qr_sampler_tsd.errors import PsiError
 from qr_sampler_tsd.law import HeadTailLaw
 from qr_sampler_tsd.psi_fields import (
+    Payload,
     as_stored,
     checked_codes,
     checked_exclusion,
@@ -39,7 +40,7 @@ _FIXED: Final = struct.Struct("<fefi")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PsiRelative:
+class PsiRelative(Payload):
     """Payload of version 2, immutable.
 
     Raises:
@@ -90,17 +91,6 @@ class PsiRelative:
             "excluded": checked_exclusion(self.excluded, vocab_size),
         }.items():
             object.__setattr__(self, name, value)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PsiRelative):
-            return NotImplemented
-        return self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
-    def _identity(self) -> tuple[bytes, bytes]:
-        return self.to_bytes(), self.excluded.tobytes()
 
     @property
     def scores(self) -> FloatArray:
