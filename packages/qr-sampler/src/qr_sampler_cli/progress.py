@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from rich.console import Console
 from rich.progress import (
@@ -25,7 +25,7 @@ from rich.text import Text
 from qr_sampler_cli.consoles import progress_console
 from qr_sampler_cli.ledger_reader import ledger_files
 
-__all__ = ["RecordedTokens", "counting_bar", "stage", "training_bar"]
+__all__ = ["RecordedTokens", "counting_bar", "no_progress_bars_of", "stage", "training_bar"]
 
 Report: TypeAlias = Callable[[int, int, float], None]
 """Called as ``report(step, steps, loss_nats)``."""
@@ -170,3 +170,19 @@ def _line_counter(console: Console, description: str, unit: str) -> Count:
 def _is_due(done: int, total: int) -> bool:
     """Whether a line is due, about ten times in all."""
     return done == total or done % max(1, total // 10) == 0
+
+
+@contextlib.contextmanager
+def no_progress_bars_of(bars: Any) -> Iterator[None]:
+    """Keeps transformers from drawing a bar of its own under the caller's.
+
+    Args:
+        bars: Its module ``transformers.utils.logging``.
+    """
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()

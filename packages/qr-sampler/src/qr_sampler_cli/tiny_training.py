@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from qr_sampler_cli.failures import import_package
+from qr_sampler_cli.progress import no_progress_bars_of
 
 __all__ = [
     "ModelShape",
@@ -263,17 +264,5 @@ def _save(directory: Path, model: Any, tokenizer: Any, shape: ModelShape) -> Non
         model_max_length=shape.context_tokens,
     )
     fast.save_pretrained(directory)
-    with _no_progress_bars(transformers.utils.logging):
+    with no_progress_bars_of(transformers.utils.logging):
         model.save_pretrained(directory)
-
-
-@contextlib.contextmanager
-def _no_progress_bars(bars: Any) -> Iterator[None]:
-    """Keeps transformers from drawing a bar of its own under the caller's."""
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()

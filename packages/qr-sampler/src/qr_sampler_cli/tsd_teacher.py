@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qr_sampler.errors import QRSamplerError
 from qr_sampler_cli.failures import import_package
+from qr_sampler_cli.progress import no_progress_bars_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class Teacher:
                 "'qr-sampler tiny-model DIRECTORY' makes a small one"
             )
         try:
-            with _quiet(transformers.utils.logging):
+            with no_progress_bars_of(transformers.utils.logging):
                 self.model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                     directory, local_files_only=True, dtype=self.torch.float32
                 ).eval()
@@ -141,15 +141,3 @@ class Teacher:
         if begin is not None:
             return self.torch.full((rows, 1), begin)
         return self.torch.randint(len(self.tokenizer), (rows, 1), generator=generator)
-
-
-@contextlib.contextmanager
-def _quiet(bars: Any) -> Iterator[None]:
-    """Keeps transformers from drawing bars under the caller's."""
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
