@@ -31,6 +31,7 @@ EXAMPLES = [
     UnknownPluginError("entropy source", "qrng", ()),
     PluginConflictError("entropy source", "qrng", ("a 1.0", "b 2.0")),
     PluginLoadError("entropy source", "qrng", "a 1.0", "ImportError: no driver"),
+    EntropyUnavailableError("device", "quota", retry_after_s=2.5),
 ]
 
 

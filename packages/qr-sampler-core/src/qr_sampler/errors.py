@@ -40,13 +40,24 @@ class EntropyUnavailableError(QRSamplerError, RuntimeError):
         source: Name of the source that failed.
         reason: What went wrong, in words that an operator can act on.
         dropped_bytes: Number of bytes that were delivered all the same, and dropped.
+        retry_after_s: Seconds after which asking again is worthwhile, where the source only has to
+            be given time, such as for a quota to recover; ``math.inf`` where it never is, and
+            ``None`` where that is not known. For callers that can wait; an engine never does.
     """
 
-    def __init__(self, source: str, reason: str, *, dropped_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        source: str,
+        reason: str,
+        *,
+        dropped_bytes: int = 0,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(source, reason)
         self.source = source
         self.reason = reason
         self.dropped_bytes = dropped_bytes
+        self.retry_after_s = retry_after_s
 
     def __str__(self) -> str:
         return f"entropy source {self.source!r} is unavailable: {self.reason}"

@@ -12,11 +12,14 @@ from typing import Final
 
 import grpc
 
+from qr_sampler_grpc.link import EXHAUSTED_PAUSE_S
 from qr_sampler_grpc.settings import GrpcOptions
 
-__all__ = ["describe_failure", "describe_lapse"]
+__all__ = ["describe_failure", "describe_lapse", "retry_after_s"]
 
 _MAX_DETAILS: Final = 200
+_TOO_LARGE: Final = re.compile("larger than max", re.IGNORECASE)
+"""What gRPC itself says of a message beyond its own bounds, with the status of a quota."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 _REASONS: Final = {
@@ -90,6 +93,16 @@ def describe_failure(error: grpc.RpcError, options: GrpcOptions, bytes_needed: i
     details = _presentable(error, options)
     said = f" ({details})" if details else ""
     return f"{happened.format(**facts)}{said}; {remedy.format(**facts)}"
+
+
+def retry_after_s(error: grpc.RpcError) -> float | None:
+    """Returns after how many seconds the call is worth repeating, ``None`` if waiting is no help.
+
+    Args:
+        error: How it ended.
+    """
+    exhausted = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return EXHAUSTED_PAUSE_S if exhausted and not _TOO_LARGE.search(error.details() or "") else None
 
 
 def describe_lapse(options: GrpcOptions) -> str:

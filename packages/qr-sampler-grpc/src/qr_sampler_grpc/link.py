@@ -13,8 +13,11 @@ from qr_sampler_grpc.breaker import BreakerState, CircuitBreaker, CircuitOpenErr
 from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.quota import Quota, QuotaExceededError
 
-__all__ = ["Link", "LinkFailure", "Refused"]
+__all__ = ["EXHAUSTED_PAUSE_S", "Link", "LinkFailure", "Refused"]
 
+EXHAUSTED_PAUSE_S: Final = 5.0
+"""Pause before a server is asked again that has reached a limit: the statuses of the protocols do
+not carry when it recovers, and quotas by the minute recover little by little."""
 _NS_PER_MS: Final = 1_000_000
 _UNTRIED: Final = SourceStatus(available=True, reason="not contacted yet")
 _WORKING: Final = SourceStatus(available=True)
@@ -23,7 +26,16 @@ _Answers = TypeVar("_Answers")
 
 
 class Refused(Exception):  # noqa: N818 - an outcome, not a fault
-    """The server was not asked, and nothing was spent; says why."""
+    """The server was not asked, and nothing was spent.
+
+    Args:
+        reason: Why not.
+        retry_after_s: See :class:`~qr_sampler.errors.EntropyUnavailableError`.
+    """
+
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 class LinkFailure(Exception):  # noqa: N818 - an outcome, not a fault
@@ -33,13 +45,22 @@ class LinkFailure(Exception):  # noqa: N818 - an outcome, not a fault
         reason: What happened and what to do.
         lapsed: Whether the time was used up.
         dropped_bytes: How many bytes arrived for nothing.
+        retry_after_s: See :class:`~qr_sampler.errors.EntropyUnavailableError`.
     """
 
-    def __init__(self, reason: str, *, lapsed: bool = False, dropped_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        lapsed: bool = False,
+        dropped_bytes: int = 0,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.lapsed = lapsed
         self.dropped_bytes = dropped_bytes
+        self.retry_after_s = retry_after_s
 
 
 class Link:
@@ -119,19 +140,19 @@ class Link:
         try:
             epoch = self._breaker.enter()
         except CircuitOpenError as error:
-            raise self._refused(error) from None
+            raise self._refused(str(error)) from None
         if not self._quota.is_limited:
             return epoch
         try:
             self._quota.spend(requests, payload_bytes)
         except QuotaExceededError as error:
             self._breaker.abandon(epoch)
-            raise self._refused(error) from None
+            raise self._refused(str(error), error.wait_s) from None
         return epoch
 
-    def _refused(self, why: Exception) -> Refused:
-        self._status = SourceStatus(available=False, reason=str(why))
-        return Refused(str(why))
+    def _refused(self, reason: str, retry_after_s: float | None = None) -> Refused:
+        self._status = SourceStatus(available=False, reason=reason)
+        return Refused(reason, retry_after_s=retry_after_s)
 
     def _patient_ms(self, allowed_ms: float) -> float:
         # A server that has become slower needs more time than its past allows to be found alive.

@@ -20,7 +20,16 @@ _DAY_S: Final = 86_400.0 + _MINUTE_S
 
 
 class QuotaExceededError(Exception):
-    """A draw would exceed a quota, so nothing was asked for; says which, and what to do."""
+    """A draw would exceed a quota, so nothing was asked for; says which, and what to do.
+
+    Args:
+        reason: What it says.
+        wait_s: Seconds until the draw fits, ``math.inf`` if it never does.
+    """
+
+    def __init__(self, reason: str, wait_s: float) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
 
 
 class Quota:
@@ -72,13 +81,15 @@ class Quota:
             raise QuotaExceededError(
                 f"a draw of {requests} requests never fits into {limit:.15g} a minute; draw less "
                 "with QR_SAMPLE_COUNT, or raise QR_GRPC_MAX_BYTES_PER_REQUEST if the server allows "
-                "it"
+                "it",
+                math.inf,
             )
         wait_s = _freed_by(self._minute, self._requests + requests - limit) + _MINUTE_S - now
         raise QuotaExceededError(
             f"{self._requests} of {limit:.15g} requests were made within a minute; "
             f"{math.ceil(wait_s)} s until {requests} more fit, or raise "
-            "QR_GRPC_MAX_REQUESTS_PER_MINUTE if the server allows it"
+            "QR_GRPC_MAX_REQUESTS_PER_MINUTE if the server allows it",
+            wait_s,
         )
 
     def _check_bytes(self, payload_bytes: int, now: float) -> None:
@@ -88,13 +99,15 @@ class Quota:
         if payload_bytes > limit:
             raise QuotaExceededError(
                 f"a draw of {payload_bytes} bytes never fits into {limit} a day; draw less with "
-                "QR_SAMPLE_COUNT, or raise QR_GRPC_MAX_BYTES_PER_DAY if the server allows it"
+                "QR_SAMPLE_COUNT, or raise QR_GRPC_MAX_BYTES_PER_DAY if the server allows it",
+                math.inf,
             )
         wait_s = _freed_by(self._day, self._bytes + payload_bytes - limit) + _DAY_S - now
         raise QuotaExceededError(
             f"{self._bytes} of {limit} bytes were asked for within a day; "
             f"{math.ceil(wait_s)} s until {payload_bytes} more fit, or raise "
-            "QR_GRPC_MAX_BYTES_PER_DAY if the server allows it"
+            "QR_GRPC_MAX_BYTES_PER_DAY if the server allows it",
+            wait_s,
         )
 
     def _note_bytes(self, now: float, payload_bytes: int) -> None:

@@ -16,7 +16,7 @@ from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.attestation import VerificationKey
 from qr_sampler_grpc.breaker_settings import BreakerOptions, BreakerSettings
 from qr_sampler_grpc.channel import ChannelUnusableError
-from qr_sampler_grpc.errors import describe_failure, describe_lapse
+from qr_sampler_grpc.errors import describe_failure, describe_lapse, retry_after_s
 from qr_sampler_grpc.link import Link, LinkFailure, Refused
 from qr_sampler_grpc.settings import GrpcOptions, GrpcSettings
 from qr_sampler_grpc.transports import Transport, transport_for
@@ -189,17 +189,19 @@ class QuantumGrpcSource(EntropySource):
                     sizes, latest_ns, lambda until_ns: self._ask(transport, sizes, until_ns, check)
                 )
             except Refused as error:
-                raise self._unavailable(str(error), lost * sum(sizes)) from None
+                raise self._unavailable(
+                    str(error), lost * sum(sizes), error.retry_after_s
+                ) from None
             except LinkFailure as failure:
                 if lost == self._options.retry_count or time.monotonic_ns() >= latest_ns:
                     dropped = failure.dropped_bytes + lost * sum(sizes)
                     # Outside of the handler, see below.
-                    reason = failure.reason
+                    reason, wait_s = failure.reason, failure.retry_after_s
                     break
                 lost += 1
             else:
                 return answers, lost
-        raise self._unavailable(reason, dropped)
+        raise self._unavailable(reason, dropped, wait_s)
 
     def _ask(
         self, transport: Transport, sizes: Sequence[int], until_ns: int, check: AnswerCheck
@@ -207,6 +209,7 @@ class QuantumGrpcSource(EntropySource):
         attempt = Attempt(until_ns)
         requests = [self._request(size, check.commitment) for size in sizes]
         lapsed = False
+        wait_s: float | None = None
         try:
             answers = list(transport.answers(requests, attempt))
             check.apply(requests, answers)
@@ -214,6 +217,7 @@ class QuantumGrpcSource(EntropySource):
         except grpc.RpcError as error:
             reason = describe_failure(error, self._options, max(sizes))
             lapsed = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            wait_s = retry_after_s(error)
         except DeadlineLapsedError:
             reason = describe_lapse(self._options)
             lapsed = True
@@ -224,7 +228,9 @@ class QuantumGrpcSource(EntropySource):
         except ValueError as error:
             reason = f"the connection was closed as the call began ({error})"
         # Raised outside the handler: gRPC's error repeats the server's words, key and all.
-        raise LinkFailure(reason, lapsed=lapsed, dropped_bytes=attempt.received_bytes)
+        raise LinkFailure(
+            reason, lapsed=lapsed, dropped_bytes=attempt.received_bytes, retry_after_s=wait_s
+        )
 
     def _request(self, size: int, commitment: bytes) -> Request:
         bytes_needed = INTEGRATED_BYTES if self._contract.integrates else size
@@ -237,8 +243,12 @@ class QuantumGrpcSource(EntropySource):
         message = self._contract.wire.encode(question)
         return Request(question.sequence_id, bytes_needed, message)
 
-    def _unavailable(self, reason: str, dropped_bytes: int) -> EntropyUnavailableError:
-        return EntropyUnavailableError(self.name, reason, dropped_bytes=dropped_bytes)
+    def _unavailable(
+        self, reason: str, dropped_bytes: int, wait_s: float | None
+    ) -> EntropyUnavailableError:
+        return EntropyUnavailableError(
+            self.name, reason, dropped_bytes=dropped_bytes, retry_after_s=wait_s
+        )
 
 
 def _joined(answers: Sequence[Answer], sizes: Sequence[int]) -> bytes:

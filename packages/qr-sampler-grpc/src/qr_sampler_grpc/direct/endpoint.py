@@ -15,7 +15,7 @@ from qr_sampler_grpc.direct.reasons import (
     describe_loss,
     describe_refusal,
 )
-from qr_sampler_grpc.link import LinkFailure
+from qr_sampler_grpc.link import EXHAUSTED_PAUSE_S, LinkFailure
 
 __all__ = ["Endpoint"]
 
@@ -67,7 +67,11 @@ class Endpoint(NamedTuple):
     def refused(self, status: int, words: str, bytes_needed: int) -> LinkFailure:
         """Returns the failure of a draw that the server refused."""
         reason = describe_refusal(self.server, status, words, bytes_needed)
-        return LinkFailure(reason, lapsed=status == Status.TOO_LATE)
+        return LinkFailure(
+            reason,
+            lapsed=status == Status.TOO_LATE,
+            retry_after_s=EXHAUSTED_PAUSE_S if status == Status.EXHAUSTED else None,
+        )
 
     def _connect(self, fresh: socket.socket, deadline_ns: int) -> None:
         while True:

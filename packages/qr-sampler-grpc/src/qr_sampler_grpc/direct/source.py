@@ -190,10 +190,15 @@ class DirectSource(EntropySource):
                 sizes, latest_ns, lambda until_ns: self._ask(pool, sizes, commitment, until_ns)
             )
         except Refused as error:
-            raise EntropyUnavailableError(_NAME, str(error)) from None
+            raise EntropyUnavailableError(
+                _NAME, str(error), retry_after_s=error.retry_after_s
+            ) from None
         except LinkFailure as failure:
             raise EntropyUnavailableError(
-                _NAME, failure.reason, dropped_bytes=failure.dropped_bytes
+                _NAME,
+                failure.reason,
+                dropped_bytes=failure.dropped_bytes,
+                retry_after_s=failure.retry_after_s,
             ) from failure
 
     def _ask(self, pool: Pool, sizes: Sequence[int], commitment: bytes, until_ns: int) -> Answer:
