@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -102,7 +103,7 @@ def test_a_good_answer_passes_as_it_is(blocks: bool) -> None:
     assert guarded.name == "scripted"
 
 
-def test_a_source_that_does_not_block_is_called_directly() -> None:
+def test_only_a_source_of_this_project_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = []
 
     class Where(ConstantEntropySource):
@@ -111,7 +112,17 @@ def test_a_source_that_does_not_block_is_called_directly() -> None:
             return super().draw(n)
 
     GuardedSource(Where(), NEVER_MS).draw(1)
-    assert threads == [threading.current_thread()]
+    monkeypatch.setattr(Where, "__module__", ConstantEntropySource.__module__)
+    GuardedSource(Where(), NEVER_MS).draw(1)
+    foreign, ours = threads
+    assert foreign is not threading.current_thread()
+    assert ours is threading.current_thread()
+
+
+def test_a_source_that_denies_to_block_and_hangs_fails_in_time() -> None:
+    source = ScriptedSource("hang", blocks=False)
+    given_up_on(source)
+    source.release.set()
 
 
 def given_up_on(source: ScriptedSource, dropped: Dropped | None = None) -> GuardedSource:
@@ -196,7 +207,7 @@ def test_a_late_answer_of_any_kind_is_dropped(step: Any) -> None:
             "half",
             [("scripted", 3, "failed")],
         ),
-        (MuteError(), "MuteError: its text could not be had", []),
+        (MuteError(), "MuteError: its text is not available", []),
     ],
 )
 def test_every_other_failure_is_of_one_kind_and_over_with_the_next_draw(
@@ -216,25 +227,83 @@ def test_a_defect_is_logged_once_with_its_traceback(caplog: pytest.LogCaptureFix
         for _ in range(4):
             with pytest.raises(EntropyUnavailableError):
                 guarded.draw(1)
-    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [
-        TypeError,
-        KeyError,
-    ]
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.endswith("TypeError: defect\n")
+    assert second.endswith("KeyError: 'x'\n")
+    assert "in draw" in first, "the lines of the source are named"
 
 
-@pytest.mark.parametrize("blocks", [True, False])
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_an_interrupt_in_the_source_is_nobodys_failure(
-    kind: type[BaseException], blocks: bool
-) -> None:
-    guarded = GuardedSource(ScriptedSource(kind(), blocks=blocks), NEVER_MS)
-    with pytest.raises(kind):
+class OwnEndError(BaseException):
+    """Ends whoever does not know it."""
+
+
+ENDS = [
+    KeyboardInterrupt,
+    SystemExit,
+    GeneratorExit,
+    asyncio.CancelledError,
+    OwnEndError,
+]
+"""What ends a program, a thread or a task."""
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_what_ends_a_program_is_a_failed_draw(kind: type[BaseException]) -> None:
+    guarded = GuardedSource(ScriptedSource(kind("enough")), NEVER_MS)
+    with pytest.raises(EntropyUnavailableError, match=f"{kind.__name__}: enough"):
         guarded.draw(1)
     assert guarded.draw(1).data == b"\2"
 
 
+@pytest.mark.parametrize("kind", ENDS)
+def test_it_ends_nothing_where_the_source_is_called_directly(
+    kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScriptedSource, "__module__", ConstantEntropySource.__module__)
+    # Python's own handler leaves no trace, so that an interrupt may always be the operator's.
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_DFL)
+    guarded = GuardedSource(ScriptedSource(kind("enough"), blocks=False), NEVER_MS)
+    with pytest.raises(EntropyUnavailableError, match=f"{kind.__name__}: enough"):
+        guarded.draw(1)
+
+
+@pytest.fixture
+def handle_interrupts() -> Iterator[Callable[[Any], None]]:
+    """Returns what sets the handler of SIGINT, which a shell may have left ignored."""
+    before = signal.getsignal(signal.SIGINT)
+    yield lambda handler: signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGINT, before)
+
+
+def stop(number: int, frame: object) -> None:
+    raise SystemExit(f"signal {number}")
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind"), [(signal.default_int_handler, KeyboardInterrupt), (stop, SystemExit)]
+)
+def test_a_signal_passes_a_source_that_is_called_directly(
+    handler: Any,
+    kind: type[BaseException],
+    handle_interrupts: Callable[[Any], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(ConstantEntropySource):
+        def get_random_bytes(self, n: int) -> bytes:
+            signal.raise_signal(signal.SIGINT)
+            return super().get_random_bytes(n)
+
+    monkeypatch.setattr(Interrupted, "__module__", ConstantEntropySource.__module__)
+    handle_interrupts(handler)
+    with pytest.raises(kind):
+        GuardedSource(Interrupted(), NEVER_MS).draw(1)
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals between threads here")
-def test_an_interrupt_while_waiting_drops_the_answer() -> None:
+def test_an_interrupt_while_waiting_drops_the_answer(
+    handle_interrupts: Callable[[Any], None],
+) -> None:
+    handle_interrupts(signal.default_int_handler)
     source, dropped = ScriptedSource("hang"), Dropped()
     guarded = GuardedSource(source, NEVER_MS, dropped)
     waiting = threading.main_thread().ident

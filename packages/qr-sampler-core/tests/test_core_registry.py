@@ -58,12 +58,25 @@ def test_a_plugin_is_listed_without_being_imported(install_plugin: Any) -> None:
 
 
 def test_a_created_source_knows_where_it_came_from(install_plugin: Any) -> None:
-    install_plugin("good-source", GROUP + "good = good_source:Source\n", {"good_source": SOURCE})
-    source = create_source("good")
+    install_plugin("good-source", GROUP + "probe = good_source:Source\n", {"good_source": SOURCE})
+    source = create_source("probe")
     draw = source.draw(3)
     assert draw.data == b"\x2a" * 3
     assert draw.origin == Origin("good-source", "1.0")
     assert type(source).origin == Origin(), "the class itself is left alone"
+
+
+def test_a_source_has_the_name_that_it_is_configured_by(install_plugin: Any) -> None:
+    install_plugin("liar", GROUP + "good = good_source:Source\n", {"good_source": SOURCE})
+    with pytest.raises(PluginLoadError, match=r"'good' from liar 1.0.*it calls itself 'probe'"):
+        create_source("good")
+
+
+def test_a_module_that_ends_the_program_is_an_error_like_any_other(install_plugin: Any) -> None:
+    module = "raise SystemExit('no device')\n"
+    install_plugin("quitting", GROUP + "quits = quitting:Source\n", {"quitting": module})
+    with pytest.raises(PluginLoadError, match="SystemExit: no device"):
+        fresh_registry().load("quits")
 
 
 def test_a_plugin_can_appear_while_the_process_runs(install_plugin: Any) -> None:

@@ -11,6 +11,7 @@ from qr_sampler.amplification.base import SignalAmplifier
 from qr_sampler.entropy.draw import Origin
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import PluginConflictError, PluginLoadError, UnknownPluginError
+from qr_sampler.foreign import is_signal, plain_text, words_of
 from qr_sampler.temperature.base import TemperatureStrategy
 
 __all__ = [
@@ -101,8 +102,10 @@ class Registry(Generic[T]):
         try:
             component = entry_point.load()
         # A third-party module can fail in any way; what it did is reported, never swallowed.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
+        except BaseException as error:
+            if is_signal(error):
+                raise
+            reason = words_of(error)
             raise PluginLoadError(self.kind, plugin.name, plugin.distribution, reason) from error
         if not (isinstance(component, type) and issubclass(component, self._base)):
             reason = f"{plugin.target} is not a subclass of {self._base.__name__}"
@@ -150,9 +153,14 @@ def create_source(name: str) -> EntropySource:
     """Returns the source called *name*, configured from the environment, its origin set.
 
     Raises:
-        PluginError: When the source is unknown, contested or broken.
+        PluginError: When the source is unknown, contested or broken, or calls itself otherwise: its
+            name is in every record.
         ConfigError: When one of its settings is malformed.
     """
     source = ENTROPY_SOURCES.load(name).from_environment()
-    source.origin = ENTROPY_SOURCES.find(name).origin
+    plugin = ENTROPY_SOURCES.find(name)
+    source.origin = plugin.origin
+    if source.name != name:
+        reason = f"it calls itself {plain_text(source.name)!r}"
+        raise PluginLoadError(ENTROPY_SOURCES.kind, name, plugin.distribution, reason)
     return source

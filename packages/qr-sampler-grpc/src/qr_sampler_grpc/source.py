@@ -94,6 +94,12 @@ class QuantumGrpcSource(EntropySource):
         """The largest single request, beyond which draws are split, and the quotas."""
         return self._contract.limits
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The API key, which a server may repeat in what it says of its device."""
+        key = self._options.credentials
+        return () if key is None else (key.secret,)
+
     def get_random_bytes(self, n: int) -> bytes:
         """Returns exactly *n* bytes that the server generated on this request.
 

@@ -70,11 +70,15 @@ class Caller:
     Args:
         name: Name of the thread.
         on_late: Is told of every call that was finished when nobody waited for it any more.
+        purpose: What a call is for, as reasons name it.
     """
 
-    def __init__(self, name: str, on_late: Callable[[Call], object]) -> None:
+    def __init__(
+        self, name: str, on_late: Callable[[Call], object], purpose: str = "a draw"
+    ) -> None:
         self._name = name
         self._on_late = on_late
+        self._purpose = purpose
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -135,7 +139,7 @@ class Caller:
         if call is None or call.given_up_at is None or call.finished:
             return None
         overdue_ms = 1000 * (time.monotonic() - call.given_up_at)
-        return f"still busy with a draw that was due {overdue_ms:.0f} ms ago"
+        return f"still busy with {self._purpose} that was due {overdue_ms:.0f} ms ago"
 
     def stop(self, last: Callable[[], object] | None = None) -> None:
         """Ends the thread once it is done with what it does.

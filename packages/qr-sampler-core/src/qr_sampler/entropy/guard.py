@@ -11,15 +11,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Final, TypeVar
 
 from qr_sampler.entropy.caller import Call, Caller
-from qr_sampler.entropy.draw import EntropyDraw, SourceLimits, SourceStatus
+from qr_sampler.entropy.draw import EntropyDraw, Origin, SourceLimits, SourceStatus
+from qr_sampler.entropy.intake import FailedDraw, Intake
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.foreign import is_ours, plain_text, words_of
 
 __all__ = ["DroppedBytes", "GuardedSource"]
 
 logger = logging.getLogger("qr_sampler.entropy")
+
+STATUS_TIMEOUT_S: Final = 1.0
+"""Longest time in seconds that a source may take to say how it is, without touching its device."""
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +39,8 @@ class DroppedBytes:
     count: int
     """How many."""
     reason: str
-    """Why they were dropped: the answer was ``"late"``, ``"short"`` or ``"long"``, another part of
-    the draw ``"failed"``, or an attempt at it was lost and ``"retried"``."""
+    """Why they were dropped: the answer was ``"late"``, ``"short"``, ``"long"`` or ``"unfit"``,
+    another part of the draw ``"failed"``, or an attempt at it was lost and ``"retried"``."""
     wall_time_ns: int
     """``time.time_ns()`` when they were."""
 
@@ -42,10 +50,17 @@ class GuardedSource(EntropySource):
 
     The engine waits for a draw, so nothing that a source does may keep it waiting or stop it. A
     draw that is not done in time has failed. Until the source returns from it, every further draw
-    fails at once; what it then delivers is dropped and never serves a later draw.
+    fails at once; what it then delivers is dropped and never serves a later draw. All that comes
+    out is plain, of bounded size, and says whose it is: see :mod:`qr_sampler.entropy.intake`.
 
-    A source that :attr:`~qr_sampler.EntropySource.blocks` is called from a thread of its own. Any
-    other one keeps a time limit by itself and is called directly.
+    A source is called from a thread of its own, so that one which hangs can be left behind. Only
+    sources of this project are called directly if they say that they do not
+    :attr:`~qr_sampler.EntropySource.blocks`: tests bind them to their time limits.
+
+    An answer has to carry the name of the source, so guard sources one by one, inside a fallback.
+
+    A source that holds the interpreter lock, in compiled code that never releases it, stops every
+    thread of the process; nothing in the process can bound that.
 
     Args:
         source: Where the bytes come from.
@@ -74,26 +89,32 @@ class GuardedSource(EntropySource):
             raise ValueError(f"timeout_ms={timeout_ms} must be a positive number")
         self.source = source
         self.jit_class = source.jit_class
-        self.conditioning = source.conditioning
-        self.origin = source.origin
-        self.commits = source.commits
-        self.integrates = source.integrates
+        self.conditioning = plain_text(source.conditioning)
+        origin: object = source.origin
+        self.origin = origin if isinstance(origin, Origin) else Origin()
+        self.commits = bool(source.commits)
+        self.integrates = bool(source.integrates)
+        self.is_ours = is_ours(source)
+        """Whether the source belongs to this project."""
+        self._name = plain_text(source.name)
+        self._intake = Intake(self._name, self.origin, tuple(filter(None, source.secrets)))
+        self._direct = self.is_ours and not source.blocks
         self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._on_dropped = on_dropped
         # Keyed by process and filled with setdefault, which is atomic: a forked child has neither
         # the thread nor the lock that another thread may have held.
         self._callers: dict[int, Caller] = {}
-        self._reported: set[type[BaseException]] = set()
+        self._watchers: dict[int, Caller] = {}
 
     @property
     def name(self) -> str:
         """The name of the source."""
-        return self.source.name
+        return self._name
 
     @property
     def limits(self) -> SourceLimits:
         """The limits of the source."""
-        return self.source.limits
+        return self._intake.limits(lambda: self.source.limits)
 
     def get_random_bytes(self, n: int) -> bytes:
         """Returns *n* bytes; use :meth:`draw` to learn where from."""
@@ -117,134 +138,117 @@ class GuardedSource(EntropySource):
         """
         return self._checked(n, partial(self.source.committed_draw, n, commitment))
 
-    def _checked(self, n: int, question: Callable[[], object]) -> EntropyDraw:
-        """Returns the draw that *question* asks the source for, if it is one of *n* bytes."""
-        if n < 0:
-            raise ValueError(f"n={n} must not be negative")
-        draw = self._answer(question)
-        if not isinstance(draw, EntropyDraw) or not isinstance(draw.data, bytes):
-            what = draw.data if isinstance(draw, EntropyDraw) else draw
-            raise self._unavailable(f"answered with {type(what).__name__} instead of bytes")
-        received = len(draw.data)
-        if received != n:
-            self._drop(received, "short" if received < n else "long")
-            raise self._unavailable(f"asked for {n} bytes, received {received}; they were dropped")
-        self._drop(draw.dropped_bytes, "retried")
-        return draw
-
     def status(self) -> SourceStatus:
         """Returns the status of the source, or for how long it has been hanging."""
         reason = self._caller().overdue()
         if reason is not None:
             return SourceStatus(available=False, reason=reason)
-        return self.source.status()
+        question = partial(self._intake.status, lambda: self.source.status())
+        if self._direct:
+            return question()
+        try:
+            return self._made(self._watcher(), question, min(STATUS_TIMEOUT_S, self._timeout_s))
+        except (TimeoutError, RuntimeError) as error:
+            return SourceStatus(available=False, reason=f"its status is not available: {error}")
 
     def probe(self) -> SourceStatus:
         """Returns what the source's own probe says, in time."""
         try:
-            status = self._answer(self.source.probe)
-        except EntropyUnavailableError as error:
-            return SourceStatus(available=False, reason=error.reason)
-        if isinstance(status, SourceStatus):
-            return status
-        reason = f"its probe answered with {type(status).__name__} instead of a status"
-        return SourceStatus(available=False, reason=reason)
+            return self._asked(partial(self._intake.status, lambda: self.source.probe()))
+        except (TimeoutError, RuntimeError) as error:
+            return SourceStatus(available=False, reason=str(error))
 
     def close(self) -> None:
         """Closes the source, in time; one that hangs is closed when it returns."""
         caller = self._caller()
         self._callers.pop(os.getpid(), None)
-        if not self.source.blocks:
+        watcher = self._watchers.pop(os.getpid(), None)
+        if watcher is not None:
+            watcher.stop()
+        if self._direct:
             self.source.close()
         elif caller.overdue() is not None:
             caller.stop(last=self._close_late)
         else:
             self._close_in_time(caller)
 
+    def _checked(self, n: int, question: Callable[[], object]) -> EntropyDraw:
+        """Returns the draw that *question* asks the source for, if it is one of *n* bytes."""
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
+        try:
+            draw = self._asked(partial(self._intake.draw, question, n))
+        except (TimeoutError, RuntimeError) as refusal:
+            raise EntropyUnavailableError(self._name, str(refusal)) from None
+        if isinstance(draw, FailedDraw):
+            self._drop(draw.dropped_bytes, draw.dropped_because)
+            raise EntropyUnavailableError(self._name, draw.reason, dropped_bytes=draw.dropped_bytes)
+        self._drop(draw.dropped_bytes, "retried")
+        return draw
+
+    def _asked(self, question: Callable[[], _T]) -> _T:
+        """Returns what *question* does, in time.
+
+        Raises:
+            TimeoutError: When it does not end by then, or an earlier one still has not.
+            RuntimeError: When the system has no thread to spare.
+        """
+        if self._direct:
+            return question()
+        return self._made(self._caller(), question, self._timeout_s)
+
+    def _made(self, caller: Caller, question: Callable[[], _T], timeout_s: float) -> _T:
+        call = caller.make(question, timeout_s)
+        # The intake lets nothing pass that a source raises.
+        if call.error is not None:
+            raise call.error
+        result: _T = call.result  # type: ignore[assignment]
+        return result
+
     def _close_in_time(self, caller: Caller) -> None:
         try:
             call = caller.make_last(self.source.close, self._timeout_s)
         except (TimeoutError, RuntimeError) as error:
-            logger.warning("entropy source %r does not close: %s", self.name, error)
+            logger.warning("entropy source %r does not close: %s", self._name, error)
             return
-        if call.error is not None:
+        if isinstance(call.error, Exception):
             raise call.error
+        if call.error is not None:
+            # It would end the caller's program instead of the source.
+            raise RuntimeError(f"entropy source {self._name!r}: {words_of(call.error)}")
 
     def _close_late(self) -> None:
         call = Call(self.source.close).run()
         if call.error is not None:
-            self._report(call.error)
+            self._intake.report(call.error)
 
     def _caller(self) -> Caller:
-        """Returns what calls the source in this process."""
+        """Returns what draws from the source in this process."""
         pid = os.getpid()
         caller = self._callers.get(pid)
         if caller is None:
-            fresh = Caller(f"qr-sampler-{self.name}", self._late)
+            fresh = Caller(f"qr-sampler-{self._name}", self._late)
             caller = self._callers.setdefault(pid, fresh)
         return caller
 
-    def _answer(self, question: Callable[[], object]) -> object:
-        """Returns what *question* does; all that goes wrong becomes unavailability.
-
-        Args:
-            question: A call of the source.
-        """
-        try:
-            call = self._made(question)
-        except (TimeoutError, RuntimeError) as refusal:
-            raise self._unavailable(str(refusal)) from None
-        error = call.error
-        if error is None:
-            return call.result
-        if isinstance(error, EntropyUnavailableError):
-            self._drop(error.dropped_bytes, "failed")
-            raise error
-        # An interrupt or an exit is not a failure of the source.
-        if not isinstance(error, Exception):
-            raise error
-        # Whatever else a source raises, the draw has failed and the engine has to go on: the
-        # defect is logged, and the records of the tokens give it as the reason.
-        self._report(error)
-        raise self._unavailable(_in_words(error)) from error
-
-    def _made(self, question: Callable[[], object]) -> Call:
-        if not self.source.blocks:
-            return Call(question).run()
-        return self._caller().make(question, self._timeout_s)
+    def _watcher(self) -> Caller:
+        """Returns what asks the source in this process how it is, also while it draws."""
+        pid = os.getpid()
+        watcher = self._watchers.get(pid)
+        if watcher is None:
+            fresh = Caller(f"qr-sampler-{self._name}-status", self._late, "a status")
+            watcher = self._watchers.setdefault(pid, fresh)
+        return watcher
 
     def _late(self, call: Call) -> None:
         """Drops what *call* has delivered, because nobody waits for it any more."""
-        if isinstance(call.error, EntropyUnavailableError):
-            self._drop(call.error.dropped_bytes, "late")
+        if isinstance(call.result, FailedDraw):
+            self._drop(call.result.dropped_bytes, "late")
+        elif isinstance(call.result, EntropyDraw):
+            self._drop(len(call.result.data) + call.result.dropped_bytes, "late")
         elif call.error is not None:
-            self._report(call.error)
-        elif isinstance(call.result, EntropyDraw) and isinstance(call.result.data, bytes):
-            self._drop(len(call.result.data), "late")
+            self._intake.report(call.error)
 
     def _drop(self, count: int, reason: str) -> None:
         if count and self._on_dropped is not None:
-            self._on_dropped(DroppedBytes(self.name, count, reason, time.time_ns()))
-
-    def _report(self, error: BaseException) -> None:
-        """Says once for each kind of error what only the author of the source can mend."""
-        if type(error) not in self._reported:
-            self._reported.add(type(error))
-            logger.error(
-                "entropy source %r has a defect: it may raise nothing but EntropyUnavailableError",
-                self.name,
-                exc_info=error,
-            )
-
-    def _unavailable(self, reason: str) -> EntropyUnavailableError:
-        return EntropyUnavailableError(self.name, reason)
-
-
-def _in_words(error: Exception) -> str:
-    """Returns the type of *error* and what it says, if it can say it."""
-    try:
-        said = str(error)
-    # The author of the source wrote the exception, too.
-    except Exception as second:
-        said = f"its text could not be had ({type(second).__name__})"
-    return f"{type(error).__name__}: {said}"
+            self._on_dropped(DroppedBytes(self._name, count, reason, time.time_ns()))

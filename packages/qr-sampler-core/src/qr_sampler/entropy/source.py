@@ -28,7 +28,8 @@ class EntropySource(ABC):
 
     Must be overridden: :attr:`name` and :meth:`get_random_bytes`. Worth overriding when there is
     something to say: :meth:`from_environment`, :attr:`is_available`, :meth:`status`, :meth:`probe`,
-    :attr:`limits`, :meth:`draw`, :meth:`close`, :attr:`jit_class` and :attr:`conditioning`.
+    :attr:`limits`, :attr:`secrets`, :meth:`draw`, :meth:`close`, :attr:`jit_class` and
+    :attr:`conditioning`.
 
     Just in time: construction and import draw nothing, nothing is buffered between calls, and bytes
     left over from a read are dropped. A late answer never serves a later call.
@@ -39,7 +40,7 @@ class EntropySource(ABC):
 
     Errors: a source that cannot deliver raises
     :class:`~qr_sampler.errors.EntropyUnavailableError`, which is what triggers a fallback. Any
-    other exception is a defect and propagates.
+    other exception is a defect: the engine goes on as if the source were unavailable, and logs it.
     """
 
     jit_class: JitClass = JitClass.REMOTE
@@ -47,7 +48,8 @@ class EntropySource(ABC):
 
     blocks: ClassVar[bool] = True
     """Whether a draw can take longer than the source itself allows. Such a source is called from a
-    thread of its own, so that it cannot hold up those who wait for it."""
+    thread of its own, so that it cannot hold up those who wait for it. So is every source that is
+    not part of this project, whatever this says."""
 
     commits: bool = False
     """Whether :meth:`committed_draw` passes the commitment on."""
@@ -75,6 +77,14 @@ class EntropySource(ABC):
     @abstractmethod
     def name(self) -> str:
         """The name under which the source is configured and recorded."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that nobody may see, for example an API key.
+
+        They are masked in everything that the source says: a device or a server may repeat them.
+        """
+        return ()
 
     @property
     def is_available(self) -> bool:

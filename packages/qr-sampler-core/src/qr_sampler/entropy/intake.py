@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The answers of a source, made plain values or refused.
+
+Whatever a source hands out is looked at here and nowhere behind: types, lengths, ranges, the name
+that it claims, and the errors that it raises. What only the caller knows for certain, where a
+component came from and when it was called, is never taken from an answer that contradicts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from qr_sampler.entropy.draw import EntropyDraw, Origin, SourceLimits, SourceStatus
+from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.foreign import is_signal, plain_text, traceback_text, words_of
+
+__all__ = ["FailedDraw", "Intake"]
+
+logger = logging.getLogger("qr_sampler.entropy")
+
+LARGEST_NUMBER: Final = 2**63 - 1
+"""Beyond it many readers of JSON do not read what was written."""
+
+MOST_REPORTS: Final = 16
+"""Number of defects of a source that are logged; each kind is logged once."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedDraw:
+    """A draw that has failed."""
+
+    reason: str
+    """Why, in plain words."""
+    dropped_bytes: int = 0
+    """Number of bytes that were delivered for nothing."""
+    dropped_because: str = "failed"
+    """Why those were dropped, as in :class:`~qr_sampler.entropy.guard.DroppedBytes`."""
+
+
+class Intake:
+    """Asks one source, and returns plain values of bounded size whatever it answers or raises.
+
+    Its methods raise nothing but what a signal to the process raises. They may take as long as the
+    source does, so that whoever cannot wait calls them from another thread.
+
+    Args:
+        name: Name of the source. No answer may claim another one.
+        origin: Distribution that the source was loaded from.
+        secrets: Texts that are masked in all that the source says.
+    """
+
+    def __init__(self, name: str, origin: Origin, secrets: tuple[str, ...]) -> None:
+        self._name = name
+        self._origin = origin
+        self._secrets = secrets
+        self._reported: set[str] = set()
+
+    def draw(self, question: Callable[[], object], n: int) -> EntropyDraw | FailedDraw:
+        """Returns the draw of *n* bytes that *question* asks for.
+
+        Args:
+            question: A call of the source.
+            n: Number of bytes.
+        """
+        asked_ns = time.monotonic_ns()
+        try:
+            answer = question()
+            return self._draw(answer, n, asked_ns, time.monotonic_ns())
+        # All that a source raises means that the draw has failed. The engine has to go on, also
+        # where it raises what would end a program or a thread.
+        except BaseException as error:
+            if is_signal(error):
+                raise
+            return self._failure(error)
+
+    def status(self, question: Callable[[], object]) -> SourceStatus:
+        """Returns the status that *question* asks for."""
+        try:
+            answer = question()
+            if isinstance(answer, SourceStatus):
+                return SourceStatus(
+                    available=bool(answer.available), reason=self._text(answer.reason)
+                )
+            kind = self._text(type(answer).__name__)
+            return SourceStatus(available=False, reason=f"answered with {kind} instead of a status")
+        except BaseException as error:
+            if is_signal(error):
+                raise
+            return SourceStatus(available=False, reason=self._failure(error).reason)
+
+    def limits(self, question: Callable[[], object]) -> SourceLimits:
+        """Returns the limits that *question* asks for; those that are no numbers do not count."""
+        try:
+            answer = question()
+            if isinstance(answer, SourceLimits):
+                return SourceLimits(
+                    max_bytes_per_request=_number(answer.max_bytes_per_request, least=1),
+                    max_requests_per_minute=_rate(answer.max_requests_per_minute),
+                    max_bytes_per_day=_number(answer.max_bytes_per_day, least=1),
+                )
+        except BaseException as error:
+            if is_signal(error):
+                raise
+            self.report(error)
+        return SourceLimits()
+
+    def report(self, error: BaseException) -> None:
+        """Logs, once for each kind of error, what only the author of the source can repair."""
+        kind = self._text(type(error).__name__)
+        if kind in self._reported or len(self._reported) >= MOST_REPORTS:
+            return
+        self._reported.add(kind)
+        logger.error(
+            "entropy source %r has a defect: it may raise nothing but EntropyUnavailableError\n%s",
+            self._name,
+            traceback_text(error, self._secrets),
+        )
+
+    def _failure(self, error: BaseException) -> FailedDraw:
+        if isinstance(error, EntropyUnavailableError):
+            try:
+                reason = self._text(error.reason) or "it does not say why"
+                return FailedDraw(reason, _number(error.dropped_bytes) or 0)
+            # A subclass may answer for itself.
+            except BaseException as second:
+                if is_signal(second):
+                    raise
+                error = second
+        self.report(error)
+        return FailedDraw(words_of(error, self._secrets))
+
+    def _draw(
+        self, answer: object, n: int, asked_ns: int, answered_ns: int
+    ) -> EntropyDraw | FailedDraw:
+        """Returns *answer* if it is plain and in range, a plain copy of it if it can be read."""
+        data = answer.data if isinstance(answer, EntropyDraw) else answer
+        if not isinstance(answer, EntropyDraw) or not isinstance(
+            data, (bytes, bytearray, memoryview)
+        ):
+            kind = self._text(type(data).__name__)
+            return FailedDraw(f"answered with {kind} instead of bytes")
+        received = len(data) if type(data) is bytes else memoryview(data).nbytes
+        if received != n:
+            return FailedDraw(
+                f"asked for {n} bytes, received {received}; they were dropped",
+                received + (_number(answer.dropped_bytes) or 0),
+                "short" if received < n else "long",
+            )
+        if self._is_plain(answer, asked_ns, answered_ns):
+            return answer
+        return self._plain(answer, data, asked_ns, answered_ns)
+
+    def _is_plain(self, answer: Any, asked_ns: int, answered_ns: int) -> bool:
+        """Returns whether *answer* can be kept as it is: the common case, in a microsecond."""
+        return (
+            type(answer) is EntropyDraw
+            and type(answer.data) is bytes
+            and type(answer.source) is str
+            and answer.source == self._name
+            and answer.origin is self._origin
+            and type(answer.requested_ns) is int
+            and type(answer.received_ns) is int
+            and asked_ns <= answer.requested_ns <= answer.received_ns <= answered_ns
+            and type(answer.wall_time_ns) is int
+            and 0 < answer.wall_time_ns <= LARGEST_NUMBER
+            and answer.fallback is False
+            and self._is_text(answer.fallback_reason)
+            and self._is_text(answer.device_id)
+            and (answer.device_timestamp_ns is None or _is_number(answer.device_timestamp_ns, 1))
+            and _is_number(answer.requests, 0)
+            and _is_flag(answer.commitment_echoed)
+            and _is_flag(answer.signature_verified)
+            and _is_number(answer.dropped_bytes, 0)
+        )
+
+    def _plain(
+        self, answer: EntropyDraw, data: Any, asked_ns: int, answered_ns: int
+    ) -> EntropyDraw | FailedDraw:
+        """Returns a copy of *answer* in plain values; what cannot be read is unknown.
+
+        Args:
+            answer: What the source has answered.
+            data: Its bytes, in whatever holds them.
+            asked_ns: When the source was called.
+            answered_ns: When it returned.
+        """
+        lost = _number(answer.dropped_bytes) or 0
+        claimed = self._text(answer.source)
+        if claimed != self._name:
+            reason = f"it calls itself {claimed!r}; the answer was dropped"
+            return FailedDraw(reason, memoryview(data).nbytes + lost, "unfit")
+        requested_ns, received_ns = _number(answer.requested_ns), _number(answer.received_ns)
+        if (
+            requested_ns is None
+            or received_ns is None
+            or not asked_ns <= requested_ns <= received_ns <= answered_ns
+        ):
+            requested_ns, received_ns = asked_ns, answered_ns
+        requests = _number(answer.requests)
+        return EntropyDraw(
+            data=bytes(memoryview(data)),
+            source=self._name,
+            origin=self._origin,
+            requested_ns=requested_ns,
+            received_ns=received_ns,
+            wall_time_ns=_number(answer.wall_time_ns, least=1) or time.time_ns(),
+            fallback=bool(answer.fallback),
+            fallback_reason=self._text(answer.fallback_reason),
+            device_id=self._text(answer.device_id),
+            device_timestamp_ns=_number(answer.device_timestamp_ns, least=1),
+            requests=1 if requests is None else requests,
+            commitment_echoed=_flag(answer.commitment_echoed),
+            signature_verified=_flag(answer.signature_verified),
+            dropped_bytes=lost,
+        )
+
+    def _text(self, value: object) -> str:
+        return plain_text(value, self._secrets)
+
+    def _is_text(self, value: object) -> bool:
+        return type(value) is str and (not value or self._text(value) == value)
+
+
+def _is_flag(value: object) -> bool:
+    return value is None or value is True or value is False
+
+
+def _is_number(value: object, least: int) -> bool:
+    return type(value) is int and least <= value <= LARGEST_NUMBER
+
+
+def _number(value: Any, least: int = 0) -> int | None:
+    """Returns *value* as an int if it is a whole number in range, else ``None``."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = int(operator.index(value))
+    except TypeError:
+        return None
+    return number if least <= number <= LARGEST_NUMBER else None
+
+
+def _rate(value: Any) -> float | None:
+    try:
+        rate = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return rate if 0.0 < rate < math.inf else None
+
+
+def _flag(value: Any) -> bool | None:
+    """Returns *value* as a bool, NumPy's included; ``None`` for everything else."""
+    return bool(value) if isinstance(value, (bool, np.bool_)) else None

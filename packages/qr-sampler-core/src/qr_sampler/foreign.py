@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes from code and devices that are not ours, made plain values of bounded size."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from types import CodeType
+from typing import Final
+
+__all__ = [
+    "MASK",
+    "MAX_TEXT_CHARACTERS",
+    "is_ours",
+    "is_signal",
+    "plain_text",
+    "traceback_text",
+    "words_of",
+]
+
+MAX_TEXT_CHARACTERS: Final = 512
+"""Longest text from outside that is kept, in characters; records repeat it for every token."""
+
+MAX_TRACEBACK_CHARACTERS: Final = 8192
+"""Longest traceback that is logged, in characters; of a longer one the end."""
+
+MASK: Final = "***"
+"""Stands for a secret."""
+
+_CUT: Final = "..."
+_OUR_PACKAGES: Final = frozenset({"qr_sampler", "qr_entropy_sources", "qr_sampler_grpc"})
+
+
+def is_ours(component: object) -> bool:
+    """Returns whether the class of *component* belongs to this project, whose tests bind it."""
+    return type(component).__module__.partition(".")[0] in _OUR_PACKAGES
+
+
+def plain_text(value: object, secrets: Iterable[str] = (), limit: int = MAX_TEXT_CHARACTERS) -> str:
+    r"""Returns what *value* says as one printable line of at most *limit* characters.
+
+    Bytes are read as UTF-8. What cannot be printed, lone surrogates included, is written as an
+    escape sequence. Conversion calls code of the value's author, which may raise anything.
+
+    Args:
+        value: A text, or anything that can be made one; ``None`` says nothing.
+        secrets: Texts that are masked.
+        limit: Largest length of the result in characters.
+
+    Examples:
+        >>> plain_text("no\nanswer to key-1", secrets=["key-1"])
+        'no answer to ***'
+        >>> plain_text(b"serial 7"), plain_text(None), plain_text("x" * 9, limit=5)
+        ('serial 7', '', 'xx...')
+    """
+    if type(value) is str and len(value) <= limit and value.isprintable():
+        text: str = value
+    elif value is None:
+        return ""
+    else:
+        text = _text_of(value)
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    if not text[: limit + 1].isprintable():
+        # Escape sequences are longer than what they stand for, so that cutting comes last.
+        text = _printable(text[: limit + 1])
+    return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
+
+
+def words_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
+    """Returns the type of *error* and what it says, if it can say it, as :func:`plain_text`."""
+    kind = plain_text(type(error).__name__)
+    try:
+        words = plain_text(error, secrets)
+    # Whoever wrote the plugin wrote its exceptions, too.
+    except BaseException as second:
+        if is_signal(second):
+            raise
+        words = f"its text is not available ({plain_text(type(second).__name__)})"
+    return f"{kind}: {words}" if words else kind
+
+
+def traceback_text(error: BaseException, secrets: Iterable[str] = ()) -> str:
+    """Returns the traceback of *error* for a log, of bounded size and without *secrets*."""
+    try:
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    # As above: formatting asks the exception for its text, its cause and its notes.
+    except BaseException as second:
+        if is_signal(second):
+            raise
+        return words_of(error, secrets)
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    # The end says what was raised. A log is a file of text, which has no lone surrogates.
+    return text[-MAX_TRACEBACK_CHARACTERS:].encode("utf-8", "backslashreplace").decode()
+
+
+def is_signal(error: BaseException) -> bool:
+    """Returns whether *error* comes from a signal to this process rather than from what was called.
+
+    Python runs signal handlers in the main thread, between any two instructions. So an operator's
+    Ctrl-C looks as if the code had raised it that was running. The handler that raises an exception
+    is among the frames of its traceback; only Python's own handler of SIGINT leaves none.
+
+    Args:
+        error: Was caught in this thread.
+    """
+    if isinstance(error, Exception) or threading.current_thread() is not threading.main_thread():
+        return False
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    if isinstance(error, KeyboardInterrupt) and signal.default_int_handler in handlers:
+        return True
+    functions = [getattr(handler, "__func__", handler) for handler in handlers]
+    codes = {getattr(function, "__code__", None) for function in functions}
+    return any(code in codes for code in _codes(error))
+
+
+def _codes(error: BaseException) -> Iterator[CodeType]:
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame.f_code
+        trace = trace.tb_next
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).decode("utf-8", "replace")
+    # A subclass of str may answer for itself; what is kept has to be a str and nothing else.
+    return "".join((str(value),))
+
+
+def _printable(text: str) -> str:
+    return "".join(map(_shown, text)).strip()
+
+
+def _shown(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode()
