@@ -456,6 +456,37 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def openwebui(session: nox.Session) -> None:
+    """Chat with real vLLM through a real Open WebUI, as its pages do; installs 3 GB beside it."""
+    engine = Engine(session)
+    place = ROOT / ".nox" / "openwebui"
+    session.run_install(
+        "uv", "venv", "--quiet", "--clear", f"--python={interpreter_for_vllm(session)}", str(place)
+    )
+    image = (ROOT / "deployments/urandom/docker-compose.yml").read_text("utf-8")
+    (tag,) = re.findall(r"open-webui/open-webui:v([\d.]+)", image)
+    overrides = VLLM_PACKAGE / "overrides-openwebui.txt"
+    session.run_install(
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        f"--python={place}",
+        f"--override={overrides}",
+        f"open-webui=={tag}",
+    )
+    suite = str(VLLM_PACKAGE / "tests/engine/test_vllm_openwebui.py")
+    engine.run(
+        "-m",
+        "pytest",
+        *ENGINE_OPTIONS,
+        *(session.posargs or (suite,)),
+        OPEN_WEBUI_PROGRAM=str(place / "bin" / "open-webui"),
+        **ENGINE_ENVIRONMENT,
+    )
+
+
+@nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
     """Compare the cost of a step with vLLM's own sampler; see docs/benchmarks.md."""
     engine = Engine(session)

@@ -176,6 +176,11 @@ class Sampling(BaseModel):
         }
 
 
+def _is_ours(key: object) -> bool:
+    """Whether *key* is one of qr-sampler's, however it is written."""
+    return str(key).strip().lower().startswith(KEY_PREFIX.rstrip("_"))
+
+
 CHOICES: Final = frozenset({"truncate_first", "follow_request", "bypass"})
 """Fields that are answered with yes or no."""
 
@@ -191,7 +196,8 @@ class Filter:
             True, description="Name each request in the records after its chat and message."
         )
         users_may_change: bool = Field(
-            True, description="Whether a user's own values come before those given here."
+            True,
+            description="Whether a user's own values count, those of a custom parameter included.",
         )
 
     class UserValves(Sampling):
@@ -206,7 +212,10 @@ class Filter:
         __user__: Mapping[str, Any] | None = None,
         __metadata__: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Returns *body* with ``vllm_xargs``; what the request carries there already wins.
+        """Returns *body* with ``vllm_xargs``.
+
+        Keys that the request carries there already override the others, unless users may change
+        nothing: then they are removed.
 
         Args:
             body: The chat completion as it will be sent to vLLM. Changed in place.
@@ -216,21 +225,29 @@ class Filter:
         Raises:
             ValueError: When the request has a ``vllm_xargs`` that is no object.
         """
+        keys = {
+            **self._name(__metadata__ or {}),
+            **self.valves.keys(),
+            **self._wishes(__user__ or {}),
+            **self._given(body),
+        }
+        # Later, Open WebUI adds a model's custom parameters only where the body has no such field,
+        # and models can be users' own: an empty object keeps them out.
+        if keys or not self.valves.users_may_change:
+            body[EXTRA_FIELD] = keys
+        return body
+
+    def _given(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the keys that the request carries and may carry."""
         given = body.get(EXTRA_FIELD) or {}
         if not isinstance(given, Mapping):
             raise ValueError(
                 f"{EXTRA_FIELD}={given!r}: expected an object such as "
                 '{"qr_top_k": 50}; correct the custom parameter of the chat or the model'
             )
-        keys = {
-            **self._name(__metadata__ or {}),
-            **self.valves.keys(),
-            **self._wishes(__user__ or {}),
-            **given,
-        }
-        if keys:
-            body[EXTRA_FIELD] = keys
-        return body
+        if self.valves.users_may_change:
+            return dict(given)
+        return {key: value for key, value in given.items() if not _is_ours(key)}
 
     def _name(self, metadata: Mapping[str, Any]) -> dict[str, str]:
         """Returns the key that tells chat and message; a request without a chat has none."""

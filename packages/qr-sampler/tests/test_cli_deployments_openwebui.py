@@ -158,6 +158,24 @@ def test_administrator_can_keep_users_out(function: Any) -> None:
     assert inlet(function, {}, {"top_k": 2, "trial": "7"}) == {"qr_top_k": 1}
 
 
+@pytest.mark.parametrize("key", ["qr_bypass", "QR_BYPASS", " qr_bypass", "qr-bypass", "qrbypass"])
+def test_no_parameter_of_a_chat_gets_past_the_administrator(function: Any, key: str) -> None:
+    function.valves = function.Valves(users_may_change=False)
+    given = {key: 1, "qr_request_key": "another's", "other": "kept"}
+    assert inlet(function, {"vllm_xargs": given}, **CHAT) == {
+        "qr_request_key": "8f1c/e2aa",
+        "other": "kept",
+    }
+    function.valves = function.Valves(users_may_change=True)
+    assert inlet(function, {"vllm_xargs": given}, **CHAT) == given
+
+
+def test_no_parameter_of_a_model_is_added_where_users_may_change_nothing(function: Any) -> None:
+    function.valves = function.Valves(users_may_change=False, name_requests=False)
+    # Open WebUI copies a model's parameter where the body has none of that name.
+    assert inlet(function, {}) == {}
+
+
 def test_controls_deliver_text_and_empty_text_is_unset(function: Any) -> None:
     user = {"fixed_temperature": "0.9", "top_k": "40", "truncate_first": "no", "trial": ""}
     assert inlet(function, {}, user) == {
