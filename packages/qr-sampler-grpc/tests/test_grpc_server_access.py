@@ -6,6 +6,8 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +30,7 @@ from qr_sampler_grpc.server import ServerTls, serve
 from qr_sampler_grpc.server.binding import check_exposure
 from qr_sampler_grpc.server.keys import ApiKeys, read_secrets
 
+HEALTH_CHECK = Path(__file__).parents[3] / "deployments" / "docker" / "health_check.py"
 SECRETS = ("s3cret-one", "s3cret-two", "s3cret-three")
 NOW = datetime.datetime.now(datetime.timezone.utc)
 
@@ -155,6 +158,33 @@ def test_mutual_tls_asks_for_a_certificate_of_its_authority(
             attempt = partial(ask, server.address, authority, client)
             assert code_of(attempt) is grpc.StatusCode.UNAVAILABLE
     assert source.requests == [2]
+
+
+@pytest.mark.skipif(not HEALTH_CHECK.exists(), reason="the deployments are not in the sdist")
+def test_health_check_of_the_deployments_speaks_tls(
+    authority: Identity, server_identity: Identity, client_identity: Identity
+) -> None:
+    pytest.importorskip("grpc_health", reason="the extra `server` is not installed")
+
+    def check(*options: str | Path) -> tuple[int, str]:
+        command = [sys.executable, "-W", "error", str(HEALTH_CHECK), *map(str, options)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return done.returncode, done.stderr
+
+    tls = ServerTls(
+        certificate=server_identity.certificate,
+        private_key=server_identity.private_key,
+        client_ca=authority.certificate,
+    )
+    ours = ("--tls-certificate", client_identity.certificate)
+    key = ("--tls-private-key", client_identity.private_key)
+    with serve(ConstantEntropySource(9), "127.0.0.1:0", tls=tls) as server:
+        ca = ("--tls-ca", authority.certificate)
+        assert check(*ca, *ours, *key, server.address) == (0, "")
+        # In plain text, without a certificate of its own, and with half of one.
+        assert check(server.address)[0] == 1
+        assert check(*ca, server.address)[0] == 1
+        assert check(*ca, *ours, server.address)[0] == 2
 
 
 def test_unusable_files_are_named_and_never_quoted(

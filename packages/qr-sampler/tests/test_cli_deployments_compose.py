@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -143,12 +144,59 @@ def test_images_are_pinned(profile: Any) -> None:
     services = profile.compose()["services"]
     for name, service in services.items():
         if name in OURS:
-            # Built here, and built again when a build argument has changed.
-            assert service["pull_policy"] == "build"
+            # Built here when there is no such image, and again only when that is asked for: an
+            # instrument does not change with the next start, nor come from a registry.
+            assert "build" in service
+            assert not {"image", "pull_policy"} & set(service)
         else:
             tag = service["image"].rpartition(":")[2]
             assert tag[:1] == "v", service["image"]
             assert tag[1:].replace(".", "").isdigit(), service["image"]
+
+
+def test_copies_of_the_template_have_nothing_in_common(profile: Any) -> None:
+    # Without a name of its own, a project has that of its folder, and so have images and volumes.
+    document = profile.compose()
+    assert ("name" in document) == (profile.name != "_template")
+    assert document["volumes"] == dict.fromkeys(document["volumes"])
+
+
+def test_secrets_and_further_options_reach_vllm(profile: Any) -> None:
+    given = {"HF_TOKEN": "hf_x", "VLLM_API_KEY": "k", "VLLM_ARGUMENTS": "--seed=1 --enforce-eager"}
+    services = profile.compose(given)["services"]
+    assert given.items() <= services["vllm"]["environment"].items()
+    # The interface shows the same key.
+    assert services["open-webui"]["environment"]["OPENAI_API_KEY"] == "k"
+    more = {"VLLM_MAX_MODEL_LEN": "4096", "VLLM_TENSOR_PARALLEL_SIZE": "2"}
+    command = profile.compose(more)["services"]["vllm"]["command"]
+    assert {"--max-model-len=4096", "--tensor-parallel-size=2"} <= set(command)
+
+
+def test_a_value_in_single_quotes_is_taken_as_it_is(profile: Any, tmp_path: Path) -> None:
+    (assignment,) = re.findall(r"for example (VLLM_API_KEY='[^']*')", profile.example)
+    assert "$" in assignment
+    if not has_compose():
+        pytest.skip("docker compose is not installed, and nothing else has its rules of quoting")
+    file = tmp_path / ".env"
+    file.write_text(f"{assignment}\nHF_TOKEN=left${{VLLM_API_KEY}}right\n", "utf-8")
+    command = ["docker", "compose", "--file", str(profile.compose_file), "--env-file", str(file)]
+    done = subprocess.run(
+        [*command, "config", "--environment"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    read = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    key = assignment.partition("=")[2].strip("'")
+    assert (read["VLLM_API_KEY"], read["HF_TOKEN"]) == (key, f"left{key}right")
+
+
+def test_the_browser_asks_for_nothing_that_vllm_refuses(profile: Any) -> None:
+    """That these are enough is shown by a real interface in the session `openwebui`."""
+    environment = profile.compose()["services"]["open-webui"]["environment"]
+    assert json.loads(environment["DEFAULT_MODEL_PARAMS"]) == {"function_calling": "legacy"}
+    capabilities = json.loads(environment["DEFAULT_MODEL_METADATA"])["capabilities"]
+    assert capabilities == {"builtin_tools": False}
+    switched_off = {name for name, value in environment.items() if value == "false"}
+    assert {name for name in environment if name.endswith("_GENERATION")} <= switched_off
 
 
 def test_mounts_lead_from_something_to_something(profile: Any) -> None:

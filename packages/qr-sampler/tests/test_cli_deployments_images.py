@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -156,15 +156,38 @@ def test_installed_wheels_are_packages_of_the_workspace(dockerfile: Path) -> Non
         assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
 
 
-def test_vllm_image_serves_as_compose_does(deployments: Path, profile: Any) -> None:
+PRINTING = """#!/bin/sh
+printf '%s\\n' "$@"
+"""
+
+
+def test_vllm_image_serves_as_compose_does(deployments: Path, profile: Any, tmp_path: Path) -> None:
+    (tmp_path / "vllm").write_text(PRINTING, "utf-8")
+    (tmp_path / "vllm").chmod(0o755)
     steps = last_stage(deployments / "docker" / "Dockerfile.vllm")
-    assert only(steps, "ENTRYPOINT") == "[]"
-    shell, option, line = json_form(only(steps, "CMD"))
-    assert (shell, option) == ("sh", "-c")
-    by_image = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line.removeprefix("exec "))
-    command = profile.compose()["services"]["vllm"]["command"]
-    limited = [word for word in command if not word.startswith("--max-num-seqs=")]
-    assert shlex.split(by_image) == limited
+    entry = json_form(only(steps, "ENTRYPOINT"))
+    by_profile = profile.compose()["services"]["vllm"]["command"]
+
+    def served(command: list[str], **environment: str) -> list[str]:
+        path = f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin"
+        done = subprocess.run(
+            [*entry, *command],
+            env={"PATH": path, **environment},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return ["vllm", *done.stdout.splitlines()]
+
+    assert served(by_profile) == by_profile
+    more = ["--seed=1", "--served-model-name", "*"]
+    assert served(by_profile, VLLM_ARGUMENTS=" ".join(more)) == [*by_profile, *more]
+    # Without a profile the limits are vLLM's own.
+    limits = ("--max-num-seqs=", "--max-model-len=", "--tensor-parallel-size=")
+    unlimited = [word for word in by_profile if not word.startswith(limits)]
+    by_image = json_form(only(steps, "CMD"))
+    assert served(by_image) == unlimited
+    assert served(by_image, VLLM_ARGUMENTS=" ".join(more)) == [*unlimited, *more]
 
 
 def test_health_checks_are_the_same_in_images_and_profiles(deployments: Path, profile: Any) -> None:
@@ -208,3 +231,99 @@ def here(program: str, arguments: list[str], profile: Any) -> list[str]:
         return [sys.executable, str(profile.folder / source)]
     assert path.startswith("/opt/qr-sampler/servers/")
     return [sys.executable, str(ROOT / "servers" / Path(path).name)]
+
+
+@pytest.fixture(scope="module")
+def build_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the first stage of Dockerfile.vllm leaves, made by its own commands."""
+    if shutil.which("uv") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs uv and a clone of the repository")
+    folder = tmp_path_factory.mktemp("build")
+    steps = instructions(ROOT / "deployments" / "docker" / "Dockerfile.vllm")
+    (script,) = (rest for name, rest in steps if name == "RUN" and rest.startswith("uv build"))
+    script = re.sub(r"(?<= )/(wheels|locked)", rf"{folder}/\1", script)
+    subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=ROOT, check=True)
+    return folder
+
+
+class Image:
+    """An environment in the place of vLLM's image."""
+
+    def __init__(self, folder: Path, *present: str) -> None:
+        self.folder = folder
+        self._uv("venv", "--quiet", f"--python={sys.executable}", str(folder))
+        self._uv("pip", "install", "--quiet", f"--python={folder}", "packaging", *present)
+
+    def _uv(self, *arguments: str) -> str:
+        done = subprocess.run(["uv", *arguments], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def versions(self) -> dict[str, str]:
+        listing = self._uv("pip", "list", f"--python={self.folder}", "--format=freeze")
+        return dict(line.split("==") for line in listing.splitlines() if "==" in line)
+
+    def add(self, stage: Path) -> subprocess.CompletedProcess[str]:
+        """Runs the installation of Dockerfile.vllm on it."""
+        steps = last_stage(ROOT / "deployments" / "docker" / "Dockerfile.vllm")
+        (script,) = (rest for name, rest in steps if name == "RUN" and "additions.py" in rest)
+        script = re.sub(r"--mount=\S+ ", "", script)
+        places = {
+            "/wheels": stage / "wheels",
+            "/locked.txt": stage / "locked.txt",
+            "/additions.py": ROOT / "deployments" / "docker" / "additions.py",
+            "/tmp/additions.txt": self.folder / "additions.txt",
+            "uv-build": shutil.which("uv"),
+        }
+        pattern = "|".join(map(re.escape, sorted(places, key=len, reverse=True)))
+        script = re.sub(pattern, lambda match: str(places[match[0]]), script)
+        path = f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        return subprocess.run(
+            ["bash", "-c", script],
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def test_what_an_image_lacks_comes_from_the_lock_file(build_stage: Path, tmp_path: Path) -> None:
+    # The oldest NumPy that our packages accept stays; a grpcio that they exclude does not.
+    kept = "numpy==2.1.3"
+    image = Image(tmp_path / "image", kept, "grpcio==1.84.0")
+    done = image.add(build_stage)
+    assert done.returncode == 0, done.stderr
+    assert "replaced: grpcio 1.84.0 is in the image" in done.stderr
+    versions = image.versions()
+    assert versions["numpy"] == kept.partition("==")[2]
+    locked = dict(
+        re.findall(r"^([\w.-]+)==([\w.]+)", (build_stage / "locked.txt").read_text(), re.MULTILINE)
+    )
+    added = {name for name in versions if name in locked} - {"numpy"}
+    assert {"grpcio", "pydantic", "typer", "cryptography"} <= added
+    unequal = {name: versions[name] for name in added if versions[name] != locked[name]}
+    # What depends on the version of Python has several lines.
+    assert set(unequal) <= {"annotated-doc", "pydantic-settings", "typer", "pycparser"}
+    command = str(image.folder / "bin" / "qr-sampler")
+    assert subprocess.run([command, "--help"], capture_output=True, check=False).returncode == 0
+
+
+def test_an_image_that_cannot_be_used_is_refused(build_stage: Path, tmp_path: Path) -> None:
+    image = Image(
+        tmp_path / "image", "numpy==1.25.2" if sys.version_info < (3, 12) else "rich==12.0.0"
+    )
+    done = image.add(build_stage)
+    assert done.returncode != 0
+    assert "choose another VLLM_IMAGE" in done.stderr
+    assert "qr-sampler-core" not in image.versions()
+
+
+def test_a_changed_archive_is_refused(build_stage: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    shutil.copytree(build_stage, stage)
+    text = (stage / "locked.txt").read_text("utf-8")
+    (stage / "locked.txt").write_text(re.sub("sha256:.{8}", "sha256:00000000", text), "utf-8")
+    image = Image(tmp_path / "image")
+    done = image.add(stage)
+    assert done.returncode != 0
+    assert "hash" in done.stderr.lower()
+    assert "qr-sampler-core" not in image.versions()

@@ -58,7 +58,7 @@ def test_every_command_of_local_says_who_runs_it(deployments: Path) -> None:
     text = (deployments / "local" / "README.md").read_text("utf-8")
     runners = re.findall(r"(?:<!-- run by: (\S+) -->\n)?```bash\n", text)
     engine = "packages/qr-sampler-vllm/tests/engine/test_vllm_deployments.py"
-    assert runners == [HERE, HERE, HERE, engine]
+    assert runners == [HERE, HERE, HERE, engine, HERE, HERE, HERE]
     assert all((ROOT / runner).is_file() for runner in runners)
 
 
@@ -102,7 +102,8 @@ def test_steps_of_a_guide_lead_to_the_containers(profile: Any, tmp_path: Path) -
     scripts = [script for script in found if "curl" not in script]
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(scripts)],
-        cwd=tmp_path / "deployments" / profile.name,
+        # A copy of the template is made from the root of the repository, and so is said there.
+        cwd=tmp_path / ("" if profile.name == "_template" else f"deployments/{profile.name}"),
         env={"PATH": f"{stubs}{os.pathsep}/usr/bin{os.pathsep}/bin", "CALLS": str(calls)},
         capture_output=True,
         text=True,
@@ -166,15 +167,20 @@ def test_commands_of_local_install_what_the_units_start(deployments: Path, tmp_p
     """Runs them below a temporary folder; what would change the system is noted instead."""
     stubs = tmp_path / "stubs"
     scripts = {"python3": VENV, "pip": STUB, "systemctl": STUB, "systemd-sysusers": STUB}
+    scripts |= {"udevadm": STUB}
     put(scripts, stubs)
     root, calls = tmp_path / "root", tmp_path / "calls"
-    for folder in ("opt", "etc/systemd/system"):
+    records = "var/lib/qr-sampler/records"
+    for folder in ("opt", "etc/systemd/system", "etc/udev/rules.d", records, "home"):
         (root / folder).mkdir(parents=True)
+    (root / records / "run.jsonl").write_text("{}\n", "utf-8")
     commands = "\n".join(blocks(deployments / "local" / "README.md", HERE))
     assert commands.count("sudo ") >= 10
-    script = re.sub(r"(?<![\w.])/(opt|etc)/", rf"{root}/\1/", commands.replace("sudo ", ""))
+    script = re.sub(r"(?<![\w.])/(opt|etc|var)/", rf"{root}/\1/", commands.replace("sudo ", ""))
     script = script.replace("openssl rand -hex 32", "echo 0123456789abcdef")
     environment = {"PATH": f"{stubs}{os.pathsep}/usr/bin{os.pathsep}/bin", "STUBS": str(stubs)}
+    environment |= {"HOME": str(root / "home")}
+    environment |= {"SUDO_UID": str(os.getuid()), "SUDO_GID": str(os.getgid())}
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
@@ -187,7 +193,11 @@ def test_commands_of_local_install_what_the_units_start(deployments: Path, tmp_p
     noted = calls.read_text("utf-8")
     assert "systemctl enable --now qr-entropy-server.service qr-vllm.service" in noted
     assert "pip install vllm" in noted
-    assert (root / "etc/qr-sampler/api-key").stat().st_mode & 0o777 == 0o600
+    private = ("etc/qr-sampler/api-key", "etc/qr-sampler/vllm-secrets.env")
+    for name in (*private, "home/records/run.jsonl"):
+        assert (root / name).stat().st_mode & 0o777 == 0o600, name
+    assert (root / "home/records").stat().st_mode & 0o777 == 0o700
+    assert "hw_random" in (root / "etc/udev/rules.d/60-qr-sampler.rules").read_text("utf-8")
     assert (root / "etc/sysusers.d/qr-sampler.conf").is_file()
     wanted = set()
     for unit in (deployments / "systemd").glob("*.service"):
@@ -197,7 +207,11 @@ def test_commands_of_local_install_what_the_units_start(deployments: Path, tmp_p
     examples = (deployments / "local").glob("*.env.example")
     for example in examples:
         wanted |= set(
-            re.findall(r"=(/(?:opt|etc)/qr-sampler/[\w./-]+)", example.read_text("utf-8"))
+            re.findall(
+                r"^\w+=(/(?:opt|etc)/qr-sampler/[\w./-]+)",
+                example.read_text("utf-8"),
+                flags=re.MULTILINE,
+            )
         )
     # Made by venv and pip, for which stubs stand here.
     made = {path for path in wanted if path.startswith("/opt/qr-sampler/venv/")}
