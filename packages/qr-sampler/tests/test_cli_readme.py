@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
 import re
+import statistics
+import subprocess
+import sys
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 
@@ -103,13 +109,104 @@ def rounded(value: float) -> float:
     return round(value, digits)
 
 
+def variance_of_u(shift: float) -> float:
+    """Returns the variance of Phi(z), z ~ N(shift, 1), by the midpoint rule.
+
+    The nodes are quantiles, so that the density of z is their number.
+    """
+    normal, nodes = NormalDist(), 20_000
+    z = (normal.inv_cdf((index + 0.5) / nodes) + shift for index in range(nodes))
+    values = [normal.cdf(one) for one in z]
+    mean = sum(values) / nodes
+    return sum((value - mean) ** 2 for value in values) / nodes
+
+
 def test_effects_of_a_bias_are_what_they_are_said_to_be() -> None:
-    """With z ~ N(s, 1), s the shift of the mean in standard errors, E[Phi(z)] = Phi(s / sqrt 2)."""
-    rows = re.findall(r"^\| (12\d\.\d+) \| (0\.\d+) \| ([\d,]+) \|$", text_of(README), re.MULTILINE)
+    """With z ~ N(s, 1), s the shift of the mean in standard errors, E[Phi(z)] = Phi(s / sqrt 2).
+
+    A mean of N numbers is five standard errors away with probability p when its expectation is
+    further away than that by the p-quantile of its own deviation.
+    """
+    pattern = r"^\| (12\d\.\d+) \| (0\.\d+) \| ([\d,]+) \| ([\d,]+) \|$"
+    rows = re.findall(pattern, text_of(README), re.MULTILINE)
     assert len(rows) == 3
-    for mean, mean_of_u, tokens in rows:
+    assert variance_of_u(0.0) == pytest.approx(1 / 12, rel=1e-6)
+    for mean, mean_of_u, *tokens in rows:
         shift = (float(mean) - BYTE_MEAN) * math.sqrt(10_240) / BYTE_STD
         expected = NormalDist().cdf(shift / math.sqrt(2))
         assert f"{expected:.4f}" == mean_of_u
-        needed = (5 * math.sqrt(1 / 12) / (expected - 0.5)) ** 2
-        assert rounded(needed) == int(tokens.replace(",", ""))
+        for power, count in zip((0.5, 0.9), tokens, strict=True):
+            margin = NormalDist().inv_cdf(power) * math.sqrt(variance_of_u(shift))
+            needed = ((5 * math.sqrt(1 / 12) + margin) / (expected - 0.5)) ** 2
+            assert rounded(needed) == int(count.replace(",", ""))
+
+
+def test_means_of_answers_are_not_uniform_under_the_null_hypothesis() -> None:
+    """The trap that the page warns of, in closed form and simulated.
+
+    An answer of k tokens has k - 1 numbers below 0.9, of mean 0.45, and one above, of mean 0.95;
+    one that is cut off at 64 tokens has only those below.
+    """
+    (found,) = re.findall(r"the mean of the answers' means is (0\.\d+)", text_of(README))
+    (t_said,) = re.findall(r"200 answers against 0\.5 gives about \+(\d)", text_of(README))
+    ends = [0.9 ** (k - 1) * 0.1 for k in range(1, 65)]
+    means = [(0.45 * (k - 1) + 0.95) / k for k in range(1, 65)]
+    exact = math.fsum(p * mean for p, mean in zip(ends, means, strict=True)) + 0.9**64 * 0.45
+    assert f"{exact:.3f}" == found
+
+    rng = random.Random(20260301)
+    answers = []
+    for _ in range(20_000):
+        u = [rng.random() for _ in range(64)]
+        answers.append(u[: next((k for k, one in enumerate(u, 1) if one > 0.9), 64)])
+    of_answers = [statistics.fmean(answer) for answer in answers]
+    deviation = statistics.stdev(of_answers)
+    # Six standard errors: a false alarm has probability 2e-9, and 0.5 is hundreds away.
+    assert statistics.fmean(of_answers) == pytest.approx(
+        exact, abs=6 * deviation / math.sqrt(20_000)
+    )
+    assert round((exact - 0.5) / (deviation / math.sqrt(200))) == int(t_said)
+    pooled = [one for answer in answers for one in answer]
+    assert statistics.fmean(pooled) == pytest.approx(0.5, abs=6 / math.sqrt(12 * len(pooled)))
+
+
+def token_line(u: float, **changes: Any) -> str:
+    """Returns a line of a ledger with the fields that the page's snippets read."""
+    record = {
+        "kind": "token",
+        "request_key": "r",
+        "position": 0,
+        "u": u,
+        "source": "system",
+        "amplifier": "zscore_mean",
+        "condition": None,
+        "fallback": False,
+        "t_request_ns": 1_000_000,
+        "t_received_ns": 3_500_000,
+        **changes,
+    }
+    return json.dumps(record)
+
+
+def test_snippets_read_any_folder_of_records(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    ledger.mkdir()
+    first = [json.dumps({"kind": "genesis"}), token_line(0.25), token_line(0.75)]
+    second = [token_line(0.9, condition="b"), token_line(0.9, fallback=True)]
+    (ledger / "1.jsonl").write_text("\n".join(first) + "\n", "utf-8")
+    (ledger / "2.jsonl").write_text("\n".join(second) + '\n{"kind": "tok', "utf-8")
+    (ledger / "3.jsonl").touch()
+    snippets = [text for _, text in blocks("python") if '"ledger"' in text]
+    assert len(snippets) == 2
+    for snippet in snippets:
+        command = [sys.executable, "-c", snippet]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "2.jsonl: left out a line" in done.stdout
+    # The last one judges each arm by itself.
+    assert "system, zscore_mean, None, 2 tokens, mean of u 0.5000, z = +0.00" in done.stdout
+    assert "system, zscore_mean, b, 1 tokens, mean of u 0.9000, z = +1.39" in done.stdout
+    for file in ledger.iterdir():
+        file.unlink()
+    for snippet in snippets:
+        subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, check=True)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a source is told, as a digest, about the tokens that its bytes are going to decide.
 
-A digest fixes a choice before the bytes exist and can be checked afterwards from the records alone:
-whoever measured them had it, and it fits no other tokens. All digests are SHA-256 (FIPS 180-4).
+A digest fixes a choice before the bytes exist, and can be computed again from the records alone.
+It binds whoever received it; the holder of the records can compute one for any tokens, so it
+convinces others only where the source has kept or signed it. All digests are SHA-256 (FIPS 180-4).
 
 The distribution enters by its temperature and by its entropy and varentropy at temperature 1, each
 as the eight bytes of a double. They follow from all of the logits, and unlike these are in the
