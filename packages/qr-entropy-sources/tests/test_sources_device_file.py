@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import select
 import socket
 import struct
 import termios
 import threading
-import tty
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from qr_entropy_sources import device_kind
 from qr_entropy_sources.device_file import DeviceFileSource
+from qr_entropy_sources.device_kind import DeviceKind, jit_class_of, kind_of
 from qr_sampler import ConfigError, EntropyUnavailableError, JitClass
 from qr_sampler.testing import EntropySourceContract
 
@@ -215,26 +217,29 @@ def test_flush_discards_exactly_what_it_says(
 ) -> None:
     source = build(serve(counting(0, 200)), flush_bytes=10)
     assert source.get_random_bytes(5) == counting(10, 5)
-    assert source.draw(7).data == counting(25, 7)
     assert source.get_random_bytes(0) == b""
-    assert source.get_random_bytes(1) == counting(42, 1)
 
 
-def test_no_flush_discards_nothing(
+def test_no_flush_discards_nothing_that_is_new(
     serve: Callable[[bytes], Path], build: Callable[..., DeviceFileSource]
 ) -> None:
-    source = build(serve(counting(0, 20)), flush_bytes=0)
-    assert source.get_random_bytes(5) + source.get_random_bytes(5) == counting(0, 10)
+    assert build(serve(counting(0, 20)), flush_bytes=0).get_random_bytes(20) == counting(0, 20)
+
+
+def test_a_server_that_answers_once_is_asked_anew(
+    serve: Callable[[bytes], Path], build: Callable[..., DeviceFileSource]
+) -> None:
+    """What is left of an earlier answer is dropped, and no draw is lost to the hanging up."""
+    source = build(serve(counting(0, 200)), flush_bytes=0)
+    assert [source.get_random_bytes(50) for _ in range(3)] == [counting(0, 50)] * 3
 
 
 def test_long_answers_arrive_in_pieces_and_in_order(
     fed_fifo: Path, build: Callable[..., DeviceFileSource]
 ) -> None:
     source = build(fed_fifo, flush_bytes=100)
-    first, second = source.get_random_bytes(200_001), source.get_random_bytes(50)
-    assert is_consecutive(first)
-    assert is_consecutive(second)
-    assert second[0] == (first[-1] + 1 + 100) & 0xFF
+    assert is_consecutive(source.get_random_bytes(200_001))
+    assert is_consecutive(source.get_random_bytes(50))
 
 
 def test_what_waited_in_a_fifo_before_it_was_opened_is_dropped(
@@ -246,27 +251,81 @@ def test_what_waited_in_a_fifo_before_it_was_opened_is_dropped(
         source.get_random_bytes(1)
 
 
-def test_a_fifo_that_never_runs_dry_is_opened_all_the_same(
-    fed_fifo: Path, build: Callable[..., DeviceFileSource], monkeypatch: pytest.MonkeyPatch
+def test_a_fifo_that_never_runs_dry_is_read_all_the_same(
+    fifo: Path, silent_fifo: int, build: Callable[..., DeviceFileSource]
 ) -> None:
-    """Even where the size of a FIFO cannot be asked for."""
-    monkeypatch.delattr(fcntl, "F_GETPIPE_SZ", raising=False)
-    assert is_consecutive(build(fed_fifo).get_random_bytes(100))
+    """Its writer refills it while it is emptied: reading stops at a quarter of a mebibyte more."""
+    source = build(fifo, flush_bytes=0)
+    read, taken = os.read, [0]
+
+    def read_and_refill(descriptor: int, n: int) -> bytes:
+        piece = read(descriptor, n)
+        taken[0] += len(piece)
+        os.write(silent_fifo, bytes(len(piece)))
+        return piece
+
+    os.write(silent_fifo, bytes(1000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "read", read_and_refill)
+        assert source.get_random_bytes(100) == bytes(100)
+    assert taken[0] == 1000 + (1 << 18) + 100
 
 
-def test_a_terminal_alters_no_byte(build: Callable[..., DeviceFileSource]) -> None:
-    """A terminal in its default mode would eat or translate carriage returns and control codes."""
+def test_emptying_counts_against_the_deadline(
+    fifo: Path, silent_fifo: int, build: Callable[..., DeviceFileSource]
+) -> None:
+    source = build(fifo, flush_bytes=0)
+    os.write(silent_fifo, bytes(1000))
+    stream = source._open_stream()
+    with pytest.raises(TimeoutError, match="could not be read empty in time"):
+        stream.drop_what_waited(time.monotonic_ns() - 1)
+
+
+COOKED = {"as Linux opens it": lambda mode: None, "with every flag": lambda mode: every_flag(mode)}
+
+
+def every_flag(mode: list[Any]) -> None:
+    """Switches on what alters input and what the function of older Pythons leaves alone."""
+    names = ("IGNBRK", "BRKINT", "PARMRK", "ISTRIP", "INLCR", "IGNCR", "ICRNL", "IXON", "IXOFF")
+    for name in names:
+        mode[0] |= getattr(termios, name)
+    mode[2] = mode[2] & ~termios.CSIZE | termios.CS7 | termios.PARENB
+    mode[3] |= termios.ICANON | termios.ISIG | termios.IEXTEN | termios.ECHO
+
+
+@pytest.mark.parametrize("state", COOKED)
+@pytest.mark.parametrize("when", ["before it is opened", "between two draws"])
+def test_a_terminal_alters_no_byte(
+    state: str, when: str, build: Callable[..., DeviceFileSource]
+) -> None:
+    """Otherwise eleven byte values never arrive: line ends, control characters, flow control."""
     master, slave = os.openpty()
+    source = build(Path(os.ttyname(slave)), flush_bytes=256)
     feeder = Feeder(master)
     try:
-        source = build(Path(os.ttyname(slave)), flush_bytes=256)
-        source.get_random_bytes(1)
+        if when == "between two draws":
+            source.get_random_bytes(1)
+        mode = termios.tcgetattr(slave)
+        mode[:4] = 0x500, 0x5, 0xBF, 0x8A3B  # What tty_std_termios of Linux 6 is.
+        COOKED[state](mode)
+        termios.tcsetattr(slave, termios.TCSANOW, mode)
         data = source.get_random_bytes(2048)
         assert is_consecutive(data)
         assert set(data) == set(range(256))
     finally:
         feeder.stop()
         os.close(slave)
+
+
+def test_the_speed_of_a_terminal_stays(build: Callable[..., DeviceFileSource]) -> None:
+    master, slave = os.openpty()
+    mode = termios.tcgetattr(slave)
+    mode[4] = mode[5] = termios.B115200
+    termios.tcsetattr(slave, termios.TCSANOW, mode)
+    build(Path(os.ttyname(slave)))._open_stream()
+    assert termios.tcgetattr(slave)[4:6] == [termios.B115200, termios.B115200]
+    os.close(master)
+    os.close(slave)
 
 
 def test_a_terminal_that_hangs_up_is_unavailable(build: Callable[..., DeviceFileSource]) -> None:
@@ -282,16 +341,24 @@ def test_a_terminal_that_hangs_up_is_unavailable(build: Callable[..., DeviceFile
     os.close(slave)
 
 
-def test_a_terminal_that_refuses_raw_mode_is_unavailable(
-    build: Callable[..., DeviceFileSource], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(descriptor: int, when: int) -> None:
-        raise termios.error(errno.EIO, "no raw mode")
+def refused(descriptor: int, when: int, mode: list[Any]) -> None:
+    raise termios.error(errno.EIO, "no raw mode")
 
-    monkeypatch.setattr(tty, "setraw", refuse)
+
+def ignored(descriptor: int, when: int, mode: list[Any]) -> None:
+    return
+
+
+@pytest.mark.parametrize("answer", [refused, ignored])
+def test_a_terminal_that_does_not_take_raw_mode_is_unavailable(
+    answer: Callable[..., None],
+    build: Callable[..., DeviceFileSource],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(termios, "tcsetattr", answer)
     master, slave = os.openpty()
     before = open_descriptors()
-    with pytest.raises(EntropyUnavailableError, match="no raw mode"):
+    with pytest.raises(EntropyUnavailableError, match=r"no raw mode|does not take raw mode"):
         build(Path(os.ttyname(slave))).get_random_bytes(1)
     assert open_descriptors() == before
     os.close(master)
@@ -341,8 +408,6 @@ def test_an_ending_device_is_unavailable_and_reopened_next_time(
     with pytest.raises(EntropyUnavailableError, match="ended after 4 of 8 bytes"):
         source.get_random_bytes(8)
     assert source.get_random_bytes(4) == b"1234"
-    with pytest.raises(EntropyUnavailableError, match="ended after 0 of 1 bytes"):
-        source.get_random_bytes(1)
 
 
 def test_a_fifo_whose_writer_leaves_is_unavailable(
@@ -392,6 +457,13 @@ def test_a_device_that_is_never_ready_is_given_up(
     monkeypatch.setattr(os, "read", never)
     with pytest.raises(EntropyUnavailableError, match="in time"):
         source.get_random_bytes(8)
+
+
+@pytest.mark.skipif(not os.access("/dev/hwrng", os.R_OK), reason="no hardware generator to read")
+def test_the_hardware_generator_of_this_machine(build: Callable[..., DeviceFileSource]) -> None:
+    source = build(Path("/dev/hwrng"))
+    assert source.get_random_bytes(64) != source.get_random_bytes(64)
+    assert source.jit_class is JitClass.FLUSHED
 
 
 def test_recordings_are_refused(tmp_path: Path, build: Callable[..., DeviceFileSource]) -> None:
@@ -521,10 +593,47 @@ def test_draw_names_the_device(build: Callable[..., DeviceFileSource]) -> None:
     assert build(URANDOM).draw(1).device_id == "/dev/urandom"
 
 
-def test_claim_depends_on_the_flush() -> None:
-    assert DeviceFileSource(URANDOM, flush_bytes=1).jit_class is JitClass.FLUSHED
-    assert DeviceFileSource(URANDOM, flush_bytes=0).jit_class is JitClass.REMOTE
-    assert DeviceFileSource.jit_class is JitClass.REMOTE
+@pytest.mark.parametrize(
+    ("path", "flush_bytes", "claim"),
+    [
+        ("/dev/urandom", 128, JitClass.PSEUDO),
+        ("/dev/random", 0, JitClass.PSEUDO),
+        ("/dev/zero", 1024, JitClass.UNKNOWN),
+        ("/dev/absent", 1024, JitClass.UNKNOWN),
+    ],
+)
+def test_what_a_character_device_may_claim(path: str, flush_bytes: int, claim: JitClass) -> None:
+    assert DeviceFileSource(Path(path), flush_bytes=flush_bytes).jit_class is claim
+
+
+def test_what_the_hardware_generator_may_claim() -> None:
+    for flush_bytes, claim in ((127, JitClass.UNKNOWN), (128, JitClass.FLUSHED)):
+        assert jit_class_of(DeviceKind.HARDWARE_GENERATOR, flush_bytes) is claim
+    if Path("/dev/hwrng").exists():
+        assert kind_of(Path("/dev/hwrng")) is DeviceKind.HARDWARE_GENERATOR
+
+
+def test_what_can_be_emptied_may_claim_it(
+    fifo: Path, serve: Callable[[bytes], Path], build: Callable[..., DeviceFileSource]
+) -> None:
+    master, slave = os.openpty()
+    for path in (fifo, serve(b""), Path(os.ttyname(slave))):
+        assert build(path, flush_bytes=0).jit_class is JitClass.FLUSHED
+    os.close(master)
+    os.close(slave)
+
+
+def test_a_terminal_is_known_at_the_latest_when_it_is_open(
+    build: Callable[..., DeviceFileSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_kind, "_TERMINAL_DRIVERS", Path("/proc/absent"))
+    master, slave = os.openpty()
+    source = build(Path(os.ttyname(slave)))
+    assert source.jit_class is JitClass.UNKNOWN
+    source._open_stream()
+    assert source.jit_class is JitClass.FLUSHED
+    os.close(master)
+    os.close(slave)
 
 
 @pytest.mark.parametrize("options", [{"flush_bytes": -1}, {"timeout_ms": 0}])
@@ -544,7 +653,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_default_is_the_hardware_generator_of_linux() -> None:
     source = DeviceFileSource.from_environment()
-    assert (source.path, source.flush_bytes, source.timeout_ms) == (Path("/dev/hwrng"), 64, 5000)
+    assert (source.path, source.flush_bytes, source.timeout_ms) == (Path("/dev/hwrng"), 128, 5000)
 
 
 def test_settings_come_from_the_environment_and_a_dotenv_file(

@@ -7,14 +7,16 @@ import fcntl
 import os
 import select
 import socket
-import stat
+import struct
 import termios
 import time
-import tty
 from pathlib import Path
 from typing import Final
 
-__all__ = ["ByteStream", "NotADeviceError", "require_device"]
+from qr_entropy_sources.device_kind import DeviceKind, kind_of
+from qr_entropy_sources.terminal import Terminal
+
+__all__ = ["ByteStream"]
 
 _CHUNK_BYTES: Final = 4096
 """Asked for at once, so that a driver that ignores O_NONBLOCK lets the deadline be checked."""
@@ -22,48 +24,63 @@ _CHUNK_BYTES: Final = 4096
 _IDLE_SECONDS: Final = 0.001
 """Pause after a device claimed to be readable and was not."""
 
-_DEFAULT_PIPE_BYTES: Final = 65_536
-
-
-class NotADeviceError(OSError):
-    """The path leads to something that holds old bytes and measures none."""
-
-
-def require_device(path: Path) -> int:
-    """Returns the mode bits of a character device, FIFO or socket, without opening it.
-
-    Raises:
-        NotADeviceError: When *path* is anything else.
-        OSError: When it cannot be looked up.
-    """
-    mode = path.stat().st_mode
-    if not (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
-        raise NotADeviceError(
-            f"{path} is neither a character device nor a FIFO nor a socket; a recording is not a "
-            "measurement"
-        )
-    return mode
+_IN_A_WRITERS_HANDS: Final = 1 << 18
+"""Read away beyond what waited, for a writer that was blocked with more of it; then it is taken
+for one that keeps up with any reader."""
 
 
 class ByteStream:
     """An open device. Not safe for use by several threads at once.
 
-    What was waiting before the stream was opened is not delivered: a FIFO is emptied, the input
-    queue of a terminal is flushed. A terminal is set to raw mode, so that no byte is altered.
+    What waited in a FIFO or in a terminal before it was opened is not delivered. A socket is
+    connected to by opening it, so that whatever comes is new.
 
     Args:
         path: A character device, FIFO or Unix stream socket.
 
     Raises:
         NotADeviceError: When *path* is anything else.
-        OSError: When it cannot be opened.
+        OSError: When it cannot be opened, or is a terminal that does not take raw mode.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor = _open(path)
+        self.kind = kind_of(path)
+        """What the device is."""
+        self._descriptor = _connect(path) if self.kind is DeviceKind.SOCKET else _open(path)
+        self._terminal: Terminal | None = None
+        try:
+            if os.isatty(self._descriptor):
+                self.kind = DeviceKind.TERMINAL
+                self._terminal = Terminal(self._descriptor)
+        except BaseException:
+            self.close()
+            raise
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLIN)
+        self._is_new = self.kind is DeviceKind.SOCKET
+
+    def drop_what_waited(self, deadline_ns: int) -> bool:
+        """Drops what came before this call, where the kind of the device allows it.
+
+        Args:
+            deadline_ns: Reading of :func:`time.monotonic_ns` at which to give up.
+
+        Returns:
+            Whether the other end is still there; only a socket says so.
+
+        Raises:
+            TimeoutError: When the deadline passes first.
+            OSError: When the device reports a fault.
+        """
+        if self._is_new:
+            return True
+        if self._terminal is not None:
+            self._terminal.flush()
+        elif self.kind in (DeviceKind.FIFO, DeviceKind.SOCKET):
+            is_open = self._read_empty(deadline_ns)
+            return is_open or self.kind is DeviceKind.FIFO
+        return True
 
     def read(self, n: int, deadline_ns: int) -> bytes:
         """Returns exactly *n* bytes.
@@ -77,6 +94,7 @@ class ByteStream:
             EOFError: When the stream ends first.
             OSError: When the device reports a fault.
         """
+        self._is_new = False
         received = bytearray()
         while len(received) < n:
             self._await_input(deadline_ns, f"{len(received)} of {n} bytes")
@@ -95,6 +113,25 @@ class ByteStream:
         """Closes the device."""
         os.close(self._descriptor)
 
+    def _read_empty(self, deadline_ns: int) -> bool:
+        """Reads until nothing is left, but for a writer that keeps up; False at the end."""
+        left = self._waiting_bytes() + _IN_A_WRITERS_HANDS
+        while left > 0:
+            if time.monotonic_ns() >= deadline_ns:
+                raise TimeoutError(f"{self._path} could not be read empty in time")
+            try:
+                piece = os.read(self._descriptor, left)
+            except BlockingIOError:
+                return True
+            if not piece:
+                return False
+            left -= len(piece)
+        return True
+
+    def _waiting_bytes(self) -> int:
+        answer = fcntl.ioctl(self._descriptor, termios.FIONREAD, struct.pack("i", 0))
+        return int(struct.unpack("i", answer)[0])
+
     def _await_input(self, deadline_ns: int, progress: str) -> None:
         remaining_ns = deadline_ns - time.monotonic_ns()
         if remaining_ns <= 0 or not self._poll.poll(remaining_ns / 1e6):
@@ -102,19 +139,7 @@ class ByteStream:
 
 
 def _open(path: Path) -> int:
-    mode = require_device(path)
-    if stat.S_ISSOCK(mode):
-        return _connect(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    try:
-        if stat.S_ISFIFO(mode):
-            _empty(descriptor)
-        elif os.isatty(descriptor):
-            _make_raw(descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _connect(path: Path) -> int:
@@ -122,24 +147,3 @@ def _connect(path: Path) -> int:
         connection.setblocking(False)
         connection.connect(str(path))
         return connection.detach()
-
-
-def _empty(descriptor: int) -> None:
-    """Reads away what a FIFO holds; a writer that keeps up is cut off at the FIFO's capacity."""
-    get_size = getattr(fcntl, "F_GETPIPE_SZ", None)
-    left = _DEFAULT_PIPE_BYTES if get_size is None else fcntl.fcntl(descriptor, get_size)
-    while left > 0:
-        try:
-            piece = os.read(descriptor, left)
-        except BlockingIOError:
-            return
-        if not piece:
-            return
-        left -= len(piece)
-
-
-def _make_raw(descriptor: int) -> None:
-    try:
-        tty.setraw(descriptor, termios.TCSAFLUSH)
-    except termios.error as error:
-        raise OSError(*error.args) from error

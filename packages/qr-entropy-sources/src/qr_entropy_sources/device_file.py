@@ -16,7 +16,13 @@ from typing import Final
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from qr_entropy_sources.byte_stream import ByteStream, NotADeviceError, require_device
+from qr_entropy_sources.byte_stream import ByteStream
+from qr_entropy_sources.device_kind import (
+    HELD_BY_HWRNG_BYTES,
+    NotADeviceError,
+    jit_class_of,
+    kind_of,
+)
 from qr_entropy_sources.settings import SourceSettings
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
@@ -24,8 +30,6 @@ from qr_sampler.errors import EntropyUnavailableError
 __all__ = ["DeviceFileSettings", "DeviceFileSource"]
 
 _DEFAULT_PATH: Final = Path("/dev/hwrng")
-_DEFAULT_FLUSH_BYTES: Final = 64
-"""What the hw_random core of Linux may hold back from an earlier read: one cache line."""
 _DEFAULT_TIMEOUT_MS: Final = 5_000
 
 _LOCKS: Final[dict[str, threading.Lock]] = {}
@@ -45,12 +49,13 @@ class DeviceFileSettings(SourceSettings):
         description="Character device, FIFO or Unix stream socket that delivers random bytes.",
     )
     flush_bytes: int = Field(
-        _DEFAULT_FLUSH_BYTES,
+        HELD_BY_HWRNG_BYTES,
         ge=0,
         le=1 << 20,
         description=(
             "Bytes to read and discard before each draw: at least as many as the device and its "
-            "driver may hold from before the draw; 0 for none."
+            "driver may hold from before the draw; 0 for none. What waits in a terminal, FIFO or "
+            "socket is dropped anyway."
         ),
     )
     timeout_ms: int = Field(
@@ -65,20 +70,29 @@ class DeviceFileSource(EntropySource):
     """Reads a hardware generator, a FIFO or a Unix stream socket.
 
     The device is opened by the first draw and again after a fork or a failure. Each draw holds the
-    device's lock, discards ``flush_bytes`` and then reads exactly what was asked for. Draws of
-    several threads queue up; the wait counts against their deadline. After any failure the device
-    is closed and what it had already delivered is dropped: no late byte serves a later draw.
+    device's lock, drops what waited on this side, discards ``flush_bytes`` and then reads exactly
+    what was asked for. Draws of several threads queue up; the wait counts against their deadline.
+    After any failure the device is closed and what it had already delivered is dropped: no late
+    byte serves a later draw.
 
-    Just in time holds when ``flush_bytes`` covers every buffer between the generator and this
-    process (64 bytes for the hw_random core of Linux, 65,536 for a FIFO); then no byte is older
-    than the draw. With ``flush_bytes=0`` the source claims no more than a remote one. The deadline
-    is kept for devices that honour ``O_NONBLOCK``.
+    What waited is dropped by what the device is, and :attr:`jit_class` follows from that:
+
+    * a terminal, such as a USB generator with a serial port: its input queue is flushed; class B.
+      It is in raw mode, so that no byte is altered.
+    * a FIFO or a socket: it is read empty; class B.
+    * ``/dev/hwrng``: measures when it is read; class B if ``flush_bytes`` covers the 128 bytes that
+      may lie behind it, otherwise unknown.
+    * ``/dev/random`` and ``/dev/urandom``: compute when they are read; class P, pseudo-random.
+    * another character device: what its driver holds cannot be seen; class unknown.
+
+    What the other end holds is beyond these means: ``flush_bytes`` has to cover it. The deadline is
+    kept for devices that honour ``O_NONBLOCK``.
 
     Regular files are refused: a recording is not a measurement. POSIX systems only.
 
     Args:
         path: Character device, FIFO or Unix stream socket.
-        flush_bytes: Bytes to discard before each draw.
+        flush_bytes: Bytes to read and discard before each draw, after what waited is gone.
         timeout_ms: Time that one draw may take, in milliseconds.
 
     Raises:
@@ -91,14 +105,14 @@ class DeviceFileSource(EntropySource):
         >>> source.close()
     """
 
-    jit_class = JitClass.REMOTE
+    jit_class = JitClass.UNKNOWN
     conditioning = "unknown"
 
     def __init__(
         self,
         path: Path = _DEFAULT_PATH,
         *,
-        flush_bytes: int = _DEFAULT_FLUSH_BYTES,
+        flush_bytes: int = HELD_BY_HWRNG_BYTES,
         timeout_ms: int = _DEFAULT_TIMEOUT_MS,
     ) -> None:
         if flush_bytes < 0 or timeout_ms <= 0:
@@ -106,14 +120,12 @@ class DeviceFileSource(EntropySource):
                 f"flush_bytes={flush_bytes} must not be negative, timeout_ms={timeout_ms} must be "
                 "positive"
             )
-        if flush_bytes:
-            # Without a flush, nothing bounds the age of what the driver holds.
-            self.jit_class = JitClass.FLUSHED
         self.path = path
         self.flush_bytes = flush_bytes
         self.timeout_ms = timeout_ms
         self._stream: ByteStream | None = None
         self._pid = os.getpid()
+        self._claim()
 
     @classmethod
     def from_environment(cls) -> DeviceFileSource:
@@ -131,7 +143,7 @@ class DeviceFileSource(EntropySource):
         return "device_file"
 
     def get_random_bytes(self, n: int) -> bytes:
-        """Returns exactly *n* bytes that the device delivered after this call began and the flush.
+        """Returns exactly *n* bytes that came after this call began, and after the flush.
 
         Raises:
             EntropyUnavailableError: When the device is missing, closed to us, silent or at its end.
@@ -170,6 +182,10 @@ class DeviceFileSource(EntropySource):
     def _read(self, n: int, deadline_ns: int) -> bytes:
         try:
             stream = self._open_stream()
+            if not stream.drop_what_waited(deadline_ns):
+                # It hung up between two draws, as servers do that answer once.
+                self._drop_stream()
+                stream = self._open_stream()
             stream.read(self.flush_bytes, deadline_ns)
             return stream.read(n, deadline_ns)
         except (OSError, EOFError) as error:
@@ -184,7 +200,15 @@ class DeviceFileSource(EntropySource):
             self._pid = pid
         if self._stream is None:
             self._stream = ByteStream(self.path)
+            self.jit_class = jit_class_of(self._stream.kind, self.flush_bytes)
         return self._stream
+
+    def _claim(self) -> None:
+        """Says what can be known before the device is opened."""
+        try:
+            self.jit_class = jit_class_of(kind_of(self.path), self.flush_bytes)
+        except OSError:
+            self.jit_class = JitClass.UNKNOWN
 
     def _drop_stream(self) -> None:
         stream, self._stream = self._stream, None
@@ -206,7 +230,7 @@ class DeviceFileSource(EntropySource):
             lock.release()
 
     def _require_readable(self) -> None:
-        require_device(self.path)
+        kind_of(self.path)
         if not os.access(self.path, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.path))
 

@@ -24,6 +24,8 @@ class JitClass(Enum):
     """Public values that everyone knows at a scheduled time."""
     PSEUDO = "P"
     """Pseudo-random: a control, not a measurement."""
+    UNKNOWN = "U"
+    """Nothing bounds the age of the bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,17 @@ import sys
 from typing import TYPE_CHECKING
 
 from qr_sampler.testing.doubles import ConstantEntropySource, RecordedEntropySource
+from qr_sampler.testing.stamped_writer import StampedWriter
 
 if TYPE_CHECKING:
     from qr_sampler.testing.contract import EntropySourceContract
 
-__all__ = ["ConstantEntropySource", "EntropySourceContract", "RecordedEntropySource"]
+__all__ = [
+    "ConstantEntropySource",
+    "EntropySourceContract",
+    "RecordedEntropySource",
+    "StampedWriter",
+]
 
 _CONTRACT_MODULE = "qr_sampler.testing.contract"
 

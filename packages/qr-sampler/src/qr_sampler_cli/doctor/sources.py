@@ -21,6 +21,7 @@ SECTION: Final = Section("sources")
 CONTROLS: Final = {
     JitClass.PSEUDO: "pseudo-random, no measurement",
     JitClass.BEACON: "public, everybody knows its numbers",
+    JitClass.UNKNOWN: "nothing bounds the age of its bytes",
 }
 """Sources whose numbers do not come from a measurement that was made for the token."""
 
