@@ -26,6 +26,7 @@ from qr_sampler import (
     ZScoreMeanAmplifier,
     measure_baseline,
 )
+from qr_sampler.amplification import BaselineMeasurement, ECDFAmplifier
 from qr_sampler.testing import ConstantEntropySource, RecordedEntropySource
 
 
@@ -89,7 +90,7 @@ def test_a_fallback_does_not_calibrate_a_device() -> None:
     fallback = FallbackEntropySource(
         ConstantEntropySource(name="device", fail_with="unplugged"), BiasedSource(0.5)
     )
-    with pytest.raises(EntropyUnavailableError, match="block 1 of 5 came from 'biased'") as caught:
+    with pytest.raises(EntropyUnavailableError, match="block 1 came from 'biased'") as caught:
         measure_baseline(fallback, blocks=5, block_bytes=8)
     assert "unplugged" in str(caught.value)
     assert caught.value.source == "device"
@@ -195,6 +196,109 @@ def test_files_that_are_no_json_object_are_refused(tmp_path: Path, text: str) ->
         Baseline.load(tmp_path / "missing.json")
     with pytest.raises(ConfigError, match="cannot be written"):
         made().save(tmp_path / "missing" / "baseline.json")
+
+
+def test_a_measurement_that_was_put_aside_has_the_figures_of_one_that_was_not(
+    tmp_path: Path,
+) -> None:
+    kept = tmp_path / "kept.json"
+    source = BiasedSource(0.51)
+    measurement = BaselineMeasurement.of(source, block_bytes=33)
+    for blocks in range(1, 21):
+        measurement.measure_block(source)
+        assert measurement.blocks == blocks
+        measurement.save(kept)
+        measurement = BaselineMeasurement.load(kept)
+    whole = measure_baseline(BiasedSource(0.51), blocks=20, block_bytes=33)
+    assert measurement.baseline().model_copy(update={"wall_time_ns": whole.wall_time_ns}) == whole
+
+
+def test_a_failed_block_changes_nothing() -> None:
+    source = RecordedEntropySource(bytes(range(100)))
+    measurement = BaselineMeasurement.of(source, block_bytes=64)
+    measurement.measure_block(source)
+    before = measurement.model_dump()
+    with pytest.raises(EntropyUnavailableError):
+        measurement.measure_block(source)
+    assert measurement.model_dump() == before
+    with pytest.raises(ConfigError, match="blocks=1"):
+        measurement.baseline()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("byte_counts", [0] * 256),
+        ("byte_counts", [0] * 255),
+        ("byte_counts", [66, -2] + [0] * 254),
+        ("block_sums", [1]),
+        ("block_ones", []),
+        ("block_ones", [1, 2]),
+        ("block_bytes", 65),
+        ("source", 3),
+        ("other", 1),
+    ],
+)
+def test_damaged_measurements_are_refused(tmp_path: Path, field: str, value: Any) -> None:
+    kept = tmp_path / "kept.json"
+    measurement = BaselineMeasurement.of(ConstantEntropySource(1), block_bytes=64)
+    measurement.measure_block(ConstantEntropySource(1))
+    content = {**measurement.model_dump(), field: value}
+    kept.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(ConfigError, match=r"kept.json: .*begins anew"):
+        BaselineMeasurement.load(kept)
+    for text in ("", "{", "\xff", "[" * 100_000):
+        kept.write_bytes(text.encode("latin-1"))
+        with pytest.raises(ConfigError, match=r"kept.json: .*begins anew"):
+            BaselineMeasurement.load(kept)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        BaselineMeasurement.load(tmp_path / "missing.json")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        measurement.save(tmp_path / "missing" / "kept.json")
+
+
+def mean_us(kind: type[SignalAmplifier], blocks: int, tokens: int, studies: int) -> np.ndarray:
+    """Returns the mean of u of many studies of a perfect source, each with its own baseline."""
+    rng = np.random.default_rng(20_261_130)
+    size, means = 16, []
+    for _ in range(studies):
+        data = rng.integers(0, 256, (blocks + tokens, size), dtype=np.uint8)
+        baseline = BaselineMeasurement(
+            source="device",
+            source_distribution="",
+            source_version="",
+            block_bytes=size,
+            byte_counts=np.bincount(data[:blocks].ravel(), minlength=256).tolist(),
+            block_sums=data[:blocks].sum(axis=1, dtype=int).tolist(),
+            block_ones=np.unpackbits(data[:blocks], axis=1).sum(axis=1, dtype=int).tolist(),
+        ).baseline()
+        means.append(kind(baseline=baseline).amplify(data[blocks:]).u.mean())
+    return np.array(means)
+
+
+@pytest.mark.parametrize("kind", [ZScoreMeanAmplifier, BitZScoreAmplifier, ECDFAmplifier])
+@pytest.mark.parametrize(("blocks", "tokens"), [(60, 60), (60, 240)])
+def test_the_error_of_the_mean_of_u_includes_that_of_the_baseline(
+    kind: type[SignalAmplifier], blocks: int, tokens: int
+) -> None:
+    """Rejections at the 5 % level among 1,500 studies without an effect.
+
+    A test of the right size rejects in 75 of them, give or take 8.4; the bounds below lie more than
+    6.2 standard deviations away, so a false alarm has a probability below 1e-9. Against
+    1 / sqrt(12 N), as if the baseline were known, 17 % of them are rejected for N = N_b, and more
+    for more tokens: the test has the power to tell the two.
+    """
+    studies = 1_500
+    deviations = np.abs(mean_us(kind, blocks, tokens, studies) - 0.5)
+    stated = made(blocks=blocks, block_sums=()).mean_u_error(tokens)
+    assert stated == pytest.approx(math.sqrt((1 / tokens + 1 / blocks) / 12), rel=1e-12)
+    assert 23 < np.count_nonzero(deviations > 1.96 * stated) < 127
+    ratio = math.sqrt(1 + tokens / blocks)
+    rejected = 2 * stats.norm.sf(1.96 / ratio)
+    assert rejected > 0.165
+    naive = np.count_nonzero(deviations > 1.96 / math.sqrt(12 * tokens))
+    assert abs(naive - rejected * studies) < 6.2 * math.sqrt(rejected * (1 - rejected) * studies)
+    assert naive > 127
 
 
 def settings_with(tmp_path: Path, baseline: Baseline, **changes: Any) -> Settings:

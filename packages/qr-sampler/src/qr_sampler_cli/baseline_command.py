@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
+import os
+import time
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from qr_sampler.amplification import Baseline, measure_baseline
+from qr_sampler.amplification import Baseline
+from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError
 from qr_sampler.registry import create_source
 from qr_sampler.settings import Settings
+from qr_sampler_cli.baseline_advice import next_step, warning_before
+from qr_sampler_cli.baseline_run import BaselineRun
 from qr_sampler_cli.consoles import printable, stdout_reserved
+from qr_sampler_cli.durations import duration
 from qr_sampler_cli.failures import reports_errors
-from qr_sampler_cli.progress import counting_bar
+from qr_sampler_cli.pace import Pace
+from qr_sampler_cli.progress import counting_bar, remark
 from qr_sampler_cli.records_file import check_destination
 
 __all__ = ["baseline"]
@@ -46,31 +52,72 @@ def baseline(
         int | None,
         typer.Option(min=1, help="Bytes per block, those of the run; QR_SAMPLE_COUNT by default."),
     ] = None,
+    patience: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Minutes without a block after which a failing source is given up; 0 gives up at "
+            "the first failure. Waiting for a quota to recover does not count.",
+        ),
+    ] = 10.0,
 ) -> None:
     """Measure the bytes of an entropy source and freeze their figures for the amplifiers.
 
-    Only the source itself is measured: there is no fallback, and a failed draw ends the command
-    without a file.
+    Only the source itself is measured: there is no fallback. A draw that fails is made again,
+    quotas are kept and waited for, and what was measured until the command ends too early is kept
+    in a file beside OUTPUT, from which the same command goes on.
     """
-    if output.exists():
+    if os.path.lexists(output):
         raise ConfigError(f"{output} exists; a baseline is frozen, so choose another file")
     check_destination(output)
     settings = Settings.load()
     name = settings.entropy_source_type if source is None else source
     size = settings.sample_count if block_bytes is None else block_bytes
-    measured = _measure(name, blocks, size)
-    measured.save(output)
+    with stdout_reserved(), contextlib.closing(create_source(name)) as device:
+        measured = _measured(device, output, blocks, size, patience * 60.0, settings)
     typer.echo(printable(_described(measured, settings.max_ks_distance)))
-    typer.echo(_next_step(measured, output, settings))
+    typer.echo(printable(next_step(measured, output)))
 
 
-def _measure(name: str, blocks: int, block_bytes: int) -> Baseline:
-    with (
-        stdout_reserved(),
-        contextlib.closing(create_source(name)) as source,
-        counting_bar(f"measuring {printable(name)}", unit="blocks") as progress,
-    ):
-        return measure_baseline(source, blocks=blocks, block_bytes=block_bytes, progress=progress)
+def _measured(
+    device: EntropySource,
+    output: Path,
+    blocks: int,
+    block_bytes: int,
+    patience_s: float,
+    settings: Settings,
+) -> Baseline:
+    kept = output.with_name(f"{output.name}.partial")
+    run = BaselineRun(device, kept, block_bytes=block_bytes, patience_s=patience_s, tell=remark)
+    _announce(device, run, blocks, block_bytes)
+    if early := warning_before(blocks, block_bytes, settings.max_ks_distance):
+        remark(early)
+    with counting_bar(
+        f"measuring {printable(device.name)}", unit="blocks", begun=run.measurement.blocks
+    ) as progress:
+        run.measure(blocks, progress)
+    if run.failures:
+        remark(f"{run.failures:,} draws failed and were made again")
+    measured = run.measurement.baseline()
+    measured.save(output)
+    kept.unlink(missing_ok=True)
+    return measured
+
+
+def _announce(device: EntropySource, run: BaselineRun, blocks: int, block_bytes: int) -> None:
+    """Says what the measurement will cost, before it costs anything."""
+    begun = run.measurement.blocks
+    if begun:
+        remark(f"going on after {begun:,} blocks that an earlier run has kept")
+    left = max(0, blocks - begun)
+    pace = Pace(device.limits, block_bytes, time.monotonic)
+    remark(
+        f"{left:,} blocks of {block_bytes:,} bytes will be drawn: {left * block_bytes:,} bytes in "
+        f"{left * pace.requests_per_draw:,} requests"
+    )
+    shortest_s = pace.shortest_s(left)
+    if shortest_s >= 1.0:
+        remark(f"the quotas of {device.name} let that take {duration(shortest_s)} at least")
 
 
 def _described(measured: Baseline, allowed: float) -> str:
@@ -85,20 +132,7 @@ def _described(measured: Baseline, allowed: float) -> str:
         "byte correlation factor": f"{measured.byte_correlation_factor:.4f} (ideal 1)",
         "bit correlation factor": f"{measured.bit_correlation_factor:.4f} (ideal 1)",
         "calibration error": f"{error:.2g} (QR_MAX_KS_DISTANCE is {allowed:g})",
+        "error of the mean of u": f"sqrt((1/N + 1/{measured.blocks:,}) / 12) for N tokens",
         "digest": measured.digest,
     }
     return "\n".join(f"{label:<24}{value}" for label, value in lines.items())
-
-
-def _next_step(measured: Baseline, output: Path, settings: Settings) -> str:
-    """Returns the shell commands that make the amplifiers refer to the baseline."""
-    variables = {"QR_BASELINE_FILE": str(output.resolve())}
-    # What the settings name already needs no saying.
-    if measured.source != settings.entropy_source_type:
-        variables["QR_ENTROPY_SOURCE_TYPE"] = measured.source
-    if measured.block_bytes != settings.sample_count:
-        variables["QR_SAMPLE_COUNT"] = str(measured.block_bytes)
-    exports = [f"  export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    return "\n".join(
-        ["to use it with zscore_mean, bit_zscore or ecdf (QR_SIGNAL_AMPLIFIER_TYPE):", *exports]
-    )

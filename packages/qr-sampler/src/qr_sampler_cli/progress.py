@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -22,10 +23,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from qr_sampler_cli.consoles import progress_console
+from qr_sampler_cli.consoles import printable, progress_console
+from qr_sampler_cli.durations import duration
 from qr_sampler_cli.ledger_reader import ledger_files
 
-__all__ = ["RecordedTokens", "counting_bar", "no_progress_bars_of", "stage", "training_bar"]
+__all__ = [
+    "RecordedTokens",
+    "counting_bar",
+    "no_progress_bars_of",
+    "remark",
+    "stage",
+    "training_bar",
+]
 
 Report: TypeAlias = Callable[[int, int, float], None]
 """Called as ``report(step, steps, loss_nats)``."""
@@ -34,6 +43,9 @@ Count: TypeAlias = Callable[[int, int], None]
 """Called as ``count(done, total)``."""
 
 TOKEN_MARK: Final = b'"kind": "token"'
+
+_drawing: Final[list[Console]] = []
+"""The console of the bar that is being drawn; only it can print above the bar."""
 
 
 class RecordedTokens:
@@ -132,39 +144,61 @@ def _line_reporter(console: Console, description: str) -> Report:
 
 
 @contextlib.contextmanager
-def counting_bar(description: str, *, unit: str) -> Iterator[Count]:
+def counting_bar(description: str, *, unit: str, begun: int = 0) -> Iterator[Count]:
     """Yields a function that shows how far a count is: a bar, or ten lines without a terminal.
+
+    Both say how much time is left.
 
     Args:
         description: What is being done.
         unit: What is counted.
+        begun: Where the count begins.
     """
     console = progress_console()
     if not console.is_terminal:
-        yield _line_counter(console, description, unit)
+        yield _line_counter(console, description, unit, begun)
         return
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn(unit),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=None)
+    # A long period, because a pace that a quota dictates has long pauses.
+    with Progress(
+        *columns, console=console, transient=True, speed_estimate_period=300.0
+    ) as progress:
+        task = progress.add_task(description, total=None, completed=begun)
 
         def count(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        yield count
+        _drawing.append(console)
+        try:
+            yield count
+        finally:
+            _drawing.pop()
 
 
-def _line_counter(console: Console, description: str, unit: str) -> Count:
+def _line_counter(console: Console, description: str, unit: str, begun: int) -> Count:
+    started_s = time.monotonic()
+
     def count(done: int, total: int) -> None:
-        if _is_due(done, total):
-            console.print(f"{description}: {done} of {total} {unit}")
+        if not _is_due(done, total):
+            return
+        left_s = (time.monotonic() - started_s) / max(1, done - begun) * (total - done)
+        left = f", about {duration(left_s)} left" if done < total else ""
+        console.print(f"{description}: {done} of {total} {unit}{left}", soft_wrap=True)
 
     return count
+
+
+def remark(text: str) -> None:
+    """Prints a line to standard error, above a bar that is being drawn there."""
+    console = _drawing[-1] if _drawing else progress_console()
+    # A file has no width that lines should be broken at.
+    console.print(printable(text), soft_wrap=not console.is_terminal)
 
 
 def _is_due(done: int, total: int) -> bool:

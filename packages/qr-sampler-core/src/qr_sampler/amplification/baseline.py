@@ -6,25 +6,19 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qr_sampler._typing import IndexArray
-from qr_sampler.amplification.byte_sums import block_ones, block_sums
-from qr_sampler.entropy.draw import EntropyDraw
-from qr_sampler.entropy.source import EntropySource
-from qr_sampler.errors import ConfigError, EntropyUnavailableError
+from qr_sampler.errors import ConfigError
 from qr_sampler.settings import describe_validation_error
+from qr_sampler.whole_file import write_whole
 
 if TYPE_CHECKING:
     from qr_sampler.settings import Settings
 
-__all__ = ["Baseline", "configured_baseline", "measure_baseline"]
+__all__ = ["Baseline", "calibration_error", "configured_baseline"]
 
 _DIGEST_KEY: Final = "digest"
 _NORMAL_DENSITY_AT_0: Final = 1.0 / math.sqrt(2.0 * math.pi)
@@ -87,18 +81,28 @@ class Baseline(BaseModel):
     def calibration_error(self, block_bytes: int) -> float:
         """Returns by how much the finite baseline typically keeps u from uniform.
 
-        One standard error of the mean shifts z by sqrt(n / measured bytes), which moves Phi(z) by
-        up to 0.399 times that; one of the deviation of block sums is 1 / sqrt(2 (N - 1)) of it,
-        which moves Phi(z) by up to 0.242 times that. The result is the sum of both, a Kolmogorov
-        distance: 0.57 / sqrt(N) for blocks of the measured length. A good source loses more by a
-        short baseline than it gains.
+        See :func:`calibration_error`.
 
         Args:
             block_bytes: Length n of the blocks that are amplified.
         """
-        shift = math.sqrt(block_bytes / (self.blocks * self.block_bytes))
-        scale = 1.0 / math.sqrt(2.0 * (self.blocks - 1))
-        return _NORMAL_DENSITY_AT_0 * shift + _SCALE_EFFECT * scale
+        return calibration_error(
+            self.blocks, measured_block_bytes=self.block_bytes, block_bytes=block_bytes
+        )
+
+    def mean_u_error(self, tokens: int) -> float:
+        """Returns the standard error of the mean of u over that many tokens, without an effect.
+
+        One u has the standard deviation 1 / sqrt(12). The tokens scatter around the mean of the
+        baseline, which itself is off by as much as the mean of its N_b blocks is, and by the same
+        amount for all of them: sqrt((1 / N + 1 / N_b) / 12), however many tokens there are. Exact
+        for ``ecdf``, where it is the law of Mann and Whitney's statistic (Ann. Math. Statist. 18,
+        1947) but for 1 / (N N_b); for a normal statistic the second part is smaller by 3 / pi.
+
+        Args:
+            tokens: Number N of tokens, >= 1.
+        """
+        return math.sqrt((1.0 / tokens + 1.0 / self.blocks) / 12.0)
 
     def save(self, path: Path) -> None:
         """Writes the baseline and its digest as JSON; an existing file is never replaced.
@@ -108,9 +112,7 @@ class Baseline(BaseModel):
         """
         content = {**self.model_dump(mode="json"), _DIGEST_KEY: self.digest}
         try:
-            with path.open("x", encoding="utf-8") as file:
-                json.dump(content, file, allow_nan=False)
-                file.write("\n")
+            write_whole(path, json.dumps(content, allow_nan=False) + "\n")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error}; choose a new file") from error
 
@@ -138,6 +140,25 @@ class Baseline(BaseModel):
         return baseline
 
 
+def calibration_error(blocks: int, *, measured_block_bytes: int, block_bytes: int) -> float:
+    """Returns by how much a baseline of that many blocks typically keeps u from uniform.
+
+    One standard error of the mean shifts z by sqrt(n / measured bytes), which moves Phi(z) by up to
+    0.399 times that; one of the deviation of block sums is 1 / sqrt(2 (N - 1)) of it, which moves
+    Phi(z) by up to 0.242 times that. The result is the sum of both, a Kolmogorov distance:
+    0.57 / sqrt(N) for blocks of the measured length. A good source loses more by a short baseline
+    than it gains.
+
+    Args:
+        blocks: Number N of measured blocks, >= 2.
+        measured_block_bytes: Bytes of each of them.
+        block_bytes: Length n of the blocks that are amplified.
+    """
+    shift = math.sqrt(block_bytes / (blocks * measured_block_bytes))
+    scale = 1.0 / math.sqrt(2.0 * (blocks - 1))
+    return _NORMAL_DENSITY_AT_0 * shift + _SCALE_EFFECT * scale
+
+
 def configured_baseline(settings: Settings) -> Baseline | None:
     """Returns the baseline that ``QR_BASELINE_FILE`` names, ``None`` if it names none.
 
@@ -158,94 +179,6 @@ def configured_baseline(settings: Settings) -> Baseline | None:
             "the configured source, or unset the variable"
         )
     return baseline
-
-
-def measure_baseline(
-    source: EntropySource,
-    *,
-    blocks: int,
-    block_bytes: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> Baseline:
-    """Returns the baseline of *source*, from that many fresh blocks, one draw each.
-
-    Measure before a run, with the block length of that run, and freeze the result in a file. The
-    correlation factors compare the variance of block sums that independent bytes (bits) would have
-    with the observed one, so that they see dependence up to the length of a block.
-
-    Args:
-        source: The bare device, without a fallback.
-        blocks: Number N of blocks, >= 2. :meth:`Baseline.calibration_error` says what N is worth.
-        block_bytes: Bytes of each block, 1 to 2**24 - 1.
-        progress: Called with the number of blocks done and N after every block.
-
-    Raises:
-        ConfigError: When N or the block length is out of range, or the data are constant.
-        EntropyUnavailableError: When the source fails, or another one stands in for it.
-    """
-    if blocks < 2:
-        raise ConfigError(f"blocks={blocks}: a baseline needs 2 or more, thousands to be useful")
-    if not 1 <= block_bytes < 2**24:
-        raise ConfigError(f"block_bytes={block_bytes}: use 1 to {2**24 - 1}")
-    counts = np.zeros(256, dtype=np.int64)
-    sums, ones = np.zeros((2, blocks), dtype=np.intp)
-    first = None
-    for index, draw in enumerate(_own_draws(source, blocks, block_bytes)):
-        first = first or draw
-        block = np.frombuffer(draw.data, dtype=np.uint8)
-        counts += np.bincount(block, minlength=256)
-        sums[index] = block_sums(block[np.newaxis])[0]
-        ones[index] = block_ones(block[np.newaxis])[0]
-        if progress is not None:
-            progress(index + 1, blocks)
-    figures = _figures(source.name, counts, sums, ones, block_bytes)
-    origin = source.origin if first is None else first.origin
-    return Baseline(
-        source=source.name,
-        source_distribution=origin.distribution,
-        source_version=origin.version,
-        blocks=blocks,
-        block_bytes=block_bytes,
-        block_sums=tuple(sorted(sums.tolist())),
-        wall_time_ns=time.time_ns(),
-        **figures,
-    )
-
-
-def _own_draws(source: EntropySource, blocks: int, block_bytes: int) -> Iterator[EntropyDraw]:
-    for index in range(blocks):
-        draw = source.draw(block_bytes)
-        if draw.fallback or draw.source != source.name:
-            raise EntropyUnavailableError(
-                source.name,
-                f"block {index + 1} of {blocks} came from {draw.source!r} instead "
-                f"({draw.fallback_reason or 'no reason given'}); a baseline describes one device",
-            )
-        yield draw
-
-
-def _figures(
-    name: str, counts: IndexArray, sums: IndexArray, ones: IndexArray, block_bytes: int
-) -> dict[str, Any]:
-    """Returns mean, deviation, fraction of ones and correlation factors from integer counts."""
-    total = int(counts.sum())
-    values = np.arange(256)
-    mean = int(counts @ values) / total
-    variance = float(counts @ (values - mean) ** 2) / total
-    fraction = int(ones.sum()) / (8 * total)
-    of_sums, of_ones = float(sums.var(ddof=1)), float(ones.var(ddof=1))
-    if not (variance > 0.0 and of_sums > 0.0 and of_ones > 0.0):
-        raise ConfigError(
-            f"the {sums.size} blocks of {name!r} all have the same sum or number of ones "
-            f"(first block: {sums[0]} and {ones[0]}); the device is stuck, repair it"
-        )
-    return {
-        "byte_mean": mean,
-        "byte_std": math.sqrt(variance),
-        "ones_fraction": fraction,
-        "byte_correlation_factor": block_bytes * variance / of_sums,
-        "bit_correlation_factor": 8 * block_bytes * fraction * (1.0 - fraction) / of_ones,
-    }
 
 
 def _canonical_json(content: dict[str, Any]) -> bytes:
