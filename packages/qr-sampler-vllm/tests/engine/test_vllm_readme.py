@@ -205,4 +205,3 @@ def test_guide_from_the_template_to_tokens_of_ones_own_server(
     origins = {(line["source"], line["fallback"], line["device_id"]) for line in tokens}
     assert origins == {("quantum_grpc", False, "urandom")}
     assert "qr_entropy_bytes" in printed
-    assert json.loads((work / "my_baseline.json").read_text("utf-8"))
