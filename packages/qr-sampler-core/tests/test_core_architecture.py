@@ -63,6 +63,7 @@ PUBLIC_NAMES = [
     "FastSelector",
     "FixedTemperatureStrategy",
     "ForcedRecord",
+    "GapRecord",
     "GenesisRecord",
     "GuardedSource",
     "JitClass",

@@ -6,15 +6,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from qr_sampler import DiscardRecord, JsonLinesSink, MemorySink
+from qr_sampler import DiscardRecord, GenesisRecord, JsonLinesSink, MemorySink
 
 
 def record(position: int = 0, reason: str = "aborted") -> DiscardRecord:
@@ -34,8 +36,30 @@ def record(position: int = 0, reason: str = "aborted") -> DiscardRecord:
     )
 
 
+GENESIS = GenesisRecord(
+    run_id="run",
+    engine="none",
+    model="none",
+    versions={},
+    settings={},
+    pid=1,
+    monotonic_ns=1,
+    wall_time_ns=1,
+)
+
+
 def positions(path: Path) -> list[int]:
     return [json.loads(line)["position"] for line in path.read_text("utf-8").splitlines()]
+
+
+def outline(path: Path) -> list[object]:
+    """What a file holds: kinds of lines, of discards the position, of gaps what they say."""
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    of_kind = {
+        "discard": lambda line: line["position"],
+        "gap": lambda line: (line["reason"], line["missing_lines"]),
+    }
+    return [of_kind.get(line["kind"], lambda line: line["kind"])(line) for line in lines]
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -155,9 +179,117 @@ def test_writing_resumes_when_the_disk_recovers(
     path.parent.unlink()
     sink.write([record(1)])
     sink.close()
-    assert positions(path) == [1]
+    assert outline(path) == [("refused", 1), 1]
     assert sink.lost == 1
     assert len(errors(caplog)) == 1
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def remove_directory(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_suffix(".old"))
+
+
+def replace(path: Path) -> None:
+    other = path.with_suffix(".other")
+    other.write_text('{"kind": "somebody else"}\n', "utf-8")
+    other.replace(path)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("happens", "reason", "lost"),
+    [
+        (remove, "removed", 3),
+        (remove_directory, "removed", 3),
+        (move, "moved", 0),
+        (replace, "removed", 3),
+        (empty, "cut", 3),
+    ],
+)
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_file_that_goes_is_begun_anew_and_says_so(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    happens: Callable[[Path], None],
+    reason: str,
+    lost: int,
+    closed: bool,
+) -> None:
+    path = tmp_path / "ledger" / "run.jsonl"
+    sink = JsonLinesSink(path, header=[GENESIS])
+    sink.begin()
+    sink.write([record(0), record(1)])
+    if closed:
+        # Then it cannot be told any more whether a file was moved or removed.
+        sink.close()
+        reason, lost = {"moved": "removed"}.get(reason, reason), 3
+    happens(path)
+    sink.write([])
+    gap = (reason, 3)
+    begun = ["somebody else"] * (happens is replace) + ["genesis", gap]
+    assert outline(path) == begun, "noticed without anything to write"
+    sink.write([record(2)])
+    sink.write([record(3)])
+    sink.close()
+    assert outline(path) == [*begun, 2, 3]
+    assert sink.lost == lost
+    (message,) = errors(caplog)
+    assert str(path) in message
+    if happens is move:
+        assert outline(path.with_suffix(".old")) == ["genesis", 0, 1]
+
+
+def test_a_file_can_go_again_and_again(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    sink = JsonLinesSink(path, header=[GENESIS])
+    for position in range(5):
+        sink.write([record(position)])
+        path.unlink()
+    sink.write([])
+    sink.close()
+    assert outline(path) == ["genesis", ("removed", 3)]
+    assert sink.lost == 2 + 4 * 3
+
+
+def test_a_file_that_grows_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    sink = JsonLinesSink(path, header=[GENESIS])
+    sink.write([record(0)])
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"kind": "note"}\n')
+    sink.write([record(1)])
+    sink.close()
+    assert outline(path) == ["genesis", 0, "note", 1]
+    assert sink.lost == 0
+
+
+def test_what_a_disk_refuses_is_told_where_it_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "blocked" / "run.jsonl"
+    path.parent.write_text("in the way", "utf-8")
+    sink = JsonLinesSink(path, header=[GENESIS])
+    sink.begin()
+    assert sink.lost == 1, "known before the first token"
+    sink.write([record(0), record(1)])
+    path.parent.unlink()
+    sink.write([record(2)])
+    shutil.rmtree(path.parent)
+    path.parent.write_text("in the way again", "utf-8")
+    sink.write([record(3)])
+    path.parent.unlink()
+    sink.write([record(4)])
+    sink.close()
+    assert outline(path) == ["genesis", ("removed", 3), ("refused", 1), 4]
+    assert sink.lost == 1 + 2 + 3 + 1
 
 
 TORN = """
@@ -205,12 +337,20 @@ def test_a_torn_line_does_not_spoil_the_lines_after_it(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    whole, torn = [], 0
+    whole: list[int] = []
+    refused: list[int] = []
+    torn = 0
     for line in path.read_text("utf-8").splitlines():
         try:
-            whole.append(json.loads(line)["position"])
+            values = json.loads(line)
         except json.JSONDecodeError:
             torn += 1
+            continue
+        if values["kind"] == "gap":
+            refused.append(values["missing_lines"])
+        else:
+            whole.append(values["position"])
     assert torn <= 1
     assert whole[-5:] == [100, 101, 102, 103, 104]
     assert whole[:-5] == list(range(20 - int(run.stdout)))
+    assert refused == [int(run.stdout)]

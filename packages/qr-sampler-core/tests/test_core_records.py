@@ -21,6 +21,7 @@ from qr_sampler import (
     EngineFields,
     EntropyDraw,
     ForcedRecord,
+    GapRecord,
     GenesisRecord,
     LogitStatistics,
     Measurement,
@@ -47,6 +48,7 @@ RESULT_TYPES = [
     EngineFields,
     EntropyDraw,
     ForcedRecord,
+    GapRecord,
     GenesisRecord,
     LogitStatistics,
     Measurement,
@@ -62,7 +64,7 @@ RESULT_TYPES = [
     TemperatureResult,
     TokenSamplingRecord,
 ]
-RECORD_TYPES = [DiscardRecord, ForcedRecord, GenesisRecord, TokenSamplingRecord]
+RECORD_TYPES = [DiscardRecord, ForcedRecord, GapRecord, GenesisRecord, TokenSamplingRecord]
 
 SAMPLES: dict[str, Any] = {
     "int": 2**62 + 1,
@@ -130,7 +132,7 @@ def test_records_survive_json_to_the_last_bit(kind: type[Record]) -> None:
 
 
 def test_kinds_are_distinct() -> None:
-    assert [kind.kind for kind in RECORD_TYPES] == ["discard", "forced", "genesis", "token"]
+    assert [kind.kind for kind in RECORD_TYPES] == ["discard", "forced", "gap", "genesis", "token"]
 
 
 @pytest.mark.parametrize("kind", RECORD_TYPES)

@@ -33,7 +33,7 @@ from qr_sampler import (
     step_commitment,
 )
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_vllm import admission, draft_rows, session
+from qr_sampler_vllm import draft_rows, runner_v2, session
 from qr_sampler_vllm.runner_v1 import RunnerV1
 from qr_sampler_vllm.runner_v2 import RunnerV2
 
@@ -109,7 +109,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setattr(session, "sample_rows", found.sample_rows)
     monkeypatch.setattr(session, "force_tokens", force_tokens)
     monkeypatch.setattr(session.EngineSession, "stop_strings", stop_strings)
-    monkeypatch.setattr(admission, "_warm_up_params", lambda: (params(top_k=50, warm_up=True),))
     monkeypatch.setattr(draft_rows, "_on_host", lambda context: context.table)
     return found
 
@@ -158,7 +157,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 ORDINARY = {"stop_token_ids": (), "eos_token_id": None, "max_tokens": 50, "stop": ()}
 
 
-def params(key: str | None = None, *, warm_up: bool = False, **extra: Any) -> SimpleNamespace:
+def params(key: str | None = None, **extra: Any) -> SimpleNamespace:
     """Same fields as vLLM's ``SamplingParams``; what it does not know becomes a ``qr_`` key."""
     ordinary = {name: extra.pop(name, value) for name, value in ORDINARY.items()}
     arguments = {f"qr_{name}": value for name, value in extra.items()}
@@ -166,7 +165,6 @@ def params(key: str | None = None, *, warm_up: bool = False, **extra: Any) -> Si
         arguments["qr_request_key"] = key
     return SimpleNamespace(
         extra_args=arguments or None,
-        warm_up=warm_up,
         min_tokens=0,
         temperature=1.0,
         top_p=1.0,
@@ -598,9 +596,10 @@ class TestRunnerV2:
         assert [record.position for record in tokens(runner)] == [0, 1]
         assert [(d.reason, d.position) for d in discards(runner)] == [("after_stop", 2)]
 
-    def test_warm_up_draws_nothing(self, seen: Seen) -> None:
+    def test_warm_up_draws_nothing(self, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runner_v2, "is_warming_up", lambda: True)
         runner = RunnerV2(config(), states([3]))
-        assert not runner.add_request(0, params(top_k=50, warm_up=True))
+        assert not runner.add_request(0, params("a"))
         rows = logits(1)
         assert runner.apply(rows, Context([0], [3])) is rows
         assert seen.sources["system"].requests == []

@@ -84,9 +84,12 @@ def test_import_touches_neither_sources_nor_transports() -> None:
 def test_ordinary_layouts_are_accepted() -> None:
     check_layout(engine_config())
     check_layout(engine_config(speculative_config=SimpleNamespace(method="ngram")))
+    check_layout(engine_config(speculative_config=SimpleNamespace(rejection_sample_method="block")))
 
 
 SYNTHETIC = SimpleNamespace(rejection_sample_method="synthetic")
+LOSSY = SimpleNamespace(rejection_sample_method="fly")
+UNKNOWN = SimpleNamespace(rejection_sample_method="newer")
 ADAPTIVE = SimpleNamespace(rejection_sample_method="standard", enable_adaptive_verification=True)
 
 
@@ -94,6 +97,8 @@ ADAPTIVE = SimpleNamespace(rejection_sample_method="standard", enable_adaptive_v
     ("option", "value", "named"),
     [
         ("speculative_config", SYNTHETIC, "rejection_sample_method='synthetic'"),
+        ("speculative_config", LOSSY, "rejection_sample_method='fly'"),
+        ("speculative_config", UNKNOWN, "rejection_sample_method='newer'"),
         ("speculative_config", ADAPTIVE, "enable_adaptive_verification"),
         ("enable_batch_sharded_sampling", True, "enable_batch_sharded_sampling"),
         ("enable_trace_replay", True, "enable_trace_replay"),

@@ -63,6 +63,7 @@ from qr_sampler.pipeline import SamplingPipeline, StepPlan, StepResult
 from qr_sampler.records import (
     DiscardRecord,
     ForcedRecord,
+    GapRecord,
     GenesisRecord,
     Record,
     TokenSamplingRecord,
@@ -127,6 +128,7 @@ __all__ = [
     "FastSelector",
     "FixedTemperatureStrategy",
     "ForcedRecord",
+    "GapRecord",
     "GenesisRecord",
     "GuardedSource",
     "JitClass",

@@ -12,6 +12,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "DiscardRecord",
     "ForcedRecord",
+    "GapRecord",
     "GenesisRecord",
     "Record",
     "TokenSamplingRecord",
@@ -57,6 +58,21 @@ class GenesisRecord(Record):
     """``time.time_ns()`` when the run began."""
     schema_version: int = SCHEMA_VERSION
     """Layout of the lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapRecord(Record):
+    """Lines of the run that belong before this one and are not in this file."""
+
+    kind: ClassVar[str] = "gap"
+
+    reason: str
+    """What has become of them: ``refused`` by the disk; ``removed`` or ``cut`` with the file that
+    they were in; or ``moved``, which they are with that file."""
+    missing_lines: int
+    """Number of these lines; of a file that was cut short, all that had been written to it."""
+    wall_time_ns: int
+    """When it was noticed, in nanoseconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from qr_sampler import END_REQUEST, ConfigError, EngineFields, RequestOptions, Settings
 from qr_sampler import resolve_request as resolve_extra_args
 from qr_sampler_vllm.penalties import check_penalties
 
-__all__ = ["check_request", "is_warm_up", "resolve"]
+__all__ = ["check_request", "resolve"]
 
 
 def resolve(settings: Settings, sampling_params: Any) -> RequestOptions:
@@ -54,26 +53,6 @@ def check_request(settings: Settings, sampling_params: Any) -> None:
             "(QR_FALLBACK_MODE=end_request), which takes a token that ends this one; name one in "
             "stop_token_ids"
         )
-
-
-def is_warm_up(sampling_params: Any) -> bool:
-    """Whether a request is one that vLLM warms its kernels up with, on made-up logits."""
-    # An array among the fields cannot be compared; no warm-up has one.
-    if getattr(sampling_params, "prompt_logprob_token_ids", None) is not None:
-        return False
-    # What clients send differs at least in the end-of-text token, which the front end fills in.
-    return any(sampling_params == warm_up for warm_up in _warm_up_params())
-
-
-@lru_cache(maxsize=1)
-def _warm_up_params() -> tuple[Any, ...]:
-    from vllm import SamplingParams
-
-    make = getattr(SamplingParams, "for_sampler_warmup", None)
-    of_attention = SamplingParams(max_tokens=2, temperature=0.0)
-    if hasattr(of_attention, "watermarking"):
-        of_attention.watermarking = False
-    return (of_attention,) if make is None else (make(), of_attention)
 
 
 def _cannot_be_ended(sampling_params: Any) -> bool:

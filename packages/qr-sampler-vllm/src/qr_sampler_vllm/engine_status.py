@@ -82,7 +82,7 @@ class EngineStatus:
         """Returns the status as JSON-ready values.
 
         Args:
-            records_lost: Number of records that the disk has refused.
+            records_lost: Number of records that are not in the ledger any more, or never were.
         """
         sources = [_source_status(name, source) for name, source in self._sources.items()]
         with self._lock:

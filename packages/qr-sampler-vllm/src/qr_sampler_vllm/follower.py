@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from qr_sampler import Settings
-from qr_sampler_vllm.admission import is_warm_up, resolve
+from qr_sampler_vllm.admission import resolve
 from qr_sampler_vllm.interfaces import BatchUpdateLike, LogitsContextLike
+from qr_sampler_vllm.made_up_requests import is_warming_up
 from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
 
 __all__ = ["Bystander", "Follower"]
@@ -46,7 +47,7 @@ class Follower(Bystander):
 
     def add_request(self, slot: int, sampling_params: Any) -> bool:
         """Returns whether logits will be modified; must say the same as on the first rank."""
-        if is_warm_up(sampling_params):
+        if is_warming_up():
             return False
         return not resolve(self._settings, sampling_params).left_to_engine
 

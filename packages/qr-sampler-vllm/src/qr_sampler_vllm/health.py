@@ -45,7 +45,9 @@ def _of(status: Mapping[str, Any]) -> list[str]:
     if recent and without > MAX_FALLBACK_SHARE * recent:
         found.append(f"{without} of the last {recent} tokens were not decided by their source")
     if status["records_lost"]:
-        found.append(f"{status['records_lost']} records could not be written")
+        found.append(
+            f"{status['records_lost']} records could not be written, or have gone with their file"
+        )
     return found
 
 

@@ -61,17 +61,18 @@ class Journal:
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
-            self._sink = JsonLinesSink(settings.ledger_dir / name)
             public = {**_public_settings(settings), **(more_settings or {})}
-            self._sink.write([self._genesis(public, sources, model)])
+            genesis = self._genesis(public, sources, model)
+            self._sink = JsonLinesSink(settings.ledger_dir / name, header=[genesis])
+            self._sink.begin()
 
     @property
     def lost(self) -> int:
-        """Number of records that the disk has refused."""
+        """Number of records that the disk has refused, or that have gone with the file."""
         return 0 if self._sink is None else self._sink.lost
 
     def write(self, records: Iterable[Record]) -> None:
-        """Keeps *records*, in order."""
+        """Keeps *records*, in order; without any it still notices that the file has gone."""
         kept = tuple(records)
         self._logger.log(kept)
         if self._sink is not None:

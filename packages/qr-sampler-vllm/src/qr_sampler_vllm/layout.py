@@ -6,7 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from qr_sampler import ConfigError
 from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
@@ -20,6 +20,9 @@ __all__ = [
     "settles_at_once",
     "tensor_parallel_group",
 ]
+
+_EXACT_METHODS: Final = ("standard", "block")
+"""Methods of vLLM that accept a draft exactly where all mass of the target is on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +121,11 @@ def check_layout(vllm_config: Any) -> None:
 
 def _check_speculation(speculative_config: Any) -> None:
     method = getattr(speculative_config, "rejection_sample_method", "standard")
-    if method == "synthetic":
+    if method not in _EXACT_METHODS:
         raise ConfigError(
-            "rejection_sample_method='synthetic' accepts drafts whatever the entropy source "
-            "chose; use 'standard' or 'block'"
+            f"rejection_sample_method={method!r}: not known to accept a draft only where it is "
+            "what the entropy source chose ('synthetic' and 'fly' accept others); use "
+            "'standard' or 'block'"
         )
     if getattr(speculative_config, "enable_adaptive_verification", False):
         raise ConfigError(

@@ -64,7 +64,7 @@ class EngineCollector:
         yield _simple(
             CounterMetricFamily,
             "qr_sampler_records_lost",
-            "Records that the disk has refused.",
+            "Records that the disk has refused, or that have gone with their file.",
             statuses,
             "records_lost",
         )

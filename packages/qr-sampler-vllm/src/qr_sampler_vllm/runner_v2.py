@@ -8,13 +8,13 @@ from threading import RLock
 from typing import Any, TypeAlias
 
 from qr_sampler import Record
-from qr_sampler_vllm.admission import is_warm_up
 from qr_sampler_vllm.departed import ABORTED, Departed
 from qr_sampler_vllm.draft_rows import LogitsRow, rows_of
 from qr_sampler_vllm.engines import check_not_loaded, register
 from qr_sampler_vllm.follower import Bystander
 from qr_sampler_vllm.interfaces import LogitsContextLike, RequestStatesLike
 from qr_sampler_vllm.layout import settles_at_once
+from qr_sampler_vllm.made_up_requests import is_warming_up
 from qr_sampler_vllm.row_groups import StepRows
 from qr_sampler_vllm.session import EngineSession
 from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
@@ -75,7 +75,7 @@ class RunnerV2(Bystander):
             if previous is not None:
                 records += self._departed.add(previous)
             self._session.record(records)
-        if is_warm_up(sampling_params):
+        if is_warming_up():
             return False
         sequence = self._session.admit(sampling_params, int(self._states.prompt_len.np[slot]))
         self._slots[slot] = sequence

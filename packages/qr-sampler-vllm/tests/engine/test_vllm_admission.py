@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -26,7 +25,6 @@ from vllm.v1.sample.logits_processor import BatchUpdate  # noqa: E402
 
 from qr_sampler import SamplingParameters  # noqa: E402
 from qr_sampler_vllm import processor  # noqa: E402
-from qr_sampler_vllm.admission import is_warm_up  # noqa: E402
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor  # noqa: E402
 
 VOCAB = 50
@@ -203,29 +201,3 @@ def test_the_random_requests_were_worth_their_name() -> None:
     share = COUNTS["admitted"] / COUNTS["asked"]
     assert 0.2 < share < 0.8
     assert COUNTS["forced"] > 0.5 * COUNTS["admitted"]
-
-
-def of_attention() -> SamplingParams:
-    """What vLLM warms its attention up with, in ``run_mixed_prefill_decode_warmup``."""
-    params = SamplingParams(max_tokens=2, temperature=0.0)
-    if hasattr(params, "watermarking"):
-        params.watermarking = False
-    return params
-
-
-def test_warm_ups_are_told_from_requests() -> None:
-    """A client can send the same values: the front end then adds the end-of-text token."""
-    sent = of_attention()
-    sent.update_from_generation_config({}, eos_token_id=0)
-    assert is_warm_up(of_attention())
-    assert not is_warm_up(sent)
-    make = getattr(SamplingParams, "for_sampler_warmup", None)
-    if make is not None:
-        sent = make()
-        sent.update_from_generation_config({}, eos_token_id=0)
-        assert is_warm_up(make())
-        assert not is_warm_up(sent)
-    if hasattr(sent, "prompt_logprob_token_ids"):
-        scored = of_attention()
-        scored.prompt_logprob_token_ids = np.array([[1, 2], [3, 4]])
-        assert not is_warm_up(scored)

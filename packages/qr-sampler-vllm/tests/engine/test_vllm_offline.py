@@ -178,25 +178,6 @@ def test_plugin_loaded_twice_is_refused(engine: Any) -> None:
     assert "loaded twice" in done.stdout + done.stderr
 
 
-def test_warmup_draws_nothing(offline_engine: MakeEngine) -> None:
-    """vLLM's own warm-up of Model Runner V2 fills every slot and samples made-up logits."""
-    engine = offline_engine("v2")
-    script = engine.generate_script.replace(
-        "params = [",
-        """
-    from vllm.v1.worker.gpu.warmup import warmup_kernels
-    worker = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker
-    warmup_kernels(worker.model_runner, worker.execute_model, worker.sample_tokens)
-    params = [""",
-    )
-    task: dict[str, Any] = {"prompts": ["Light is"], "extra_args": [{"qr_request_key": "a"}]}
-    task["engine"] = {"max_num_seqs": 4}
-    outputs = engine.result(script, task)["outputs"]
-    lines = engine.lines()
-    assert_one_record_per_token([samples[0] for samples in outputs], ["a"], lines)
-    assert of_kind(lines, "discard") == []
-
-
 @pytest.mark.parametrize(("selected", "starts"), [("system", True), ("broken", False)])
 def test_a_broken_source_package_stops_only_its_own_use(
     offline_engine: MakeEngine, site: Any, selected: str, starts: bool
