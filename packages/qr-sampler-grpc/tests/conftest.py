@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import socket
@@ -157,6 +158,12 @@ def scripted() -> Iterator[Callable[..., ScriptedServer]]:
             return server
 
         yield start
+
+
+@pytest.fixture
+def names_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names requests 1, 2, 3 and so on, for servers that behave by the name."""
+    monkeypatch.setattr("qr_sampler_grpc.source._unguessable_name", itertools.count(1).__next__)
 
 
 @pytest.fixture

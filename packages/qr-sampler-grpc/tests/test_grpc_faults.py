@@ -42,6 +42,10 @@ PATIENT_MS = 60_000.0
 Limited = Callable[..., AbstractContextManager[None]]
 
 
+# Answers here repeat the names of their requests as data.
+pytestmark = pytest.mark.usefixtures("names_in_a_row")
+
+
 def honest(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
     yield answer(request)
 

@@ -242,13 +242,35 @@ def test_nothing_is_tried_again_unless_it_is_allowed(scripted: Scripted) -> None
 
 
 def test_what_an_allowed_retry_throws_away_is_recorded(scripted: Scripted) -> None:
+    sizes = iter([5, 3])
+
+    def short_twice(request: bytes, context: grpc.ServicerContext) -> bytes:
+        asked = EntropyRequest.FromString(request).bytes_needed
+        return EntropyResponse(data=bytes(next(sizes, asked))).SerializeToString()
+
+    server = scripted(short_twice)
+    dropped: list[Any] = []
+    source = QuantumGrpcSource(server.address, retry_count=2)
+    guarded = GuardedSource(source, timeout_ms=60_000, on_dropped=dropped.append)
+    assert guarded.draw(8).dropped_bytes == 8
+    assert [(one.count, one.reason) for one in dropped] == [(8, "retried")]
+    assert len(server.requests) == 3
+    source.close()
+
+
+def test_a_retry_that_cost_nothing_is_not_recorded(scripted: Scripted) -> None:
     server = scripted(failing(2))
     dropped: list[Any] = []
     source = QuantumGrpcSource(server.address, retry_count=2)
     guarded = GuardedSource(source, timeout_ms=60_000, on_dropped=dropped.append)
-    assert guarded.draw(8).dropped_bytes == 16
-    assert [(one.count, one.reason) for one in dropped] == [(16, "retried")]
+    assert guarded.draw(8).dropped_bytes == 0
+    assert not dropped
     assert len(server.requests) == 3
+    server.stop()
+    with pytest.raises(EntropyUnavailableError, match="no answer") as caught:
+        guarded.draw(8)
+    assert caught.value.dropped_bytes == 0, "a refused connection delivers nothing"
+    assert not dropped
     source.close()
 
 
@@ -270,6 +292,7 @@ def test_a_failing_server_is_left_alone_and_found_again(scripted: Scripted) -> N
     source.close()
 
 
+@pytest.mark.usefixtures("names_in_a_row")
 def test_a_slow_answer_is_given_up_long_before_the_timeout(scripted: Scripted) -> None:
     given_up = threading.Event()
 

@@ -26,7 +26,7 @@ from qr_sampler_grpc.proto import entropy_service_pb2, purity_service_pb2, qrng_
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
 from qr_sampler_grpc.proto.qrng_pb2 import RandomRequest, RandomResponse
-from qr_sampler_grpc.protobuf_fields import MalformedMessageError, fields_of, tagged
+from qr_sampler_grpc.protobuf_fields import tagged
 from qr_sampler_grpc.wire import Answer, FieldWire, Question, UnreadableAnswerError, Wire
 
 FUZZER = Path(__file__).parents[1] / "campaigns" / "fuzz_answers.py"
@@ -258,14 +258,16 @@ def test_answers_of_qr_purity_are_read(
     assert answer.commitment is None
 
 
-@pytest.mark.parametrize("u", [0.0, -0.0, 1.0, -0.5, 2.0, math.inf, -math.inf, math.nan])
-def test_a_number_that_is_no_u_is_refused(u: float) -> None:
-    with pytest.raises(UnreadableAnswerError, match=r"not inside the open interval \(0, 1\)"):
-        QR_PURITY.decode(b"\x09" + struct.pack("<d", u))
+@pytest.mark.parametrize("u", [1.0, -0.5, 2.0, math.inf, -math.inf, math.nan])
+def test_a_number_that_is_no_u_is_flawed(u: float) -> None:
+    answer = QR_PURITY.decode(b"\x09" + struct.pack("<d", u))
+    assert "not inside the open interval (0, 1)" in answer.flaw
+    assert len(answer.data) == 8, "a draw has arrived"
 
 
 def test_an_answer_without_u_is_refused() -> None:
-    for message in (b"", DrawResponse(z=1.5).SerializeToString(), b"\x08\x01"):
+    zeros = [b"\x09" + struct.pack("<d", zero) for zero in (0.0, -0.0)]
+    for message in (b"", DrawResponse(z=1.5).SerializeToString(), b"\x08\x01", *zeros):
         with pytest.raises(UnreadableAnswerError, match="without a draw"):
             QR_PURITY.decode(message)
 
@@ -397,17 +399,9 @@ def test_text_that_is_not_declared_is_not_read() -> None:
 
 
 def test_a_refusal_says_why() -> None:
-    with pytest.raises(UnreadableAnswerError, match="no protobuf message \\(a field is cut short"):
-        QR_ENTROPY.decode(b"\x0a\x05ab")
-    with pytest.raises(UnreadableAnswerError, match="can't decode byte"):
-        QR_ENTROPY.decode(b"\x22\x01\xff")
-
-
-def test_data_are_not_copied() -> None:
-    message = EntropyResponse(data=b"x" * 99).SerializeToString()
-    data = QR_ENTROPY.decode(message).data
-    assert isinstance(data, memoryview)
-    assert data.obj is message
+    for message in (b"\x0a\x05ab", b"\x22\x01\xff"):
+        with pytest.raises(UnreadableAnswerError, match=r"no protobuf message \(.+\)"):
+            QR_ENTROPY.decode(message)
 
 
 def test_a_wire_reads_nothing_that_it_does_not_declare() -> None:
@@ -423,21 +417,6 @@ def test_a_time_in_microseconds_precedes_one_in_nanoseconds() -> None:
     assert wire.decode(tagged(2, 5) + tagged(3, 7)).device_timestamp_ns == 5000
     assert wire.decode(tagged(2, 0) + tagged(3, 7)).device_timestamp_ns == 7
     assert wire.decode(tagged(2, -5)).device_timestamp_ns is None
-
-
-@settings(REPEATABLE, max_examples=100)
-@given(st.integers(1, 2**29 - 1), st.integers(-(2**63), 2**64 - 1), SMALL)
-def test_fields_come_back_as_they_were_written(number: int, value: int, payload: bytes) -> None:
-    first, second = fields_of(tagged(number, value) + tagged(number, payload))
-    assert first == (number, 0, value % 2**64)
-    assert second == (number, 2, payload)
-
-
-def test_fields_before_the_damage_are_read() -> None:
-    fields = fields_of(b"\x08\x05\x0a")
-    assert next(fields) == (1, 0, 5)
-    with pytest.raises(MalformedMessageError, match="cut short"):
-        next(fields)
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,6 @@ from qr_sampler_grpc.tls import ClientTls
 __all__ = ["Channel", "ChannelUnusableError"]
 
 _OPTIONS: Final = (
-    # The length of an answer is checked against the request instead.
-    ("grpc.max_receive_message_length", -1),
     # A connection belongs to one process: a shared pool would hand the parent's socket to a child.
     ("grpc.use_local_subchannel_pool", 1),
     # gRPC's own defaults wait up to two minutes before they try a restarted server again. Calls in
@@ -26,6 +24,11 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 500),
     # How long one attempt to connect may take where packets vanish instead of being refused.
     ("grpc.min_reconnect_backoff_ms", 2_000),
+    # Finds out during a call that the path has gone dead, and lets the kernel give up what nobody
+    # acknowledges. Servers by default end a connection that is pinged more often than every five
+    # minutes.
+    ("grpc.keepalive_time_ms", 360_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 )
 # A proxy can only lead away from an address on this machine.
 _LOCAL_OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
@@ -44,13 +47,21 @@ class Channel:
     Args:
         address: Where the server listens.
         tls: How the connection is encrypted; ``None`` leaves it open.
+        max_message_bytes: Largest message that is received. A larger one, also one that becomes
+            larger when it is decompressed, ends its call before it takes up memory.
         aio: Whether to use gRPC's asyncio interface; such a channel belongs to one event loop.
     """
 
     def __init__(
-        self, address: Address, tls: ClientTls | None = None, *, aio: bool = False
+        self,
+        address: Address,
+        tls: ClientTls | None = None,
+        *,
+        max_message_bytes: int,
+        aio: bool = False,
     ) -> None:
         self.address = address
+        self._max_message_bytes = max_message_bytes
         self._tls = tls
         self._grpc: Any = grpc.aio if aio else grpc
         # Keyed by process and filled with setdefault, which is atomic: a lock could be held by
@@ -71,7 +82,11 @@ class Channel:
         if reason := FORK_GUARD.reason_to_refuse():
             raise ChannelUnusableError(reason)
         keep_large_blocks()
-        options = _OPTIONS + (_LOCAL_OPTIONS if self.address.is_local else ())
+        options = (
+            *_OPTIONS,
+            *(_LOCAL_OPTIONS if self.address.is_local else ()),
+            ("grpc.max_receive_message_length", self._max_message_bytes),
+        )
         fresh = self._connected(options)
         kept = self._channels.setdefault(os.getpid(), fresh)
         if kept is not fresh:

@@ -18,6 +18,8 @@ __all__ = ["Contract", "field_numbers"]
 
 _DECLARATION: Final = re.compile(r"(\w+)\s*=\s*([1-9]\d{0,8})", re.ASCII)
 _MAX_FIELD_NUMBER: Final = 2**29 - 1
+_OTHER_FIELDS_BYTES: Final = 1024
+"""Room in an answer for everything but its data: names, times, a commitment, a signature."""
 
 
 def field_numbers(text: str, names: Collection[str]) -> dict[str, int]:
@@ -63,6 +65,8 @@ class Contract:
     """Whether the server is told that an answer may come in several messages."""
     integrates: bool
     """Whether the server returns uniform numbers instead of bytes."""
+    max_answer_bytes: int
+    """Largest message that can be an answer, or a part of one."""
 
     @classmethod
     def declared(
@@ -91,7 +95,7 @@ class Contract:
         answer = answer_fields or profile.answer_fields
         path = _path(profile_name, profile, mode, method_path, stream_method_path)
         _check_fields(mode, request, answer)
-        largest = max_bytes_per_request or profile.max_bytes_per_request
+        largest = 8 if "u" in answer else max_bytes_per_request or profile.max_bytes_per_request
         return cls(
             method_path=path,
             wire=FieldWire(
@@ -100,7 +104,7 @@ class Contract:
                 constant=_source_fields(source_id, integrated_bytes),
             ),
             limits=SourceLimits(
-                max_bytes_per_request=8 if "u" in answer else largest,
+                max_bytes_per_request=largest,
                 max_requests_per_minute=max_requests_per_minute or profile.max_requests_per_minute,
                 max_bytes_per_day=max_bytes_per_day or profile.max_bytes_per_day,
             ),
@@ -108,6 +112,7 @@ class Contract:
             names_requests="sequence_id" in request and "sequence_id" in answer,
             accepts_chunks="accept_chunks" in request and mode == "server_streaming",
             integrates="u" in answer,
+            max_answer_bytes=largest + _OTHER_FIELDS_BYTES,
         )
 
 

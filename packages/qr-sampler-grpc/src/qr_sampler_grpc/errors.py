@@ -56,6 +56,10 @@ _REASONS: Final = {
         "if the source was closed meanwhile, nothing needs doing",
     ),
 }
+_OVERSIZED: Final = (
+    "{server} answered with more than the {bytes_needed} bytes that were asked for",
+    "see what it sends; the answer was refused unread",
+)
 _TLS_TROUBLE: Final = (
     "no encrypted connection to {server}",
     "check the names and the dates of the certificates, and the files of QR_GRPC_TLS_*",
@@ -80,6 +84,8 @@ def describe_failure(error: grpc.RpcError, options: GrpcOptions, bytes_needed: i
     happened, remedy = _REASONS.get(code, _OTHER)
     if code is grpc.StatusCode.UNAUTHENTICATED and options.credentials is None:
         happened, remedy = _NO_KEY
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE.search(error.details() or ""):
+        happened, remedy = _OVERSIZED
     if code is grpc.StatusCode.UNAVAILABLE and _HANDSHAKE.search(error.details() or ""):
         happened, remedy = _TLS_TROUBLE
     facts = {

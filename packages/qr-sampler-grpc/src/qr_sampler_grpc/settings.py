@@ -140,7 +140,7 @@ class GrpcOptions(BaseModel):
         le=10,
         description=(
             "How often a failed draw is tried again within its time limit. Each lost attempt may "
-            "have cost a measurement, which is recorded as dropped."
+            "have cost a measurement; what arrived of it is recorded as dropped."
         ),
     )
     commitment: bool = Field(

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import secrets
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -32,6 +32,7 @@ from qr_sampler_grpc.wire import INTEGRATED_BYTES, Answer, Question, UnreadableA
 __all__ = ["QuantumGrpcSource"]
 
 _NS_PER_MS: Final = 1_000_000
+_NAME_BITS: Final = 63
 
 
 class QuantumGrpcSource(EntropySource):
@@ -69,7 +70,6 @@ class QuantumGrpcSource(EntropySource):
         self._key = None if public_key is None else VerificationKey(public_key)
         self.commits = self._options.commitment and self._contract.commits
         self.integrates = self._contract.integrates
-        self._sequence_ids = itertools.count(1)
         # Keyed by process and filled with setdefault, which is atomic: threads, locks and
         # connections of a parent are useless in its child.
         self._links: dict[int, tuple[Link, Transport]] = {}
@@ -136,7 +136,7 @@ class QuantumGrpcSource(EntropySource):
         requested_ns = time.monotonic_ns()
         check = AnswerCheck(commitment, self._key)
         sizes = list(self._request_sizes(n))
-        answers, lost = self._fetch(sizes, requested_ns, check) if sizes else ([], 0)
+        answers, dropped = self._fetch(sizes, requested_ns, check) if sizes else ([], 0)
         received_ns, wall_time_ns = time.monotonic_ns(), time.time_ns()
         times = [one.device_timestamp_ns for one in answers if one.device_timestamp_ns is not None]
         return EntropyDraw(
@@ -146,12 +146,12 @@ class QuantumGrpcSource(EntropySource):
             requested_ns=requested_ns,
             received_ns=received_ns,
             wall_time_ns=wall_time_ns,
-            device_id=", ".join(dict.fromkeys(one.device_id for one in answers if one.device_id)),
+            device_id=self._devices(answers),
             device_timestamp_ns=min(times, default=None),
             requests=len(answers),
             commitment_echoed=check.echoed,
             signature_verified=check.verified,
-            dropped_bytes=lost * n,
+            dropped_bytes=dropped,
         )
 
     def status(self) -> SourceStatus:
@@ -181,32 +181,30 @@ class QuantumGrpcSource(EntropySource):
     def _fetch(
         self, sizes: Sequence[int], requested_ns: int, check: AnswerCheck
     ) -> tuple[list[Answer], int]:
-        """Returns the answers, and how many attempts were lost before.
+        """Returns the answers, and how many bytes arrived for nothing in attempts before.
 
         Raises:
             EntropyUnavailableError: When there are none.
         """
         link, transport = self._link()
         latest_ns = requested_ns + round(self._options.timeout_ms * _NS_PER_MS)
-        lost = 0
+        retries, dropped = self._options.retry_count, 0
         while True:
             try:
                 answers = link.draw(
                     sizes, latest_ns, lambda until_ns: self._ask(transport, sizes, until_ns, check)
                 )
             except Refused as error:
-                raise self._unavailable(
-                    str(error), lost * sum(sizes), error.retry_after_s
-                ) from None
+                raise self._unavailable(str(error), dropped, error.retry_after_s) from None
             except LinkFailure as failure:
-                if lost == self._options.retry_count or time.monotonic_ns() >= latest_ns:
-                    dropped = failure.dropped_bytes + lost * sum(sizes)
+                dropped += failure.dropped_bytes
+                if not retries or time.monotonic_ns() >= latest_ns:
                     # Outside of the handler, see below.
                     reason, wait_s = failure.reason, failure.retry_after_s
                     break
-                lost += 1
+                retries -= 1
             else:
-                return answers, lost
+                return answers, dropped
         raise self._unavailable(reason, dropped, wait_s)
 
     def _ask(
@@ -219,6 +217,9 @@ class QuantumGrpcSource(EntropySource):
         try:
             answers = list(transport.answers(requests, attempt))
             check.apply(requests, answers)
+            # Reading and checking what has arrived takes time, too.
+            _ = attempt.remaining_s()
+            transport.note_end(lapsed=False)
             return answers
         except grpc.RpcError as error:
             reason = describe_failure(error, self._options, max(sizes))
@@ -233,6 +234,7 @@ class QuantumGrpcSource(EntropySource):
             reason = str(error)
         except ValueError as error:
             reason = f"the connection was closed as the call began ({error})"
+        transport.note_end(lapsed=lapsed)
         # Raised outside the handler: gRPC's error repeats the server's words, key and all.
         raise LinkFailure(
             reason, lapsed=lapsed, dropped_bytes=attempt.received_bytes, retry_after_s=wait_s
@@ -242,12 +244,18 @@ class QuantumGrpcSource(EntropySource):
         bytes_needed = INTEGRATED_BYTES if self._contract.integrates else size
         question = Question(
             bytes_needed=bytes_needed,
-            sequence_id=next(self._sequence_ids),
+            sequence_id=_unguessable_name(),
             commitment=commitment,
             accept_chunks=self._contract.accepts_chunks,
         )
         message = self._contract.wire.encode(question)
         return Request(question.sequence_id, bytes_needed, message)
+
+    def _devices(self, answers: Sequence[Answer]) -> str:
+        """Returns every distinct device, without the API key that a server may have put there."""
+        named = ", ".join(dict.fromkeys(one.device_id for one in answers if one.device_id))
+        credentials = self._options.credentials
+        return credentials.redact(named) if credentials else named
 
     def _unavailable(
         self, reason: str, dropped_bytes: int, wait_s: float | None
@@ -257,8 +265,16 @@ class QuantumGrpcSource(EntropySource):
         )
 
 
+def _unguessable_name() -> int:
+    """Returns the name of a request, 1 to 2**63 - 1: an answer with it was made after the request.
+
+    Numbers in a row could be foreseen, and an answer sent before its request has left.
+    """
+    return secrets.randbits(_NAME_BITS) or 1
+
+
 def _joined(answers: Sequence[Answer], sizes: Sequence[int]) -> bytes:
     """Returns the bytes of all answers. A number that is cut short keeps its leading bytes."""
     if len(answers) == 1:
-        return bytes(answers[0].data[: sizes[0]])
+        return answers[0].data[: sizes[0]]
     return b"".join(one.data[:size] for one, size in zip(answers, sizes, strict=True))

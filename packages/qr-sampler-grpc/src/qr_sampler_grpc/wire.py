@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from qr_sampler_grpc.protobuf_fields import (
-    FIXED64,
-    LENGTH,
-    VARINT,
-    MalformedMessageError,
-    fields_of,
-    tagged,
-)
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from qr_sampler_grpc.protobuf_fields import tagged
 
 __all__ = [
     "ANSWER_FIELDS",
@@ -34,17 +32,17 @@ REQUEST_FIELDS: Final = ("bytes_needed", "sequence_id", "commitment", "accept_ch
 """What a request can say."""
 ANSWER_FIELDS: Final = MappingProxyType(
     {
-        "data": LENGTH,
-        "u": FIXED64,
-        "sequence_id": VARINT,
-        "timestamp_ns": VARINT,
-        "timestamp_us": VARINT,
-        "device_id": LENGTH,
-        "commitment": LENGTH,
-        "signature": LENGTH,
+        "data": FieldDescriptorProto.TYPE_BYTES,
+        "u": FieldDescriptorProto.TYPE_DOUBLE,
+        "sequence_id": FieldDescriptorProto.TYPE_INT64,
+        "timestamp_ns": FieldDescriptorProto.TYPE_INT64,
+        "timestamp_us": FieldDescriptorProto.TYPE_INT64,
+        "device_id": FieldDescriptorProto.TYPE_STRING,
+        "commitment": FieldDescriptorProto.TYPE_BYTES,
+        "signature": FieldDescriptorProto.TYPE_BYTES,
     }
 )
-"""What an answer can say, and the wire type that says it."""
+"""What an answer can say, and the type of protobuf that says it."""
 
 INTEGRATED_BYTES: Final = 8
 """Length of a u that the server has integrated, see :class:`FieldWire`."""
@@ -75,8 +73,10 @@ class Question:
 class Answer:
     """What a server said, as far as its meaning is known."""
 
-    data: bytes | memoryview
+    data: bytes
     """The random bytes; their number is not checked yet."""
+    flaw: str = ""
+    """Why the data decide nothing although they have arrived; empty when they may."""
     sequence_id: int | None = None
     """Name of the request, 0 from a server that does not repeat it; ``None`` where the contract
     has no place for it."""
@@ -99,7 +99,7 @@ class Wire(Protocol):
         ...
 
     def decode(self, message: bytes) -> Answer:
-        """Returns the answer that *message* holds, without a copy of its data.
+        """Returns the answer that *message* holds.
 
         Raises:
             UnreadableAnswerError: When it cannot be read.
@@ -111,8 +111,9 @@ class FieldWire:
     """Messages described by the numbers of their fields.
 
     Services give the same number another meaning (a time where another one has the echo of the
-    sequence_id), so only fields that were declared are sent and read. All others are skipped, and
-    so are declared ones of another wire type, as protobuf does. Of repeated ones the last counts.
+    sequence_id), so only fields that were declared are sent and read. Protobuf's own parser reads,
+    by a message type made of the declared fields: an answer comes from outside, and what it is
+    padded with must not cost the time of a loop in Python.
 
     Where the server integrates a block itself and answers with the uniform number u, that travels
     on as the eight bytes of the whole number floor(u * 2**64), most significant first. Eight
@@ -137,7 +138,7 @@ class FieldWire:
         # In the order of their numbers, as protobuf writes them.
         self._request = sorted(request.items(), key=itemgetter(1))
         self._constant = constant
-        self._names = {(number, ANSWER_FIELDS[name]): name for name, number in answer.items()}
+        self._message = _message_type(tuple(answer.items()))
         self._integrates = "u" in answer
         self._names_requests = "sequence_id" in answer
         self._commits = "commitment" in answer
@@ -156,57 +157,59 @@ class FieldWire:
         """Returns what the declared fields of *message* say.
 
         Raises:
-            UnreadableAnswerError: When it is no message, or holds no u that is one.
+            UnreadableAnswerError: When it is no message, or holds no draw.
         """
-        said: dict[str, int | memoryview] = {}
-        device_id = ""
         try:
-            for field in fields_of(message):
-                name = self._names.get((field.number, field.wire_type))
-                if name == "device_id":
-                    device_id = _text(field.value)
-                elif name:
-                    said[name] = field.value
-            return Answer(
-                data=_encoded_u(said) if self._integrates else _bytes_of(said, "data"),
-                sequence_id=_signed(said, "sequence_id") if self._names_requests else None,
-                device_id=device_id,
-                device_timestamp_ns=_timestamp_ns(said),
-                commitment=bytes(_bytes_of(said, "commitment")) if self._commits else None,
-                signature=bytes(_bytes_of(said, "signature")),
-            )
-        except (MalformedMessageError, UnicodeDecodeError) as error:
+            said = self._message.FromString(message)
+        except (DecodeError, UnicodeDecodeError) as error:
             raise UnreadableAnswerError(f"the answer is no protobuf message ({error})") from error
+        data, flaw = _integrated(said.u) if self._integrates else (said.data, "")
+        return Answer(
+            data=data,
+            flaw=flaw,
+            sequence_id=said.sequence_id if self._names_requests else None,
+            device_id=getattr(said, "device_id", ""),
+            device_timestamp_ns=_timestamp_ns(said),
+            commitment=said.commitment if self._commits else None,
+            signature=getattr(said, "signature", b""),
+        )
 
 
-def _encoded_u(said: Mapping[str, int | memoryview]) -> bytes:
-    """Returns u as the eight bytes of floor(u * 2**64); there is no u outside (0, 1)."""
-    value = said.get("u")
-    if not isinstance(value, memoryview):
+# Options make their contract anew whenever they are asked for it.
+@lru_cache(maxsize=32)
+def _message_type(fields: tuple[tuple[str, int], ...]) -> Any:
+    """Returns the class of messages with *fields*, given by their names and numbers."""
+    file = FileDescriptorProto(name="answer.proto", package="qr_sampler_grpc", syntax="proto3")
+    message = file.message_type.add(name="Answer")
+    for name, number in fields:
+        message.field.add(
+            name=name,
+            number=number,
+            type=ANSWER_FIELDS[name],
+            label=FieldDescriptorProto.LABEL_OPTIONAL,
+        )
+    # A pool of its own: profiles give the same names other numbers.
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("qr_sampler_grpc.Answer"))
+
+
+def _integrated(u: float) -> tuple[bytes, str]:
+    """Returns the eight bytes of floor(u * 2**64), and why they are none of a u in (0, 1).
+
+    Raises:
+        UnreadableAnswerError: For zero, which stands for no draw.
+    """
+    if not u:
         raise UnreadableAnswerError("the server answered without a draw")
-    (u,) = struct.unpack("<d", value)
     if not 0.0 < u < 1.0:
-        raise UnreadableAnswerError(f"u={u} is not inside the open interval (0, 1)")
-    return int(u * 2.0**64).to_bytes(INTEGRATED_BYTES, "big")
+        return bytes(INTEGRATED_BYTES), f"u={u} is not inside the open interval (0, 1)"
+    return int(u * 2.0**64).to_bytes(INTEGRATED_BYTES, "big"), ""
 
 
-def _text(value: int | memoryview) -> str:
-    return "" if isinstance(value, int) else str(value, "utf-8")
-
-
-def _bytes_of(said: Mapping[str, int | memoryview], name: str) -> bytes | memoryview:
-    value = said.get(name, b"")
-    return b"" if isinstance(value, int) else value
-
-
-def _signed(said: Mapping[str, int | memoryview], name: str) -> int:
-    value = said.get(name, 0)
-    if not isinstance(value, int):
-        return 0
-    return value - 2**64 if value >= 2**63 else value
-
-
-def _timestamp_ns(said: Mapping[str, int | memoryview]) -> int | None:
+def _timestamp_ns(said: Any) -> int | None:
     """Returns the reported time; one that no signature and no record can hold counts as none."""
-    nanoseconds = _signed(said, "timestamp_us") * _NS_PER_US or _signed(said, "timestamp_ns")
+    nanoseconds: int = getattr(said, "timestamp_us", 0) * _NS_PER_US or getattr(
+        said, "timestamp_ns", 0
+    )
     return nanoseconds if 0 < nanoseconds <= _MAX_INT64 else None

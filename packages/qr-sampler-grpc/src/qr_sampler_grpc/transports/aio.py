@@ -18,6 +18,7 @@ from qr_sampler_grpc.transports.base import (
     ChannelTransport,
     DeadlineLapsedError,
     Request,
+    StrayAnswerError,
     UnfitAnswerError,
     stray,
     unchanged,
@@ -56,7 +57,7 @@ class AioTransport(ChannelTransport):
     async def _close(self) -> None:
         stream, self._stream = self._stream, None
         if stream is not None:
-            stream.end("the source was closed")
+            stream.end("the connection was closed")
             await stream.ended_reading()
         await self._channel.close_aio()
 
@@ -99,7 +100,10 @@ class AioTransport(ChannelTransport):
 
     async def _bidi_streaming(self, requests: Sequence[Request], attempt: Attempt) -> list[Answer]:
         _ = attempt.remaining_s()
-        if self._stream is None or self._stream.ended:
+        if self._stream is not None and self._stream.ended:
+            ended, self._stream = self._stream, None
+            ended.settle(attempt)
+        if self._stream is None:
             method = self._channel.get().stream_stream(self._path, unchanged, unchanged)
             self._stream = _AioStream(method(metadata=self._metadata), self._wire)
         stream = self._stream
@@ -122,11 +126,19 @@ class _AioStream:
         self._writing = asyncio.Lock()
         self._waiting: dict[int, tuple[AnswerParts, asyncio.Future[Answer]]] = {}
         self._failure: Exception | None = None
+        self._is_unheard = False
+        self._unheard_bytes = 0
         self._reader = asyncio.ensure_future(self._read())
 
     @property
     def ended(self) -> bool:
         return self._failure is not None
+
+    def settle(self, attempt: Attempt) -> None:
+        """Lets *attempt* fail for what the server sent while nobody had asked for anything."""
+        if self._is_unheard and self._failure is not None:
+            attempt.received_bytes += self._unheard_bytes
+            raise self._failure
 
     async def ask(self, requests: Sequence[Request], attempt: Attempt) -> list[Answer]:
         if self._failure is not None:
@@ -175,7 +187,10 @@ class _AioStream:
         try:
             async for message in self._call:
                 self._deliver(self._wire.decode(message))
-        except (grpc.RpcError, UnreadableAnswerError, UnfitAnswerError) as error:
+        except (StrayAnswerError, UnreadableAnswerError) as error:
+            self._is_unheard = not self._waiting
+            self.fail(error)
+        except (grpc.RpcError, UnfitAnswerError) as error:
             self.fail(error)
         else:
             self.end("the server has ended the stream")
@@ -183,12 +198,19 @@ class _AioStream:
     def _deliver(self, answer: Answer) -> None:
         parts, future = self._waiting.pop(answer.sequence_id or 0, (None, None))
         if parts is None or future is None:
+            self._waste(answer)
             raise stray(answer.sequence_id or 0)
         try:
             future.set_result(parts.add_all(answer))
         except UnfitAnswerError as error:
             future.set_exception(error)
             raise
+
+    def _waste(self, answer: Answer) -> None:
+        for parts, _ in self._waiting.values():
+            parts.waste(answer)
+            return
+        self._unheard_bytes = len(answer.data)
 
 
 class _LoopThread:

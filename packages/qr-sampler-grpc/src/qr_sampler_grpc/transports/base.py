@@ -19,6 +19,7 @@ __all__ = [
     "ChannelTransport",
     "DeadlineLapsedError",
     "Request",
+    "StrayAnswerError",
     "Transport",
     "UnfitAnswerError",
     "stray",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 _NS_PER_S: Final = 1_000_000_000
+_LAPSES_BEFORE_RENEWAL: Final = 2
+"""One lapse is a slow answer. Of a dead path there is nothing else, and a new connection that takes
+longer than the time of a draw is still being made when the next one comes."""
 
 
 class DeadlineLapsedError(Exception):
@@ -36,12 +40,16 @@ class UnfitAnswerError(Exception):
     """An answer that arrived is not the one to its request, or not all of it; it was dropped."""
 
 
+class StrayAnswerError(UnfitAnswerError):
+    """An answer on a stream to a request that nobody has sent there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A request that is ready to leave."""
 
     sequence_id: int
-    """Its name."""
+    """Its name, which nobody knows before the request has left."""
     bytes_needed: int
     """How many bytes it asks for."""
     message: bytes
@@ -92,6 +100,17 @@ class Transport(Protocol):
         """
         ...
 
+    def note_end(self, *, lapsed: bool) -> None:
+        """Hears how an attempt ended; after lapses in a row, the next one has a new connection.
+
+        A connection that silently swallows what it is given is never reported broken, so it would
+        be kept for as long as the process lives.
+
+        Args:
+            lapsed: Whether its time was used up.
+        """
+        ...
+
     def close(self) -> None:
         """Ends calls under way and releases the connection. May be called more than once."""
         ...
@@ -107,10 +126,26 @@ class ChannelTransport:
 
     def __init__(self, options: GrpcOptions, *, aio: bool = False) -> None:
         contract, credentials = options.contract, options.credentials
-        self._channel = Channel(options.address, options.tls, aio=aio)
+        self._channel = Channel(
+            options.address,
+            options.tls,
+            max_message_bytes=contract.max_answer_bytes,
+            aio=aio,
+        )
         self._path = contract.method_path
         self._wire = contract.wire
         self._metadata = credentials.metadata if credentials else ()
+        self._lapses_in_a_row = 0
+
+    def note_end(self, *, lapsed: bool) -> None:
+        """Hears how an attempt ended; see :class:`Transport`."""
+        if not lapsed:
+            self._lapses_in_a_row = 0
+            return
+        self._lapses_in_a_row += 1
+        if self._lapses_in_a_row >= _LAPSES_BEFORE_RENEWAL:
+            self._lapses_in_a_row = 0
+            self.close()
 
     def close(self) -> None:
         """Closes the channel and cancels its calls."""
@@ -128,14 +163,15 @@ class AnswerParts:
     def __init__(self, request: Request, attempt: Attempt) -> None:
         self._request = request
         self._attempt = attempt
-        self._parts: list[Answer] = []
+        self._pieces: list[bytes] = []
+        self._last = Answer(data=b"")
         self._received = 0
 
     def add(self, answer: Answer) -> bool:
         """Takes the next message and returns whether all has arrived.
 
         Raises:
-            UnfitAnswerError: When it names another request, is empty, or holds too much.
+            UnfitAnswerError: When it names another request, is empty or flawed, or holds too much.
         """
         wanted = self._request
         self._attempt.received_bytes += len(answer.data)
@@ -143,11 +179,18 @@ class AnswerParts:
             raise UnfitAnswerError(
                 f"the answer names request {answer.sequence_id}, but {wanted.sequence_id} was sent"
             )
-        self._parts.append(answer)
+        if answer.flaw:
+            raise UnfitAnswerError(answer.flaw)
+        self._last = answer
+        self._pieces.append(answer.data)
         self._received += len(answer.data)
         if self._received > wanted.bytes_needed or not len(answer.data):
             raise self.unfit()
         return self._received == wanted.bytes_needed
+
+    def waste(self, answer: Answer) -> None:
+        """Counts an answer to no request among what the attempt has received."""
+        self._attempt.received_bytes += len(answer.data)
 
     def add_all(self, answer: Answer) -> Answer:
         """Returns *answer*, which has to be all of it.
@@ -162,10 +205,9 @@ class AnswerParts:
     @property
     def whole(self) -> Answer:
         """The answer. The last message speaks for all of them."""
-        if len(self._parts) == 1:
-            return self._parts[0]
-        data = b"".join(part.data for part in self._parts)
-        return dataclasses.replace(self._parts[-1], data=data)
+        if len(self._pieces) == 1:
+            return self._last
+        return dataclasses.replace(self._last, data=b"".join(self._pieces))
 
     def unfit(self) -> UnfitAnswerError:
         """Returns the error of an answer of another length than was asked for."""
@@ -174,14 +216,14 @@ class AnswerParts:
         )
 
 
-def stray(sequence_id: int) -> UnfitAnswerError:
+def stray(sequence_id: int) -> StrayAnswerError:
     """Returns the error of an answer on a stream to a request that nobody has sent there."""
     if not sequence_id:
-        return UnfitAnswerError(
+        return StrayAnswerError(
             "the server does not repeat the sequence_id, without which a stream cannot be trusted; "
             "use the mode server_streaming or unary"
         )
-    return UnfitAnswerError(f"the answer names request {sequence_id}, which nobody waits for")
+    return StrayAnswerError(f"the answer names request {sequence_id}, which nobody waits for")
 
 
 def unchanged(message: bytes) -> bytes:

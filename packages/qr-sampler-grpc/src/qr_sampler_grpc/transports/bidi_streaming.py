@@ -33,7 +33,8 @@ class BidiStreamingTransport(ChannelTransport):
     """Keeps one stream open and has all requests of all threads under way on it at once.
 
     Whatever goes wrong with one answer ends the stream, and with it the others that are under way:
-    what still travels on it can then never be taken for the answer to a later request.
+    what still travels on it can then never be taken for the answer to a later request. What lies in
+    it when a request leaves is read before the answer to that request, and spoils it.
 
     Args:
         options: How to reach the server.
@@ -66,7 +67,7 @@ class BidiStreamingTransport(ChannelTransport):
         with self._lock:
             stream, self._stream = self._stream, None
         if stream is not None:
-            stream.end("the source was closed")
+            stream.end("the connection was closed")
         self._watchdog.close()
         super().close()
 
@@ -171,17 +172,18 @@ class _Stream:
         """Hands messages to whoever waits for them, until *one* has its own."""
         while one.answer is None and self._failure is None:
             try:
-                self._deliver(self._wire.decode(next(self._call)))
+                self._deliver(self._wire.decode(next(self._call)), one)
             except StopIteration:
                 self.end("the server has ended the stream")
             except (grpc.RpcError, UnreadableAnswerError, UnfitAnswerError) as error:
                 self._fail(error)
 
-    def _deliver(self, answer: Answer) -> None:
+    def _deliver(self, answer: Answer, reader: _Pending) -> None:
         sequence_id = answer.sequence_id or 0
         with self._lock:
             one = self._waiting.pop(sequence_id, None)
         if one is None:
+            reader.parts.waste(answer)
             raise stray(sequence_id)
         one.answer = one.parts.add_all(answer)
         one.wake.set()
