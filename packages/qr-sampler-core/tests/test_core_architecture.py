@@ -36,6 +36,7 @@ PUBLIC_NAMES = [
     "BitZScoreAmplifier",
     "BlockCounts",
     "check_components",
+    "ComponentError",
     "ConfigError",
     "configured_source",
     "configured_sources",

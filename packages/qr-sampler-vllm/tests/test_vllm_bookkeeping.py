@@ -20,6 +20,7 @@ from qr_sampler import (
     ConfigError,
     DiscardRecord,
     EntropySource,
+    EntropyUnavailableError,
     ForcedRecord,
     MemorySink,
     RowContext,
@@ -67,6 +68,24 @@ class Journal(MemorySink):
         super().__init__()
 
 
+class LapsingSource(ConstantEntropySource):
+    """Is too late with every draw of more than so many bytes.
+
+    Args:
+        largest: How many.
+    """
+
+    def __init__(self, largest: int) -> None:
+        super().__init__(name="system")
+        self._largest = largest
+
+    def get_random_bytes(self, n: int) -> bytes:
+        data = super().get_random_bytes(n)
+        if n > self._largest:
+            raise EntropyUnavailableError(self.name, "too late")
+        return data
+
+
 class Seen:
     """What the pipelines were asked for."""
 
@@ -97,11 +116,10 @@ def force_tokens(logits: Any, lines: list[int], token_ids: list[int]) -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Engines without vLLM, torch or files."""
     found = Seen()
-    sources: dict[str, EntropySource] = dict(found.sources)
     monkeypatch.setenv("QR_SAMPLE_COUNT", "4")
     monkeypatch.setenv("QR_MAX_KS_DISTANCE", "1")
     monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
-    monkeypatch.setattr(session, "configured_sources", lambda settings, on_dropped: sources)
+    monkeypatch.setattr(session, "configured_sources", lambda settings, on_dropped: found.sources)
     monkeypatch.setattr(session, "Journal", Journal)
     monkeypatch.setattr(session, "get_ready", lambda device_type: None)
     monkeypatch.setattr(session, "selector_for", lambda logits, most_rows: None)
@@ -113,8 +131,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return found
 
 
-def pipeline_for(logits: Any, settings: Settings, source: EntropySource, _: Any) -> Any:
-    return SamplingPipeline(settings, source)
+def pipeline_for(
+    logits: Any, settings: Settings, source: EntropySource, _: Any, on_dropped: Any
+) -> Any:
+    return SamplingPipeline(settings, source, on_dropped=on_dropped)
 
 
 class StopsAt:
@@ -462,6 +482,46 @@ class TestEndRequest:
         assert "unplugged" in forced.reason
         assert [t.request_key for t in tokens(batch.runner)] == ["dead", "alive", "alive"]
 
+    def test_a_shared_draw_that_fails_ends_nobody_who_can_be_served_alone(self, seen: Seen) -> None:
+        seen.sources["system"] = LapsingSource(largest=4 * 3)
+        batch = V1Batch()
+        for line in range(4):
+            batch.add(line, params(f"row {line}", eos_token_id=9))
+        batch.step()
+        batch.go_on()
+        assert [token.request_key for token in tokens(batch.runner)] == [
+            f"row {line}" for line in range(4)
+        ]
+        assert seen.sources["system"].requests == [16, 4, 4, 4, 4]
+
+    def test_only_the_row_that_needs_the_refused_draw_ends(self, seen: Seen) -> None:
+        seen.sources["system"] = LapsingSource(largest=20)
+        batch = V1Batch()
+        batch.add(0, params("large", eos_token_id=9, sample_count=64))
+        for line in (1, 2):
+            batch.add(line, params(f"small {line}", eos_token_id=9))
+        batch.step()
+        batch.go_on()
+        found = [(record.kind, record.request_key) for record in records(batch.runner)]
+        assert sorted(found) == [("forced", "large"), ("token", "small 1"), ("token", "small 2")]
+
+    def test_a_source_that_is_down_is_not_asked_for_every_row(self, seen: Seen) -> None:
+        seen.sources["system"] = LapsingSource(largest=0)
+        batch = V1Batch()
+        for line in range(4):
+            batch.add(line, params(f"row {line}", eos_token_id=9))
+        batch.step()
+        batch.go_on()
+        assert [record.kind for record in records(batch.runner)] == ["forced"] * 4
+        assert seen.sources["system"].requests == [16, 4, 4]
+
+    def test_blocks_of_very_different_sizes_do_not_share_a_draw(self, seen: Seen) -> None:
+        batch = V1Batch()
+        for line, size in enumerate((4, 4096, 64, 65)):
+            batch.add(line, params(f"row {line}", eos_token_id=9, sample_count=size))
+        batch.step()
+        assert seen.sources["system"].requests == [4 + 64, 65, 4096]
+
     def test_nothing_is_drawn_for_a_request_that_is_ending(self, seen: Seen) -> None:
         """Not even when the source is back before vLLM has ended the request."""
         batch = V1Batch()
@@ -497,6 +557,22 @@ class TestEndRequest:
         seen.sources["system"].fail_with = "unplugged"
         with pytest.raises(RuntimeError, match="unplugged"):
             batch.step()
+
+    def test_what_was_drawn_before_the_engine_stops_is_discarded(
+        self, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QR_FALLBACK_MODE", "error")
+        batch = V1Batch()
+        batch.add(0, params("served", sample_count=8))
+        batch.add(1, params("not served", entropy_source="other"))
+        seen.sources["other"].fail_with = "unplugged"
+        with pytest.raises(RuntimeError, match="unplugged"):
+            batch.step()
+        (discard,) = records(batch.runner)
+        assert isinstance(discard, DiscardRecord)
+        assert (discard.request_key, discard.position) == ("served", 0)
+        assert (discard.block_bytes, discard.reason) == (8, "step_failed")
+        assert seen.sources["system"].requests == [8]
 
 
 class Context(SimpleNamespace):

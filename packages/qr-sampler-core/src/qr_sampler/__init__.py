@@ -43,6 +43,7 @@ from qr_sampler.entropy import (
     SourceStatus,
 )
 from qr_sampler.errors import (
+    ComponentError,
     ConfigError,
     EntropyUnavailableError,
     PluginConflictError,
@@ -111,6 +112,7 @@ __all__ = [
     "Baseline",
     "BitZScoreAmplifier",
     "BlockCounts",
+    "ComponentError",
     "ConfigError",
     "DiscardRecord",
     "DroppedBytes",

@@ -3,6 +3,8 @@
 
 They are stateless, so admission, which tries whether a component can be constructed, and the
 pipeline, which uses it, share one instance: a costly constructor never runs once per request.
+Those of other projects come guarded: what they do wrong in a step is a
+:class:`~qr_sampler.errors.ComponentError`.
 """
 
 from __future__ import annotations
@@ -10,9 +12,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 from qr_sampler.amplification.base import SignalAmplifier
+from qr_sampler.amplification.guard import GuardedAmplifier
+from qr_sampler.foreign import is_ours
 from qr_sampler.registry import AMPLIFIERS, TEMPERATURE_STRATEGIES
 from qr_sampler.settings import Settings
 from qr_sampler.temperature.base import TemperatureStrategy
+from qr_sampler.temperature.guard import GuardedStrategy
 
 __all__ = ["amplifier_named", "strategy_named"]
 
@@ -23,7 +28,7 @@ def amplifier_named(name: str, settings: Settings) -> SignalAmplifier:
     Raises:
         PluginError: When it is unknown, contested or broken. Its constructor may raise anything.
     """
-    return _amplifier(AMPLIFIERS.load(name), settings)
+    return _amplifier(AMPLIFIERS.load(name), name, settings)
 
 
 def strategy_named(name: str) -> TemperatureStrategy:
@@ -32,14 +37,18 @@ def strategy_named(name: str) -> TemperatureStrategy:
     Raises:
         PluginError: When it is unknown, contested or broken. Its constructor may raise anything.
     """
-    return _strategy(TEMPERATURE_STRATEGIES.load(name))
+    return _strategy(TEMPERATURE_STRATEGIES.load(name), name)
 
 
 @lru_cache(maxsize=64)
-def _amplifier(kind: type[SignalAmplifier], settings: Settings) -> SignalAmplifier:
-    return kind.from_settings(settings)
+def _amplifier(kind: type[SignalAmplifier], name: str, settings: Settings) -> SignalAmplifier:
+    amplifier: object = kind.from_settings(settings)
+    if not isinstance(amplifier, SignalAmplifier):
+        raise TypeError(f"from_settings() returned {type(amplifier).__name__}, not an amplifier")
+    return amplifier if is_ours(amplifier) else GuardedAmplifier(amplifier, name)
 
 
 @lru_cache(maxsize=64)
-def _strategy(kind: type[TemperatureStrategy]) -> TemperatureStrategy:
-    return kind()
+def _strategy(kind: type[TemperatureStrategy], name: str) -> TemperatureStrategy:
+    strategy = kind()
+    return strategy if is_ours(strategy) else GuardedStrategy(strategy, name)

@@ -9,6 +9,7 @@ exceptions from one process to another.
 from __future__ import annotations
 
 __all__ = [
+    "ComponentError",
     "ConfigError",
     "EntropyUnavailableError",
     "PluginConflictError",
@@ -61,6 +62,25 @@ class EntropyUnavailableError(QRSamplerError, RuntimeError):
 
     def __str__(self) -> str:
         return f"entropy source {self.source!r} is unavailable: {self.reason}"
+
+
+class ComponentError(QRSamplerError, RuntimeError):
+    """An amplifier or a temperature strategy has not done in a step what its contract promises.
+
+    Attributes:
+        kind: What it is, for example ``"signal amplifier"``.
+        name: What it is configured as.
+        reason: What it has done instead.
+    """
+
+    def __init__(self, kind: str, name: str, reason: str) -> None:
+        super().__init__(kind, name, reason)
+        self.kind = kind
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} has a defect: {self.reason}; choose another one"
 
 
 class PluginError(QRSamplerError):

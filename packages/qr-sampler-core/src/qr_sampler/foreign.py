@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import traceback
@@ -10,9 +11,13 @@ from collections.abc import Iterable, Iterator
 from types import CodeType
 from typing import Final
 
+from qr_sampler.errors import ComponentError
+
 __all__ = [
     "MASK",
     "MAX_TEXT_CHARACTERS",
+    "DefectLog",
+    "component_failure",
     "is_ours",
     "is_signal",
     "plain_text",
@@ -29,8 +34,14 @@ MAX_TRACEBACK_CHARACTERS: Final = 8192
 MASK: Final = "***"
 """Stands for a secret."""
 
+MOST_REPORTS: Final = 16
+"""Number of defects of one component that are logged; each kind is logged once."""
+
 _CUT: Final = "..."
 _OUR_PACKAGES: Final = frozenset({"qr_sampler", "qr_entropy_sources", "qr_sampler_grpc"})
+
+
+logger = logging.getLogger("qr_sampler")
 
 
 def is_ours(component: object) -> bool:
@@ -95,6 +106,52 @@ def traceback_text(error: BaseException, secrets: Iterable[str] = ()) -> str:
         text = text.replace(secret, MASK)
     # The end says what was raised. A log is a file of text, which has no lone surrogates.
     return text[-MAX_TRACEBACK_CHARACTERS:].encode("utf-8", "backslashreplace").decode()
+
+
+class DefectLog:
+    """Logs what only the author of a component can repair, once for each kind of error.
+
+    Args:
+        subject: The component, as log messages name it.
+        promise: What it has broken.
+        secrets: Texts that are masked.
+    """
+
+    def __init__(self, subject: str, promise: str, secrets: Iterable[str] = ()) -> None:
+        self._subject = subject
+        self._promise = promise
+        self._secrets = tuple(secrets)
+        self._reported: set[str] = set()
+
+    def report(self, error: BaseException) -> None:
+        """Logs *error* with its traceback unless its kind is known."""
+        kind = plain_text(type(error).__name__)
+        if kind in self._reported or len(self._reported) >= MOST_REPORTS:
+            return
+        self._reported.add(kind)
+        text = traceback_text(error, self._secrets)
+        logger.error("%s has a defect: %s\n%s", self._subject, self._promise, text)
+
+
+_COMPONENTS: Final[dict[tuple[str, str], DefectLog]] = {}
+
+
+def component_failure(kind: str, name: str, error: BaseException) -> ComponentError:
+    """Returns what to raise instead of *error*, which a component has raised in a step.
+
+    Args:
+        kind: What it is, for example ``"signal amplifier"``.
+        name: What it is configured as.
+        error: Was caught in this thread.
+
+    Raises:
+        BaseException: *error*, when a signal to this process has raised it.
+    """
+    if is_signal(error):
+        raise error
+    log = DefectLog(f"{kind} {name!r}", "it may not fail for blocks and rows that were admitted")
+    _COMPONENTS.setdefault((kind, name), log).report(error)
+    return ComponentError(kind, name, words_of(error))
 
 
 def is_signal(error: BaseException) -> bool:

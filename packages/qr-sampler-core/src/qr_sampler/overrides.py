@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from qr_sampler.amplification.base import SignalAmplifier
 from qr_sampler.components import amplifier_named, strategy_named
 from qr_sampler.errors import ConfigError, QRSamplerError, shown
+from qr_sampler.foreign import is_signal, plain_text, words_of
 from qr_sampler.settings import (
     SamplingParameters,
     Settings,
@@ -54,6 +55,9 @@ SWITCH_KEYS: Final = (BYPASS_KEY, FOLLOW_KEY)
 
 SOURCE_KEY: Final = "qr_entropy_source"
 """Key that chooses a source."""
+
+_MAX_REFUSAL_CHARACTERS: Final = 2048
+"""Longest text of a component that a refusal repeats; ours name every possible value."""
 
 TEMPERATURE_KEYS: Final = frozenset({"qr_fixed_temperature", "qr_temperature_strategy"})
 """Keys of which one is enough for the ordinary temperature not to count."""
@@ -255,14 +259,14 @@ def check_components(parameters: SamplingParameters, settings: Settings, *, pref
     try:
         amplifier = amplifier_named(name, settings)
     # A third-party constructor can fail in any way; the request is refused with what it said.
-    except Exception as error:
+    except BaseException as error:
         public = public_name("signal_amplifier_type", prefix)
         raise ConfigError(f"{public}={shown(name)}: {_failure(error)}") from error
     _check_resolution(amplifier, parameters, settings, prefix)
     name = parameters.temperature_strategy
     try:
         strategy_named(name)
-    except Exception as error:
+    except BaseException as error:
         public = public_name("temperature_strategy", prefix)
         raise ConfigError(f"{public}={shown(name)}: {_failure(error)}") from error
 
@@ -276,10 +280,11 @@ def _check_resolution(
     try:
         amplifier.check_block(size)
         resolution = amplifier.resolution(size)
+        fine = resolution is None or bool(resolution.ks_distance <= settings.max_ks_distance)
     # As above: what a third-party amplifier says becomes the refusal.
-    except Exception as error:
+    except BaseException as error:
         raise ConfigError(f"{public}: {_failure(error)}") from error
-    if resolution is None or resolution.ks_distance <= settings.max_ks_distance:
+    if resolution is None or fine:
         return
     baseline = " a longer baseline," if resolution.calibration_error else ""
     raise ConfigError(
@@ -290,9 +295,17 @@ def _check_resolution(
     )
 
 
-def _failure(error: Exception) -> str:
-    """Returns what *error* says, with its type unless it is one of ours and says it all."""
-    return str(error) if isinstance(error, QRSamplerError) else f"{type(error).__name__}: {error}"
+def _failure(error: BaseException) -> str:
+    """Returns what *error* says, with its type unless it is one of ours and says it all.
+
+    Raises:
+        BaseException: *error*, when a signal to this process has raised it.
+    """
+    if is_signal(error):
+        raise error
+    if isinstance(error, QRSamplerError):
+        return plain_text(str(error), limit=_MAX_REFUSAL_CHARACTERS)
+    return words_of(error)
 
 
 def _label(key: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +18,7 @@ from qr_sampler.amplification.groups import AmplifiedRows, amplify_groups
 from qr_sampler.commitment import RowContext, row_digest, step_commitment
 from qr_sampler.components import amplifier_named, strategy_named
 from qr_sampler.entropy.draw import EntropyDraw
+from qr_sampler.entropy.guard import DroppedBytes
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import Rows
 from qr_sampler.selection.fast import FastSelector
@@ -101,6 +103,8 @@ class SamplingPipeline:
         source: Where the bytes come from, usually wrapped in a fallback.
         selector: Selects the tokens; :class:`FastSelector` if not given.
         count: Counts the bytes and bits of blocks.
+        on_dropped: Is told of bytes that were drawn and decide nothing, because what comes after
+            the draw fails.
     """
 
     def __init__(
@@ -109,12 +113,14 @@ class SamplingPipeline:
         source: EntropySource,
         selector: Selector[Any, Any] | None = None,
         count: Callable[[ByteBlocks], BlockCounts] = BlockCounts,
+        on_dropped: Callable[[DroppedBytes], object] | None = None,
     ) -> None:
         self._settings = settings
         self.source = source
         self._amplifiers: dict[str, SignalAmplifier] = {}
         self.selector: Selector[Any, Any] = FastSelector() if selector is None else selector
         self._count = count
+        self._on_dropped = on_dropped
 
     def sample(self, logits: Logits, rows: Rows) -> StepResult | None:
         """Returns the tokens of a batch, or ``None`` when no row can be decided.
@@ -125,6 +131,7 @@ class SamplingPipeline:
 
         Raises:
             EntropyUnavailableError: When the source cannot deliver.
+            ComponentError: When an amplifier or a temperature strategy fails.
         """
         plan = self.prepare(logits, rows)
         return self.complete(plan) if plan.lines.size else None
@@ -139,6 +146,9 @@ class SamplingPipeline:
             logits: Shape ``(B, V)``, float32, of the kind that the selector takes. They must stay
                 unchanged until :meth:`complete` has returned.
             rows: The parameters of the B rows.
+
+        Raises:
+            ComponentError: When a temperature strategy fails.
         """
         known = self._known_temperatures(rows)
         measurement = _after_predecessors(
@@ -165,12 +175,18 @@ class SamplingPipeline:
 
         Raises:
             EntropyUnavailableError: When the source cannot deliver.
+            ComponentError: When an amplifier fails; the bytes are dropped.
         """
         sizes = plan.rows.derived(_block_sizes)
         digests = _row_digests(plan, contexts) if contexts and self.source.commits else ()
         commitment = step_commitment(digests) if digests else b""
         draw = self._draw(int(sizes.sum()), commitment)
-        amplified = self._amplify(draw, sizes, plan.rows)
+        try:
+            amplified = self._amplify(draw, sizes, plan.rows)
+            selection = self.selector.pick(plan.selection, amplified.amplification.u)
+        except BaseException:
+            self._drop(draw)
+            raise
         return StepResult(
             plan=plan.summary(),
             draw=draw,
@@ -178,13 +194,18 @@ class SamplingPipeline:
             block_bytes=sizes,
             block_sum=amplified.sums,
             block_ones=amplified.ones,
-            selection=self.selector.pick(plan.selection, amplified.amplification.u),
+            selection=selection,
             row_digests=digests,
             commitment=commitment,
         )
 
     def _draw(self, n: int, commitment: bytes) -> EntropyDraw:
         return self.source.committed_draw(n, commitment) if commitment else self.source.draw(n)
+
+    def _drop(self, draw: EntropyDraw) -> None:
+        if self._on_dropped is not None:
+            count, now_ns = len(draw.data), time.time_ns()
+            self._on_dropped(DroppedBytes(draw.source, count, "unfit", now_ns))
 
     def _known_temperatures(self, rows: Rows) -> FloatArray:
         """Returns the temperatures that do not depend on the logits; NaN for the other rows."""

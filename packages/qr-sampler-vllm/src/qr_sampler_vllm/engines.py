@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from qr_sampler import ConfigError
+from qr_sampler.foreign import DefectLog
 
 __all__ = ["Runner", "check_not_loaded", "flush_records", "register"]
 
@@ -32,6 +33,7 @@ FLUSH_INTERVAL_S: Final = 0.25
 with the step after it, and an idle engine makes none."""
 
 _started = threading.Event()
+_defects = DefectLog("the thread that writes records", "it goes on, but records may be late")
 _runners: WeakValueDictionary[int, Runner] = WeakValueDictionary()
 
 
@@ -90,4 +92,15 @@ def _close_all() -> None:
 def _flush_forever() -> None:
     while True:
         time.sleep(FLUSH_INTERVAL_S)
-        flush_records()
+        for runner in list(_runners.values()):
+            _flush(runner)
+
+
+def _flush(runner: Runner) -> None:
+    """Flushes *runner*; what goes wrong ends neither the thread nor the records of others."""
+    try:
+        runner.flush()
+    # Nobody waits for this thread, so that an error which ended it would be seen by no one while
+    # records of idle engines stay unwritten. The next round tries again.
+    except BaseException as error:
+        _defects.report(error)

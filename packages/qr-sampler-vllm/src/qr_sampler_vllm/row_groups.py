@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from qr_sampler import Rows
 from qr_sampler_vllm.token_sequence import TokenSequence
 
-__all__ = ["RowGroup", "RowGroups", "StepRows"]
+__all__ = ["MOST_UNEQUAL", "RowGroup", "RowGroups", "StepRows"]
+
+MOST_UNEQUAL: Final = 16
+"""Largest block over smallest among the rows that share a draw."""
 
 
 @dataclass(slots=True)
@@ -39,15 +44,39 @@ class RowGroup:
     rows: Rows
     """Their parameters; the running means are not filled in."""
 
+    def apart(self, sequences: Sequence[TokenSequence]) -> list[RowGroup]:
+        """Returns a group for each sequence, the shortest blocks first; itself if it has but one.
+
+        Args:
+            sequences: The sequence of every row of the step.
+        """
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(self.indices):
+            places.setdefault(id(sequences[index]), []).append(place)
+        if len(places) == 1:
+            return [self]
+        parts = [self._at(own) for own in places.values()]
+        return sorted(parts, key=lambda part: part.rows.parameters[0].sample_count)
+
+    def _at(self, places: list[int]) -> RowGroup:
+        rows = self.rows.take(np.array(places))
+        return RowGroup(self.source, [self.indices[place] for place in places], rows)
+
 
 class RowGroups:
-    """Groups rows by source, and keeps the groups while the batch stays the same.
+    """Groups rows by source and size of block, and keeps them while the batch stays the same.
 
-    Sequences for which no entropy can be had are in no group.
+    Rows whose blocks differ in size by more than a factor of ``MOST_UNEQUAL`` do not share a draw:
+    a large one takes longer, is more often too late, and is refused where a small one is served.
+    Sequences for which there is no entropy are in no group.
+
+    Args:
+        by_size: Whether sizes of blocks matter.
     """
 
-    def __init__(self) -> None:
-        self._sequences: list[TokenSequence] = []
+    def __init__(self, *, by_size: bool = True) -> None:
+        self._by_size = by_size
+        self._sequences: list[TokenSequence] | None = None
         self._follows: list[int] | None = None
         self._groups: list[RowGroup] = []
 
@@ -57,21 +86,38 @@ class RowGroups:
         if step.sequences != self._sequences or step.follows != self._follows:
             self._sequences = list(step.sequences)
             self._follows = step.follows
-            self._groups = _grouped(step)
+            self._groups = _grouped(step, by_size=self._by_size)
         return self._groups
 
     def forget(self) -> None:
         """Groups anew in the next step, although the batch may be the same."""
-        self._sequences = []
+        # Not an empty list: that is the batch of a step without rows.
+        self._sequences = None
 
 
-def _grouped(step: StepRows) -> list[RowGroup]:
+def _grouped(step: StepRows, *, by_size: bool) -> list[RowGroup]:
     found: dict[str, list[int]] = {}
     for index, sequence in enumerate(step.sequences):
         if not sequence.failure:
             found.setdefault(sequence.options.source, []).append(index)
-    rows = Rows([each.options.parameters for each in step.sequences], follows=step.follows)
-    # The rows of one sequence have one source, so that whom a row follows is in the same group.
+    parameters = [sequence.options.parameters for sequence in step.sequences]
+    rows = Rows(parameters, follows=step.follows)
+    sizes = [own.sample_count if by_size else 0 for own in parameters]
+    # The rows of one sequence have one source and one size, so that whom a row follows is in the
+    # same group.
     return [
-        RowGroup(source, indices, rows.take(np.array(indices))) for source, indices in found.items()
+        RowGroup(source, part, rows.take(np.array(part)))
+        for source, indices in found.items()
+        for part in _of_similar_size(indices, sizes)
     ]
+
+
+def _of_similar_size(indices: list[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Returns *indices* in parts of similar size, in order; the smallest sizes first."""
+    parts: list[list[int]] = []
+    left = indices
+    while left:
+        largest = MOST_UNEQUAL * min(sizes[index] for index in left)
+        parts.append([index for index in left if sizes[index] <= largest])
+        left = [index for index in left if sizes[index] > largest]
+    return parts

@@ -13,9 +13,11 @@ from typing import Any
 
 from qr_sampler import (
     RAISE_ERROR,
+    ComponentError,
     DroppedBytes,
     EntropySource,
     EntropyUnavailableError,
+    QRSamplerError,
     Record,
     RowContext,
     SamplingPipeline,
@@ -27,6 +29,7 @@ from qr_sampler import (
 from qr_sampler_vllm.admission import resolve
 from qr_sampler_vllm.discretion import public_model_name
 from qr_sampler_vllm.engine_status import EngineStatus
+from qr_sampler_vllm.fates import serve_apart
 from qr_sampler_vllm.journal import Journal
 from qr_sampler_vllm.layout import Ranks, check_layout, most_rows, ranks_of
 from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
@@ -137,8 +140,13 @@ class EngineSession:
             EntropyUnavailableError: When the source fails and the operator chose to stop then.
         """
         outcomes: list[Outcome | None] = [None] * len(step.lines)
-        for group in self._groups.of(step):
-            self._decide_group(logits, step, group, outcomes)
+        try:
+            for group in self._groups.of(step):
+                self._decide_group(logits, step, group, outcomes)
+        except BaseException:
+            # What the groups before it have drawn decides no token of a step that is not finished.
+            self.record(_wasted(step, outcomes))
+            raise
         ends = [index for index, sequence in enumerate(step.sequences) if sequence.failure]
         for index in ends:
             outcomes[index] = ForcedEnd(step.sequences[index].ending_token, step.positions[index])
@@ -162,18 +170,26 @@ class EngineSession:
         """Returns the source called *name*, which a request was admitted with."""
         return self._sources[name]
 
-    def give_up(self, sequences: list[TokenSequence], error: EntropyUnavailableError) -> None:
+    def raise_if_told_to(self, error: QRSamplerError) -> None:
+        """Raises *error* when the operator chose to stop where tokens cannot be decided.
+
+        Raises:
+            QRSamplerError: *error*.
+        """
+        if self.settings.fallback_mode == RAISE_ERROR:
+            raise error
+
+    def give_up(self, sequences: Sequence[TokenSequence], error: QRSamplerError) -> None:
         """Ends *sequences*, because the operator wants no token that entropy has not chosen.
 
         Args:
             sequences: Get no entropy any more.
-            error: What the source said.
+            error: What went wrong.
 
         Raises:
-            EntropyUnavailableError: *error*, when the operator chose to stop then.
+            QRSamplerError: *error*, when the operator chose to stop then.
         """
-        if self.settings.fallback_mode == RAISE_ERROR:
-            raise error
+        self.raise_if_told_to(error)
         logger.error("%s; %d sequences end early", error, len(set(map(id, sequences))))
         for sequence in sequences:
             sequence.failure = str(error)
@@ -183,6 +199,22 @@ class EngineSession:
         self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
     ) -> None:
         """Decides the rows of *group* and fills in their *outcomes*."""
+
+        def attempt(part: RowGroup) -> QRSamplerError | None:
+            return self._attempt(logits, step, part, outcomes)
+
+        def give_up(part: RowGroup, failure: QRSamplerError) -> None:
+            self.give_up([step.sequences[index] for index in part.indices], failure)
+
+        error = attempt(group)
+        if error is not None:
+            self.raise_if_told_to(error)
+            serve_apart(group.apart(step.sequences), error, attempt, give_up)
+
+    def _attempt(
+        self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
+    ) -> QRSamplerError | None:
+        """Decides the rows of *group* with one draw; returns why that has failed, if it has."""
         rows = group.rows.with_running_entropy(
             [step.sequences[index].running_entropy.value for index in group.indices]
         )
@@ -191,14 +223,13 @@ class EngineSession:
         contexts = self._contexts(step, group) if pipeline.source.commits else None
         try:
             result = sample_rows(pipeline, logits, lines, rows, contexts)
-        except EntropyUnavailableError as error:
-            self.give_up([step.sequences[index] for index in group.indices], error)
-            return
-        if result is None:
-            return
-        for decided, line in enumerate(result.plan.lines.tolist()):
-            index = group.indices[line]
-            outcomes[index] = Choice(result, decided, step.positions[index])
+        except (EntropyUnavailableError, ComponentError) as error:
+            return error
+        if result is not None:
+            for decided, line in enumerate(result.plan.lines.tolist()):
+                index = group.indices[line]
+                outcomes[index] = Choice(result, decided, step.positions[index])
+        return None
 
     def _contexts(self, step: StepRows, group: RowGroup) -> list[RowContext]:
         """Returns which tokens the rows of *group* are going to decide."""
@@ -222,6 +253,7 @@ class EngineSession:
                 self.settings,
                 self._sources[source],
                 selector_for(logits, self._most_rows),
+                self._dropped.append,
             )
         return self._pipelines[source]
 
@@ -248,3 +280,14 @@ class EngineSession:
             f"source {', '.join(self._sources)}, when it fails {settings.fallback_mode}, amplifier "
             f"{settings.signal_amplifier_type}, temperature {settings.temperature_strategy}"
         )
+
+
+def _wasted(step: StepRows, outcomes: Sequence[Outcome | None]) -> list[Record]:
+    """Returns the records of what was drawn for rows of a step that is not finished."""
+    pairs = zip(step.sequences, outcomes, strict=True)
+    return [
+        record
+        for sequence, outcome in pairs
+        if outcome is not None
+        for record in sequence.wasted(outcome, "step_failed")
+    ]

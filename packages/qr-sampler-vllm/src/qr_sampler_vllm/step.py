@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from qr_sampler import (
     BlockCounts,
+    DroppedBytes,
     EntropySource,
     FastSelector,
     RowContext,
@@ -54,6 +55,7 @@ def pipeline_for(
     settings: Settings,
     source: EntropySource,
     selector: Selector[Any, Any] | None = None,
+    on_dropped: Callable[[DroppedBytes], object] | None = None,
 ) -> SamplingPipeline:
     """Returns the pipeline that is fastest where the tensor *logits* is.
 
@@ -62,8 +64,10 @@ def pipeline_for(
         settings: The deployment's settings.
         source: Where the bytes come from.
         selector: What selects the tokens; by default :func:`selector_for` decides.
+        on_dropped: Is told of bytes that decide nothing, because an amplifier fails.
     """
-    return SamplingPipeline(settings, source, selector or selector_for(logits), _counter())
+    chosen = selector or selector_for(logits)
+    return SamplingPipeline(settings, source, chosen, _counter(), on_dropped)
 
 
 def selector_for(logits: Any, most_rows: int | None = None) -> Selector[Any, Any]:
@@ -127,7 +131,8 @@ def sample_rows(
         The step, or ``None`` when none of the rows can be decided.
 
     Raises:
-        EntropyUnavailableError: When the source fails and the operator chose to stop then.
+        EntropyUnavailableError: When the source cannot deliver.
+        ComponentError: When an amplifier or a temperature strategy fails.
     """
     on_host = logits.device.type == "cpu"
     if on_host:

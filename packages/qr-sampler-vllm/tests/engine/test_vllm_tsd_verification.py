@@ -61,13 +61,20 @@ class FakeSession:
     def __init__(self, source: EntropySource, **settings: Any) -> None:
         self.settings = Settings.load(entropy_source_type="named", **settings)
         self._source = source
+        self.recorded: list[Any] = []
 
     def source(self, name: str) -> EntropySource:
         return self._source
 
-    def give_up(self, sequences: list[TokenSequence], error: EntropyUnavailableError) -> None:
+    def record(self, records: list[Any]) -> None:
+        self.recorded += records
+
+    def raise_if_told_to(self, error: Exception) -> None:
         if self.settings.fallback_mode == "error":
             raise error
+
+    def give_up(self, sequences: list[TokenSequence], error: Exception) -> None:
+        self.raise_if_told_to(error)
         for sequence in sequences:
             sequence.failure = str(error)
 
@@ -82,6 +89,7 @@ class Setting:
         self.pending: dict[str, Any] = {}
         sequences: Any = SimpleNamespace(pending=self.pending)
         session: Any = FakeSession(self.source, **settings)
+        self.session = session
         self.mode = Canonical(session, sequences, verifier)
         options = RequestOptions(
             parameters=SamplingParameters(fixed_temperature=1.0), source="named"
@@ -105,6 +113,13 @@ class Setting:
         self.records += verified.records + self.sequence.confirm()
         (tokens,) = verified.tokens
         return tokens
+
+    def prefill(self) -> None:
+        """A step without a row to decide: a part of a long prompt, or requests left to vLLM."""
+        import torch
+
+        chunk = RequestRows("b", None, None, 0, [], emits=False)
+        assert self.mode.verify(torch.zeros((1, 4)), [chunk]).tokens == [[]]
 
     def spent(self) -> int:
         kinds = (TokenSamplingRecord, DiscardRecord)
@@ -203,6 +218,25 @@ def test_without_entropy_a_request_ends_and_its_drafts_are_discarded() -> None:
     setting.source.fails = False
     assert setting.verify([]) == [3]
     assert setting.source.drawn == 16
+
+
+def test_a_step_without_rows_follows_a_request_that_has_ended() -> None:
+    setting = Setting(fallback_mode="end_request")
+    setting.source.fails = True
+    setting.verify([])
+    setting.prefill()
+    assert setting.verify([]) == [3]
+
+
+def test_what_was_drawn_is_discarded_when_the_engine_stops() -> None:
+    setting = Setting(fallback_mode="error")
+    drafts = setting.draft(2)
+    setting.source.fails = True
+    with pytest.raises(EntropyUnavailableError, match="unplugged"):
+        setting.verify(drafts)
+    assert setting.source.drawn == 16
+    discards = setting.session.recorded
+    assert [(one.reason, one.block_bytes) for one in discards] == [("step_failed", 8)] * 2
 
 
 def test_without_entropy_the_engine_stops_where_the_operator_wants_that() -> None:

@@ -39,8 +39,9 @@ class DroppedBytes:
     count: int
     """How many."""
     reason: str
-    """Why they were dropped: the answer was ``"late"``, ``"short"``, ``"long"`` or ``"unfit"``,
-    another part of the draw ``"failed"``, or an attempt at it was lost and ``"retried"``."""
+    """Why they were dropped: the answer was ``"late"``, ``"short"`` or ``"long"``, another part of
+    the draw ``"failed"``, an attempt at it was lost and ``"retried"``, or the answer, or what an
+    amplifier has made of it, was ``"unfit"``."""
     wall_time_ns: int
     """``time.time_ns()`` when they were."""
 
@@ -220,7 +221,7 @@ class GuardedSource(EntropySource):
     def _close_late(self) -> None:
         call = Call(self.source.close).run()
         if call.error is not None:
-            self._intake.report(call.error)
+            self._intake.defects.report(call.error)
 
     def _caller(self) -> Caller:
         """Returns what draws from the source in this process."""
@@ -247,7 +248,7 @@ class GuardedSource(EntropySource):
         elif isinstance(call.result, EntropyDraw):
             self._drop(len(call.result.data) + call.result.dropped_bytes, "late")
         elif call.error is not None:
-            self._intake.report(call.error)
+            self._intake.defects.report(call.error)
 
     def _drop(self, count: int, reason: str) -> None:
         if count and self._on_dropped is not None:

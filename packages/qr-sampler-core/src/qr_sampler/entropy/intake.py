@@ -8,7 +8,6 @@ component came from and when it was called, is never taken from an answer that c
 
 from __future__ import annotations
 
-import logging
 import math
 import operator
 import time
@@ -20,17 +19,12 @@ import numpy as np
 
 from qr_sampler.entropy.draw import EntropyDraw, Origin, SourceLimits, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler.foreign import is_signal, plain_text, traceback_text, words_of
+from qr_sampler.foreign import DefectLog, is_signal, plain_text, words_of
 
 __all__ = ["FailedDraw", "Intake"]
 
-logger = logging.getLogger("qr_sampler.entropy")
-
 LARGEST_NUMBER: Final = 2**63 - 1
 """Beyond it many readers of JSON do not read what was written."""
-
-MOST_REPORTS: Final = 16
-"""Number of defects of a source that are logged; each kind is logged once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +55,9 @@ class Intake:
         self._name = name
         self._origin = origin
         self._secrets = secrets
-        self._reported: set[str] = set()
+        promise = "it may raise nothing but EntropyUnavailableError"
+        self.defects = DefectLog(f"entropy source {name!r}", promise, secrets)
+        """Logs what else it raises."""
 
     def draw(self, question: Callable[[], object], n: int) -> EntropyDraw | FailedDraw:
         """Returns the draw of *n* bytes that *question* asks for.
@@ -109,20 +105,8 @@ class Intake:
         except BaseException as error:
             if is_signal(error):
                 raise
-            self.report(error)
+            self.defects.report(error)
         return SourceLimits()
-
-    def report(self, error: BaseException) -> None:
-        """Logs, once for each kind of error, what only the author of the source can repair."""
-        kind = self._text(type(error).__name__)
-        if kind in self._reported or len(self._reported) >= MOST_REPORTS:
-            return
-        self._reported.add(kind)
-        logger.error(
-            "entropy source %r has a defect: it may raise nothing but EntropyUnavailableError\n%s",
-            self._name,
-            traceback_text(error, self._secrets),
-        )
 
     def _failure(self, error: BaseException) -> FailedDraw:
         if isinstance(error, EntropyUnavailableError):
@@ -134,7 +118,7 @@ class Intake:
                 if is_signal(second):
                     raise
                 error = second
-        self.report(error)
+        self.defects.report(error)
         return FailedDraw(words_of(error, self._secrets))
 
     def _draw(

@@ -19,10 +19,19 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from qr_sampler import ConfigError, DiscardRecord, EntropyDraw, EntropyUnavailableError, Record
+from qr_sampler import (
+    ComponentError,
+    ConfigError,
+    DiscardRecord,
+    EntropyDraw,
+    EntropyUnavailableError,
+    QRSamplerError,
+    Record,
+)
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
 from qr_sampler_tsd.verification import verify_block, verify_tokens
 from qr_sampler_tsd.verification.verdict import Verdict, token_of
+from qr_sampler_vllm.fates import serve_apart
 from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler_vllm.session import EngineSession
 from qr_sampler_vllm.token_sequence import ForcedEnd, TokenSequence
@@ -65,6 +74,21 @@ class _Block(NamedTuple):
         return self.length + 1
 
 
+class _Share(NamedTuple):
+    """The numbers that judge one block, among those of a draw."""
+
+    owner: int
+    """Index of the request."""
+    block: _Block
+    draw: EntropyDraw
+    first: int
+    """Index of the first of its numbers; there are as many as the budget of the block."""
+
+    def discards(self, reason: str) -> list[DiscardRecord]:
+        """Returns the records of its bytes when they judge nothing."""
+        return _unused(self.block, self.draw, self.block.budget, reason)
+
+
 class Canonical:
     """Draws drafts from proposals and verifies them with the true proposal law.
 
@@ -87,7 +111,8 @@ class Canonical:
         self._session = session
         self._pending = sequences.pending
         self._verify = _RULES[verifier]
-        self._groups = RowGroups()
+        # Every row takes as many numbers as any other.
+        self._groups = RowGroups(by_size=False)
 
     def drafts(self, proposer: Any, requests: Sequence[DraftRequest]) -> list[list[int]]:
         """Returns a draw from the proposals of each request."""
@@ -101,8 +126,20 @@ class Canonical:
         owners = [index for index, one in enumerate(requests) if one.emits and one.sequence]
         proposals = {index: self._take(requests[index], verified.records) for index in owners}
         step = _Step(requests, proposals, verified)
-        for group in self._groups.of(step.rows):
-            self._verify_group(logits, step, group)
+        shares: list[_Share] = []
+        try:
+            for group in self._groups.of(step.rows):
+                self._draw_for(logits, step, group, shares)
+        except BaseException:
+            # What was drawn until then decides no token of a step that is not finished.
+            lost = [record for one in shares for record in one.discards("step_failed")]
+            unverified = [
+                one for each in proposals.values() for one in each.discards("step_failed")
+            ]
+            self._session.record([*verified.records, *lost, *unverified])
+            raise
+        for share in shares:
+            self._judge(share, verified)
         for index in owners:
             if not verified.tokens[index]:
                 _end(step, index)
@@ -121,35 +158,49 @@ class Canonical:
         records += proposal.discards("not_verified")
         return nothing
 
-    def _verify_group(self, logits: Any, step: _Step, group: RowGroup) -> None:
-        """Verifies the rows that share a source."""
+    def _draw_for(self, logits: Any, step: _Step, group: RowGroup, shares: list[_Share]) -> None:
+        """Draws for the rows of *group* and appends what each request gets to *shares*."""
+
+        def attempt(part: RowGroup) -> QRSamplerError | None:
+            return self._attempt(logits, step, part, shares)
+
+        def give_up(part: RowGroup, failure: QRSamplerError) -> None:
+            self._session.give_up([step.rows.sequences[index] for index in part.indices], failure)
+            self._groups.forget()
+
+        error = attempt(group)
+        if error is not None:
+            self._session.raise_if_told_to(error)
+            serve_apart(group.apart(step.rows.sequences), error, attempt, give_up)
+
+    def _attempt(
+        self, logits: Any, step: _Step, group: RowGroup, shares: list[_Share]
+    ) -> QRSamplerError | None:
+        """Draws once for the rows of *group*; returns why that has failed, if it has."""
         source = self._session.source(group.source)
         rows = group.rows.with_running_entropy(
             [step.rows.sequences[index].running_entropy.value for index in group.indices]
         )
         lines = [step.rows.lines[index] for index in group.indices]
-        laws = TargetLaws(self._session.settings, source, _on_host(logits, lines), rows)
-        blocks = step.blocks(laws, group.indices)
-        total = sum(block.budget for block in blocks.values())
-        if not total:
-            return
         try:
+            laws = TargetLaws(self._session.settings, source, _on_host(logits, lines), rows)
+            blocks = step.blocks(laws, group.indices)
+            total = sum(block.budget for block in blocks.values())
+            if not total:
+                return None
             draw = source.draw(BYTES_PER_UNIFORM * total)
-        except EntropyUnavailableError as error:
-            self._session.give_up([block.sequence for block in blocks.values()], error)
-            self._groups.forget()
-            return
+        except (EntropyUnavailableError, ComponentError) as error:
+            return error
         first = 0
         for owner, block in blocks.items():
-            uniforms = StepUniforms(draw, first, block.budget)
+            shares.append(_Share(owner, block, draw, first))
             first += block.budget
-            tokens, records = self._judge(block, uniforms)
-            step.verified.tokens[owner].extend(tokens)
-            step.verified.records.extend(records)
-            step.verified.records.extend(_unused(block, draw, uniforms.left))
+        return None
 
-    def _judge(self, block: _Block, uniforms: StepUniforms) -> tuple[list[int], list[Record]]:
-        """Returns the tokens of one request and the records that they settle."""
+    def _judge(self, share: _Share, verified: Verified) -> None:
+        """Decides the tokens of one request, and adds them and what they settle to *verified*."""
+        block = share.block
+        uniforms = StepUniforms(share.draw, share.first, block.budget)
         p = [block.laws.probs(row) for row in block.rows[: block.budget]]
         buffer = np.empty(p[0].size)
         length = block.length
@@ -161,12 +212,12 @@ class Canonical:
             q, drafts = block.proposal.laws[:length], block.proposal.drafts[:length]
             verdict = self._verify(after, q, drafts, uniforms, buffer)
         emitted = _emitted(block, verdict, uniforms.used)
-        records: list[Record] = []
+        verified.tokens[share.owner].extend(token.token_id for token in emitted)
         for token in emitted:
-            records += block.sequence.sampled(token)
+            verified.records.extend(block.sequence.sampled(token))
         spent = verdict.accepted + (verdict.accepted < length)
-        records += block.proposal.discards("rejected_draft", spent)
-        return [token.token_id for token in emitted], records
+        verified.records.extend(block.proposal.discards("rejected_draft", spent))
+        verified.records.extend(_unused(block, share.draw, uniforms.left, "not_needed"))
 
 
 class _Step:
@@ -277,8 +328,8 @@ def _facts(block: _Block, place: int, token_id: int) -> RowFacts:
     )
 
 
-def _unused(block: _Block, draw: EntropyDraw, count: int) -> list[DiscardRecord]:
-    """Returns the record of *count* numbers that judging *block* did not take."""
+def _unused(block: _Block, draw: EntropyDraw, count: int, reason: str) -> list[DiscardRecord]:
+    """Returns the record of *count* numbers that were drawn for *block* and judge nothing."""
     if not count:
         return []
     return [
@@ -286,7 +337,7 @@ def _unused(block: _Block, draw: EntropyDraw, count: int) -> list[DiscardRecord]
             request_key=block.sequence.request_key,
             sequence=block.sequence.name,
             position=block.request.position,
-            reason="not_needed",
+            reason=reason,
             source=draw.source,
             fallback=draw.fallback,
             block_bytes=BYTES_PER_UNIFORM * count,

@@ -79,6 +79,9 @@ def draw_proposals(
             draw = session.source(name).draw(BYTES_PER_UNIFORM * total)
         except EntropyUnavailableError as error:
             if session.settings.fallback_mode == RAISE_ERROR:
+                # What other sources have delivered drafts nothing in a step that is not finished.
+                lost = [one for each in made.values() for one in each.discards("step_failed")]
+                session.record(lost)
                 raise
             logger.error("%s; nothing is drafted in this step", error)
             continue

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A temperature strategy of another project, whose results are looked at before they are used."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+import numpy as np
+
+from qr_sampler._typing import FloatArray
+from qr_sampler.foreign import component_failure
+from qr_sampler.rows import Rows
+from qr_sampler.temperature.base import LogitStatistics, TemperatureStrategy
+from qr_sampler.temperature_parameters import MAX_TEMPERATURE, MIN_TEMPERATURE
+
+__all__ = ["GuardedStrategy"]
+
+KIND: Final = "temperature strategy"
+
+READABLE: Final = frozenset(field.name for field in dataclasses.fields(LogitStatistics))
+
+
+class GuardedStrategy(TemperatureStrategy):
+    """Asks *strategy* and lets nothing pass but what its contract promises.
+
+    It is called within a step, so that one which never returns holds up the engine.
+
+    Args:
+        strategy: The strategy.
+        name: What it is configured as.
+
+    Raises:
+        ValueError: When it reads what there is not.
+    """
+
+    def __init__(self, strategy: TemperatureStrategy, name: str) -> None:
+        self._strategy = strategy
+        self._name = name
+        self.reads = frozenset(strategy.reads)  # type: ignore[misc]
+        if not self.reads <= READABLE:
+            raise ValueError(f"it reads {sorted(self.reads - READABLE, key=str)}, which is unknown")
+
+    def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
+        """Returns one temperature per row, in range.
+
+        Raises:
+            ComponentError: When the strategy has returned something else, or raised anything.
+        """
+        try:
+            found = np.array(self._strategy.temperatures(statistics, rows), dtype=np.float64)
+            if found.shape != (len(rows),):
+                raise ValueError(f"it returned shape {found.shape}, expected {(len(rows),)}")
+            if not ((found >= MIN_TEMPERATURE) & (found <= MAX_TEMPERATURE)).all():
+                raise ValueError(
+                    f"a temperature is not within {MIN_TEMPERATURE} and {MAX_TEMPERATURE}"
+                )
+            return found
+        except BaseException as error:
+            raise component_failure(KIND, self._name, error) from None

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows share a draw, but not each other's fate; and the thread that writes records lives on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qr_sampler import (
+    ComponentError,
+    EntropyUnavailableError,
+    QRSamplerError,
+    RequestOptions,
+    SamplingParameters,
+)
+from qr_sampler_vllm import engines
+from qr_sampler_vllm.fates import serve_apart
+from qr_sampler_vllm.row_groups import RowGroups, StepRows
+from qr_sampler_vllm.stop_conditions import StopConditions
+from qr_sampler_vllm.token_sequence import TokenSequence
+
+LATE = EntropyUnavailableError("device", "too late")
+DEFECT = ComponentError("signal amplifier", "theirs", "u is not inside (0, 1)")
+PATIENCE_S = 60.0
+
+
+def served(*outcomes: QRSamplerError | None) -> tuple[list[int], list[tuple[int, str]]]:
+    """Returns which parts were tried, and which were given up with what reason."""
+    tried: list[int] = []
+    given_up: list[tuple[int, str]] = []
+
+    def attempt(part: int) -> QRSamplerError | None:
+        tried.append(part)
+        return outcomes[part]
+
+    serve_apart(
+        range(len(outcomes)),
+        EntropyUnavailableError("device", "together too late"),
+        attempt,
+        lambda part, error: given_up.append((part, error.reason)),  # type: ignore[attr-defined]
+    )
+    return tried, given_up
+
+
+def test_a_single_part_has_had_its_chance() -> None:
+    assert served(None) == ([], [(0, "together too late")])
+
+
+def test_only_the_parts_that_fail_are_given_up() -> None:
+    assert served(None, LATE, None, LATE, None) == (
+        [0, 1, 2, 3, 4],
+        [(1, "too late"), (3, "too late")],
+    )
+
+
+def test_a_source_that_fails_twice_in_a_row_is_down() -> None:
+    assert served(None, LATE, LATE, None, None) == (
+        [0, 1, 2],
+        [(part, "too late") for part in (1, 2, 3, 4)],
+    )
+
+
+def test_a_component_that_fails_says_nothing_of_the_source() -> None:
+    tried, given_up = served(DEFECT, DEFECT, DEFECT, LATE, DEFECT, None)
+    assert tried == [0, 1, 2, 3, 4, 5]
+    assert [part for part, _ in given_up] == [0, 1, 2, 3, 4]
+
+
+def sequence(size: int = 64, source: str = "device") -> TokenSequence:
+    options = RequestOptions(parameters=SamplingParameters(sample_count=size), source=source)
+    return TokenSequence(options, StopConditions(frozenset()))
+
+
+def step(*sequences: TokenSequence) -> StepRows:
+    return StepRows(list(range(len(sequences))), list(sequences), [0] * len(sequences))
+
+
+def indices(groups: RowGroups, *sequences: TokenSequence) -> list[list[int]]:
+    return [group.indices for group in groups.of(step(*sequences))]
+
+
+def test_a_step_without_rows_has_no_groups_after_one_that_was_given_up() -> None:
+    groups, row = RowGroups(), sequence()
+    assert indices(groups, row) == [[0]]
+    row.failure = "unplugged"
+    groups.forget()
+    assert indices(groups) == []
+    assert indices(groups, row) == []
+
+
+def test_sizes_within_a_factor_share_a_draw() -> None:
+    rows = [sequence(size) for size in (64, 1024, 1025, 63, 16 * 1025 + 1)]
+    assert indices(RowGroups(), *rows) == [[0, 3], [1, 2], [4]]
+    assert indices(RowGroups(by_size=False), *rows) == [[0, 1, 2, 3, 4]]
+    assert indices(RowGroups(), *rows[:2], sequence(8, "other")) == [[0, 1], [2]]
+
+
+def test_a_group_falls_apart_into_sequences_with_all_their_rows() -> None:
+    large, small = sequence(70), sequence(60)
+    rows = step(large, large, small, small)
+    rows.follows = [-1, 0, -1, 2]
+    (group,) = RowGroups().of(rows)
+    parts = group.apart(rows.sequences)
+    assert [part.indices for part in parts] == [[2, 3], [0, 1]]
+    assert all(part.rows.follow_each_other for part in parts)
+    assert [part.apart(rows.sequences) for part in parts] == [[part] for part in parts]
+
+
+class Flushed:
+    """A runner that raises in its first flush."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException | None = error
+        self.flushed = threading.Event()
+
+    def flush(self) -> None:
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+        self.flushed.set()
+
+    def close(self) -> None:
+        """Nothing remains."""
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(3), KeyboardInterrupt()])
+def test_the_thread_that_writes_records_goes_on(
+    error: BaseException, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "_defects", engines.DefectLog("the thread", "it goes on"))
+    config: Any = SimpleNamespace()
+    runner = Flushed(error)
+    with caplog.at_level(logging.ERROR, logger="qr_sampler"):
+        engines.register(config, runner)
+        assert runner.flushed.wait(timeout=PATIENCE_S)
+    assert type(error).__name__ in caplog.text
