@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import stat
@@ -23,6 +24,7 @@ from qr_sampler import (
     EntropySource,
     FallbackEntropySource,
     ForcedRecord,
+    GuardedSource,
     Record,
     RequestOptions,
     Rows,
@@ -216,7 +218,34 @@ def test_a_source_without_a_status_costs_the_engine_nothing() -> None:
     status = EngineStatus(FACTS, {"device": Broken()}).as_dict(records_lost=0)
     (source,) = status["sources"]
     assert not source["available"]
-    assert source["reason"] == "its status cannot be had (RuntimeError)"
+    assert source["reason"] == "its status is not available (RuntimeError)"
+
+
+def test_words_of_other_projects_stay_out_of_what_is_public() -> None:
+    class Theirs(ConstantEntropySource):
+        """Is of this module, hence not of the project."""
+
+    theirs = GuardedSource(Theirs(name="device", fail_with="correct horse battery"), 60_000.0)
+    ours = GuardedSource(ConstantEntropySource(name="spare", fail_with="unplugged"), 60_000.0)
+    status = EngineStatus(
+        FACTS,
+        {
+            "device": theirs,
+            "spare": ours,
+            "both": FallbackEntropySource(ours, theirs),
+        },
+    )
+    failures = []
+    for name in ("device", "spare", "both", "unknown"):
+        record = dataclasses.replace(forced("correct horse battery"), source=name)
+        status.observe([record])
+        failures.append(status.as_dict(records_lost=0)["last_failure"]["reason"])
+    withheld, shown = "the reason is in the records", "correct horse battery"
+    assert failures == [withheld, shown, withheld, withheld]
+    reasons = [source["reason"] for source in status.as_dict(records_lost=0)["sources"]]
+    assert reasons == [withheld, "unplugged", "unplugged"]
+    theirs.source.fail_with = None  # type: ignore[attr-defined]
+    assert status.as_dict(records_lost=0)["sources"][0]["reason"] == ""
 
 
 def test_health_follows_the_source_and_the_share_of_the_fallback() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.entropy.guard import DroppedBytes, GuardedSource
 from qr_sampler.entropy.source import EntropySource
-from qr_sampler.errors import ConfigError
+from qr_sampler.pairing import check_pair
 from qr_sampler.registry import create_source
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 
@@ -34,34 +34,24 @@ def configured_sources(
 
     Raises:
         PluginError: When a source is unknown, contested or broken.
-        ConfigError: When a setting of a source is malformed.
+        ConfigError: When a setting of a source is malformed, or the configured amplifier does not
+            understand the configured source or its fallback.
     """
 
     def guarded(name: str) -> EntropySource:
         return GuardedSource(create_source(name), settings.draw_timeout_ms, on_dropped)
 
     sources = {name: guarded(name) for name in settings.selectable_sources}
-    _check_amplifier(settings, sources[settings.entropy_source_type])
+    amplifier = settings.signal_amplifier_type
+    configured = sources[settings.entropy_source_type]
+    check_pair(configured.name, configured.integrates, amplifier)
     spare_name = settings.fallback_mode
     if spare_name in (RAISE_ERROR, END_REQUEST):
         return sources
     spare = sources.get(spare_name) or guarded(spare_name)
+    if spare.integrates:
+        check_pair(spare.name, True, amplifier)
     return {
         name: source if name == spare_name else FallbackEntropySource(source, spare)
         for name, source in sources.items()
     }
-
-
-def _check_amplifier(settings: Settings, source: EntropySource) -> None:
-    """Refuses a configured source whose draws the configured amplifier does not understand."""
-    name, takes_numbers = settings.signal_amplifier_type, settings.signal_amplifier_type == "server"
-    if source.integrates and not takes_numbers:
-        raise ConfigError(
-            f"the source {source.name!r} delivers uniform numbers, not bytes for the amplifier "
-            f"{name!r}; set QR_SIGNAL_AMPLIFIER_TYPE=server and QR_SAMPLE_COUNT=8"
-        )
-    if takes_numbers and not source.integrates:
-        raise ConfigError(
-            f"the amplifier 'server' takes uniform numbers and the source {source.name!r} delivers "
-            "bytes; choose another QR_SIGNAL_AMPLIFIER_TYPE, or QR_GRPC_PROFILE=qr_purity"
-        )

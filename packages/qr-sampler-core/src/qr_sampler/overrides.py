@@ -13,6 +13,7 @@ from qr_sampler.amplification.base import SignalAmplifier
 from qr_sampler.components import amplifier_named, strategy_named
 from qr_sampler.errors import ConfigError, QRSamplerError, shown
 from qr_sampler.foreign import is_signal, plain_text, words_of
+from qr_sampler.pairing import check_request_pair
 from qr_sampler.settings import (
     SamplingParameters,
     Settings,
@@ -106,8 +107,8 @@ def resolve_request(
     from those, else from the deployment's settings. A followed temperature of 0 is greedy: the
     engine chooses the most probable token and nothing is drawn.
 
-    What this function accepts cannot fail later: values are validated, and the amplifier and the
-    temperature strategy are imported here.
+    What this function accepts cannot fail later: values are validated, the amplifier and the
+    temperature strategy are imported here, and the amplifier understands the source.
 
     Args:
         settings: The deployment's settings; never modified.
@@ -132,8 +133,11 @@ def resolve_request(
         left_to_engine = left_to_engine or _greedy(ours, fields)
         # The ordinary fields of what the engine samples itself are the engine's to judge.
         followed = {} if left_to_engine else _followed(ours, fields)
+    parameters = _parameters(settings, ours, followed) if ours or followed else settings.sampling
+    if not left_to_engine:
+        check_request_pair(settings, source, parameters.signal_amplifier_type)
     return RequestOptions(
-        parameters=_parameters(settings, ours, followed) if ours or followed else settings.sampling,
+        parameters=parameters,
         source=source,
         left_to_engine=left_to_engine,
         request_key=labels.get("qr_request_key"),

@@ -17,9 +17,11 @@ from qr_sampler import (
     EntropySource,
     FallbackEntropySource,
     ForcedRecord,
+    GuardedSource,
     Record,
     TokenSamplingRecord,
 )
+from qr_sampler.foreign import is_ours
 from qr_sampler_vllm.discretion import in_public
 
 __all__ = ["DRAW_SECONDS", "RECENT_TOKENS", "EngineStatus"]
@@ -29,6 +31,9 @@ DRAW_SECONDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 
 
 RECENT_TOKENS: Final = 100
 """Number of tokens over which the share of the fallback is taken."""
+
+WITHHELD: Final = "the reason is in the records"
+"""Stands for the words of a source of another project."""
 
 REMEMBERED_DRAWS: Final = 1024
 """Number of draws of which it is known that they have been counted."""
@@ -152,7 +157,7 @@ class EngineStatus:
         self._failed[source] = True
         self._last_failure = {
             "source": source,
-            "reason": in_public(reason),
+            "reason": _publicly(reason, self._sources.get(source)),
             "wall_time_ns": wall_time_ns,
         }
 
@@ -165,7 +170,22 @@ def _source_status(name: str, source: EntropySource) -> dict[str, Any]:
     # The author of a source may err; to be told of it must not cost the engine its start, or the
     # thread that writes its records.
     except Exception as error:
-        reason = f"its status cannot be had ({type(error).__name__})"
+        reason = f"its status is not available ({type(error).__name__})"
         return {"name": name, "available": False, "reason": reason}
-    reason = in_public(str(status.reason))
+    reason = _publicly(str(status.reason), primary)
     return {"name": name, "available": bool(status.available), "reason": reason}
+
+
+def _publicly(reason: str, source: EntropySource | None) -> str:
+    """Returns *reason* as it may be told in public.
+
+    Even ordinary words may give something away, so that only those which this project has written
+    are repeated.
+    """
+    return in_public(reason) if not reason or _speaks_our_words(source) else WITHHELD
+
+
+def _speaks_our_words(source: EntropySource | None) -> bool:
+    if isinstance(source, FallbackEntropySource):
+        return _speaks_our_words(source.primary) and _speaks_our_words(source.fallback)
+    return is_ours(source.source if isinstance(source, GuardedSource) else source)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which amplifiers understand which sources: some deliver bytes, others uniform numbers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from qr_sampler.errors import ConfigError
+from qr_sampler.foreign import is_signal, words_of
+from qr_sampler.registry import create_source
+from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
+
+__all__ = ["TAKES_NUMBERS", "check_pair", "check_request_pair"]
+
+TAKES_NUMBERS: Final = "server"
+"""The amplifier of sources that :attr:`~qr_sampler.EntropySource.integrates`."""
+
+
+def check_pair(source: str, integrates: bool, amplifier: str) -> None:
+    """Refuses an amplifier that takes the draws of a source for something else.
+
+    Args:
+        source: Name of the source.
+        integrates: Whether it delivers uniform numbers instead of bytes.
+        amplifier: Name of the amplifier.
+
+    Raises:
+        ConfigError: Saying which one fits, by the names of settings.
+    """
+    if integrates and amplifier != TAKES_NUMBERS:
+        raise ConfigError(
+            f"the source {source!r} delivers uniform numbers, not bytes for the amplifier "
+            f"{amplifier!r}; set QR_SIGNAL_AMPLIFIER_TYPE=server and QR_SAMPLE_COUNT=8"
+        )
+    if not integrates and amplifier == TAKES_NUMBERS:
+        raise ConfigError(
+            f"the amplifier 'server' takes uniform numbers and the source {source!r} delivers "
+            "bytes; choose another QR_SIGNAL_AMPLIFIER_TYPE, or QR_GRPC_PROFILE=qr_purity"
+        )
+
+
+def check_request_pair(settings: Settings, source: str, amplifier: str) -> None:
+    """Refuses a request whose amplifier does not understand its source or what takes over from it.
+
+    The configured pair was looked at when the engine started, so that only a request which chooses
+    another one costs a look at the source: it is constructed, which draws nothing.
+
+    Args:
+        settings: The deployment's settings.
+        source: Name of the source that the request draws from.
+        amplifier: Name of its amplifier.
+
+    Raises:
+        ConfigError: Naming the keys and the remedy.
+    """
+    if (source, amplifier) == (settings.entropy_source_type, settings.signal_amplifier_type):
+        return
+    if _delivers_numbers(source, settings) != (amplifier == TAKES_NUMBERS):
+        fitting = (
+            "the source delivers bytes, so choose another amplifier"
+            if amplifier == TAKES_NUMBERS
+            else "the source delivers uniform numbers, so pass qr_signal_amplifier_type=server and "
+            "qr_sample_count=8"
+        )
+        raise ConfigError(
+            f"qr_entropy_source={source!r} with qr_signal_amplifier_type={amplifier!r}: {fitting}"
+        )
+    spare = settings.fallback_mode
+    if spare in (RAISE_ERROR, END_REQUEST) or amplifier == TAKES_NUMBERS:
+        return
+    if _delivers_numbers(spare, settings):
+        raise ConfigError(
+            f"qr_signal_amplifier_type={amplifier!r}: the source that takes over on failure "
+            f"({spare!r}, QR_FALLBACK_MODE) delivers uniform numbers; pass "
+            "qr_signal_amplifier_type=server and qr_sample_count=8"
+        )
+
+
+def _delivers_numbers(source: str, settings: Settings) -> bool:
+    if source == settings.entropy_source_type:
+        return settings.signal_amplifier_type == TAKES_NUMBERS
+    return _integrates(source, settings)
+
+
+@lru_cache(maxsize=64)
+def _integrates(source: str, settings: Settings) -> bool:
+    """Returns whether *source* delivers numbers, as it is configured while *settings* hold."""
+    try:
+        return bool(create_source(source).integrates)
+    # A third-party constructor can fail in any way; the request is refused with what it said.
+    except BaseException as error:
+        if is_signal(error):
+            raise
+        raise ConfigError(f"the source {source!r} is not usable: {words_of(error)}") from error
