@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ OPERATOR_ONLY = sorted(
 
 
 def test_nothing_asked_for_gives_the_defaults() -> None:
-    for nothing in (None, {}, {"someone_elses": 3, "qrng": "x", "QR_TOP_K": 4}):
+    for nothing in (None, {}, {"someone_elses": 3, "qrng": "x", "qr": 4, "top_k": 5}):
         options = resolve_request(DEPLOYMENT, nothing)
         assert options == RequestOptions(parameters=DEPLOYMENT.sampling, source="system")
 
@@ -104,6 +105,60 @@ def test_the_operators_settings_are_refused(field: str) -> None:
 def test_unknown_keys_are_refused_with_the_known_ones(key: str) -> None:
     with pytest.raises(ConfigError, match=f"^{key}=7: unknown key; .*qr_top_k"):
         resolve_request(DEPLOYMENT, {key: 7})
+
+
+@pytest.mark.parametrize(
+    ("key", "shown_as", "meant"),
+    [
+        ("QR_TOP_K", "QR_TOP_K", "qr_top_k"),
+        ("Qr_Top_K", "Qr_Top_K", "qr_top_k"),
+        (" qr_top_k", "' qr_top_k'", "qr_top_k"),
+        ("qr_top_k ", "'qr_top_k '", "qr_top_k"),
+        ("qr top k", "'qr top k'", "qr_top_k"),
+        ("qr-top-k", "'qr-top-k'", "qr_top_k"),
+        ("\ufeffqr_top_k", r"'\\ufeffqr_top_k'", "qr_top_k"),
+        ("qrTopK", "qrTopK", "qr_top_k"),
+        ("qr_topk", "qr_topk", "qr_top_k"),
+        ("qr_tempreature_strategy", "qr_tempreature_strategy", "qr_temperature_strategy"),
+        ("qr_requestkey", "qr_requestkey", "qr_request_key"),
+        ("QR_ByPass", "QR_ByPass", "qr_bypass"),
+        ("qr_\ud800", r"'qr_\\ud800'", None),
+        ("QR_SOMETHING", "QR_SOMETHING", None),
+        ("qr_" + "x" * 10_000, "'qr_xxx", None),
+    ],
+)
+def test_a_key_in_another_spelling_is_refused_with_a_suggestion(
+    key: str, shown_as: str, meant: str | None
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{shown_as}.*: unknown key; ") as refusal:
+        resolve_request(DEPLOYMENT, {key: 7})
+    message = str(refusal.value)
+    assert len(message.encode()) < 2000
+    if meant is None:
+        assert "did you mean" not in message
+    else:
+        assert f"did you mean {meant}?" in message
+
+
+@pytest.mark.parametrize("key", [*LABEL_KEYS, *SWITCH_KEYS, SOURCE_KEY, "qr_top_k", "qr_unknown"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("half of a pair: \ud800", id="surrogate"),
+        pytest.param(10**5000, id="5,000 digits"),
+        pytest.param(-(2**63), id="64 bits"),
+        pytest.param(reduce(lambda inner, _: [inner], range(100_000), []), id="nested"),
+    ],
+)
+def test_what_nothing_can_carry_is_refused_by_name(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^{key}=") as refusal:
+        resolve_request(DEPLOYMENT, {key: value}, FIELDS)
+    assert str(refusal.value).encode()
+
+
+def test_labels_keep_every_text_that_can_be_carried() -> None:
+    for label in ("naïve 量子 🎲", "\u0000\t", 2**63 - 1, 1 - 2**63, -0.0):
+        assert resolve_request(DEPLOYMENT, {"qr_trial": label}).trial == str(label)
 
 
 REFUSED: list[tuple[str, Any]] = [

@@ -162,7 +162,8 @@ def shown(value: object) -> str:
     """
     try:
         text = repr(value)
-    # Python refuses to print integers of more than some thousand digits, also inside a list.
-    except ValueError:
+    # Python refuses to print integers of more than some thousand digits, also inside a list, and
+    # lists that are nested as deeply.
+    except (ValueError, RecursionError):
         return f"<{type(value).__name__} that is too long to print>"
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -60,6 +62,10 @@ SOURCE_KEY: Final = "qr_entropy_source"
 _MAX_REFUSAL_CHARACTERS: Final = 2048
 """Longest text of a component that a refusal repeats; ours name every possible value."""
 
+_MAX_LABEL_NUMBER: Final = 2**63 - 1
+"""Largest label that is a whole number, and with a minus sign the smallest: between the processes
+of an engine numbers have 64 bits."""
+
 TEMPERATURE_KEYS: Final = frozenset({"qr_fixed_temperature", "qr_temperature_strategy"})
 """Keys of which one is enough for the ordinary temperature not to count."""
 
@@ -112,17 +118,14 @@ def resolve_request(
 
     Args:
         settings: The deployment's settings; never modified.
-        extra_args: The request's arguments. Keys without the ``qr_`` prefix are ignored.
+        extra_args: The request's arguments. Keys without the ``qr_`` prefix are ignored, unless
+            they are one of ours in another spelling.
         engine_fields: The request's ordinary fields, needed to follow them.
 
     Raises:
         ConfigError: Naming the key, its value and the remedy.
     """
-    ours = {
-        key: value
-        for key, value in (extra_args or {}).items()
-        if isinstance(key, str) and key.startswith(KEY_PREFIX)
-    }
+    ours = _ours(extra_args or {})
     labels = {key: _label(key, ours.pop(key)) for key in LABEL_KEYS if key in ours}
     switches = {key: _switch(key, ours.pop(key)) for key in SWITCH_KEYS if key in ours}
     source = _source(settings, ours.pop(SOURCE_KEY, settings.entropy_source_type))
@@ -143,6 +146,44 @@ def resolve_request(
         request_key=labels.get("qr_request_key"),
         trial=labels.get("qr_trial"),
         condition=labels.get("qr_condition"),
+    )
+
+
+def _ours(extra_args: Mapping[Any, Any]) -> dict[str, Any]:
+    """Returns the arguments that are ours; refuses those that only look as if they were not."""
+    ours: dict[str, Any] = {}
+    for key, value in extra_args.items():
+        if not isinstance(key, str):
+            continue
+        if key.startswith(KEY_PREFIX):
+            ours[key] = value
+        elif key.strip().lower().startswith(KEY_PREFIX) or _bare(key) in _bare_keys():
+            raise _unknown_key(key, value)
+    return ours
+
+
+def _bare(key: str) -> str:
+    """Returns what is left of a key when case, spaces, hyphens and underscores do not count."""
+    return "".join(filter(str.isalnum, key[:MAX_LABEL_LENGTH])).lower()
+
+
+@lru_cache(maxsize=1)
+def _bare_keys() -> dict[str, str]:
+    """Returns the keys that a request may have, by what is left of them."""
+    parameters = (KEY_PREFIX + name for name in SamplingParameters.model_fields)
+    allowed = sorted([*parameters, *LABEL_KEYS, *SWITCH_KEYS, SOURCE_KEY])
+    return {_bare(key): key for key in allowed}
+
+
+def _unknown_key(key: str, value: Any) -> ConfigError:
+    """Returns the refusal of a key, with the one that was probably meant."""
+    allowed = _bare_keys()
+    near = get_close_matches(_bare(key), allowed, n=1, cutoff=0.75)
+    advice = f"did you mean {allowed[near[0]]}? A" if near else "a"
+    name = key if key.isascii() and key.isidentifier() and len(key) < 80 else shown(key)
+    return ConfigError(
+        f"{name}={shown(value)}: unknown key; {advice} request may set "
+        f"{', '.join(allowed.values())}"
     )
 
 
@@ -231,12 +272,7 @@ def _field_name(key: str, value: Any) -> str:
             f"{key}={shown(value)}: this is set by the operator (QR_{field.upper()}) and cannot be "
             "changed by a request; remove the key"
         )
-    parameters = (KEY_PREFIX + name for name in SamplingParameters.model_fields)
-    allowed = sorted([*parameters, *LABEL_KEYS, *SWITCH_KEYS, SOURCE_KEY])
-    raise ConfigError(
-        f"{key[:MAX_LABEL_LENGTH]}={shown(value)}: unknown key; a request may set "
-        f"{', '.join(allowed)}"
-    )
+    raise _unknown_key(key, value)
 
 
 def _check_block(parameters: SamplingParameters, settings: Settings) -> None:
@@ -315,11 +351,15 @@ def _failure(error: BaseException) -> str:
 def _label(key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise ConfigError(f"{key}={shown(value)}: expected text or a number")
-    try:
-        text = str(value)
-    # Python refuses to print integers of more than some thousand digits.
-    except ValueError as error:
-        raise ConfigError(f"{key}={shown(value)}: expected a shorter label") from error
+    if isinstance(value, int) and abs(value) > _MAX_LABEL_NUMBER:
+        raise ConfigError(
+            f"{key}={shown(value)}: expected a number within 64 bits; pass longer ones as text"
+        )
+    text = str(value)
     if not 0 < len(text) <= MAX_LABEL_LENGTH:
         raise ConfigError(f"{key} has {len(text)} characters; expected 1 to {MAX_LABEL_LENGTH}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigError(
+            f"{key}={shown(value)}: half of a surrogate pair, which UTF-8 cannot encode; pass text"
+        )
     return text

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from functools import reduce
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ torch = pytest.importorskip("torch")
 
 from vllm import SamplingParams  # noqa: E402
 from vllm.v1.sample.logits_processor import BatchUpdate  # noqa: E402
+from vllm.v1.serial_utils import MsgpackEncoder  # noqa: E402
 
 from qr_sampler import SamplingParameters  # noqa: E402
 from qr_sampler_vllm import processor  # noqa: E402
@@ -61,6 +63,9 @@ HOSTILE: tuple[Any, ...] = (
     1e308,
     "x" * 1000,
     "\u0000\ud800",
+    10**30,
+    10**5000,
+    reduce(lambda inner, _: [inner], range(100_000), []),
 )
 PLAUSIBLE: dict[str, tuple[Any, ...]] = {
     "qr_sample_count": (1, 2, 7, 64, 4096, "128", 65_537),
@@ -71,14 +76,13 @@ PLAUSIBLE: dict[str, tuple[Any, ...]] = {
     "qr_bypass": (0, 1, "true", "FALSE", 2),
     "qr_follow_request": (0, 1, "true", "FALSE", 2),
 }
-KEYS = (
+OUR_KEYS = (
     *(f"qr_{field}" for field in SamplingParameters.model_fields),
     *(key for key in PLAUSIBLE if key not in SamplingParameters.model_fields),
     "qr_trial",
     "qr_condition",
-    "qr_bogus",
-    "somebody_elses",
 )
+KEYS = (*OUR_KEYS, "qr_bogus", "qr_\ud800", "QR_TOP_K", "somebody_elses")
 
 
 def plausible(rng: random.Random, key: str) -> Any:
@@ -116,12 +120,20 @@ def random_request(rng: random.Random) -> SamplingParams:
 
 
 def admitted(requests: list[SamplingParams]) -> Iterator[SamplingParams]:
-    """Yields the requests that are let in; every refusal is of the kind that becomes HTTP 400."""
+    """Yields the requests that are let in; every refusal is of the kind that becomes HTTP 400.
+
+    Front end and engine are different processes, so that what is let in has to be encoded, and so
+    has the text of a refusal.
+    """
+    encoder = MsgpackEncoder()
     for request in requests:
         try:
             QRSamplerLogitsProcessor.validate_params(request)
-        except ValueError:
+        except ValueError as error:
+            str(error).encode()
             continue
+        ours = {key: value for key, value in (request.extra_args or {}).items() if key in OUR_KEYS}
+        encoder.encode(ours)
         yield request
 
 
