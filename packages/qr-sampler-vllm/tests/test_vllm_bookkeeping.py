@@ -120,6 +120,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setenv("QR_MAX_KS_DISTANCE", "1")
     monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
     monkeypatch.setattr(session, "configured_sources", lambda settings, on_dropped: found.sources)
+    monkeypatch.setattr("qr_sampler.pairing._integrates", lambda source, settings: False)
     monkeypatch.setattr(session, "Journal", Journal)
     monkeypatch.setattr(session, "get_ready", lambda device_type: None)
     monkeypatch.setattr(session, "selector_for", lambda logits, most_rows: None)
@@ -504,6 +505,18 @@ class TestEndRequest:
         batch.go_on()
         found = [(record.kind, record.request_key) for record in records(batch.runner)]
         assert sorted(found) == [("forced", "large"), ("token", "small 1"), ("token", "small 2")]
+
+    def test_what_was_admitted_and_cannot_be_served_ends(self, seen: Seen) -> None:
+        """As where the front end has a component that the engine has not."""
+        batch = V1Batch()
+        batch.add(0, params("strange", eos_token_id=9, temperature_strategy="elsewhere"))
+        batch.add(1, params("ordinary", eos_token_id=9))
+        batch.step()
+        batch.go_on()
+        forced = [one for one in records(batch.runner) if isinstance(one, ForcedRecord)]
+        assert [one.token_id for one in forced] == [9]
+        assert "qr_temperature_strategy='elsewhere'" in forced[0].reason
+        assert [one.request_key for one in tokens(batch.runner)] == ["ordinary"]
 
     def test_a_source_that_is_down_is_not_asked_for_every_row(self, seen: Seen) -> None:
         seen.sources["system"] = LapsingSource(largest=0)

@@ -14,6 +14,7 @@ from typing import Any
 from qr_sampler import (
     RAISE_ERROR,
     ComponentError,
+    ConfigError,
     DroppedBytes,
     EntropySource,
     EntropyUnavailableError,
@@ -25,6 +26,7 @@ from qr_sampler import (
     check_components,
     configured_sources,
     dropped_record,
+    resolve_request,
 )
 from qr_sampler_vllm.admission import resolve
 from qr_sampler_vllm.discretion import public_model_name
@@ -95,7 +97,14 @@ class EngineSession:
             sampling_params: vLLM's ``SamplingParams``, validated at admission.
             prompt_length: Number of tokens in the prompt.
         """
-        options = resolve(self.settings, sampling_params)
+        failure = ""
+        try:
+            options = resolve(self.settings, sampling_params)
+        except ConfigError as error:
+            # The front end has accepted it; but a component may work there and not here.
+            failure = str(error)
+            logger.error("a request that was admitted cannot be served and ends: %s", failure)
+            options = resolve_request(self.settings, None)
         if options.left_to_engine:
             return None
         end = ending_token(sampling_params)
@@ -109,6 +118,7 @@ class EngineSession:
             # Without such a token the request goes on to its length limit with a token that is as
             # good as any other, every time flagged as forced.
             ending_token=0 if end is None else end,
+            failure=failure,
         )
 
     def stop_strings(
