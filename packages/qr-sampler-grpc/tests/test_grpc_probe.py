@@ -169,10 +169,10 @@ def test_a_qrng_server_within_its_limits(scripted: Callable[..., Any], tmp_path:
     assert {case.case for case in report.cases} == {"health", "reflection"}
 
 
-def test_a_known_quota_is_kept_before_anything_is_asked(scripted: Callable[..., Any]) -> None:
+def test_a_quota_of_a_day_is_kept_before_anything_is_asked(scripted: Callable[..., Any]) -> None:
     server = scripted(qrng_answer, QRNG_METHOD)
-    with pytest.raises(ConfigError, match="601 requests are more than the 500 a minute"):
-        probed(server.address, "qrng", Plan(draws=600))
+    with pytest.raises(ConfigError, match=r"bytes are more than the 500,000,000 a day that"):
+        probed(server.address, "qrng", Plan(draws=50_000))
     assert server.requests == []
 
 

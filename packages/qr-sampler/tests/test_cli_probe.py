@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
+import functools
 import ipaddress
 import json
 import os
 import re
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +22,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from qr_sampler import Settings, create_source
 from qr_sampler_cli.main import app
 
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
 import grpc
 
+from qr_sampler_grpc.patience import Patience
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.server import ServerTls, serve
 
@@ -88,9 +94,9 @@ def test_a_usable_server_is_described_with_the_lines_to_paste(kit: Callable[...,
     assert "3,000 bytes are accepted, 3,001 are not" in result.stdout
     assert "unit-3" in result.stdout
     assert f"{address} is usable" in result.stdout
-    assert "QR_GRPC_MAX_BYTES_PER_REQUEST=3000" in result.stdout.splitlines()
-    assert re.search(r"up to [\d,]+ random bytes will be drawn", result.stderr)
-    assert "drawing, unary: 4 of 4" in result.stderr
+    assert "export QR_GRPC_MAX_BYTES_PER_REQUEST=3000" in result.stdout.splitlines()
+    (said,) = result.stderr.splitlines()
+    assert re.search(r"up to [\d,]+ requests for up to [\d,]+ random bytes$", said)
 
 
 def test_data_for_programs(kit: Callable[..., str]) -> None:
@@ -105,6 +111,81 @@ def test_data_for_programs(kit: Callable[..., str]) -> None:
     }
     assert data["configuration"]["QR_GRPC_MODE"] == data["fastest_mode"]
     assert all(case["outcome"] != "failed" for case in data["cases"])
+
+
+def test_what_is_printed_can_be_pasted(kit: Callable[..., str], tmp_path: Path) -> None:
+    address = kit(max_bytes_per_request=3000)
+    result = run(address, "--draws=3", "--bytes=2048", "--timeout-ms=4000")
+    _, pasted = result.stdout.split("to draw from it:\n")
+    command = 'import os; print({k: v for k, v in os.environ.items() if k.startswith("QR_")})'
+    shell = subprocess.run(
+        ["/bin/sh", "-c", f"{pasted}\n{shlex.quote(sys.executable)} -c '{command}'"],
+        env={},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    variables = ast.literal_eval(shell.stdout)
+    assert variables["QR_ENTROPY_SOURCE_TYPE"] == "quantum_grpc"
+    assert variables["QR_GRPC_SERVER_ADDRESS"] == address
+    assert variables["QR_GRPC_TIMEOUT_MS"] == "4000.0"
+    assert variables["QR_GRPC_MAX_BYTES_PER_REQUEST"] == "3000"
+    # The same lines are good for a file.
+    Path(".env").write_text(pasted, "utf-8")
+    assert Settings.load().entropy_source_type == "quantum_grpc"
+
+
+def test_a_key_of_the_environment_is_not_given_twice(
+    kit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QR_GRPC_API_KEY", SECRET)
+    address = kit(api_key=SECRET)
+    pasted = run(address, *QUICK).stdout.split("to draw from it:\n")[1]
+    for line in pasted.splitlines():
+        if line.startswith("export "):
+            name, value = line.removeprefix("export ").split("=", 1)
+            monkeypatch.setenv(name, shlex.split(value)[0])
+    assert "# and the API key" in pasted
+    source = create_source("quantum_grpc")
+    assert len(source.draw(5).data) == 5
+    source.close()
+
+
+def test_a_used_up_quota_is_no_verdict(
+    kit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    impatient = functools.partial(Patience, sleep=slept.append)
+    monkeypatch.setattr("qr_sampler_grpc.probe.Patience", impatient)
+    address = kit(bytes_per_day=5000)
+    run(address, "--draws=1", "--bytes=2400", "--max-bytes=0")
+    slept.clear()
+    result = run(address, *QUICK)
+    assert result.exit_code == 2
+    assert "was NOT JUDGED, because its quota is used up" in result.stdout
+    assert "NOT USABLE" not in result.stdout
+    assert "no problems, no warnings" in result.stdout
+    assert re.search(r"skipped +unary +not judged: .*5000 bytes a day", result.stdout)
+    assert "waiting 62 s: " in result.stderr
+    assert slept == [62.0]
+    assert "export" not in result.stdout
+    assert json.loads(run(address, *QUICK, "--json").stdout)["verdict"] == "not judged"
+
+
+def test_the_quota_of_the_settings_is_announced(
+    kit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(
+        "qr_sampler_grpc.probe.Patience",
+        # Time that does not pass would be waited for again and again.
+        lambda limits, **options: Patience(None, **{**options, "sleep": slept.append}),
+    )
+    monkeypatch.setenv("QR_GRPC_MAX_REQUESTS_PER_MINUTE", "5")
+    result = run(kit(), *QUICK)
+    assert "the quota of 5 requests a minute lets that take" in result.stderr
+    assert re.search(r"take \d+ min at least$", result.stderr, re.MULTILINE)
 
 
 def test_nobody_is_listening() -> None:
@@ -307,7 +388,7 @@ def test_encrypted_connections(kit: Callable[..., str], tmp_path: Path) -> None:
         ),
         (("127.0.0.1:1", "--public-key=absent"), "cannot read the public key absent"),
         (("127.0.0.1:1", "--profile=qrng", "--conformance"), "about the profile 'qr_entropy'"),
-        (("127.0.0.1:1", "--profile=qrng", "--draws=500"), "lower --draws"),
+        (("127.0.0.1:1", "--profile=qrng", "--draws=50000"), "500,000,000 a day that"),
         (("127.0.0.1:1", "--draws=0"), "--draws"),
         (("127.0.0.1:1", "--draws=50", "--bytes=16777216"), "lower --draws or --bytes"),
         ((), "Missing argument"),

@@ -7,16 +7,17 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from qr_sampler_cli.consoles import printable
-from qr_sampler_cli.failures import import_package, reports_errors
+from qr_sampler_cli.failures import ExitCode, import_package, reports_errors
 from qr_sampler_cli.findings_report import print_findings
 from qr_sampler_cli.probe.findings import findings_of
-from qr_sampler_cli.progress import counting_bar
+from qr_sampler_cli.progress import counting_bar, remark
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,6 +29,13 @@ __all__ = ["UNUSABLE_STATUS", "probe"]
 
 UNUSABLE_STATUS: Final = 1
 """Exit status when tokens should not be drawn from the server."""
+
+STATUSES: Final = {
+    "usable": int(ExitCode.OK),
+    "not usable": UNUSABLE_STATUS,
+    "not judged": int(ExitCode.ERROR),
+}
+"""Exit status of each verdict."""
 
 REMEDY: Final = "install it with: pip install 'qr-sampler[grpc]'"
 
@@ -89,8 +97,9 @@ def probe(
 
     Draws in every mode and says how long it took, what the server tells about its bytes, whether
     these could be uniform, and which conformance cases it passes. What is not given here is taken
-    from QR_GRPC_* variables and the .env file, as the source takes it. Exits with 0 when the server
-    is usable, with 1 when not, with 2 when it was asked wrongly.
+    from QR_GRPC_* variables and the .env file, as the source takes it. Quotas are kept and waited
+    for. Exits with 0 when the server is usable, with 1 when not, with 2 when it was asked wrongly
+    or a quota that is used up left too little to tell.
     """
     probing: Any = import_package("qr_sampler_grpc.probe", needed_for="probe", remedy=REMEDY)
     given = {
@@ -108,28 +117,34 @@ def probe(
     plan = probing.Plan(
         draws=draws, draw_bytes=draw_bytes, search_bytes=max_bytes, thorough=conformance
     ).checked(target)
-    typer.echo(
-        f"probing {target.address} as {target.profile}: up to {plan.most_bytes(target):,} random "
-        "bytes will be drawn",
-        err=True,
+    remark(
+        f"probing {target.address} as {target.profile}: up to {plan.most_requests(target):,} "
+        f"requests for up to {plan.most_bytes(target):,} random bytes"
     )
-    report: ProbeReport = probing.examine(target, plan, _watch)
+    if minutes := plan.least_minutes(target):
+        remark(
+            f"the quota of {target.limits.max_requests_per_minute:g} requests a minute lets that "
+            f"take {minutes} min at least"
+        )
+    patience = probing.Patience(target.limits, tell=remark)
+    report: ProbeReport = probing.examine(target, plan, _watch, patience)
     if as_json:
         typer.echo(json.dumps(_as_data(report), indent=2))
     else:
         _print(report)
-    if not report.usable:
-        raise typer.Exit(UNUSABLE_STATUS)
+    if status := STATUSES[report.verdict]:
+        raise typer.Exit(status)
 
 
 def _watch(description: str) -> AbstractContextManager[Count]:
-    return counting_bar(description, unit="done")
+    # The report has it all; only those who look on want to see how far it is.
+    return counting_bar(description, unit="done", in_files=False)
 
 
 def _as_data(report: ProbeReport) -> dict[str, Any]:
     data = dataclasses.asdict(report)
     return {
-        "verdict": "usable" if report.usable else "not usable",
+        "verdict": report.verdict,
         "fastest_mode": report.fastest_mode,
         "conforms": report.conforms,
         **data,
@@ -138,8 +153,11 @@ def _as_data(report: ProbeReport) -> dict[str, Any]:
 
 def _print(report: ProbeReport) -> None:
     print_findings(findings_of(report))
-    verdict = "usable" if report.usable else "NOT USABLE"
-    typer.echo(f"{printable(report.address)} is {verdict}; {report.spent_bytes:,} bytes were drawn")
+    address, spent = printable(report.address), f"{report.spent_bytes:,} bytes were drawn"
+    if report.verdict == "not judged":
+        typer.echo(f"{address} was NOT JUDGED, because its quota is used up; {spent}")
+    else:
+        typer.echo(f"{address} is {'usable' if report.usable else 'NOT USABLE'}; {spent}")
     if report.usable:
         typer.echo("to draw from it:\n")
         typer.echo(printable(_pasteable(report.configuration)))
@@ -147,4 +165,11 @@ def _print(report: ProbeReport) -> None:
 
 def _pasteable(variables: Mapping[str, str]) -> str:
     """Returns lines that are good for a shell and for a ``.env`` file."""
-    return "\n".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    placeholder = import_module("qr_sampler_grpc.probe.configuration").KEY_FILE_PLACEHOLDER
+    return "\n".join(
+        # The key itself is never shown, and giving it twice is refused.
+        f"# and the API key, in QR_GRPC_API_KEY as here or in a file: {name}={value}"
+        if value == placeholder
+        else f"export {name}={shlex.quote(value)}"
+        for name, value in variables.items()
+    )

@@ -144,7 +144,9 @@ def _line_reporter(console: Console, description: str) -> Report:
 
 
 @contextlib.contextmanager
-def counting_bar(description: str, *, unit: str, begun: int = 0) -> Iterator[Count]:
+def counting_bar(
+    description: str, *, unit: str, begun: int = 0, in_files: bool = True
+) -> Iterator[Count]:
     """Yields a function that shows how far a count is: a bar, or ten lines without a terminal.
 
     Both say how much time is left.
@@ -153,8 +155,12 @@ def counting_bar(description: str, *, unit: str, begun: int = 0) -> Iterator[Cou
         description: What is being done.
         unit: What is counted.
         begun: Where the count begins.
+        in_files: Whether anything is shown without a terminal.
     """
     console = progress_console()
+    if not console.is_terminal and not in_files:
+        yield lambda done, total: None
+        return
     if not console.is_terminal:
         yield _line_counter(console, description, unit, begun)
         return

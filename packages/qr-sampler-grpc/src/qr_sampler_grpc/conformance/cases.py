@@ -9,10 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-__all__ = ["CASES_FILE", "Call", "Case", "ExpectedAnswer", "SentRequest", "load_cases"]
+__all__ = [
+    "CASES_FILE",
+    "ENTROPY_SERVICE",
+    "Call",
+    "Case",
+    "ExpectedAnswer",
+    "SentRequest",
+    "load_cases",
+]
 
 CASES_FILE: Final = Path(__file__).with_name("cases.json")
 """The published cases; the file says how to read them."""
+
+ENTROPY_SERVICE: Final = "/qr_entropy.EntropyService/"
+"""How the methods of the cases begin that hand out random bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +99,17 @@ class Case:
     """What the answers must satisfy together."""
     calls: tuple[Call, ...]
     """What is called."""
+
+    @property
+    def data_bytes(self) -> int:
+        """Random bytes that a server sends that keeps the contract."""
+        return sum(answer.data_bytes or 0 for call in self.calls for answer in call.answers)
+
+    @property
+    def requests(self) -> int:
+        """Requests for random bytes that are sent; those about health are none."""
+        asked = (call for call in self.calls if call.method.startswith(ENTROPY_SERVICE))
+        return sum(len(call.requests) for call in asked)
 
 
 def load_cases() -> tuple[Case, ...]:

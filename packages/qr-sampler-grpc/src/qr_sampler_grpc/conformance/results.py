@@ -8,7 +8,7 @@ from typing import Literal
 
 __all__ = ["CaseResult", "NonconformanceError", "NotOfferedError", "Outcome"]
 
-Outcome = Literal["passed", "failed", "not offered"]
+Outcome = Literal["passed", "failed", "not offered", "not judged"]
 
 
 class NonconformanceError(Exception):

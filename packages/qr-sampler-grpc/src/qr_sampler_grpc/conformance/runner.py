@@ -14,7 +14,7 @@ import grpc
 from qr_sampler_grpc.attestation import VerificationKey
 from qr_sampler_grpc.conformance.answers import answers_of, parsed
 from qr_sampler_grpc.conformance.calls import Exchange, Metadata, exchange
-from qr_sampler_grpc.conformance.cases import Call, Case, ExpectedAnswer
+from qr_sampler_grpc.conformance.cases import Call, Case, ExpectedAnswer, load_cases
 from qr_sampler_grpc.conformance.results import (
     CaseResult,
     NonconformanceError,
@@ -22,6 +22,7 @@ from qr_sampler_grpc.conformance.results import (
 )
 from qr_sampler_grpc.conformance.rules import RULES, Answered
 from qr_sampler_grpc.credentials import ApiKey
+from qr_sampler_grpc.patience import Patience, QuotaUsedUpError
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyResponse
 
 __all__ = ["Caller", "run_cases"]
@@ -58,6 +59,8 @@ class Caller:
     """Methods that the server has under another path than the contract's, by the contract's."""
     timeout_s: float = 10.0
     """Longest that a call may take, in seconds."""
+    patience: Patience = field(default_factory=Patience, repr=False)
+    """What keeps and waits for the quotas of the server."""
 
 
 def run_cases(caller: Caller, cases: Iterable[Case]) -> Iterator[CaseResult]:
@@ -82,14 +85,57 @@ def _run(caller: Caller, case: Case) -> CaseResult:
     )
     if case.feature == "api_key" and caller.key is None:
         return replace(result, outcome="not offered", words="no API key is configured")
-    exchanges = _exchanges(caller, case)
-    result = replace(result, spent_bytes=_spent(exchanges))
+    try:
+        exchanges, wasted_bytes = _patient_exchanges(caller, case)
+    except QuotaUsedUpError as error:
+        return replace(result, outcome="not judged", words=str(error))
+    result = replace(result, spent_bytes=wasted_bytes + _spent(exchanges))
     try:
         return replace(result, words=_judged(caller, case, exchanges))
     except NotOfferedError as absence:
         return replace(result, outcome="not offered", words=str(absence))
     except NonconformanceError as fault:
         return replace(result, outcome="failed", words=str(fault))
+
+
+def _patient_exchanges(caller: Caller, case: Case) -> tuple[list[Exchange], int]:
+    """Returns the calls of *case* as they went, and the bytes of an attempt that met a quota.
+
+    Raises:
+        QuotaUsedUpError: When there is a quota that does not recover soon.
+    """
+    wasted = 0
+    while True:
+        if case.requests:
+            caller.patience.admit(case.requests, case.data_bytes)
+        exchanges = _exchanges(caller, case)
+        refused = [done for done in exchanges if _is_exhausted(done)]
+        if not refused:
+            caller.patience.note_answer()
+            return exchanges, wasted
+        # After a quiet minute it may be this one request that is too much.
+        if caller.patience.in_vain and _answers(caller):
+            caller.patience.note_answer()
+            if case.data_bytes:
+                raise QuotaUsedUpError(_words(caller, refused[0]))
+            return exchanges, wasted
+        if not caller.patience.sit_out(_words(caller, refused[0])):
+            raise QuotaUsedUpError(_words(caller, refused[0]))
+        wasted += _spent(exchanges)
+
+
+def _is_exhausted(done: Exchange) -> bool:
+    """Whether a call met a quota, which says nothing of how the server keeps the contract."""
+    return done.status == "RESOURCE_EXHAUSTED" and done.status not in done.call.status
+
+
+def _answers(caller: Caller) -> bool:
+    """Whether a request for a single byte is answered."""
+    return all(not _is_exhausted(done) for done in _exchanges(caller, load_cases()[0]))
+
+
+def _words(caller: Caller, done: Exchange) -> str:
+    return f"the server has reached a limit{_said(caller, done)}"
 
 
 def _exchanges(caller: Caller, case: Case) -> list[Exchange]:

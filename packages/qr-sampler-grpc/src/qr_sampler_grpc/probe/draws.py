@@ -10,11 +10,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from qr_sampler.entropy import EntropyDraw
+from qr_sampler.entropy import EntropyDraw, EntropySource
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler_grpc.patience import Patience, QuotaUsedUpError
 from qr_sampler_grpc.probe.target import Target
 
-__all__ = ["COMMITMENT_BYTES", "ModeReport", "fastest_mode", "measure_mode", "quantile"]
+__all__ = [
+    "COMMITMENT_BYTES",
+    "ModeReport",
+    "fastest_mode",
+    "measure_mode",
+    "patient_draw",
+    "quantile",
+]
 
 COMMITMENT_BYTES: Final = 32
 """Length of the commitments that are sent along, the same as in use."""
@@ -28,9 +36,11 @@ class ModeReport:
     mode: str
     """Name of the mode."""
     works: bool
-    """Whether every draw succeeded."""
+    """Whether every draw succeeded, or several before a quota was used up."""
     reason: str = ""
     """Why one did not."""
+    exhausted: bool = False
+    """Whether a quota was the reason, so that nothing is wrong with the server."""
     offered: bool = True
     """Whether the contract has the mode at all."""
     draws: int = 0
@@ -49,41 +59,70 @@ def measure_mode(
     *,
     draws: int,
     draw_bytes: int,
+    patience: Patience,
     progress: Callable[[int, int], None],
 ) -> tuple[ModeReport, list[EntropyDraw]]:
     """Returns how *draws* draws in *mode* went, and what they brought.
 
-    Stops at the first failure. One draw more is made at the beginning, and not timed.
+    Stops at the first failure, unless that is a quota which recovers. One draw more is made at the
+    beginning, and not timed.
 
     Args:
         target: The server.
         mode: The mode.
         draws: Number of timed draws, at least 1.
         draw_bytes: Bytes of each.
+        patience: What keeps and waits for the quotas.
         progress: Called with the number of draws made and to be made.
     """
     done: list[EntropyDraw] = []
-    reason = ""
+    reason, exhausted = "", False
     with contextlib.closing(target.source(mode, draw_bytes)) as source:
         try:
             for _ in range(draws + 1):
-                done.append(
-                    source.committed_draw(draw_bytes, secrets.token_bytes(COMMITMENT_BYTES))
-                )
+                commitment = secrets.token_bytes(COMMITMENT_BYTES)
+                done.append(patient_draw(source, draw_bytes, commitment, patience))
                 progress(len(done), draws + 1)
+        except QuotaUsedUpError as error:
+            reason, exhausted = str(error), True
         except EntropyUnavailableError as error:
             reason = error.reason
     times = sorted((draw.received_ns - draw.requested_ns) / _NS_PER_MS for draw in done[1:])
     report = ModeReport(
         mode=mode,
-        works=not reason,
+        works=not reason or (exhausted and len(done) > 1),
         reason=reason,
+        exhausted=exhausted,
         draws=len(done),
         draw_bytes=draw_bytes,
         p50_ms=quantile(times, 0.5) if times else None,
         p99_ms=quantile(times, 0.99) if times else None,
     )
     return report, done
+
+
+def patient_draw(
+    source: EntropySource, n: int, commitment: bytes, patience: Patience
+) -> EntropyDraw:
+    """Returns a draw of *n* bytes, after waiting for the quotas where they are used up.
+
+    Raises:
+        QuotaUsedUpError: When a quota does not recover soon.
+        EntropyUnavailableError: When the draw fails for any other reason.
+    """
+    requests = math.ceil(n / (source.limits.max_bytes_per_request or n))
+    while True:
+        patience.admit(requests, n)
+        try:
+            draw = source.committed_draw(n, commitment)
+        except EntropyUnavailableError as error:
+            if error.retry_after_s is None:
+                raise
+            if not patience.sit_out(error.reason):
+                raise QuotaUsedUpError(error.reason) from None
+        else:
+            patience.note_answer()
+            return draw
 
 
 def fastest_mode(modes: Iterable[ModeReport]) -> str:

@@ -7,13 +7,16 @@ import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
+import grpc
+
 from qr_sampler.entropy import EntropyDraw
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.attestation import VerificationKey
 from qr_sampler_grpc.conformance import Caller, CaseResult, run_cases
+from qr_sampler_grpc.patience import Patience, QuotaUsedUpError
 from qr_sampler_grpc.probe.configuration import configuration_lines
 from qr_sampler_grpc.probe.contact import is_reachable, open_channel, repeats_sequence_ids
-from qr_sampler_grpc.probe.draws import ModeReport, fastest_mode, measure_mode
+from qr_sampler_grpc.probe.draws import ModeReport, fastest_mode, measure_mode, patient_draw
 from qr_sampler_grpc.probe.plan import (
     CONTRACT,
     SEQUENCE_BYTES,
@@ -36,23 +39,27 @@ Watch = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Called with what begins; what it yields is called with the steps done and to be done."""
 
 
-def examine(target: Target, plan: Plan, watch: Watch) -> ProbeReport:
+def examine(
+    target: Target, plan: Plan, watch: Watch, patience: Patience | None = None
+) -> ProbeReport:
     """Returns what is to be known of *target*; its faults are in the report.
 
     Args:
         target: The server.
         plan: What to do, see :meth:`Plan.checked`.
         watch: Is told what is going on.
+        patience: What keeps the quotas of the settings, and waits for the server's.
 
     Raises:
         ConfigError: When a file that is configured cannot be used.
     """
     key = None if target.public_key is None else VerificationKey(target.public_key)
-    modes, draws = _modes(target, plan, watch)
+    patience = patience or Patience(target.limits)
+    modes, draws = _modes(target, plan, watch, patience)
     best = fastest_mode(modes)
-    limit = _limit(target, plan, best, watch) if best else None
-    cases, echoed = _conversation(target, plan, key, watch, works=bool(best))
-    provenance = _provenance(target, best, draws, cases, echoed) if draws else None
+    limit = _limit(target, plan, best, watch, patience) if best else None
+    cases, echoed = _conversation(target, plan, key, watch, patience, works=bool(best))
+    provenance = _provenance(target, best, draws, cases, echoed, patience) if draws else None
     spent = [len(draw.data) for draw in draws] + [case.spent_bytes for case in cases]
     if provenance is not None and provenance.signature_verified:
         spent.append(INTEGRATED_BYTES if target.integrates else SIGNED_BYTES)
@@ -60,7 +67,7 @@ def examine(target: Target, plan: Plan, watch: Watch) -> ProbeReport:
         spent.append(SEQUENCE_BYTES)
     largest = None
     if not target.integrates:
-        largest = plan.draw_bytes if limit is None else limit.accepted_bytes
+        largest = target.largest_bytes or (limit.accepted_bytes if limit else plan.draw_bytes)
     return ProbeReport(
         address=target.address,
         profile=target.profile,
@@ -82,7 +89,9 @@ def examine(target: Target, plan: Plan, watch: Watch) -> ProbeReport:
     )
 
 
-def _modes(target: Target, plan: Plan, watch: Watch) -> tuple[list[ModeReport], list[EntropyDraw]]:
+def _modes(
+    target: Target, plan: Plan, watch: Watch, patience: Patience
+) -> tuple[list[ModeReport], list[EntropyDraw]]:
     reports: list[ModeReport] = []
     draws: list[EntropyDraw] = []
     for mode, missing in target.modes():
@@ -91,24 +100,41 @@ def _modes(target: Target, plan: Plan, watch: Watch) -> tuple[list[ModeReport], 
             continue
         with watch(f"drawing, {mode}") as progress:
             report, made = measure_mode(
-                target, mode, draws=plan.draws, draw_bytes=plan.draw_bytes, progress=progress
+                target,
+                mode,
+                draws=plan.draws,
+                draw_bytes=plan.draw_bytes,
+                patience=patience,
+                progress=progress,
             )
         reports.append(report)
         draws += made
     return reports, draws
 
 
-def _limit(target: Target, plan: Plan, mode: str, watch: Watch) -> SizeLimit | None:
+def _limit(
+    target: Target, plan: Plan, mode: str, watch: Watch, patience: Patience
+) -> SizeLimit | None:
     if not plan.search_bytes:
         return None
     with watch("looking for the largest request"):
         return find_size_limit(
-            target, mode, known_bytes=plan.draw_bytes, budget_bytes=plan.search_bytes
+            target,
+            mode,
+            known_bytes=plan.draw_bytes,
+            budget_bytes=plan.search_bytes,
+            patience=patience,
         )
 
 
 def _conversation(
-    target: Target, plan: Plan, key: VerificationKey | None, watch: Watch, *, works: bool
+    target: Target,
+    plan: Plan,
+    key: VerificationKey | None,
+    watch: Watch,
+    patience: Patience,
+    *,
+    works: bool,
 ) -> tuple[tuple[CaseResult, ...], bool | None]:
     """Returns the results of the cases, and whether sequence ids come back."""
     # A server from which nothing can be drawn fails nearly all of them, for the same reason.
@@ -124,6 +150,7 @@ def _conversation(
             verification_key=key,
             paths=_paths(target),
             timeout_s=options.timeout_ms / 1000,
+            patience=patience,
         )
         cases = cases_for(target, thorough=plan.thorough)
         with watch("running conformance cases") as progress:
@@ -131,7 +158,17 @@ def _conversation(
             for result in run_cases(caller, cases):
                 results.append(result)
                 progress(len(results), len(cases))
-        return tuple(results), repeats_sequence_ids(channel, options)
+        return tuple(results), _repeats_sequence_ids(target, channel, patience)
+
+
+def _repeats_sequence_ids(
+    target: GrpcTarget, channel: grpc.Channel, patience: Patience
+) -> bool | None:
+    try:
+        patience.admit(1, SEQUENCE_BYTES)
+    except QuotaUsedUpError:
+        return None
+    return repeats_sequence_ids(channel, target.options)
 
 
 def _paths(target: GrpcTarget) -> dict[str, str]:
@@ -150,23 +187,35 @@ def _provenance(
     draws: Sequence[EntropyDraw],
     cases: Sequence[CaseResult],
     echoed: bool | None,
+    patience: Patience,
 ) -> Provenance:
     verified, words = None, "no public key was given"
     if target.public_key is not None:
-        verified, words = _verified(target, mode) if mode else (None, "no mode works")
+        verified, words = _verified(target, mode, patience) if mode else (None, "no mode works")
     else:
         signature = [case for case in cases if case.case == "signature"]
         words = "".join(f"{case.outcome}; {case.words}" for case in signature) or words
+    if not isinstance(target, GrpcTarget):
+        # A frame that does not name its request is no answer in that protocol.
+        echoed = True
+    unknown = "not known: the request that would show it was not answered"
     return provenance_of(
-        draws, sequence_id_echoed=echoed, signature_verified=verified, signature_words=words
+        draws,
+        commitment_words=target.without_commitment,
+        sequence_id_echoed=echoed,
+        sequence_id_words="" if echoed is not None else target.without_sequence_id or unknown,
+        signature_verified=verified,
+        signature_words=words,
     )
 
 
-def _verified(target: Target, mode: str) -> tuple[bool, str]:
+def _verified(target: Target, mode: str, patience: Patience) -> tuple[bool | None, str]:
     n = INTEGRATED_BYTES if target.integrates else SIGNED_BYTES
     with contextlib.closing(target.source(mode, n, verify=True)) as source:
         try:
-            source.draw(n)
+            patient_draw(source, n, b"", patience)
+        except QuotaUsedUpError as error:
+            return None, f"not judged: {error}"
         except EntropyUnavailableError as error:
             return False, error.reason
     return True, "verified with the public key"

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Final
 
 from qr_sampler.errors import ConfigError
 from qr_sampler_grpc.conformance import Case, load_cases
+from qr_sampler_grpc.probe.size_limit import MOST_SEARCHED
 from qr_sampler_grpc.probe.target import GrpcTarget, Target
 from qr_sampler_grpc.wire import INTEGRATED_BYTES
 
@@ -49,37 +51,52 @@ class Plan:
         """Returns the plan as it suits *target*.
 
         Raises:
-            ConfigError: When it asks for more than *target* is known to allow.
+            ConfigError: When it asks for more than *target* allows in a day, or than fits into the
+                memory.
         """
         if self.thorough and target.profile != CONTRACT:
             raise ConfigError(
                 f"the conformance cases are about the profile {CONTRACT!r}, not "
                 f"{target.profile!r}; leave --conformance out"
             )
-        limits = target.source(next(target.modes())[0], 1).limits
-        quota = limits.max_requests_per_minute
-        planned = (self.draws + 1) * len(offered_modes(target))
-        if quota is not None and planned > quota:
-            raise ConfigError(
-                f"{planned} requests are more than the {quota:g} a minute that {target.address} "
-                "allows; lower --draws"
-            )
         if target.integrates:
             return Plan(draws=self.draws, draw_bytes=INTEGRATED_BYTES, search_bytes=0)
+        # What the settings say of the largest request needs no looking for.
+        plan = self if target.largest_bytes is None else replace(self, search_bytes=0)
+        daily = target.limits.max_bytes_per_day
+        if daily is not None and plan.most_bytes(target) > daily:
+            raise ConfigError(
+                f"{plan.most_bytes(target):,} bytes are more than the {daily:,} a day that "
+                f"{target.address} allows; lower --draws, --bytes or --max-bytes"
+            )
         if (self.draws + 1) * self.draw_bytes * len(offered_modes(target)) > _MOST_DRAWN:
             raise ConfigError(
                 f"{self.draws} draws of {self.draw_bytes:,} bytes in each mode are more than "
                 f"{_MOST_DRAWN:,} bytes; lower --draws or --bytes"
             )
-        return self
+        return plan
 
     def most_bytes(self, target: Target) -> int:
         """Returns how many random bytes the probe will draw at most."""
         drawn = (self.draws + 1) * self.draw_bytes * len(offered_modes(target))
-        cases = cases_for(target, thorough=self.thorough)
-        calls = [call for case in cases for call in case.calls]
-        answered = sum(answer.data_bytes or 0 for call in calls for answer in call.answers)
+        answered = sum(case.data_bytes for case in cases_for(target, thorough=self.thorough))
         return drawn + self.search_bytes + answered + SIGNED_BYTES + SEQUENCE_BYTES
+
+    def most_requests(self, target: Target) -> int:
+        """Returns how many requests the probe will make at most."""
+        largest = target.limits.max_bytes_per_request or self.draw_bytes
+        each = math.ceil(self.draw_bytes / largest) if target.largest_bytes is not None else 1
+        drawn = (self.draws + 1) * each * len(offered_modes(target))
+        cases = sum(case.requests for case in cases_for(target, thorough=self.thorough))
+        searched = MOST_SEARCHED if self.search_bytes else 0
+        # The last two are for the signature and the sequence id.
+        return drawn + searched + cases + 2
+
+    def least_minutes(self, target: Target) -> int:
+        """Returns how many whole minutes the quota of the settings makes of that, at least."""
+        quota = target.limits.max_requests_per_minute
+        planned = self.most_requests(target) - (MOST_SEARCHED if self.search_bytes else 0)
+        return 0 if quota is None else math.ceil(planned / quota) - 1
 
 
 def offered_modes(target: Target) -> list[str]:

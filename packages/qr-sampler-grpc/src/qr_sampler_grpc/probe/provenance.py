@@ -40,9 +40,13 @@ class Provenance:
     device_ids: tuple[str, ...]
     """Every identity that was reported."""
     commitment_echoed: bool | None
-    """Whether commitments came back; ``None`` where they cannot be sent."""
+    """Whether commitments came back; ``None`` where none was sent."""
+    commitment_words: str
+    """Why that is not known, else empty."""
     sequence_id_echoed: bool | None
-    """Whether answers name their request; ``None`` where they cannot, or it is not known."""
+    """Whether answers name their request; ``None`` where that is not known."""
+    sequence_id_words: str
+    """Why it is not known, else empty."""
     signature_verified: bool | None
     """Whether the signature is that of the public key; ``None`` without one."""
     signature_words: str
@@ -54,7 +58,9 @@ class Provenance:
 def provenance_of(
     draws: Sequence[EntropyDraw],
     *,
+    commitment_words: str,
     sequence_id_echoed: bool | None,
+    sequence_id_words: str,
     signature_verified: bool | None,
     signature_words: str,
 ) -> Provenance:
@@ -62,7 +68,9 @@ def provenance_of(
 
     Args:
         draws: Draws of every mode.
-        sequence_id_echoed: See :class:`Provenance`; so are the others.
+        commitment_words: Why no commitment was sent; nothing where one was.
+        sequence_id_echoed: See :class:`Provenance`.
+        sequence_id_words: See there.
         signature_verified: Outcome of a draw with the public key.
         signature_words: What is known of the signature.
     """
@@ -70,7 +78,9 @@ def provenance_of(
     return Provenance(
         device_ids=tuple(dict.fromkeys(draw.device_id for draw in draws if draw.device_id)),
         commitment_echoed=all(echoes) if echoes else None,
+        commitment_words=commitment_words,
         sequence_id_echoed=sequence_id_echoed,
+        sequence_id_words=sequence_id_words,
         signature_verified=signature_verified,
         signature_words=signature_words,
         clock=_clock(draws),

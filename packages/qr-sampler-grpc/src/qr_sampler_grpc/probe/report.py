@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from qr_sampler_grpc.conformance.results import CaseResult
 from qr_sampler_grpc.probe.draws import ModeReport, fastest_mode
@@ -11,7 +12,9 @@ from qr_sampler_grpc.probe.provenance import Provenance
 from qr_sampler_grpc.probe.sanity import SanityCheck
 from qr_sampler_grpc.probe.size_limit import SizeLimit
 
-__all__ = ["ProbeReport"]
+__all__ = ["ProbeReport", "Verdict"]
+
+Verdict = Literal["usable", "not usable", "not judged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,19 @@ class ProbeReport:
         return fastest_mode(self.modes)
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether tokens may be drawn from it; not judged where a quota left too little to tell."""
+        if self.usable:
+            return "not judged" if self.thorough and self._has_unjudged_cases else "usable"
+        exhausted = any(mode.exhausted for mode in self.modes)
+        failed = any(mode.offered and mode.reason and not mode.exhausted for mode in self.modes)
+        return "not judged" if exhausted and not failed and self._no_fault_seen else "not usable"
+
+    @property
+    def _has_unjudged_cases(self) -> bool:
+        return any(case.outcome == "not judged" and case.level == "must" for case in self.cases)
+
+    @property
     def conforms(self) -> bool:
         """Whether no case failed that clients rely on."""
         return not any(case.outcome == "failed" and case.level == "must" for case in self.cases)
@@ -52,9 +68,12 @@ class ProbeReport:
     @property
     def usable(self) -> bool:
         """Whether tokens may be drawn from it, and it conforms if that was asked for."""
+        return bool(self.fastest_mode) and self._no_fault_seen
+
+    @property
+    def _no_fault_seen(self) -> bool:
         return (
-            bool(self.fastest_mode)
-            and all(check.passed is not False for check in self.sanity)
+            all(check.passed is not False for check in self.sanity)
             and (self.provenance is None or self.provenance.signature_verified is not False)
             and (self.conforms or not self.thorough)
         )

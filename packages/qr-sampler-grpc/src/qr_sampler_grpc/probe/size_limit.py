@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler_grpc.patience import Patience, QuotaUsedUpError
+from qr_sampler_grpc.probe.draws import patient_draw
 from qr_sampler_grpc.probe.target import Target
 
-__all__ = ["SizeLimit", "find_size_limit"]
+__all__ = ["MOST_SEARCHED", "SizeLimit", "find_size_limit"]
 
 _LARGEST: Final = 2**30
 """No source asks for more at once."""
+MOST_SEARCHED: Final = 80
+"""Requests of a search: thirty doublings, as many halvings, and what the server's words hint at."""
 _NUMBER: Final = re.compile(r"\d{1,3}(?:[,_]\d{3})+|\d+", re.ASCII)
 
 Ask = Callable[[int], str]
@@ -41,7 +45,9 @@ class SizeLimit:
         return self.refused_bytes == self.accepted_bytes + 1
 
 
-def find_size_limit(target: Target, mode: str, *, known_bytes: int, budget_bytes: int) -> SizeLimit:
+def find_size_limit(
+    target: Target, mode: str, *, known_bytes: int, budget_bytes: int, patience: Patience
+) -> SizeLimit:
     """Returns the largest request that *target* accepts, as far as *budget_bytes* reach.
 
     Sizes double until one is refused. The limit is then looked for at the numbers that the refusal
@@ -52,12 +58,13 @@ def find_size_limit(target: Target, mode: str, *, known_bytes: int, budget_bytes
         mode: The mode to ask in.
         known_bytes: A size that was answered already.
         budget_bytes: Most bytes to draw in all.
+        patience: What keeps and waits for the quotas; the search ends where they are used up.
     """
 
     def ask(n: int) -> str:
         with contextlib.closing(target.source(mode, n)) as source:
             try:
-                source.draw(n)
+                patient_draw(source, n, b"", patience)
             except EntropyUnavailableError as error:
                 return error.reason
         return ""
@@ -67,12 +74,18 @@ def find_size_limit(target: Target, mode: str, *, known_bytes: int, budget_bytes
 
 def _search(ask: Ask, accepted: int, budget: int) -> SizeLimit:
     spent, refused, reason = 0, None, ""
-    while refused is None or refused > accepted + 1:
+    for _ in range(MOST_SEARCHED):
+        if refused == accepted + 1:
+            break
         tried = _next(accepted, refused, reason)
         # A size that may be answered has to be paid for.
         if tried > min(_LARGEST, budget - spent):
             break
-        if said := ask(tried):
+        try:
+            said = ask(tried)
+        except QuotaUsedUpError:
+            break
+        if said:
             refused, reason = tried, said
         else:
             accepted = tried

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from qr_sampler.entropy import EntropySource
+from qr_sampler.entropy import EntropySource, SourceLimits
 from qr_sampler.errors import ConfigError
 from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.direct.settings import DirectOptions, DirectSettings
@@ -21,6 +21,8 @@ __all__ = ["DIRECT", "MODES", "DirectTarget", "GrpcTarget", "Target", "target_fo
 
 DIRECT: Final = "direct"
 """Names the protocol of Unix sockets where the profiles of gRPC are named."""
+
+_NO_PLACE: Final = "cannot be sent in this protocol"
 
 MODES: Final = ("unary", "server_streaming", "bidi_streaming")
 """The modes of gRPC."""
@@ -45,6 +47,26 @@ class Target(Protocol):
     @property
     def integrates(self) -> bool:
         """Whether it returns uniform numbers of eight bytes instead of blocks."""
+        ...
+
+    @property
+    def limits(self) -> SourceLimits:
+        """What may be asked for, by the settings and the profile."""
+        ...
+
+    @property
+    def largest_bytes(self) -> int | None:
+        """Largest single request that the settings allow; ``None`` where they leave it open."""
+        ...
+
+    @property
+    def without_commitment(self) -> str:
+        """Why no commitment is sent, or nothing where it is."""
+        ...
+
+    @property
+    def without_sequence_id(self) -> str:
+        """Why answers cannot name their request, or nothing where they can."""
         ...
 
     def modes(self) -> Iterator[tuple[str, str]]:
@@ -93,6 +115,28 @@ class GrpcTarget:
         """Whether it returns uniform numbers."""
         return self.options.contract.integrates
 
+    @property
+    def limits(self) -> SourceLimits:
+        """What may be asked for, by the settings and the profile."""
+        return self.options.contract.limits
+
+    @property
+    def largest_bytes(self) -> int | None:
+        """What ``QR_GRPC_MAX_BYTES_PER_REQUEST`` says."""
+        return self.options.max_bytes_per_request
+
+    @property
+    def without_commitment(self) -> str:
+        """Why no commitment is sent, or nothing where it is."""
+        if not self.options.contract.commits:
+            return _NO_PLACE
+        return "" if self.options.commitment else "not sent: QR_GRPC_COMMITMENT is false"
+
+    @property
+    def without_sequence_id(self) -> str:
+        """Why answers cannot name their request, or nothing where they can."""
+        return "" if self.options.contract.names_requests else _NO_PLACE
+
     def modes(self) -> Iterator[tuple[str, str]]:
         """Yields each mode, and why the profile has it not, or nothing."""
         for mode in MODES:
@@ -120,7 +164,7 @@ class GrpcTarget:
         """Returns a source that draws in *mode*."""
         options = self.with_options(
             mode=mode,
-            max_bytes_per_request=largest_bytes,
+            max_bytes_per_request=min(largest_bytes, self.largest_bytes or largest_bytes),
             public_key=self.public_key if verify else None,
         )
         return QuantumGrpcSource(breaker=_NO_BREAKER, **options.model_dump())
@@ -148,6 +192,28 @@ class DirectTarget:
         """Whether it returns uniform numbers, which it never does."""
         return False
 
+    @property
+    def limits(self) -> SourceLimits:
+        """What may be asked for; the protocol knows no quotas beforehand."""
+        return SourceLimits()
+
+    @property
+    def largest_bytes(self) -> int | None:
+        """What ``QR_DIRECT_MAX_BYTES_PER_REQUEST`` says, unless that is the default."""
+        largest = self.options.max_bytes_per_request
+        default: int = DirectOptions.model_fields["max_bytes_per_request"].default
+        return None if largest == default else largest
+
+    @property
+    def without_commitment(self) -> str:
+        """Why no commitment is sent, or nothing where it is."""
+        return "" if self.options.commitment else "not sent: QR_DIRECT_COMMITMENT is false"
+
+    @property
+    def without_sequence_id(self) -> str:
+        """Nothing: every frame names its request."""
+        return ""
+
     def modes(self) -> Iterator[tuple[str, str]]:
         """Yields the one mode that there is."""
         yield DIRECT, ""
@@ -159,7 +225,8 @@ class DirectTarget:
 
     def source(self, mode: str, largest_bytes: int, *, verify: bool = False) -> EntropySource:
         """Returns a source; *mode* is the one that there is."""
-        options = {**self.options.model_dump(), "max_bytes_per_request": largest_bytes}
+        largest = min(largest_bytes, self.largest_bytes or largest_bytes)
+        options = {**self.options.model_dump(), "max_bytes_per_request": largest}
         if not verify:
             options["public_key"] = ""
         return DirectSource(**options)

@@ -38,7 +38,9 @@ def findings_of(report: ProbeReport) -> list[Finding]:
 
 def _modes(report: ProbeReport) -> Iterator[Finding]:
     for mode in report.modes:
-        if mode.works:
+        if mode.exhausted and not mode.works:
+            yield MODES.skipped(mode.mode, f"not judged: {mode.reason}")
+        elif mode.works:
             yield MODES.ok(
                 mode.mode,
                 f"p50 {mode.p50_ms:.3f} ms, p99 {mode.p99_ms:.3f} ms, {mode.draws} draws of "
@@ -54,7 +56,7 @@ def _modes(report: ProbeReport) -> Iterator[Finding]:
             yield MODES.problem(
                 mode.mode,
                 f"draw {mode.draws + 1} failed: {mode.reason}",
-                "mend what the message names, then probe again",
+                "repair what the message names, then probe again",
             )
 
 
@@ -77,15 +79,15 @@ def _provenance(found: Provenance) -> Iterator[Finding]:
         if devices
         else PROVENANCE.skipped("device", "the server does not say")
     )
-    yield _echo("sequence id", found.sequence_id_echoed)
-    yield _echo("commitment", found.commitment_echoed)
+    yield _echo("sequence id", found.sequence_id_echoed, found.sequence_id_words)
+    yield _echo("commitment", found.commitment_echoed, found.commitment_words)
     yield _signature(found)
     yield _clock(found)
 
 
-def _echo(what: str, echoed: bool | None) -> Finding:
+def _echo(what: str, echoed: bool | None, unknown: str) -> Finding:
     if echoed is None:
-        return PROVENANCE.skipped(what, "cannot be sent in this protocol, or is not reported")
+        return PROVENANCE.skipped(what, unknown)
     if echoed:
         return PROVENANCE.ok(what, "comes back unchanged")
     return PROVENANCE.skipped(what, "does not come back")
@@ -127,7 +129,7 @@ def _sanity(report: ProbeReport) -> Iterator[Finding]:
             yield BYTES.problem(
                 check.name,
                 f"{check.words}; uniform bytes do this less than once in 1e9 probes",
-                f"{OPERATOR}, and draw from another source until it is mended",
+                f"{OPERATOR}, and draw from another source until it is repaired",
             )
 
 
@@ -139,8 +141,8 @@ def _cases(report: ProbeReport) -> Iterator[Finding]:
 def _case(case: CaseResult, *, counts: bool) -> Finding:
     if case.outcome == "passed":
         return CONFORMANCE.ok(case.case, case.words or case.checks)
-    if case.outcome == "not offered":
-        return CONFORMANCE.skipped(case.case, f"not offered: {case.words}")
+    if case.outcome in ("not offered", "not judged"):
+        return CONFORMANCE.skipped(case.case, f"{case.outcome}: {case.words}")
     found = f"{case.checks} {case.words[:1].upper()}{case.words[1:]}"
     if case.level == "must" and counts:
         return CONFORMANCE.problem(case.case, found, OPERATOR)
