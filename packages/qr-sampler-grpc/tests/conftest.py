@@ -36,6 +36,7 @@ settings.load_profile("qr-sampler-grpc")
 LONG = {
     "test_direct_processes.py",
     "test_grpc_faults.py",
+    "test_grpc_leaks.py",
     "test_grpc_processes.py",
     "test_grpc_server_programs.py",
 }

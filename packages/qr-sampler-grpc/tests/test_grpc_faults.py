@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import struct
@@ -408,43 +407,3 @@ def test_just_in_time_with_concurrent_rows(
     for draw in draws:
         (sequence_id,) = struct.unpack("<q", draw.data[:8])
         assert draw.requested_ns <= arrivals[sequence_id] <= draw.received_ns
-
-
-@every_way
-def test_no_descriptor_and_no_thread_is_left(
-    scripted_streams: Scripted, mode: str, stubs: str
-) -> None:
-    """Connections that are reset again and again, every second one after a failure."""
-    count = iter(range(10**6))
-
-    def unsteady(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        yield answer(request, data=b"short") if next(count) % 2 else answer(request)
-
-    source = source_for(scripted_streams(unsteady), mode, stubs)
-
-    def reset_often(times: int) -> None:
-        for _ in range(times):
-            try:
-                source.draw(8)
-            except EntropyUnavailableError:
-                source.close()
-
-    reset_often(20)
-    before = held()
-    reset_often(200)
-    # gRPC gives up what a connection held a moment after it was told to.
-    deadline = time.monotonic() + 60
-    while (after := held()) > (before[0] + 8, before[1] + 8) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert after[0] <= before[0] + 8
-    assert after[1] <= before[1] + 8
-    source.close()
-
-
-def held() -> tuple[int, int]:
-    """Returns how many descriptors and threads this process has."""
-    if not os.path.isdir("/proc/self/fd"):  # noqa: PTH112
-        pytest.skip("counts descriptors in /proc, which this system does not have")
-    # The calls of gRPC's asyncio interface refer to themselves.
-    gc.collect()
-    return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))  # noqa: PTH208

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draws that fail in every way leave nothing behind; the campaign does it thousands of times."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+CAMPAIGN = Path(__file__).parents[1] / "campaigns" / "leaks_grpc.py"
+CYCLES = 45
+WAYS = [
+    (mode, stubs)
+    for mode in ("unary", "server_streaming", "bidi_streaming")
+    for stubs in ("sync", "aio")
+]
+
+
+@pytest.fixture(scope="module")
+def leaks() -> ModuleType:
+    if not CAMPAIGN.exists():
+        pytest.skip("the campaigns are not part of the source distribution")
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("counts descriptors in /proc, which this system does not have")
+    spec = importlib.util.spec_from_file_location("leaks_grpc", CAMPAIGN)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["leaks_grpc"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def address(leaks: Any) -> Iterator[str]:
+    with leaks.far_side() as address:
+        yield address
+
+
+@pytest.mark.parametrize(("mode", "stubs"), WAYS)
+def test_no_descriptor_no_thread_and_no_memory_is_left(
+    leaks: Any, address: str, mode: str, stubs: str
+) -> None:
+    assert sorted(WAYS) == sorted(leaks.WAYS)
+    fine, line = leaks.examine(address, mode, stubs, CYCLES)
+    assert fine, line
+
+
+def test_a_descriptor_that_is_left_is_noticed(
+    leaks: Any, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = leaks.Held.now()
+    monkeypatch.setattr(leaks, "HELD_SLACK", 0)
+    kept = Path("/proc/self/statm").open("rb")  # noqa: SIM115
+    assert not leaks.Held.now().is_within(before)
+    kept.close()
+    assert leaks.Held.now().is_within(before)
