@@ -138,7 +138,7 @@ def test_the_step_is_the_composition_of_its_parts() -> None:
     assert result.block_sum.tolist() == [
         sum(recording[a:b]) for a, b in ((0, 3), (3, 11), (11, 14), (14, 15), (15, 35))
     ]
-    assert result.draw.data == recording
+    assert (result.draw_bytes, result.draw.data) == (35, b"")
     exact = measurement.entropy_nats
     np.testing.assert_allclose(result.plan.temperature.entropy_nats, exact, rtol=1e-5)
 
@@ -335,6 +335,7 @@ def test_records_repeat_the_step() -> None:
         "outcome": None,
         "jit": True,
         "uniforms": None,
+        "emitted": True,
     }
     plain = (bool, int, float, str, type(None))
     assert all(type(value) in plain for value in record.as_dict().values())

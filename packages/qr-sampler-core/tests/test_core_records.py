@@ -18,6 +18,7 @@ from qr_sampler import (
     AmplificationResult,
     DiscardRecord,
     DroppedBytes,
+    EmissionRecord,
     EngineFields,
     EntropyDraw,
     ForcedRecord,
@@ -38,6 +39,7 @@ from qr_sampler import (
     StepResult,
     TemperatureResult,
     TokenSamplingRecord,
+    UndecidedRecord,
     dropped_record,
 )
 from qr_sampler.records import SCHEMA_VERSION
@@ -47,6 +49,7 @@ RESULT_TYPES = [
     DroppedBytes,
     EngineFields,
     EntropyDraw,
+    EmissionRecord,
     ForcedRecord,
     GapRecord,
     GenesisRecord,
@@ -63,8 +66,17 @@ RESULT_TYPES = [
     StepResult,
     TemperatureResult,
     TokenSamplingRecord,
+    UndecidedRecord,
 ]
-RECORD_TYPES = [DiscardRecord, ForcedRecord, GapRecord, GenesisRecord, TokenSamplingRecord]
+RECORD_TYPES = [
+    DiscardRecord,
+    EmissionRecord,
+    ForcedRecord,
+    GapRecord,
+    GenesisRecord,
+    TokenSamplingRecord,
+    UndecidedRecord,
+]
 
 SAMPLES: dict[str, Any] = {
     "int": 2**62 + 1,
@@ -132,7 +144,15 @@ def test_records_survive_json_to_the_last_bit(kind: type[Record]) -> None:
 
 
 def test_kinds_are_distinct() -> None:
-    assert [kind.kind for kind in RECORD_TYPES] == ["discard", "forced", "gap", "genesis", "token"]
+    assert [kind.kind for kind in RECORD_TYPES] == [
+        "discard",
+        "emission",
+        "forced",
+        "gap",
+        "genesis",
+        "token",
+        "undecided",
+    ]
 
 
 @pytest.mark.parametrize("kind", RECORD_TYPES)

@@ -8,6 +8,7 @@ its real engines in ``tests/engine``.
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import SimpleNamespace
@@ -17,8 +18,8 @@ import numpy as np
 import pytest
 
 from qr_sampler import (
-    ConfigError,
     DiscardRecord,
+    EmissionRecord,
     EntropySource,
     EntropyUnavailableError,
     ForcedRecord,
@@ -116,6 +117,7 @@ def force_tokens(logits: Any, lines: list[int], token_ids: list[int]) -> None:
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Engines without vLLM, torch or files."""
     found = Seen()
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
     monkeypatch.setenv("QR_SAMPLE_COUNT", "4")
     monkeypatch.setenv("QR_MAX_KS_DISTANCE", "1")
     monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
@@ -142,19 +144,23 @@ class StopsAt:
     """Finds a stop string in the text whose last token is given."""
 
     def __init__(self, sampling_params: Any, history: Any) -> None:
-        self._left = int(sampling_params.stop[0]) - len(history)
+        self._ends_at = int(sampling_params.stop[0])
+        self.start_again(history)
 
     def found_with(self, token_id: int) -> bool:
-        self._left -= 1
-        return self._left == 0
+        self._count += 1
+        return self._count == self._ends_at
+
+    def start_again(self, tokens: Any) -> None:
+        self._count = len(tokens)
 
 
 def stop_strings(_: Any, sampling_params: Any, prompt: Any, history: Any = ()) -> StopsAt:
     return StopsAt(sampling_params, history)
 
 
-def config(*, at_once: bool = False, **changes: Any) -> SimpleNamespace:
-    """An engine whose steps overlap, or, *at_once*, one that emits what it has sampled."""
+def config(*, overlapping: bool = False, **changes: Any) -> SimpleNamespace:
+    """An engine in a process of its own, whose steps may overlap."""
     return SimpleNamespace(
         device_config=SimpleNamespace(device_type="cpu"),
         parallel_config=SimpleNamespace(
@@ -164,15 +170,16 @@ def config(*, at_once: bool = False, **changes: Any) -> SimpleNamespace:
             data_parallel_rank=0,
         ),
         model_config=SimpleNamespace(model="tiny", max_model_len=100),
-        scheduler_config=SimpleNamespace(max_num_seqs=4, async_scheduling=not at_once),
+        scheduler_config=SimpleNamespace(max_num_seqs=4, async_scheduling=overlapping),
         speculative_config=changes.get("speculative_config"),
     )
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An engine in the caller's process, which emits what it has sampled."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    return config(at_once=True)
+    return config()
 
 
 ORDINARY = {"stop_token_ids": (), "eos_token_id": None, "max_tokens": 50, "stop": ()}
@@ -271,7 +278,10 @@ class TestRunnerV1:
         batch.runner.close()
         assert len(records(batch.runner)) == 1
 
-    def test_an_aborted_request_leaves_the_token_on_the_way_as_a_discard(self) -> None:
+    def test_the_last_token_of_an_aborted_request_is_recorded_in_the_step_that_shows_it(
+        self,
+    ) -> None:
+        """Whether it was emitted cannot be known, and no exit hook is needed to say that."""
         batch = V1Batch()
         batch.add(0, params("a"))
         for _ in range(3):
@@ -279,10 +289,50 @@ class TestRunnerV1:
             batch.go_on()
         batch.step()
         batch.remove(0)
+        found = batch.runner._session._journal.records  # type: ignore[attr-defined]
+        assert [(t.kind, t.position, t.emitted) for t in found] == [
+            ("token", 0, True),
+            ("token", 1, True),
+            ("token", 2, True),
+            ("token", 3, None),
+        ]
         batch.runner.close()
-        assert [record.position for record in tokens(batch.runner)] == [0, 1, 2]
-        (discard,) = discards(batch.runner)
-        assert (discard.reason, discard.position, discard.block_bytes) == ("aborted", 3, 4)
+        assert len(records(batch.runner)) == 4
+
+    def test_where_steps_overlap_the_next_one_shows_nothing(self) -> None:
+        """vLLM takes in the tokens of a step only after it has begun the next one."""
+        batch = V1Batch(config(overlapping=True))
+        batch.add(0, params("a"))
+        for _ in range(4):
+            batch.step()
+            batch.go_on()
+        batch.remove(0)
+        found = [(t.position, t.emitted) for t in tokens(batch.runner)]
+        assert found == [(0, True), (1, True), (2, True), (3, None)]
+
+    def test_an_idle_engine_writes_its_last_tokens_all_the_same(self) -> None:
+        batch = V1Batch()
+        batch.add(0, params("a"))
+        batch.step()
+        batch.runner.write_overdue()
+        assert records(batch.runner) == []
+        batch.runner.write_overdue()
+        assert [(t.position, t.emitted) for t in tokens(batch.runner)] == [(0, None)]
+        batch.go_on()
+        batch.step()
+        batch.go_on()
+        _, shown, second = records(batch.runner)
+        assert isinstance(shown, EmissionRecord)
+        assert (shown.position, shown.emitted, shown.reason) == (0, True, "")
+        assert (second.position, second.emitted) == (1, True)
+        assert shown.sequence == second.sequence
+
+    def test_an_idle_engine_does_not_wait_for_its_end(self) -> None:
+        batch = V1Batch()
+        batch.add(0, params("a"))
+        batch.step()
+        batch.runner.close()
+        assert [(t.position, t.emitted) for t in tokens(batch.runner)] == [(0, None)]
 
     def test_unfinished_prefill_becomes_a_discard(self) -> None:
         batch = V1Batch()
@@ -355,11 +405,15 @@ class TestRunnerV1:
         batch.step()
         batch.go_on()
         batch.runner.close()
-        found = [(t.request_key, t.position) for t in tokens(batch.runner)]
-        assert sorted(found) == [("0", 0), ("1", 0), ("1", 1), ("1", 2)]
-        assert [(d.request_key, d.position, d.reason) for d in discards(batch.runner)] == [
-            ("0", 1, "aborted")
+        found = [(t.request_key, t.position, t.emitted) for t in tokens(batch.runner)]
+        assert sorted(found, key=lambda one: one[:2]) == [
+            ("0", 0, True),
+            ("0", 1, None),
+            ("1", 0, True),
+            ("1", 1, True),
+            ("1", 2, True),
         ]
+        assert discards(batch.runner) == []
 
     def test_a_preempted_sequence_goes_on_where_it_was(self) -> None:
         batch = V1Batch()
@@ -386,11 +440,14 @@ class TestRunnerV1:
             batch.go_on()
             second = int(np.argmax(batch.step()[0]))
             batch.remove(0)
-            assert len(tokens(batch.runner)) == 1
             batch.add(0, params("a"), output=[first, second] if kept else [first])
-            assert [t.position for t in tokens(batch.runner)] == ([0, 1] if kept else [0])
-            reasons = [(d.reason, d.position) for d in discards(batch.runner)]
-            assert reasons == ([] if kept else [("dropped_on_resumption", 1)])
+            found = [(t.position, t.token_id, t.emitted) for t in tokens(batch.runner)]
+            assert found == [(0, first, True), (1, second, None)]
+            later = records(batch.runner)[2]
+            assert isinstance(later, EmissionRecord)
+            assert (later.position, later.token_id) == (1, second)
+            assert later.emitted is kept
+            assert later.reason == ("" if kept else "dropped_on_resumption")
 
     def test_a_sequence_that_nobody_remembers_goes_on_all_the_same(self) -> None:
         batch = V1Batch()
@@ -611,6 +668,14 @@ def states(prompt: list[int], prefill: list[int] | None = None) -> SimpleNamespa
     )
 
 
+def try_lock(runner: Any) -> bool:
+    """Returns whether this thread could have changed the state of *runner*."""
+    got = bool(runner._lock.acquire(blocking=False))
+    if got:
+        runner._lock.release()
+    return got
+
+
 class TestRunnerV2:
     def test_positions_count_from_the_end_of_the_prompt(self, at_once: SimpleNamespace) -> None:
         runner = RunnerV2(at_once, states([0, 5, 0, 7]))
@@ -628,7 +693,50 @@ class TestRunnerV2:
         runner.apply(logits(1), Context([0], [3]))
         assert [record.position for record in tokens(runner)] == [0]
         runner.close()
-        assert [(d.reason, d.position) for d in discards(runner)] == [("aborted", 1)]
+        assert [(t.position, t.emitted) for t in tokens(runner)] == [(0, True), (1, None)]
+        assert discards(runner) == []
+
+    def test_a_sequence_that_is_not_in_the_step_may_have_been_aborted(self) -> None:
+        """Its slot may be taken over much later, or never."""
+        runner = RunnerV2(config(), states([2, 2]))
+        for slot, key in enumerate("ab"):
+            runner.add_request(slot, params(key))
+        runner.apply(logits(2), Context([0, 1], [2, 2]))
+        runner.apply(logits(1), Context([1], [3]))
+        found = runner._session._journal.records  # type: ignore[attr-defined]
+        assert sorted((t.request_key, t.position, t.emitted) for t in found) == [
+            ("a", 0, None),
+            ("b", 0, True),
+        ]
+        runner.apply(logits(2), Context([0, 1], [3, 4]))
+        later = [r for r in records(runner) if isinstance(r, EmissionRecord)]
+        assert [(r.request_key, r.position, r.emitted) for r in later] == [("a", 0, True)]
+
+    def test_an_idle_engine_writes_its_last_tokens_all_the_same(self) -> None:
+        runner = RunnerV2(config(), states([2]))
+        runner.add_request(0, params("a"))
+        runner.apply(logits(1), Context([0], [2]))
+        runner.write_overdue()
+        runner.write_overdue()
+        assert [(t.position, t.emitted) for t in tokens(runner)] == [(0, None)]
+
+    def test_nobody_sees_half_of_a_request_that_enters(self) -> None:
+        """Another thread writes records at any time."""
+        state = states([4], prefill=[9])
+        runner = RunnerV2(config(), state)
+        runner.add_request(0, params("resumed"))
+        held = []
+
+        class Watched:
+            def __getitem__(self, key: Any) -> Any:
+                other = threading.Thread(target=lambda: held.append(try_lock(runner)))
+                other.start()
+                other.join()
+                return state.all_token_ids.zeros[key]
+
+        state.all_token_ids = SimpleNamespace(gpu=Watched(), zeros=np.zeros((1, 100), np.int32))
+        runner.apply_staged_writes()
+        assert held == [False]
 
     def test_unfinished_prefill_spends_nothing_and_leaves_the_row_alone(
         self, at_once: SimpleNamespace, seen: Seen
@@ -889,7 +997,7 @@ class TestCommitments:
         batch.go_on()
         batch.step(rows=spread_logits(4.0))
         batch.runner.flush()
-        run = tokens(batch.runner)
+        run = [token for token in tokens(batch.runner) if token.emitted]
         assert len(run) >= 2
         expected = linked(run, batch.runner._session._journal.run_id)
         assert [bytes.fromhex(record.row_digest) for record in run] == expected
@@ -976,7 +1084,7 @@ class TestRunningEntropy:
         )
 
     def test_a_token_that_was_dropped_does_not_count(self) -> None:
-        batch = V1Batch(config())
+        batch = V1Batch(config(overlapping=True))
         batch.add(0, params("a", **DRIFTING))
         first = int(np.argmax(batch.step(rows=spread_logits(1.0))[0]))
         batch.go_on()
@@ -984,7 +1092,8 @@ class TestRunningEntropy:
         batch.remove(0)
         batch.add(0, params("a", **DRIFTING), output=[first])
         batch.step(rows=spread_logits(3.0))
-        (token,) = tokens(batch.runner)
+        token, dropped = tokens(batch.runner)
+        assert (token.position, dropped.position) == (0, 1)
         seen = as_strategies_see(token)
         np.testing.assert_array_equal(self.seen.running_entropy, [[np.nan], [seen], [seen]])
 
@@ -1023,12 +1132,3 @@ class TestRunningEntropy:
             drift = 0.0 if np.isnan(before) else as_strategies_see(token) - before
             expected = 1.0 + 0.2 * as_strategies_see(token) + 0.5 * drift
             assert token.temperature == pytest.approx(expected, rel=1e-14)
-
-
-def test_second_runner_of_one_engine_is_refused() -> None:
-    vllm_config = config()
-    first = RunnerV1(vllm_config)
-    with pytest.raises(ConfigError, match="loaded twice"):
-        RunnerV1(vllm_config)
-    del first
-    RunnerV1(vllm_config)

@@ -7,6 +7,8 @@ import json
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from qr_sampler import ConfigError, Settings
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm import flush_records, processor
 from qr_sampler_vllm.admission import check_request
-from qr_sampler_vllm.engines import register
+from qr_sampler_vllm.engines import check_not_loaded, register
 from qr_sampler_vllm.journal import Journal
 from qr_sampler_vllm.layout import check_layout, ranks_of
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor
@@ -234,14 +236,17 @@ class Runner:
     def flush(self):
         pass
 
+    def write_overdue(self):
+        pass
+
     def close(self):
         print("closed", flush=True)
 
 
 def sample():
-    global runner
-    runner = Runner()
-    register(Runner, runner)
+    global owner
+    owner = Runner()
+    register(object(), Runner(), owner)
 
 
 if __name__ == "__main__":
@@ -265,16 +270,112 @@ def test_records_are_written_when_a_process_ends(process: str, tmp_path: Path) -
     assert done.stdout.split() == ["closed"]
 
 
+class WatchedRunner:
+    """Notes what it is called for."""
+
+    def __init__(self) -> None:
+        self.flushed = threading.Event()
+        self.closed = threading.Event()
+        self.overdue = threading.Semaphore(0)
+
+    def flush(self) -> None:
+        self.flushed.set()
+
+    def write_overdue(self) -> None:
+        self.overdue.release()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Owner:
+    """Stands in for what vLLM keeps."""
+
+
 def test_records_of_an_idle_engine_are_written_by_themselves() -> None:
-    flushed = threading.Event()
+    """Even where nobody but the engine's registration knows of them any more."""
+    owner, runner = Owner(), WatchedRunner()
+    register(object(), runner, owner)
+    flushed, overdue = runner.flushed, runner.overdue
+    del runner
+    assert flushed.wait(timeout=60)
+    for _ in range(3):
+        assert overdue.acquire(timeout=60)
+    assert not hasattr(owner, "closed")
 
-    class Runner:
-        def flush(self) -> None:
-            flushed.set()
 
-        def close(self) -> None:
-            pass
+def test_what_vllm_lets_go_of_is_closed_and_forgotten() -> None:
+    owner, runner = Owner(), WatchedRunner()
+    register(object(), runner, owner)
+    closed, gone = runner.closed, weakref.ref(runner)
+    del runner, owner
+    assert closed.wait(timeout=60)
+    deadline = time.monotonic() + 60
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone() is None
 
-    runner = Runner()
-    register(object(), runner)
-    assert flushed.wait(timeout=30)
+
+def test_a_second_runner_of_one_engine_is_refused_while_the_first_lives() -> None:
+    config = Owner()
+    owner, first = Owner(), WatchedRunner()
+    register(config, first, owner)
+    with pytest.raises(ConfigError, match="loaded twice"):
+        check_not_loaded(config)
+    del owner
+    second = Owner()
+    register(config, WatchedRunner(), second)
+    assert first.closed.is_set()
+
+
+FORK = """
+import os, threading
+from qr_sampler_vllm.engines import register
+
+
+class Runner:
+    def __init__(self, name):
+        self.name = name
+        self.calls = threading.Semaphore(0)
+
+    def flush(self):
+        pass
+
+    def write_overdue(self):
+        print(self.name, os.getpid(), flush=True)
+        self.calls.release()
+
+    def close(self):
+        pass
+
+    def wait(self):
+        for _ in range(3):
+            assert self.calls.acquire(timeout=60)
+
+
+class Owner:
+    pass
+
+
+of_parent, parent = Owner(), Runner("parent")
+register(object(), parent, of_parent)
+parent.wait()
+pid = os.fork()
+if pid == 0:
+    of_child, child = Owner(), Runner("child")
+    register(object(), child, of_child)
+    child.wait()
+    os._exit(0)
+os.waitpid(pid, 0)
+print("forked", pid, flush=True)
+"""
+
+
+def test_a_forked_engine_writes_its_own_records_and_no_others(tmp_path: Path) -> None:
+    """The thread of the parent does not come along, and its records are not the child's."""
+    script = tmp_path / "fork.py"
+    script.write_text(FORK)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    *written, (_, child) = [line.split() for line in done.stdout.splitlines()]
+    assert {name for name, pid in written if pid == child} == {"child"}
+    assert {name for name, pid in written if pid != child} == {"parent"}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,8 +27,9 @@ from qr_sampler import (
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_tsd import Role, UniformsExhaustedError, craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
+from qr_sampler_vllm.outcomes import ForcedEnd
 from qr_sampler_vllm.stop_conditions import StopConditions
-from qr_sampler_vllm.token_sequence import ForcedEnd, TokenSequence
+from qr_sampler_vllm.token_sequence import TokenSequence
 from qr_sampler_vllm.tsd.drafter import DraftRequest, draft_limit
 from qr_sampler_vllm.tsd.proposals import draw_proposals
 from qr_sampler_vllm.tsd.sequences import Sequences
@@ -237,9 +239,42 @@ def test_tokens_are_recorded_when_vllm_has_gone_on(monkeypatch: pytest.MonkeyPat
     # One was aborted meanwhile, the other is preempted: not in the batch, but not gone.
     del runner.requests["a"]
     sequences.rows(runner.step())
-    assert [record.kind for record in session.records] == ["forced"]
+    assert [(record.kind, record.emitted) for record in session.records] == [  # type: ignore[attr-defined]
+        ("forced", None),
+        ("forced", True),
+    ]
     sequences.close()
-    assert len(session.records) == 1
+    assert len(session.records) == 2
+
+
+def test_tokens_of_an_idle_engine_do_not_wait_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = FakeRunner()
+    runner.add("a")
+    sequences, session = sequences_of(runner, monkeypatch)
+    (row,) = sequences.rows(runner.step(a=[]))
+    assert row.sequence is not None
+    sequences.settle(row.sequence.sampled(end(0)))
+    runner.requests["a"].output_token_ids.append(9)
+    sequences.pending["gone"] = SimpleNamespace(discards=lambda reason: [reason])  # type: ignore[assignment]
+    sequences.write_overdue()
+    assert session.records == ["aborted"]
+    sequences.write_overdue()
+    assert [record.emitted for record in session.records[1:]] == [None]  # type: ignore[attr-defined]
+    sequences.rows(runner.step(a=[]))
+    later = session.records[2:]
+    assert [(record.kind, record.emitted) for record in later] == [("emission", True)]  # type: ignore[attr-defined]
+
+
+def test_an_engine_that_is_let_go_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records outlive vLLM's model runner, and do not keep its memory."""
+    runner = FakeRunner()
+    sequences, _ = sequences_of(runner, monkeypatch)
+    gone = weakref.ref(runner)
+    del runner
+    assert gone() is None
+    sequences.flush()
+    sequences.write_overdue()
+    sequences.close()
 
 
 def test_in_process_tokens_are_emitted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

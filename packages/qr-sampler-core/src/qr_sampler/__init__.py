@@ -63,11 +63,13 @@ from qr_sampler.overrides import EngineFields, RequestOptions, check_components,
 from qr_sampler.pipeline import SamplingPipeline, StepPlan, StepResult
 from qr_sampler.records import (
     DiscardRecord,
+    EmissionRecord,
     ForcedRecord,
     GapRecord,
     GenesisRecord,
     Record,
     TokenSamplingRecord,
+    UndecidedRecord,
 )
 from qr_sampler.registry import (
     AMPLIFIERS,
@@ -120,6 +122,7 @@ __all__ = [
     "ECDFAmplifier",
     "EDTPaperTemperatureStrategy",
     "EDTTemperatureStrategy",
+    "EmissionRecord",
     "EngineFields",
     "EntropyDraw",
     "EntropySource",
@@ -168,6 +171,7 @@ __all__ = [
     "TemperatureResult",
     "TemperatureStrategy",
     "TokenSamplingRecord",
+    "UndecidedRecord",
     "Uniform53Amplifier",
     "UnknownPluginError",
     "VarentropyTemperatureStrategy",

@@ -22,8 +22,9 @@ def token_record(
     position: int,
     options: RequestOptions,
     outcome: str | None = None,
+    emitted: bool | None = True,
 ) -> TokenSamplingRecord:
-    """Returns the record of an emitted token.
+    """Returns the record of a token.
 
     Args:
         step: The step that selected it.
@@ -33,6 +34,7 @@ def token_record(
         position: Its index in its sequence.
         options: What the request asked for.
         outcome: What has become of the draft in its place, where drafts are verified.
+        emitted: Whether it was emitted; ``None`` when that is not known yet.
     """
     draw, selection, plan = step.draw, step.selection, step.plan
     return TokenSamplingRecord(
@@ -63,7 +65,7 @@ def token_record(
         block_bytes=int(step.block_bytes[index]),
         block_sum=int(step.block_sum[index]),
         block_ones=int(step.block_ones[index]),
-        draw_bytes=len(draw.data),
+        draw_bytes=step.draw_bytes,
         draw_requests=draw.requests,
         t_logits_ns=plan.logits_ready_ns,
         t_request_ns=draw.requested_ns,
@@ -76,6 +78,7 @@ def token_record(
         echo_verified=draw.commitment_echoed,
         signature_verified=draw.signature_verified,
         outcome=outcome,
+        emitted=emitted,
     )
 
 

@@ -74,7 +74,9 @@ class StepResult:
     plan: StepPlan
     """What was decided on; its selection is ``None`` by now."""
     draw: EntropyDraw
-    """The one draw that served all rows."""
+    """The one draw that served all rows, without its bytes: they have decided and are forgotten."""
+    draw_bytes: int
+    """How many bytes it brought."""
     amplification: AmplificationResult
     """u and the amplifier's statistic."""
     block_bytes: IndexArray
@@ -189,7 +191,8 @@ class SamplingPipeline:
             raise
         return StepResult(
             plan=plan.summary(),
-            draw=draw,
+            draw=draw.without_data(),
+            draw_bytes=len(draw.data),
             amplification=amplified.amplification,
             block_bytes=sizes,
             block_sum=amplified.sums,

@@ -11,11 +11,13 @@ from typing import Any, ClassVar
 __all__ = [
     "SCHEMA_VERSION",
     "DiscardRecord",
+    "EmissionRecord",
     "ForcedRecord",
     "GapRecord",
     "GenesisRecord",
     "Record",
     "TokenSamplingRecord",
+    "UndecidedRecord",
 ]
 
 SCHEMA_VERSION = 1
@@ -77,7 +79,7 @@ class GapRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSamplingRecord(Record):
-    """One emitted token."""
+    """One token that entropy chose and that was emitted, as far as is known."""
 
     kind: ClassVar[str] = "token"
 
@@ -177,6 +179,10 @@ class TokenSamplingRecord(Record):
     ``role`` (``proposal``, ``accept``, ``residual`` or ``bonus``), ``u`` in [0, 1), ``bytes``,
     ``jit``, ``source``, ``fallback``, ``t_request_ns`` and ``t_received_ns``. Their bytes add up to
     *block_bytes*."""
+    emitted: bool | None = True
+    """True when the host engine went on from the token, or its sequence ended with it. ``None``
+    when that is not known: the request was aborted, or the engine stood still, before it could
+    show. An :class:`EmissionRecord` follows if it shows later."""
 
     @property
     def effective_bits(self) -> float | None:
@@ -203,11 +209,63 @@ class ForcedRecord(Record):
     source: str
     """The source that the request had chosen."""
     wall_time_ns: int
-    """When it was emitted, in nanoseconds since the epoch."""
+    """When it was recorded, in nanoseconds since the epoch."""
     trial: str | None = None
     """The client's trial label."""
     condition: str | None = None
     """The client's condition label."""
+    emitted: bool | None = True
+    """Whether it was emitted, as in :class:`TokenSamplingRecord`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndecidedRecord(Record):
+    """One emitted token whose row of logits had no distribution to draw from."""
+
+    kind: ClassVar[str] = "undecided"
+
+    request_key: str
+    """Names the request, as in :class:`TokenSamplingRecord`."""
+    sequence: str
+    """Names the sequence, as there."""
+    position: int
+    """Index of the token in its sequence, from 0."""
+    token_id: int
+    """The token: where the logits were largest, in the order in which NaN is above all; or the one
+    that ends the request, if the operator ends such requests."""
+    reason: str
+    """``masked`` when no token was allowed, ``nan`` when a logit was no number, ``infinite`` when
+    one was +inf."""
+    wall_time_ns: int
+    """When it was recorded, in nanoseconds since the epoch."""
+    trial: str | None = None
+    """The client's trial label."""
+    condition: str | None = None
+    """The client's condition label."""
+    emitted: bool | None = True
+    """Whether it was emitted, as in :class:`TokenSamplingRecord`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmissionRecord(Record):
+    """What became of a token whose record, further up, could not tell: its ``emitted`` is null."""
+
+    kind: ClassVar[str] = "emission"
+
+    request_key: str
+    """Names the request, as in that record."""
+    sequence: str
+    """Names the sequence, as there."""
+    position: int
+    """Index of the token in its sequence, as there."""
+    token_id: int
+    """The token, as there."""
+    emitted: bool
+    """Whether it was emitted. If not, another token takes its position, or none does."""
+    reason: str
+    """Why it was not, or empty."""
+    wall_time_ns: int
+    """When this showed, in nanoseconds since the epoch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,17 +8,15 @@ from collections.abc import Sequence
 from qr_sampler import Record, RequestOptions
 from qr_sampler_vllm.token_sequence import TokenSequence
 
-__all__ = ["ABORTED", "Departed"]
-
-ABORTED = "aborted"
-"""Reason of tokens that were sampled for a request while it was being aborted."""
+__all__ = ["Departed"]
 
 
 class Departed:
     """Keeps unfinished sequences for the case that vLLM resumes them.
 
     vLLM does not say which sequence it resumes. But it hands over the tokens so far, and sequences
-    with the same options and the same tokens are interchangeable.
+    with the same options and the same tokens are interchangeable. All of their tokens have records,
+    so that nothing is lost when a sequence is forgotten.
 
     Args:
         capacity: Number of sequences to keep. No more than this can be waiting to be resumed; the
@@ -30,11 +28,12 @@ class Departed:
         self._sequences: list[TokenSequence] = []
 
     def add(self, sequence: TokenSequence) -> list[Record]:
-        """Takes in a sequence that left the batch; returns the records that this settles."""
+        """Takes in a sequence that left the batch; returns the records of its tokens so far."""
         if sequence.ended:
             return []
         self._sequences.append(sequence)
-        return _aborted(self._sequences.pop(0)) if len(self._sequences) > self._capacity else []
+        del self._sequences[: -self._capacity]
+        return sequence.tell()
 
     def take(self, options: RequestOptions, history: Sequence[int]) -> TokenSequence | None:
         """Returns the sequence that vLLM resumes and forgets it, or ``None`` if there is none.
@@ -47,12 +46,3 @@ class Departed:
             if sequence.could_be_resumed(options, history):
                 return self._sequences.pop(index)
         return None
-
-    def close(self) -> list[Record]:
-        """Returns the records that remain when the engine ends."""
-        remaining, self._sequences = self._sequences, []
-        return [record for sequence in remaining for record in _aborted(sequence)]
-
-
-def _aborted(sequence: TokenSequence) -> list[Record]:
-    return sequence.drop(ABORTED)

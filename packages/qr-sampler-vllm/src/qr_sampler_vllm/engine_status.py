@@ -20,6 +20,7 @@ from qr_sampler import (
     GuardedSource,
     Record,
     TokenSamplingRecord,
+    UndecidedRecord,
 )
 from qr_sampler.foreign import is_ours
 from qr_sampler_vllm.discretion import in_public
@@ -53,6 +54,7 @@ class EngineStatus:
         self._lock = threading.Lock()
         self._tokens: Counter[tuple[str, bool]] = Counter()
         self._forced = 0
+        self._undecided: Counter[str] = Counter()
         self._discards: Counter[str] = Counter()
         self._discarded_bytes: Counter[str] = Counter()
         self._token_bytes = 0
@@ -78,6 +80,8 @@ class EngineStatus:
                     self._forced += 1
                     self._recent.append(True)
                     self._note_failure(record.source, record.reason, record.wall_time_ns)
+                elif isinstance(record, UndecidedRecord):
+                    self._undecided[record.reason] += 1
                 elif isinstance(record, DiscardRecord):
                     self._discards[record.reason] += 1
                     self._discarded_bytes[record.reason] += record.block_bytes
@@ -101,6 +105,10 @@ class EngineStatus:
                     for (name, fallback), count in sorted(self._tokens.items())
                 ],
                 "forced_tokens": self._forced,
+                "undecided_tokens": [
+                    {"reason": reason, "count": count}
+                    for reason, count in sorted(self._undecided.items())
+                ],
                 "token_bytes": self._token_bytes,
                 "discards": [
                     {"reason": reason, "count": count, "bytes": self._discarded_bytes[reason]}

@@ -3,38 +3,48 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.util import Finalize
 from typing import Any, Final, Protocol
-from weakref import WeakValueDictionary
+from weakref import finalize
 
 from qr_sampler import ConfigError
 from qr_sampler.foreign import DefectLog
 
-__all__ = ["Runner", "check_not_loaded", "flush_records", "register"]
+__all__ = ["FLUSH_INTERVAL_S", "Runner", "check_not_loaded", "flush_records", "register"]
 
 
 class Runner(Protocol):
-    """The part of the plugin that belongs to one engine."""
+    """The part of the plugin that belongs to one engine. May be called from any thread."""
 
     def flush(self) -> None:
-        """Writes the records of all tokens that are known to have been emitted.
+        """Writes the records of all tokens that are known to have been emitted, and the status."""
 
-        May be called from any thread at any time.
+    def write_overdue(self) -> None:
+        """Writes the records of tokens that have waited since the last call.
+
+        Whether those have been emitted is not known, and their records say so.
         """
 
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
 
 
-FLUSH_INTERVAL_S: Final = 0.25
-"""How long the record of the last token of an idle engine can wait. vLLM reports a token as sampled
-with the step after it, and an idle engine makes none."""
+FLUSH_INTERVAL_S: Final = 0.1
+"""How often records are looked for that no step has written, in seconds. A token is written within
+two intervals of its step: vLLM shows with the step after it that it was emitted, and an idle engine
+makes none. What a killed process loses is what was drawn within that time."""
 
 _started = threading.Event()
 _defects = DefectLog("the thread that writes records", "it goes on, but records may be late")
-_runners: WeakValueDictionary[int, Runner] = WeakValueDictionary()
+_runners: dict[int, tuple[Any, Runner]] = {}
+"""By the identity of its configuration, which is kept so that it stays the only one, a runner. Both
+are kept alive: vLLM forgets its runners before their last records are written."""
+_abandoned: set[int] = set()
+"""Those of engines that vLLM has let go of."""
 
 
 def check_not_loaded(vllm_config: Any) -> None:
@@ -46,27 +56,34 @@ def check_not_loaded(vllm_config: Any) -> None:
     Raises:
         ConfigError: When the engine has a runner already.
     """
-    if id(vllm_config) in _runners:
+    key = id(vllm_config)
+    if key in _runners and key not in _abandoned:
         raise ConfigError(
             "qr-sampler is loaded twice in one engine and would draw twice per token: vLLM loads "
             "it by its entry point, so remove it from --logits-processors"
         )
 
 
-def register(vllm_config: Any, runner: Runner) -> None:
+def register(vllm_config: Any, runner: Runner, owner: object) -> None:
     """Makes *runner* the one runner of an engine.
 
-    From now on it is flushed from another thread, and closed when the process ends.
+    From now on another thread has it write its records, until vLLM lets go of *owner*. No record
+    waits for that, or for the end of the process, which may be killed.
 
     Args:
-        vllm_config: vLLM's ``VllmConfig``, which the runner keeps alive.
-        runner: The runner.
+        vllm_config: vLLM's ``VllmConfig``.
+        runner: The runner, which must not keep *owner* alive.
+        owner: What vLLM keeps as long as the engine lives.
 
     Raises:
         ConfigError: When the engine has a runner already.
     """
     check_not_loaded(vllm_config)
-    _runners[id(vllm_config)] = runner
+    _close_abandoned()
+    key = id(vllm_config)
+    _runners[key] = (vllm_config, runner)
+    # Whoever collects garbage may hold a lock, so this only leaves a note.
+    finalize(owner, _abandoned.add, key).atexit = False
     if not _started.is_set():
         _started.set()
         # Worker processes of vLLM leave without running atexit hooks; multiprocessing's finalizers
@@ -76,31 +93,58 @@ def register(vllm_config: Any, runner: Runner) -> None:
 
 
 def flush_records() -> None:
-    """Writes the records of every token that engines in this process have emitted so far.
+    """Writes the records of every token that is known to have been emitted so far.
 
     Happens by itself a moment later; needed only to read the ledger of a living in-process engine.
     """
-    for runner in list(_runners.values()):
+    for runner in _all_runners():
         runner.flush()
 
 
+def _all_runners() -> list[Runner]:
+    return [runner for _, runner in list(_runners.values())]
+
+
 def _close_all() -> None:
-    for runner in list(_runners.values()):
+    for runner in _all_runners():
+        runner.close()
+
+
+def _close_abandoned() -> None:
+    while _abandoned:
+        _, runner = _runners.pop(_abandoned.pop())
         runner.close()
 
 
 def _flush_forever() -> None:
     while True:
         time.sleep(FLUSH_INTERVAL_S)
-        for runner in list(_runners.values()):
-            _flush(runner)
+        _flush_once()
 
 
-def _flush(runner: Runner) -> None:
-    """Flushes *runner*; what goes wrong ends neither the thread nor the records of others."""
+# A function of its own, so that no runner is kept alive by a name while the thread sleeps.
+def _flush_once() -> None:
+    for runner in _all_runners():
+        _attempt(runner.flush)
+        _attempt(runner.write_overdue)
+    _attempt(_close_abandoned)
+
+
+def _attempt(writing: Callable[[], None]) -> None:
+    """Writes records; what goes wrong ends neither the thread nor the records of others."""
     try:
-        runner.flush()
+        writing()
     # Nobody waits for this thread, so that an error which ended it would be seen by no one while
     # records of idle engines stay unwritten. The next round tries again.
     except BaseException as error:
         _defects.report(error)
+
+
+def _forget() -> None:
+    """Leaves the engines of the parent to the parent; its thread has not come along."""
+    _started.clear()
+    _runners.clear()
+    _abandoned.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -44,6 +44,12 @@ def _of(status: Mapping[str, Any]) -> list[str]:
     recent, without = status["recent_tokens"], status["recent_without_source"]
     if recent and without > MAX_FALLBACK_SHARE * recent:
         found.append(f"{without} of the last {recent} tokens were not decided by their source")
+    found.extend(
+        f"{entry['count']} rows of logits held NaN, which vLLM keeps in freed blocks of its cache, "
+        "where it can reach later requests; restart the engine"
+        for entry in status["undecided_tokens"]
+        if entry["reason"] == "nan"
+    )
     if status["records_lost"]:
         found.append(
             f"{status['records_lost']} records could not be written, or have gone with their file"

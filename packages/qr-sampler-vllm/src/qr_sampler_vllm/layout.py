@@ -18,6 +18,7 @@ __all__ = [
     "ranks_of",
     "samples_here",
     "settles_at_once",
+    "steps_in_flight",
     "tensor_parallel_group",
 ]
 
@@ -75,6 +76,15 @@ def settles_at_once(vllm_config: Any) -> bool:
         and os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
         and multiprocessing.parent_process() is None
     )
+
+
+def steps_in_flight(vllm_config: Any) -> int:
+    """Returns how many steps of a sequence vLLM may begin before it takes in the tokens of one.
+
+    With asynchronous scheduling the second begins before those of the first are known, and an abort
+    can come between. The stages of a pipeline work on different sequences at any time.
+    """
+    return 2 if vllm_config.scheduler_config.async_scheduling else 1
 
 
 def tensor_parallel_group(vllm_config: Any) -> TensorParallelGroup | None:

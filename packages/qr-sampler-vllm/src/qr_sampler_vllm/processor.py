@@ -8,6 +8,7 @@ from typing import Any
 
 from qr_sampler import Settings
 from qr_sampler_vllm.admission import check_request
+from qr_sampler_vllm.engines import check_not_loaded, register
 from qr_sampler_vllm.follower import Bystander, Follower
 from qr_sampler_vllm.front_end import check_engines
 from qr_sampler_vllm.interfaces import (
@@ -40,6 +41,8 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
 
     def __init__(self, vllm_config: Any, *runner_arguments: Any) -> None:
         self._role = _role(vllm_config, runner_arguments)
+        if isinstance(self._role, (RunnerV1, RunnerV2)):
+            register(vllm_config, self._role, self)
         announce()
 
     @classmethod
@@ -92,6 +95,7 @@ def _role(vllm_config: Any, runner_arguments: tuple[Any, ...]) -> Bystander:
     ranks = tensor_parallel_group(vllm_config)
     if ranks is not None and not ranks.leads:
         return Follower(ranks)
+    check_not_loaded(vllm_config)
     if len(runner_arguments) == 1:
         return RunnerV2(vllm_config, runner_arguments[0], ranks)
     return RunnerV1(vllm_config, ranks)

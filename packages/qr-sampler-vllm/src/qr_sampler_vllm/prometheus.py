@@ -50,6 +50,7 @@ class EngineCollector:
             statuses,
             "forced_tokens",
         )
+        yield _undecided_tokens(statuses)
         yield _simple(
             CounterMetricFamily,
             "qr_sampler_token_bytes",
@@ -110,6 +111,18 @@ def _tokens(statuses: Sequence[Status]) -> Metric:
         for entry in status["tokens"]:
             labels = [status["engine"], entry["source"], str(entry["fallback"]).lower()]
             metric.add_metric(labels, entry["count"])
+    return metric
+
+
+def _undecided_tokens(statuses: Sequence[Status]) -> Metric:
+    metric = CounterMetricFamily(
+        "qr_sampler_undecided_tokens",
+        "Tokens of rows of logits without a finite maximum, by what was wrong with the row.",
+        labels=["engine", "reason"],
+    )
+    for status in statuses:
+        for entry in status["undecided_tokens"]:
+            metric.add_metric([status["engine"], entry["reason"]], entry["count"])
     return metric
 
 

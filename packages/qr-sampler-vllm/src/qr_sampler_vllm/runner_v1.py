@@ -9,16 +9,16 @@ from threading import RLock
 from typing import Any
 
 from qr_sampler import Record
-from qr_sampler_vllm.departed import ABORTED, Departed
-from qr_sampler_vllm.engines import check_not_loaded, register
+from qr_sampler_vllm.departed import Departed
 from qr_sampler_vllm.follower import Bystander
 from qr_sampler_vllm.interfaces import BatchUpdateLike, LogitsContextLike
-from qr_sampler_vllm.layout import settles_at_once
+from qr_sampler_vllm.layout import settles_at_once, steps_in_flight
+from qr_sampler_vllm.outcomes import Outcome
 from qr_sampler_vllm.penalties import Penalties, TokenArray, apply_penalties, distinct_tokens
 from qr_sampler_vllm.row_groups import StepRows
 from qr_sampler_vllm.session import EngineSession
 from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
-from qr_sampler_vllm.token_sequence import Outcome, TokenSequence
+from qr_sampler_vllm.token_sequence import TokenSequence
 
 __all__ = ["BatchRow", "RunnerV1", "apply_update"]
 
@@ -75,16 +75,14 @@ class RunnerV1(Bystander):
     """
 
     def __init__(self, vllm_config: Any, ranks: TensorParallelGroup | None = None) -> None:
-        self._vllm_config = vllm_config
-        check_not_loaded(vllm_config)
         self._session = EngineSession(vllm_config, "Model Runner V1")
         self._ranks = ranks
         self._at_once = settles_at_once(vllm_config)
+        self._steps_in_flight = steps_in_flight(vllm_config)
         self._batch: dict[int, BatchRow] = {}
         self._departed = Departed(4 * vllm_config.scheduler_config.max_num_seqs)
         self._lock = RLock()
         """Held while the state changes: another thread settles the tokens of an idle engine."""
-        register(vllm_config, self)
 
     def update_state(self, update: BatchUpdateLike | None) -> None:
         """Settles the last step, then follows the changes of the batch."""
@@ -115,14 +113,23 @@ class RunnerV1(Bystander):
         with self._lock:
             self._session.record(self._settled(BatchRow.take))
 
+    def write_overdue(self) -> None:
+        """Writes the records of tokens that have waited since the last call."""
+        with self._lock:
+            records = self._settled(BatchRow.take)
+            for row in self._batch.values():
+                if row.sequence is not None:
+                    records += row.sequence.tell_overdue()
+            self._session.record(records)
+
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
         with self._lock:
             records = self._settled(BatchRow.settle)
             for row in self._batch.values():
                 if row.sequence is not None:
-                    records += row.sequence.drop(ABORTED)
-            self._session.record(records + self._departed.close())
+                    records += row.sequence.tell()
+            self._session.record(records)
 
     def _force(self, logits: Any) -> dict[int, int]:
         """Forces the tokens of a step; returns them by row if other ranks have to know them."""
@@ -201,20 +208,22 @@ class RunnerV1(Bystander):
         if output:
             sequence = self._departed.take(sequence.options, output) or sequence
             records = sequence.resume(output)
-        if params.stop:
-            sequence.stop.stop_strings = self._session.stop_strings(params, prompt or (), output)
+        if params.stop and sequence.stop.stop_strings is None:
+            sequence.stop.stop_strings = self._session.stop_strings(
+                params, prompt or (), sequence.tokens
+            )
         penalties = Penalties.of(params)
         row = BatchRow(sequence, output, penalties, distinct_tokens(prompt) if penalties else None)
         return row, records
 
     def _confirm(self, before: list[BatchRow]) -> list[Record]:
-        """Returns the records of rows that vLLM goes on with: it has emitted their last token."""
+        """Returns the records of rows that vLLM goes on with."""
         still = {id(row) for row in self._batch.values()}
         return [
             record
             for row in before
             if row.sequence is not None and id(row) in still
-            for record in row.sequence.confirm()
+            for record in row.sequence.go_on(self._steps_in_flight)
         ]
 
 

@@ -8,17 +8,17 @@ from threading import RLock
 from typing import Any, TypeAlias
 
 from qr_sampler import Record
-from qr_sampler_vllm.departed import ABORTED, Departed
+from qr_sampler_vllm.departed import Departed
 from qr_sampler_vllm.draft_rows import LogitsRow, rows_of
-from qr_sampler_vllm.engines import check_not_loaded, register
 from qr_sampler_vllm.follower import Bystander
 from qr_sampler_vllm.interfaces import LogitsContextLike, RequestStatesLike
-from qr_sampler_vllm.layout import settles_at_once
+from qr_sampler_vllm.layout import settles_at_once, steps_in_flight
 from qr_sampler_vllm.made_up_requests import is_warming_up
+from qr_sampler_vllm.outcomes import Outcome
 from qr_sampler_vllm.row_groups import StepRows
 from qr_sampler_vllm.session import EngineSession
 from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
-from qr_sampler_vllm.token_sequence import Outcome, TokenSequence
+from qr_sampler_vllm.token_sequence import TokenSequence
 
 __all__ = ["RunnerV2"]
 
@@ -48,50 +48,47 @@ class RunnerV2(Bystander):
         req_states: RequestStatesLike,
         ranks: TensorParallelGroup | None = None,
     ) -> None:
-        self._vllm_config = vllm_config
-        check_not_loaded(vllm_config)
         self._session = EngineSession(vllm_config, "Model Runner V2")
         self._states = req_states
         self._ranks = ranks
         self._drafts = vllm_config.speculative_config is not None
         self._at_once = settles_at_once(vllm_config)
+        self._steps_in_flight = steps_in_flight(vllm_config)
         self._slots: list[TokenSequence | None] = [None] * req_states.max_num_reqs
         self._departed = Departed(4 * req_states.max_num_reqs)
         self._stepping: set[int] = set()
         """Slots that the last step decided on."""
         self._entering: list[tuple[int, Any]] = []
         """Slots and parameters of requests whose tokens so far, or prompt, have to be read."""
-        self._decided: list[tuple[DecidingRow, Outcome | None]] = []
+        self._decided: list[tuple[DecidingRow, Outcome]] = []
         """What became of the rows of the last step, until that is looked at."""
+        self._open: dict[TokenSequence, None] = {}
+        """Sequences that have been in a step and may have tokens without records, in any order."""
         self._lock = RLock()
         """Held while the state changes: another thread settles the tokens of an idle engine."""
-        register(vllm_config, self)
 
     def add_request(self, slot: int, sampling_params: Any) -> bool:
         """Takes *slot* for a new request and returns whether its logits will be modified."""
         with self._lock:
-            records = self._settled()
-            previous, self._slots[slot] = self._slots[slot], None
-            if previous is not None:
-                records += self._departed.add(previous)
-            self._session.record(records)
-        if is_warming_up():
-            return False
-        sequence = self._session.admit(sampling_params, int(self._states.prompt_len.np[slot]))
-        self._slots[slot] = sequence
-        if sequence is None:
-            return False
-        if sampling_params.stop or self._resumes(slot):
-            self._entering.append((slot, sampling_params))
-        return True
+            self._vacate(slot)
+            if is_warming_up():
+                return False
+            sequence = self._session.admit(sampling_params, int(self._states.prompt_len.np[slot]))
+            self._slots[slot] = sequence
+            if sequence is None:
+                return False
+            if sampling_params.stop or self._resumes(slot):
+                self._entering.append((slot, sampling_params))
+            return True
 
     def apply_staged_writes(self) -> None:
         """Reads the tokens of requests that enter, which vLLM has put in their place by now."""
-        entering, self._entering = self._entering, []
-        for slot, sampling_params in entering:
-            sequence = self._slots[slot]
-            if sequence is not None:
-                self._enter(slot, sequence, sampling_params)
+        with self._lock:
+            entering, self._entering = self._entering, []
+            for slot, sampling_params in entering:
+                sequence = self._slots[slot]
+                if sequence is not None:
+                    self._enter(slot, sequence, sampling_params)
 
     def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
         """Forces one token in every row of *logits* that emits one, in place, and returns it."""
@@ -113,14 +110,29 @@ class RunnerV2(Bystander):
         with self._lock:
             self._session.record(self._settled())
 
+    def write_overdue(self) -> None:
+        """Writes the records of tokens that have waited since the last call."""
+        with self._lock:
+            records = self._settled()
+            for sequence in self._open:
+                records += sequence.tell_overdue()
+            self._session.record(records)
+
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
         with self._lock:
             records = self._settled()
-            for sequence in self._slots:
-                if sequence is not None:
-                    records += sequence.drop(ABORTED)
-            self._session.record(records + self._departed.close())
+            for sequence in self._open:
+                records += sequence.tell()
+            self._session.record(records)
+
+    def _vacate(self, slot: int) -> None:
+        """Takes the sequence out of a slot that vLLM has given to another request."""
+        records = self._settled()
+        previous, self._slots[slot] = self._slots[slot], None
+        if previous is not None:
+            records += self._departed.add(previous)
+        self._session.record(records)
 
     def _force(self, logits: Any, context: LogitsContextLike) -> dict[int, int]:
         """Forces the tokens of a step; returns them by row if other ranks have to know them."""
@@ -135,14 +147,13 @@ class RunnerV2(Bystander):
         self._decided = list(zip(rows, outcomes, strict=True))
         if self._ranks is None:
             return {}
-        return {
-            row.line: outcome.token_id for (row, _), outcome in self._decided if outcome is not None
-        }
+        return {row.line: outcome.token_id for (row, _), outcome in self._decided}
 
     def _settled(self) -> list[Record]:
         """Returns the records that are settled by the end of the last step."""
         decided, self._decided = self._decided, []
         records = _accounted(decided)
+        self._open.update(dict.fromkeys(sequence for (_, sequence), _ in decided))
         if self._at_once:
             records += [record for (_, sequence), _ in decided for record in sequence.confirm()]
         return records
@@ -182,11 +193,21 @@ class RunnerV2(Bystander):
         return row.length - int(self._states.prompt_len.np[row.slot])
 
     def _confirm(self, rows: Sequence[DecidingRow]) -> list[Record]:
-        """Returns the records of the tokens that vLLM goes on from: it has emitted them."""
+        """Returns the records of the tokens that this step shows something about.
+
+        From some vLLM goes on: it has emitted them. The sequences that are not in the step were
+        aborted, or wait, which does not show.
+        """
         records: list[Record] = []
         for row, sequence in rows:
             if row.draft is None and not sequence.ended:
-                records += sequence.drop("dropped", keep=self._position(row))
+                dropped = sequence.drop("dropped", keep=self._position(row))
+                records += sequence.go_on(self._steps_in_flight) + dropped
+        going_on = dict.fromkeys(sequence for _, sequence in rows)
+        for sequence in self._open:
+            if sequence not in going_on:
+                records += sequence.tell()
+        self._open = going_on
         return records
 
     def _resumes(self, slot: int) -> bool:
@@ -200,7 +221,7 @@ class RunnerV2(Bystander):
         if history:
             sequence = self._resumed(slot, sequence, history)
             self._session.record(sequence.resume(history))
-        if sampling_params.stop:
+        if sampling_params.stop and sequence.stop.stop_strings is None:
             sequence.stop.stop_strings = self._session.stop_strings(
                 sampling_params, prompt, history
             )
@@ -222,15 +243,13 @@ class RunnerV2(Bystander):
         return known or fresh
 
 
-def _accounted(decided: Sequence[tuple[DecidingRow, Outcome | None]]) -> list[Record]:
+def _accounted(decided: Sequence[tuple[DecidingRow, Outcome]]) -> list[Record]:
     """Returns the records that are settled by what was forced in a step."""
     records: list[Record] = []
     taken: dict[int, int | None] = {}
     for (row, sequence), outcome in decided:
         accepted = row.draft is None or taken.get(row.slot) == row.draft
-        taken[row.slot] = outcome.token_id if accepted and outcome is not None else None
-        if outcome is None:
-            continue
+        taken[row.slot] = outcome.token_id if accepted else None
         if accepted:
             records += sequence.sampled(outcome)
         else:

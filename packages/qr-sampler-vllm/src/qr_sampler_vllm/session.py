@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from qr_sampler import (
+    END_REQUEST,
     RAISE_ERROR,
     ComponentError,
     ConfigError,
@@ -34,16 +35,24 @@ from qr_sampler_vllm.engine_status import EngineStatus
 from qr_sampler_vllm.fates import serve_apart
 from qr_sampler_vllm.journal import Journal
 from qr_sampler_vllm.layout import Ranks, check_layout, most_rows, ranks_of
+from qr_sampler_vllm.outcomes import Choice, ForcedEnd, Outcome, Undecided
 from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler_vllm.status_file import StatusFile
-from qr_sampler_vllm.step import force_tokens, get_ready, pipeline_for, sample_rows, selector_for
+from qr_sampler_vllm.step import (
+    defect_of,
+    force_tokens,
+    get_ready,
+    pipeline_for,
+    sample_rows,
+    selector_for,
+)
 from qr_sampler_vllm.stop_conditions import (
     DetokenizedStopStrings,
     StopConditions,
     StopStrings,
     ending_token,
 )
-from qr_sampler_vllm.token_sequence import Choice, ForcedEnd, Outcome, TokenSequence
+from qr_sampler_vllm.token_sequence import TokenSequence
 
 __all__ = ["EngineSession"]
 
@@ -132,11 +141,10 @@ class EngineSession:
             history: The tokens so far, of a sequence that is resumed.
         """
         stop_strings = DetokenizedStopStrings(self._model_config, sampling_params, prompt)
-        for token_id in history:
-            stop_strings.found_with(token_id)
+        stop_strings.start_again(history)
         return stop_strings
 
-    def decide(self, logits: Any, step: StepRows) -> list[Outcome | None]:
+    def decide(self, logits: Any, step: StepRows) -> list[Outcome]:
         """Selects and forces the tokens of a step.
 
         Args:
@@ -144,12 +152,12 @@ class EngineSession:
             step: The rows to decide.
 
         Returns:
-            What became of each row; ``None`` for one that cannot be decided and is left to vLLM.
+            What became of each row.
 
         Raises:
             EntropyUnavailableError: When the source fails and the operator chose to stop then.
         """
-        outcomes: list[Outcome | None] = [None] * len(step.lines)
+        outcomes: dict[int, Outcome] = {}
         try:
             for group in self._groups.of(step):
                 self._decide_group(logits, step, group, outcomes)
@@ -157,13 +165,39 @@ class EngineSession:
             # What the groups before it have drawn decides no token of a step that is not finished.
             self.record(_wasted(step, outcomes))
             raise
-        ends = [index for index, sequence in enumerate(step.sequences) if sequence.failure]
-        for index in ends:
-            outcomes[index] = ForcedEnd(step.sequences[index].ending_token, step.positions[index])
-        if ends:
-            tokens = [step.sequences[index].ending_token for index in ends]
-            force_tokens(logits, [step.lines[index] for index in ends], tokens)
-        return outcomes
+        forced = {
+            index: self.without_entropy(logits, step.lines[index], sequence, step.positions[index])
+            for index, sequence in enumerate(step.sequences)
+            if index not in outcomes
+        }
+        if forced:
+            lines = [step.lines[index] for index in forced]
+            force_tokens(logits, lines, [outcome.token_id for outcome in forced.values()])
+        outcomes.update(forced)
+        return [outcomes[index] for index in range(len(step.lines))]
+
+    def without_entropy(
+        self, logits: Any, line: int, sequence: TokenSequence, position: int
+    ) -> Outcome:
+        """Returns what becomes of a row that gets no entropy.
+
+        Either there is none for its sequence, or the row has no distribution to draw from. Such a
+        row costs no bytes, and ends its request where the operator ends those without entropy.
+
+        Args:
+            logits: Tensor of shape ``(R, V)``, the row still as the model made it.
+            line: The row.
+            sequence: The sequence that gets its token.
+            position: Index of that token.
+        """
+        if sequence.failure:
+            return ForcedEnd(sequence.ending_token, position)
+        token_id, defect = defect_of(logits, line)
+        if self.settings.fallback_mode == END_REQUEST:
+            sequence.failure = f"its logits have no finite maximum ({defect})"
+            token_id = sequence.ending_token
+            self._groups.forget()
+        return Undecided(token_id, position, defect)
 
     def record(self, records: Iterable[Record]) -> None:
         """Keeps *records*, and those of bytes that sources have dropped meanwhile."""
@@ -206,7 +240,7 @@ class EngineSession:
         self._groups.forget()
 
     def _decide_group(
-        self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
+        self, logits: Any, step: StepRows, group: RowGroup, outcomes: dict[int, Outcome]
     ) -> None:
         """Decides the rows of *group* and fills in their *outcomes*."""
 
@@ -222,7 +256,7 @@ class EngineSession:
             serve_apart(group.apart(step.sequences), error, attempt, give_up)
 
     def _attempt(
-        self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
+        self, logits: Any, step: StepRows, group: RowGroup, outcomes: dict[int, Outcome]
     ) -> QRSamplerError | None:
         """Decides the rows of *group* with one draw; returns why that has failed, if it has."""
         rows = group.rows.with_running_entropy(
@@ -292,12 +326,10 @@ class EngineSession:
         )
 
 
-def _wasted(step: StepRows, outcomes: Sequence[Outcome | None]) -> list[Record]:
+def _wasted(step: StepRows, outcomes: Mapping[int, Outcome]) -> list[Record]:
     """Returns the records of what was drawn for rows of a step that is not finished."""
-    pairs = zip(step.sequences, outcomes, strict=True)
     return [
         record
-        for sequence, outcome in pairs
-        if outcome is not None
-        for record in sequence.wasted(outcome, "step_failed")
+        for index, outcome in outcomes.items()
+        for record in step.sequences[index].wasted(outcome, "step_failed")
     ]

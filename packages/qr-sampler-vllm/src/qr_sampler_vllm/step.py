@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from qr_sampler._typing import ByteBlocks
 
 __all__ = [
+    "defect_of",
     "force_on_device",
     "force_tokens",
     "get_ready",
@@ -128,7 +129,7 @@ def sample_rows(
         contexts: Which tokens they are, for a source that takes a commitment.
 
     Returns:
-        The step, or ``None`` when none of the rows can be decided.
+        The step, or ``None`` when none of the rows can be decided; those are left untouched.
 
     Raises:
         EntropyUnavailableError: When the source cannot deliver.
@@ -140,8 +141,6 @@ def sample_rows(
     else:
         selector: Any = pipeline.selector
         plan = pipeline.prepare(selector.taken(logits, lines), rows)
-    if plan.lines.size < len(lines):
-        _report_undecidable(len(lines) - plan.lines.size)
     if not plan.lines.size:
         return None
     result = pipeline.complete(plan, contexts)
@@ -182,6 +181,30 @@ def force_on_device(logits: Any, lines: Sequence[int], token_ids: Sequence[int])
     logits[rows, torch.as_tensor(token_ids, device=logits.device)] = 0.0
 
 
+def defect_of(logits: Any, line: int) -> tuple[int, str]:
+    """Returns the token that a row without a finite maximum gets, and what is wrong with the row.
+
+    Args:
+        logits: Tensor of shape ``(R, V)``.
+        line: The row, which no pipeline can decide.
+
+    Returns:
+        The token is that of the largest logit, as vLLM's greedy sampling takes it: the first in a
+        row where all are masked, and the first NaN. What is wrong is as in
+        :attr:`~qr_sampler.UndecidedRecord.reason`.
+    """
+    row = logits[line]
+    token_id = int(row.argmax())
+    largest = float(row[token_id])
+    defect = "nan" if math.isnan(largest) else "infinite" if largest > 0 else "masked"
+    logger.error(
+        "a row of logits has no finite maximum (%s), so that entropy cannot choose its token; "
+        "check the constraints of the request, and the model",
+        defect,
+    )
+    return token_id, defect
+
+
 def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
     """Returns *lines* as float32 with consecutive columns, if possible without a copy."""
     import torch
@@ -189,11 +212,3 @@ def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
     if list(lines) != list(range(len(logits))):
         logits = logits[torch.as_tensor(lines)]
     return logits.to(dtype=torch.float32).contiguous()
-
-
-def _report_undecidable(count: int) -> None:
-    logger.error(
-        "%d rows of logits have no finite maximum (all tokens masked, or NaN); they are left to "
-        "vLLM and have no record. Check the model and the constraints of the request.",
-        count,
-    )

@@ -22,6 +22,9 @@ class StopStrings(Protocol):
     def found_with(self, token_id: int) -> bool:
         """Takes in the next token and returns whether it completes a stop string."""
 
+    def start_again(self, tokens: Sequence[int]) -> None:
+        """Forgets what was taken in and takes in *tokens*, of which none completes one."""
+
 
 @dataclass(slots=True)
 class StopConditions:
@@ -68,6 +71,11 @@ class StopConditions:
             self.stop_strings is not None and self.stop_strings.found_with(tokens[-1])
         )
 
+    def start_again(self, tokens: Sequence[int]) -> None:
+        """Goes on from *tokens*, which need not be what was taken in so far."""
+        if self.stop_strings is not None:
+            self.stop_strings.start_again(tokens)
+
     def _scheduler_stops(self, tokens: Sequence[int]) -> bool:
         count = len(tokens)
         if tokens[-1] in self.token_ids:
@@ -92,21 +100,29 @@ class DetokenizedStopStrings:
         self, model_config: Any, sampling_params: Any, prompt_token_ids: Sequence[int]
     ) -> None:
         from vllm.tokenizers import cached_tokenizer_from_config
-        from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
         # What a detokenizer reads of vLLM's ``EngineCoreRequest``.
-        request: Any = SimpleNamespace(
+        self._request: Any = SimpleNamespace(
             request_id="",
             prompt_token_ids=list(prompt_token_ids),
             prompt_embeds=None,
             sampling_params=sampling_params,
         )
-        tokenizer = cached_tokenizer_from_config(model_config)
-        self._detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
+        self._tokenizer = cached_tokenizer_from_config(model_config)
+        self.start_again(())
 
     def found_with(self, token_id: int) -> bool:
         """Takes in the next token and returns whether it completes a stop string."""
         return bool(self._detokenizer.update([token_id], False))
+
+    def start_again(self, tokens: Sequence[int]) -> None:
+        """Forgets what was taken in and takes in *tokens*, of which none completes one."""
+        from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+        self._detokenizer = IncrementalDetokenizer.from_new_request(self._tokenizer, self._request)
+        for token_id in tokens:
+            if token_id >= 0:
+                self._detokenizer.update([token_id], False)
 
 
 def ending_token(sampling_params: Any) -> int | None:

@@ -9,144 +9,38 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from time import time_ns
-from typing import Final, Protocol, TypeAlias
+from typing import Final
 
-import numpy as np
-
-from qr_sampler import (
-    DiscardRecord,
-    ForcedRecord,
-    Record,
-    RequestOptions,
-    RunningMean,
-    StepResult,
-    TokenSamplingRecord,
-    discard_record,
-    link_digest,
-    token_record,
-)
-from qr_sampler.temperature import rounded
+from qr_sampler import EmissionRecord, Record, RequestOptions, RunningMean
+from qr_sampler_vllm.outcomes import Outcome
 from qr_sampler_vllm.stop_conditions import StopConditions
 
-__all__ = ["UNKNOWN_TOKEN", "Choice", "DrawnToken", "ForcedEnd", "Outcome", "TokenSequence"]
+__all__ = ["UNKNOWN_TOKEN", "TokenSequence"]
 
 UNKNOWN_TOKEN: Final = -1
-"""Stands for a token that vLLM has not told, or chose by itself."""
+"""Stands for a token that vLLM has not told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """A token that entropy has chosen, until it is known whether it was emitted."""
-
-    step: StepResult
-    """The step that selected it."""
-    index: int
-    """Which of the step's decided rows it is."""
-    position: int
-    """Its index among the tokens of its sequence."""
-    outcome: str | None = None
-    """What has become of the draft in its place, where drafts are verified: see
-    :attr:`TokenSamplingRecord.outcome`."""
-
-    @property
-    def token_id(self) -> int:
-        """The token."""
-        return int(self.step.selection.token_ids[self.index])
-
-    @property
-    def link(self) -> bytes:
-        """What ties the next row of its sequence to it; empty if the source takes no commitment."""
-        if not self.step.row_digests:
-            return b""
-        u = float(self.step.amplification.u[self.index])
-        return link_digest(self.step.row_digests[self.index], self.token_id, u)
-
-    @property
-    def entropy_nats(self) -> float:
-        """Entropy of its row as strategies see it, so that means are the same on every machine."""
-        (seen,) = rounded(np.array([self.step.plan.temperature.entropy_nats[self.index]]))
-        return float(seen)
-
-    def record(self, sequence: TokenSequence) -> TokenSamplingRecord:
-        """Returns the record of the token as one that *sequence* has emitted."""
-        return token_record(
-            self.step,
-            self.index,
-            request_key=sequence.request_key,
-            sequence=sequence.name,
-            position=self.position,
-            options=sequence.options,
-            outcome=self.outcome,
-        )
-
-    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
-        """Returns the records of its bytes when *sequence* has not emitted it.
-
-        Args:
-            sequence: Its sequence.
-            reason: Why.
-        """
-        discard = discard_record(
-            self.step,
-            self.index,
-            request_key=sequence.request_key,
-            sequence=sequence.name,
-            position=self.position,
-            reason=reason,
-        )
-        return [discard]
-
-
-@dataclass(frozen=True, slots=True)
-class ForcedEnd:
-    """A token that is to end a sequence for which no entropy can be had."""
-
-    token_id: int
-    """The token."""
-    position: int
-    """Its index among the tokens of its sequence."""
-
-
-class DrawnToken(Protocol):
-    """A token that entropy has chosen, however many numbers it took."""
-
-    @property
-    def token_id(self) -> int:
-        """The token."""
-
-    @property
-    def position(self) -> int:
-        """Its index among the tokens of its sequence."""
-
-    @property
-    def entropy_nats(self) -> float:
-        """Entropy of its row as strategies see it."""
-
-    @property
-    def link(self) -> bytes:
-        """What ties the next row of its sequence to it; empty if no commitment was made."""
-
-    def record(self, sequence: TokenSequence) -> TokenSamplingRecord:
-        """Returns the record of the token as one that *sequence* has emitted."""
-
-    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
-        """Returns the records of its bytes when *sequence* has not emitted it."""
-
-
-Outcome: TypeAlias = DrawnToken | ForcedEnd
-"""What became of a row."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Unconfirmed:
     """A sampled token, with what has to be restored when it is dropped."""
 
-    outcome: Outcome
+    outcome: Outcome | None
+    """What has its record to be made of; ``None`` once it has one."""
+    position: int
+    """Its index in its sequence."""
+    token_id: int
+    """The token."""
     running_entropy: float
     """The running mean before it."""
     link: bytes
     """The link before it."""
+    steps: int = 0
+    """Number of steps of its sequence that have begun since."""
+    waited: bool = False
+    """Whether somebody has asked for it who would not wait much longer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -154,8 +48,9 @@ class TokenSequence:
     """What is remembered of a sequence until it has ended.
 
     A token goes through two stages: sampled, when vLLM has taken what was forced; and emitted, when
-    vLLM has gone on with it or the sequence has ended with it. Tokens in between are dropped when
-    the request is aborted.
+    vLLM has gone on with it or the sequence has ended with it. Whether those in between are emitted
+    is not known: when that stays so, their records say it, and more of them say it later if it
+    shows after all.
     """
 
     options: RequestOptions
@@ -163,11 +58,11 @@ class TokenSequence:
     stop: StopConditions
     """What ends it."""
     ending_token: int = 0
-    """Forced when no entropy can be had and the request is to end."""
+    """Forced when it is to end."""
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Names it in the records."""
     failure: str = ""
-    """Why no entropy could be had. From then on nothing is drawn for the sequence any more."""
+    """Why it is to end. From then on nothing is drawn for the sequence any more."""
     ended: bool = False
     """Whether its last token has been sampled; what is sampled after that is thrown away."""
     tokens: list[int] = field(default_factory=list)
@@ -187,6 +82,11 @@ class TokenSequence:
         """Names its request in the records."""
         return self.options.request_key or self.name
 
+    @property
+    def awaits_records(self) -> bool:
+        """Whether any of its tokens has no record yet."""
+        return any(one.outcome is not None for one in self._unconfirmed)
+
     def sampled(self, outcome: Outcome) -> list[Record]:
         """Takes in a token that vLLM has taken, and returns the records that this settles.
 
@@ -197,42 +97,71 @@ class TokenSequence:
         missed = outcome.position - len(self.tokens)
         self.tokens.extend([UNKNOWN_TOKEN] * missed)
         self.tokens.append(outcome.token_id)
-        self._unconfirmed.append(_Unconfirmed(outcome, self.running_entropy.value, self.link))
-        if not isinstance(outcome, ForcedEnd):
+        self._unconfirmed.append(
+            _Unconfirmed(
+                outcome,
+                outcome.position,
+                outcome.token_id,
+                self.running_entropy.value,
+                self.link,
+            )
+        )
+        if outcome.entropy_nats is not None:
             self.running_entropy.observe(outcome.entropy_nats)
+        if outcome.link is not None:
             self.link = outcome.link
         self.ended = self.stop.end_with(self.tokens)
         return self.confirm() if self.ended else []
 
     def wasted(self, outcome: Outcome, reason: str) -> list[Record]:
         """Returns the records of a token that vLLM threw away: of its bytes, if it cost any."""
-        if isinstance(outcome, ForcedEnd):
-            return []
         return [*outcome.discards(self, reason)]
 
     def confirm(self) -> list[Record]:
-        """Returns the records of the sampled tokens: they have been emitted."""
-        if not self._unconfirmed:
-            return []
+        """Returns the records that are settled when all sampled tokens have been emitted."""
         emitted, self._unconfirmed = self._unconfirmed, []
-        return [self._emitted(one.outcome) for one in emitted]
+        return [self._settled(one) for one in emitted]
 
-    def drop(self, reason: str, *, keep: int = 0) -> list[Record]:
+    def go_on(self, steps_in_flight: int) -> list[Record]:
+        """Returns the records that are settled when a further step of the sequence begins.
+
+        Args:
+            steps_in_flight: Number of steps that vLLM may begin before it takes in the tokens of
+                the first of them, that one included.
+        """
+        for one in self._unconfirmed:
+            one.steps += 1
+        emitted = [one for one in self._unconfirmed if one.steps >= steps_in_flight]
+        self._unconfirmed = self._unconfirmed[len(emitted) :]
+        return [self._settled(one) for one in emitted]
+
+    def drop(self, reason: str, *, keep: int) -> list[Record]:
         """Returns the records of sampled tokens that were not emitted after all.
 
         Args:
             reason: Why.
-            keep: Number of tokens of the sequence that were; those are confirmed.
+            keep: Number of tokens of the sequence that were, or may still be.
         """
-        kept = [one for one in self._unconfirmed if one.outcome.position < keep]
+        kept = [one for one in self._unconfirmed if one.position < keep]
         dropped = self._unconfirmed[len(kept) :]
         self._unconfirmed = kept
         if dropped:
             first = dropped[0]
             self.running_entropy.value, self.link = first.running_entropy, first.link
-            del self.tokens[first.outcome.position :]
-        discards = [self.wasted(one.outcome, reason) for one in dropped]
-        return self.confirm() + [record for records in discards for record in records]
+            del self.tokens[first.position :]
+            self.stop.start_again(self.tokens)
+        return [record for one in dropped for record in self._dropped(one, reason)]
+
+    def tell(self) -> list[Record]:
+        """Returns the records of sampled tokens that may or may not be emitted."""
+        return self._told([one for one in self._unconfirmed if one.outcome is not None])
+
+    def tell_overdue(self) -> list[Record]:
+        """Returns the same, only of tokens that were there at the last call."""
+        overdue = [one for one in self._unconfirmed if one.waited and one.outcome is not None]
+        for one in self._unconfirmed:
+            one.waited = True
+        return self._told(overdue)
 
     def resume(self, history: Sequence[int]) -> list[Record]:
         """Returns the records that are settled when vLLM takes the sequence up again.
@@ -241,8 +170,12 @@ class TokenSequence:
             history: Its emitted tokens as vLLM knows them.
         """
         records = self.drop("dropped_on_resumption", keep=len(history))
-        self.tokens[:] = history
-        return records
+        self.tokens[:] = [
+            ours if theirs == UNKNOWN_TOKEN and ours is not None else theirs
+            for ours, theirs in zip_longest(self.tokens[: len(history)], history)
+        ]
+        self.stop.start_again(self.tokens)
+        return self.confirm() + records
 
     def twin(self, history: Sequence[int]) -> TokenSequence:
         """Returns a sequence of its own that goes on from *history* as this one would."""
@@ -264,17 +197,34 @@ class TokenSequence:
         pairs = zip(self.tokens, history, strict=False)
         return all(ours == theirs or UNKNOWN_TOKEN in (ours, theirs) for ours, theirs in pairs)
 
-    def _emitted(self, outcome: Outcome) -> TokenSamplingRecord | ForcedRecord:
-        if not isinstance(outcome, ForcedEnd):
-            return outcome.record(self)
-        return ForcedRecord(
+    def _settled(self, one: _Unconfirmed) -> Record:
+        """Returns what is to be recorded of a token now that it is known to be emitted."""
+        if one.outcome is None:
+            return self._became(one, emitted=True)
+        return one.outcome.record(self, emitted=True)
+
+    def _dropped(self, one: _Unconfirmed, reason: str) -> list[Record]:
+        """Returns what is to be recorded of a token now that it is known not to be emitted."""
+        if one.outcome is None:
+            return [self._became(one, emitted=False, reason=reason)]
+        return self.wasted(one.outcome, reason)
+
+    def _told(self, tokens: Sequence[_Unconfirmed]) -> list[Record]:
+        records: list[Record] = []
+        for one in tokens:
+            if one.outcome is not None:
+                records.append(one.outcome.record(self, emitted=None))
+                # What is remembered must not hold on to the step.
+                one.outcome = None
+        return records
+
+    def _became(self, one: _Unconfirmed, *, emitted: bool, reason: str = "") -> EmissionRecord:
+        return EmissionRecord(
             request_key=self.request_key,
             sequence=self.name,
-            position=outcome.position,
-            token_id=outcome.token_id,
-            reason=self.failure,
-            source=self.options.source,
+            position=one.position,
+            token_id=one.token_id,
+            emitted=emitted,
+            reason=reason,
             wall_time_ns=time_ns(),
-            trial=self.options.trial,
-            condition=self.options.condition,
         )

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable
 from typing import Literal
 
-from qr_sampler.records import ForcedRecord, Record, TokenSamplingRecord
+from qr_sampler.records import ForcedRecord, Record, TokenSamplingRecord, UndecidedRecord
 
 __all__ = ["SamplingLogger"]
 
@@ -30,16 +30,21 @@ class SamplingLogger:
         if self.level == "none" or not self._logger.isEnabledFor(logging.INFO):
             return
         for record in records:
-            if isinstance(record, (TokenSamplingRecord, ForcedRecord)):
+            if isinstance(record, (TokenSamplingRecord, ForcedRecord, UndecidedRecord)):
                 self._logger.info("%s", self._line(record))
 
-    def _line(self, record: TokenSamplingRecord | ForcedRecord) -> str:
+    def _line(self, record: TokenSamplingRecord | ForcedRecord | UndecidedRecord) -> str:
         if self.level == "full":
             return json.dumps(record.as_dict(), allow_nan=False)
         if isinstance(record, ForcedRecord):
             return (
                 f"token {record.token_id} at {record.request_key!r}[{record.position}]: "
                 f"FORCED, source={record.source}"
+            )
+        if isinstance(record, UndecidedRecord):
+            return (
+                f"token {record.token_id} at {record.request_key!r}[{record.position}]: "
+                f"UNDECIDED, {record.reason}"
             )
         return (
             f"token {record.token_id} at {record.request_key!r}[{record.position}]: "

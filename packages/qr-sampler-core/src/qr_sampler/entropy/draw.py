@@ -135,6 +135,25 @@ class EntropyDraw:
         _set_signature_verified(self, signature_verified)
         _set_dropped_bytes(self, dropped_bytes)
 
+    def without_data(self) -> EntropyDraw:
+        """Returns the provenance alone, for whoever keeps it: :attr:`data` is empty."""
+        return EntropyDraw(
+            data=b"",
+            source=self.source,
+            origin=self.origin,
+            requested_ns=self.requested_ns,
+            received_ns=self.received_ns,
+            wall_time_ns=self.wall_time_ns,
+            fallback=self.fallback,
+            fallback_reason=self.fallback_reason,
+            device_id=self.device_id,
+            device_timestamp_ns=self.device_timestamp_ns,
+            requests=self.requests,
+            commitment_echoed=self.commitment_echoed,
+            signature_verified=self.signature_verified,
+            dropped_bytes=self.dropped_bytes,
+        )
+
 
 def _setter(name: str) -> Callable[[EntropyDraw, object], None]:
     """Returns what sets one field of a draw, frozen or not."""

@@ -51,5 +51,5 @@ def attach(vllm_config: Any, model_runner: Any) -> None:
     drafter.bind(model_runner, sequences, mode)
     model_runner.sampler = DraftSampler(model_runner, sequences, mode)
     model_runner.rejection_sampler = DraftVerifier(model_runner.sampler)
-    register(vllm_config, sequences)
+    register(vllm_config, sequences, model_runner)
     announce()

@@ -34,7 +34,7 @@ from qr_sampler_tsd.verification.verdict import Verdict, token_of
 from qr_sampler_vllm.fates import serve_apart
 from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.token_sequence import ForcedEnd, TokenSequence
+from qr_sampler_vllm.token_sequence import TokenSequence
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.proposals import Proposal, draw_proposals
 from qr_sampler_vllm.tsd.sequences import RequestRows, Sequences
@@ -142,7 +142,7 @@ class Canonical:
             self._judge(share, verified)
         for index in owners:
             if not verified.tokens[index]:
-                _end(step, index)
+                self._do_without(logits, step, index)
         return verified
 
     def _take(self, request: RequestRows, records: list[Record]) -> Proposal:
@@ -196,6 +196,16 @@ class Canonical:
             shares.append(_Share(owner, block, draw, first))
             first += block.budget
         return None
+
+    def _do_without(self, logits: Any, step: _Step, index: int) -> None:
+        """Gives up the drafts of a request in whose first row nothing could be drawn."""
+        request, verified = step.requests[index], step.verified
+        verified.records.extend(step.proposals[index].discards("not_verified"))
+        outcome = self._session.without_entropy(
+            logits, request.first, request.owner, request.position
+        )
+        verified.tokens[index].append(outcome.token_id)
+        verified.records.extend(request.owner.sampled(outcome))
 
     def _judge(self, share: _Share, verified: Verified) -> None:
         """Decides the tokens of one request, and adds them and what they settle to *verified*."""
@@ -264,17 +274,6 @@ class _Step:
             if rows:
                 found[owner] = _Block(request, request.owner, self.proposals[owner], laws, rows)
         return found
-
-
-def _end(step: _Step, index: int) -> None:
-    """Gives up the drafts of a request without tokens, and ends it if no entropy can be had."""
-    request, verified = step.requests[index], step.verified
-    verified.records.extend(step.proposals[index].discards("not_verified"))
-    sequence = request.owner
-    if sequence.failure:
-        end = ForcedEnd(sequence.ending_token, request.position)
-        verified.tokens[index].append(end.token_id)
-        verified.records.extend(sequence.sampled(end))
 
 
 def _on_host(logits: Any, lines: list[int]) -> Any:

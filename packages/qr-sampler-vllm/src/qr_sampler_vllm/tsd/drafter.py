@@ -117,7 +117,8 @@ class TSDDrafter:
                 position = len(self._runner.requests[name].output_token_ids)
                 state = self._state(name, tokens)
                 wanted[row] = DraftRequest(name, sequence, position, state, length)
-        made = self._drafting.drafts(self._proposer, list(wanted.values())) if wanted else []
+        with self._sequences.lock:
+            made = self._drafting.drafts(self._proposer, list(wanted.values())) if wanted else []
         by_row = dict(zip(wanted, made, strict=True))
         return [by_row.get(row, []) for row in range(len(sampled_token_ids))]
 

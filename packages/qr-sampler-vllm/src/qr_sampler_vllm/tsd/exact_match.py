@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from qr_sampler import Record
+from qr_sampler_vllm.outcomes import Choice, Outcome
 from qr_sampler_vllm.row_groups import StepRows
 from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.token_sequence import Choice, Outcome
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows
 from qr_sampler_vllm.tsd.verification import Verified
@@ -85,15 +85,12 @@ def _step(requests: list[RequestRows]) -> StepRows:
     return step
 
 
-def _matched(request: RequestRows, rows: list[Outcome | None]) -> tuple[list[int], list[Record]]:
+def _matched(request: RequestRows, rows: list[Outcome]) -> tuple[list[int], list[Record]]:
     """Returns the tokens up to the first that is not the draft, and the records of all rows."""
     tokens: list[int] = []
     records: list[Record] = []
     stands = True
     for row, outcome in enumerate(rows):
-        stands = stands and outcome is not None
-        if outcome is None:
-            continue
         if not stands:
             records += request.owner.wasted(outcome, "rejected_draft")
             continue

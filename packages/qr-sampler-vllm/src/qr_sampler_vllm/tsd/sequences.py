@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
+from weakref import proxy
 
 from qr_sampler import DiscardRecord, Record
-from qr_sampler_vllm.departed import ABORTED
-from qr_sampler_vllm.layout import settles_at_once
+from qr_sampler_vllm.layout import settles_at_once, steps_in_flight
 from qr_sampler_vllm.session import EngineSession
 from qr_sampler_vllm.token_sequence import TokenSequence
 
 __all__ = ["Pending", "RequestRows", "Sequences"]
+
+ABORTED: Final = "aborted"
+"""Reason of drafts that were drawn for a request which was then aborted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +66,15 @@ class Sequences:
     Args:
         vllm_config: vLLM's ``VllmConfig``.
         session: What the engine samples with.
-        model_runner: vLLM's model runner.
+        model_runner: vLLM's model runner, which is not kept alive.
     """
 
     def __init__(self, vllm_config: Any, session: EngineSession, model_runner: Any) -> None:
-        # Keeps the name under which the engine is registered its own.
-        self._vllm_config = vllm_config
         self._session = session
-        self._runner = model_runner
+        self._runner = proxy(model_runner)
+        self._requests: dict[str, Any] = model_runner.requests
         self._at_once = settles_at_once(vllm_config)
+        self._steps_in_flight = steps_in_flight(vllm_config)
         self._sequences: dict[str, TokenSequence | None] = {}
         self._settled: list[Record] = []
         self.pending: dict[str, Pending] = {}
@@ -92,7 +95,7 @@ class Sequences:
         first = 0
         for index, name in enumerate(batch.req_ids):
             count = draft_counts[index] if draft_counts is not None else 0
-            state = self._runner.requests[name]
+            state = self._requests[name]
             found.append(
                 RequestRows(
                     name=name,
@@ -127,12 +130,21 @@ class Sequences:
         with self.lock:
             self._write()
 
+    def write_overdue(self) -> None:
+        """Writes the records of tokens that have waited since the last call."""
+        with self.lock:
+            for sequence in self._sequences.values():
+                if sequence is not None:
+                    self._settled += sequence.tell_overdue()
+            self._give_up_drafts()
+            self._write()
+
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
         with self.lock:
             for sequence in self._sequences.values():
                 if sequence is not None:
-                    self._settled += sequence.drop(ABORTED)
+                    self._settled += sequence.tell()
             for name in list(self.pending):
                 self._settled += self.pending.pop(name).discards(ABORTED)
             self._sequences.clear()
@@ -143,17 +155,20 @@ class Sequences:
         self._session.record(settled)
 
     def _follow(self) -> None:
-        """Forgets the requests that have ended; the tokens of all others have been emitted."""
-        requests = self._runner.requests
+        """Takes in which requests vLLM goes on with, and which it has forgotten."""
         for name, sequence in list(self._sequences.items()):
-            if name not in requests:
+            gone = name not in self._requests
+            if gone:
                 del self._sequences[name]
             if sequence is not None:
-                gone = name not in requests and not sequence.ended
-                self._settled += sequence.drop(ABORTED) if gone else sequence.confirm()
-        for name in self.pending.keys() - requests.keys():
-            self._settled += self.pending.pop(name).discards(ABORTED)
+                self._settled += sequence.tell() if gone else sequence.go_on(self._steps_in_flight)
+        self._give_up_drafts()
         self._write()
+
+    def _give_up_drafts(self) -> None:
+        """Discards the drafts of requests that vLLM has forgotten."""
+        for name in self.pending.keys() - self._requests.keys():
+            self._settled += self.pending.pop(name).discards(ABORTED)
 
     def _sequence(self, name: str, state: Any) -> TokenSequence | None:
         if name not in self._sequences:

@@ -25,7 +25,9 @@ class Used:
     data: bytes
     """The eight bytes that it was made of."""
     draw: EntropyDraw
-    """The draw that they came with."""
+    """The draw that they came with, without its bytes."""
+    draw_bytes: int
+    """How many bytes it brought."""
 
     @property
     def jit(self) -> bool:
@@ -57,7 +59,7 @@ class StepUniforms(UniformSource):
 
     def __init__(self, draw: EntropyDraw, first: int, count: int) -> None:
         super().__init__()
-        self._draw = draw
+        self._data, self._provenance = draw.data, draw.without_data()
         self._next, self._end = first, first + count
         self.used: list[Used] = []
         """What was handed out so far, in order."""
@@ -71,10 +73,10 @@ class StepUniforms(UniformSource):
         if n > self.left:
             raise UniformsExhaustedError(f"{n} uniforms are wanted and {self.left} were drawn")
         begin = BYTES_PER_UNIFORM * self._next
-        data = self._draw.data[begin : begin + BYTES_PER_UNIFORM * n]
+        data = self._data[begin : begin + BYTES_PER_UNIFORM * n]
         self._next += n
         values = uniforms_of(data)
         for index, u in enumerate(values.tolist()):
             piece = data[BYTES_PER_UNIFORM * index : BYTES_PER_UNIFORM * (index + 1)]
-            self.used.append(Used(role, u, piece, self._draw))
+            self.used.append(Used(role, u, piece, self._provenance, len(self._data)))
         return values

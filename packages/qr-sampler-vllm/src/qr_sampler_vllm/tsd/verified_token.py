@@ -69,8 +69,8 @@ class VerifiedToken:
         (seen,) = rounded(np.array([self.row.entropy_nats]))
         return float(seen)
 
-    def record(self, sequence: TokenSequence) -> TokenSamplingRecord:
-        """Returns the record of the token as one that *sequence* has emitted."""
+    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> TokenSamplingRecord:
+        """Returns the record of the token as one of *sequence*."""
         draw, options, row = self.deciding.draw, sequence.options, self.row
         data = b"".join(used.data for used in self.uniforms)
         fallbacks = [used.draw for used in self.uniforms if used.draw.fallback]
@@ -102,7 +102,7 @@ class VerifiedToken:
             block_bytes=len(data),
             block_sum=sum(data),
             block_ones=sum(byte.bit_count() for byte in data),
-            draw_bytes=len(draw.data),
+            draw_bytes=self.deciding.draw_bytes,
             draw_requests=draw.requests,
             t_logits_ns=row.t_logits_ns,
             t_request_ns=draw.requested_ns,
@@ -115,6 +115,7 @@ class VerifiedToken:
             outcome=self.outcome,
             jit=self.deciding.jit,
             uniforms=[used.as_dict() for used in self.uniforms],
+            emitted=emitted,
         )
 
     def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
