@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import time
 import weakref
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -388,3 +389,26 @@ def test_no_array_of_a_result_leads_back_into_the_next_step() -> None:
     assert result is not None
     with pytest.raises(ValueError, match="read-only"):
         result.block_bytes[:] = 16
+
+
+def test_a_step_keeps_counts_and_provenance_and_no_bytes() -> None:
+    """Its result is kept until it is known what became of its tokens."""
+    rows = Rows([SamplingParameters(sample_count=50_000)] * 2)
+    source = ConstantEntropySource(140, name="device")
+    step = SamplingPipeline(DEPLOYMENT, source).sample(np.zeros((2, 4), np.float32), rows)
+    assert step is not None
+    assert (step.draw_bytes, step.draw.source, step.block_sum.tolist()) == (
+        100_000,
+        "device",
+        [140 * 50_000] * 2,
+    )
+    found: dict[int, Any] = {}
+    waiting: list[Any] = [step]
+    while waiting:
+        one = waiting.pop()
+        if id(one) not in found and not isinstance(one, (type, ModuleType, FunctionType)):
+            found[id(one)] = one
+            waiting += gc.get_referents(one)
+    data = [one for one in found.values() if isinstance(one, (bytes, np.ndarray))]
+    assert data
+    assert max(memoryview(one).nbytes for one in data) < 1000

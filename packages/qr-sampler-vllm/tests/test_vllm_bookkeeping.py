@@ -7,11 +7,12 @@ its real engines in ``tests/engine``.
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from types import SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ from qr_sampler import (
     RunningMean,
     SamplingPipeline,
     Settings,
+    StepResult,
     TokenSamplingRecord,
+    UndecidedRecord,
     link_digest,
     row_digest,
     step_commitment,
@@ -38,6 +41,7 @@ from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm import draft_rows, runner_v2, session
 from qr_sampler_vllm.runner_v1 import RunnerV1
 from qr_sampler_vllm.runner_v2 import RunnerV2
+from qr_sampler_vllm.token_sequence import TokenSequence
 
 VOCAB = 16
 
@@ -645,6 +649,144 @@ class TestEndRequest:
         assert seen.sources["system"].requests == [8]
 
 
+NOTHING_ALLOWED = np.full((1, VOCAB), -math.inf, np.float32)
+
+
+def with_nan() -> Any:
+    rows = logits(1)
+    rows[0, 3] = math.nan
+    return rows
+
+
+def with_infinity() -> Any:
+    rows = logits(1)
+    rows[0, 5] = math.inf
+    return rows
+
+
+def undecided(runner: Any) -> list[UndecidedRecord]:
+    return [record for record in records(runner) if isinstance(record, UndecidedRecord)]
+
+
+class TestUndecidable:
+    """A row without a finite maximum is an outcome like any other."""
+
+    @pytest.mark.parametrize(
+        ("rows", "token_id", "reason"),
+        [(NOTHING_ALLOWED, 0, "masked"), (with_nan(), 3, "nan"), (with_infinity(), 5, "infinite")],
+    )
+    def test_its_token_is_known_and_recorded(
+        self, seen: Seen, rows: Any, token_id: int, reason: str
+    ) -> None:
+        batch = V1Batch()
+        batch.add(0, params("a", trial="t"))
+        row = batch.step(rows=rows.copy())[0]
+        batch.go_on()
+        assert np.flatnonzero(np.isfinite(row)).tolist() == [token_id]
+        assert seen.sources["system"].requests == []
+        (record,) = undecided(batch.runner)
+        assert (record.token_id, record.reason, record.position) == (token_id, reason, 0)
+        assert (record.request_key, record.trial, record.emitted) == ("a", "t", True)
+
+    def test_what_follows_a_sequence_hears_of_its_token(self) -> None:
+        """Or else a stop string is found in another place than vLLM finds it in."""
+        batch = V1Batch()
+        batch.add(0, params("a", stop=("3",)))
+        batch.step(rows=NOTHING_ALLOWED.copy())
+        batch.go_on()
+        for _ in range(3):
+            batch.step()
+            batch.go_on()
+        found = [(record.kind, record.position) for record in records(batch.runner)]
+        assert found == [("undecided", 0), ("token", 1), ("token", 2), ("discard", 3)]
+
+    def test_its_neighbours_are_decided(self) -> None:
+        batch = V1Batch()
+        for row, key in enumerate("ab"):
+            batch.add(row, params(key))
+        batch.step(rows=np.concatenate([NOTHING_ALLOWED, logits(1)]))
+        batch.go_on()
+        found = sorted((record.request_key, record.kind) for record in records(batch.runner))
+        assert found == [("a", "undecided"), ("b", "token")]
+
+    def test_a_mean_and_a_link_go_on_from_the_last_token_that_entropy_chose(
+        self, seen: Seen
+    ) -> None:
+        seen.sources["system"].commits = True
+        batch = V1Batch()
+        batch.add(0, params("a", **DRIFTING))
+        for rows in (spread_logits(1.0), NOTHING_ALLOWED.copy(), spread_logits(2.0)):
+            batch.step(rows=rows)
+            batch.go_on()
+        first, second = tokens(batch.runner)
+        assert second.running_entropy_nats == as_strategies_see(first)
+        run_id = batch.runner._session._journal.run_id
+        link = link_digest(bytes.fromhex(first.row_digest), first.token_id, first.u)
+        context = RowContext(run_id, second.sequence, 2, link)
+        expected = row_digest(
+            context,
+            temperature=second.temperature,
+            entropy_nats=second.entropy_nats,
+            varentropy_nats2=second.varentropy_nats2,
+        )
+        assert bytes.fromhex(second.row_digest) == expected
+
+    def test_it_ends_its_request_where_the_operator_ends_those_without_entropy(
+        self, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
+        batch = V1Batch()
+        batch.add(0, params("ends", eos_token_id=9))
+        batch.add(1, params("goes on", eos_token_id=9))
+        batch.step(rows=np.concatenate([NOTHING_ALLOWED, logits(1)]))
+        batch.go_on()
+        rows = batch.step()
+        batch.go_on()
+        assert np.argmax(rows[0]) == 9
+        found = [(r.kind, r.request_key, r.position) for r in records(batch.runner)]
+        assert sorted(found) == [
+            ("token", "goes on", 0),
+            ("token", "goes on", 1),
+            ("undecided", "ends", 0),
+        ]
+        assert seen.sources["system"].requests == [4, 4]
+
+    def test_it_is_flagged_to_the_end_of_a_request_that_no_token_ends(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
+        batch = V1Batch()
+        batch.add(0, params("a", max_tokens=2))
+        for rows in (with_nan(), logits(1)):
+            batch.step(rows=rows)
+            batch.go_on()
+        first, second = records(batch.runner)
+        assert (first.kind, second.kind) == ("undecided", "forced")
+        assert "no finite maximum (nan)" in second.reason
+
+    def test_v2_records_it_too(self) -> None:
+        runner = RunnerV2(config(), states([2]))
+        runner.add_request(0, params("a", stop=("2",)))
+        runner.apply_staged_writes()
+        for length, rows in ((2, with_nan()), (3, logits(1)), (4, logits(1))):
+            runner.apply(rows, Context([0], [length]))
+        found = [(record.kind, record.position) for record in records(runner)]
+        assert found == [("undecided", 0), ("token", 1), ("discard", 2)]
+
+    def test_a_draft_row_is_judged_like_any_other(self, seen: Seen) -> None:
+        runner = RunnerV2(config(speculative_config=SPECULATION), states([2]))
+        runner.add_request(0, params("a", top_k=1))
+        chosen = int(np.argmax(logits(1)[0]))
+        rows = np.concatenate([logits(1), with_nan(), logits(1)])
+        table = [[0, place, 1 + place, token] for place, token in enumerate((0, chosen, 3))]
+        runner.apply(rows, SimpleNamespace(table=table))  # type: ignore[arg-type]
+        runner.flush()
+        drafted(runner, 0, 5, [])
+        found = [(record.kind, record.position) for record in records(runner)]
+        assert found == [("token", 0), ("undecided", 1), ("token", 2)]
+        assert seen.sources["system"].requests == [8, 4]
+
+
 class Context(SimpleNamespace):
     """Same host fields as vLLM's ``LogitsContext``."""
 
@@ -1132,3 +1274,40 @@ class TestRunningEntropy:
             drift = 0.0 if np.isnan(before) else as_strategies_see(token) - before
             expected = 1.0 + 0.2 * as_strategies_see(token) + 0.5 * drift
             assert token.temperature == pytest.approx(expected, rel=1e-14)
+
+
+def reachable(root: Any) -> list[Any]:
+    """Returns all objects that *root* keeps alive, but for classes, modules and functions."""
+    found: dict[int, Any] = {}
+    waiting = [root]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in found or isinstance(one, (type, ModuleType, FunctionType)):
+            continue
+        found[id(one)] = one
+        waiting += gc.get_referents(one)
+    return list(found.values())
+
+
+def test_a_sequence_that_left_holds_on_to_no_step() -> None:
+    """Sequences are remembered for long, because a preempted one may come back at any time."""
+    block = 50_000
+    batch = V1Batch(config(overlapping=True))
+    for _ in range(3):
+        batch.add(0, params("a", sample_count=block))
+        for _ in range(3):
+            batch.step()
+            batch.go_on()
+        held = reachable(batch.runner._batch[0])
+        assert any(isinstance(one, StepResult) for one in held)
+        assert largest(held) < block
+        batch.remove(0)
+    departed = reachable(batch.runner._departed)
+    assert sum(isinstance(one, TokenSequence) for one in departed) == 3
+    assert not any(isinstance(one, StepResult) for one in departed)
+
+
+def largest(objects: list[Any]) -> int:
+    """Returns the size of the largest piece of data among *objects*, in bytes."""
+    texts = [len(one) for one in objects if isinstance(one, (bytes, bytearray))]
+    return max([*texts, *(one.nbytes for one in objects if isinstance(one, np.ndarray))])

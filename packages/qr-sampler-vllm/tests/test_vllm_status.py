@@ -33,6 +33,7 @@ from qr_sampler import (
     SourceStatus,
     StepResult,
     TokenSamplingRecord,
+    UndecidedRecord,
     discard_record,
     dropped_record,
     token_record,
@@ -154,6 +155,29 @@ def test_a_status_counts_what_was_recorded() -> None:
         {"name": "device", "available": False, "reason": "unplugged", "last_draw_failed": True}
     ]
     assert (said["recent_tokens"], said["recent_without_source"]) == (6, 3)
+
+
+def undecided(reason: str) -> UndecidedRecord:
+    return UndecidedRecord(
+        request_key="r", sequence="s", position=1, token_id=0, reason=reason, wall_time_ns=5
+    )
+
+
+def test_rows_that_could_not_be_decided_are_counted_and_blame_no_source() -> None:
+    device = Device()
+    device.status.observe([undecided("masked")] * 3)
+    said = device.said()
+    assert said["undecided_tokens"] == [{"reason": "masked", "count": 3}]
+    assert (said["recent_tokens"], said["last_failure"]) == (0, None)
+    assert complaints([said]) == []
+
+
+def test_nan_stays_in_the_cache_of_vllm_and_so_in_the_status() -> None:
+    device = Device()
+    device.status.observe([undecided("nan"), undecided("masked"), undecided("nan")])
+    (complaint,) = complaints([device.said()])
+    assert "2 rows of logits held NaN" in complaint
+    assert "restart the engine" in complaint
 
 
 def test_rows_of_one_draw_are_one_draw() -> None:

@@ -251,3 +251,55 @@ def test_a_forced_record_of_another_token_is_a_discrepancy(tmp_path: Path) -> No
     ledger = ledger_of(tmp_path, token("a", 0, 7), token("b", 0, 9), {**FORCED, "token_id": 5})
     (finding,) = find_discrepancies([A, B], ledger)
     assert finding == ("request a, token 1: the engine emitted token id 8, its record says 5")
+
+
+def emission(key: str, position: int, emitted: bool, **changes: Any) -> dict[str, Any]:
+    return {
+        "kind": "emission",
+        "request_key": key,
+        "position": position,
+        "emitted": emitted,
+        **changes,
+    }
+
+
+UNKNOWN = {"emitted": None}
+
+
+def test_a_token_that_may_have_been_emitted_fits_both(tmp_path: Path) -> None:
+    """A request was aborted; only its client knows how many tokens it got."""
+    ledger = ledger_of(tmp_path, token("a", 0, 7), token("a", 1, 8, **UNKNOWN))
+    for tokens in ((7,), (7, 8)):
+        assert find_discrepancies([Emission(request_key="a", token_ids=tokens)], ledger) == ()
+    (found,) = find_discrepancies([Emission(request_key="a", token_ids=(7, 5))], ledger)
+    assert "the engine emitted token id 5, its record says 8" in found
+
+
+@pytest.mark.parametrize(("kind", "fields"), [("forced", {}), ("undecided", {"reason": "nan"})])
+def test_what_no_entropy_decided_is_a_record_of_an_emitted_token(
+    kind: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    line = {"kind": kind, "request_key": "a", "position": 1, "token_id": 8, **fields}
+    ledger = ledger_of(tmp_path, token("a", 0, 7), line)
+    assert find_discrepancies([A], ledger) == ()
+    assert ledger.forced_positions("a") == {1}
+
+
+def test_what_shows_later_settles_what_could_not_be_told(tmp_path: Path) -> None:
+    lines = [token("a", 0, 7), token("a", 1, 9, **UNKNOWN), emission("a", 1, emitted=False)]
+    ledger = ledger_of(
+        tmp_path, *lines, token("a", 1, 8, **UNKNOWN), emission("a", 1, emitted=True)
+    )
+    assert find_discrepancies([A], ledger) == ()
+    assert [record.token_id for record in ledger.tokens] == [7, 8]
+    short = Emission(request_key="a", token_ids=(7,))
+    assert find_discrepancies([short], ledger) == (
+        "request a: a record of token 1, which was not emitted",
+    )
+    assert find_discrepancies([short], ledger_of(tmp_path, *lines)) == ()
+
+
+def test_samples_of_one_request_are_settled_each_by_itself(tmp_path: Path) -> None:
+    lines = [token("a", 0, 7, sequence=name, **UNKNOWN) for name in "xy"]
+    ledger = ledger_of(tmp_path, *lines, emission("a", 0, emitted=False, sequence="x"))
+    assert [line.values["sequence"] for line, _ in ledger.standing()] == ["y"]

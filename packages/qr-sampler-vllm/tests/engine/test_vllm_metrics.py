@@ -18,7 +18,7 @@ from fastapi import FastAPI  # noqa: E402
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
-from qr_sampler import ConfigError, DroppedBytes, dropped_record  # noqa: E402
+from qr_sampler import ConfigError, DroppedBytes, UndecidedRecord, dropped_record  # noqa: E402
 from qr_sampler.testing import ConstantEntropySource  # noqa: E402
 from qr_sampler_vllm import stat_logger  # noqa: E402
 from qr_sampler_vllm.engine_status import EngineStatus  # noqa: E402
@@ -39,6 +39,10 @@ def status() -> dict[str, Any]:
     }
     found = EngineStatus(facts, {"device": ConstantEntropySource(name="device")})
     found.observe([dropped_record(DroppedBytes("device", 7, "late", 1))])
+    undecided = UndecidedRecord(
+        request_key="r", sequence="s", position=0, token_id=0, reason="masked", wall_time_ns=1
+    )
+    found.observe([undecided] * 3)
     said: dict[str, Any] = found.as_dict(records_lost=2)
     return said
 
@@ -55,6 +59,7 @@ def test_a_scraper_reads_what_the_engines_say() -> None:
     labels, value = samples["qr_sampler_discarded_bytes_total"]
     assert (labels["reason"], value) == ("late", 7.0)
     assert samples["qr_sampler_records_lost_total"][1] == 2.0
+    assert samples["qr_sampler_undecided_tokens_total"] == ({"engine": "3", "reason": "masked"}, 3)
     assert samples["qr_sampler_source_available"][1] == 1.0
     assert samples["qr_sampler_draw_seconds_count"][1] == 0.0
 

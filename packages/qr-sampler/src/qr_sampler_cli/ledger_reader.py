@@ -83,8 +83,8 @@ class TokenLine:
         return (self.t_received_ns - self.t_request_ns) / 1e6
 
 
-EMITTED_KINDS: Final = ("token", "forced")
-"""Kinds of records that stand for one emitted token each."""
+EMITTED_KINDS: Final = ("token", "forced", "undecided")
+"""Kinds of records that stand for one emitted token each, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +97,8 @@ class EmittedLine:
     """Index of the token among those generated for its request, from 0."""
     token_id: int
     """The token."""
+    certain: bool = True
+    """Whether it is known to have been emitted: not always where a request was aborted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +110,9 @@ class Ledger:
 
     @property
     def tokens(self) -> tuple[TokenLine, ...]:
-        """The token records."""
-        return tuple(_checked(TokenLine, line) for line in self.lines if line.kind == "token")
+        """The token records, without those of tokens that turned out not to be emitted."""
+        standing = self.standing()
+        return tuple(_checked(TokenLine, line) for line, _ in standing if line.kind == "token")
 
     def by_request(self) -> dict[str, tuple[TokenLine, ...]]:
         """Returns the token records of each request, in the order in which they were written."""
@@ -121,16 +124,35 @@ class Ledger:
     def emitted(self) -> dict[str, tuple[EmittedLine, ...]]:
         """Returns the records of all emitted tokens of each request, in the order of the file."""
         groups: dict[str, list[EmittedLine]] = defaultdict(list)
-        for line in self.lines:
-            if line.kind in EMITTED_KINDS:
-                groups[line.request_key].append(_checked(EmittedLine, line))
+        for line, certain in self.standing():
+            groups[line.request_key].append(_checked(EmittedLine, line, certain=certain))
         return {key: tuple(lines) for key, lines in groups.items()}
+
+    def standing(self) -> tuple[tuple[LedgerLine, bool], ...]:
+        """Returns the records of emitted tokens, each with whether its emission is certain.
+
+        A record whose ``emitted`` is null is settled by the next ``emission`` line of its token, if
+        there is one; without, its token may have been emitted or not.
+        """
+        found: dict[int, tuple[LedgerLine, bool]] = {}
+        open_: dict[tuple[str, object, object], int] = {}
+        for index, line in enumerate(self.lines):
+            token = (line.request_key, line.values.get("sequence"), line.values.get("position"))
+            if line.kind in EMITTED_KINDS:
+                found[index] = (line, line.values.get("emitted", True) is True)
+                open_[token] = index
+            elif line.kind == "emission" and token in open_:
+                record = found.pop(open_.pop(token))
+                if line.values.get("emitted") is True:
+                    found[index] = (record[0], True)
+        return tuple(found.values())
 
     def forced_positions(self, request_key: str) -> frozenset[int]:
         """Returns the positions of the tokens of a request that no entropy decided."""
-        forced = (line for line in self.lines if line.kind == "forced")
         return frozenset(
-            line.values["position"] for line in forced if line.request_key == request_key
+            line.values["position"]
+            for line in self.lines
+            if line.kind in ("forced", "undecided") and line.request_key == request_key
         )
 
     def count(self, kind: str) -> int:
@@ -189,12 +211,12 @@ def _line(path: Path, number: int, text: str) -> LedgerLine:
 T = TypeVar("T", TokenLine, EmittedLine)
 
 
-def _checked(kind: type[T], line: LedgerLine) -> T:
-    names = [field.name for field in fields(kind)]
+def _checked(kind: type[T], line: LedgerLine, **known: Any) -> T:
+    names = [field.name for field in fields(kind) if field.name not in known]
     missing = [name for name in names if name not in line.values]
     if missing:
         raise LedgerError(
             f"a {line.kind} record lacks {', '.join(missing)}: {line.text[:80]!r}; it was written "
             "by an incompatible version"
         )
-    return kind(**{name: line.values[name] for name in names})
+    return kind(**{name: line.values[name] for name in names}, **known)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from qr_sampler_cli.ledger_reader import EmittedLine, Ledger
@@ -70,8 +70,8 @@ class RunSummary:
 def find_discrepancies(emissions: Sequence[Emission], ledger: Ledger) -> tuple[str, ...]:
     """Returns every way in which records and emitted tokens differ, in words; empty if none.
 
-    Each emitted token must have exactly one record, of a token or of a forced one, with its
-    request, position and id, and there must be no other such record.
+    Each emitted token must have exactly one record, whatever decided it, with its request, position
+    and id, and there must be no other such record but of tokens that may not have been emitted.
     """
     records = ledger.emitted()
     findings: list[str] = []
@@ -81,11 +81,12 @@ def find_discrepancies(emissions: Sequence[Emission], ledger: Ledger) -> tuple[s
     return tuple(findings)
 
 
-def _of_request(emission: Emission, records: Iterable[EmittedLine]) -> Iterator[str]:
+def _of_request(emission: Emission, records: Collection[EmittedLine]) -> Iterator[str]:
     key = emission.request_key
     if not emission.token_ids:
         yield f"request {key}: the engine emitted no token"
     by_position = {record.position: record for record in records}
+    certain = {record.position for record in records if record.certain}
     copies = Counter(record.position for record in records)
     for position, token_id in enumerate(emission.token_ids):
         if copies[position] != 1:
@@ -95,7 +96,7 @@ def _of_request(emission: Emission, records: Iterable[EmittedLine]) -> Iterator[
                 f"request {key}, token {position}: the engine emitted token id {token_id}, its "
                 f"record says {by_position[position].token_id}"
             )
-    for position in sorted(copies):
+    for position in sorted(certain):
         if not 0 <= position < len(emission.token_ids):
             yield f"request {key}: a record of token {position}, which was not emitted"
 
