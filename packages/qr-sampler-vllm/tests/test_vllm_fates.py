@@ -123,6 +123,9 @@ class Flushed:
             raise error
         self.flushed.set()
 
+    def write_overdue(self) -> None:
+        """Nothing waits."""
+
     def close(self) -> None:
         """Nothing remains."""
 
@@ -133,8 +136,8 @@ def test_the_thread_that_writes_records_goes_on(
 ) -> None:
     monkeypatch.setattr(engines, "_defects", engines.DefectLog("the thread", "it goes on"))
     config: Any = SimpleNamespace()
-    runner = Flushed(error)
+    runner, owner = Flushed(error), Flushed(error)
     with caplog.at_level(logging.ERROR, logger="qr_sampler"):
-        engines.register(config, runner)
+        engines.register(config, runner, owner)
         assert runner.flushed.wait(timeout=PATIENCE_S)
     assert type(error).__name__ in caplog.text

@@ -96,6 +96,7 @@ LONGEST_FIRST = (
     "test_vllm_server.py",
     "test_vllm_deployments.py",
     "test_vllm_ranks.py",
+    "test_vllm_aborts.py",
     "test_cli_engine.py",
     "test_vllm_front_end.py",
     "test_vllm_readme.py",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -18,6 +18,7 @@ BLOCK_BYTES = 64
 SERVE = """
     import asyncio, json, os, signal, sys, time
     from pathlib import Path
+    import psutil
     from vllm import SamplingParams
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.sampling_params import RequestOutputKind
@@ -40,14 +41,13 @@ SERVE = """
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)
 
-    async def client(engine, key, leaves_at=10**9):
+    async def client(engine, key, leaves_at=10**9, **further):
+        wishes = {"max_tokens": 230, "ignore_eos": True, **task["params"], **further}
         params = SamplingParams(
-            max_tokens=230,
-            ignore_eos=True,
             temperature=1.0,
             output_kind=RequestOutputKind.DELTA,
             extra_args={"qr_request_key": key, "qr_sample_count": task["block_bytes"]},
-            **task["params"],
+            **wishes,
         )
         tokens = seen.setdefault(key, [])
         answers = engine.generate({"prompt_token_ids": [300, 301, 302]}, params, key)
@@ -67,11 +67,15 @@ SERVE = """
         # What the engine can do itself is over; how it ends depends on the test.
         clients = await started(engine, task["end"])
         (process,) = {int(process) for process, _ in drawn()}
+        if "tensor_parallel_size" in task["engine"]:
+            # The first rank draws; its engine ends it.
+            process = psutil.Process(process).ppid()
         if task["end"] == "SIGKILL":
             await engine.pause_generation(mode="keep", clear_cache=False)
             await until(lambda: recorded_bytes() == sum(len(data) // 2 for _, data in drawn()))
         os.kill(process, getattr(signal, task["end"]))
         await asyncio.gather(*clients, return_exceptions=True)
+        engine.shutdown()
 
     async def main():
         engine = AsyncLLM.from_engine_args(
@@ -93,8 +97,9 @@ SERVE = """
         await engine.sleep(level=0, mode="abort")
         await asyncio.gather(*clients)
         await engine.wake_up(tags=["scheduling"])
+        only = {"allowed_token_ids": [301], "stop_token_ids": [301], "min_tokens": 4}
+        await client(engine, "masked", **only)
         await end(engine)
-        engine.shutdown()
 
     if __name__ == "__main__":
         asyncio.run(main())
@@ -113,38 +118,63 @@ FEW = {"allowed_token_ids": [0, 300, 301]}
 """Of few tokens n-grams are guessed right often, so that steps have several."""
 
 
-@pytest.mark.parametrize(
-    ("runner", "engine_options", "params", "end"),
-    [
-        ("v1", {}, {}, "SIGTERM"),
-        ("v2", DRAFTS, FEW, "SIGKILL"),
-        ("v2", {}, {}, "SIGINT"),
-    ],
-    ids=["v1-SIGTERM", "v2-drafts-SIGKILL", "v2-SIGINT"],
-)
+PLAIN: dict[str, Any] = {}
+RANKS = {"tensor_parallel_size": 2, "distributed_executor_backend": "mp"}
+
+
+class Case(NamedTuple):
+    """How an engine is made, and how it ends."""
+
+    runner: str
+    end: str
+    engine: dict[str, Any] = PLAIN
+    params: dict[str, Any] = PLAIN
+    fallback_mode: str = "error"
+    step_tokens: int = 1
+    """The most tokens of a request in one step."""
+
+
+CASES = [
+    Case("v1", "SIGTERM", RANKS),
+    Case("v2", "SIGKILL", DRAFTS, FEW, step_tokens=4),
+    Case("v2", "SIGINT", fallback_mode="end_request"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"{case.runner}-{case.end}" for case in CASES])
 def test_no_client_has_a_token_without_a_record(
-    offline_engine: Callable[[str], Any],
-    draws_on_file: Any,
-    runner: str,
-    engine_options: dict[str, Any],
-    params: dict[str, Any],
-    end: str,
+    offline_engine: Callable[[str], Any], draws_on_file: Any, case: Case
 ) -> None:
-    engine = offline_engine(runner)
-    task = {"engine": engine_options, "params": params, "end": end, "block_bytes": BLOCK_BYTES}
-    variables = {**draws_on_file.recording(), "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    engine = offline_engine(case.runner)
+    task = {**case._asdict(), "block_bytes": BLOCK_BYTES}
+    variables = {
+        **draws_on_file.recording(),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
+        "QR_FALLBACK_MODE": case.fallback_mode,
+        **({"VLLM_CPU_OMP_THREADS_BIND": "0|1"} if case.engine is RANKS else {}),
+    }
     seen: dict[str, list[int]] = engine.result(SERVE, task, variables)
     lines = engine.lines()
-    assert {key.split()[0] for key in seen} == {"gone", "paused", "asleep", end}
-    most = 4 if engine_options else 1
+    assert {key.split()[0] for key in seen} == {"gone", "paused", "asleep", "masked", case.end}
     for key, tokens in seen.items():
         recorded = standing(lines, key)
         certain = list(takewhile(lambda one: one[1], recorded))
-        assert len(tokens) >= 5, key
+        assert tokens, key
         assert tokens == [token_id for token_id, _ in recorded][: len(tokens)], key
-        assert len(certain) <= len(tokens) <= len(recorded) <= len(certain) + most, key
+        assert len(certain) <= len(tokens) <= len(recorded), key
+        assert len(recorded) <= len(certain) + case.step_tokens, key
     spent = sum(line.get("block_bytes", 0) for line in lines)
     assert spent == sum(map(len, draws_on_file.draws()))
+    assert_undecided(lines, seen["masked"], ends=case.fallback_mode == "end_request")
+
+
+def assert_undecided(lines: list[dict[str, Any]], tokens: list[int], *, ends: bool) -> None:
+    """Where a stop token is the only one allowed, nothing is before ``min_tokens``."""
+    undecided = [line for line in lines if line["kind"] == "undecided"]
+    assert {line["request_key"] for line in undecided} == {"masked"}
+    assert {line["reason"] for line in undecided} == {"masked"}
+    assert tokens == ([301] if ends else [0, 0, 0, 0, 301])
+    assert [line["token_id"] for line in undecided] == ([301] if ends else [0, 0, 0, 0])
 
 
 def standing(lines: list[dict[str, Any]], key: str) -> list[tuple[int, bool]]:
@@ -153,7 +183,7 @@ def standing(lines: list[dict[str, Any]], key: str) -> list[tuple[int, bool]]:
     for line in lines:
         if line.get("request_key") != key:
             continue
-        if line["kind"] == "token":
+        if line["kind"] in ("token", "undecided"):
             assert line["position"] == len(found), "records are not in order"
             found.append((line["token_id"], line["emitted"] is True))
         elif line["kind"] == "emission":

@@ -17,7 +17,12 @@ from qr_sampler.testing import ConstantEntropySource
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
-from qr_sampler_vllm.step import force_on_device, force_tokens, sample_rows  # noqa: E402
+from qr_sampler_vllm.step import (  # noqa: E402
+    defect_of,
+    force_on_device,
+    force_tokens,
+    sample_rows,
+)
 
 VOCAB = 50
 
@@ -67,21 +72,34 @@ def test_rows_that_were_not_asked_for_stay_as_they_are() -> None:
     assert_forced(logits[1], int(alone.selection.token_ids[1]))
 
 
-def test_rows_without_a_distribution_are_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_without_a_distribution_are_left_to_their_caller() -> None:
     logits = random_logits(3)
     logits[0] = -math.inf
     logits[2, 5] = math.nan
     before = logits.clone()
     source = ConstantEntropySource()
-    with caplog.at_level(logging.ERROR, logger="qr_sampler.vllm"):
-        step = sample_rows(pipeline(source), logits, [0, 1, 2], rows(3))
+    step = sample_rows(pipeline(source), logits, [0, 1, 2], rows(3))
     assert step is not None
     assert step.plan.lines.tolist() == [1]
     assert source.requests == [8]
     assert torch.equal(logits[0], before[0])
     assert torch.allclose(logits[2], before[2], equal_nan=True)
     assert_forced(logits[1], int(step.selection.token_ids[0]))
-    assert "2 rows of logits have no finite maximum" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_defect_of_a_row_and_its_token_are_named(
+    dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    logits = random_logits(4).to(dtype)
+    logits[0] = -math.inf
+    logits[1, 5] = math.nan
+    logits[2, 7] = math.inf
+    logits[3, [3, 9]] = torch.tensor([math.inf, math.nan], dtype=dtype)
+    with caplog.at_level(logging.ERROR, logger="qr_sampler.vllm"):
+        found = [defect_of(logits, line) for line in range(4)]
+    assert found == [(0, "masked"), (5, "nan"), (7, "infinite"), (9, "nan")]
+    assert "a row of logits has no finite maximum (masked)" in caplog.text
 
 
 def test_nothing_is_drawn_when_no_row_can_be_decided() -> None:

@@ -108,6 +108,15 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
     "grammar": {"prompt_tokens": 5, "params": {"max_tokens": 40, "regex": "(a|b|cd){12}"}},
     "model length": {"prompt_tokens": 230, "params": {"max_tokens": 200, "ignore_eos": True}},
+    "undecidable": {
+        "prompt_tokens": 5,
+        "params": {
+            **ENDLESS,
+            "allowed_token_ids": [301],
+            "stop_token_ids": [301],
+            "min_tokens": 4,
+        },
+    },
     **{f"crowd {n}": {"prompt_tokens": 5, "params": {**ENDLESS, **FEW}} for n in range(12)},
 }
 
@@ -350,7 +359,13 @@ def assert_emitted_is_recorded(run: Run) -> None:
     assert run.result["preemptions"] > 0, "nothing was preempted"
     assert run.result["aborted"] == ["aborted"]
     served = run.result["served"]
-    for key in (*REQUESTS, *BYPASSED):
+    assert served["undecidable"][0][0] == [0, 0, 0, 0, 301]
+    undecided = [line for line in run.lines if line["kind"] == "undecided"]
+    assert [(line["position"], line["token_id"]) for line in undecided] == [
+        (position, 0) for position in range(4)
+    ]
+    assert [line["position"] for line in run.tokens("undecidable")] == [4]
+    for key in (REQUESTS.keys() | BYPASSED.keys()) - {"undecidable"}:
         emitted = sorted(tokens for tokens, _ in served[key])
         recorded = sorted([line["token_id"] for line in own] for own in run.sequences(key))
         assert recorded == (emitted if key != "left to vllm" else []), key

@@ -202,6 +202,19 @@ IN_BETWEEN: dict[str, dict[str, Any]] = {
 }
 
 
+UNDECIDABLE: dict[str, Any] = {
+    "prompt_tokens": 5,
+    "params": {
+        "max_tokens": 60,
+        "ignore_eos": True,
+        "allowed_token_ids": [301],
+        "stop_token_ids": [301],
+        "min_tokens": 4,
+    },
+}
+"""Where a stop token is the only one allowed, nothing is before ``min_tokens``."""
+
+
 def test_records_are_the_emitted_tokens(
     offline_engine: Callable[[str], Any], draws_on_file: Any, tsd: Any
 ) -> None:
@@ -216,9 +229,10 @@ def test_records_are_the_emitted_tokens(
         "num_gpu_blocks_override": 18,
         "disable_log_stats": False,
     }
-    for request in IN_BETWEEN.values():
+    requests = {**IN_BETWEEN, "undecidable": UNDECIDABLE}
+    for request in requests.values():
         request.setdefault("extra", {})["qr_sample_count"] = BLOCK_BYTES
-    task = {"requests": IN_BETWEEN, "engine": {**tsd.options, **options}}
+    task = {"requests": requests, "engine": {**tsd.options, **options}}
     drafting = offline_engine("v1")
     environment = {**tsd.environment("exact_match"), **draws_on_file.recording()}
     found = drafting.result(tsd.script(SERVE), task, environment)
@@ -233,6 +247,11 @@ def test_records_are_the_emitted_tokens(
         emitted = [tokens for tokens, _ in found["served"][key]]
         expected = [] if key == "left to vllm" else sorted(emitted)
         assert sorted(recorded.values()) == expected, key
+    assert found["served"]["undecidable"][0][0] == [0, 0, 0, 0, 301]
+    undecided = [
+        (line["position"], line["token_id"]) for line in lines if line["kind"] == "undecided"
+    ]
+    assert undecided == [(position, 0) for position in range(4)]
     assert len(found["served"]["four samples"]) == 4
     assert len(found["served"]["model length"][0][0]) == 26
     assert len(found["served"]["left to vllm"][0][0]) == 60

@@ -25,6 +25,8 @@ from qr_sampler import (
 )
 from qr_sampler_tsd import craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
+from qr_sampler_vllm.row_groups import RowGroups
+from qr_sampler_vllm.session import EngineSession
 from qr_sampler_vllm.stop_conditions import StopConditions
 from qr_sampler_vllm.token_sequence import TokenSequence
 from qr_sampler_vllm.tsd.drafter import DraftRequest
@@ -58,10 +60,13 @@ class Stream(EntropySource):
 class FakeSession:
     """An ``EngineSession`` with one source."""
 
+    without_entropy = EngineSession.without_entropy
+
     def __init__(self, source: EntropySource, **settings: Any) -> None:
         self.settings = Settings.load(entropy_source_type="named", **settings)
         self._source = source
         self.recorded: list[Any] = []
+        self._groups = RowGroups()
 
     def source(self, name: str) -> EntropySource:
         return self._source
@@ -198,11 +203,23 @@ def test_drafts_for_another_position_are_not_verified() -> None:
 def test_rows_without_a_law_end_the_block() -> None:
     setting = Setting()
     nothing = [math.nan] * 4
-    assert setting.verify(setting.draft(2), [nothing, P, P]) == []
-    assert [one.reason for one in setting.records] == ["not_verified"] * 2
+    assert setting.verify(setting.draft(2), [nothing, P, P]) == [0]
+    found = [(one.kind, one.reason) for one in setting.records]
+    assert found == [("discard", "not_verified")] * 2 + [("undecided", "nan")]
     for _ in range(20):
         assert len(setting.verify(setting.draft(2), [P, nothing, P])) == 1
     assert setting.spent() == setting.source.drawn
+
+
+def test_a_row_without_a_law_ends_a_request_where_the_operator_ends_those_without_entropy() -> None:
+    setting = Setting(fallback_mode="end_request")
+    with np.errstate(divide="ignore"):
+        assert setting.verify(setting.draft(2), [[0.0] * 4, P, P]) == [3]
+    undecided = [one for one in setting.records if one.kind == "undecided"]
+    assert [(one.token_id, one.position, one.reason) for one in undecided] == [(3, 0, "masked")]
+    assert setting.verify([]) == [3]
+    assert setting.records[-1].kind == "forced"
+    assert setting.spent() == setting.source.drawn == 16
 
 
 def test_without_entropy_a_request_ends_and_its_drafts_are_discarded() -> None:
