@@ -325,7 +325,7 @@ def test_a_second_runner_of_one_engine_is_refused_while_the_first_lives() -> Non
     del owner
     second = Owner()
     register(config, WatchedRunner(), second)
-    assert first.closed.is_set()
+    assert first.closed.wait(timeout=60)
 
 
 FORK = """

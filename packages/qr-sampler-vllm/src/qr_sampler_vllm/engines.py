@@ -111,9 +111,12 @@ def _close_all() -> None:
 
 
 def _close_abandoned() -> None:
-    while _abandoned:
-        _, runner = _runners.pop(_abandoned.pop())
-        runner.close()
+    for key in list(_abandoned):
+        # Two threads may be here at once.
+        abandoned = _runners.pop(key, None)
+        _abandoned.discard(key)
+        if abandoned is not None:
+            abandoned[1].close()
 
 
 def _flush_forever() -> None:
