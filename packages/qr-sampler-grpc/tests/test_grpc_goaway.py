@@ -21,6 +21,8 @@ HEADERS, SETTINGS, GOAWAY = 0x1, 0x4, 0x7
 ACK = 0x1
 NO_ERROR, HTTP_1_1_REQUIRED, UNASSIGNED = 0x0, 0xD, 0xE
 
+WORDS = b"the key s3cret-of-ours was sent here"
+
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
@@ -53,7 +55,9 @@ class GoawayServer:
                     connection.sendall(frame(SETTINGS, ACK, 0))
                 if kind == HEADERS:
                     # Stream 0 is the last one that was served: this call was not.
-                    connection.sendall(frame(GOAWAY, 0, 0, struct.pack(">II", 0, self.error_code)))
+                    connection.sendall(
+                        frame(GOAWAY, 0, 0, struct.pack(">II", 0, self.error_code) + WORDS)
+                    )
                     self.sent.append(self.error_code)
 
     def close(self) -> None:
@@ -70,7 +74,10 @@ def goaway_server() -> Iterator[GoawayServer]:
 
 
 DRAWS_IN_EVERY_MODE = """
-    import sys
+    import os, sys
+
+    # What gRPC itself writes is looked at, too.
+    os.dup2(1, 2)
 
     from qr_sampler import EntropyUnavailableError
     from qr_sampler_grpc.breaker_settings import BreakerOptions
@@ -83,12 +90,13 @@ DRAWS_IN_EVERY_MODE = """
                 mode=mode,
                 stubs=stubs,
                 timeout_ms=1000.0,
+                api_key="s3cret-of-ours",
                 breaker=BreakerOptions.checked(enabled=False),
             )
             try:
                 source.draw(16)
-            except EntropyUnavailableError:
-                print(stubs, mode, flush=True)
+            except EntropyUnavailableError as error:
+                print(stubs, mode, "s3cret" in error.reason, flush=True)
             source.close()
 """
 
@@ -101,7 +109,7 @@ def test_a_goaway_during_a_call_is_a_failed_draw_in_every_mode(
     # A process of its own: what is guarded against cannot be caught.
     survived = run_python(DRAWS_IN_EVERY_MODE, goaway_server.address).splitlines()
     assert survived == [
-        f"{stubs} {mode}"
+        f"{stubs} {mode} False"
         for stubs in ("sync", "aio")
         for mode in ("unary", "server_streaming", "bidi_streaming")
     ]

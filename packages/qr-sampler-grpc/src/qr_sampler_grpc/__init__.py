@@ -14,7 +14,12 @@ Importing this package alone loads neither gRPC nor protobuf.
 
 from __future__ import annotations
 
+import os as _os
 from importlib.metadata import version as _version
+
+# gRPC's own notes quote what a peer says as it ends a connection, which may be our API key. It
+# reads this when it is loaded, so a process that has loaded it before keeps its notes.
+_os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 __version__ = _version("qr-sampler-grpc")
 
