@@ -50,7 +50,7 @@ class Saying(EntropySource):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        return (KEY, "")
+        return (KEY, "", None)  # type: ignore[return-value]
 
     def get_random_bytes(self, n: int) -> bytes:
         return b"\7" * n

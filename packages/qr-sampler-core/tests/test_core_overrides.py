@@ -597,7 +597,20 @@ class TestSources:
     def test_the_configured_source_is_the_default(self) -> None:
         assert resolve_request(self.DECLARED, None).source == "system"
 
-    def test_a_declared_source_can_be_chosen(self) -> None:
+    def test_a_declared_source_can_be_chosen(self, install_plugin: Any) -> None:
+        module = """
+            from qr_sampler.testing import ConstantEntropySource
+
+            class Source(ConstantEntropySource):
+                @classmethod
+                def from_environment(cls):
+                    return cls(name=cls.__name__.lower())
+
+            class Left(Source): ...
+            class Right(Source): ...
+        """
+        points = "[qr_sampler.entropy_sources]\nleft = sides:Left\nright = sides:Right\n"
+        install_plugin("sides", points, {"sides": module})
         assert self.DECLARED.selectable_sources == ("system", "left", "right")
         for name in self.DECLARED.selectable_sources:
             assert resolve_request(self.DECLARED, {"qr_entropy_source": name}).source == name

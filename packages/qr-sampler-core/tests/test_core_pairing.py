@@ -74,7 +74,11 @@ def settings(source: str = "bytes", fallback: str = "error", **changes: Any) -> 
         (("bytes",), NUMBERS, "delivers bytes, so choose another amplifier"),
         (("numbers",), BYTES, "'numbers' with qr_signal_amplifier_type='zscore_mean'"),
         (("numbers",), {"qr_entropy_source": "bytes"}, "delivers bytes"),
-        (("bytes",), {"qr_entropy_source": "broken"}, "not usable: SystemExit: no device"),
+        (
+            ("bytes",),
+            {"qr_entropy_source": "broken"},
+            "'broken' from pairs 1.0 cannot be loaded: SystemExit",
+        ),
         (
             ("numbers", "numbers"),
             {"qr_entropy_source": "bytes", **BYTES},

@@ -72,6 +72,26 @@ def test_a_source_has_the_name_that_it_is_configured_by(install_plugin: Any) -> 
         create_source("good")
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [("raise SystemExit(3)", "SystemExit: 3"), ("return 7", "returned int, not a source")],
+)
+def test_a_constructor_that_fails_names_its_distribution(
+    install_plugin: Any, body: str, reason: str
+) -> None:
+    module = (
+        SOURCE
+        + f"""
+        @classmethod
+        def from_environment(cls):
+            {body}
+    """
+    )
+    install_plugin("odd", GROUP + "probe = odd_source:Source\n", {"odd_source": module})
+    with pytest.raises(PluginLoadError, match=rf"'probe' from odd 1.0.*{reason}"):
+        create_source("probe")
+
+
 def test_a_module_that_ends_the_program_is_an_error_like_any_other(install_plugin: Any) -> None:
     module = "raise SystemExit('no device')\n"
     install_plugin("quitting", GROUP + "quits = quitting:Source\n", {"quitting": module})

@@ -6,8 +6,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from qr_sampler.errors import ConfigError
-from qr_sampler.foreign import is_signal, words_of
+from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler.registry import create_source
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 
@@ -88,8 +87,5 @@ def _integrates(source: str, settings: Settings) -> bool:
     """Returns whether *source* delivers numbers, as it is configured while *settings* hold."""
     try:
         return bool(create_source(source).integrates)
-    # A third-party constructor can fail in any way; the request is refused with what it said.
-    except BaseException as error:
-        if is_signal(error):
-            raise
-        raise ConfigError(f"the source {source!r} is not usable: {words_of(error)}") from error
+    except QRSamplerError as error:
+        raise ConfigError(f"{error}") from error

@@ -10,7 +10,12 @@ from typing import Generic, TypeVar
 from qr_sampler.amplification.base import SignalAmplifier
 from qr_sampler.entropy.draw import Origin
 from qr_sampler.entropy.source import EntropySource
-from qr_sampler.errors import PluginConflictError, PluginLoadError, UnknownPluginError
+from qr_sampler.errors import (
+    PluginConflictError,
+    PluginLoadError,
+    QRSamplerError,
+    UnknownPluginError,
+)
 from qr_sampler.foreign import is_signal, plain_text, words_of
 from qr_sampler.temperature.base import TemperatureStrategy
 
@@ -157,10 +162,20 @@ def create_source(name: str) -> EntropySource:
             name is in every record.
         ConfigError: When one of its settings is malformed.
     """
-    source = ENTROPY_SOURCES.load(name).from_environment()
-    plugin = ENTROPY_SOURCES.find(name)
+    kind, plugin = ENTROPY_SOURCES.load(name), ENTROPY_SOURCES.find(name)
+    try:
+        source: object = kind.from_environment()
+        if not isinstance(source, EntropySource):
+            raise TypeError(f"from_environment() returned {type(source).__name__}, not a source")
+        if source.name != name:
+            raise ValueError(f"it calls itself {plain_text(source.name)!r}")
+    except QRSamplerError:
+        raise
+    # As for a module: it is reported with the distribution to repair.
+    except BaseException as error:
+        if is_signal(error):
+            raise
+        reason = words_of(error)
+        raise PluginLoadError(ENTROPY_SOURCES.kind, name, plugin.distribution, reason) from error
     source.origin = plugin.origin
-    if source.name != name:
-        reason = f"it calls itself {plain_text(source.name)!r}"
-        raise PluginLoadError(ENTROPY_SOURCES.kind, name, plugin.distribution, reason)
     return source

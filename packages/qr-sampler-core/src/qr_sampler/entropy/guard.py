@@ -98,7 +98,9 @@ class GuardedSource(EntropySource):
         self.is_ours = is_ours(source)
         """Whether the source belongs to this project."""
         self._name = plain_text(source.name)
-        self._intake = Intake(self._name, self.origin, tuple(filter(None, source.secrets)))
+        declared: tuple[object, ...] = source.secrets
+        secrets = tuple(one for one in declared if isinstance(one, str) and one)
+        self._intake = Intake(self._name, self.origin, secrets)
         self._direct = self.is_ours and not source.blocks
         self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._on_dropped = on_dropped
