@@ -100,14 +100,16 @@ class Units:
 
     @property
     def vllm(self) -> list[str]:
-        program, *arguments = self._command("qr-vllm.service", "vllm.env")
+        env, _, program, *arguments = self._command("qr-vllm.service", "vllm.env")
+        assert env == "/usr/bin/env"
         return [Path(program).name, *arguments]
 
     @property
     def environment(self) -> dict[str, str]:
         lines = self._values("qr-vllm.service", "Environment")
-        words = (word.partition("=") for line in lines for word in line.split())
-        by_unit = {name: value.replace("%d", self._credentials) for name, _, value in words}
+        _, by_command, *_ = self._command("qr-vllm.service", "vllm.env")
+        words = (word.partition("=") for line in [*lines, by_command] for word in line.split())
+        by_unit = {name: value for name, _, value in words}
         # Where things are kept on the machine that the unit is for.
         kept = {name: value for name, value in by_unit.items() if "/var/cache" not in value}
         return {**kept, **self._variables("vllm.env")}
