@@ -608,3 +608,41 @@ def test_pieces_of_a_failed_draw_are_accounted_for() -> None:
         guarded.draw(10)
     assert failure.value.dropped_bytes == 8
     assert dropped.found == [("constant", 8, "failed")]
+
+
+def test_a_status_that_hangs_fails_in_time_and_holds_up_no_draw() -> None:
+    class Pensive(ScriptedSource):
+        thinking = True
+
+        def status(self) -> SourceStatus:
+            if self.thinking:
+                assert self.release.wait(timeout=PATIENCE_S)
+            return SourceStatus(available=True, reason="thought about it")
+
+    source = Pensive()
+    guarded = GuardedSource(source, SOON_MS)
+    first, second = guarded.status(), guarded.status()
+    assert first.reason == "its status is not available: no answer within 200 ms"
+    assert second.reason.startswith("its status is not available: still busy with a status that")
+    assert not first.available
+    assert not second.available
+    guarded._timeout_s = NEVER_MS / 1000
+    assert guarded.draw(1).data == b"\1"
+    source.thinking = False
+    source.release.set()
+    for _ in range(1000):
+        if guarded.status().available:
+            break
+        threading.Event().wait(PATIENCE_S / 1000)
+    assert guarded.status() == SourceStatus(available=True, reason="thought about it")
+    guarded.close()
+    assert source.closed.is_set()
+
+
+def test_a_close_that_ends_the_program_is_an_error() -> None:
+    class Quits(ScriptedSource):
+        def close(self) -> None:
+            raise SystemExit("bye")
+
+    with pytest.raises(RuntimeError, match="'scripted': SystemExit: bye"):
+        GuardedSource(Quits(), NEVER_MS).close()
