@@ -487,6 +487,18 @@ def openwebui(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def cpu(session: nox.Session) -> None:
+    """Make an environment to work in: vLLM for a machine without a GPU, and our packages.
+
+    ``-- FOLDER`` is another place than ``venv-cpu``. A second run updates our packages in it.
+    """
+    (folder,) = session.posargs or ["venv-cpu"]
+    pins = NEWEST._replace(location=(ROOT / folder).resolve(), stand_ins=())
+    Engine(session, pins)
+    session.log(f"activate it with: . {pins.location}/bin/activate")
+
+
+@nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
     """Compare the cost of a step with vLLM's own sampler; see docs/benchmarks.md."""
     engine = Engine(session)

@@ -107,7 +107,7 @@ def test_a_payload_of_one_possible_token(unit: TSUAdapter) -> None:
 
 def test_thrml_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "qr_sampler_tsd.tsu._thrml_program", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'qr-sampler-tsd\[thrml\]'") as caught:
+    with pytest.raises(MissingExtraError, match="pip install thrml") as caught:
         ThrmlTSU()
     assert isinstance(caught.value, ImportError)
 

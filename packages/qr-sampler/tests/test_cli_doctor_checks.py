@@ -183,6 +183,40 @@ def test_speculation_without_a_model(
     assert found["layout"].level == "skipped"
 
 
+@pytest.mark.parametrize(
+    ("variable", "refusal", "level", "words"),
+    [
+        ("0", "", "ok", "TSD: 4 drafts per sequence and step"),
+        (None, "", "problem", "Model Runner V1 only"),
+        ("0", "QR_TSD_PROPOSER is not set", "problem", "QR_TSD_PROPOSER is not set"),
+    ],
+)
+def test_speculation_of_our_own_is_judged_by_its_own_rules(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, refusal: str, level: str, words: str
+) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(VARIABLE, variable)
+    request = EngineRequest(None, {"speculative_config": {"num_speculative_tokens": 4}})
+    found = look_at_runner(request, Examination(uses_tsd=True, tsd_refusal=refusal))
+    assert found["speculation"].level == level
+    assert words in found["speculation"].found
+
+
+def test_nothing_is_said_of_the_runners_of_a_vllm_that_is_not_there() -> None:
+    found = by_check(
+        list(
+            runner.runner_findings(
+                EngineRequest(), Examination(), has_vllm=False, has_v2_interface=False
+            )
+        )
+    )
+    assert {name: finding.level for name, finding in found.items()} == {
+        "model runner": "skipped",
+        "layout": "ok",
+    }
+
+
 def test_more_ranks_than_devices_are_told() -> None:
     request = EngineRequest(None, {"tensor_parallel_size": 4})
     seen = Examination(device_type="cuda", cuda_devices=2)

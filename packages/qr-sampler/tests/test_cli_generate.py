@@ -477,7 +477,7 @@ def test_missing_vllm_is_named_with_its_remedy(
     result = generate("p")
     assert result.exit_code == 2
     assert "generate needs vllm, which is not installed" in result.stderr
-    assert "pip install 'qr-sampler[vllm]'" in result.stderr
+    assert "pip install vllm" in result.stderr
 
 
 def test_vllm_without_the_plugin_is_refused(
@@ -487,7 +487,7 @@ def test_vllm_without_the_plugin_is_refused(
     monkeypatch.setattr("qr_sampler_cli.engine.entry_points", lambda **_: (other,))
     result = generate("p")
     assert result.exit_code == 2
-    assert "pip install qr-sampler-vllm" in result.stderr
+    assert "pip install ./packages/qr-sampler-vllm" in result.stderr
 
 
 def test_broken_vllm_is_told_from_a_missing_one(

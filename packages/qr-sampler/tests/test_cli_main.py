@@ -66,4 +66,4 @@ def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delitem(sys.modules, "qr_sampler_grpc.server", raising=False)
     result = CliRunner().invoke(app, ["serve-entropy"])
     assert result.exit_code == 2
-    assert "pip install 'qr-sampler[grpc]'" in result.stderr
+    assert "pip install ./packages/qr-sampler-grpc" in result.stderr

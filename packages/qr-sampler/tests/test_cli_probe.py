@@ -406,7 +406,7 @@ def test_the_extra_is_named_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delitem(sys.modules, "qr_sampler_grpc.probe", raising=False)
     result = run("127.0.0.1:1")
     assert result.exit_code == 2
-    assert "pip install 'qr-sampler[grpc]'" in result.stderr
+    assert "pip install ./packages/qr-sampler-grpc" in result.stderr
 
 
 def test_the_example_of_the_readme_runs() -> None:

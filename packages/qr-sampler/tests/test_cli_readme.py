@@ -26,7 +26,12 @@ pytestmark = pytest.mark.skipif(
     reason="the project's README is in the repository, not in this archive",
 )
 
-RUNNERS = {"tests/engine/test_vllm_readme.py", ".ci/run", "containers"}
+RUNNERS = {
+    "tests/engine/test_vllm_installation.py",
+    "tests/engine/test_vllm_readme.py",
+    ".ci/run",
+    "containers",
+}
 """Who runs a command: a test with vLLM, the CI script, or nobody without a container engine."""
 
 ON_GITHUB = "../../actions/"
@@ -65,6 +70,23 @@ def test_links_lead_somewhere() -> None:
 def test_every_command_says_who_runs_it() -> None:
     runners = [runner for runner, _ in blocks("bash")]
     assert set(runners) == RUNNERS
+
+
+def test_nobody_is_sent_to_an_index_for_what_is_on_none() -> None:
+    """A name that nobody has registered may be anybody's tomorrow."""
+    ours = {path.parent.name for path in ROOT.glob("packages/*/pyproject.toml")}
+    places = ("README.md", ".github", "docs", "deployments", "packages", "servers")
+    files = [file for place in places for file in (ROOT / place, *(ROOT / place).rglob("*"))]
+    kinds = {".md", ".py", ".yml", ".toml", ".example", ".service", ".vllm", ".entropy-server"}
+    commands = 0
+    for file in files:
+        if file.suffix not in kinds or not file.is_file() or "tests" in file.parts:
+            continue
+        for command in re.findall(r"pip install (.*)", text_of(file)):
+            commands += 1
+            words = (re.split(r"[\[=<>~]", word.strip("`'\",.;:()"))[0] for word in command.split())
+            assert ours.isdisjoint(words), f"{file}: {command}"
+    assert commands > 20
 
 
 def test_commands_of_containers_name_folders_that_have_what_they_need() -> None:

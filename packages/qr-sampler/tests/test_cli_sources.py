@@ -192,7 +192,7 @@ def test_nothing_installed_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("qr_sampler.registry.entry_points", lambda **_: ())
     result = CliRunner().invoke(app, ["sources"])
     assert result.exit_code == 0
-    assert "pip install qr-entropy-sources" in result.stdout
+    assert "pip install ./packages/qr-entropy-sources" in result.stdout
 
 
 def test_table_in_process_lists_the_sources_of_this_environment() -> None:

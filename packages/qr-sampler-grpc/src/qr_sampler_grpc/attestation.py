@@ -113,7 +113,7 @@ def _cryptography() -> tuple[Any, Any]:
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError as error:
         raise ConfigError(
-            "signatures need the package cryptography; pip install 'qr-sampler-grpc[signing]'"
+            "signatures need the package cryptography: pip install cryptography"
         ) from error
     return ed25519, serialization
 

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -126,6 +127,28 @@ def place(item: pytest.Item) -> int:
     """Returns the place of a test's file among all files."""
     name = item.path.name
     return LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+NOT_IN_A_CLONE = (".git", ".nox", ".venv", "venv", "venv-cpu", "__pycache__", ".*_cache", "dist")
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository in which nothing is installed."""
+    folder = tmp_path_factory.mktemp("fresh") / "clone"
+    root = Path(__file__).resolve().parents[4]
+    shutil.copytree(root, folder, ignore=shutil.ignore_patterns(*NOT_IN_A_CLONE))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def empty_environment() -> dict[str, str]:
+    """What a user's shell has: nothing of ours, and no environment of Python's that is active."""
+    own = Path(sys.executable).parent
+    places = (place for place in os.environ["PATH"].split(os.pathsep) if Path(place) != own)
+    left_out = ("QR_", "VIRTUAL_ENV", "PYTHON", "UV_PROJECT", "COVERAGE", "PYTEST")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
+    return {**kept, "PATH": os.pathsep.join(places)}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,20 +26,12 @@ pytestmark = pytest.mark.skipif(
     reason="the README's commands use curl and openssl",
 )
 
-# The CPU build's own console script does not start, and a first compilation would take minutes.
-VLLM_COMMAND = f"""#!/bin/bash
-[ "$1" = serve ] || exit 64
-exec {sys.executable} -m vllm.entrypoints.openai.api_server --model "$2" "${{@:3}}" \\
-    --host 127.0.0.1 --enforce-eager --dtype float32 --max-model-len 256 --max-num-seqs 4
-"""
+INSTALL = "uv run nox -s cpu\n"
+"""What begins the block that makes the environment in which all others are run."""
 
-# Environments that uv makes have no pip of their own. What is installed here already comes from a
-# clone: installing that again only has to be possible.
-PIP_COMMAND = f"""#!/bin/bash
-[ "$1" = install ] || exit 64
-case "$2" in ./packages/*) options=--dry-run ;; esac
-exec uv pip install --quiet $options --python {sys.executable} "${{@:2}}"
-"""
+SERVE = "python -m vllm.entrypoints.openai.api_server --model ./tiny"
+# A first compilation would take minutes.
+SERVE_QUICKLY = "--enforce-eager --dtype float32 --max-model-len 256 --max-num-seqs 4"
 
 PREAMBLE = """
 set -euo pipefail
@@ -69,10 +59,11 @@ def blocks(language: str, text: str) -> list[str]:
 
 
 def hastened(script: str) -> str:
-    """Trains the tiny model for a moment only: what it says does not matter here."""
+    """Trains the tiny model for a moment only, since what it says does not matter here."""
     command = "qr-sampler tiny-model ./tiny"
     assert script.count(command) == 1
-    return script.replace(command, f"{command} --steps 20")
+    quick = script.replace(command, f"{command} --steps 20")
+    return quick.replace(SERVE, f"{SERVE} --host 127.0.0.1 {SERVE_QUICKLY}")
 
 
 def with_free_ports(script: str, free_port: Any) -> str:
@@ -81,19 +72,29 @@ def with_free_ports(script: str, free_port: Any) -> str:
     return script
 
 
+@pytest.fixture(scope="module")
+def installed(clone: Path, empty_environment: dict[str, str]) -> str:
+    """Installs from a fresh clone as the README says; returns the line that activates it."""
+    (block,) = (code for code in blocks("bash", README.read_text("utf-8")) if INSTALL in code)
+    install, activate = block.splitlines()
+    done = subprocess.run(
+        ["bash", "-c", install],
+        cwd=clone,
+        env=empty_environment,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return activate
+
+
 @pytest.fixture
-def commands(tmp_path: Path) -> dict[str, str]:
-    """An environment in which the README's commands work, free of the caller's own settings."""
-    scripts = tmp_path / "bin"
-    scripts.mkdir()
-    for name, text in (("vllm", VLLM_COMMAND), ("pip", PIP_COMMAND)):
-        (scripts / name).write_text(text)
-        (scripts / name).chmod(0o755)
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("QR_")}
-    path = os.pathsep.join([str(scripts), str(Path(sys.executable).parent), os.environ["PATH"]])
+def commands(empty_environment: dict[str, str]) -> dict[str, str]:
+    """The variables of a shell in which the README's commands are typed."""
     return {
-        **inherited,
-        "PATH": path,
+        **empty_environment,
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_USE_V2_MODEL_RUNNER": "0",
@@ -105,17 +106,16 @@ def commands(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def run_script(commands: dict[str, str], tmp_path: Path, free_port: Any) -> Callable[[str], str]:
-    """Runs commands in a folder of their own and returns what they print."""
-    work = tmp_path / "work"
-    work.mkdir()
-    shutil.copytree(ROOT / "servers", work / "servers")
-    (work / "packages").symlink_to(ROOT / "packages")
+def run_script(
+    commands: dict[str, str], clone: Path, installed: str, free_port: Any
+) -> Callable[[str], str]:
+    """Runs commands from the root of the clone and returns what they print."""
 
     def run(body: str) -> str:
+        script = with_free_ports(hastened(body), free_port)
         done = subprocess.run(
-            ["bash", "-c", PREAMBLE + with_free_ports(hastened(body), free_port)],
-            cwd=work,
+            ["bash", "-c", f"{PREAMBLE}{installed}\n{script}"],
+            cwd=clone,
             env=commands,
             capture_output=True,
             text=True,
@@ -133,11 +133,11 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 
 def test_commands_before_and_behind_the_guide_and_all_snippets(
-    run_script: Callable[[str], str], commands: dict[str, str], tmp_path: Path
+    run_script: Callable[[str], str], commands: dict[str, str], clone: Path
 ) -> None:
-    work = tmp_path / "work"
-    text = README.read_text("utf-8")
-    printed = run_script("\n".join(blocks("bash", text.replace(section(GUIDE), ""))))
+    work, text = clone, README.read_text("utf-8")
+    typed = blocks("bash", text.replace(section(GUIDE), ""))
+    printed = run_script("\n".join(code for code in typed if INSTALL not in code))
     assert "quantum_grpc" in printed
 
     kept = [line for line in records(work / "light.jsonl") if line["kind"] == "token"]
@@ -151,7 +151,7 @@ def test_commands_before_and_behind_the_guide_and_all_snippets(
     snippets = blocks("python", text)
     said = ""
     for snippet in snippets:
-        command = [sys.executable, "-c", snippet]
+        command = [str(work / "venv-cpu" / "bin" / "python"), "-c", snippet]
         said += subprocess.check_output(command, cwd=work, env=commands, text=True)
     assert f"{len(tokens)} tokens, mean of u 0." in said
 
@@ -190,16 +190,16 @@ def with_waits(block: str) -> str:
 
 
 def test_guide_from_the_template_to_tokens_of_ones_own_server(
-    run_script: Callable[[str], str], tmp_path: Path
+    run_script: Callable[[str], str], clone: Path, tmp_path: Path
 ) -> None:
-    work = tmp_path / "work"
+    shutil.rmtree(clone / "tiny", ignore_errors=True)
     filled = tmp_path / "filled.py"
     filled.write_text(filled_template(), "utf-8")
     body = "\n".join(map(with_waits, blocks("bash", section(GUIDE))))
     assert body.count(COPY) == 1
     printed = run_script(body.replace(COPY, f"{COPY}cp {filled} my_qrng_server.py\n"))
 
-    tokens = [line for line in records(work / "mine.jsonl") if line["kind"] == "token"]
+    tokens = [line for line in records(clone / "mine.jsonl") if line["kind"] == "token"]
     assert len(tokens) > 1
     # The name of the device shows that the class of the guide answered, not the template's.
     origins = {(line["source"], line["fallback"], line["device_id"]) for line in tokens}

@@ -31,13 +31,6 @@ exec {sys.executable} -m vllm.entrypoints.openai.api_server --model "$2" "${{@:3
     --host 127.0.0.1 --port $PORT --enforce-eager --dtype float32 --max-model-len 256
 """
 
-# What is installed is what is tested; that the extra exists is all that can be seen here.
-PIP_COMMAND = f"""#!/bin/bash
-[ "$1 $2" = "install qr-sampler-vllm[tsd]" ] || exit 64
-exec {sys.executable} -c "from importlib.metadata import metadata as m; \\
-    assert 'tsd' in m('qr-sampler-vllm').get_all('Provides-Extra')"
-"""
-
 
 def blocks() -> list[tuple[str, str, str]]:
     """Returns the fenced blocks: who runs each, its language, its text."""
@@ -88,7 +81,6 @@ def test_commands_and_snippets_run_in_order(tmp_path: Path, free_port: Any) -> N
     command = f'#!/bin/bash\nexec {sys.executable} -m qr_sampler_cli "$@"\n'
     for name, text in (
         ("vllm", VLLM_COMMAND),
-        ("pip", PIP_COMMAND),
         ("python", python),
         ("qr-sampler", command),
     ):

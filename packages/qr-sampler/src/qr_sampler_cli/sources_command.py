@@ -15,6 +15,7 @@ from rich.text import Text
 
 from qr_sampler_cli.consoles import printable, result_console, stdout_reserved
 from qr_sampler_cli.failures import reports_errors
+from qr_sampler_cli.remedies import from_clone
 from qr_sampler_cli.source_inspection import SourceReport, State, inspect_sources
 
 __all__ = ["sources"]
@@ -48,7 +49,8 @@ def sources(
     if reports:
         console.print(_table(reports, console))
     else:
-        console.print("no entropy source is installed; try: pip install qr-entropy-sources")
+        remedy = from_clone("qr-entropy-sources")
+        console.print(f"no entropy source is installed; install some {remedy}", soft_wrap=True)
 
 
 def _table(reports: tuple[SourceReport, ...], console: Console) -> Table:

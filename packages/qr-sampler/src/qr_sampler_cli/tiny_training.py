@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias
 
 from qr_sampler_cli.failures import import_package
 from qr_sampler_cli.progress import no_progress_bars_of
+from qr_sampler_cli.remedies import INSTALL_VLLM
 
 __all__ = [
     "ModelShape",
@@ -31,7 +32,6 @@ Progress: TypeAlias = Callable[[int, int, float], None]
 """Called as ``progress(step, steps, loss_nats)`` after every optimiser step, from 1 to *steps*."""
 
 END_OF_TEXT: Final = "<|endoftext|>"
-REMEDY: Final = 'install it with: pip install "qr-sampler[vllm]"'
 
 WINDOW_TOKENS: Final = 128
 WINDOWS_PER_STEP: Final = 4
@@ -163,7 +163,7 @@ def _reproducible(torch: Any, seed: int) -> Iterator[None]:
 
 
 def _library(name: str) -> Any:
-    return import_package(name, needed_for="training the tiny model", remedy=REMEDY)
+    return import_package(name, needed_for="training the tiny model", remedy=INSTALL_VLLM)
 
 
 def _trained_tokenizer(shape: ModelShape) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from qr_sampler.registry import create_source
 from qr_sampler_cli.failures import import_package
+from qr_sampler_cli.remedies import from_clone
 
 if TYPE_CHECKING:
     from qr_sampler_tsd import UniformSource
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GATE_SAMPLES", "GATE_SEED", "UnitName", "import_tsd", "sampling_unit", "uniforms"]
 
-REMEDY: Final = "install it with: pip install 'qr-sampler[tsd]'"
+REMEDY: Final = "install it " + from_clone("qr-sampler-tsd")
 
 UnitName: TypeAlias = Literal["sim", "thrml", "tree", "gibbs"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from qr_sampler.errors import QRSamplerError
 from qr_sampler_cli.failures import import_package
 from qr_sampler_cli.progress import no_progress_bars_of
+from qr_sampler_cli.remedies import INSTALL_VLLM
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["Teacher", "TeacherError"]
 
 NEEDED_FOR: Final = "learning from a model"
-REMEDY: Final = 'install it with: pip install "qr-sampler[vllm]"'
 
 SEQUENCES_AT_ONCE: Final = 16
 
@@ -39,8 +39,8 @@ class Teacher:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.torch: Any = import_package("torch", needed_for=NEEDED_FOR, remedy=REMEDY)
-        transformers = import_package("transformers", needed_for=NEEDED_FOR, remedy=REMEDY)
+        self.torch: Any = import_package("torch", needed_for=NEEDED_FOR, remedy=INSTALL_VLLM)
+        transformers = import_package("transformers", needed_for=NEEDED_FOR, remedy=INSTALL_VLLM)
         if not (directory / "config.json").is_file():
             raise TeacherError(
                 f"{directory} has no config.json: name a model directory; "

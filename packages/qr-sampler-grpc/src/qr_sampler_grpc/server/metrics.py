@@ -34,7 +34,7 @@ class Metrics(Telemetry):
             import prometheus_client as prometheus
         except ImportError as error:
             raise ConfigError(
-                "metrics need the package prometheus-client; pip install 'qr-sampler-grpc[server]'"
+                "metrics need the package prometheus-client: pip install prometheus-client"
             ) from error
         self.registry: Any = prometheus.CollectorRegistry()
         self._requests = prometheus.Counter(

@@ -193,9 +193,9 @@ def _offered_metrics(address: str | None) -> tuple[Metrics, MetricsEndpoint] | N
 
 def _add_standard_services(server: grpc.Server) -> HealthService | None:
     health = add_health(server)
-    missing = [] if health is not None else ["grpc.health.v1 (grpcio-health-checking)"]
+    missing = [] if health is not None else ["grpcio-health-checking"]
     if not add_reflection(server, with_health=health is not None):
-        missing.append("reflection (grpcio-reflection)")
+        missing.append("grpcio-reflection")
     if missing:
-        _LOGGER.info("not offered: %s; pip install 'qr-sampler-grpc[server]'", ", ".join(missing))
+        _LOGGER.info("not offered: what needs %s; install with pip", " or ".join(missing))
     return health

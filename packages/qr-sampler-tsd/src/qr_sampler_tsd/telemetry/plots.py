@@ -58,8 +58,7 @@ def require_matplotlib() -> Any:
         return import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "plots need matplotlib, which is not installed; install it with: "
-            "pip install 'qr-sampler-tsd[plots]'"
+            "plots need matplotlib, which is not installed; install it with: pip install matplotlib"
         ) from error
 
 

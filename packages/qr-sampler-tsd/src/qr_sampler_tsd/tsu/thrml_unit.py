@@ -56,7 +56,7 @@ class ThrmlTSU(TSUAdapter):
             from qr_sampler_tsd.tsu._thrml_program import NO_STATE, CategoricalProgram
         except ImportError as error:
             raise MissingExtraError(
-                "ThrmlTSU needs thrml; install the extra: pip install 'qr-sampler-tsd[thrml]'"
+                "ThrmlTSU needs thrml; install it with: pip install thrml"
             ) from error
         self._build = CategoricalProgram
         self._no_state = NO_STATE

@@ -170,7 +170,8 @@ def load(settings: TSDSettings, vocab_size: int) -> Any:
         from qr_sampler_tsd.proposers.files import load_proposer
     except ImportError as error:
         raise ConfigError(
-            "thermodynamic speculative decoding needs qr-sampler-tsd; install qr-sampler-vllm[tsd]"
+            "thermodynamic speculative decoding needs qr-sampler-tsd; install it in a clone of the "
+            "project: pip install ./packages/qr-sampler-tsd"
         ) from error
     try:
         proposer = load_proposer(settings.proposer)

@@ -34,6 +34,8 @@ def accelerator_findings(examined: Examination) -> Iterator[Finding]:
 
 
 def _cuda(examined: Examination) -> Finding:
+    if examined.cuda_devices is None and find_spec("torch") is None:
+        return SECTION.skipped("CUDA", "torch is not installed; it comes with vLLM")
     if examined.cuda_devices is None:
         reason = examined.torch_error or examined.failure
         return SECTION.skipped("CUDA", f"torch could not be asked: {reason}")

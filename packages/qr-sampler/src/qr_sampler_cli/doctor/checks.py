@@ -53,7 +53,8 @@ def examine_environment(request: EngineRequest, *, probe: bool) -> list[Finding]
 
 def _engine(request: EngineRequest, seen: Examination) -> list[Finding]:
     has_v2 = installation.has_v2_interface()
-    return list(runner.runner_findings(request, seen, has_v2_interface=has_v2))
+    has_vllm = installation.vllm_location() is not None
+    return list(runner.runner_findings(request, seen, has_vllm=has_vllm, has_v2_interface=has_v2))
 
 
 def _settings() -> tuple[Settings | None, list[Finding]]:

@@ -85,6 +85,10 @@ class Examination:
     """Why qr-sampler refuses it."""
     layout_error: str = ""
     """Why that could not be asked."""
+    uses_tsd: bool = False
+    """Whether the request opts in to thermodynamic speculative decoding."""
+    tsd_refusal: str = ""
+    """Why its worker would not start."""
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Examination:
@@ -111,6 +115,10 @@ def examination(request: EngineRequest) -> Examination:
         config, configuration_error = _attempt(lambda: _engine_config(arg_utils, request))
     refusal, layout_error = _attempt(lambda: _refusal(config or _stand_in(request)))
     described, description_error = _attempt(lambda: _described(config))
+    uses_tsd = bool(_attempt(lambda: _uses_tsd(config or _stand_in(request)))[0])
+    tsd_refusal, tsd_error = "", ""
+    if uses_tsd:
+        tsd_refusal, tsd_error = _attempt(lambda: _tsd_refusal(config, _stand_in(request)))
     return Examination(
         vllm_error=vllm_error,
         device_type=_attempt(_device_type)[0] or "",
@@ -122,6 +130,8 @@ def examination(request: EngineRequest) -> Examination:
         configuration_error=configuration_error or description_error,
         layout_refusal=refusal or "",
         layout_error=layout_error,
+        uses_tsd=uses_tsd,
+        tsd_refusal=tsd_refusal or tsd_error,
     )
 
 
@@ -182,14 +192,38 @@ def _refusal(config: Any) -> str:
     return ""
 
 
+def _uses_tsd(config: Any) -> bool:
+    return bool(import_module("qr_sampler_vllm.tsd.opt_in").opted_in(config))
+
+
+def _tsd_refusal(config: Any, stand_in: Any) -> str:
+    """Returns why the TSD worker would refuse to start, as far as the request decides it."""
+    try:
+        import_module("qr_sampler_vllm.tsd.opt_in").check_opt_in(config or stand_in)
+        settings = import_module("qr_sampler_vllm.tsd.settings").TSDSettings.load()
+        if config is not None:
+            vocab_size = int(config.model_config.get_vocab_size())
+            import_module("qr_sampler_vllm.tsd.drafter").load(settings, vocab_size)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 def _stand_in(request: EngineRequest) -> SimpleNamespace:
     """Returns the part of a configuration that the request alone decides."""
     said, speculation = request.arguments.get, request.speculative_config
     return SimpleNamespace(
         parallel_config=SimpleNamespace(
-            enable_batch_sharded_sampling=said("enable_batch_sharded_sampling")
+            enable_batch_sharded_sampling=said("enable_batch_sharded_sampling"),
+            worker_cls=said("worker_cls"),
+            tensor_parallel_size=said("tensor_parallel_size", 1),
+            pipeline_parallel_size=said("pipeline_parallel_size", 1),
         ),
-        model_config=SimpleNamespace(enable_trace_replay=said("enable_trace_replay", False)),
+        model_config=SimpleNamespace(
+            enable_trace_replay=said("enable_trace_replay", False),
+            logprobs_mode=said("logprobs_mode", "raw_logprobs"),
+        ),
+        scheduler_config=SimpleNamespace(async_scheduling=said("async_scheduling", False)),
         watermark_config=said("watermark_config"),
         speculative_config=None if speculation is None else SimpleNamespace(**speculation),
     )

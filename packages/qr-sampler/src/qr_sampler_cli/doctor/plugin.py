@@ -12,6 +12,7 @@ from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.findings import Finding, Section
 from qr_sampler_cli.doctor.request import EngineRequest
 from qr_sampler_cli.engine import PLUGIN_GROUP, PLUGIN_PACKAGE
+from qr_sampler_cli.remedies import from_clone
 
 __all__ = ["SECTION", "flag_findings", "front_end_findings", "load_findings", "plugin_findings"]
 
@@ -30,7 +31,9 @@ FRONT_END_GROUPS: Final = (
 ALLOWED: Final = "VLLM_PLUGINS"
 """Variable that names the plugins of these groups which vLLM may load; unset allows all."""
 
-INSTALL_AGAIN: Final = "install it again: pip install --force-reinstall --no-deps qr-sampler-vllm"
+INSTALL_AGAIN: Final = "install it again " + from_clone(
+    "qr-sampler-vllm", options="--force-reinstall --no-deps"
+)
 
 
 def plugin_findings() -> Iterator[Finding]:
@@ -120,9 +123,8 @@ def load_findings(examined: Examination) -> Iterator[Finding]:
         elif _is_ours(processor.target):
             runners = {"V1": processor.serves_v1, "V2": processor.serves_v2}
             served = " and ".join(name for name, serves in runners.items() if serves)
-            yield SECTION.ok(
-                "loads", f"{processor.target}, for Model Runner {served or '- (no vLLM)'}"
-            )
+            runner = f"for Model Runner {served}" if served else "for no model runner without vLLM"
+            yield SECTION.ok("loads", f"{processor.target}, {runner}")
 
 
 def _others(points: list[EntryPoint], claimants: list[EntryPoint]) -> Iterator[Finding]:

@@ -31,15 +31,24 @@ class Outlook:
 
 
 def runner_findings(
-    request: EngineRequest, examined: Examination, *, has_v2_interface: bool
+    request: EngineRequest,
+    examined: Examination,
+    *,
+    has_vllm: bool = True,
+    has_v2_interface: bool,
 ) -> Iterator[Finding]:
     """Yields what is to be expected of the engine.
 
     Args:
         request: How vLLM is going to be started.
         examined: What the import has shown.
-        has_v2_interface: Whether this vLLM has logits processors for Model Runner V2.
+        has_vllm: Whether there is a vLLM.
+        has_v2_interface: Whether it has logits processors for Model Runner V2.
     """
+    if not has_vllm:
+        yield SECTION.skipped("model runner", "vLLM chooses it, and is not installed")
+        yield from _layout_findings(examined)
+        return
     expected = outlook(request, examined)
     if examined.configuration_error:
         yield SECTION.problem(
@@ -49,7 +58,8 @@ def runner_findings(
         )
     yield _runner_finding(expected, has_v2_interface=has_v2_interface)
     yield from _interface_findings(expected, examined)
-    yield from _speculation_findings(request, expected)
+    yield from _tsd_findings(request, expected, examined)
+    yield from _speculation_findings(request, expected, examined)
     yield from _layout_findings(examined)
     yield from _rank_findings(request, examined)
 
@@ -118,7 +128,35 @@ def _interface_findings(expected: Outlook, examined: Examination) -> Iterator[Fi
             )
 
 
-def _speculation_findings(request: EngineRequest, expected: Outlook) -> Iterator[Finding]:
+def _tsd_findings(
+    request: EngineRequest, expected: Outlook, examined: Examination
+) -> Iterator[Finding]:
+    if not examined.uses_tsd:
+        return
+    if examined.tsd_refusal:
+        yield SECTION.problem(
+            "speculation",
+            f"TSD, refused at start: {examined.tsd_refusal}",
+            "change what the message names; see docs/tsd/vllm.md",
+        )
+    elif expected.uses_v2 is not False:
+        yield SECTION.problem(
+            "speculation",
+            "TSD works with Model Runner V1 only, which vLLM need not choose by itself",
+            f"set {VARIABLE}=0",
+        )
+    else:
+        yield SECTION.ok(
+            "speculation",
+            f"TSD: {request.drafts} drafts per sequence and step, verified with the entropy source",
+        )
+
+
+def _speculation_findings(
+    request: EngineRequest, expected: Outlook, examined: Examination
+) -> Iterator[Finding]:
+    if examined.uses_tsd:
+        return
     if request.speculative_config is None:
         yield SECTION.ok("speculation", "off")
         return
