@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration: what an operator sets for a deployment, and what a request may change.
 
-Values are taken, in this order, from keyword arguments, ``QR_*`` environment variables, a ``.env``
-file in the working directory, and the defaults below.
+:class:`~qr_sampler.environment_settings.EnvironmentSettings` says where values come from.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from qr_sampler.errors import ConfigError, shown
+from qr_sampler.environment_settings import EnvironmentSettings
 from qr_sampler.temperature_parameters import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     TemperatureParameters,
 )
+from qr_sampler.validation_errors import describe_validation_error, public_name
 
 __all__ = [
     "BYTE_MEAN",
@@ -103,20 +102,16 @@ class SamplingParameters(TemperatureParameters):
     )
 
 
-class Settings(BaseSettings, SamplingParameters):
+class Settings(EnvironmentSettings, SamplingParameters):
     """Settings of one deployment: the sampling defaults, and what no request may change.
 
     Raises:
         ConfigError: From :meth:`load`, naming each offending variable, its value and its meaning.
     """
 
+    # What both bases configure is the second one's unless it is said here.
     model_config = SettingsConfigDict(
-        env_prefix="QR_",
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        allow_inf_nan=False,
+        env_prefix="QR_", extra="ignore", frozen=True, allow_inf_nan=False
     )
 
     entropy_source_type: str = Field(
@@ -223,18 +218,6 @@ class Settings(BaseSettings, SamplingParameters):
                 )
         return self
 
-    @classmethod
-    def load(cls, **overrides: Any) -> Settings:
-        """Returns the settings of this process, with *overrides* taking precedence.
-
-        Raises:
-            ConfigError: When a value is malformed or out of range.
-        """
-        try:
-            return cls(**overrides)
-        except ValidationError as error:
-            raise ConfigError(describe_validation_error(error, Settings, prefix="QR_")) from error
-
     @property
     def selectable_sources(self) -> tuple[str, ...]:
         """Names of the sources that a request may choose, the configured one first."""
@@ -246,41 +229,3 @@ class Settings(BaseSettings, SamplingParameters):
         """The sampling defaults that a request starts from."""
         names = SamplingParameters.model_fields
         return SamplingParameters.model_construct(**{name: getattr(self, name) for name in names})
-
-
-def public_name(field: str, prefix: str) -> str:
-    """Returns *field* as users write it: ``QR_TOP_K`` for a variable, ``qr_top_k`` for a key."""
-    return prefix + (field.upper() if prefix.isupper() else field)
-
-
-def describe_validation_error(
-    error: ValidationError, model: type[BaseModel], *, prefix: str
-) -> str:
-    """Returns one sentence per offending field: its public name, its value, the rule, the meaning.
-
-    Args:
-        error: What pydantic found.
-        model: The model whose field descriptions explain the rule.
-        prefix: Put before field names, ``"QR_"`` for variables or ``"qr_"`` for request keys;
-            names take the case of the prefix.
-    """
-    sentences = []
-    for problem in error.errors(include_url=False):
-        field = str(problem["loc"][0]) if problem["loc"] else ""
-        if not field:
-            message = problem["msg"].removeprefix("Value error, ")
-            sentences.append(_with_public_names(message, model, prefix))
-            continue
-        public = public_name(field, prefix)
-        meaning = model.model_fields[field].description if field in model.model_fields else None
-        suffix = f" ({meaning})" if meaning else ""
-        sentences.append(f"{public}={shown(problem['input'])}: {problem['msg']}{suffix}")
-    return "; ".join(sentences)
-
-
-def _with_public_names(message: str, model: type[BaseModel], prefix: str) -> str:
-    def rename(match: re.Match[str]) -> str:
-        word = match.group()
-        return public_name(word, prefix) if word in model.model_fields else word
-
-    return re.sub(r"\w+", rename, message)

@@ -7,8 +7,8 @@ import sys
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings
 
+from qr_sampler.environment_settings import EnvironmentSettings
 from qr_sampler_grpc.adaptive_deadline import DeadlineRule
 from qr_sampler_grpc.option_models import OPTIONS, checked, environment
 
@@ -100,7 +100,7 @@ class BreakerOptions(BaseModel):
         return checked(cls, values, prefix="")
 
 
-class BreakerSettings(BaseSettings, BreakerOptions):
+class BreakerSettings(EnvironmentSettings, BreakerOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
     model_config = environment(_PREFIX)

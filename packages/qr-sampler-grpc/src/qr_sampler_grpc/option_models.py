@@ -26,14 +26,8 @@ def environment(prefix: str) -> SettingsConfigDict:
     Args:
         prefix: What the names of its variables begin with.
     """
-    return SettingsConfigDict(
-        env_prefix=prefix,
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        allow_inf_nan=False,
-    )
+    # What both bases of such a model configure is the options' unless it is said here.
+    return SettingsConfigDict(env_prefix=prefix, extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 def checked(kind: type[_Options], values: Mapping[str, Any], *, prefix: str) -> _Options:

@@ -17,8 +17,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from qr_sampler.environment_settings import EnvironmentSettings
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import describe_validation_error
 from qr_sampler_grpc.address import Address
@@ -296,7 +297,7 @@ class GrpcOptions(BaseModel):
         return _checked(cls, values, prefix="")
 
 
-class GrpcSettings(BaseSettings, GrpcOptions):
+class GrpcSettings(EnvironmentSettings, GrpcOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
     model_config = SettingsConfigDict(**environment(_PREFIX), hide_input_in_errors=True)

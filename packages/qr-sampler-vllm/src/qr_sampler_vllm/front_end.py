@@ -15,6 +15,7 @@ from qr_sampler import ConfigError
 from qr_sampler_vllm.dropped_plugin import REMEDY, check_speculation, guard_model_runner_v1
 from qr_sampler_vllm.layout import check_layout
 from qr_sampler_vllm.run_directory import VARIABLE, announced, make_run_directory, run_directory
+from qr_sampler_vllm.shared_settings import share_env_file
 from qr_sampler_vllm.tsd.opt_in import opted_in
 
 __all__ = ["check_engines", "check_front_end", "prepare"]
@@ -34,6 +35,7 @@ _elsewhere = False
 def prepare() -> None:
     """Gets this process ready. vLLM calls this in every one of its own, in the front end first."""
     make_run_directory()
+    share_env_file()
     guard_model_runner_v1()
 
 
@@ -62,7 +64,7 @@ def check_engines() -> None:
     global _engines_known
     if _engines_known:
         return
-    _engines_known = announced()
+    _engines_known = bool(announced())
     if _engines_known:
         return
     if run_directory() is not None and not _elsewhere and not _on_ray():

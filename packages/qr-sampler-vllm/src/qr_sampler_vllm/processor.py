@@ -21,6 +21,7 @@ from qr_sampler_vllm.layout import samples_here, tensor_parallel_group
 from qr_sampler_vllm.run_directory import announce
 from qr_sampler_vllm.runner_v1 import RunnerV1
 from qr_sampler_vllm.runner_v2 import RunnerV2
+from qr_sampler_vllm.shared_settings import agreed_settings
 
 __all__ = ["QRSamplerLogitsProcessor"]
 
@@ -43,7 +44,7 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
         self._role = _role(vllm_config, runner_arguments)
         if isinstance(self._role, (RunnerV1, RunnerV2)):
             register(vllm_config, self._role, self)
-        announce()
+        announce(Settings.load().model_dump(mode="json"))
 
     @classmethod
     def validate_params(cls, sampling_params: Any) -> None:
@@ -103,4 +104,4 @@ def _role(vllm_config: Any, runner_arguments: tuple[Any, ...]) -> Bystander:
 
 @lru_cache(maxsize=1)
 def _settings() -> Settings:
-    return Settings.load()
+    return agreed_settings()

@@ -8,6 +8,7 @@ small file there. Reading it needs no answer from an engine, which may be waitin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import multiprocessing
@@ -25,6 +26,7 @@ __all__ = [
     "VARIABLE",
     "announce",
     "announced",
+    "inherited",
     "make_run_directory",
     "publish",
     "published",
@@ -34,6 +36,9 @@ __all__ = [
 VARIABLE: Final = "QR_SAMPLER_RUN_DIRECTORY"
 """Environment variable that hands the directory on to the processes of an engine, behind the number
 of the process that has made it."""
+
+_LOADED: Final = "loaded-"
+"""Begins the names of the files in which processes leave word, before their numbers."""
 
 _AFTER_ALL_CHILDREN: Final = -1
 """Priority of what a process does last, when its children have ended."""
@@ -78,21 +83,32 @@ def run_directory() -> Path | None:
     return directory if private and found.st_uid == os.geteuid() else None
 
 
-def announce() -> None:
-    """Leaves word that vLLM has loaded the plugin in this process, whatever its part there is."""
+def announce(settings: Mapping[str, Any] | None = None) -> None:
+    """Leaves word that vLLM has loaded the plugin in this process, whatever its part there is.
+
+    Args:
+        settings: Those that it has read, as JSON has them.
+    """
     directory = run_directory()
     if directory is None:
         return
     try:
-        (directory / f"loaded-{os.getpid()}").touch(mode=0o600)
+        _put(directory, f"{_LOADED}{os.getpid()}", settings or {})
     except OSError as error:
         logger.warning("the front end will not know that qr-sampler is loaded: %s", error)
 
 
-def announced() -> bool:
-    """Returns whether vLLM has loaded the plugin in any process of this front end."""
+def announced() -> dict[int, dict[str, Any]]:
+    """Returns the processes of this front end in which vLLM has loaded the plugin, by number.
+
+    Each with the settings that it has read; a process may have ended meanwhile.
+    """
     directory = run_directory()
-    return directory is not None and any(directory.glob("loaded-*"))
+    found = {}
+    for path in directory.glob(f"{_LOADED}*") if directory is not None else ():
+        with contextlib.suppress(OSError):
+            found[int(path.name.removeprefix(_LOADED))] = json.loads(path.read_text("utf-8"))
+    return found
 
 
 def publish(name: str, status: Mapping[str, Any]) -> None:
@@ -104,12 +120,16 @@ def publish(name: str, status: Mapping[str, Any]) -> None:
     directory = run_directory()
     if directory is None:
         return
-    text = json.dumps(status, allow_nan=False)
+    _put(directory, f"{name}.json", status)
+
+
+def _put(directory: Path, name: str, content: Mapping[str, Any]) -> None:
+    text = json.dumps(content, allow_nan=False)
     descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".")
     try:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
-        Path(temporary).replace(directory / f"{name}.json")
+        Path(temporary).replace(directory / name)
     except OSError:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -130,15 +150,22 @@ def published() -> list[dict[str, Any]]:
     return found
 
 
-def _inherited() -> Path | None:
-    """Returns the directory of the front end that this process is or belongs to, if it has one.
+def inherited(variable: str) -> str | None:
+    """Returns what the front end that this process is or belongs to has put into *variable*.
+
+    It is ``None`` where there is none, or where it is another front end's.
 
     The environment reaches every child, also a program that starts another vLLM. The processes of
     an engine are children of :mod:`multiprocessing`, or workers of Ray, which are told by that they
     have loaded it before any plugin; everything else is a front end of its own.
     """
-    maker, _, directory = os.environ.get(VARIABLE, "").partition(":")
-    if not directory:
+    maker, _, value = os.environ.get(variable, "").partition(":")
+    if not value:
         return None
     belongs = multiprocessing.parent_process() is not None or "ray" in sys.modules
-    return Path(directory) if belongs or maker == str(os.getpid()) else None
+    return value if belongs or maker == str(os.getpid()) else None
+
+
+def _inherited() -> Path | None:
+    directory = inherited(VARIABLE)
+    return None if directory is None else Path(directory)

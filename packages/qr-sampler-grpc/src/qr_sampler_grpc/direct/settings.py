@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, Field, field_validator
-from pydantic_settings import BaseSettings
 
+from qr_sampler.environment_settings import EnvironmentSettings
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.attestation import VerificationKey
 from qr_sampler_grpc.option_models import OPTIONS, checked, environment
@@ -85,7 +85,7 @@ class DirectOptions(BaseModel):
         return checked(cls, values, prefix="")
 
 
-class DirectSettings(BaseSettings, DirectOptions):
+class DirectSettings(EnvironmentSettings, DirectOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
     model_config = environment(_PREFIX)

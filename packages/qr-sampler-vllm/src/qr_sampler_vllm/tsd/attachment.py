@@ -52,4 +52,4 @@ def attach(vllm_config: Any, model_runner: Any) -> None:
     model_runner.sampler = DraftSampler(model_runner, sequences, mode)
     model_runner.rejection_sampler = DraftVerifier(model_runner.sampler)
     register(vllm_config, sequences, model_runner)
-    announce()
+    announce(session.settings.model_dump(mode="json"))

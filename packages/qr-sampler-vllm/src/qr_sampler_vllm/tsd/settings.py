@@ -4,33 +4,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
 
-from qr_sampler import ConfigError
-from qr_sampler.settings import describe_validation_error
+from qr_sampler.environment_settings import EnvironmentSettings
 
 __all__ = ["TSDSettings"]
 
-_PREFIX = "QR_TSD_"
 
-
-class TSDSettings(BaseSettings):
+class TSDSettings(EnvironmentSettings):
     """Settings of one deployment, from ``QR_TSD_*`` environment variables and the ``.env`` file.
 
     Raises:
         ConfigError: From :meth:`load`, naming each offending variable, its value and its meaning.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        env_file=".env",
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="QR_TSD_")
 
     mode: Literal["exact_match", "canonical"] = Field(
         "exact_match",
@@ -46,15 +37,3 @@ class TSDSettings(BaseSettings):
         "block",
         description="Rule of the canonical mode: tokens one by one, or whole blocks.",
     )
-
-    @classmethod
-    def load(cls, **overrides: Any) -> TSDSettings:
-        """Returns the settings of this process, with *overrides* taking precedence.
-
-        Raises:
-            ConfigError: When a value is malformed or out of range.
-        """
-        try:
-            return cls(**overrides)
-        except ValidationError as error:
-            raise ConfigError(describe_validation_error(error, cls, prefix=_PREFIX)) from error

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from qr_sampler.env_file import env_file
 from qr_sampler.errors import ConfigError
 from qr_sampler.overrides import check_components
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings, public_name
@@ -21,7 +22,6 @@ __all__ = ["SECTION", "load_settings", "settings_findings"]
 SECTION: Final = Section("settings")
 
 PREFIX: Final = "QR_"
-ENV_FILE: Final = Path(".env")
 SIMILARITY: Final = 0.9
 """How alike two names are for one to be a slip of the other, on difflib's scale from 0 to 1."""
 
@@ -33,9 +33,10 @@ def load_settings() -> tuple[Settings | None, list[Finding]]:
     """
     variables = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
     origin = f"{len(variables)} {PREFIX}* variables"
-    if ENV_FILE.is_file():
-        origin += f" and {ENV_FILE.resolve()}, which vLLM reads only if it is started here"
-    findings = list(_slips([*variables, *_names_in(ENV_FILE)]))
+    file = env_file()
+    if file.is_file():
+        origin += f" and {file.resolve()}, which vLLM reads only if it is started here"
+    findings = list(_slips([*variables, *_names_in(file)]))
     try:
         settings = Settings.load()
     except ConfigError as error:
