@@ -17,6 +17,7 @@ from qr_sampler_vllm.layout import check_layout
 from qr_sampler_vllm.run_directory import VARIABLE, announced, make_run_directory, run_directory
 from qr_sampler_vllm.shared_settings import share_env_file
 from qr_sampler_vllm.tsd.opt_in import opted_in
+from qr_sampler_vllm.unsampled_answers import refuse_unsampled_answers
 
 __all__ = ["check_engines", "check_front_end", "prepare"]
 
@@ -37,6 +38,7 @@ def prepare() -> None:
     make_run_directory()
     share_env_file()
     guard_model_runner_v1()
+    refuse_unsampled_answers(load=False)
 
 
 def check_front_end(vllm_config: Any) -> None:
@@ -50,6 +52,8 @@ def check_front_end(vllm_config: Any) -> None:
     """
     global _elsewhere
     check_layout(vllm_config)
+    # The modules of a server are imported after the plugins have been.
+    refuse_unsampled_answers(load=True)
     if opted_in(vllm_config) or not getattr(vllm_config, "use_v2_model_runner", False):
         check_speculation(vllm_config)
     _elsewhere = _has_engines_elsewhere(vllm_config.parallel_config)

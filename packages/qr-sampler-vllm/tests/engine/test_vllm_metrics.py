@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families  # noqa: E40
 
 from qr_sampler import ConfigError, DroppedBytes, UndecidedRecord, dropped_record  # noqa: E402
 from qr_sampler.testing import ConstantEntropySource  # noqa: E402
-from qr_sampler_vllm import stat_logger  # noqa: E402
+from qr_sampler_vllm import stat_logger, unsampled_answers  # noqa: E402
 from qr_sampler_vllm.engine_status import EngineStatus  # noqa: E402
 from qr_sampler_vllm.follower import Bystander, Follower  # noqa: E402
 from qr_sampler_vllm.prometheus import EngineCollector  # noqa: E402
@@ -101,6 +102,25 @@ def test_the_front_end_is_checked_and_the_metrics_are_registered_once() -> None:
     stat_logger._collectors.clear()
     with pytest.raises(ConfigError, match="Model Runner V1 drops"):
         FrontEndCheck(front_end_config(SimpleNamespace()))
+
+
+def test_what_is_answered_from_probabilities_is_refused() -> None:
+    """Each feature that this version of vLLM has, before it asks the engine for anything."""
+    unsampled_answers.refuse_unsampled_answers(load=True)
+    refused = set()
+    for feature in unsampled_answers._FEATURES:
+        try:
+            owner = getattr(import_module(feature.module), feature.owner)
+            answer = vars(owner)[feature.method]
+        except (ImportError, AttributeError, KeyError):
+            continue
+        with pytest.raises(ConfigError, match=f"^{feature.name} answers from probabilities"):
+            answer(None)
+        refused.add(feature.name)
+    assert {"beam search", "generative scoring"} <= refused
+    unsampled_answers.refuse_unsampled_answers(load=False)
+    with pytest.raises(ConfigError, match="beam search"):
+        vllm.LLM.beam_search(None, [], None)
 
 
 class Ranks:

@@ -40,7 +40,7 @@ class Server:
     def post(self, what: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Returns status and body of what the server answers to *body*."""
         request = urllib.request.Request(
-            f"{self._url}/v1/{what}",
+            self._url + (what if what.startswith("/") else f"/v1/{what}"),
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
@@ -161,6 +161,30 @@ def test_bad_value_is_answered_with_400_while_the_server_goes_on(
     assert status == 400
     assert named in body["error"]["message"]
     assert server.complete(max_tokens=1)[0] == 200
+
+
+BEAMS = {"model": "tiny", "max_tokens": 2, "n": 2, "use_beam_search": True}
+SCORES = {"model": "tiny", "query": "Light", "items": [" is"], "label_token_ids": [300, 301]}
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "named"),
+    [
+        ("completions", {**BEAMS, "prompt": "Light is"}, "beam search"),
+        (
+            "chat/completions",
+            {**BEAMS, "messages": [{"role": "user", "content": "Hi"}]},
+            "beam search",
+        ),
+        ("/generative_scoring", SCORES, "generative scoring"),
+    ],
+)
+def test_answers_without_a_drawn_token_are_refused(
+    server: Server, what: str, body: dict[str, Any], named: str
+) -> None:
+    status, answer = server.post(what, body)
+    assert status == 400, answer
+    assert f"{named} answers from probabilities" in answer["error"]["message"]
 
 
 def test_concurrent_requests_obey_their_own_overrides(server: Server) -> None:
