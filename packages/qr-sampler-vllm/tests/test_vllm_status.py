@@ -47,7 +47,7 @@ from qr_sampler_vllm.follower import Bystander
 from qr_sampler_vllm.health import SILENCE_S, complaints
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor
 from qr_sampler_vllm.run_directory import VARIABLE, announce, publish, published
-from qr_sampler_vllm.status_endpoint import status_document
+from qr_sampler_vllm.status_endpoint import HEALTHY, status_document
 from qr_sampler_vllm.status_file import REPEAT_S, StatusFile
 
 FACTS = {"engine": 0, "run_id": "r", "pid": os.getpid(), "runner": "Model Runner V1"}
@@ -131,7 +131,7 @@ class Device:
     def said(self, records_lost: int = 0) -> dict[str, Any]:
         said: dict[str, Any] = self.status.as_dict(records_lost=records_lost)
         assert json.loads(json.dumps(said, allow_nan=False)) == said
-        return {**said, "said_wall_time_ns": time.time_ns()}
+        return {**said, "said_monotonic_ns": time.monotonic_ns()}
 
 
 def test_a_status_counts_what_was_recorded() -> None:
@@ -304,15 +304,37 @@ def test_an_engine_whose_process_only_waits_for_its_parent_has_ended() -> None:
 
 
 def test_an_engine_that_is_stuck_is_unhealthy() -> None:
-    said_ns = time.time_ns() - round((SILENCE_S + 5) * 1e9)
-    (complaint,) = complaints([{**said_by(os.getpid()), "said_wall_time_ns": said_ns}])
-    assert complaint.startswith("engine 0: its process has said nothing for 6")
+    assert silence(SILENCE_S + 5).startswith("engine 0: its process has said nothing for 6")
+    assert silence(SILENCE_S - 30) == ""
+
+
+def silence(seconds: float) -> str:
+    """What is complained of when an engine has last said something so many seconds ago."""
+    said_ns = time.monotonic_ns() - round(seconds * 1e9)
+    return "".join(complaints([{**said_by(os.getpid()), "said_monotonic_ns": said_ns}]))
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_who_sets_the_clock_makes_no_engine_sick_or_healthy(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    device = Device()
+    device.sample(1)
+    StatusFile("engine-0-r").update(device.status.as_dict(records_lost=0))
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + hours * 3600 * 10**9)
+    code, document = status_document()
+    assert (code, document["reasons"]) == (HEALTHY, [])
+    (engine,) = document["engines"]
+    assert 0.0 < engine["last_draw_age_s"] < 3000.0
+    assert silence(SILENCE_S + 5)
+    assert not silence(SILENCE_S - 30)
 
 
 def said_by(pid: int) -> dict[str, Any]:
     """What a healthy engine in the process *pid* says."""
     status = EngineStatus({**FACTS, "pid": pid}, {"device": ConstantEntropySource()})
-    return {**status.as_dict(records_lost=0), "said_wall_time_ns": time.time_ns()}
+    return {**status.as_dict(records_lost=0), "said_monotonic_ns": time.monotonic_ns()}
 
 
 def test_no_engine_at_all_is_unhealthy(directory: Path) -> None:

@@ -149,6 +149,7 @@ class EngineStatus:
                 "fallback": record.fallback,
                 "seconds": seconds,
                 "wall_time_ns": record.wall_time_ns,
+                "monotonic_ns": received_ns,
             }
 
     def _is_new(self, requested_ns: int) -> bool:

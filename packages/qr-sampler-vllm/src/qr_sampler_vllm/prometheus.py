@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -173,6 +174,7 @@ def _last_draw(statuses: Sequence[Status]) -> Metric:
     )
     for status in statuses:
         if status["last_draw"] is not None:
-            when = status["last_draw"]["wall_time_ns"] / 1e9
-            metric.add_metric([status["engine"]], when)
+            age_s = (time.monotonic_ns() - status["last_draw"]["monotonic_ns"]) / 1e9
+            # On the clock as it is now, which readers compare it with.
+            metric.add_metric([status["engine"]], time.time() - age_s)
     return metric

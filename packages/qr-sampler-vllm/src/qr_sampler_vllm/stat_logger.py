@@ -28,6 +28,9 @@ class FrontEndCheck(StatLoggerBase):  # type: ignore[misc]
     """
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+        if getattr(vllm_config.model_config, "runner_type", None) == "pooling":
+            # Such an engine emits no tokens and does not load the plugin: it has no health of ours.
+            return
         check_front_end(vllm_config)
         if not _collectors:
             _collectors.append(EngineCollector())

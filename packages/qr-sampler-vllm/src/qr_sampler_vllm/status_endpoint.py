@@ -18,6 +18,8 @@ __all__ = ["StatusEndpoint", "status_document"]
 HEALTHY, UNHEALTHY = 200, 503
 
 _FRESH = {"Cache-Control": "no-store"}
+_FOR_US = ("pid", "said_monotonic_ns")
+"""What tells readers on other machines nothing."""
 
 
 class StatusEndpoint:
@@ -43,7 +45,7 @@ def status_document() -> tuple[int, Mapping[str, Any]]:
     """Returns the HTTP status and the body of ``/qr/status``."""
     engines = published()
     reasons = complaints(engines)
-    now_ns = time.time_ns()
+    now_ns = time.monotonic_ns()
     body = {
         "healthy": not reasons,
         "reasons": reasons,
@@ -53,10 +55,12 @@ def status_document() -> tuple[int, Mapping[str, Any]]:
 
 
 def _shown(engine: Mapping[str, Any], now_ns: int) -> dict[str, Any]:
-    last = engine["last_draw"]
-    age = None if last is None else max(now_ns - last["wall_time_ns"], 0) / 1e9
-    shown = {name: value for name, value in engine.items() if name != "pid"}
-    return {**shown, "last_draw_age_s": age}
+    last, age = engine["last_draw"], None
+    if last is not None:
+        last = dict(last)
+        age = max(now_ns - last.pop("monotonic_ns"), 0) / 1e9
+    shown = {name: value for name, value in engine.items() if name not in _FOR_US}
+    return {**shown, "last_draw": last, "last_draw_age_s": age}
 
 
 def _status() -> Any:

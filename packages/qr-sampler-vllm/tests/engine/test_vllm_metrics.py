@@ -36,7 +36,7 @@ def status() -> dict[str, Any]:
         "engine": 3,
         "run_id": "r",
         "pid": os.getpid(),
-        "said_wall_time_ns": time.time_ns(),
+        "said_monotonic_ns": time.monotonic_ns(),
     }
     found = EngineStatus(facts, {"device": ConstantEntropySource(name="device")})
     found.observe([dropped_record(DroppedBytes("device", 7, "late", 1))])
@@ -83,10 +83,10 @@ def test_the_routes_answer_from_what_lies_in_the_run_directory(
     assert b"qr_sampler_tokens" in answers["/qr/metrics"].body
 
 
-def front_end_config(speculative_config: Any) -> Any:
+def front_end_config(speculative_config: Any, runner_type: str = "generate") -> Any:
     return SimpleNamespace(
         parallel_config=SimpleNamespace(),
-        model_config=SimpleNamespace(),
+        model_config=SimpleNamespace(runner_type=runner_type),
         speculative_config=speculative_config,
         use_v2_model_runner=False,
     )
@@ -102,6 +102,12 @@ def test_the_front_end_is_checked_and_the_metrics_are_registered_once() -> None:
     stat_logger._collectors.clear()
     with pytest.raises(ConfigError, match="Model Runner V1 drops"):
         FrontEndCheck(front_end_config(SimpleNamespace()))
+
+
+def test_a_pooling_engine_has_no_health_of_ours() -> None:
+    FrontEndCheck(front_end_config(SimpleNamespace(), runner_type="pooling"))
+    assert stat_logger._collectors == []
+    assert "qr_sampler_healthy" not in generate_latest(REGISTRY).decode()
 
 
 def test_what_is_answered_from_probabilities_is_refused() -> None:
