@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from qr_sampler import ConfigError
+from qr_sampler import ConfigError, EntropyUnavailableError
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.server import serve
@@ -95,16 +98,94 @@ def test_only_a_server_may_ask_for_any_port() -> None:
     ("text", "local"),
     [
         ("localhost:1", True),
+        ("LOCALHOST:1", True),
+        ("LocalHost.:1", True),
         ("127.9.9.9:1", True),
+        ("[::ffff:127.0.0.1]:1", True),
         ("[::1]:1", True),
         ("unix:/s", True),
         ("10.0.0.1:1", False),
         ("[::2]:1", False),
         ("localhost.example.org:1", False),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
     ],
 )
 def test_local_addresses_are_recognised(text: str, local: bool) -> None:
-    assert Address.parse(text).is_local is local
+    address = Address.parse(text)
+    assert address.is_local is local
+    assert address.is_own or not local
+
+
+def own_interface() -> str:
+    """Returns the address from which this machine would reach others; nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def test_the_machines_own_addresses_are_its_own_and_no_others() -> None:
+    for host in (socket.gethostname(), socket.gethostname().upper(), own_interface(), "0.0.0.0"):
+        assert Address(host=host, port=1).is_own, host
+    # Addresses for documentation, which no machine has.
+    for host in ("192.0.2.1", "2001:db8::1", "qrng.example.org", f"not-{socket.gethostname()}"):
+        assert not Address(host=host, port=1).is_own, host
+
+
+class Proxy:
+    """Notes what it is asked to connect to, and refuses."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                self.asked.append(connection.recv(1024).decode("latin-1").split("\r\n")[0])
+                connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    for name in ("no_proxy", "no_grpc_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    proxy = Proxy()
+    for name in ("grpc_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST", "Localhost", "127.0.0.1"])
+def test_no_proxy_stands_before_a_server_of_this_machine(proxy: Proxy, name: str) -> None:
+    with serve(ConstantEntropySource(7), "127.0.0.1:0") as server:
+        port = server.address.rpartition(":")[2]
+        source = QuantumGrpcSource(f"{name}:{port}", timeout_ms=60_000)
+        assert source.get_random_bytes(3) == b"\7\7\7"
+        source.close()
+    assert proxy.asked == []
+
+
+def test_the_name_of_the_machine_needs_no_proxy_and_others_do(proxy: Proxy) -> None:
+    for name in (socket.gethostname().upper(), "qrng.invalid"):
+        source = QuantumGrpcSource(f"{name}:1", timeout_ms=2_000)
+        with pytest.raises(EntropyUnavailableError):
+            source.get_random_bytes(3)
+        source.close()
+    assert {asked.split()[1] for asked in proxy.asked} == {"qrng.invalid:1"}
 
 
 @pytest.mark.parametrize("name", ["plain.sock", "with space.sock", "100%41#?.sock", "gerät.sock"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 from urllib.parse import quote
 
 from qr_sampler.errors import ConfigError
@@ -73,16 +74,56 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether the traffic stays on this machine for certain."""
-        if self.path or self.host == "localhost":
+        """Whether nobody outside of this machine can take part: a socket or the loopback."""
+        if self.path or _folded(self.host) == "localhost":
             return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        address = _ip_address(self.host)
+        return address is not None and address.is_loopback
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a connection ends on this machine, on whichever of its interfaces.
+
+        Costs no look-up of a name: of names only that of the machine itself is known.
+        """
+        if self.is_local:
+            return True
+        address = _ip_address(self.host)
+        if address is None:
+            own = _folded(socket.gethostname())
+            return _folded(self.host) in (own, own.partition(".")[0])
+        return address.is_unspecified or _is_of_an_interface(address)
 
     def __str__(self) -> str:
         return f"unix://{self.path}" if self.path else self.target
+
+
+_IPAddress: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
+
+
+def _folded(host: str) -> str:
+    """Returns a host name as it compares: case does not count, nor does the dot of the root."""
+    return host.lower().removesuffix(".")
+
+
+def _ip_address(host: str) -> _IPAddress | None:
+    """Returns the IP address that *host* is, IPv4 also where it is written as IPv6."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_of_an_interface(address: _IPAddress) -> bool:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        # Nothing is sent: only an address of the machine's own can be bound to.
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return False
+    return True
 
 
 def _socket_path(text: str, rest: str) -> str:

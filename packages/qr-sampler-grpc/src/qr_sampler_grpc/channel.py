@@ -30,8 +30,8 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 360_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
-# A proxy can only lead away from an address on this machine.
-_LOCAL_OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
+# A proxy can only lead away from an address of this machine.
+_OWN_OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
 
 
 class ChannelUnusableError(RuntimeError):
@@ -84,7 +84,7 @@ class Channel:
         keep_large_blocks()
         options = (
             *_OPTIONS,
-            *(_LOCAL_OPTIONS if self.address.is_local else ()),
+            *(_OWN_OPTIONS if self.address.is_own else ()),
             ("grpc.max_receive_message_length", self._max_message_bytes),
         )
         fresh = self._connected(options)
