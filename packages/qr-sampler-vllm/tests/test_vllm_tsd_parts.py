@@ -360,6 +360,20 @@ def test_without_entropy_nothing_is_drafted() -> None:
         draw_proposals(FakeSession(failing), PROPOSER, [wants("a", 3)])  # type: ignore[arg-type]
 
 
+def test_what_was_drawn_for_drafts_is_discarded_when_the_engine_stops() -> None:
+    class Sources(FakeSession):
+        def source(self, name: str) -> EntropySource:
+            return Stream(fails=name == "other")
+
+    session = Sources()
+    other = DraftRequest("b", sequence(source="other"), 7, PROPOSER.start([1]), 2)
+    requests = [wants("a", 3), other]
+    with pytest.raises(EntropyUnavailableError, match="unplugged"):
+        draw_proposals(session, PROPOSER, requests)  # type: ignore[arg-type]
+    discards = [one for one in session.records if isinstance(one, DiscardRecord)]
+    assert [(one.reason, one.block_bytes) for one in discards] == [("step_failed", 8)] * 3
+
+
 @pytest.mark.parametrize(
     ("max_tokens", "emitted", "expected"),
     [(None, 0, 3), (10, 0, 3), (5, 2, 2), (5, 3, 1), (5, 4, 0), (5, 5, 0)],
