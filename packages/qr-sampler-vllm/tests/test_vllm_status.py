@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -468,6 +470,25 @@ def test_a_status_is_replaced_as_a_whole(directory: Path) -> None:
     publish("engine-0", {"count": 7})
     assert published() == [{"count": 7}, {"count": 2}]
     assert sorted(path.name for path in directory.iterdir()) == ["engine-0.json", "engine-1.json"]
+
+
+def test_a_directory_that_is_removed_under_an_engine_is_made_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish("engine-0", {"count": 1})
+    shutil.rmtree(directory)
+    publish("engine-0", {"count": 2})
+    assert not directory.exists(), "its maker removes it when everything ends"
+    front_end_pid = os.getppid()
+    monkeypatch.setenv(VARIABLE, f"{front_end_pid}:{directory}")
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
+    publish("engine-0", {"count": 3})
+    assert published() == [{"count": 3}]
+    front_end.check_engines()
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    monkeypatch.setenv(VARIABLE, f"{front_end_pid}:{directory}-of-another-host")
+    publish("engine-0", {"count": 4})
+    assert not Path(f"{directory}-of-another-host").exists()
 
 
 def test_a_directory_that_others_can_write_to_is_not_trusted(

@@ -14,7 +14,13 @@ from typing import Any, Final
 from qr_sampler import ConfigError
 from qr_sampler_vllm.dropped_plugin import REMEDY, check_speculation, guard_model_runner_v1
 from qr_sampler_vllm.layout import check_layout
-from qr_sampler_vllm.run_directory import VARIABLE, announced, make_run_directory, run_directory
+from qr_sampler_vllm.run_directory import (
+    VARIABLE,
+    announced,
+    make_run_directory,
+    published,
+    run_directory,
+)
 from qr_sampler_vllm.shared_settings import share_env_file
 from qr_sampler_vllm.tsd.opt_in import opted_in
 from qr_sampler_vllm.unsampled_answers import refuse_unsampled_answers
@@ -68,7 +74,7 @@ def check_engines() -> None:
     global _engines_known
     if _engines_known:
         return
-    _engines_known = bool(announced())
+    _engines_known = bool(announced() or published())
     if _engines_known:
         return
     if run_directory() is not None and not _elsewhere and not _on_ray():

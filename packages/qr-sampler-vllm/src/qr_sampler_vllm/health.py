@@ -26,7 +26,7 @@ def complaints(statuses: Sequence[Mapping[str, Any]]) -> list[str]:
         statuses: What the engines say, see :meth:`~qr_sampler_vllm.engine_status.EngineStatus`.
     """
     if not statuses:
-        return ["no engine has loaded qr-sampler: its tokens would be vLLM's own"]
+        return ["no engine says that it has loaded qr-sampler; if none has, tokens are vLLM's own"]
     return [f"engine {status['engine']}: {text}" for status in statuses for text in _of(status)]
 
 

@@ -45,6 +45,9 @@ _AFTER_ALL_CHILDREN: Final = -1
 
 logger = logging.getLogger("vllm.qr_sampler")
 
+_seen: set[Path] = set()
+"""Directories that were here for this process, and so belong to a front end on this machine."""
+
 
 def make_run_directory() -> None:
     """Makes the directory, unless the front end has done so; it goes when this process ends."""
@@ -80,7 +83,10 @@ def run_directory() -> Path | None:
     except OSError:
         return None
     private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-    return directory if private and found.st_uid == os.geteuid() else None
+    if not private or found.st_uid != os.geteuid():
+        return None
+    _seen.add(directory)
+    return directory
 
 
 def announce(settings: Mapping[str, Any] | None = None) -> None:
@@ -117,7 +123,7 @@ def publish(name: str, status: Mapping[str, Any]) -> None:
     Raises:
         OSError: When the disk refuses.
     """
-    directory = run_directory()
+    directory = run_directory() or _made_anew()
     if directory is None:
         return
     _put(directory, f"{name}.json", status)
@@ -148,6 +154,21 @@ def published() -> list[dict[str, Any]]:
             # It was removed meanwhile, as happens when everything ends.
             continue
     return found
+
+
+def _made_anew() -> Path | None:
+    """Makes the directory again in an engine's process, if somebody has removed it.
+
+    In the front end's own it is gone for good: it is removed there in the end.
+    """
+    directory = _inherited()
+    if directory not in _seen or os.environ[VARIABLE].startswith(f"{os.getpid()}:"):
+        return None
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError:
+        return None
+    return run_directory()
 
 
 def inherited(variable: str) -> str | None:
