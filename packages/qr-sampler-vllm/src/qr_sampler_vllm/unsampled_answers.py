@@ -40,11 +40,6 @@ _FEATURES: Final = (
         "beam_search",
         "beam search",
     ),
-    # The same before vLLM 0.32.
-    _Feature("vllm.entrypoints.llm", "LLM", "beam_search", "beam search"),
-    _Feature(
-        "vllm.entrypoints.openai.engine.serving", "OpenAIServing", "beam_search", "beam search"
-    ),
     _Feature(
         "vllm.entrypoints.generate.generative_scoring.serving",
         "ServingGenerativeScoring",
@@ -64,7 +59,7 @@ _FEATURES: Final = (
         "a decision",
     ),
 )
-"""What vLLM answers from probabilities, in any of its versions."""
+"""What vLLM answers from probabilities; its older versions have fewer of them."""
 
 
 def refuse_unsampled_answers(*, load: bool) -> None:
