@@ -46,7 +46,7 @@ EXTRAS: Final = {
 NEEDS_ENGINE: Final = ("qr-sampler-vllm", "qr-sampler")
 """Packages whose coverage is only complete where vLLM is installed: the session ``vllm``."""
 
-PYTHONS: Final = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS: Final = ("3.10", "3.11", "3.12", "3.13", "3.14")
 COVERAGE_PYTHON: Final = "3.11"
 PARALLEL: Final = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
 """Two workers take file after file in the order of collection; what a module shares is made once.
@@ -235,7 +235,7 @@ def measured_tests(
         python("-m", "coverage", "report", f"--include=*/{PACKAGES[package]}/*", **data)
 
 
-@nox.session(python=(PYTHONS[0], PYTHONS[-1]), default=False)
+@nox.session(python=(PYTHONS[0], *PYTHONS[-2:]), default=False)
 @nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
 def floors(session: nox.Session, package: str) -> None:
     """Test one package with the oldest versions of everything that it declares."""
