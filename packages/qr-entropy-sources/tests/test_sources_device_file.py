@@ -19,9 +19,11 @@ from typing import Any
 import pytest
 
 from qr_entropy_sources import device_kind
+from qr_entropy_sources.byte_stream import ByteStream
 from qr_entropy_sources.device_file import DeviceFileSource
 from qr_entropy_sources.device_kind import DeviceKind, jit_class_of, kind_of
-from qr_sampler import ConfigError, EntropyUnavailableError, JitClass
+from qr_sampler import ConfigError, EntropyUnavailableError, JitClass, Settings
+from qr_sampler.failure_policy import configured_source
 from qr_sampler.testing import EntropySourceContract
 
 URANDOM = Path("/dev/urandom")
@@ -378,6 +380,30 @@ def test_a_hanging_device_is_given_up_and_closed(
         source.get_random_bytes(8)
     assert "QR_DEVICE_FILE_TIMEOUT_MS=50" in caught.value.reason
     assert open_descriptors() == before
+
+
+def test_a_silent_device_is_left_alone(
+    fifo: Path, silent_fifo: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take its time limit for every token otherwise."""
+    monkeypatch.setenv("QR_DEVICE_FILE_PATH", str(fifo))
+    monkeypatch.setenv("QR_DEVICE_FILE_TIMEOUT_MS", "30")
+    monkeypatch.setenv("QR_CB_RECOVERY_WINDOW_S", "3600")
+    monkeypatch.setenv("QR_CB_RECOVERY_MAX_S", "3600")
+    opened = []
+    monkeypatch.setattr(
+        "qr_entropy_sources.device_file.ByteStream",
+        lambda path: opened.append(path) or ByteStream(path),
+    )
+    settings = Settings(entropy_source_type="device_file", fallback_mode="system")
+    source = configured_source(settings)
+    draws = [source.draw(8) for _ in range(50)]
+    assert {draw.source for draw in draws} == {"system"}
+    assert len(opened) == 3
+    assert "0 of 128 bytes in time" in draws[2].fallback_reason
+    assert "not tried again for" in draws[3].fallback_reason
+    assert "not tried again for" in source.status().reason
+    source.close()
 
 
 def test_a_late_answer_serves_no_later_draw(

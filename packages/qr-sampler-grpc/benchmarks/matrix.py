@@ -14,7 +14,7 @@ from typing import Any, Final
 import grpc
 
 from benchmarks.far_side import PAYLOAD_BYTES, REQUEST_BYTES, FarSide
-from qr_sampler_grpc.breaker_settings import BreakerOptions
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.direct.source import DirectSource
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.source import QuantumGrpcSource

@@ -23,7 +23,7 @@ from typing import Final
 import grpc
 
 from qr_sampler import EntropyDraw
-from qr_sampler_grpc.breaker_settings import BreakerOptions
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import (
     EntropyServiceServicer,

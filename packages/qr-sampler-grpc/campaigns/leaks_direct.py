@@ -25,8 +25,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct.frame import Status, encode_answer
 from qr_sampler_grpc.direct.server import serve_direct

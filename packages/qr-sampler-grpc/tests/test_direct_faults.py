@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from qr_sampler import EntropyUnavailableError
-from qr_sampler_grpc.breaker_settings import BreakerOptions
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.direct.connection import Connection
 from qr_sampler_grpc.direct.frame import Status, encode_answer
 from qr_sampler_grpc.direct.reasons import describe_connect_failure

@@ -22,7 +22,7 @@ def test_neither_side_loads_grpc_or_protobuf(run_python: RunPython, socket_path:
         import os, sys
         from qr_sampler_grpc.device import Device
         from qr_sampler_grpc.direct.server import serve_direct
-        from qr_sampler_grpc.breaker_settings import BreakerOptions
+        from qr_sampler.entropy.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
         with serve_direct(Device(os.urandom), sys.argv[1]) as server:
@@ -43,7 +43,7 @@ def test_a_forked_process_has_a_connection_of_its_own(
         import os, sys, threading, time
         from qr_sampler_grpc.device import Device
         from qr_sampler_grpc.direct.server import serve_direct
-        from qr_sampler_grpc.breaker_settings import BreakerOptions
+        from qr_sampler.entropy.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
         ready, go = os.pipe(), os.pipe()
@@ -100,7 +100,7 @@ def test_draws_of_forked_processes_and_threads_are_all_different(
         from concurrent.futures import ThreadPoolExecutor
         from qr_sampler_grpc.device import Device
         from qr_sampler_grpc.direct.server import serve_direct
-        from qr_sampler_grpc.breaker_settings import BreakerOptions
+        from qr_sampler.entropy.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
         source = DirectSource(sys.argv[1], breaker=BreakerOptions.checked(enabled=False))
@@ -138,7 +138,7 @@ def test_a_killed_server_is_noticed_and_its_successor_is_used(
     script = """
         import os, signal, subprocess, sys
         from qr_sampler import EntropyUnavailableError
-        from qr_sampler_grpc.breaker_settings import BreakerOptions
+        from qr_sampler.entropy.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
         SERVER = '''
@@ -205,7 +205,7 @@ def test_servers_that_come_and_go_leave_nothing_behind(
         import operator, os, sys, time
         from qr_sampler_grpc.device import Device
         from qr_sampler_grpc.direct.server import serve_direct
-        from qr_sampler_grpc.breaker_settings import BreakerOptions
+        from qr_sampler.entropy.breaker_settings import BreakerOptions
         from qr_sampler_grpc.direct.source import DirectSource
 
         def held():

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from qr_sampler import ConfigError, EntropySource, EntropyUnavailableError
 from qr_sampler.entropy import EntropyDraw
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.testing import ConstantEntropySource, EntropySourceContract
 from qr_sampler_grpc.attestation import SigningKey
-from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct import peers, session
 from qr_sampler_grpc.direct.frame import Status, decode_answer_header, encode_request

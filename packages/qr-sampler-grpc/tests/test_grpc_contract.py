@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from qr_sampler import ENTROPY_SOURCES, EntropySource, Origin, create_source
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.testing import EntropySourceContract
-from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.server import EntropyServer, serve
 from qr_sampler_grpc.source import QuantumGrpcSource
 

@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from qr_sampler import EntropyUnavailableError
-from qr_sampler_grpc.breaker_settings import BreakerOptions
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.source import QuantumGrpcSource
 

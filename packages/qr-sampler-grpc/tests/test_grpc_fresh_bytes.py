@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from qr_sampler import EntropySource
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.testing import StampedWriter
-from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct.server import serve_direct
 from qr_sampler_grpc.direct.source import DirectSource

@@ -80,7 +80,7 @@ DRAWS_IN_EVERY_MODE = """
     os.dup2(1, 2)
 
     from qr_sampler import EntropyUnavailableError
-    from qr_sampler_grpc.breaker_settings import BreakerOptions
+    from qr_sampler.entropy.breaker_settings import BreakerOptions
     from qr_sampler_grpc.source import QuantumGrpcSource
 
     for stubs in ("sync", "aio"):

@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from qr_sampler import EntropyUnavailableError
-from qr_sampler_grpc.breaker_settings import BreakerOptions
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.contract import Contract
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
@@ -67,7 +67,7 @@ LARGE_DRAWS = """
     import resource, sys
 
     from qr_sampler import EntropyUnavailableError
-    from qr_sampler_grpc.breaker_settings import BreakerOptions
+    from qr_sampler.entropy.breaker_settings import BreakerOptions
     from qr_sampler_grpc.source import QuantumGrpcSource
 
     def most_mib() -> float:

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from qr_sampler import AMPLIFIERS, ConfigError, EntropyUnavailableError, GuardedSource
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.attestation import SigningKey
-from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.proto import purity_service_pb2_grpc, qrng_pb2_grpc
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
@@ -286,7 +286,7 @@ def test_a_failing_server_is_left_alone_and_found_again(scripted: Scripted) -> N
     assert "warming up" in caught.value.reason
     assert not source.is_available
     assert len(server.requests) == 3, "an open circuit asks for nothing"
-    source._link()[0]._breaker._retry_at -= 3600
+    source._link()[0]._patience._breaker._retry_at -= 3600
     assert len(source.draw(8).data) == 8
     assert source.is_available
     source.close()

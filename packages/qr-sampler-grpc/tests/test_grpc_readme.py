@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic_settings import BaseSettings
 
+from qr_sampler.entropy.breaker_settings import BreakerSettings
 from qr_sampler.settings_reference import settings_table
-from qr_sampler_grpc.breaker_settings import BreakerSettings
 from qr_sampler_grpc.direct.settings import DirectSettings
 from qr_sampler_grpc.settings import GrpcSettings
 

@@ -19,8 +19,8 @@ import grpc
 import pytest
 
 from qr_sampler import ConfigError, EntropyUnavailableError, FallbackEntropySource
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import ServerStartError, serve

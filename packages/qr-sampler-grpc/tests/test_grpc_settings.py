@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from qr_sampler import ConfigError
 from qr_sampler.entropy import SourceLimits
-from qr_sampler_grpc.breaker_settings import BreakerOptions, BreakerSettings
+from qr_sampler.entropy.breaker_settings import BreakerOptions, BreakerSettings
 from qr_sampler_grpc.contract import field_numbers
 from qr_sampler_grpc.credentials import ApiKey, secret_in
 from qr_sampler_grpc.profiles import PROFILES
@@ -592,6 +592,7 @@ def test_the_breaker_is_configured_by_variables(monkeypatch: pytest.MonkeyPatch)
         "MIN_SAMPLES": ("5", 5),
         "MIN_TIMEOUT_MS": ("2.5", 2.5),
         "MIN_TIMEOUT_MS_PER_MIB": ("30", 30.0),
+        "MIN_TIMEOUT_MS_WITHOUT_FALLBACK": ("250", 250.0),
         "TIMEOUT_MULTIPLIER": ("2", 2.0),
         "MAX_CONSECUTIVE_FAILURES": ("4", 4),
         "RECOVERY_WINDOW_S": ("0.5", 0.5),

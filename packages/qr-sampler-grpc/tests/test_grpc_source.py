@@ -19,8 +19,8 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from qr_sampler import EntropyUnavailableError, FallbackEntropySource, JitClass
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.source import QuantumGrpcSource
 

@@ -21,7 +21,7 @@ from qr_sampler.settings import public_name
 
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
 import qr_sampler_grpc
-from qr_sampler_grpc.breaker_settings import BreakerSettings
+from qr_sampler.entropy.breaker_settings import BreakerSettings
 from qr_sampler_grpc.direct.settings import DirectSettings
 from qr_sampler_grpc.profiles import PROFILES
 from qr_sampler_grpc.settings import GrpcSettings

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.entropy.guard import DroppedBytes, GuardedSource
 from qr_sampler.entropy.source import EntropySource
@@ -34,18 +35,21 @@ def configured_sources(
 
     Raises:
         PluginError: When a source is unknown, contested or broken.
-        ConfigError: When a setting of a source is malformed, or the configured amplifier does not
-            understand the configured source or its fallback.
+        ConfigError: When a setting of a source or of the circuit breaker is malformed, or the
+            configured amplifier does not understand the configured source or its fallback.
     """
+    breaker = BreakerOptions.from_environment()
+    spare_name = settings.fallback_mode
 
     def guarded(name: str) -> EntropySource:
-        return GuardedSource(create_source(name), settings.draw_timeout_ms, on_dropped)
+        source = create_source(name)
+        source.has_fallback = spare_name not in (RAISE_ERROR, END_REQUEST, name)
+        return GuardedSource(source, settings.draw_timeout_ms, on_dropped, breaker)
 
     sources = {name: guarded(name) for name in settings.selectable_sources}
     amplifier = settings.signal_amplifier_type
     configured = sources[settings.entropy_source_type]
     check_pair(configured.name, configured.integrates, amplifier)
-    spare_name = settings.fallback_mode
     if spare_name in (RAISE_ERROR, END_REQUEST):
         return sources
     spare = sources.get(spare_name) or guarded(spare_name)

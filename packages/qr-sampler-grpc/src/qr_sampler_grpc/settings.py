@@ -21,11 +21,11 @@ from pydantic_settings import SettingsConfigDict
 
 from qr_sampler.environment_settings import EnvironmentSettings
 from qr_sampler.errors import ConfigError
+from qr_sampler.option_models import environment
 from qr_sampler.settings import describe_validation_error
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.contract import Contract, field_numbers
 from qr_sampler_grpc.credentials import ApiKey, check_header, secret_in
-from qr_sampler_grpc.option_models import environment
 from qr_sampler_grpc.profiles import CUSTOM, DEFAULT_METHOD_PATH, PROFILES
 from qr_sampler_grpc.tls import ClientTls
 from qr_sampler_grpc.wire import ANSWER_FIELDS, REQUEST_FIELDS

@@ -12,9 +12,9 @@ from typing import Any, Final
 import grpc
 
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.attestation import VerificationKey
-from qr_sampler_grpc.breaker_settings import BreakerOptions, BreakerSettings
 from qr_sampler_grpc.channel import ChannelUnusableError
 from qr_sampler_grpc.errors import describe_failure, describe_lapse, retry_after_s
 from qr_sampler_grpc.link import Link, LinkFailure, Refused
@@ -81,7 +81,7 @@ class QuantumGrpcSource(EntropySource):
         Raises:
             ConfigError: When a variable is malformed, or a file that it names is.
         """
-        breaker = BreakerOptions.checked(**BreakerSettings.load().model_dump())
+        breaker = BreakerOptions.from_environment()
         return cls(breaker=breaker, **GrpcSettings.load().model_dump())
 
     @property
@@ -174,7 +174,12 @@ class QuantumGrpcSource(EntropySource):
         link = self._links.get(pid)
         if link is None:
             options = self._options
-            fresh = Link(self._contract.limits, self._breaker_options, options.timeout_ms)
+            fresh = Link(
+                self._contract.limits,
+                self._breaker_options,
+                options.timeout_ms,
+                has_fallback=self.has_fallback,
+            )
             link = self._links.setdefault(pid, (fresh, transport_for(options)))
         return link
 

@@ -391,6 +391,8 @@ class DrawsOnFile:
             "PYTHONPATH": str(self._site.directory),
             "QR_ENTROPY_SOURCE_TYPE": source,
             "QR_TEST_DRAWS": str(self._file()),
+            # No draw is given up, however busy the machine is.
+            "QR_CB_MIN_TIMEOUT_MS": "60000",
         }
 
     def _file(self) -> Path:

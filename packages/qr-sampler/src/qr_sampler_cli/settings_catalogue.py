@@ -51,11 +51,11 @@ CATALOGUE: Final = (
         "For `QR_ENTROPY_SOURCE_TYPE=direct`.",
     ),
     Entry(
-        "Deadlines and the circuit breaker of both",
-        "qr-sampler-grpc",
-        "qr_sampler_grpc.breaker_settings",
+        "Deadlines and the circuit breaker",
+        "qr-sampler-core",
+        "qr_sampler.entropy.breaker_settings",
         "BreakerSettings",
-        "For `quantum_grpc` and `direct`.",
+        "For every source that can wait: `quantum_grpc`, `direct`, `device_file` and so on.",
     ),
     Entry(
         "A device file",

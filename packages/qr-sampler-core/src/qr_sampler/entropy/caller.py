@@ -97,7 +97,7 @@ class Caller:
         """
         due = time.monotonic() + timeout_s
         if not self._turn.acquire(timeout=timeout_s):
-            raise TimeoutError(f"busy with the draws of others for {1000 * timeout_s:g} ms")
+            raise TimeoutError(f"busy with the draws of others for {1000 * timeout_s:.0f} ms")
         try:
             self._refuse_while_overdue()
             return self._made(Call(function), due, timeout_s)
@@ -130,7 +130,7 @@ class Caller:
             if has_turn:
                 self._turn.release()
         if not call.wait(max(due - time.monotonic(), 0.0)) and call.give_up():
-            raise TimeoutError(f"no answer within {1000 * timeout_s:g} ms")
+            raise TimeoutError(f"no answer within {1000 * timeout_s:.0f} ms")
         return call
 
     def overdue(self) -> str | None:
@@ -154,7 +154,7 @@ class Caller:
     def _made(self, call: Call, due: float, timeout_s: float) -> Call:
         remaining_s = due - time.monotonic()
         if remaining_s <= 0:
-            raise TimeoutError(f"busy with the draws of others for {1000 * timeout_s:g} ms")
+            raise TimeoutError(f"busy with the draws of others for {1000 * timeout_s:.0f} ms")
         self._start()
         self._latest = call
         self._calls.put(call)
@@ -166,7 +166,7 @@ class Caller:
                 self._on_late(call)
             raise
         if not in_time and call.give_up():
-            raise TimeoutError(f"no answer within {1000 * timeout_s:g} ms")
+            raise TimeoutError(f"no answer within {1000 * timeout_s:.0f} ms")
         return call
 
     def _refuse_while_overdue(self) -> None:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
+from qr_sampler.entropy.breaker import CircuitOpenError
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.entropy.caller import Call, Caller
 from qr_sampler.entropy.draw import EntropyDraw, Origin, SourceLimits, SourceStatus
 from qr_sampler.entropy.intake import FailedDraw, Intake
+from qr_sampler.entropy.patience import AttemptFailure, Patience
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.foreign import is_ours, plain_text, words_of
@@ -26,6 +29,10 @@ logger = logging.getLogger("qr_sampler.entropy")
 
 STATUS_TIMEOUT_S: Final = 1.0
 """Longest time in seconds that a source may take to say how it is, without touching its device."""
+
+SHORTEST_DEADLINE_MS: Final = 1000.0
+"""Shortest time after which a draw is given up that cannot be cancelled. It keeps the source busy
+until it ends, so being impatient wins nothing for the next draw."""
 
 _T = TypeVar("_T")
 
@@ -58,6 +65,11 @@ class GuardedSource(EntropySource):
     sources of this project are called directly if they say that they do not
     :attr:`~qr_sampler.EntropySource.blocks`: tests bind them to their time limits.
 
+    A source that can wait is bounded by a :class:`~qr_sampler.entropy.patience.Patience`: a draw
+    that takes much longer than the latest ones is given up, though not within a second, and a
+    source that fails several times in a row is left alone for a while. Those that are called
+    directly bound themselves.
+
     An answer has to carry the name of the source, so guard sources one by one, inside a fallback.
 
     A source that holds the interpreter lock, in compiled code that never releases it, stops every
@@ -68,6 +80,8 @@ class GuardedSource(EntropySource):
         timeout_ms: Longest time that a draw may take, greater than 0.
         on_dropped: Is told of bytes that were delivered for nothing, from any thread. It must not
             fail.
+        breaker: When a draw is given up and when the source is left alone; ``None`` for a source
+            that is asked every time.
 
     Raises:
         ValueError: When *timeout_ms* is not a positive number.
@@ -85,6 +99,7 @@ class GuardedSource(EntropySource):
         source: EntropySource,
         timeout_ms: float,
         on_dropped: Callable[[DroppedBytes], object] | None = None,
+        breaker: BreakerOptions | None = None,
     ) -> None:
         if not 0 < timeout_ms < math.inf:
             raise ValueError(f"timeout_ms={timeout_ms} must be a positive number")
@@ -104,10 +119,12 @@ class GuardedSource(EntropySource):
         self._direct = self.is_ours and not source.blocks
         self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._on_dropped = on_dropped
+        self._breaker = breaker or BreakerOptions.checked(enabled=False)
         # Keyed by process and filled with setdefault, which is atomic: a forked child has neither
         # the thread nor the lock that another thread may have held.
         self._callers: dict[int, Caller] = {}
         self._watchers: dict[int, Caller] = {}
+        self._patiences: dict[int, Patience] = {}
 
     @property
     def name(self) -> str:
@@ -142,8 +159,8 @@ class GuardedSource(EntropySource):
         return self._checked(n, partial(self.source.committed_draw, n, commitment))
 
     def status(self) -> SourceStatus:
-        """Returns the status of the source, or for how long it has been hanging."""
-        reason = self._caller().overdue()
+        """Returns the status of the source, or how long it has hung or will be left alone."""
+        reason = self._caller().overdue() or self._patience().refusal()
         if reason is not None:
             return SourceStatus(available=False, reason=reason)
         question = partial(self._intake.status, lambda: self.source.status())
@@ -179,14 +196,56 @@ class GuardedSource(EntropySource):
         """Returns the draw that *question* asks the source for, if it is one of *n* bytes."""
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
+        answer = partial(self._intake.draw, question, n)
         try:
-            draw = self._asked(partial(self._intake.draw, question, n))
-        except (TimeoutError, RuntimeError) as refusal:
+            draw = self._asked(answer) if self._direct else self._awaited(n, answer)
+        except (TimeoutError, RuntimeError, CircuitOpenError) as refusal:
             raise EntropyUnavailableError(self._name, str(refusal)) from None
         if isinstance(draw, FailedDraw):
             self._drop(draw.dropped_bytes, draw.dropped_because)
             raise EntropyUnavailableError(self._name, draw.reason, dropped_bytes=draw.dropped_bytes)
         self._drop(draw.dropped_bytes, "retried")
+        return draw
+
+    def _awaited(
+        self, n: int, question: Callable[[], EntropyDraw | FailedDraw]
+    ) -> EntropyDraw | FailedDraw:
+        """Returns what *question* does, as long as patience lasts.
+
+        Raises:
+            CircuitOpenError: When the source is being left alone.
+            TimeoutError: When it does not end in time, or an earlier one still has not.
+            RuntimeError: When the system has no thread to spare.
+        """
+        caller = self._caller()
+        if (reason := caller.overdue()) is not None:
+            # Not asked, so it says nothing new of the source.
+            raise TimeoutError(reason)
+        latest_ns = time.monotonic_ns() + round(self._timeout_s * 1e9)
+        try:
+            return self._patience().draw(n, latest_ns, partial(self._attempt, caller, question))
+        except _FailedAttempt as failure:
+            if isinstance(failure.outcome, FailedDraw):
+                return failure.outcome
+            raise failure.outcome from None
+
+    def _attempt(
+        self, caller: Caller, question: Callable[[], EntropyDraw | FailedDraw], until_ns: int
+    ) -> EntropyDraw:
+        """Returns a draw that has arrived in time.
+
+        Raises:
+            _FailedAttempt: When there is none.
+        """
+        timeout_s = max(until_ns - time.monotonic_ns(), 0) / 1e9
+        try:
+            draw = self._made(caller, question, timeout_s)
+        except TimeoutError as error:
+            raise _FailedAttempt(str(error), error, lapsed=True) from None
+        except RuntimeError as error:
+            raise _FailedAttempt(str(error), error) from None
+        if isinstance(draw, FailedDraw):
+            raise _FailedAttempt(draw.reason, draw)
         return draw
 
     def _asked(self, question: Callable[[], _T]) -> _T:
@@ -243,6 +302,20 @@ class GuardedSource(EntropySource):
             watcher = self._watchers.setdefault(pid, fresh)
         return watcher
 
+    def _patience(self) -> Patience:
+        """Returns what bounds the draws of this process."""
+        pid = os.getpid()
+        patience = self._patiences.get(pid)
+        if patience is None:
+            fresh = Patience(
+                self._breaker,
+                1000 * self._timeout_s,
+                shortest_ms=SHORTEST_DEADLINE_MS,
+                has_fallback=self.source.has_fallback,
+            )
+            patience = self._patiences.setdefault(pid, fresh)
+        return patience
+
     def _late(self, call: Call) -> None:
         """Drops what *call* has delivered, because nobody waits for it any more."""
         if isinstance(call.result, FailedDraw):
@@ -255,3 +328,13 @@ class GuardedSource(EntropySource):
     def _drop(self, count: int, reason: str) -> None:
         if count and self._on_dropped is not None:
             self._on_dropped(DroppedBytes(self._name, count, reason, time.time_ns()))
+
+
+class _FailedAttempt(AttemptFailure):
+    """A draw that has failed, was given up or could not be begun."""
+
+    def __init__(
+        self, reason: str, outcome: FailedDraw | Exception, *, lapsed: bool = False
+    ) -> None:
+        super().__init__(reason, lapsed=lapsed)
+        self.outcome = outcome

@@ -61,6 +61,11 @@ class EntropySource(ABC):
     conditioning: str = "unknown"
     """What was done to the raw bits, for example ``"none"`` or ``"sha256"``."""
 
+    has_fallback: bool = True
+    """Whether another source takes over when this one does not deliver, as the failure policy of
+    the deployment says. Where none does, a draw that is given up ends requests, so that waiting for
+    it longer is worthwhile."""
+
     origin: Origin = Origin()
     """Set by the registry to the distribution that the source was loaded from."""
 

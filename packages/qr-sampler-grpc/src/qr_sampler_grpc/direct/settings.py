@@ -9,9 +9,9 @@ from typing import Any, Final
 from pydantic import BaseModel, Field, field_validator
 
 from qr_sampler.environment_settings import EnvironmentSettings
+from qr_sampler.option_models import OPTIONS, checked, environment
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.attestation import VerificationKey
-from qr_sampler_grpc.option_models import OPTIONS, checked, environment
 
 __all__ = ["DirectOptions", "DirectSettings"]
 

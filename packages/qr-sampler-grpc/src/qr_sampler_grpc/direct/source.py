@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.breaker_settings import BreakerOptions, BreakerSettings
 from qr_sampler_grpc.direct.connection import Answer, Connection, StaleConnectionError
 from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import MAX_COMMITMENT_BYTES
@@ -88,7 +88,7 @@ class DirectSource(EntropySource):
         Raises:
             ConfigError: When a variable is malformed.
         """
-        breaker = BreakerOptions.checked(**BreakerSettings.load().model_dump())
+        breaker = BreakerOptions.from_environment()
         return cls(breaker=breaker, **DirectSettings.load().model_dump())
 
     @property
@@ -176,7 +176,12 @@ class DirectSource(EntropySource):
     def _link(self, process: int) -> Link:
         link = self._links.get(process)
         if link is None:
-            fresh = Link(self.limits, self._breaker_options, self._options.timeout_ms)
+            fresh = Link(
+                self.limits,
+                self._breaker_options,
+                self._options.timeout_ms,
+                has_fallback=self.has_fallback,
+            )
             link = self._links.setdefault(process, fresh)
         return link
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from qr_sampler.entropy import EntropySource, SourceLimits
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import ConfigError
-from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.direct.settings import DirectOptions, DirectSettings
 from qr_sampler_grpc.direct.source import DirectSource
 from qr_sampler_grpc.profiles import CUSTOM, DEFAULT_METHOD_PATH

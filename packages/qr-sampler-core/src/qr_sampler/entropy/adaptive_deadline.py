@@ -31,10 +31,13 @@ class DeadlineRule:
 
 
 class AdaptiveDeadline:
-    """Deadlines by :class:`DeadlineRule`, apart for payloads of different magnitude.
+    """Deadlines by :class:`DeadlineRule`, apart for payloads of different size.
+
+    Sizes that differ by less than an eighth are one: a serial device takes as much longer as a
+    draw is larger, so within a class that is well below what the multiplier leaves.
 
     A call that was given up counts with the time that it was waited for. If only successful calls
-    counted, a server that became slower would never be waited for again: the window would hold
+    counted, a source that became slower would never be waited for again: the window would hold
     nothing but latencies below its own deadline.
 
     Threads may share an instance.
@@ -55,7 +58,7 @@ class AdaptiveDeadline:
     def milliseconds(self, payload_bytes: int) -> float:
         """Returns how long to wait for an answer of *payload_bytes* bytes."""
         rule = self._rule
-        window = self._windows.get(_magnitude(payload_bytes))
+        window = self._windows.get(_size_class(payload_bytes))
         if window is None or window.count < rule.min_samples:
             return rule.cap_ms
         floor_ms = rule.floor_ms + rule.floor_ms_per_mib * payload_bytes / 2**20
@@ -65,10 +68,10 @@ class AdaptiveDeadline:
 
     def observe(self, payload_bytes: int, latency_ms: float) -> None:
         """Notes how long an answer of *payload_bytes* bytes took, or was waited for in vain."""
-        magnitude = _magnitude(payload_bytes)
-        window = self._windows.get(magnitude)
+        size_class = _size_class(payload_bytes)
+        window = self._windows.get(size_class)
         if window is None:
-            window = self._windows.setdefault(magnitude, _Window(self._rule))
+            window = self._windows.setdefault(size_class, _Window(self._rule))
         window.add(latency_ms)
 
 
@@ -127,6 +130,7 @@ def _rank99(count: int) -> int:
     return count - count // 100 - 1
 
 
-def _magnitude(payload_bytes: int) -> int:
-    """Returns which payloads *payload_bytes* is like: those between the same powers of two."""
-    return payload_bytes.bit_length()
+def _size_class(payload_bytes: int) -> int:
+    """Returns which payloads *payload_bytes* is like: those with the same four leading bits."""
+    bits = payload_bytes.bit_length()
+    return bits << 4 | payload_bytes >> max(bits - 4, 0)

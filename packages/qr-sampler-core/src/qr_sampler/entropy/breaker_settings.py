@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
+from qr_sampler.entropy.adaptive_deadline import DeadlineRule
 from qr_sampler.environment_settings import EnvironmentSettings
-from qr_sampler_grpc.adaptive_deadline import DeadlineRule
-from qr_sampler_grpc.option_models import OPTIONS, checked, environment
+from qr_sampler.option_models import OPTIONS, checked, environment
 
 __all__ = ["BreakerOptions", "BreakerSettings"]
 
@@ -18,7 +18,7 @@ _PREFIX: Final = "QR_CB_"
 
 
 class BreakerOptions(BaseModel):
-    """When a draw is given up, and when a server is left alone; reads no environment."""
+    """When a draw is given up, and when a source is left alone; reads no environment."""
 
     model_config = OPTIONS
 
@@ -26,7 +26,7 @@ class BreakerOptions(BaseModel):
         True,
         description=(
             "Whether there is a circuit breaker; without it every draw may take the whole timeout "
-            "and a failing server is asked for every token."
+            "and a failing source is asked for every token."
         ),
     )
     window_size: int = Field(
@@ -50,6 +50,15 @@ class BreakerOptions(BaseModel):
         le=3_600_000.0,
         description="What each mebibyte of a draw adds to the shortest deadline, in milliseconds.",
     )
+    min_timeout_ms_without_fallback: float = Field(
+        1000.0,
+        ge=0.0,
+        le=3_600_000.0,
+        description=(
+            "Shortest deadline while no other source takes over, because a draw that is given up "
+            "then ends requests."
+        ),
+    )
     timeout_multiplier: float = Field(
         1.5, ge=1.0, le=1000.0, description="The deadline is this many times the P99."
     )
@@ -57,14 +66,14 @@ class BreakerOptions(BaseModel):
         3,
         ge=1,
         le=1_000_000,
-        description="Failed draws in a row after which the server is left alone.",
+        description="Failed draws in a row after which the source is left alone.",
     )
     recovery_window_s: float = Field(
         1.0,
         gt=0.0,
         le=86_400.0,
         description=(
-            "Seconds until a server that was left alone is tried; doubles with each failure."
+            "Seconds until a source that was left alone is tried; doubles with each failure."
         ),
     )
     recovery_max_s: float = Field(
@@ -73,22 +82,40 @@ class BreakerOptions(BaseModel):
 
     @property
     def failures_allowed(self) -> int:
-        """Failed draws in a row after which the server is left alone."""
+        """Failed draws in a row after which the source is left alone."""
         return self.max_consecutive_failures if self.enabled else sys.maxsize
 
-    def deadline_rule(self, cap_ms: float) -> DeadlineRule:
-        """Returns the rule of the deadlines, none of which exceeds *cap_ms*."""
+    def deadline_rule(
+        self, cap_ms: float, *, shortest_ms: float = 0.0, has_fallback: bool = True
+    ) -> DeadlineRule:
+        """Returns the rule of the deadlines, none of which exceeds *cap_ms*.
+
+        Args:
+            cap_ms: Longest deadline in milliseconds.
+            shortest_ms: Shortest one, whatever the options say.
+            has_fallback: Whether another source takes over when a draw is given up.
+        """
+        without_fallback_ms = 0.0 if has_fallback else self.min_timeout_ms_without_fallback
         return DeadlineRule(
             window_size=self.window_size,
             # More than a window holds means that the cap is the deadline.
             min_samples=min(self.min_samples, self.window_size)
             if self.enabled
             else self.window_size + 1,
-            floor_ms=self.min_timeout_ms,
+            floor_ms=max(self.min_timeout_ms, without_fallback_ms, shortest_ms),
             floor_ms_per_mib=self.min_timeout_ms_per_mib,
             multiplier=self.timeout_multiplier,
             cap_ms=cap_ms,
         )
+
+    @classmethod
+    def from_environment(cls) -> BreakerOptions:
+        """Returns the options that ``QR_CB_*`` variables and the ``.env`` file set.
+
+        Raises:
+            ConfigError: When a variable is malformed; names it.
+        """
+        return BreakerOptions(**BreakerSettings.load().model_dump())
 
     @classmethod
     def checked(cls, **values: Any) -> BreakerOptions:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When to stop asking a server that fails, and when to try it again: a pure state machine.
+"""When to stop asking a source that fails, and when to try it again: a pure state machine.
 
-The pattern is M. Nygard's circuit breaker (Release It!, 2007, chapter 5). It is written here
-because what it has to do is not to be had: exactly one probe at a time, a pause that doubles, a
-clock that tests can turn, and an end of a call that says nothing once the state has changed.
+The pattern is M. Nygard's circuit breaker (Release It!, 2007, chapter 5). No library has all that
+is needed here: exactly one probe at a time, a pause that doubles, a clock that tests can turn, and
+an end of a call that says nothing once the state has changed.
 """
 
 from __future__ import annotations
@@ -85,6 +85,13 @@ class CircuitBreaker:
         """What happens to the next call; an open circuit stays open until a call comes."""
         return self._state
 
+    def refusal(self) -> str | None:
+        """Returns why calls are refused, ``None`` while they are not; changes nothing."""
+        with self._lock:
+            if self._state is BreakerState.CLOSED:
+                return None
+            return f"{self._reason}; {self._prospect()}"
+
     def enter(self) -> int:
         """Lets a call through, and returns what its end has to be reported with.
 
@@ -95,10 +102,10 @@ class CircuitBreaker:
         if quiet_epoch is not None:
             return quiet_epoch
         with self._lock:
-            if self._state is BreakerState.HALF_OPEN:
-                raise CircuitOpenError(f"{self._reason}; whether it has recovered is being tried")
+            if self._state is BreakerState.HALF_OPEN or self._wait_s() > 0:
+                raise CircuitOpenError(f"{self._reason}; {self._prospect()}")
             if self._state is BreakerState.OPEN:
-                self._admit_probe()
+                self._change(BreakerState.HALF_OPEN)
             return self._epoch
 
     def succeed(self, epoch: int) -> None:
@@ -131,11 +138,15 @@ class CircuitBreaker:
             if epoch == self._epoch and self._state is BreakerState.HALF_OPEN:
                 self._change(BreakerState.OPEN)
 
-    def _admit_probe(self) -> None:
-        wait_s = self._retry_at - self._clock()
-        if wait_s > 0:
-            raise CircuitOpenError(f"{self._reason}; not tried again for {wait_s:.1f} s")
-        self._change(BreakerState.HALF_OPEN)
+    def _wait_s(self) -> float:
+        """Returns for how many seconds an open circuit stays so; nothing or less for any other."""
+        return self._retry_at - self._clock() if self._state is BreakerState.OPEN else 0.0
+
+    def _prospect(self) -> str:
+        if self._state is BreakerState.HALF_OPEN:
+            return "whether it has recovered is being tried"
+        wait_s = self._wait_s()
+        return f"not tried again for {wait_s:.1f} s" if wait_s > 0 else "the next draw tries it"
 
     def _open(self, reason: str) -> None:
         pause_s = min(self._recovery_s * 2.0**self.openings, self._recovery_max_s)
