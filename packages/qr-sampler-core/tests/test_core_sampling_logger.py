@@ -22,6 +22,7 @@ from qr_sampler import (
     SamplingPipeline,
     Settings,
     TokenSamplingRecord,
+    UndecidedRecord,
     discard_record,
     token_record,
 )
@@ -130,3 +131,15 @@ def test_a_token_without_entropy_is_logged_as_such(
     (line,) = messages(caplog)
     for part in ("2", "req", "7", "device", "forced"):
         assert part in line.lower()
+
+
+def test_a_row_that_could_not_be_decided_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="qr_sampler")
+    record = UndecidedRecord(
+        request_key="req", sequence="s", position=2, token_id=7, reason="nan", wall_time_ns=1
+    )
+    for level in ("summary", "full"):
+        SamplingLogger(level).log([record])  # type: ignore[arg-type]
+    summary, full = messages(caplog)
+    assert summary == "token 7 at 'req'[2]: UNDECIDED, nan"
+    assert json.loads(full) == record.as_dict()
