@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The payload psi, version 1: the K best tokens with 8-bit scores, and a floor for all others.
 
-Schema and law are those of the TSD architecture, "psi v1 schema". Both sides compute with the
-stored values, so that rounding them costs acceptance and never exactness.
+docs/tsd/payload.md has the schema and the law. Both sides compute with the stored values, so that
+rounding them costs acceptance and never exactness.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M1: bigrams P(next | previous) as a table; TSD architecture, "Bigram Targets (M1)"."""
+"""M1, the target with context: bigrams P(next | previous) as a table."""
 
 from __future__ import annotations
 

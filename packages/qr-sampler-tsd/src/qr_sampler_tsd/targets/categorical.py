@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M0: a fixed law without context; TSD architecture, "M0 Target Construction"."""
+"""M0, the target of a smoke test: a fixed law without context."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One event per pass of the target; TSD architecture, "Telemetry"."""
+"""One event per pass of the target: what the telemetry of an experiment is made of."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Accept or correct one draft: TSD architecture, "Accept/Correct (L = 1)".
+"""Accept or correct one draft, L = 1; docs/tsd/verification.md derives it.
 
 The draft x ~ q stands with probability alpha = min(1, p(x) / q(x)); otherwise the token comes from
 r ~ max(p - q, 0). Then q min(1, p / q) + (1 - M) r = min(p, q) + (p - min(p, q)) = p, with
