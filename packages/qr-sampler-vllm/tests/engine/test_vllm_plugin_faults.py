@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-TOKENS = 6
+TOKENS = 4
 BLOCK_BYTES = 64
 LONGEST_LINE_BYTES = 8192
 PYTHONPATH = os.environ.get("PYTHONPATH")
@@ -165,6 +165,10 @@ COMPONENTS = {
 }
 
 
+FEW = ("exits", "has another name", "speaks NumPy", "hangs")
+"""Enough for Model Runner V2, whose kernels run in an interpreter here: what guards is the same."""
+
+
 @pytest.mark.parametrize("runner", ["v1", "v2"])
 def test_a_plugin_harms_nobody_but_its_own_requests(
     offline_engine: Callable[[str], Any], site: Any, runner: str
@@ -179,7 +183,8 @@ def test_a_plugin_harms_nobody_but_its_own_requests(
         },
     )
     engine = offline_engine(runner)
-    faults = [*SERVED, *(fault for fault in FAILED if fault != "hangs")]
+    met = [fault for fault in (*SERVED, *FAILED) if runner == "v1" or fault in FEW]
+    faults = [fault for fault in met if fault != "hangs"]
     task = {"faults": faults, "components": COMPONENTS, "tokens": TOKENS}
     env = {
         "PYTHONPATH": os.pathsep.join([str(site.directory), *filter(None, [PYTHONPATH])]),
@@ -191,14 +196,15 @@ def test_a_plugin_harms_nobody_but_its_own_requests(
     }
     result = engine.result(SERVE, task, env)
     seen = Seen(result["found"], engine.lines())
-    for fault in (*SERVED, *FAILED):
+    for fault in met:
         seen.assert_served(f"{fault}: neighbour", "system")
     for fault in faults:
         seen.assert_served(f"{fault}: afterwards", "faulty")
-    for fault in SERVED:
-        seen.assert_served(f"{fault}: user", "faulty")
+        if fault in SERVED:
+            seen.assert_served(f"{fault}: user", "faulty")
     for fault, reason in {**FAILED, **UNFIT}.items():
-        seen.assert_ended(f"{fault}: user", reason)
+        if fault in met or fault in COMPONENTS:
+            seen.assert_ended(f"{fault}: user", reason)
     for component in COMPONENTS:
         seen.assert_served(f"{component}: neighbour", "faulty")
     # To the byte, the late ones included.
