@@ -256,6 +256,24 @@ def test_what_lies_in_the_stream_is_a_fault_of_the_server(
     source.close()
 
 
+def test_what_arrives_between_the_look_at_a_stream_and_its_use_counts_as_well(
+    scripted_streams: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def early_as_well(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        yield answer(request)
+        yield tagged(1, b"1234")
+
+    source = source_for(scripted_streams(early_as_well), "bidi_streaming", "aio")
+    assert source.draw(8).data == bytes(8)
+    stream: Any = source._link()[1]._stream  # type: ignore[attr-defined]
+    wait_for(lambda: stream.ended)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(stream), "ended", property(lambda _: False))
+        assert refused(source).dropped_bytes == 4
+    assert source.draw(8).data == bytes(8), "the stream has failed a draw already"
+    source.close()
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():

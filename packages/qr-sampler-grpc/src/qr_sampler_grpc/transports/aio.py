@@ -135,13 +135,15 @@ class _AioStream:
         return self._failure is not None
 
     def settle(self, attempt: Attempt) -> None:
-        """Lets *attempt* fail for what the server sent while nobody had asked for anything."""
+        """Lets one attempt fail for what the server sent while nobody had asked for anything."""
         if self._is_unheard and self._failure is not None:
+            self._is_unheard = False
             attempt.received_bytes += self._unheard_bytes
             raise self._failure
 
     async def ask(self, requests: Sequence[Request], attempt: Attempt) -> list[Answer]:
         if self._failure is not None:
+            self.settle(attempt)
             raise self._failure
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Answer]] = []
