@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Any
@@ -20,6 +23,7 @@ from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyRes
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
 from qr_sampler_grpc.protobuf_fields import tagged
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.transports.base import Attempt, DeadlineLapsedError
 from qr_sampler_grpc.wire import Answer, FieldWire
 
 Scripted = Callable[..., Any]
@@ -206,6 +210,28 @@ def test_an_answer_that_is_ready_too_late_is_dropped_and_recorded(
     assert "in time" in error.reason
     assert error.dropped_bytes == 8
     assert source.draw(8).data == bytes(8)
+    source.close()
+
+
+def test_time_that_runs_out_while_a_stream_is_opened_asks_for_nothing(
+    scripted_streams: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = scripted_streams(honest)
+    source = source_for(server, "bidi_streaming", "aio")
+    looks = itertools.count()
+
+    def remaining_s(attempt: Attempt) -> float:
+        if next(looks):
+            raise DeadlineLapsedError
+        return 1.0
+
+    with warnings.catch_warnings(record=True) as said, monkeypatch.context() as patched:
+        warnings.simplefilter("always")
+        patched.setattr(Attempt, "remaining_s", remaining_s)
+        assert "in time" in refused(source).reason
+        gc.collect()
+    assert not said, said[0].message
+    assert not server.requests
     source.close()
 
 

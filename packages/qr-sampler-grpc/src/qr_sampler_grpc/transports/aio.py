@@ -107,8 +107,9 @@ class AioTransport(ChannelTransport):
             method = self._channel.get().stream_stream(self._path, unchanged, unchanged)
             self._stream = _AioStream(method(metadata=self._metadata), self._wire)
         stream = self._stream
+        left_s = attempt.remaining_s()
         try:
-            return await asyncio.wait_for(stream.ask(requests, attempt), attempt.remaining_s())
+            return await asyncio.wait_for(stream.ask(requests, attempt), left_s)
         except asyncio.TimeoutError:
             stream.fail(DeadlineLapsedError())
             raise DeadlineLapsedError from None
