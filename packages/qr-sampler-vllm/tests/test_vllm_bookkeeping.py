@@ -950,6 +950,7 @@ class TestRunnerV2:
         rows = logits(1)
         np.testing.assert_array_equal(runner.apply(rows, Context([0], [3])), logits(1))
         assert seen.sources["system"].requests == []
+        assert runner._session._status.as_dict(records_lost=0)["requests_left_to_vllm"] == 1
 
     def test_a_recycled_slot_forgets_its_last_request(self, at_once: SimpleNamespace) -> None:
         runner = RunnerV2(at_once, states([2]))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,3 +68,11 @@ def test_other_ranks_say_the_same_of_what_is_made_up() -> None:
     follower = Follower(None)  # type: ignore[arg-type]
     warm_up = function_of("vllm.v1.worker.gpu.warmup", "warmup_kernels")
     assert not warm_up(lambda: follower.add_request(0, None))
+
+
+def test_other_ranks_take_part_in_the_end_of_what_cannot_be_served() -> None:
+    """The first rank ends a request that was admitted and cannot be served; no rank raises."""
+    params = SimpleNamespace(
+        temperature=1.0, top_p=1.0, top_k=0, min_p=0.0, extra_args={"qr_top_k": "abc"}
+    )
+    assert Follower(None).add_request(0, params)  # type: ignore[arg-type]

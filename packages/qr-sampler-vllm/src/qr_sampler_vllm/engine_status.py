@@ -52,6 +52,7 @@ class EngineStatus:
         self._facts = dict(facts)
         self._sources = dict(sources)
         self._lock = threading.Lock()
+        self._left_to_vllm = 0
         self._tokens: Counter[tuple[str, bool]] = Counter()
         self._forced = 0
         self._undecided: Counter[str] = Counter()
@@ -69,6 +70,11 @@ class EngineStatus:
         self._last_draw: dict[str, Any] | None = None
         self._last_failure: dict[str, Any] | None = None
         self._recent: deque[bool] = deque(maxlen=RECENT_TOKENS)
+
+    def note_left_to_vllm(self) -> None:
+        """Counts a request whose tokens vLLM chooses; nothing else is recorded of it."""
+        with self._lock:
+            self._left_to_vllm += 1
 
     def observe(self, records: Iterable[Record]) -> None:
         """Takes in what has been recorded."""
@@ -100,6 +106,7 @@ class EngineStatus:
             return {
                 **self._facts,
                 "sources": sources,
+                "requests_left_to_vllm": self._left_to_vllm,
                 "tokens": [
                     {"source": name, "fallback": fallback, "count": count}
                     for (name, fallback), count in sorted(self._tokens.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qr_sampler import Settings
+from qr_sampler import ConfigError, Settings
 from qr_sampler_vllm.admission import resolve
 from qr_sampler_vllm.interfaces import BatchUpdateLike, LogitsContextLike
 from qr_sampler_vllm.made_up_requests import is_warming_up
@@ -49,7 +49,11 @@ class Follower(Bystander):
         """Returns whether logits will be modified; must say the same as on the first rank."""
         if is_warming_up():
             return False
-        return not resolve(self._settings, sampling_params).left_to_engine
+        try:
+            return not resolve(self._settings, sampling_params).left_to_engine
+        except ConfigError:
+            # The first rank says so, and ends the request.
+            return True
 
     def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
         """Forces in every row what the first rank has forced there."""

@@ -46,6 +46,13 @@ class EngineCollector:
         yield _tokens(statuses)
         yield _simple(
             CounterMetricFamily,
+            "qr_sampler_requests_left_to_vllm",
+            "Requests whose tokens vLLM chose, each time that they were admitted.",
+            statuses,
+            "requests_left_to_vllm",
+        )
+        yield _simple(
+            CounterMetricFamily,
             "qr_sampler_forced_tokens",
             "Tokens that ended a request because no entropy could be had.",
             statuses,

@@ -115,6 +115,7 @@ class EngineSession:
             logger.error("a request that was admitted cannot be served and ends: %s", failure)
             options = resolve_request(self.settings, None)
         if options.left_to_engine:
+            self._status.note_left_to_vllm()
             return None
         end = ending_token(sampling_params)
         return TokenSequence(

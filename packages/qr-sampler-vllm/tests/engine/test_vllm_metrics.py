@@ -44,6 +44,8 @@ def status() -> dict[str, Any]:
         request_key="r", sequence="s", position=0, token_id=0, reason="masked", wall_time_ns=1
     )
     found.observe([undecided] * 3)
+    found.note_left_to_vllm()
+    found.note_left_to_vllm()
     said: dict[str, Any] = found.as_dict(records_lost=2)
     return said
 
@@ -60,6 +62,7 @@ def test_a_scraper_reads_what_the_engines_say() -> None:
     labels, value = samples["qr_sampler_discarded_bytes_total"]
     assert (labels["reason"], value) == ("late", 7.0)
     assert samples["qr_sampler_records_lost_total"][1] == 2.0
+    assert samples["qr_sampler_requests_left_to_vllm_total"] == ({"engine": "3"}, 2)
     assert samples["qr_sampler_undecided_tokens_total"] == ({"engine": "3", "reason": "masked"}, 3)
     assert samples["qr_sampler_source_available"][1] == 1.0
     assert samples["qr_sampler_draw_seconds_count"][1] == 0.0
