@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from qr_sampler_cli.main import app
 from qr_sampler_cli.settings_catalogue import CATALOGUE, absent_packages
+from qr_sampler_cli.settings_command import MARKS
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -57,6 +58,32 @@ def test_every_model_of_settings_is_in_the_catalogue() -> None:
     known = {(entry.module, entry.model) for entry in CATALOGUE}
     assert len(known) == len(CATALOGUE)
     assert models_in_the_code() == known
+
+
+@in_repository
+def test_the_readme_has_all_tables_folded(tmp_path: Path) -> None:
+    if absent := absent_packages():
+        pytest.skip(f"{', '.join(absent)} not installed, so the tables cannot be made whole")
+    readme, copy = ROOT / "README.md", tmp_path / "README.md"
+    text = readme.read_text("utf-8")
+    copy.write_text(re.sub(f"(?s)(?<={MARKS[0]}).*(?={MARKS[1]})", "\n", text), "utf-8")
+    result = CliRunner().invoke(app, ["settings", "--into", str(copy)])
+    assert result.exit_code == 0, result.output
+    assert copy.read_text("utf-8") == text, (
+        "stale: uv run qr-sampler settings --output docs/configuration.md --into README.md"
+    )
+    folded = text.split("<details>")[-1].split("</details>")[0]
+    assert variables_on(folded) == variables_on(PAGE.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("text", ["", f"{MARKS[0]}", f"{MARKS[1]}\n{MARKS[0]}"])
+def test_a_page_without_the_marks_is_left_alone(tmp_path: Path, text: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(text)
+    result = CliRunner().invoke(app, ["settings", "--into", str(page)])
+    assert result.exit_code == 2
+    assert "it has no part from" in result.stderr
+    assert page.read_text() == text
 
 
 @in_repository

@@ -12,7 +12,13 @@ from pydantic_settings import BaseSettings
 from qr_sampler.overrides import BYPASS_KEY
 from qr_sampler.settings_reference import markdown_table, setting_rows
 
-__all__ = ["REQUEST_ONLY_KEYS", "SettingsGroup", "configuration_page", "value_range"]
+__all__ = [
+    "REQUEST_ONLY_KEYS",
+    "SettingsGroup",
+    "configuration_page",
+    "configuration_tables",
+    "value_range",
+]
 
 REQUEST_ONLY_KEYS: Final[Mapping[str, tuple[str, str]]] = {
     "qr_request_key": ("1 to 256 characters", "Names the request in its records."),
@@ -69,10 +75,14 @@ class SettingsGroup:
 
 def configuration_page(groups: Iterable[SettingsGroup]) -> str:
     """Returns the reference of all *groups* as a Markdown page, without a line break at its end."""
+    return f"{_INTRODUCTION}\n\n{configuration_tables(groups)}"
+
+
+def configuration_tables(groups: Iterable[SettingsGroup]) -> str:
+    """Returns the part of the page that is made from the settings."""
     keys = [(f"`{key}`", *row) for key, row in REQUEST_ONLY_KEYS.items()]
     table = markdown_table(("key", "range", "meaning"), keys)
-    parts = [_INTRODUCTION, *map(_section, groups), f"{_REQUEST_ONLY}\n\n{table}"]
-    return "\n\n".join(parts)
+    return "\n\n".join([*map(_section, groups), f"{_REQUEST_ONLY}\n\n{table}"])
 
 
 def _section(group: SettingsGroup) -> str:

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from qr_sampler.configuration_reference import configuration_page
+from qr_sampler.configuration_reference import configuration_page, configuration_tables
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.settings_catalogue import absent_packages, installed_groups
 
 __all__ = ["settings"]
+
+MARKS: Final = ("<!-- reference -->", "<!-- /reference -->")
+"""What the tables of a page stand between, each on a line of its own."""
 
 
 @reports_errors
@@ -21,6 +25,10 @@ def settings(
     output: Annotated[
         Path | None,
         typer.Option(help="File to write instead; an older one is replaced."),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(help=f"Page whose part from {MARKS[0]} to {MARKS[1]} the tables replace."),
     ] = None,
 ) -> None:
     """Print every setting: variable, default, range, key of a request and meaning, as Markdown.
@@ -30,10 +38,32 @@ def settings(
     page = configuration_page(installed_groups()) + "\n"
     if absent := absent_packages():
         typer.echo(f"not installed, so not shown: {', '.join(absent)}", err=True)
-    if output is None:
+    if into is not None:
+        _write(into, _with_tables(into), option="--into")
+    if output is not None:
+        _write(output, page, option="--output")
+    if output is None and into is None:
         typer.echo(page, nl=False)
-        return
+
+
+def _with_tables(page: Path) -> str:
+    """Returns the text of *page* with the tables of today, one level of headings deeper."""
     try:
-        output.write_text(page, "utf-8")
+        text = page.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--into={page}: {error}; name a page in UTF-8") from error
+    before, begin, rest = text.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (begin and end):
+        raise ConfigError(f"--into={page}: it has no part from {MARKS[0]} to {MARKS[1]}; add both")
+    tables = configuration_tables(installed_groups()).replace("\n## ", "\n### ")
+    # They are written for a page in docs/.
+    tables = re.sub(r"\]\((?!https?:)", "](docs/", tables)
+    return f"{before}{begin}\n#{tables}\n{end}{after}"
+
+
+def _write(file: Path, text: str, *, option: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
     except OSError as error:
-        raise ConfigError(f"--output={output}: {error.strerror}; choose another file") from error
+        raise ConfigError(f"{option}={file}: {error.strerror}; choose another file") from error
