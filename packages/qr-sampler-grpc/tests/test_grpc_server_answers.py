@@ -65,7 +65,8 @@ def test_a_stock_client_reads_what_is_sent() -> None:
     size = 2 * CHUNK_BYTES + 5
     stamped = b"".join(number.to_bytes(4, "big") for number in range(size // 4 + 1))[:size]
     server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
-    EntropyServicer(Device(lambda n: stamped[:n], "bench")).add_to(server)
+    servicer = EntropyServicer(Device(lambda n: stamped[:n], "bench"))
+    server.add_generic_rpc_handlers((servicer,))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     unlimited = [("grpc.max_receive_message_length", -1)]

@@ -31,7 +31,7 @@ from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import ServerStartError, serve
-from qr_sampler_grpc.server.health import REFLECTION_STREAMS
+from qr_sampler_grpc.server.serving import REFLECTION_STREAMS
 
 SERVICE = "qr_entropy.EntropyService"
 SERVING = HealthCheckResponse.SERVING

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, EntropyUnavailableError, QRSamplerError
+from qr_sampler_grpc.answer_memory import AnswerMemory
 from qr_sampler_grpc.attestation import signed_message
 from qr_sampler_grpc.generate import Generate, GenerateSource
 from qr_sampler_grpc.metering import Meters
@@ -131,6 +132,8 @@ class Device:
         self._meters = Meters(requests_per_minute, bytes_per_day, clock=clock)
         # What exceeds a day's quota is never served; as a malformed request it names the size.
         self.max_bytes_per_request = min(max_bytes_per_request, bytes_per_day or sys.maxsize)
+        self.answer_memory: Final = AnswerMemory(self.max_bytes_per_request)
+        """Where listeners take a place for each answer until its client has read it."""
         self._signing_key = signing_key
         self._lock = threading.Lock()
         # Not the device's own: whoever watches must not wait for a device that hangs.

@@ -38,10 +38,14 @@ def remove_stale_socket(path: Path) -> None:
 
 def _is_listening(path: Path) -> bool:
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        # Where as many wait as may, connecting would wait with them for ever.
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
             return False
+        except BlockingIOError:
+            return True
     return True
 
 

@@ -12,7 +12,7 @@ from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.unix_socket import private_files, remove_stale_socket
 
-__all__ = ["ServerStartError", "bind", "check_exposure"]
+__all__ = ["ServerStartError", "bind", "check_exposure", "check_metrics_exposure"]
 
 
 class ServerStartError(QRSamplerError, OSError):
@@ -32,6 +32,21 @@ def check_exposure(place: Address, *, encrypted: bool, insecure: bool) -> None:
         f"{place} can be reached from other machines and nothing would be encrypted; give the "
         "server a certificate (tls=ServerTls(...)), listen on 127.0.0.1 or a Unix domain socket, "
         "or pass insecure=True on a network that you trust"
+    )
+
+
+def check_metrics_exposure(place: Address, *, insecure: bool) -> None:
+    """Returns if metrics may be offered at *place*; they are never encrypted.
+
+    Raises:
+        ConfigError: When other machines could read them and nobody has said that this is meant.
+    """
+    if place.is_local or insecure:
+        return
+    raise ConfigError(
+        f"metrics at {place} could be read from other machines, without a key and unencrypted, "
+        "also where the server has a certificate; offer them at 127.0.0.1, or pass insecure=True "
+        "(--insecure) on a network that you trust"
     )
 
 

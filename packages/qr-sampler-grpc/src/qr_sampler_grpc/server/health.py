@@ -7,19 +7,13 @@ works and what the contract is, which is public; they never touch the device.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from typing import Any, Final
 
-import grpc
-
 from qr_sampler_grpc.proto.entropy_service_pb2 import DESCRIPTOR
+from qr_sampler_grpc.server.apart import ServiceApart
 from qr_sampler_grpc.telemetry import Telemetry
 
-__all__ = ["REFLECTION_STREAMS", "HealthService", "add_health", "add_reflection"]
-
-REFLECTION_STREAMS: Final = 2
-"""Most clients that may use reflection at once; each holds a thread of the server."""
+__all__ = ["HealthService", "add_health", "add_reflection"]
 
 _SERVICE: Final = DESCRIPTOR.services_by_name["EntropyService"].full_name
 
@@ -47,19 +41,19 @@ class HealthService(Telemetry):
         self._servicer.enter_graceful_shutdown()
 
 
-def add_health(server: grpc.Server) -> HealthService | None:
-    """Adds the health service to *server*; returns ``None`` where its package is missing."""
+def add_health(services: ServiceApart) -> HealthService | None:
+    """Adds the health service to *services*; returns ``None`` where its package is missing."""
     try:
         from grpc_health.v1 import health, health_pb2_grpc
     except ImportError:
         return None
     servicer = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, services)
     return HealthService(servicer)
 
 
-def add_reflection(server: grpc.Server, *, with_health: bool) -> bool:
-    """Adds reflection to *server*; returns whether its package is there."""
+def add_reflection(services: ServiceApart, *, with_health: bool) -> bool:
+    """Adds reflection to *services*; returns whether its package is there."""
     try:
         from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
     except ImportError:
@@ -68,26 +62,6 @@ def add_reflection(server: grpc.Server, *, with_health: bool) -> bool:
     if with_health:
         names.append("grpc.health.v1.Health")
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        _BoundedReflection(reflection.ReflectionServicer(names)), server
+        reflection.ReflectionServicer(names), services
     )
     return True
-
-
-class _BoundedReflection:
-    """Whoever can connect may ask, and must not take the threads of those who draw."""
-
-    def __init__(self, servicer: Any) -> None:
-        self._servicer = servicer
-        self._places = threading.BoundedSemaphore(REFLECTION_STREAMS)
-
-    def ServerReflectionInfo(  # noqa: N802
-        self, request_iterator: Iterator[Any], context: grpc.ServicerContext
-    ) -> Iterator[Any]:
-        if not self._places.acquire(blocking=False):
-            context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many clients use reflection; try again"
-            )
-        try:
-            yield from self._servicer.ServerReflectionInfo(request_iterator, context)
-        finally:
-            self._places.release()

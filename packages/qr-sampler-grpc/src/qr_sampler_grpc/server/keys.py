@@ -33,6 +33,11 @@ class ApiKeys:
         if len({key.secret for key in self._keys}) < len(self._keys):
             raise ConfigError("two API keys are equal; their holders would share one quota")
 
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """What :meth:`account_of` may return."""
+        return tuple(f"key {number}" for number in range(1, len(self._keys) + 1))
+
     def account_of(self, metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
         """Returns the account whose key *metadata* carries, in time independent of its contents.
 

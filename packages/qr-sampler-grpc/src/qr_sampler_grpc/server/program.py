@@ -161,7 +161,7 @@ def _add_listening(group: Any) -> None:
     group.add_argument(
         "--insecure",
         action="store_true",
-        help="allow an address that other machines can reach without a certificate",
+        help="allow other machines to reach the server without a certificate, and the metrics",
     )
     group.add_argument(
         "--grace",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from types import TracebackType
 
 import grpc
@@ -11,7 +11,9 @@ import grpc
 from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.server.health import HealthService
+from qr_sampler_grpc.server.lanes import Lane
 from qr_sampler_grpc.server.metrics import Metrics, MetricsEndpoint
+from qr_sampler_grpc.server.patience import Patience
 from qr_sampler_grpc.server.servicer import EntropyServicer
 
 __all__ = ["EntropyServer"]
@@ -26,20 +28,22 @@ class EntropyServer:
     def __init__(
         self,
         server: grpc.Server,
-        executor: ThreadPoolExecutor,
+        lanes: Sequence[Lane],
         address: Address,
         servicer: EntropyServicer,
         device: Device,
         health: HealthService | None,
         metrics: tuple[Metrics, MetricsEndpoint] | None,
+        patience: Patience,
     ) -> None:
         self._server = server
-        self._executor = executor
+        self._lanes = lanes
         self._address = address
         self._servicer = servicer
         self._device = device
         self._health = health
         self._metrics = metrics
+        self._patience = patience
 
     @property
     def address(self) -> str:
@@ -78,7 +82,9 @@ class EntropyServer:
         self._server.stop(grace_s).wait()
         # The threads end by themselves unless the device holds one.
         is_idle = self._device.wait_until_idle(grace_s)
-        self._executor.shutdown(wait=is_idle, cancel_futures=True)
+        for lane in self._lanes:
+            lane.shutdown(wait=is_idle, cancel_futures=True)
+        self._patience.stop()
         if self._metrics is not None:
             metrics, endpoint = self._metrics
             self._device.detach(metrics)

@@ -5,15 +5,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from typing import Final, NoReturn
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 
+from qr_sampler_grpc.answer_memory import CrowdedError, Place, reading_time_s
 from qr_sampler_grpc.device import Device, Measured, MeasurementRefusedError, Refusal
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.server.answers import Answer, serialised
 from qr_sampler_grpc.server.keys import ApiKeys
+from qr_sampler_grpc.server.lanes import Handler, Lane, Refusals
+from qr_sampler_grpc.server.patience import Patience
 
 __all__ = ["CHUNK_BYTES", "EntropyServicer"]
 
@@ -32,87 +37,160 @@ _CODES: Final = {
 _SERVICE: Final = "qr_entropy.EntropyService"
 _UNARY: Final = "GetEntropy"
 _STREAM: Final = "StreamEntropy"
+_UNARY_THREADS: Final = 8
+_WAITING_CALLS: Final = 256
+"""Single calls that may wait for a thread; a further one is refused."""
 
 
-class EntropyServicer:
+class EntropyServicer(grpc.GenericRpcHandler):
     """Serves *device*: measures when a request has arrived, and only then.
+
+    Who calls is looked at before a thread is taken and before a message is waited for, so whoever
+    has no key cannot hold up those who have one.
 
     Args:
         device: Where the bytes come from.
         keys: One of them must be in every call; ``None`` answers everybody.
-        max_streams: Most streams that may be open at once. Each holds a thread of the server while
-            it is open, so the server needs more threads than this to keep answering single calls.
+        max_streams: Most streams that may be open at once. Each holds a thread while it is open;
+            single calls have threads of their own.
+        patience: Ends calls whose client neither sends nor reads; one of its own by default.
     """
 
     def __init__(
-        self, device: Device, *, keys: ApiKeys | None = None, max_streams: int = 16
+        self,
+        device: Device,
+        *,
+        keys: ApiKeys | None = None,
+        max_streams: int = 16,
+        patience: Patience | None = None,
     ) -> None:
         self._device = device
-        self._keys = keys
-        self._max_streams = max_streams
-        self._free_streams = threading.BoundedSemaphore(max_streams)
+        self._account_of = _everybody if keys is None else keys.account_of
+        header = "" if keys is None else keys.header
+        self._remedy = f"send a valid API key in the metadata entry {header!r}"
+        self._patience = patience or Patience()
         self._stopping = threading.Event()
-
-    def add_to(self, server: grpc.Server) -> None:
-        """Offers both methods on *server*, which has not started yet."""
-        handlers = {
-            _UNARY: grpc.unary_unary_rpc_method_handler(
-                self.GetEntropy, EntropyRequest.FromString, serialised
+        unary = Lane(_UNARY_THREADS, "qr-entropy-call", waiting=_WAITING_CALLS)
+        streams = Lane(max_streams, "qr-entropy-stream")
+        self.lanes: Final = (unary, streams)
+        """The threads of the calls; whoever stops the server shuts them down."""
+        self.refusals: Final = Refusals()
+        """The thread that refuses calls, for all services of the server."""
+        accounts = ("",) if keys is None else keys.accounts
+        self._routes = {
+            f"/{_SERVICE}/{_UNARY}": _Route(
+                _UNARY,
+                unary,
+                "too many calls wait for the device; try again",
+                {account: self._unary_handler(unary, account) for account in accounts},
             ),
-            _STREAM: grpc.stream_stream_rpc_method_handler(
-                self.StreamEntropy, EntropyRequest.FromString, serialised
+            f"/{_SERVICE}/{_STREAM}": _Route(
+                _STREAM,
+                streams,
+                f"all {max_streams} streams are taken; close one, or use GetEntropy",
+                {account: self._stream_handler(streams, account) for account in accounts},
             ),
         }
-        generic = grpc.method_handlers_generic_handler(_SERVICE, handlers)
-        server.add_generic_rpc_handlers((generic,))
 
-    # The names of the two methods are the contract's.
-    def GetEntropy(  # noqa: N802
-        self, request: EntropyRequest, context: grpc.ServicerContext
+    def service(self, handler_call_details: Any) -> Handler | None:
+        """Returns what answers a call of which only the metadata is there yet."""
+        route = self._routes.get(handler_call_details.method)
+        if route is None:
+            return None
+        account = self._account_of(handler_call_details.invocation_metadata)
+        if account is None:
+            return self._refusal(route.method, grpc.StatusCode.UNAUTHENTICATED, self._remedy)
+        if route.lane.is_full:
+            return self._refusal(route.method, grpc.StatusCode.RESOURCE_EXHAUSTED, route.full)
+        return route.handlers[account]
+
+    def get_entropy(
+        self, account: str, messages: Iterator[bytes], context: grpc.ServicerContext
     ) -> Answer:
-        """Answers one request."""
-        account = self._authenticate(context, _UNARY)
-        measured = self._measure(request, context, account, _UNARY)
+        """Answers one request of *account*."""
+        message = self._patience.only_message(messages, context)
+        if message is None:
+            self._refuse(
+                context, _UNARY, grpc.StatusCode.UNIMPLEMENTED, "the call needs one message"
+            )
+        request = self._parsed(message, context, _UNARY)
+        place = self._place(request, context, account, _UNARY)
+        try:
+            measured = self._measure(request, context, account, _UNARY)
+        except BaseException:
+            place.free()
+            raise
+        wait = self._patience.limit(reading_time_s(len(measured.data)), context.cancel)
+
+        def gone() -> None:
+            wait.end()
+            place.free()
+
+        place.sending(context.cancel)
+        # gRPC returns from sending at once, and calls back when the client has read all of it.
+        if not context.add_callback(gone):
+            gone()
         return self._last_message(request, measured, measured.data)
 
-    def StreamEntropy(  # noqa: N802
-        self, request_iterator: Iterator[EntropyRequest], context: grpc.ServicerContext
+    def stream_entropy(
+        self, account: str, messages: Iterator[bytes], context: grpc.ServicerContext
     ) -> Iterator[Answer]:
-        """Answers each request of a stream before it looks at the next."""
-        account = self._authenticate(context, _STREAM)
-        if not self._free_streams.acquire(blocking=False):
-            self._refuse(
-                context,
-                _STREAM,
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"all {self._max_streams} streams are taken; close one, or use GetEntropy",
-            )
+        """Answers each request of *account* before it looks at the next."""
         self._device.note_streams(1)
         try:
-            for request in request_iterator:
-                yield from self._messages(
-                    request, self._measure(request, context, account, _STREAM)
-                )
+            for message in messages:
+                request = self._parsed(message, context, _STREAM)
+                place = self._place(request, context, account, _STREAM)
+                try:
+                    measured = self._measure(request, context, account, _STREAM)
+                    reading_s = reading_time_s(len(measured.data))
+                    place.sending(context.cancel)
+                    with self._patience.limit(reading_s, context.cancel):
+                        # Goes on when the message has been sent.
+                        yield from self._messages(request, measured)
+                finally:
+                    place.free()
         finally:
             self._device.note_streams(-1)
-            self._free_streams.release()
 
     def refuse_more(self) -> None:
         """Refuses every further request, also those of streams that are open."""
         self._stopping.set()
 
-    def _authenticate(self, context: grpc.ServicerContext, method: str) -> str:
-        if self._keys is None:
-            return ""
-        account = self._keys.account_of(context.invocation_metadata())
-        if account is None:
+    def _unary_handler(self, lane: Lane, account: str) -> Handler:
+        # Takes a stream of requests, so that waiting for the only one can be bounded.
+        return grpc.stream_unary_rpc_method_handler(
+            lane.carries(partial(self.get_entropy, account)), None, serialised
+        )
+
+    def _stream_handler(self, lane: Lane, account: str) -> Handler:
+        return grpc.stream_stream_rpc_method_handler(
+            lane.carries(partial(self.stream_entropy, account)), None, serialised
+        )
+
+    def _refusal(self, method: str, code: grpc.StatusCode, details: str) -> Handler | None:
+        def refuse(_messages: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
+            self._refuse(context, method, code, details)
+
+        return self.refusals.carry(refuse)
+
+    def _parsed(self, message: bytes, context: grpc.ServicerContext, method: str) -> EntropyRequest:
+        try:
+            return EntropyRequest.FromString(message)
+        except DecodeError:
             self._refuse(
-                context,
-                method,
-                grpc.StatusCode.UNAUTHENTICATED,
-                f"send a valid API key in the metadata entry {self._keys.header!r}",
+                context, method, grpc.StatusCode.INTERNAL, "the message is no EntropyRequest"
             )
-        return account
+
+    def _place(
+        self, request: EntropyRequest, context: grpc.ServicerContext, account: str, method: str
+    ) -> Place:
+        # A size that is never served is refused as such, below.
+        size = min(max(request.bytes_needed, 0), self._device.max_bytes_per_request)
+        try:
+            return self._device.answer_memory.take(account or _host(context.peer()), size)
+        except CrowdedError as error:
+            self._refuse(context, method, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     def _measure(
         self, request: EntropyRequest, context: grpc.ServicerContext, account: str, method: str
@@ -179,3 +257,24 @@ def _message(
         request.commitment,
         signature,
     )
+
+
+class _Route(NamedTuple):
+    """One method."""
+
+    method: str
+    lane: Lane
+    full: str
+    """What a caller is told when the lane is full."""
+    handlers: Mapping[str, Handler]
+    """What answers the calls of each account."""
+
+
+def _everybody(_metadata: object) -> str | None:
+    """Returns the account that all share where there are no keys."""
+    return ""
+
+
+def _host(peer: str) -> str:
+    """Returns what *peer*, in gRPC's form, connects from: several connections of it are alike."""
+    return peer.rpartition(":")[0]

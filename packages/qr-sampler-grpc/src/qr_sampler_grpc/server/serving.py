@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,15 +17,18 @@ from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.fork_guard import FORK_GUARD
 from qr_sampler_grpc.generate import Generate
 from qr_sampler_grpc.large_blocks import keep_large_blocks
-from qr_sampler_grpc.server.binding import ServerStartError, bind, check_exposure
-from qr_sampler_grpc.server.health import (
-    REFLECTION_STREAMS,
-    HealthService,
-    add_health,
-    add_reflection,
+from qr_sampler_grpc.server.apart import ServiceApart
+from qr_sampler_grpc.server.binding import (
+    ServerStartError,
+    bind,
+    check_exposure,
+    check_metrics_exposure,
 )
+from qr_sampler_grpc.server.health import HealthService, add_health, add_reflection
 from qr_sampler_grpc.server.keys import ApiKeys, read_secrets
+from qr_sampler_grpc.server.lanes import Lane
 from qr_sampler_grpc.server.metrics import Metrics, MetricsEndpoint
+from qr_sampler_grpc.server.patience import Patience
 from qr_sampler_grpc.server.running import EntropyServer
 from qr_sampler_grpc.server.servicer import EntropyServicer
 
@@ -34,12 +36,13 @@ if TYPE_CHECKING:
     from qr_sampler_grpc.attestation import SigningKey
     from qr_sampler_grpc.server.tls import ServerTls
 
-__all__ = ["serve"]
+__all__ = ["REFLECTION_STREAMS", "serve"]
 
 _LOGGER: Final = logging.getLogger("qr_sampler.grpc")
-_UNARY_WORKERS: Final = 8
-_WAITING_CALLS: Final = 256
-"""Calls that may wait for a thread; what comes on top is refused rather than kept in memory."""
+_HEALTH_THREADS: Final = 2
+_WAITING_CHECKS: Final = 30
+REFLECTION_STREAMS: Final = 2
+"""Most clients that may use reflection at once."""
 
 _OPTIONS: Final = (
     # Without it two servers may listen on one port, and each gets half of the requests.
@@ -73,12 +76,14 @@ def serve(
 ) -> EntropyServer:
     """Returns a server that answers from *source*, already listening.
 
-    A stream occupies one thread for as long as it is open, even while it is silent. The server has
-    eight threads more than the *max_streams* that it admits, so single calls are always answered;
-    a stream beyond that number ends with RESOURCE_EXHAUSTED.
+    A stream occupies one thread for as long as it is open, even while it is silent; one beyond the
+    *max_streams* that are admitted ends with RESOURCE_EXHAUSTED. Single calls have threads of their
+    own. A call without a valid key ends before anything of it is waited for; one whose message does
+    not follow within seconds is ended, and so is one whose answer is not read.
 
     With the extra ``server`` installed, ``grpc.health.v1`` and reflection are offered too. They
-    answer everybody who can connect, without an API key.
+    answer everybody who can connect, without an API key, and never from the threads of those who
+    draw.
 
     Args:
         source: Where the bytes come from: an entropy source; a function that returns as many fresh
@@ -88,7 +93,8 @@ def serve(
             port. A Unix domain socket is open to the same user only.
         device_id: Identity to report; the source's name when empty.
         tls: Encrypts every connection, and asks the clients for certificates if it says so.
-        insecure: Allows an address that other machines can reach without *tls*.
+        insecure: Allows an address that other machines can reach without *tls*, and a
+            *metrics_address* that they can reach at all.
         api_key: One key or several; every call must carry one of them. ``None`` answers everybody
             who can connect. Without *tls* a key protects on trusted networks only.
         api_key_file: File with further keys, one a line.
@@ -109,6 +115,8 @@ def serve(
     """
     place = Address.parse(address, listening=True)
     check_exposure(place, encrypted=tls is not None, insecure=insecure)
+    if metrics_address is not None:
+        check_metrics_exposure(Address.parse(metrics_address, listening=True), insecure=insecure)
     if max_streams < 1:
         raise ConfigError(f"max_streams={max_streams} must be at least 1")
     keys = _keys(api_key, api_key_file, api_key_header)
@@ -123,14 +131,15 @@ def serve(
     )
     if keys is not None and credentials is None and not place.is_local:
         _LOGGER.warning(_EXPOSED_KEYS, place)
-    return _start(
-        device,
-        place,
-        credentials,
-        EntropyServicer(device, keys=keys, max_streams=max_streams),
-        max_streams + _UNARY_WORKERS + REFLECTION_STREAMS,
-        metrics_address,
-    )
+    if reason := FORK_GUARD.reason_to_refuse():
+        raise ServerStartError(reason)
+    patience = Patience()
+    try:
+        servicer = EntropyServicer(device, patience=patience, keys=keys, max_streams=max_streams)
+        return _start(device, place, credentials, servicer, patience, metrics_address)
+    except BaseException:
+        patience.stop()
+        raise
 
 
 def _start(
@@ -138,18 +147,20 @@ def _start(
     place: Address,
     credentials: grpc.ServerCredentials | None,
     servicer: EntropyServicer,
-    workers: int,
+    patience: Patience,
     metrics_address: str | None,
 ) -> EntropyServer:
-    if reason := FORK_GUARD.reason_to_refuse():
-        raise ServerStartError(reason)
     keep_large_blocks()
-    executor = ThreadPoolExecutor(workers, "qr-entropy-server")
-    server = grpc.server(
-        executor, options=_OPTIONS, maximum_concurrent_rpcs=workers + _WAITING_CALLS
+    health_lane = Lane(_HEALTH_THREADS, "qr-entropy-health", waiting=_WAITING_CHECKS)
+    reflection_lane = Lane(REFLECTION_STREAMS, "qr-entropy-reflection")
+    # Each kind of call is bounded in its lane: one bound for all would let a flood of calls that
+    # are refused shut out those that are not.
+    server = grpc.server(servicer.refusals, options=_OPTIONS)
+    apart = tuple(
+        ServiceApart(lane, servicer.refusals, patience) for lane in (health_lane, reflection_lane)
     )
-    servicer.add_to(server)
-    health = _add_standard_services(server)
+    health = _add_standard_services(*apart)
+    server.add_generic_rpc_handlers((servicer, *apart))
     metrics = _offered_metrics(metrics_address)
     try:
         bound = bind(server, place, credentials)
@@ -162,7 +173,8 @@ def _start(
             device.attach(telemetry)
     server.start()
     _LOGGER.info("serving %s at %s", device.name, bound)
-    return EntropyServer(server, executor, bound, servicer, device, health, metrics)
+    lanes = (*servicer.lanes, health_lane, reflection_lane, servicer.refusals)
+    return EntropyServer(server, lanes, bound, servicer, device, health, metrics, patience)
 
 
 def _keys(api_key: str | Iterable[str] | None, file: Path | None, header: str) -> ApiKeys | None:
@@ -191,10 +203,12 @@ def _offered_metrics(address: str | None) -> tuple[Metrics, MetricsEndpoint] | N
     return metrics, MetricsEndpoint(metrics, address)
 
 
-def _add_standard_services(server: grpc.Server) -> HealthService | None:
-    health = add_health(server)
+def _add_standard_services(
+    for_health: ServiceApart, for_reflection: ServiceApart
+) -> HealthService | None:
+    health = add_health(for_health)
     missing = [] if health is not None else ["grpcio-health-checking"]
-    if not add_reflection(server, with_health=health is not None):
+    if not add_reflection(for_reflection, with_health=health is not None):
         missing.append("grpcio-reflection")
     if missing:
         _LOGGER.info("not offered: what needs %s; install with pip", " or ".join(missing))

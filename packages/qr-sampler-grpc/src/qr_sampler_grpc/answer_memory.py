@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much a server keeps in memory for clients that have not read their answers yet."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from qr_sampler.errors import QRSamplerError
+
+__all__ = ["AnswerMemory", "CrowdedError", "Place", "reading_time_s"]
+
+_LEAST_BYTES: Final = 128 * 2**20
+_CALL_BYTES: Final = 32 * 2**10
+"""What an open call costs beside its data, roughly."""
+_HOLDERS: Final = 2
+"""How many holders may take all that one of them may."""
+_UNREAD_S: Final = 1.0
+"""How long an answer may lie unread where its place is wanted for another."""
+_WAIT_S: Final = 2.0
+"""How long a place is waited for: longer than it takes until unread answers make way."""
+_POLL_S: Final = 0.1
+_PATIENCE_S: Final = 30.0
+_SLOWEST_BYTES_PER_S: Final = 256 * 2**10
+
+
+class CrowdedError(QRSamplerError, RuntimeError):
+    """Too much is on its way already."""
+
+
+class Place:
+    """What one answer takes until it has been read or given up."""
+
+    __slots__ = ("_give_up", "_memory", "_since_s", "holder", "size")
+
+    def __init__(self, memory: AnswerMemory, holder: str, size: int) -> None:
+        self._memory = memory
+        self._give_up: Callable[[], object] | None = None
+        self._since_s = 0.0
+        self.holder = holder
+        self.size = size
+
+    def sending(self, give_up: Callable[[], object]) -> None:
+        """The answer is on its way from now on; *give_up* ends that at once and raises nothing."""
+        self._since_s = time.monotonic()
+        self._give_up = give_up
+
+    def free(self) -> None:
+        """The answer is gone. May be called more than once."""
+        self._memory.leave(self)
+
+    def abandon(self) -> bool:
+        """Gives up an answer that has been lying for long; returns whether it was one."""
+        give_up = self._give_up
+        if give_up is None or time.monotonic() - self._since_s < _UNREAD_S:
+            return False
+        self.free()
+        give_up()
+        return True
+
+
+class AnswerMemory:
+    """Bounds what all answers on their way to clients take together, and those of one client.
+
+    Where there is no place left, the answers that their client leaves unread make way.
+
+    Args:
+        largest_bytes: Most data that one answer has.
+    """
+
+    def __init__(self, largest_bytes: int) -> None:
+        self._share = max(_LEAST_BYTES, 2 * (largest_bytes + _CALL_BYTES))
+        # Reentrant: giving an answer up may free it from the same thread.
+        self._changed = threading.Condition(threading.RLock())
+        self._places: dict[str, dict[Place, None]] = {}
+        self._held: dict[str, int] = {}
+        self._total = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """How much is taken at the moment."""
+        return self._total
+
+    def take(self, holder: str, data_bytes: int) -> Place:
+        """Returns the place for an answer with so much data; waits for it for a moment.
+
+        Args:
+            holder: Whose answer it is: an account, or where the client connects from.
+            data_bytes: Its data, at most *largest_bytes*.
+
+        Raises:
+            CrowdedError: When *holder*, or all together, have too much on its way.
+        """
+        place = Place(self, holder, data_bytes + _CALL_BYTES)
+        with self._changed:
+            if not self._fits(place):
+                self._wait_for(place)
+            self._held[holder] = self._held.get(holder, 0) + place.size
+            self._places.setdefault(holder, {})[place] = None
+            self._total += place.size
+        return place
+
+    def leave(self, place: Place) -> None:
+        """Frees *place*, if it has not been before."""
+        with self._changed:
+            places = self._places.get(place.holder, {})
+            if place not in places:
+                return
+            del places[place]
+            self._held[place.holder] -= place.size
+            self._total -= place.size
+            if not places:
+                del self._places[place.holder], self._held[place.holder]
+            self._changed.notify_all()
+
+    def _wait_for(self, place: Place) -> None:
+        deadline_s = time.monotonic() + _WAIT_S
+        while not self._fits(place):
+            if self._make_way(place.holder):
+                continue
+            if time.monotonic() >= deadline_s:
+                raise CrowdedError(
+                    f"answers of {self._held.get(place.holder, 0)} bytes are on their way to you "
+                    "and unread; read them first"
+                )
+            self._changed.wait(_POLL_S)
+
+    def _fits(self, place: Place) -> bool:
+        return (
+            self._held.get(place.holder, 0) + place.size <= self._share
+            and self._total + place.size <= _HOLDERS * self._share
+        )
+
+    def _make_way(self, holder: str) -> bool:
+        """Gives one answer up: of *holder*, or of whoever holds most where all is taken."""
+        if self._held.get(holder, 0) * 2 < self._share and self._held:
+            holder = max(self._held, key=self._held.__getitem__)
+        return any(place.abandon() for place in list(self._places.get(holder, ())))
+
+
+def reading_time_s(data_bytes: int) -> float:
+    """Returns how long a client may take to read an answer, in seconds."""
+    return _PATIENCE_S + data_bytes / _SLOWEST_BYTES_PER_S

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a standard service in threads of its own, away from those of the clients that draw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from qr_sampler_grpc.server.lanes import Handler, Lane, Refusals
+from qr_sampler_grpc.server.patience import Patience
+
+__all__ = ["ServiceApart"]
+
+_MAX_WATCHES: Final = 256
+"""Most answers that may stay open without a thread."""
+
+
+class ServiceApart(grpc.GenericRpcHandler):
+    """Bounds what everybody may ask without an API key: in threads, in number and in time.
+
+    The generated functions add their service to it as they would to a server, which then takes it
+    as a handler.
+
+    Args:
+        lane: Where its calls run; a call that finds it full is refused.
+        refusals: Where calls are refused.
+        patience: Ends calls that send nothing.
+        longest_s: How long a call whose client goes on asking may last.
+    """
+
+    def __init__(
+        self, lane: Lane, refusals: Refusals, patience: Patience, *, longest_s: float = 60.0
+    ) -> None:
+        self.lane = lane
+        self._refusals = refusals
+        self._patience = patience
+        self._longest_s = longest_s
+        self._inner: list[grpc.GenericRpcHandler] = []
+        self._watches: set[grpc.ServicerContext] = set()
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Takes the place of the method of a server."""
+        self._inner.extend(handlers)
+
+    def add_registered_method_handlers(self, _service: str, _handlers: object) -> None:
+        """Takes the place of the method of a server; the generic handlers are the same."""
+
+    def service(self, handler_call_details: Any) -> Handler | None:
+        """Returns what answers a call, ``None`` when it is for another service."""
+        for one in self._inner:
+            handler = one.service(handler_call_details)
+            if handler is not None:
+                return (
+                    self._refusals.carry(_refuse_crowded)
+                    if self.lane.is_full
+                    else self._bounded(handler)
+                )
+        return None
+
+    def _bounded(self, handler: Any) -> Handler:
+        parse, serialise = handler.request_deserializer, handler.response_serializer
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self.lane.carries(self._conversation(handler.stream_stream)), parse, serialise
+            )
+        # What takes one request is offered as a stream, so that waiting for it can be bounded.
+        if handler.response_streaming:
+            watch = self.lane.carries(self._watch(handler.unary_stream, parse))
+            watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+            return grpc.stream_stream_rpc_method_handler(watch, None, serialise)
+        return grpc.stream_unary_rpc_method_handler(
+            self.lane.carries(self._single(handler.unary_unary, parse)), None, serialise
+        )
+
+    def _conversation(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        def run(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._patience.limit(self._longest_s, context.cancel):
+                yield from behaviour(messages, context)
+
+        return run
+
+    def _single(
+        self, behaviour: Callable[..., Any], parse: Callable[[bytes], Any]
+    ) -> Callable[..., Any]:
+        def run(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            return behaviour(self._request(messages, context, parse), context)
+
+        return run
+
+    def _watch(
+        self, behaviour: Callable[..., Any], parse: Callable[[bytes], Any]
+    ) -> Callable[..., Any]:
+        def run(
+            messages: Iterator[bytes],
+            context: grpc.ServicerContext,
+            send: Callable[[Any], None],
+        ) -> None:
+            request = self._request(messages, context, parse)
+            if len(self._watches) >= _MAX_WATCHES:
+                _refuse_crowded(messages, context)
+            self._watches.add(context)
+            if context.add_callback(lambda: self._watches.discard(context)):
+                behaviour(request, context, send)
+            else:
+                self._watches.discard(context)
+
+        return run
+
+    def _request(
+        self,
+        messages: Iterator[bytes],
+        context: grpc.ServicerContext,
+        parse: Callable[[bytes], Any],
+    ) -> Any:
+        message = self._patience.only_message(messages, context)
+        if message is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "the call needs one message")
+        try:
+            return parse(message)
+        except DecodeError:
+            context.abort(grpc.StatusCode.INTERNAL, "the message cannot be read")
+
+
+def _refuse_crowded(_messages: Iterator[bytes], context: grpc.ServicerContext) -> NoReturn:
+    context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many ask at once; try again")
