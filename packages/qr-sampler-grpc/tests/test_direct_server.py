@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import stat
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from qr_sampler import ConfigError, EntropySource, EntropyUnavailableError
 from qr_sampler.entropy import EntropyDraw
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.testing import ConstantEntropySource, EntropySourceContract
+from qr_sampler_grpc import answer_memory
 from qr_sampler_grpc.attestation import SigningKey
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct import peers, session
@@ -355,18 +357,92 @@ def test_an_unsigned_answer_is_refused_where_there_is_a_key(
 
 
 def test_the_cap_on_connections_is_kept(address: str) -> None:
-    with serve_direct(Device(os.urandom), address, max_connections=1) as server:
+    gate = Gate()
+    with serve_direct(Device(gate), address, max_connections=1) as server:
         first, second = (
             DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER),
             DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER),
         )
-        first.draw(8)
+        thread = threading.Thread(target=first.draw, args=(8,))
+        thread.start()
+        assert gate.entered.wait(PATIENCE_S)
         with pytest.raises(EntropyUnavailableError, match=r"no further connection \(1 are open\)"):
             second.draw(8)
+        gate.open.set()
+        thread.join()
+        # The first one is idle now, and makes way; it connects again for its next draw.
+        for source in (second, first, second, second, first):
+            assert len(source.draw(8).data) == 8
+        assert eventually(lambda: server.connections == 1)
         first.close()
-        assert eventually(lambda: server.connections == 0)
-        assert len(second.draw(8).data) == 8
         second.close()
+
+
+@pytest.mark.parametrize("begun", [b"", encode_request(1, 8)[:-1]])
+def test_silent_connections_close_nobody_out(address: str, begun: bytes) -> None:
+    with serve_direct(Device(os.urandom), address) as server, ExitStack() as silent:
+        for _ in range(200):
+            silent.enter_context(connected(address)).sendall(begun)
+        assert eventually(lambda: server.connections == 128)
+        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        for _ in range(10):
+            assert len(source.draw(8).data) == 8
+        source.close()
+    assert threading.active_count() < 100
+
+
+def test_a_connection_that_makes_way_loses_no_request(address: str) -> None:
+    """Two clients at one place: each draw makes the other's connection go."""
+    drawn = itertools.count()
+    device = Device(lambda n: next(drawn).to_bytes(n, "big"))
+    with serve_direct(device, address, max_connections=1):
+        sources = [DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER) for _ in range(2)]
+        values = [int.from_bytes(sources[index % 2].draw(8).data, "big") for index in range(200)]
+        for source in sources:
+            source.close()
+    # Nothing was measured that nobody got.
+    assert values == list(range(200))
+
+
+def test_answers_that_nobody_reads_are_bounded(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 2**20
+    monkeypatch.setattr(answer_memory, "_LEAST_BYTES", 4 * size)
+    monkeypatch.setattr(answer_memory, "_UNREAD_S", 3600.0)
+    monkeypatch.setattr(answer_memory, "_WAIT_S", 0.0)
+    device = Device(bytes, max_bytes_per_request=size)
+    with serve_direct(device, address) as server, ExitStack() as unread:
+        clients = [unread.enter_context(connected(address)) for _ in range(20)]
+        for client in clients:
+            client.sendall(encode_request(1, size))
+        statuses = [client.recv(32, socket.MSG_WAITALL)[6] for client in clients]
+        assert sorted(statuses) == [Status.OK] * 3 + [Status.EXHAUSTED] * 17
+        assert device.answer_memory.held_bytes <= 4 * size
+        # Small answers fit into a socket and are always served.
+        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        assert len(source.draw(8).data) == 8
+        monkeypatch.setattr(answer_memory, "_UNREAD_S", 0.0)
+        assert len(source.draw(size).data) == size
+        source.close()
+        unread.close()
+        assert eventually(lambda: server.connections == 0)
+        assert device.answer_memory.held_bytes == 0
+
+
+def test_a_client_that_reads_a_little_now_and_then_is_given_up(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "reading_time_s", lambda _: 0.1)
+    with serve_direct(Device(bytes), address) as server, connected(address) as slow:
+        slow.sendall(encode_request(1, 2**24))
+
+        def is_over() -> bool:
+            with suppress(BlockingIOError, ConnectionResetError):
+                slow.recv(4_000, socket.MSG_DONTWAIT)
+            return server.connections == 0
+
+        assert eventually(is_over)
 
 
 def test_a_request_that_is_none_ends_the_connection(address: str) -> None:
@@ -579,3 +655,32 @@ def test_a_server_without_a_thread_to_spare_says_so(
         assert len(source.draw(8).data) == 8
         assert server.connections == 1
         source.close()
+
+
+def test_a_start_at_a_socket_whose_queue_is_full_is_refused_at_once(
+    address: str, socket_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as busy, ExitStack() as waiting:
+        busy.bind(str(socket_path))
+        busy.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                client = waiting.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                client.setblocking(False)
+                client.connect(str(socket_path))
+        starters: list[Callable[[], object]] = [
+            lambda: serve_direct(Device(os.urandom), address),
+            lambda: serve(Device(os.urandom), address),
+        ]
+        for start in starters:
+            refused: list[OSError] = []
+
+            def attempt(start: Callable[[], object] = start) -> None:
+                with pytest.raises(OSError, match="another server listens here") as caught:
+                    start()
+                refused.append(caught.value)  # noqa: B023
+
+            thread = threading.Thread(target=attempt, daemon=True)
+            thread.start()
+            thread.join(PATIENCE_S)
+            assert len(refused) == 1

@@ -154,6 +154,27 @@ def test_command_in_process_restores_signal_handlers(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+def test_an_address_open_to_others_is_refused_unless_it_is_meant(address: str) -> None:
+    result = CliRunner().invoke(app, ["serve-entropy", f"--address={address}"])
+    assert result.exit_code == 2
+    assert "can be reached from other machines" in result.stderr
+    assert "--tls-certificate" in result.stderr
+    assert "--insecure" in result.stderr
+    assert READY_PREFIX not in result.stdout
+
+
+def test_what_is_printed_can_be_connected_to() -> None:
+    with serving("--address=0.0.0.0:0", "--insecure") as (process, address):
+        assert address.startswith("127.0.0.1:")
+        with client(address) as source:
+            assert len(source.draw(8).data) == 8
+        process.terminate()
+        _, errors = process.communicate(timeout=300)
+    assert f"QR_GRPC_SERVER_ADDRESS={address} on this machine" in errors
+    assert "WITHOUT AN API KEY" in errors
+
+
 def test_address_open_to_others_is_warned_about(
     run_until_stopped: Callable[..., tuple[int, str, str]],
     tmp_path: Path,
@@ -162,7 +183,7 @@ def test_address_open_to_others_is_warned_about(
     class Silent:
         """Stands in for the server: no test listens beyond the loopback interface."""
 
-        address = "0.0.0.0:50051"
+        address = "127.0.0.1:50051"
 
         def __enter__(self) -> Silent:
             return self
@@ -176,7 +197,6 @@ def test_address_open_to_others_is_warned_about(
     key_file = tmp_path / "key"
     key_file.write_text("secret", "utf-8")
     _, _, errors = run_until_stopped("--address=0.0.0.0:50051", f"--api-key-file={key_file}")
-    assert "nothing is encrypted" in errors
     assert "WITHOUT AN API KEY" not in errors
     assert "secret" not in errors
 
@@ -197,7 +217,9 @@ def test_source_that_is_down_is_served_with_a_warning(
     [
         (("--source=bogus",), "unknown entropy source 'bogus'"),
         (("--address=nowhere",), "'nowhere'"),
-        (("--api-key-file=/no/such/file",), "cannot read the API key from /no/such/file"),
+        (("--direct=127.0.0.1:1",), "is not a Unix domain socket"),
+        (("--tls-certificate=/no/such/file",), "--tls-certificate and --tls-private-key"),
+        (("--api-key-file=/no/such/file",), "cannot read the API keys from /no/such/file"),
     ],
 )
 def test_mistake_is_one_line_and_status_2(arguments: tuple[str, ...], message: str) -> None:

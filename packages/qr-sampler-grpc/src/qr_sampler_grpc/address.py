@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NoReturn, TypeAlias
 from urllib.parse import quote
 
@@ -93,6 +93,15 @@ class Address:
             own = _folded(socket.gethostname())
             return _folded(self.host) in (own, own.partition(".")[0])
         return address.is_unspecified or _is_of_an_interface(address)
+
+    @property
+    def reachable(self) -> Address:
+        """Where a client on this machine finds a server that listens here.
+
+        A server that listens on every interface is found on the loopback one.
+        """
+        own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # nosec B104
+        return replace(self, host=own)
 
     def __str__(self) -> str:
         return f"unix://{self.path}" if self.path else self.target

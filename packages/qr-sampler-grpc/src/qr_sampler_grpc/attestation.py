@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_grpc.private_file import warn_of_others
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +65,7 @@ class SigningKey:
 
     def __init__(self, path: Path) -> None:
         keys, serialization = _cryptography()
+        warn_of_others(path, "private key")
         self._key = _loaded(
             path,
             lambda pem: serialization.load_pem_private_key(pem, password=None),

@@ -12,6 +12,7 @@ from qr_sampler_grpc.address import Address
 from qr_sampler_grpc.fork_guard import FORK_GUARD
 from qr_sampler_grpc.large_blocks import keep_large_blocks
 from qr_sampler_grpc.tls import ClientTls
+from qr_sampler_grpc.unix_socket import reason_to_distrust
 
 __all__ = ["Channel", "ChannelUnusableError"]
 
@@ -72,11 +73,23 @@ class Channel:
         """Returns this process's channel, opening it when there is none yet.
 
         Raises:
-            ChannelUnusableError: In a forked process that gRPC does not support, or when a file of
-                TLS has become unreadable.
+            ChannelUnusableError: In a forked process that gRPC does not support, when a file of
+                TLS has become unreadable, or when a socket belongs to somebody else.
         """
+        if self.address.path:
+            self._check_owner()
         channel = self._channels.get(os.getpid())
         return self._open() if channel is None else channel
+
+    def _check_owner(self) -> None:
+        # Every time: gRPC connects again by itself, to whatever is there then.
+        try:
+            reason = reason_to_distrust(self.address.path)
+        except OSError:
+            # Not there, or not to be looked at; connecting says so.
+            return
+        if reason:
+            raise ChannelUnusableError(f"{self.address} is not believed: {reason}")
 
     def _open(self) -> Any:
         if reason := FORK_GUARD.reason_to_refuse():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,8 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.private_file import warn_of_others
 
-__all__ = ["ApiKey", "check_header", "secret_in"]
+__all__ = ["ApiKey", "check_header", "secret_in", "warn_of_exposure"]
+
+_LOGGER: Final = logging.getLogger("qr_sampler.grpc")
 
 _HEADER: Final = re.compile(r"[a-z0-9_.-]+")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
@@ -45,6 +50,7 @@ def secret_in(path: Path) -> str:
         ConfigError: When it cannot be read or is empty; never quotes what is in it.
     """
     nothing = f"the file {path} holds no API key; write the key into it as text"
+    warn_of_others(path, "API key")
     try:
         secret = path.read_text("utf-8").strip()
     except UnicodeDecodeError:
@@ -55,6 +61,17 @@ def secret_in(path: Path) -> str:
     if not secret:
         raise ConfigError(nothing)
     return secret
+
+
+def warn_of_exposure(address: Address, *, encrypted: bool) -> None:
+    """Logs a warning when a key that is sent to *address* could be read on its way."""
+    if encrypted or address.is_local:
+        return
+    _LOGGER.warning(
+        "THE API KEY TRAVELS UNENCRYPTED to %s: whoever sees the traffic can use it; set "
+        "QR_GRPC_TLS_ENABLED=true, or keep to a network that you trust",
+        address,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.attestation import VerificationKey
 from qr_sampler_grpc.channel import ChannelUnusableError
+from qr_sampler_grpc.credentials import warn_of_exposure
 from qr_sampler_grpc.errors import describe_failure, describe_lapse, retry_after_s
 from qr_sampler_grpc.link import Link, LinkFailure, Refused
 from qr_sampler_grpc.settings import GrpcOptions, GrpcSettings
@@ -64,6 +65,8 @@ class QuantumGrpcSource(EntropySource):
         **options: Any,
     ) -> None:
         self._options = GrpcOptions.checked(server_address=server_address, **options)
+        if self._options.credentials is not None:
+            warn_of_exposure(self._options.address, encrypted=self._options.tls is not None)
         self._breaker_options = breaker or BreakerOptions.checked()
         self._contract = self._options.contract
         public_key = self._options.public_key

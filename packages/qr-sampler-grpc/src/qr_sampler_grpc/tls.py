@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_grpc.private_file import warn_of_others
 
 __all__ = ["ClientTls"]
 
@@ -70,6 +71,7 @@ def _check_ca(context: ssl.SSLContext, path: Path) -> None:
 
 
 def _check_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    warn_of_others(key, "private key")
     encrypted = False
 
     def no_password() -> bytes:

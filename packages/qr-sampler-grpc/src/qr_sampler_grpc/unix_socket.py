@@ -10,8 +10,47 @@ import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Final
 
-__all__ = ["private_files", "remove_stale_socket"]
+__all__ = ["private_files", "reason_to_distrust", "remove_stale_socket"]
+
+_ROOT: Final = 0
+_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+
+def reason_to_distrust(path: str, uid: int | None = None) -> str:
+    """Returns why what listens at *path* may not be the server that was meant; ``""`` if it is.
+
+    It is believed when it runs as this user or as root, and as another user only where nobody else
+    could have put a socket there: the socket lies in a directory that belongs to root, to this
+    user or to the server's own user, all directories above it belong to root or this user, and none
+    can be written to by a group or by everybody.
+
+    Args:
+        path: Where the socket is.
+        uid: Whose process listens there; ``None`` when only the owner of the file is known.
+
+    Raises:
+        OSError: When there is nothing at *path*, or it may not be looked at.
+    """
+    if uid is None:
+        uid = Path(path).stat().st_uid
+    trusted = (_ROOT, os.geteuid())
+    if uid in trusted:
+        return ""
+    # As it was written and as it is resolved: a link can be set by whoever can write beside it.
+    for location in (Path(path).absolute(), Path(path).resolve()):
+        for depth, folder in enumerate(location.parents):
+            found = folder.stat()
+            owners = trusted if depth else (*trusted, uid)
+            if found.st_uid not in owners or found.st_mode & _OTHERS_WRITE:
+                return (
+                    f"it is served by user {uid}, and others than that user, this one and root "
+                    f"could have put a socket there, for they can write to {folder}; run the "
+                    "server as this user, or let it listen in a directory of its own below one "
+                    "that only root can write to, such as /run/qr-sampler"
+                )
+    return ""
 
 
 def remove_stale_socket(path: Path) -> None:

@@ -21,6 +21,7 @@ from qr_sampler_cli.server_process import READY_PREFIX
 
 __all__ = ["serve_entropy"]
 
+DEFAULT_ADDRESS = "127.0.0.1:50051"
 NEEDED_FOR = "serve-entropy"
 REMEDY = "install it " + from_clone("qr-sampler-grpc")
 
@@ -28,74 +29,124 @@ REMEDY = "install it " + from_clone("qr-sampler-grpc")
 @reports_errors
 def serve_entropy(
     address: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Where to listen: host:port, with port 0 for a free one, or unix:///path."
+            help=(
+                "Where to listen: host:port, with port 0 for a free one, or unix:///path. "
+                f"{DEFAULT_ADDRESS} unless --direct is given."
+            ),
+            show_default=False,
         ),
-    ] = "127.0.0.1:50051",
+    ] = None,
+    direct: Annotated[
+        str | None,
+        typer.Option(help="Serve the source 'direct' there, too: unix:///path."),
+    ] = None,
     source: Annotated[
         str, typer.Option(help="Entropy source to serve, see 'qr-sampler sources'.")
     ] = "system",
     api_key_file: Annotated[
         Path | None,
-        typer.Option(help="File that holds the API key which every call must carry."),
+        typer.Option(help="File with the API keys, one a line; every call must carry one."),
     ] = None,
     api_key_header: Annotated[
         str, typer.Option(help="Lower-case metadata key of the API key.")
     ] = "api-key",
     device_id: Annotated[
-        str, typer.Option(help="Identity to report to clients; the source's name by default.")
+        str,
+        typer.Option(
+            help="Identity to report to clients; by default what the source says of its device, "
+            "else its name."
+        ),
     ] = "",
+    tls_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file; encrypts all connections.")
+    ] = None,
+    tls_private_key: Annotated[
+        Path | None, typer.Option(help="PEM file with the key of the certificate.")
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Allow an address that other machines can reach without a certificate.",
+        ),
+    ] = False,
 ) -> None:
-    """Serve an installed entropy source over gRPC until SIGINT or SIGTERM.
+    """Serve an installed entropy source until SIGINT or SIGTERM.
 
     Prints "listening on ADDRESS" when it is ready. Bytes are drawn when a request arrives.
     """
-    server_kit: Any = import_package("qr_sampler_grpc.server", needed_for=NEEDED_FOR, remedy=REMEDY)
-    api_key = None if api_key_file is None else _read_key(api_key_file)
-    _warn_if_exposed(address, has_key=api_key is not None)
-    with contextlib.closing(create_source(source)) as served, _stop_signals() as stop:
+    if address is None and direct is None:
+        address = DEFAULT_ADDRESS
+    with (
+        contextlib.closing(create_source(source)) as served,
+        _stop_signals() as stop,
+        contextlib.ExitStack() as servers,
+    ):
         status = served.status()
         if not status.available:
             _warn(f"{source} is not available yet: {status.reason}")
-        with server_kit.serve(
-            served,
-            address,
-            # The user has been warned above.
-            insecure=True,
-            device_id=device_id,
-            api_key=api_key,
-            api_key_header=api_key_header,
-        ) as server:
-            typer.echo(f"serving {source}; QR_GRPC_SERVER_ADDRESS={server.address}", err=True)
-            typer.echo(f"{READY_PREFIX}{server.address}")
-            # A wait without end could not be interrupted everywhere.
-            while not stop.wait(1.0):
-                pass
+        device = _kit("device").Device(served, device_id)
+        places = []
+        if address is not None:
+            server = _kit("server").serve(
+                device,
+                address,
+                tls=_tls(tls_certificate, tls_private_key),
+                insecure=insecure,
+                api_key_file=api_key_file,
+                api_key_header=api_key_header,
+            )
+            servers.enter_context(server)
+            _announce(source, address, server.address)
+            if api_key_file is None:
+                _warn_if_open(address)
+            places.append(server.address)
+        if direct is not None:
+            beside = servers.enter_context(_kit("direct.server").serve_direct(device, direct))
+            typer.echo(f"serving {source}; QR_DIRECT_SERVER_ADDRESS={beside.address}", err=True)
+            places.append(beside.address)
+        # Scripts wait for this line: all is ready then.
+        typer.echo(f"{READY_PREFIX}{places[0]}")
+        # A wait without end could not be interrupted everywhere.
+        while not stop.wait(1.0):
+            pass
     typer.echo("stopped", err=True)
 
 
-def _read_key(file: Path) -> str:
-    try:
-        return file.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the API key from {file}: {error}") from error
+def _kit(name: str) -> Any:
+    return import_package(f"qr_sampler_grpc.{name}", needed_for=NEEDED_FOR, remedy=REMEDY)
 
 
-def _warn_if_exposed(address: str, *, has_key: bool) -> None:
-    addresses: Any = import_package("qr_sampler_grpc.address", needed_for=NEEDED_FOR, remedy=REMEDY)
-    if addresses.Address.parse(address, listening=True).is_local:
+def _tls(certificate: Path | None, private_key: Path | None) -> Any:
+    if certificate is None and private_key is None:
+        return None
+    if certificate is None or private_key is None:
+        raise ConfigError("give both --tls-certificate and --tls-private-key, or neither")
+    return _kit("server").ServerTls(certificate=certificate, private_key=private_key)
+
+
+def _announce(source: str, asked: str, reachable: str) -> None:
+    """Says where clients connect to: a server that listens everywhere has no address by that."""
+    line = f"serving {source}; QR_GRPC_SERVER_ADDRESS={reachable}"
+    if not _is_local(asked):
+        line += " on this machine; elsewhere put the name of this machine in front of the port"
+    typer.echo(line, err=True)
+
+
+def _is_local(address: str) -> bool:
+    is_local: bool = _kit("address").Address.parse(address, listening=True).is_local
+    return is_local
+
+
+def _warn_if_open(address: str) -> None:
+    if _is_local(address):
         return
-    if has_key:
-        _warn(
-            f"{address} can be reached from other machines and nothing is encrypted, not even "
-            "the API key; use it on trusted networks only"
-        )
-    else:
-        _warn(
-            f"{address} can be reached from other machines and WITHOUT AN API KEY anybody there "
-            "can draw from this source; set --api-key-file or listen on 127.0.0.1"
-        )
+    _warn(
+        f"{address} can be reached from other machines and WITHOUT AN API KEY anybody there can "
+        "draw from this source; set --api-key-file or listen on 127.0.0.1"
+    )
 
 
 def _warn(message: str) -> None:

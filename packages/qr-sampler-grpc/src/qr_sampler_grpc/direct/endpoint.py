@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from qr_sampler_grpc.attestation import VerificationKey
 from qr_sampler_grpc.direct.frame import Status
+from qr_sampler_grpc.direct.peers import peer_uid
 from qr_sampler_grpc.direct.reasons import (
     describe_connect_failure,
     describe_lapse,
@@ -16,6 +17,7 @@ from qr_sampler_grpc.direct.reasons import (
     describe_refusal,
 )
 from qr_sampler_grpc.link import EXHAUSTED_PAUSE_S, LinkFailure
+from qr_sampler_grpc.unix_socket import reason_to_distrust
 
 __all__ = ["Endpoint"]
 
@@ -39,7 +41,7 @@ class Endpoint(NamedTuple):
             deadline_ns: When the time of the draw is over, in ``time.monotonic_ns()``.
 
         Raises:
-            LinkFailure: When there is no connection to be had.
+            LinkFailure: When there is none, or it leads to somebody who is not believed.
         """
         if not hasattr(socket, "AF_UNIX"):
             raise self.lost("this platform has no Unix domain sockets")
@@ -47,6 +49,7 @@ class Endpoint(NamedTuple):
         try:
             fresh.setblocking(False)
             self._connect(fresh, deadline_ns)
+            reason = reason_to_distrust(self.path, peer_uid(fresh))
             fresh.setblocking(True)
         except OSError as error:
             fresh.close()
@@ -54,6 +57,9 @@ class Endpoint(NamedTuple):
         except BaseException:
             fresh.close()
             raise
+        if reason:
+            fresh.close()
+            raise LinkFailure(f"{self.server} is not believed: {reason}")
         return fresh
 
     def lost(self, problem: str, dropped_bytes: int = 0) -> LinkFailure:

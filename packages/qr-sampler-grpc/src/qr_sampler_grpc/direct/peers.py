@@ -11,7 +11,7 @@ from typing import Final
 
 from qr_sampler.errors import ConfigError
 
-__all__ = ["AllowedPeers"]
+__all__ = ["AllowedPeers", "peer_uid"]
 
 _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of Linux: process, user, group."""
@@ -45,9 +45,26 @@ class AllowedPeers:
 
     def check(self, connection: socket.socket) -> tuple[int | None, bool]:
         """Returns the user that connected, ``None`` if unknown, and whether to serve them."""
-        if _PEER_CREDENTIALS is None:
+        credentials = _peer(connection)
+        if credentials is None:
             # The socket's file lets no other user in.
             return None, True
-        raw = connection.getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, _CREDENTIALS.size)
-        _, uid, gid = _CREDENTIALS.unpack(raw)
+        uid, gid = credentials
         return uid, uid in (_ROOT, os.geteuid()) or uid in self.uids or gid in self.gids
+
+
+def peer_uid(connection: socket.socket) -> int | None:
+    """Returns the user at the other end: of a server, the one that it began to listen as.
+
+    ``None`` where the platform does not tell.
+    """
+    credentials = _peer(connection)
+    return None if credentials is None else credentials[0]
+
+
+def _peer(connection: socket.socket) -> tuple[int, int] | None:
+    if _PEER_CREDENTIALS is None:
+        return None
+    raw = connection.getsockopt(socket.SOL_SOCKET, _PEER_CREDENTIALS, _CREDENTIALS.size)
+    _, uid, gid = _CREDENTIALS.unpack(raw)
+    return uid, gid

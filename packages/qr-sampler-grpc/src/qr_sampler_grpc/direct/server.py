@@ -27,6 +27,8 @@ __all__ = ["DirectServer", "DirectServerStartError", "serve_direct"]
 
 _LOGGER: Final = logging.getLogger("qr_sampler.grpc")
 _BACKLOG: Final = 128
+_MAX_LEAVING: Final = 16
+"""Connections more than are admitted that may still be on their way out."""
 _FAREWELL_S: Final = 1.0
 """Longest that a thread takes to notice that its connection is gone, unless it is measuring."""
 
@@ -53,7 +55,8 @@ def serve_direct(
         address: Where to listen: ``unix:///path``.
         allowed_uids: Users that are served besides this one and root.
         allowed_gids: Groups whose members are served, if it is the primary group of their process.
-        max_connections: Most connections that may be open at once; a further one is refused.
+        max_connections: Most connections that may be open at once. A further one takes the place of
+            the one that has been silent for longest, and is refused when all have a request.
 
     Raises:
         ConfigError: When an argument is malformed, or the platform does not tell who connects and
@@ -115,7 +118,9 @@ class DirectServer:
         self._peers = peers
         self._max_connections = max_connections
         self._lock = threading.Lock()
-        self._sessions: dict[socket.socket, threading.Thread] = {}
+        self._sessions: dict[Session, threading.Thread] = {}
+        # Told to end, and soon gone.
+        self._leaving: set[Session] = set()
         self._stopping = threading.Event()
         self._wake_up, self._woken = socket.socketpair()
         self._thread = threading.Thread(
@@ -130,8 +135,8 @@ class DirectServer:
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
-        return len(self._sessions)
+        """How many connections are open, without those that had to make way."""
+        return len(self._sessions) - len(self._leaving)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Waits for the server to stop, and returns whether *timeout_s* seconds passed first."""
@@ -195,40 +200,59 @@ class DirectServer:
             _LOGGER.warning("refused a connection of uid %s", uid)
             send_refusal(connection, Status.DENIED, f"uid {uid} is not allowed")
             return False
-        if len(self._sessions) >= self._max_connections:
+        if self.connections >= self._max_connections and not self._make_way():
             send_refusal(connection, Status.BUSY, f"{self._max_connections} are open")
             return False
         account = "" if uid is None else f"uid {uid}"
         session = Session(connection, self._device, account, self._stopping.is_set)
-        thread = threading.Thread(
-            target=self._run, args=(connection, session), name="qr-direct", daemon=True
-        )
+        thread = threading.Thread(target=self._run, args=(session,), name="qr-direct", daemon=True)
         with self._lock:
-            self._sessions[connection] = thread
+            self._sessions[session] = thread
         try:
             thread.start()
         except RuntimeError as error:
             _LOGGER.warning("no thread for a connection: %s", error)
             with self._lock:
-                del self._sessions[connection]
+                del self._sessions[session]
             send_refusal(connection, Status.BUSY, "the server has no thread to spare")
             return False
         return True
 
-    def _run(self, connection: socket.socket, session: Session) -> None:
+    def _make_way(self) -> bool:
+        """Ends the connection that has been idle for longest; returns whether there is one.
+
+        Its client finds it closed before the next request leaves, and connects again.
+        """
+        with self._lock:
+            idle = [
+                session
+                for session in self._sessions.keys() - self._leaving
+                if session.idle_since_ns
+            ]
+            if not idle or len(self._leaving) >= self._max_connections + _MAX_LEAVING:
+                return False
+            oldest = min(idle, key=lambda session: session.idle_since_ns)
+            self._leaving.add(oldest)
+            # What has arrived before this is still read and answered.
+            with suppress(OSError):
+                oldest.connection.shutdown(socket.SHUT_RD)
+            return True
+
+    def _run(self, session: Session) -> None:
         try:
             session.run()
         finally:
             # Under the lock, so that nobody hangs up on a descriptor that means another file now.
             with self._lock:
-                del self._sessions[connection]
-                connection.close()
+                del self._sessions[session]
+                self._leaving.discard(session)
+                session.connection.close()
 
     def _hang_up(self, how: int) -> None:
         with self._lock:
-            for connection in self._sessions:
+            for session in self._sessions:
                 with suppress(OSError):
-                    connection.shutdown(how)
+                    session.connection.shutdown(how)
 
     def _join(self, deadline_s: float) -> None:
         with self._lock:

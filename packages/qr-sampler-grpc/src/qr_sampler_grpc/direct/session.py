@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from qr_sampler_grpc.answer_memory import CrowdedError, reading_time_s
 from qr_sampler_grpc.device import Device, Measured, MeasurementRefusedError, Refusal
 from qr_sampler_grpc.direct.frame import (
     MAX_REQUEST_BYTES,
@@ -28,6 +29,9 @@ _METHOD: Final = "direct"
 _US_PER_S: Final = 1e6
 _SEND_TIMEOUT_S: Final = 30
 """How long a client may leave an answer unread before its connection is closed."""
+_PIECE_BYTES: Final = 256 * 2**10
+"""What is sent at once: a call returns when all of it is in the socket, however long that takes."""
+_UNCOUNTED_BYTES: Final = 128 * 2**10
 _JUST_NOW_NS: Final = 1_000_000
 """A client that was there a moment ago is taken to be there still; asking costs a system call."""
 
@@ -60,6 +64,7 @@ class Session:
         account: str,
         is_stopping: Callable[[], bool],
     ) -> None:
+        self.connection: Final = connection
         self._socket = connection
         self._device = device
         self._device_id = device.device_id.encode()
@@ -67,6 +72,8 @@ class Session:
         self._is_stopping = is_stopping
         self._pending = b""
         self._arrived_ns = 0
+        self.idle_since_ns = time.monotonic_ns()
+        """When it was last done with a request, in ``time.monotonic_ns()``; 0 while it has one."""
         connection.setsockopt(
             socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_TIMEOUT_S, 0)
         )
@@ -86,6 +93,7 @@ class Session:
             return False
         if request is None:
             return False
+        self.idle_since_ns = 0
         status = self._answer(*request)
         # The client has its answer by now.
         self._device.note_answer(_METHOD, _NAMES[status])
@@ -120,14 +128,30 @@ class Session:
         return frame
 
     def _answer(self, request: Request, commitment: bytes) -> Status:
+        # What a socket holds anyway is not worth the counting.
+        if _UNCOUNTED_BYTES < request.bytes_needed <= self._device.max_bytes_per_request:
+            return self._answer_large(request, commitment)
+        return self._answer_with(request, commitment, _nothing)
+
+    def _answer_large(self, request: Request, commitment: bytes) -> Status:
+        try:
+            place = self._device.answer_memory.take(self._account, request.bytes_needed)
+        except CrowdedError as error:
+            return self._refuse(request, Status.EXHAUSTED, str(error))
+        try:
+            return self._answer_with(request, commitment, lambda: place.sending(self._hang_up))
+        finally:
+            place.free()
+
+    def _answer_with(
+        self, request: Request, commitment: bytes, sending: Callable[[], object]
+    ) -> Status:
         number = request.sequence_id
         try:
             measured = self._measured(request, commitment)
             signature = self._device.sign(measured, sequence_id=number, commitment=commitment)
         except MeasurementRefusedError as error:
-            status = _STATUSES[error.kind]
-            self._socket.sendall(encode_answer(number, status, words=error.words))
-            return status
+            return self._refuse(request, _STATUSES[error.kind], error.words)
         head = encode_answer(
             number,
             generation_timestamp_ns=measured.timestamp_ns,
@@ -136,8 +160,23 @@ class Session:
             signature=signature,
             data_length=len(measured.data),
         )
+        sending()
+        self._is_done()
         self._send(head, measured.data)
         return Status.OK
+
+    def _refuse(self, request: Request, status: Status, words: str) -> Status:
+        self._is_done()
+        self._socket.sendall(encode_answer(request.sequence_id, status, words=words))
+        return status
+
+    def _is_done(self) -> None:
+        # Before the answer leaves: its client may connect elsewhere as soon as it is there.
+        self.idle_since_ns = time.monotonic_ns()
+
+    def _hang_up(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _measured(self, request: Request, commitment: bytes) -> Measured:
         if self._is_stopping():
@@ -158,12 +197,24 @@ class Session:
         return not poll.poll(0)
 
     def _send(self, head: bytes, data: bytes) -> None:
-        sent = self._socket.sendmsg((head, data))
+        first = data if len(data) <= _PIECE_BYTES else memoryview(data)[:_PIECE_BYTES]
+        sent = self._socket.sendmsg((head, first))
         if sent < len(head):
             self._socket.sendall(head[sent:])
             sent = len(head)
         if sent < len(head) + len(data):
-            self._socket.sendall(memoryview(data)[sent - len(head) :])
+            self._send_rest(memoryview(data)[sent - len(head) :])
+
+    def _send_rest(self, rest: memoryview) -> None:
+        # A client that reads a byte now and then would hold the answer for ever otherwise.
+        deadline_s = time.monotonic() + reading_time_s(len(rest))
+        while rest := rest[self._socket.send(rest[:_PIECE_BYTES]) :]:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError("the client takes too long to read its answer")
+
+
+def _nothing() -> None:
+    pass
 
 
 def send_refusal(connection: socket.socket, status: Status, words: str) -> None:

@@ -30,8 +30,8 @@ def check_exposure(place: Address, *, encrypted: bool, insecure: bool) -> None:
         return
     raise ConfigError(
         f"{place} can be reached from other machines and nothing would be encrypted; give the "
-        "server a certificate (tls=ServerTls(...)), listen on 127.0.0.1 or a Unix domain socket, "
-        "or pass insecure=True on a network that you trust"
+        "server a certificate (tls=ServerTls(...), --tls-certificate), listen on 127.0.0.1 or a "
+        "Unix domain socket, or pass insecure=True (--insecure) on a network that you trust"
     )
 
 

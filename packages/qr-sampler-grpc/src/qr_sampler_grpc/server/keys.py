@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qr_sampler.errors import ConfigError
 from qr_sampler_grpc.credentials import ApiKey
+from qr_sampler_grpc.private_file import warn_of_others
 
 __all__ = ["ApiKeys", "read_secrets"]
 
@@ -62,6 +63,7 @@ def read_secrets(path: Path) -> tuple[str, ...]:
     Raises:
         ConfigError: When the file cannot be read or holds none; never quotes what it holds.
     """
+    warn_of_others(path, "file of API keys")
     try:
         lines = path.read_text("utf-8").splitlines()
     except OSError as error:

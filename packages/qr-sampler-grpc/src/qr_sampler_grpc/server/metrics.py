@@ -102,7 +102,8 @@ class MetricsEndpoint:
             raise ServerStartError(
                 f"cannot offer metrics at {place}: {error}; choose another address"
             ) from error
-        self.address = str(Address(host=place.host, port=self._server.server_address[1]))
+        bound = Address(host=place.host, port=self._server.server_address[1])
+        self.address = str(bound.reachable)
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             args=(_POLL_S,),

@@ -47,8 +47,8 @@ class EntropyServer:
 
     @property
     def address(self) -> str:
-        """The address that clients use, with the port that was really taken."""
-        return str(self._address)
+        """The address that clients on this machine use, with the port that was really taken."""
+        return str(self._address.reachable)
 
     @property
     def port(self) -> int:

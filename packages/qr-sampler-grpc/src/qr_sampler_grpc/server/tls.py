@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_grpc.private_file import warn_of_others
 
 __all__ = ["ServerTls"]
 
@@ -33,6 +34,7 @@ class ServerTls:
                 another certificate; never quotes the key.
         """
         certificate = _read(self.certificate, "certificate")
+        warn_of_others(self.private_key, "private key")
         private_key = _read(self.private_key, "private key")
         client_ca = None
         if self.client_ca is not None:
