@@ -64,6 +64,18 @@ class Paired(Endpoint):
         return socket.socket(fileno=int(self.path))
 
 
+class Answered(Connection):
+    """A connection on which the answer arrives as soon as the request has left."""
+
+    def answer_with(self, far_end: socket.socket, arrives: bytes) -> None:
+        """Sets what arrives, and where it is sent."""
+        self._far_end, self._arrives = far_end, arrives
+
+    def _send(self, frames: bytes, deadline: int) -> None:
+        super()._send(frames, deadline)
+        self._far_end.sendall(self._arrives)
+
+
 def right_answer(rng: random.Random, number: int, size: int, commitment: bytes) -> bytes:
     """Returns an answer that has to be accepted."""
     head = encode_answer(
@@ -151,10 +163,10 @@ def received(case: Case) -> Answer | None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with closing(theirs):
         endpoint = Paired(str(ours.detach()), "the fuzzer", None)
-        connection = Connection(endpoint, NO_TIME_LEFT)
+        connection = Answered(endpoint, NO_TIME_LEFT)
+        connection.answer_with(theirs, case.arrives)
         connection._device_id = case.known_device.decode()  # noqa: SLF001
         connection._raw_device_id = case.known_device  # noqa: SLF001
-        theirs.sendall(case.arrives)
         try:
             return connection.ask(case.number, case.size, 0, case.commitment, NO_TIME_LEFT)
         except LinkFailure:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import random
 import socket
 import struct
 import sys
@@ -19,8 +21,9 @@ import pytest
 
 from qr_sampler import EntropyUnavailableError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
+from qr_sampler_grpc.direct import source as source_module
 from qr_sampler_grpc.direct.connection import Connection
-from qr_sampler_grpc.direct.frame import Status, encode_answer
+from qr_sampler_grpc.direct.frame import Status, data_in, encode_answer
 from qr_sampler_grpc.direct.reasons import describe_connect_failure
 from qr_sampler_grpc.direct.source import DirectSource
 from qr_sampler_grpc.link import LinkFailure
@@ -42,7 +45,7 @@ Behaviour = Callable[[socket.socket, Request, int], object]
 
 def tagged(number: int, size: int) -> bytes:
     """Bytes that say which request they answer."""
-    return (number.to_bytes(4, "big") * (size // 4 + 1))[:size]
+    return ((number % 2**32).to_bytes(4, "big") * (size // 4 + 1))[:size]
 
 
 def answer(request: Request, **changes: Any) -> bytes:
@@ -108,6 +111,13 @@ class ScriptedServer:
 
 
 Scripted = Callable[[Behaviour], ScriptedServer]
+
+
+@pytest.fixture(autouse=True)
+def _numbers_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tells the requests of a test apart."""
+    numbers = itertools.count(1)
+    monkeypatch.setattr(source_module, "_unguessable", lambda: next(numbers))
 
 
 @pytest.fixture
@@ -190,12 +200,12 @@ FAULTS: dict[str, tuple[Behaviour, str, int]] = {
     "hang": (hang, "in time", 0),
     "dribble": (dribble, "in time", 0),
     "short": (sends(lambda r: answer(r, data=bytes(99))), "asked for 100 bytes, received 99", 99),
-    "long": (sends(lambda r: answer(r, data=bytes(101))), "received 101", 100),
+    "long": (sends(lambda r: answer(r, data=bytes(101))), "received 101", 101),
     "enormous": (sends(lambda r: answer(r, data_length=2**32 - 1)), "received 4294967295", 100),
     "empty": (sends(lambda r: answer(r, data=b"")), "received 0", 0),
     "nothing": (lambda *_: False, "ended where an answer was due", 0),
-    "wrong id": (sends(lambda r: answer(r, sequence_id=r[0] + 1)), "number 3 instead of 2", 0),
-    "old id": (sends(lambda r: answer(r, sequence_id=1)), "the number 1 instead of 2", 0),
+    "wrong id": (sends(lambda r: answer(r, sequence_id=r[0] + 1)), "number 3 instead of 2", 100),
+    "old id": (sends(lambda r: answer(r, sequence_id=1)), "the number 1 instead of 2", 100),
     "other commitment": (sends(lambda r: answer(r, commitment=b"x")), "another commitment", 100),
     "other version": (
         sends(lambda r: answer(r)[:4] + b"\x02" + answer(r)[5:]),
@@ -297,9 +307,135 @@ def test_a_repeated_answer_serves_nobody(direct: Scripted, source: DirectSource)
     direct(failing_once(sends(lambda r: answer(r) * 2)))
     drawn = [source.draw(100).data for _ in range(2)]
     assert drawn == [tagged(1, 100), tagged(2, 100)]
-    with pytest.raises(EntropyUnavailableError, match="the number 2 instead of 3"):
+    with pytest.raises(EntropyUnavailableError, match="before the request left") as caught:
         source.draw(100)
+    assert caught.value.dropped_bytes == 100
     assert source.draw(100).data == tagged(4, 100)
+
+
+def test_an_answer_before_its_request_serves_nobody(direct: Scripted, source: DirectSource) -> None:
+    """The numbers are guessed right here: what arrived before the request left is dropped."""
+
+    def eager(end: socket.socket, request: Request, count: int) -> object:
+        number, size, commitment = request
+        end.sendall(answer(request) + answer((number + 1, size, commitment)))
+        return True
+
+    direct(eager)
+    for number in range(1, 21, 2):
+        assert source.draw(8).data == tagged(number, 8)
+        with pytest.raises(EntropyUnavailableError, match="had arrived before the request") as lost:
+            source.draw(8)
+        assert lost.value.dropped_bytes == 8
+        assert not source.status().available
+
+
+def test_what_a_peer_sends_unasked_counts_as_its_fault(direct: Scripted, socket_path: Path) -> None:
+    breaker = BreakerOptions.checked(max_consecutive_failures=1, recovery_window_s=3600.0)
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=breaker)
+    server = direct(sends(lambda request: answer(request) + b"!"))
+    assert source.draw(8).data == tagged(1, 8)
+    with pytest.raises(EntropyUnavailableError, match="had arrived before the request left"):
+        source.draw(8)
+    with pytest.raises(EntropyUnavailableError, match="not tried again"):
+        source.draw(8)
+    assert len(server.requests) == 1
+    source.close()
+
+
+def test_numbers_of_requests_cannot_be_foreseen(
+    direct: Scripted, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    server = direct(sends(lambda request: answer(request, data=bytes(request[1]))))
+    with closing(DirectSource(f"unix://{socket_path}", breaker=NO_BREAKER)) as source:
+        for _ in range(200):
+            source.draw(8)
+    seen = [number for number, _, _ in server.requests]
+    assert len(set(seen)) == 200
+    assert all(1 <= number < 2**63 for number in seen)
+    # Of 200 random bytes, fewer than 65 are distinct with a chance of less than 1e-30.
+    assert len({number >> 55 for number in seen}) > 64
+    assert len({number & 0xFF for number in seen}) > 64
+
+
+def test_the_deadline_covers_what_is_done_with_an_answer(
+    direct: Scripted, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here the answer is read in time, and looked at until it is late."""
+    direct(right)
+    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=NO_BREAKER)
+    assert source.draw(100).data == tagged(1, 100)
+    taken = Connection.ask
+
+    def slow(self: Connection, *arguments: Any) -> Any:
+        found = taken(self, *arguments)
+        while time.monotonic_ns() <= arguments[-1]:
+            time.sleep(0.01)
+        return found
+
+    with monkeypatch.context() as patch, limited(source, STALL_MS):
+        patch.setattr(Connection, "ask", slow)
+        with pytest.raises(EntropyUnavailableError, match="in time") as caught:
+            source.draw(100)
+    assert caught.value.dropped_bytes == 100
+    assert source.draw(100).data == tagged(3, 100)
+    source.close()
+
+
+@pytest.mark.parametrize("time_ns", [-1, -(2**63), 0])
+def test_a_time_that_is_none_is_unknown(direct: Scripted, socket_path: Path, time_ns: int) -> None:
+    direct(sends(lambda request: answer(request, generation_timestamp_ns=time_ns)))
+    source = DirectSource(
+        f"unix://{socket_path}", timeout_ms=PATIENT_MS, max_bytes_per_request=8, breaker=NO_BREAKER
+    )
+    assert source.draw(8).device_timestamp_ns is None
+    assert source.draw(24).device_timestamp_ns is None
+    source.close()
+
+
+def test_what_a_server_sent_is_what_was_drawn_or_dropped(
+    direct: Scripted, socket_path: Path
+) -> None:
+    """To the byte, through every fault that sends something."""
+    faults = [fault for fault, says, _ in FAULTS.values() if says != "in time"]
+    chosen = random.Random(7)
+    sent = 0
+
+    class Counting:
+        """A socket that counts the data of the answers that it sends."""
+
+        def __init__(self, end: socket.socket) -> None:
+            self._end = end
+
+        def sendall(self, frame: bytes) -> None:
+            nonlocal sent
+            self._end.sendall(frame)
+            sent += data_in(frame)
+
+        def recv(self, size: int) -> bytes:
+            return self._end.recv(size)
+
+    def mixed(end: socket.socket, request: Request, count: int) -> object:
+        fault = chosen.choice([right, *faults])
+        return fault(Counting(end), request, count)  # type: ignore[arg-type]
+
+    server = direct(mixed)
+    source = DirectSource(
+        f"unix://{socket_path}", timeout_ms=PATIENT_MS, max_bytes_per_request=50, breaker=NO_BREAKER
+    )
+    drawn = dropped = failed = 0
+    for _ in range(300):
+        try:
+            drawn += len(source.draw(chosen.choice([10, 50])).data)
+        except EntropyUnavailableError as error:
+            dropped += error.dropped_bytes
+            failed += 1
+    assert failed > 100
+    assert drawn > 0
+    server.stop()
+    assert drawn + dropped == sent
+    source.close()
 
 
 def test_exchanged_answers_serve_nobody(direct: Scripted, socket_path: Path) -> None:

@@ -18,6 +18,7 @@ from qr_sampler_grpc.direct.frame import (
     AnswerHeader,
     AnswerText,
     MalformedFrameError,
+    data_in,
     decode_answer_header,
     decode_answer_text,
     encode_request,
@@ -31,6 +32,8 @@ __all__ = ["Answer", "Connection", "StaleConnectionError"]
 _WINDOW: Final = 16
 """Most unanswered requests. A server that is busy sending reads none, so they have to fit into the
 buffer of a socket."""
+_LEFTOVER_BYTES: Final = 64 * 1024
+"""How much more than was asked for is read of what is of no use, to be counted."""
 _COPIED_BYTES: Final = 64 * 1024
 """Most bytes that are read together with what comes before them and then copied, which takes less
 time than a second read."""
@@ -95,8 +98,13 @@ class Connection:
             LinkFailure: When anything else comes, or nothing in time.
             StaleConnectionError: When the server had closed the connection after an earlier draw.
         """
+        self._check_silence(size)
         self._send(encode_request(number, size, timeout_us, commitment), deadline)
-        return self._receive(number, size, commitment, deadline)
+        try:
+            return self._receive(number, size, commitment, deadline)
+        except LinkFailure as error:
+            self._count_leftovers(error, size)
+            raise
 
     def ask_all(
         self, wanted: Sequence[tuple[int, int]], timeout_us: int, commitment: bytes, deadline: int
@@ -114,6 +122,8 @@ class Connection:
             StaleConnectionError: As for :meth:`ask`.
         """
         requests = [encode_request(number, size, timeout_us, commitment) for number, size in wanted]
+        total = sum(size for _, size in wanted)
+        self._check_silence(total)
         self._send(b"".join(requests[:_WINDOW]), deadline)
         answers: list[Answer] = []
         try:
@@ -122,6 +132,7 @@ class Connection:
                 if later < len(requests):
                     self._send(requests[later], deadline)
         except LinkFailure as error:
+            self._count_leftovers(error, total)
             error.dropped_bytes += sum(len(answer.data) for answer in answers)
             raise
         return answers
@@ -135,6 +146,36 @@ class Connection:
     def release(self) -> None:
         """Closes the socket of this process and leaves the connection to the one it came from."""
         self._socket.close()
+
+    def _check_silence(self, size: int) -> None:
+        """Returns if nothing lies in the socket that could pass for an answer.
+
+        Raises:
+            LinkFailure: When something does: the refusal of the connection, or what nobody has
+                asked for.
+            StaleConnectionError: When the server had closed the connection after an earlier draw.
+        """
+        if self._inbox.is_silent:
+            return
+        stream, _ = self._inbox.leftovers(size + _LEFTOVER_BYTES)
+        if not stream and not self._fresh:
+            raise StaleConnectionError
+        with suppress(MalformedFrameError):
+            if len(stream) >= ANSWER_HEADER_BYTES:
+                header = decode_answer_header(stream, 0, 0)
+                if header.status:
+                    words = decode_answer_text(header, stream).words
+                    raise self._endpoint.refused(header.status, words, size)
+        if not stream:
+            raise self._endpoint.lost("the connection ended before a request left")
+        raise self._endpoint.lost(
+            "something had arrived before the request left; it was dropped", data_in(stream)
+        )
+
+    def _count_leftovers(self, failure: LinkFailure, size: int) -> None:
+        """Counts what has arrived of the answers and was not read any more."""
+        stream, missing = self._inbox.leftovers(size + _LEFTOVER_BYTES)
+        failure.dropped_bytes += data_in(stream, missing)
 
     def _send(self, frames: bytes, deadline: int) -> None:
         fresh, self._fresh = self._fresh, False
@@ -181,7 +222,7 @@ class Connection:
             inbox.fill(before, deadline)
             text = decode_answer_text(header, inbox.pending)
         except MalformedFrameError as error:
-            raise self._endpoint.lost(f"{error}; it was dropped", error.announced_bytes) from error
+            raise self._endpoint.lost(f"{error}; it was dropped") from error
         if header.status:
             raise self._endpoint.refused(header.status, text.words, size)
         data = inbox.data(before, size, deadline)

@@ -66,9 +66,10 @@ class Endpoint(NamedTuple):
         """Returns the failure of a draw that met *problem* instead of an answer."""
         return LinkFailure(describe_loss(self.server, problem), dropped_bytes=dropped_bytes)
 
-    def lapsed(self) -> LinkFailure:
+    def lapsed(self, dropped_bytes: int = 0) -> LinkFailure:
         """Returns the failure of a draw whose time is over."""
-        return LinkFailure(describe_lapse(self.server), lapsed=True)
+        reason = describe_lapse(self.server)
+        return LinkFailure(reason, lapsed=True, dropped_bytes=dropped_bytes)
 
     def refused(self, status: int, words: str, bytes_needed: int) -> LinkFailure:
         """Returns the failure of a draw that the server refused."""

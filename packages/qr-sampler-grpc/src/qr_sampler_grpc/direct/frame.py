@@ -30,6 +30,7 @@ __all__ = [
     "MalformedFrameError",
     "Request",
     "Status",
+    "data_in",
     "decode_answer_header",
     "decode_answer_text",
     "decode_request_header",
@@ -94,13 +95,11 @@ class MalformedFrameError(QRSamplerError, ValueError):
 
     Attributes:
         reason: What is wrong, without quoting more than numbers.
-        announced_bytes: Size of the data that came with it, as far as it was asked for.
     """
 
-    def __init__(self, reason: str, announced_bytes: int = 0) -> None:
-        super().__init__(reason, announced_bytes)
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
         self.reason = reason
-        self.announced_bytes = announced_bytes
 
     def __str__(self) -> str:
         return self.reason
@@ -235,10 +234,9 @@ def decode_answer_header(
     if header.data_length != bytes_needed:
         raise MalformedFrameError(
             f"asked for {bytes_needed} bytes, received {header.data_length}",
-            min(header.data_length, bytes_needed),
         )
     if header.words_length:
-        raise MalformedFrameError("words in an answer with bytes", bytes_needed)
+        raise MalformedFrameError("words in an answer with bytes")
     return _checked_lengths(header)
 
 
@@ -255,7 +253,7 @@ def decode_answer_text(header: AnswerHeader, frame: bytes | bytearray) -> Answer
     try:
         device_id = frame[first:second].decode()
     except UnicodeDecodeError as error:
-        raise MalformedFrameError("a device id that is not UTF-8", header.data_length) from error
+        raise MalformedFrameError("a device id that is not UTF-8") from error
     words = frame[fourth : fourth + header.words_length]
     return AnswerText(
         device_id,
@@ -264,6 +262,24 @@ def decode_answer_text(header: AnswerHeader, frame: bytes | bytearray) -> Answer
         # Words may have been cut within a character.
         words.decode(errors="replace") if words else "",
     )
+
+
+def data_in(stream: bytes, missing: int = 0) -> int:
+    """Returns how many bytes of the data of answers are in *stream*, whatever they answer.
+
+    Args:
+        stream: What has arrived on a connection; may be cut off anywhere.
+        missing: How much of an earlier answer's data it begins with.
+    """
+    count, offset = min(missing, len(stream)), missing
+    while offset + ANSWER_HEADER_BYTES <= len(stream):
+        header = AnswerHeader._make(_ANSWER.unpack_from(stream, offset))
+        if header.start != _ANSWER_START:
+            break
+        offset += ANSWER_HEADER_BYTES + header.text_length
+        count += max(0, min(header.data_length, len(stream) - offset))
+        offset += header.data_length
+    return count
 
 
 def usual_answer(
@@ -301,13 +317,9 @@ def _checked_refusal(header: AnswerHeader, sequence_id: int) -> AnswerHeader:
 
 def _checked_lengths(header: AnswerHeader) -> AnswerHeader:
     if header.commitment_length > MAX_COMMITMENT_BYTES:
-        raise MalformedFrameError(
-            f"a commitment of {header.commitment_length} bytes", header.data_length
-        )
+        raise MalformedFrameError(f"a commitment of {header.commitment_length} bytes")
     if header.signature_length not in (0, _MAX_SIGNATURE_BYTES):
-        raise MalformedFrameError(
-            f"a signature of {header.signature_length} bytes", header.data_length
-        )
+        raise MalformedFrameError(f"a signature of {header.signature_length} bytes")
     return header
 
 

@@ -41,6 +41,29 @@ class Inbox:
         self._readable.register(connection, select.POLLIN)
         self.pending = b""
         """What has been read and not taken yet: nothing between two draws."""
+        self._missing = 0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing has arrived, not even the end."""
+        return not self.pending and not self._readable.poll(0)
+
+    def leftovers(self, most: int) -> tuple[bytes, int]:
+        """Takes what has arrived and not been taken, about *most* bytes of it, without waiting.
+
+        Returns:
+            The bytes, and how many of them are the rest of data that had begun to be read.
+        """
+        pieces, length = [self.pending], len(self.pending)
+        try:
+            while length < most and (some := self._socket.recv(_PIECE_BYTES, socket.MSG_DONTWAIT)):
+                pieces.append(some)
+                length += len(some)
+        except OSError:
+            # There is no more, or no connection any more.
+            pass
+        self.pending = b""
+        return b"".join(pieces), self._missing
 
     def first(self, most: int, deadline: int) -> bytes:
         """Returns what is there of the next *most* bytes, once there is any; it is not pending.
@@ -93,6 +116,7 @@ class Inbox:
 
     def _rest(self, first: bytes, size: int, deadline: int) -> bytes:
         pieces, missing = [first], size - len(first)
+        self._missing = missing
         try:
             while missing:
                 most = min(missing, _PIECE_BYTES)
@@ -102,7 +126,9 @@ class Inbox:
                     raise self._endpoint.lapsed()
         except LinkFailure as error:
             error.dropped_bytes = size - missing
+            self._missing = missing
             raise
+        self._missing = 0
         return b"".join(pieces)
 
     def _some(self, most: int, deadline: int, where: str) -> bytes:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import secrets
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -24,6 +24,7 @@ __all__ = ["DirectSource"]
 _NAME: Final = "direct"
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_US: Final = 1_000
+_NUMBER_BITS: Final = 63
 _NOTHING: Final = Answer(b"", "", 0, None, None)
 
 
@@ -76,7 +77,6 @@ class DirectSource(EntropySource):
         self._largest = options.max_bytes_per_request
         self.commits = options.commitment
         self._pools = Pools()
-        self._sequence_ids = itertools.count(1)
         # Keyed by process and filled with setdefault, which is atomic: the locks of a parent are
         # useless in its child.
         self._links: dict[int, Link] = {}
@@ -167,7 +167,7 @@ class DirectSource(EntropySource):
             received_ns=received_ns,
             wall_time_ns=wall_time_ns,
             device_id=device_id,
-            device_timestamp_ns=timestamp_ns or None,
+            device_timestamp_ns=timestamp_ns if timestamp_ns > 0 else None,
             requests=-(-n // self._largest),
             commitment_echoed=echoed,
             signature_verified=verified,
@@ -229,13 +229,15 @@ class DirectSource(EntropySource):
         # What the server knows ends its wait for the device, so that nobody is measured for who
         # has given up.
         timeout_us = max(1, (until_ns - time.monotonic_ns()) // _NS_PER_US)
-        numbers = self._sequence_ids
         try:
             if len(sizes) == 1:
-                answer = connection.ask(next(numbers), sizes[0], timeout_us, commitment, until_ns)
+                answer = connection.ask(_unguessable(), sizes[0], timeout_us, commitment, until_ns)
             else:
-                wanted = [(next(numbers), size) for size in sizes]
+                wanted = [(_unguessable(), size) for size in sizes]
                 answer = _joined(connection.ask_all(wanted, timeout_us, commitment, until_ns))
+            # Reading and checking what has arrived takes time, too.
+            if time.monotonic_ns() > until_ns:
+                raise self._endpoint.lapsed(len(answer.data))
         except BaseException:
             connection.close()
             raise
@@ -243,9 +245,18 @@ class DirectSource(EntropySource):
         return answer
 
 
+def _unguessable() -> int:
+    """Returns the number of a request, 1 to 2**63 - 1: an answer with it was made afterwards.
+
+    Numbers in a row could be foreseen, and an answer sent before its request has left.
+    """
+    return secrets.randbits(_NUMBER_BITS) or 1
+
+
 def _joined(answers: list[Answer]) -> Answer:
     """Returns several answers as one."""
-    times = [one.generation_timestamp_ns for one in answers if one.generation_timestamp_ns]
+    # What is no time is none: 0 says so, and nothing was measured before the epoch.
+    times = [one.generation_timestamp_ns for one in answers if one.generation_timestamp_ns > 0]
     return Answer(
         b"".join(one.data for one in answers),
         ", ".join(dict.fromkeys(one.device_id for one in answers if one.device_id)),
