@@ -65,7 +65,7 @@ def secret_in(path: Path) -> str:
 
 def warn_of_exposure(address: Address, *, encrypted: bool) -> None:
     """Logs a warning when a key that is sent to *address* could be read on its way."""
-    if encrypted or address.is_local:
+    if encrypted or address.is_own:
         return
     _LOGGER.warning(
         "THE API KEY TRAVELS UNENCRYPTED to %s: whoever sees the traffic can use it; set "
