@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from qr_sampler import EntropyUnavailableError
+from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc import unix_socket
-from qr_sampler_grpc.breaker_settings import BreakerOptions
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct import peers
 from qr_sampler_grpc.direct.server import serve_direct
