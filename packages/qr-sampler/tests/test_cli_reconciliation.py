@@ -11,6 +11,7 @@ import pytest
 
 from qr_sampler_cli.ledger_reader import Ledger, LedgerError, ledger_files, read_ledger
 from qr_sampler_cli.reconciliation import Emission, find_discrepancies, summarize
+from qr_sampler_cli.token_table import token_table
 
 
 def token(key: str, position: int, token_id: int, **changes: Any) -> dict[str, Any]:
@@ -240,8 +241,8 @@ FORCED = {"kind": "forced", "request_key": "a", "position": 1, "token_id": 8, "r
 def test_a_forced_token_is_accounted_for_by_its_record(tmp_path: Path) -> None:
     ledger = ledger_of(tmp_path, token("a", 0, 7), token("b", 0, 9), FORCED)
     assert find_discrepancies([A, B], ledger) == ()
-    assert ledger.forced_positions("a") == {1}
-    assert ledger.forced_positions("b") == frozenset()
+    assert ledger.without_entropy("a") == {1: "forced"}
+    assert ledger.without_entropy("b") == {}
     summary = summarize([A, B], ledger, primary_source="device")
     assert (summary.tokens, summary.primary_tokens) == (3, 2)
     assert not summary.all_primary
@@ -282,7 +283,11 @@ def test_what_no_entropy_decided_is_a_record_of_an_emitted_token(
     line = {"kind": kind, "request_key": "a", "position": 1, "token_id": 8, **fields}
     ledger = ledger_of(tmp_path, token("a", 0, 7), line)
     assert find_discrepancies([A], ledger) == ()
-    assert ledger.forced_positions("a") == {1}
+    assert ledger.without_entropy("a") == {1: kind}
+    table = token_table(
+        (7, 8), ("a", "b"), ledger.tokens, without_entropy=ledger.without_entropy("a"), fancy=False
+    )
+    assert [str(cell) for cell in table.columns[3].cells] == ["0.250000", kind.upper()]
 
 
 def test_what_shows_later_settles_what_could_not_be_told(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def print_texts(run: GenerationRun, *, table: bool) -> None:
                 ids,
                 completion.token_texts,
                 of_request.get(key, ()),
-                forced=run.ledger.forced_positions(key),
+                without_entropy=run.ledger.without_entropy(key),
                 fancy=console.is_terminal,
             )
             console.print(table_of_tokens)

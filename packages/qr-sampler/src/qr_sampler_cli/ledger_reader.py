@@ -147,13 +147,13 @@ class Ledger:
                     found[index] = (record[0], True)
         return tuple(found.values())
 
-    def forced_positions(self, request_key: str) -> frozenset[int]:
-        """Returns the positions of the tokens of a request that no entropy decided."""
-        return frozenset(
-            line.values["position"]
+    def without_entropy(self, request_key: str) -> dict[int, str]:
+        """Returns the tokens that no entropy decided: by position, the kind of the record."""
+        return {
+            line.values["position"]: line.kind
             for line in self.lines
             if line.kind in ("forced", "undecided") and line.request_key == request_key
-        )
+        }
 
     def count(self, kind: str) -> int:
         """Returns the number of lines of one kind."""

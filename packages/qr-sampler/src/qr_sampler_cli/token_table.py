@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rich import box
@@ -35,7 +35,7 @@ def token_table(
     token_texts: Sequence[str],
     records: Sequence[TokenLine],
     *,
-    forced: Collection[int] = (),
+    without_entropy: Mapping[int, str],
     fancy: bool,
 ) -> Table:
     """Returns a table with one row per emitted token.
@@ -47,7 +47,8 @@ def token_table(
         token_texts: The text of each.
         records: Records of the request, in any order; a token without one gets an empty row, and of
             several for one token the last is shown.
-        forced: Positions of tokens that no entropy decided.
+        without_entropy: Positions of tokens that no entropy decided, each with the kind of its
+            record.
         fancy: Draw lines; leave them out where output is not a terminal.
     """
     table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False)
@@ -60,17 +61,17 @@ def token_table(
             str(position),
             repr(text),
             str(token_id),
-            *_decision(record, forced=position in forced),
+            *_decision(record, without_entropy.get(position, "").upper() or "no record"),
         ]
-        marked = position in forced or (record is not None and record.fallback)
+        marked = position in without_entropy or (record is not None and record.fallback)
         style = FALLBACK_STYLE if marked else ""
         table.add_row(*(Text(cell) for cell in cells), style=style)
     return table
 
 
-def _decision(record: TokenLine | None, *, forced: bool) -> tuple[str, ...]:
+def _decision(record: TokenLine | None, otherwise: str) -> tuple[str, ...]:
     if record is None:
-        return ("FORCED" if forced else "no record", "", "", "", "", "", "")
+        return (otherwise, "", "", "", "", "", "")
     return (
         f"{record.u:.6f}",
         str(record.rank),
