@@ -104,7 +104,10 @@ class Patience:
                 self._breaker.abandon(epoch)
                 raise
         began_ns = time.monotonic_ns()
-        allowed_ns = int(self._allowed_ms(payload_bytes) * _NS_PER_MS)
+        allowed_ms = self._deadline.milliseconds(payload_bytes)
+        if self._breaker.openings:
+            allowed_ms = self._longer_ms(allowed_ms)
+        allowed_ns = int(allowed_ms * _NS_PER_MS)
         until_ns = began_ns + allowed_ns
         try:
             answer = fetch(until_ns if until_ns < latest_ns else latest_ns)
@@ -123,10 +126,6 @@ class Patience:
         self._breaker.succeed(epoch)
         return answer
 
-    def _allowed_ms(self, payload_bytes: int) -> float:
-        allowed_ms = self._deadline.milliseconds(payload_bytes)
-        openings = self._breaker.openings
-        if not openings:
-            return allowed_ms
+    def _longer_ms(self, allowed_ms: float) -> float:
         # A source that has become slower needs more time than its past allows to be found alive.
-        return min(allowed_ms * 2.0**openings, self._timeout_ms)
+        return min(allowed_ms * 2.0**self._breaker.openings, self._timeout_ms)
