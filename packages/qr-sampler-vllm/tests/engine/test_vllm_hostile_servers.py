@@ -20,6 +20,7 @@ BOMB_BYTES = 128 * 2**20
 PREFACE_BYTES = 24
 GOAWAY_FRAME, HTTP_1_1_REQUIRED = 0x7, 0xD
 TIMEOUT_MS = 3000
+PATIENCE_S = 60.0
 
 SERVE = """
     import json, os, resource, sys, time
@@ -99,22 +100,37 @@ class Relay:
         self._target = target
         self.ending = threading.Event()
         self.sent = 0
+        self._relays: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
+        """Waits for the connections, which the server behind it has to have ended."""
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        for relay in self._relays:
+            relay.join(timeout=PATIENCE_S)
 
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
-                for work in (self._forwards, self._backwards):
-                    threading.Thread(target=work, args=(client, server), daemon=True).start()
+                relay = threading.Thread(target=self._relay, args=(client,), daemon=True)
+                self._relays.append(relay)
+                relay.start()
+
+    def _relay(self, client: socket.socket) -> None:
+        server = socket.create_connection(("127.0.0.1", self._target))
+        with client, server:
+            forwards = threading.Thread(target=self._forwards, args=(client, server), daemon=True)
+            forwards.start()
+            self._backwards(client, server)
+            for end in (client, server):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            forwards.join()
 
     def _forwards(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
@@ -132,8 +148,6 @@ class Relay:
                     client.sendall(goaway(HTTP_1_1_REQUIRED))
                     self.sent += 1
                 client.sendall(header + payload)
-        with suppress(OSError):
-            client.shutdown(socket.SHUT_RDWR)
 
 
 def goaway(error_code: int) -> bytes:
@@ -158,8 +172,9 @@ class Hostile:
         self._server.start()
 
     def close(self) -> None:
+        """Ends all connections."""
+        self._server.stop(None).wait(timeout=PATIENCE_S)
         self.relay.close()
-        self._server.stop(None)
 
     def _answer(self, message: bytes, context: Any) -> bytes:
         import grpc
