@@ -195,6 +195,7 @@ def test_strategy_and_its_own_options(stand_in: StandIn) -> None:
 
 
 def test_engine_runs_in_this_process_and_quietly(stand_in: StandIn, tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
     before = dict(os.environ)
     result = CliRunner().invoke(app, ["generate", "p", f"--model={tmp_path}"])
     assert result.exit_code == 0, result.stderr
@@ -301,6 +302,46 @@ def test_records_are_kept_verbatim(stand_in: StandIn, tmp_path: Path) -> None:
     assert result.stdout.splitlines()[-2] == f"records: {file}"
 
 
+@pytest.mark.parametrize("dangling", [False, True])
+def test_records_replace_a_link_and_not_what_it_leads_to(
+    stand_in: StandIn, tmp_path: Path, dangling: bool
+) -> None:
+    victim, file = tmp_path / "victim", tmp_path / "run.jsonl"
+    if not dangling:
+        victim.write_text("precious", "utf-8")
+    file.symlink_to(victim)
+    # A link that leads nowhere is something that exists, too.
+    assert generate("p", f"--records={file}").exit_code == 2
+    assert generate("p", f"--records={file}", "--force").exit_code == 0
+    assert not file.is_symlink()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert victim.exists() is not dangling
+    if not dangling:
+        assert victim.read_text("utf-8") == "precious"
+
+
+def test_records_do_not_keep_the_mode_of_what_they_replace(
+    stand_in: StandIn, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.jsonl"
+    file.write_text("anybody's", "utf-8")
+    file.chmod(0o666)
+    with file.open(encoding="utf-8") as reader:
+        assert generate("p", f"--records={file}", "--force").exit_code == 0
+        assert reader.read() == "anybody's"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_records_do_not_replace_a_device(stand_in: StandIn, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    result = generate("p", f"--records={fifo}", "--force")
+    assert result.exit_code == 2
+    assert "it is no regular file" in result.stderr
+    assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert stand_in.prompts == []
+
+
 def test_existing_records_are_not_overwritten_silently(stand_in: StandIn, tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     file.write_text("precious", "utf-8")
@@ -377,7 +418,9 @@ def test_flood_of_mismatches_is_cut(stand_in: StandIn) -> None:
 
 
 def fall_back(lines: list[Line]) -> list[Line]:
-    return [lines[0], {**lines[1], "source": "mock_uniform", "fallback": True}, lines[2]]
+    spare = {"source": "mock_uniform", "fallback": True}
+    reason = {"fallback_reason": "the server\x1b[31m is gone"}
+    return [lines[0], {**lines[1], **spare, **reason}, lines[2]]
 
 
 def test_fallback_is_shown_and_allowed(stand_in: StandIn) -> None:
@@ -394,7 +437,81 @@ def test_fallback_fails_where_the_primary_source_is_required(stand_in: StandIn) 
     stand_in.spoil = fall_back
     result = generate("p", "--require-primary")
     assert result.exit_code == 3
-    assert "1 of 3 tokens did not come from system" in result.stderr
+    assert "1 of 3 tokens did not come from system:" in result.stderr
+    assert "1 because the server\\x1b[31m is gone" in result.stderr
+
+
+def test_every_reason_is_given_with_its_count(stand_in: StandIn) -> None:
+    reasons = ["no answer", "no answer", "a quota"]
+    stand_in.spoil = lambda lines: [
+        {**line, "source": "mock_uniform", "fallback": True, "fallback_reason": reason}
+        for line, reason in zip(lines, reasons, strict=True)
+    ]
+    result = generate("p", "--require-primary")
+    assert result.exit_code == 3
+    assert result.stderr.splitlines()[-3:] == [
+        "error: 3 of 3 tokens did not come from system:",
+        "  2 because no answer",
+        "  1 because a quota",
+    ]
+    ended = {"kind": "forced", "request_key": "x", "position": 2, "token_id": 13, "reason": "gone"}
+    stand_in.spoil = lambda lines: [*lines[:2], {**ended, "request_key": lines[2]["request_key"]}]
+    result = generate("p", "--require-primary")
+    assert result.stderr.splitlines()[-1] == "  1 because gone"
+
+
+@pytest.mark.parametrize("model", ["./nowhere", "/no/such/model", "../a/b", "a/b/c", "~/nowhere"])
+def test_a_model_that_does_not_exist_is_named_at_once(stand_in: StandIn, model: str) -> None:
+    result = CliRunner().invoke(app, ["generate", "p", f"--model={model}"])
+    assert result.exit_code == 2
+    assert f"error: --model {model}: there is no such directory" in result.stderr
+    assert "starting vLLM" not in result.stderr
+    assert stand_in.prompts == []
+
+
+def test_a_directory_without_a_model_is_named_at_once(stand_in: StandIn, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["generate", "p", f"--model={tmp_path}"])
+    assert result.exit_code == 2
+    assert "the directory holds none of config.json, params.json" in result.stderr
+    assert stand_in.prompts == []
+
+
+@pytest.mark.parametrize("model", ["gpt2", "Qwen/Qwen2.5-1.5B-Instruct", "a/b:Q4_K", "s3://a/b/c"])
+def test_names_of_the_hub_are_left_to_vllm(stand_in: StandIn, model: str) -> None:
+    assert CliRunner().invoke(app, ["generate", "p", f"--model={model}"]).exit_code == 0
+    assert stand_in.engine_arguments["model"] == model
+
+
+def test_lines_that_are_no_record_are_told_and_left_out(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def tear() -> None:
+        path = Path(os.environ["QR_LEDGER_DIR"]) / "engine.jsonl"
+        path.write_bytes(path.read_bytes() + b'{"kind": "token", "requ')
+
+    stand_in.on_generate = tear
+    result = generate("p", f"--records={tmp_path / 'run.jsonl'}")
+    assert result.exit_code == 0, result.stderr
+    assert "left out of the ledger, as no record: " in result.stderr
+    assert "engine.jsonl:5" in result.stderr
+    assert len((tmp_path / "run.jsonl").read_text("utf-8").splitlines()) == 4
+
+
+def test_the_token_table_fits_a_narrow_window(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    awkward = {
+        "token_id": 151_643, "u": 1e-300, "rank": 151_000, "probability": 1.234e-05,
+        "temperature": 0.7123, "entropy_nats": 10.25, "source": "quantum_grpc",
+    }  # fmt: skip
+    stand_in.spoil = lambda lines: [{**line, **awkward} for line in lines]
+    monkeypatch.setitem(WORDS, 11, "antidisestablishmentarianism" * 2)
+    shown = generate("p").stdout.split("\n\n")[1]
+    assert max(map(len, shown.splitlines())) <= 80
+    for figure in ("151000", "1.23e-05", "0.7123", "10.250", "quantum_grpc"):
+        assert figure in shown
+    assert "…" not in shown
 
 
 @pytest.mark.parametrize(
@@ -463,7 +580,7 @@ def test_engine_that_does_not_start_is_reported_with_its_reason(stand_in: StandI
     stand_in.on_start = refuse
     quiet = generate("p")
     assert quiet.exit_code == 2
-    assert "vLLM did not start with m: ValueError: no such model" in quiet.stderr
+    assert "no directory here has that name): ValueError: no such model" in quiet.stderr
     assert "Traceback" not in quiet.stderr
     verbose = generate("p", "--verbose")
     assert verbose.exit_code == 2

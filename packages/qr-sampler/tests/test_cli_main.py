@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import entry_points, version
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from qr_sampler_cli.consoles import printable
@@ -67,3 +70,18 @@ def test_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatc
     result = CliRunner().invoke(app, ["serve-entropy"])
     assert result.exit_code == 2
     assert "pip install ./packages/qr-sampler-grpc" in result.stderr
+
+
+def _commands(command: Any, *names: str) -> Iterator[tuple[str, ...]]:
+    yield names
+    for name, sub in getattr(command, "commands", {}).items():
+        yield from _commands(sub, *names, name)
+
+
+def test_every_command_understands_the_short_option_for_help() -> None:
+    found = list(_commands(typer.main.get_command(app)))
+    assert {("sources",), ("doctor", "vllm"), ("tsd", "m0")} <= set(found)
+    for names in found:
+        short, long = (CliRunner().invoke(app, [*names, option]) for option in ("-h", "--help"))
+        assert short.exit_code == 0
+        assert short.stdout == long.stdout

@@ -151,18 +151,55 @@ def test_lines_keep_separators_that_python_takes_for_line_ends(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    "torn",
     [
-        ('{"kind": "token", "request_', r"run\.jsonl:1 is not JSON.*cut off"),
-        ("[1, 2]", r"run\.jsonl:1 has no 'kind'.*not a ledger"),
-        ('{"request_key": "a"}', r"run\.jsonl:1 has no 'kind'"),
+        b'{"kind": "token", "request_',
+        b"[1, 2]",
+        b'{"request_key": "a"}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"kind": "tok{"kind": "token", "request_key": "a", "position": 3}',
     ],
 )
-def test_line_that_is_no_record_is_an_error_with_its_place(
-    tmp_path: Path, content: str, message: str
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_lines_that_are_no_record_are_left_out_with_their_place(
+    tmp_path: Path, torn: bytes, place: int
 ) -> None:
-    (tmp_path / "run.jsonl").write_text(content, "utf-8")
-    with pytest.raises(LedgerError, match=message):
+    lines = [json.dumps(line).encode() for line in (GENESIS, *COMPLETE)]
+    lines.insert(place, torn)
+    path = tmp_path / "run.jsonl"
+    # The last line is torn where it has no end.
+    path.write_bytes(b"\n".join(lines))
+    ledger = read_ledger(tmp_path, ("a", "b"))
+    assert ledger.unreadable == (f"{path}:{place + 1}",)
+    assert [line.kind for line in ledger.lines] == ["genesis", "token", "token", "token"]
+    assert find_discrepancies([A, B], ledger) == ()
+
+
+def test_empty_and_foreign_files_are_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "blank.jsonl").write_text("\n\n", "utf-8")
+    (tmp_path / "begun.jsonl").write_text(json.dumps(GENESIS) + "\n", "utf-8")
+    (tmp_path / "notes.jsonl").write_text('{"mine": 1}\nno JSON\n', "utf-8")
+    (tmp_path / "gone.jsonl").symlink_to(tmp_path / "nowhere")
+    assert read_ledger(tmp_path, ("a",)) == Ledger()
+    ledger = ledger_of(tmp_path, *COMPLETE)
+    assert find_discrepancies([A, B], ledger) == ()
+    assert ledger.unreadable == ()
+
+
+def test_a_ledger_of_several_files_and_beginnings_is_one(tmp_path: Path) -> None:
+    # An engine begins its file anew when somebody has moved it away.
+    write(tmp_path / "1.jsonl", GENESIS, COMPLETE[0])
+    write(tmp_path / "2.jsonl", GENESIS, COMPLETE[1], GENESIS, COMPLETE[2])
+    ledger = read_ledger(tmp_path, ("a", "b"))
+    assert ledger.count("genesis") == 3
+    assert find_discrepancies([A, B], ledger) == ()
+
+
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(LedgerError, match=r"folder\.jsonl cannot be read"):
         read_ledger(tmp_path, ("a",))
 
 

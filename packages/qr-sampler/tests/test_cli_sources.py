@@ -95,6 +95,8 @@ def test_every_fault_is_a_row_and_the_rest_keeps_working(packages: Packages) -> 
         "conditioning": "none",
         "state": "available",
         "reason": "",
+        "configured": False,
+        "takes_over": False,
         "probed": False,
     }
     (broken,) = rows["broken"]
@@ -117,10 +119,71 @@ def test_table_shows_faults_without_a_traceback(packages: Packages) -> None:
     result = packages.run()
     assert result.returncode == 0
     assert "Traceback" not in result.stdout + result.stderr
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("broken")]
+    (line,) = [line for line in result.stdout.splitlines() if line.split()[:1] == ["broken"]]
     assert "acme-broken 1.0" in line
-    assert "ZeroDivisionError: division by zero" in line
+    assert "broken: ZeroDivisionError: division by zero" in result.stdout.splitlines()
     assert "\x1b" not in result.stdout
+
+
+def listed(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["sources", *arguments])
+
+
+def test_the_sources_of_the_settings_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QR_ENTROPY_SOURCE_TYPE", "mock_uniform")
+    monkeypatch.setenv("QR_FALLBACK_MODE", "system")
+    lines = listed().stdout.splitlines()
+    marked = [line.split()[:2] for line in lines if line[:1] in ("*", "+")]
+    assert marked[:2] == [["*", "mock_uniform"], ["+", "system"]]
+    rows = json.loads(listed("--json").stdout)
+    assert [row["name"] for row in rows if row["configured"]] == ["mock_uniform"]
+    assert [row["name"] for row in rows if row["takes_over"]] == ["system"]
+    # A fallback to the source itself is none.
+    monkeypatch.setenv("QR_ENTROPY_SOURCE_TYPE", "system")
+    assert not any(row["takes_over"] for row in json.loads(listed("--json").stdout))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "says"),
+    [
+        (("nope",), {}, "unknown entropy source 'nope'; available: "),
+        (("system", "nope", "--json"), {}, "unknown entropy source 'nope'"),
+        ((), {"QR_ENTROPY_SOURCE_TYPE": "quantum_grcp"}, "QR_ENTROPY_SOURCE_TYPE='quantum_grcp'"),
+        ((), {"QR_FALLBACK_MODE": "sytem"}, "QR_FALLBACK_MODE='sytem': unknown"),
+    ],
+)
+def test_a_name_that_is_not_installed_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    variables: dict[str, str],
+    says: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    result = listed(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    # What is installed is shown all the same.
+    assert ("system" in result.stdout) is (arguments != ("nope",))
+
+
+@pytest.mark.parametrize("mode", ["error", "end_request"])
+def test_a_fallback_that_is_no_source_is_none(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.setenv("QR_FALLBACK_MODE", mode)
+    assert listed().exit_code == 0
+
+
+def test_the_table_fits_a_narrow_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    table = listed().stdout.split("\n\n")[0].splitlines()
+    assert max(map(len, table)) <= 80
+    # Nothing is cut or broken within a word.
+    words = {word for line in table for word in line.split()}
+    assert {"qr-entropy-sources", "timing_noise", "chacha20-csprng"} <= words
+
+
+def test_one_source_can_be_asked_about() -> None:
+    assert [row["name"] for row in json.loads(listed("system", "--json").stdout)] == ["system"]
 
 
 def test_status_is_passive_and_probe_really_draws(packages: Packages) -> None:
@@ -198,7 +261,7 @@ def test_nothing_installed_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> 
 def test_table_in_process_lists_the_sources_of_this_environment() -> None:
     result = CliRunner().invoke(app, ["sources", "--probe"])
     assert result.exit_code == 0
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("system")]
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("* system")]
     assert "qr-entropy-sources" in line
     assert "available" in line
 
@@ -241,6 +304,8 @@ def test_faults_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     sources = types.ModuleType("lamps")
     vars(sources).update(Refusing=Refusing, Misconfigured=Misconfigured, Defective=Defective)
     monkeypatch.setitem(sys.modules, "lamps", sources)
+    monkeypatch.setenv("QR_ENTROPY_SOURCE_TYPE", "refusing")
+    monkeypatch.setenv("QR_FALLBACK_MODE", "error")
     result = CliRunner().invoke(app, ["sources", "--json", "--probe"])
     assert result.exit_code == 0
     rows = [(row["name"], row["state"], row["probed"]) for row in json.loads(result.stdout)]

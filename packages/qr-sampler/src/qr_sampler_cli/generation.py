@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from qr_sampler.errors import ConfigError
 from qr_sampler.failure_policy import configured_source
@@ -25,6 +26,12 @@ from qr_sampler_cli.reconciliation import Emission, RunSummary, find_discrepanci
 from qr_sampler_cli.records_file import RecordsFile
 
 __all__ = ["Completion", "GenerationRequest", "GenerationRun", "run_generation"]
+
+
+MODEL_FILES: Final = ("config.json", "params.json")
+"""What describes a model in its directory: that of Hugging Face, or Mistral's."""
+HUB_NAME: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:\w[\w.-]*)?")
+"""A name on the model hub, with the quantisation that vLLM may be told behind a colon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +122,35 @@ def run_generation(
     Raises:
         QRSamplerError: When an option, the source, the engine or its environment is at fault.
     """
+    check_model(request.model)
     defaults = engine_defaults(request.model, verbose=request.verbose)
     with environment(request.variables, defaults=defaults), stdout_reserved():
         settings = _checked_settings(request)
         require_plugin()
         with _ledger_directory(settings) as directory:
             return _run(request, settings, directory, records)
+
+
+def check_model(model: str) -> None:
+    """Refuses a path at which there is no model, which vLLM would look for on the model hub.
+
+    Args:
+        model: A path, or a name on the hub: ``name`` or ``owner/name``.
+
+    Raises:
+        ConfigError: When it can only be a path and there is nothing, or no model, there.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir() and not any((path / name).is_file() for name in MODEL_FILES):
+        raise ConfigError(
+            f"--model {model}: the directory holds none of {', '.join(MODEL_FILES)}, so it is no "
+            "model; name the directory that does"
+        )
+    if not path.exists() and not HUB_NAME.fullmatch(model) and "://" not in model:
+        raise ConfigError(
+            f"--model {model}: there is no such directory; correct the path, or make a small model "
+            "there with: qr-sampler tiny-model"
+        )
 
 
 def _checked_settings(request: GenerationRequest) -> Settings:
@@ -179,7 +209,9 @@ def _generate(
     options = [{**request.options, "qr_request_key": key} for key in keys]
     with (
         stage(f"starting vLLM with {request.model}"),
-        engine_failures(f"vLLM did not start with {request.model}", verbose=request.verbose),
+        engine_failures(
+            f"vLLM did not start with {_with_origin(request.model)}", verbose=request.verbose
+        ),
     ):
         engine = Engine(request.model, request.engine_arguments)
     with (
@@ -192,6 +224,12 @@ def _generate(
             _completion(engine, key, prompt, output)
             for key, prompt, output in zip(keys, request.prompts, outputs, strict=True)
         )
+
+
+def _with_origin(model: str) -> str:
+    if Path(model).exists():
+        return model
+    return f"{model} (sought on the model hub, since no directory here has that name)"
 
 
 def _completion(engine: Engine, key: str, prompt: str, output: Any) -> Completion:

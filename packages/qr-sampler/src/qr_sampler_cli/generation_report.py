@@ -19,6 +19,7 @@ from qr_sampler_cli.token_table import token_table
 __all__ = ["print_json", "print_summary", "print_texts", "verdict"]
 
 SHOWN_DISCREPANCIES: Final = 20
+SHOWN_REASONS: Final = 5
 
 
 def print_texts(run: GenerationRun, *, table: bool) -> None:
@@ -119,6 +120,8 @@ def verdict(run: GenerationRun, *, require_primary: bool) -> ExitCode:
         run: The run.
         require_primary: Whether a token from any other source than the configured one is a failure.
     """
+    if torn := run.ledger.unreadable:
+        typer.echo(f"left out of the ledger, as no record: {printable(', '.join(torn))}", err=True)
     if run.discrepancies:
         for finding in run.discrepancies[:SHOWN_DISCREPANCIES]:
             typer.echo(f"mismatch: {printable(finding)}", err=True)
@@ -131,8 +134,10 @@ def verdict(run: GenerationRun, *, require_primary: bool) -> ExitCode:
     if require_primary and not summary.all_primary:
         typer.echo(
             f"error: {summary.tokens - summary.primary_tokens} of {summary.tokens} tokens did not "
-            f"come from {summary.primary_source}",
+            f"come from {summary.primary_source}:",
             err=True,
         )
+        for reason, count in run.ledger.why_not(summary.primary_source).most_common(SHOWN_REASONS):
+            typer.echo(f"  {count} because {printable(reason)}", err=True)
         return ExitCode.FALLBACK
     return ExitCode.OK

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class LedgerError(QRSamplerError, ValueError):
-    """A ledger file holds something that is not a record."""
+    """A ledger file cannot be read, or was written by an incompatible version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +107,8 @@ class Ledger:
 
     lines: tuple[LedgerLine, ...] = ()
     """Every line, of all kinds."""
+    unreadable: tuple[str, ...] = ()
+    """Lines that are no record, each as ``FILE:NUMBER``: a crash or a full disk tears lines."""
 
     @property
     def tokens(self) -> tuple[TokenLine, ...]:
@@ -155,9 +157,31 @@ class Ledger:
             if line.kind in ("forced", "undecided") and line.request_key == request_key
         }
 
+    def why_not(self, source: str) -> Counter[str]:
+        """Returns how many emitted tokens *source* did not decide, by the reason.
+
+        Args:
+            source: Name of the source that should have.
+        """
+        return Counter(
+            _reason(line.values)
+            for line in self.lines
+            if line.kind in EMITTED_KINDS
+            and not (line.kind == "token" and _is_of(line.values, source))
+        )
+
     def count(self, kind: str) -> int:
         """Returns the number of lines of one kind."""
         return sum(line.kind == kind for line in self.lines)
+
+
+def _is_of(values: Mapping[str, Any], source: str) -> bool:
+    return values.get("source") == source and not values.get("fallback")
+
+
+def _reason(values: Mapping[str, Any]) -> str:
+    reason = values.get("fallback_reason") or values.get("reason")
+    return str(reason or f"the request chose the source {values.get('source')!r}")
 
 
 def ledger_files(directory: Path) -> frozenset[Path]:
@@ -171,7 +195,8 @@ def read_ledger(
     """Returns the lines of the files that mention one of *request_keys*.
 
     Every engine process writes a file of its own, so a file that mentions a request of a run
-    belongs to that run as a whole, and one that mentions none belongs to somebody else.
+    belongs to that run as a whole, and one that mentions none, or has gone meanwhile, to somebody
+    else. Lines that are no record are left out and named.
 
     Args:
         directory: Where the engines wrote.
@@ -179,32 +204,44 @@ def read_ledger(
         ignore: Files to leave out, usually those that were there before the run.
 
     Raises:
-        LedgerError: When a line of such a file is not a record.
+        LedgerError: When a file cannot be read.
     """
     wanted = frozenset(request_keys)
     lines: list[LedgerLine] = []
+    unreadable: list[str] = []
     for path in sorted(ledger_files(directory) - ignore):
         of_file = _read_file(path)
-        if wanted.intersection(line.request_key for line in of_file):
-            lines.extend(of_file)
-    return Ledger(lines=tuple(lines))
+        if wanted.intersection(line.request_key for line in of_file.lines):
+            lines.extend(of_file.lines)
+            unreadable.extend(of_file.unreadable)
+    return Ledger(lines=tuple(lines), unreadable=tuple(unreadable))
 
 
-def _read_file(path: Path) -> list[LedgerLine]:
-    # Not splitlines(): JSON may hold separators that are line ends to Python and not to JSON Lines.
-    texts = path.read_text("utf-8").split("\n")
-    return [_line(path, number, text) for number, text in enumerate(texts, 1) if text.strip()]
-
-
-def _line(path: Path, number: int, text: str) -> LedgerLine:
+def _read_file(path: Path) -> Ledger:
     try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Ledger()
+    except OSError as error:
+        raise LedgerError(f"the ledger {path} cannot be read: {error.strerror}") from error
+    # Not splitlines(): JSON may hold separators that are line ends to Python and not to JSON Lines.
+    texts = ((number, text) for number, text in enumerate(data.split(b"\n"), 1) if text.strip())
+    lines = [(number, _line(text)) for number, text in texts]
+    return Ledger(
+        lines=tuple(line for _, line in lines if line is not None),
+        unreadable=tuple(f"{path}:{number}" for number, line in lines if line is None),
+    )
+
+
+def _line(data: bytes) -> LedgerLine | None:
+    """Returns a record, or nothing for what is none."""
+    try:
+        text = data.decode()
         values = json.loads(text)
-    except ValueError as error:
-        raise LedgerError(
-            f"{path}:{number} is not JSON: {error}; the writer was cut off"
-        ) from error
+    except (ValueError, RecursionError):
+        return None
     if not isinstance(values, dict) or "kind" not in values:
-        raise LedgerError(f"{path}:{number} has no 'kind': {text[:80]!r}; this is not a ledger")
+        return None
     return LedgerLine(text=text, values=values)
 
 

@@ -23,6 +23,8 @@ __all__ = ["app"]
 app = typer.Typer(
     name="qr-sampler",
     no_args_is_help=True,
+    # The commands inherit it.
+    context_settings={"help_option_names": ["-h", "--help"]},
     # Local variables may hold API keys.
     pretty_exceptions_show_locals=False,
 )

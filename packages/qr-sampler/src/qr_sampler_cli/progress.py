@@ -67,11 +67,12 @@ class RecordedTokens:
     def __call__(self) -> int:
         """Returns the number of token records so far."""
         for path in ledger_files(self._directory) - self._ignore:
-            with path.open("rb") as file:
+            # Somebody may remove a file at any time; what reads the whole ledger will say so.
+            with contextlib.suppress(OSError), path.open("rb") as file:
                 file.seek(self._offsets.get(path, 0))
                 fresh = file.read()
                 self._offsets[path] = file.tell()
-            self._count += fresh.count(TOKEN_MARK)
+                self._count += fresh.count(TOKEN_MARK)
         return self._count
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from qr_sampler.errors import ConfigError, QRSamplerError
+from qr_sampler.whole_file import is_replaceable, write_whole
 from qr_sampler_cli.ledger_reader import Ledger
 
 __all__ = ["RecordsFile", "check_destination"]
@@ -30,20 +31,19 @@ class RecordsFile:
         self.path = path
         self._force = force
         # Before the engine starts: nobody should learn after a long run that it left no trace.
-        if path.exists() and not force:
+        if os.path.lexists(path) and not force:
             raise ConfigError(f"{path} exists; choose another file or replace it with --force")
         check_destination(path)
 
     def write(self, ledger: Ledger) -> None:
-        """Writes every line of *ledger* as the engine wrote it.
+        """Writes every line of *ledger* as the engine wrote it, whole or not at all.
 
         Raises:
             QRSamplerError: When the file cannot be written.
         """
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if self._force else os.O_EXCL)
+        text = "".join(f"{line.text}\n" for line in ledger.lines)
         try:
-            with os.fdopen(os.open(self.path, flags, 0o600), "w", encoding="utf-8") as file:
-                file.writelines(f"{line.text}\n" for line in ledger.lines)
+            write_whole(self.path, text, replace=self._force, mode=0o600)
         except OSError as error:
             raise QRSamplerError(f"cannot write the records to {self.path}: {error}") from error
 
@@ -52,9 +52,12 @@ def check_destination(path: Path) -> None:
     """Refuses a place where no file can be written.
 
     Raises:
-        ConfigError: When *path* is a directory, or is not in a directory that is writable.
+        ConfigError: When *path* is a directory, a device or the like, or is not in a directory
+            that is writable.
     """
-    if path.is_dir() or not path.parent.is_dir():
+    if os.path.lexists(path) and not is_replaceable(path):
+        raise ConfigError(f"cannot write {path}: it is no regular file; name another one")
+    if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: name a file in an existing directory")
     if not os.access(path.parent, os.W_OK):
         raise ConfigError(f"cannot write {path}: {path.parent} is not writable")

@@ -11,7 +11,9 @@ import typer
 
 from qr_sampler.configuration_reference import configuration_page, configuration_tables
 from qr_sampler.errors import ConfigError
+from qr_sampler.whole_file import write_whole
 from qr_sampler_cli.failures import reports_errors
+from qr_sampler_cli.records_file import check_destination
 from qr_sampler_cli.settings_catalogue import absent_packages, installed_groups
 
 __all__ = ["settings"]
@@ -63,7 +65,8 @@ def _with_tables(page: Path) -> str:
 
 
 def _write(file: Path, text: str, *, option: str) -> None:
+    check_destination(file)
     try:
-        file.write_text(text, "utf-8")
+        write_whole(file, text, replace=True)
     except OSError as error:
         raise ConfigError(f"{option}={file}: {error.strerror}; choose another file") from error

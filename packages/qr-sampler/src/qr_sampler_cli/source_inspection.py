@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, PluginConflictError, PluginLoadError
 from qr_sampler.registry import ENTROPY_SOURCES, Plugin
+from qr_sampler.settings import Settings
 
 __all__ = ["SourceReport", "State", "inspect_sources"]
 
@@ -38,17 +40,33 @@ class SourceReport:
     """Whether the next draw is expected to succeed, and if not, what kind of fault it is."""
     reason: str = ""
     """Why not, or a remark of the source."""
+    configured: bool = False
+    """Whether QR_ENTROPY_SOURCE_TYPE names it."""
+    takes_over: bool = False
+    """Whether QR_FALLBACK_MODE names it, and it is not the configured one."""
     probed: bool = False
     """Whether `state` and `reason` come from a real draw."""
 
 
-def inspect_sources(*, probe: bool) -> tuple[SourceReport, ...]:
+def inspect_sources(
+    settings: Settings, names: Collection[str] = (), *, probe: bool
+) -> tuple[SourceReport, ...]:
     """Returns a report on every entry point, sorted by name; never raises for a faulty one.
 
     Args:
+        settings: The deployment's settings, which name some of them.
+        names: Those to report on; all of them if empty.
         probe: Draw one byte from each source instead of asking for its passive status.
     """
-    return tuple(_inspect(plugin, probe=probe) for plugin in ENTROPY_SOURCES.plugins())
+    return tuple(
+        dataclasses.replace(
+            _inspect(plugin, probe=probe),
+            configured=plugin.name == settings.entropy_source_type,
+            takes_over=plugin.name == settings.fallback_mode != settings.entropy_source_type,
+        )
+        for plugin in ENTROPY_SOURCES.plugins()
+        if not names or plugin.name in names
+    )
 
 
 def _inspect(plugin: Plugin, *, probe: bool) -> SourceReport:

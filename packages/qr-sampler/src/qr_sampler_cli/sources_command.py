@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from typing import Annotated, Final
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qr_sampler.errors import ConfigError, UnknownPluginError, shown
+from qr_sampler.failure_policy import END_REQUEST, RAISE_ERROR
+from qr_sampler.registry import ENTROPY_SOURCES
+from qr_sampler.settings import Settings
 from qr_sampler_cli.consoles import printable, result_console, stdout_reserved
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.remedies import from_clone
@@ -29,8 +33,16 @@ STYLES: Final[dict[State, str]] = {
 }
 
 
+CONFIGURED_MARK: Final = "*"
+FALLBACK_MARK: Final = "+"
+
+
 @reports_errors
 def sources(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Sources; all if none is named.")
+    ] = None,
+    *,
     probe: Annotated[
         bool, typer.Option("--probe", help="Draw one byte from each source; slow for real devices.")
     ] = False,
@@ -38,35 +50,80 @@ def sources(
         bool, typer.Option("--json", help="Print a JSON array instead of a table.")
     ] = False,
 ) -> None:
-    """List the installed entropy sources and whether each can be used."""
+    """List the installed entropy sources and whether each can be used.
+
+    Marks the configured source (*) and the one that takes over for it (+). Exits with 2 when one
+    that is named, here or by the settings, is not installed.
+    """
+    settings = Settings.load()
     with stdout_reserved():
-        reports = inspect_sources(probe=probe)
+        reports = inspect_sources(settings, names or (), probe=probe)
     if as_json:
         rows = [dataclasses.asdict(report) for report in reports]
         typer.echo(json.dumps(rows, indent=2))
-        return
-    console = result_console()
-    if reports:
-        console.print(_table(reports, console))
-    else:
+    elif reports:
+        _print(reports)
+    elif not names:
         remedy = from_clone("qr-entropy-sources")
-        console.print(f"no entropy source is installed; install some {remedy}", soft_wrap=True)
+        result_console().print(
+            f"no entropy source is installed; install some {remedy}", soft_wrap=True
+        )
+    _refuse_unknown(names or (), settings)
 
 
-def _table(reports: tuple[SourceReport, ...], console: Console) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    for heading in ("source", "distribution", "just in time", "conditioning", "state"):
+def _refuse_unknown(names: Collection[str], settings: Settings) -> None:
+    """Raises for what is named and not installed, once the others have been shown.
+
+    Raises:
+        UnknownPluginError: When one of *names* is not installed.
+        ConfigError: When a source of the settings is not.
+    """
+    installed = ENTROPY_SOURCES.names()
+    for name in names:
+        if name not in installed:
+            raise UnknownPluginError("entropy source", name, installed)
+    if names or not installed:
+        return
+    variables = {"QR_ENTROPY_SOURCE_TYPE": settings.entropy_source_type}
+    if settings.fallback_mode not in (END_REQUEST, RAISE_ERROR):
+        variables["QR_FALLBACK_MODE"] = settings.fallback_mode
+    for variable, name in variables.items():
+        if name not in installed:
+            unknown = UnknownPluginError("entropy source", name, installed)
+            raise ConfigError(f"{variable}={shown(name)}: {unknown}")
+
+
+def _print(reports: tuple[SourceReport, ...]) -> None:
+    """Prints a table that fits a window of 80 columns, and below it what is to be said."""
+    console = result_console()
+    console.print(_table(reports, fancy=console.is_terminal))
+    remarks = [f"{report.name}: {report.reason}" for report in reports if report.reason]
+    if any(report.configured for report in reports):
+        remarks.append(f"{CONFIGURED_MARK} decides the tokens (QR_ENTROPY_SOURCE_TYPE)")
+    if any(report.takes_over for report in reports):
+        remarks.append(f"{FALLBACK_MARK} takes over while that is unavailable (QR_FALLBACK_MODE)")
+    console.print()
+    for remark in remarks:
+        console.print(_text(remark), soft_wrap=not console.is_terminal)
+
+
+def _table(reports: tuple[SourceReport, ...], *, fancy: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("")
+    table.add_column("source", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("just in time", no_wrap=True)
+    for heading in ("conditioning", "distribution"):
         table.add_column(heading, overflow="fold")
-    table.add_column("reason", overflow="fold", ratio=1)
     for report in reports:
         jit = f"{report.jit_class} ({report.jit_meaning})" if report.jit_class else "-"
         table.add_row(
+            CONFIGURED_MARK if report.configured else FALLBACK_MARK * report.takes_over,
             _text(report.name),
-            _text(f"{report.distribution or 'unknown'} {report.version}".strip()),
+            Text(report.state, style=STYLES[report.state]),
             _text(jit),
             _text(report.conditioning or "-"),
-            Text(report.state, style=STYLES[report.state]),
-            _text(report.reason),
+            _text(f"{report.distribution or 'unknown'} {report.version}".strip()),
         )
     return table
 

@@ -22,12 +22,14 @@ _COLUMNS: Final = (
     ("id", "right"),
     ("u", "right"),
     ("rank", "right"),
-    ("probability", "right"),
-    ("temperature", "right"),
-    ("entropy (nats)", "right"),
+    ("prob.", "right"),
+    ("temp.", "right"),
+    ("nats", "right"),
     ("source", "left"),
     ("fallback", "left"),
 )
+_FOLDED: Final = ("token", "source")
+"""What goes on in a further line where the window is too narrow, so that no number is cut."""
 
 
 def token_table(
@@ -38,7 +40,7 @@ def token_table(
     without_entropy: Mapping[int, str],
     fancy: bool,
 ) -> Table:
-    """Returns a table with one row per emitted token.
+    """Returns a table with one row per emitted token; "nats" is the entropy of its row of logits.
 
     Rows that the configured source did not decide stand out.
 
@@ -51,9 +53,14 @@ def token_table(
             record.
         fancy: Draw lines; leave them out where output is not a terminal.
     """
-    table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD if fancy else None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading, justify in _COLUMNS:
-        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        table.add_column(
+            heading,
+            justify=justify,  # type: ignore[arg-type]
+            no_wrap=heading not in _FOLDED,
+            overflow="fold",
+        )
     by_position = {record.position: record for record in records}
     for position, (token_id, text) in enumerate(zip(token_ids, token_texts, strict=True)):
         record = by_position.get(position)
@@ -75,7 +82,7 @@ def _decision(record: TokenLine | None, otherwise: str) -> tuple[str, ...]:
     return (
         f"{record.u:.6f}",
         str(record.rank),
-        f"{record.probability:.4g}",
+        f"{record.probability:.3g}",
         f"{record.temperature:.4g}",
         f"{record.entropy_nats:.3f}",
         record.source,

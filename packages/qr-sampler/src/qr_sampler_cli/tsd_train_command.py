@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,6 +13,7 @@ from qr_sampler.errors import ConfigError
 from qr_sampler_cli.consoles import stdout_reserved
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.progress import counting_bar, training_bar
+from qr_sampler_cli.records_file import check_destination
 from qr_sampler_cli.tsd_equipment import import_tsd
 from qr_sampler_cli.tsd_learning import LONGEST_DRAFT, Bars, Kind, Learned, Recipe, learn
 from qr_sampler_cli.tsd_teacher import Teacher
@@ -58,10 +60,9 @@ def train(
     It learns the laws that the model gives, not only the tokens that it picks; a head is then
     fine-tuned for the probability that its drafts are accepted.
     """
-    if output.exists() and not force:
+    if os.path.lexists(output) and not force:
         raise ConfigError(f"{output} exists: name another file, or replace it with --force")
-    if not output.parent.is_dir():
-        raise ConfigError(f"{output}: its directory does not exist; make it first")
+    check_destination(output)
     recipe = Recipe(
         kind=kind,
         k=k,
