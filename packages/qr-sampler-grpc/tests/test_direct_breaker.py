@@ -186,6 +186,19 @@ def test_the_deadline_is_learnt_and_told_to_the_server(server: Server, make: Sou
     assert 0 < server.timeouts_us[-1] <= 1000 * learnt_ms + 1
 
 
+@pytest.mark.parametrize(("has_fallback", "shortest_ms"), [(True, 7.0), (False, 40_000.0)])
+def test_it_is_more_patient_where_nothing_takes_over(
+    server: Server, make: Sources, has_fallback: bool, shortest_ms: float
+) -> None:
+    source = make(min_samples=1, min_timeout_ms=7, min_timeout_ms_without_fallback=40_000)
+    source.has_fallback = has_fallback
+    source.draw(8)
+    deadline_ms = source._link(os.getpid())._patience._deadline.milliseconds(8)
+    # A busy machine may have answered so slowly that the multiple of that is more.
+    assert shortest_ms <= deadline_ms
+    assert has_fallback is (deadline_ms < 40_000.0)
+
+
 @pytest.mark.parametrize("status", [None, Status.TOO_LATE])
 def test_a_draw_that_was_given_up_counts_with_its_whole_time(
     server: Server, make: Sources, status: Status | None

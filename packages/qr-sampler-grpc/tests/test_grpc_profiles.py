@@ -320,3 +320,17 @@ def test_a_slow_answer_is_given_up_long_before_the_timeout(scripted: Scripted) -
 def test_a_streaming_mode_needs_a_method_that_streams() -> None:
     with pytest.raises(ConfigError, match="give stream_method_path"):
         QuantumGrpcSource(profile="qrng", mode="bidi_streaming")
+
+
+@pytest.mark.parametrize("has_fallback", [True, False])
+def test_a_source_is_more_patient_where_nothing_takes_over(
+    scripted: Scripted, has_fallback: bool
+) -> None:
+    server = scripted(lambda request, context: EntropyResponse(data=bytes(4)).SerializeToString())
+    breaker = BreakerOptions.checked(min_samples=1, min_timeout_ms_without_fallback=40_000)
+    source = QuantumGrpcSource(server.address, timeout_ms=60_000, breaker=breaker)
+    source.has_fallback = has_fallback
+    source.draw(4)
+    deadline_ms = source._link()[0]._patience._deadline.milliseconds(4)
+    assert has_fallback is (deadline_ms < 40_000.0)
+    source.close()
