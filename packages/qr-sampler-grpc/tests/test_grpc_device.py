@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pickle
 import threading
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -322,8 +324,8 @@ def test_signatures_are_verified_by_another_implementation(tmp_path: Path) -> No
     )
     device = Device(ask_with_seven, "unit 3", signing_key=SigningKey(path))
     assert device.signs
-    measured = device.measure(5)
-    signature = device.sign(measured, sequence_id=-2, commitment=b"c")
+    measured = device.measure(5, commitment=b"c")
+    signature = device.sign(measured, sequence_id=-2)
     message = signed_message(
         sequence_id=-2,
         generation_timestamp_ns=measured.timestamp_ns,
@@ -334,7 +336,7 @@ def test_signatures_are_verified_by_another_implementation(tmp_path: Path) -> No
     private.public_key().verify(signature, message)
     unsigned = Device(ask_with_seven)
     assert not unsigned.signs
-    assert unsigned.sign(measured, sequence_id=1, commitment=b"") == b""
+    assert unsigned.sign(measured, sequence_id=1) == b""
 
 
 def test_refusals_survive_pickling() -> None:
@@ -368,3 +370,39 @@ def test_every_telemetry_method_may_be_left_out(caplog: pytest.LogCaptureFixture
     device.note_answer("M", "OK")
     device.note_streams(-1)
     assert device.is_serving
+
+
+class Relayed(ConstantEntropySource):
+    """Draws that carry what another server has said of them."""
+
+    commits = True
+    said: dict[str, Any] = {}  # noqa: RUF012
+
+    def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
+        return dataclasses.replace(self.draw(n), **self.said)
+
+
+@pytest.mark.parametrize("is_client", [True, False])
+@pytest.mark.parametrize("echoed", [True, False, None])
+def test_a_commitment_is_returned_by_whoever_had_it(is_client: bool, echoed: bool | None) -> None:
+    source = Relayed()
+    source.is_client = is_client
+    source.said = {"commitment_echoed": echoed}
+    returned = Device(source).measure(4, commitment=b"c").commitment
+    assert returned == (b"c" if echoed or (echoed is None and not is_client) else b"")
+
+
+def test_what_a_source_knows_of_its_device_is_handed_on() -> None:
+    source = Relayed()
+    source.said = {"device_id": "é" * 200, "device_timestamp_ns": 77}
+    measured = Device(source).measure(4, commitment=b"c")
+    assert (measured.device_id, measured.timestamp_ns) == ("é" * 127, 77)
+    assert Device(source, "unit 3").measure(4, commitment=b"c").device_id == "unit 3"
+
+
+def test_a_refusal_tells_what_was_lost() -> None:
+    def lose(n: int) -> bytes:
+        raise EntropyUnavailableError("relay", "too late", dropped_bytes=99)
+
+    with pytest.raises(MeasurementRefusedError, match=r"too late.*; 99 bytes were dropped"):
+        Device(lose).measure(4)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-from qr_sampler.entropy import EntropySource
+from qr_sampler.entropy import EntropyDraw, EntropySource
 from qr_sampler.errors import ConfigError, EntropyUnavailableError, QRSamplerError
 from qr_sampler_grpc.answer_memory import AnswerMemory
 from qr_sampler_grpc.attestation import signed_message
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_COMMITMENT_BYTES",
+    "MAX_DEVICE_ID_BYTES",
     "Device",
     "Measured",
     "MeasurementRefusedError",
@@ -37,6 +38,9 @@ __all__ = [
 
 MAX_COMMITMENT_BYTES: Final = 64
 """Longest commitment that a request may carry."""
+
+MAX_DEVICE_ID_BYTES: Final = 255
+"""Longest identity of a device that every protocol carries."""
 
 _LOGGER: Final = logging.getLogger("qr_sampler.grpc")
 
@@ -81,9 +85,13 @@ class Measured(NamedTuple):
     data: bytes
     """Exactly as many as were asked for."""
     timestamp_ns: int
-    """When they were there, in nanoseconds since the Unix epoch."""
+    """When they were there, by the clock of the device if it has one, in nanoseconds since the Unix
+    epoch."""
     device_id: str
     """Identity of the device."""
+    commitment: bytes = b""
+    """The commitment that the device had when it measured: that of the request, or none where the
+    device is behind another server that did not get or repeat it."""
 
 
 def _always() -> bool:
@@ -99,7 +107,8 @@ class Device:
     Args:
         source: An entropy source, or a function that returns as many fresh bytes as it is asked
             for. Drawn from on request only, never closed.
-        device_id: Identity to report; the source's name when empty.
+        device_id: Identity to report; when empty, what the source says of its device, else the
+            source's name.
         max_bytes_per_request: Largest request that is answered.
         requests_per_minute: Most requests of one account in any minute; ``None`` means unlimited.
         bytes_per_day: Most bytes of one account in any 24 hours; ``None`` means unlimited.
@@ -129,6 +138,9 @@ class Device:
         # A function has nothing to say of its bytes but the bytes.
         self._is_function = self._source is not source
         self.device_id = device_id or self._source.name
+        self._is_named = bool(device_id)
+        # Whoever asks another server knows only from its answer what that one had in time.
+        self._is_proxy = getattr(self._source, "is_client", False)
         self._meters = Meters(requests_per_minute, bytes_per_day, clock=clock)
         # What exceeds a day's quota is never served; as a malformed request it names the size.
         self.max_bytes_per_request = min(max_bytes_per_request, bytes_per_day or sys.maxsize)
@@ -225,13 +237,12 @@ class Device:
         finally:
             self._lock.release()
 
-    def sign(self, measured: Measured, *, sequence_id: int, commitment: bytes) -> bytes:
+    def sign(self, measured: Measured, *, sequence_id: int) -> bytes:
         """Returns the signature of the answer that carries *measured*; empty without a key.
 
         Args:
             measured: What :meth:`measure` returned, all of it.
             sequence_id: The number of the request, a signed 64-bit integer.
-            commitment: The commitment of the request.
         """
         if self._signing_key is None:
             return b""
@@ -240,7 +251,7 @@ class Device:
                 sequence_id=sequence_id,
                 generation_timestamp_ns=measured.timestamp_ns,
                 device_id=measured.device_id,
-                commitment=commitment,
+                commitment=measured.commitment,
                 data=measured.data,
             )
         )
@@ -278,13 +289,15 @@ class Device:
         source = self._source
         try:
             if self._is_function:
-                return Measured(source.get_random_bytes(n), time.time_ns(), self.device_id)
+                data = source.get_random_bytes(n)
+                return Measured(data, time.time_ns(), self.device_id, commitment)
             if commitment and source.commits:
                 draw = source.committed_draw(n, commitment)
             else:
                 draw = source.draw(n)
         except EntropyUnavailableError as error:
-            _refuse(Refusal.UNAVAILABLE, str(error))
+            lost = f"; {error.dropped_bytes} bytes were dropped" if error.dropped_bytes else ""
+            _refuse(Refusal.UNAVAILABLE, f"{error}{lost}")
         except Exception as error:
             # Whatever the code of a device raises: the other requests must still be answered.
             _LOGGER.exception("defect while %s was read", self.name)
@@ -301,7 +314,23 @@ class Device:
                 Refusal.UNAVAILABLE,
                 f"only fallback bytes are to be had ({draw.fallback_reason})",
             )
-        return Measured(draw.data, draw.wall_time_ns, self.device_id)
+        return Measured(
+            draw.data,
+            draw.device_timestamp_ns or draw.wall_time_ns,
+            self._identity(draw),
+            commitment if self._had(draw) else b"",
+        )
+
+    def _had(self, draw: EntropyDraw) -> bool:
+        """Returns whether the device had the commitment of the request when it measured."""
+        if self._is_proxy:
+            return draw.commitment_echoed is True
+        return draw.commitment_echoed is not False
+
+    def _identity(self, draw: EntropyDraw) -> str:
+        if self._is_named or not draw.device_id:
+            return self.device_id
+        return draw.device_id.encode()[:MAX_DEVICE_ID_BYTES].decode(errors="ignore")
 
     def _set_health(self, *, serving: bool) -> None:
         if serving is self._serving:

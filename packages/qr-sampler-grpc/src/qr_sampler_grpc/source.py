@@ -54,6 +54,8 @@ class QuantumGrpcSource(EntropySource):
     """
 
     jit_class = JitClass.REMOTE
+    is_client = True
+    """A server that draws from here is a proxy: it knows only what the answers say."""
     # Every call has a deadline, and gRPC keeps it.
     blocks = False
 

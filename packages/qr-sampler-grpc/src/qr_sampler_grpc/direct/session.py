@@ -67,7 +67,6 @@ class Session:
         self.connection: Final = connection
         self._socket = connection
         self._device = device
-        self._device_id = device.device_id.encode()
         self._account = account
         self._is_stopping = is_stopping
         self._pending = b""
@@ -149,14 +148,14 @@ class Session:
         number = request.sequence_id
         try:
             measured = self._measured(request, commitment)
-            signature = self._device.sign(measured, sequence_id=number, commitment=commitment)
+            signature = self._device.sign(measured, sequence_id=number)
         except MeasurementRefusedError as error:
             return self._refuse(request, _STATUSES[error.kind], error.words)
         head = encode_answer(
             number,
             generation_timestamp_ns=measured.timestamp_ns,
-            device_id=self._device_id,
-            commitment=commitment,
+            device_id=measured.device_id.encode(),
+            commitment=measured.commitment,
             signature=signature,
             data_length=len(measured.data),
         )

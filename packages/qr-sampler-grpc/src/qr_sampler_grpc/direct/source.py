@@ -50,6 +50,8 @@ class DirectSource(EntropySource):
     """
 
     jit_class = JitClass.REMOTE
+    is_client = True
+    """A server that draws from here is a proxy: it knows only what the answers say."""
     # Every draw has a deadline, and nothing waits past it.
     blocks = False
 

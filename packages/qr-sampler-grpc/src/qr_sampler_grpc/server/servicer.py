@@ -226,9 +226,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
     def _last_message(
         self, request: EntropyRequest, measured: Measured, data: bytes | memoryview
     ) -> Answer:
-        signature = self._device.sign(
-            measured, sequence_id=request.sequence_id, commitment=request.commitment
-        )
+        signature = self._device.sign(measured, sequence_id=request.sequence_id)
         return _message(request, measured, data, signature)
 
     def _refuse(
@@ -254,7 +252,7 @@ def _message(
         request.sequence_id,
         measured.timestamp_ns,
         measured.device_id,
-        request.commitment,
+        measured.commitment,
         signature,
     )
 
