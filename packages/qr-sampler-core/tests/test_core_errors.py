@@ -11,6 +11,7 @@ import pytest
 
 from qr_sampler import errors
 from qr_sampler.errors import (
+    ComponentError,
     ConfigError,
     EntropyUnavailableError,
     PluginConflictError,
@@ -24,6 +25,7 @@ from qr_sampler.errors import (
 EXAMPLES = [
     QRSamplerError("something"),
     ConfigError("QR_TOP_K='abc': not a number"),
+    ComponentError("signal amplifier", "loud", "u holds NaN"),
     EntropyUnavailableError("device", "unplugged"),
     EntropyUnavailableError("device", "half an answer", dropped_bytes=7),
     PluginError("unusable"),
@@ -33,6 +35,14 @@ EXAMPLES = [
     PluginLoadError("entropy source", "qrng", "a 1.0", "ImportError: no driver"),
     EntropyUnavailableError("device", "quota", retry_after_s=2.5),
 ]
+
+
+def test_what_python_cannot_print_is_shown_by_its_type() -> None:
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert shown(nested) == "<list that is too long to print>"
+    assert shown(10**5000) == "<int that is too long to print>"
 
 
 def test_every_error_has_an_example() -> None:
