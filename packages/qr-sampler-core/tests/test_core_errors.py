@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from functools import reduce
 
 import pytest
 
@@ -25,7 +26,6 @@ from qr_sampler.errors import (
 EXAMPLES = [
     QRSamplerError("something"),
     ConfigError("QR_TOP_K='abc': not a number"),
-    ComponentError("signal amplifier", "loud", "u holds NaN"),
     EntropyUnavailableError("device", "unplugged"),
     EntropyUnavailableError("device", "half an answer", dropped_bytes=7),
     PluginError("unusable"),
@@ -34,15 +34,8 @@ EXAMPLES = [
     PluginConflictError("entropy source", "qrng", ("a 1.0", "b 2.0")),
     PluginLoadError("entropy source", "qrng", "a 1.0", "ImportError: no driver"),
     EntropyUnavailableError("device", "quota", retry_after_s=2.5),
+    ComponentError("signal amplifier", "loud", "u holds NaN"),
 ]
-
-
-def test_what_python_cannot_print_is_shown_by_its_type() -> None:
-    nested: list[object] = []
-    for _ in range(100_000):
-        nested = [nested]
-    assert shown(nested) == "<list that is too long to print>"
-    assert shown(10**5000) == "<int that is too long to print>"
 
 
 def test_every_error_has_an_example() -> None:
@@ -94,5 +87,6 @@ def test_shown_values_are_short_and_never_fail() -> None:
     assert shown("a'b") == repr("a'b")
     assert shown([1, "x"]) == "[1, 'x']"
     assert len(shown("x" * 10_000)) < 200
-    for unprintable in (10**5_000, [10**5_000], -(10**5_000)):
+    nested = reduce(lambda inner, _: [inner], range(100_000), [])
+    for unprintable in (10**5_000, [10**5_000], -(10**5_000), nested):
         assert "too long to print" in shown(unprintable)
