@@ -8,6 +8,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import termios
 import threading
 import time
@@ -647,6 +648,38 @@ def test_what_can_be_emptied_may_claim_it(
         assert build(path, flush_bytes=0).jit_class is JitClass.FLUSHED
     os.close(master)
     os.close(slave)
+
+
+DRIVERS = """\
+/dev/tty             /dev/tty        5       0 system:/dev/tty
+usbserial            /dev/ttyUSB   188 0-511 serial
+serial               /dev/ttyS       4 64-95 serial
+
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the numbers are those of Linux")
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        ((188, 0), DeviceKind.TERMINAL),
+        ((188, 511), DeviceKind.TERMINAL),
+        ((188, 512), DeviceKind.OTHER),
+        ((4, 63), DeviceKind.OTHER),
+        ((4, 64), DeviceKind.TERMINAL),
+        ((5, 0), DeviceKind.TERMINAL),
+        ((1, 9), DeviceKind.KERNEL_GENERATOR),
+        ((10, 183), DeviceKind.HARDWARE_GENERATOR),
+        ((10, 184), DeviceKind.OTHER),
+    ],
+)
+def test_a_device_is_known_by_its_number(
+    number: tuple[int, int], kind: DeviceKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "drivers"
+    table.write_text(DRIVERS, "ascii")
+    monkeypatch.setattr(device_kind, "_TERMINAL_DRIVERS", table)
+    assert device_kind._character_device(os.makedev(*number)) is kind
 
 
 def test_a_terminal_is_known_at_the_latest_when_it_is_open(

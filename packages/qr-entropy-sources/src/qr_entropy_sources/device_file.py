@@ -161,7 +161,7 @@ class DeviceFileSource(EntropySource):
         """Returns *n* bytes with their provenance; the path serves as the device's identity.
 
         Raises:
-            EntropyUnavailableError: When the bytes cannot be had.
+            EntropyUnavailableError: When the device does not deliver them in time.
             ValueError: When *n* is negative.
         """
         return dataclasses.replace(super().draw(n), device_id=str(self.path))

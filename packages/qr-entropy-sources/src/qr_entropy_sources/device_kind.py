@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from enum import Enum
@@ -23,6 +24,8 @@ _HARDWARE_GENERATOR: Final = (10, 183)
 # Device numbers of Linux: Documentation/admin-guide/devices.txt of the kernel.
 
 _TERMINAL_DRIVERS: Final = Path("/proc/tty/drivers")
+_NUMBERS: Final = re.compile(r" (\d+) +(\d+)(?:-(\d+))? +\S+$", re.MULTILINE)
+"""Major number and range of minor numbers at the end of a line, before the type of the driver."""
 
 
 class NotADeviceError(OSError):
@@ -94,13 +97,11 @@ def _character_device(device: int) -> DeviceKind:
 def _is_terminal(major: int, minor: int) -> bool:
     """Returns whether a driver of terminals has the number; proc(5) describes the table."""
     try:
-        table = _TERMINAL_DRIVERS.read_text("ascii")
+        table = _TERMINAL_DRIVERS.read_text("ascii", errors="replace")
     except OSError:
         # Hidden in some containers; then the opened device says what it is.
         return False
-    for line in table.splitlines():
-        *_, its_major, its_minors, _type = line.split()
-        first, _, last = its_minors.partition("-")
+    for its_major, first, last in _NUMBERS.findall(table):
         if int(its_major) == major and int(first) <= minor <= int(last or first):
             return True
     return False
