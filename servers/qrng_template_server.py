@@ -65,8 +65,10 @@ class Device:
         """
         if self._read is None:
             raise OSError(f"the device {self.path} is not open")
-        # TODO: YOUR HARDWARE CODE HERE: flush the buffer of the device, read `count` bytes with a
-        # time limit, run its health tests on them, and raise OSError if any of that fails.
+        # TODO: YOUR HARDWARE CODE HERE: drop what waits from before this call (a serial port in raw
+        # mode: `termios.tcflush(port, termios.TCIFLUSH)`; a pipe or a socket: read until it would
+        # block), read `count` bytes with a time limit, run the health tests of the device on them,
+        # and raise OSError if any of that fails.
         return self._read(count)
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fails ten thousand draws of the direct source and counts descriptors and threads.
+"""Fails ten thousand draws of the direct source and counts descriptors, threads and memory.
 
 The draws fail in turn in every way that a socket allows: no server, no answer in time, an answer
-that is short, long, cut, misnumbered or noise, a refusal, a connection that is closed. After each
-failed draw one that succeeds must get its own bytes. At the end the process must hold what it held
-at the beginning, on the side of the client and on that of the real server, which answers the draws
-that succeed.
+that is short, long, cut, misnumbered or noise, one of a megabyte that nobody reads to its end, one
+that is there before its request, a refusal, a connection that is closed. After each failed draw one
+that succeeds must get its own bytes. At the end the process must hold what it held at the
+beginning, on the side of the client and on that of the real server, which answers the draws that
+succeed and whose only place for a connection is taken by silent ones again and again.
 
     python campaigns/leaks_direct.py --draws 10000
 """
@@ -13,6 +14,7 @@ that succeed.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import socket
 import struct
@@ -34,7 +36,8 @@ from qr_sampler_grpc.direct.source import DirectSource
 
 TIMEOUT_MS = 4.0
 SIZE = 1000
-SETTLE_S = 10.0
+SETTLE_S = 30.0
+MEMORY_SLACK_MIB = 8.0
 
 
 def answer(number: int, size: int) -> bytes:
@@ -50,6 +53,8 @@ FAULTS: dict[str, Callable[[int], bytes | None]] = {
     "cut header": lambda number: answer(number, SIZE)[:10],
     "cut data": lambda number: answer(number, SIZE)[:-1],
     "wrong id": lambda number: answer(number + 1, SIZE),
+    "endless": lambda number: answer(number, 2**20),
+    "unasked": lambda number: answer(number, SIZE) + answer(number + 1, SIZE),
     "noise": lambda number: os.urandom(SIZE),
     "refusal": lambda number: encode_answer(number, Status.UNAVAILABLE, words="cold"),
 }
@@ -95,6 +100,13 @@ def held() -> tuple[int, int]:
     return files, threads
 
 
+def memory_mib() -> float:
+    """Returns how much memory this process occupies, after the garbage has been collected."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def settled(limit: tuple[int, int]) -> tuple[int, int]:
     """Returns what is held once it is no more than *limit*, or after some seconds."""
     deadline_s = time.monotonic() + SETTLE_S
@@ -103,8 +115,15 @@ def settled(limit: tuple[int, int]) -> tuple[int, int]:
     return now
 
 
-def fail(source: DirectSource) -> str:
-    """Returns how a draw failed; empty when it did not."""
+def fail(source: DirectSource, *, after_one: bool = False) -> str:
+    """Returns how a draw failed; empty when it did not.
+
+    Args:
+        source: What draws.
+        after_one: Whether the draw before it has to succeed.
+    """
+    if after_one:
+        source.draw(SIZE)
     try:
         source.draw(SIZE)
     except EntropyUnavailableError as error:
@@ -116,9 +135,11 @@ def run(draws: int, folder: Path) -> tuple[Counter[str], list[str]]:
     """Returns how many draws failed in which way, and what went wrong."""
     # Every draw has to reach the server.
     always = BreakerOptions.checked(enabled=False)
-    good, bad = DirectSource(f"unix://{folder}/good", breaker=always), f"unix://{folder}/bad"
+    good = DirectSource(f"unix://{folder}/good", timeout_ms=60_000, breaker=always)
+    bad = f"unix://{folder}/bad"
     faulty = FaultyServer(f"{folder}/bad")
     source = DirectSource(bad, timeout_ms=TIMEOUT_MS, breaker=always)
+    patient = DirectSource(bad, timeout_ms=60_000, breaker=always)
     nobody = DirectSource(f"unix://{folder}/nobody", timeout_ms=TIMEOUT_MS, breaker=always)
     kinds, wrong, names = Counter[str](), list[str](), [*FAULTS, "no server"]
     stamp = iter(range(10**9))
@@ -126,17 +147,20 @@ def run(draws: int, folder: Path) -> tuple[Counter[str], list[str]]:
     def generate(n: int) -> bytes:
         return next(stamp).to_bytes(8, "big") * (n // 8)
 
-    with serve_direct(Device(generate), f"unix://{folder}/good"):
+    with serve_direct(Device(generate), f"unix://{folder}/good", max_connections=1):
         for index in range(draws):
             name = names[index % len(names)]
             if name != "no server":
                 faulty.fault = name
-            if not fail(nobody if name == "no server" else source):
+            asking = {"no server": nobody, "unasked": patient}.get(name, source)
+            if not fail(asking, after_one=asking is patient):
                 wrong.append(f"{name}: the draw succeeded")
             kinds[name] += 1
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+                silent.connect(f"{folder}/good")
             if good.draw(8).data != index.to_bytes(8, "big"):
                 wrong.append(f"after {name}: the bytes of another draw")
-        for one in (source, nobody, good):
+        for one in (source, nobody, patient, good):
             one.close()
         faulty.stop()
     return kinds, wrong
@@ -150,18 +174,20 @@ def main() -> int:
     started_s = time.monotonic()
     for draws in (100, options.draws):
         with tempfile.TemporaryDirectory(prefix="qr") as folder:
-            before = held()
+            before, before_mib = held(), memory_mib()
             kinds, wrong = run(draws, Path(folder))
-            after = settled(before)
+            after, after_mib = settled(before), memory_mib()
     for kind, count in sorted(kinds.items()):
         print(f"{kind:12s} {count:7,d}")
     for problem in wrong[:20]:
         print(problem, file=sys.stderr)
     print(
         f"{options.draws:,} failed draws, {len(wrong)} wrong; descriptors {before[0]} -> "
-        f"{after[0]}, threads {before[1]} -> {after[1]}; {time.monotonic() - started_s:.0f} s"
+        f"{after[0]}, threads {before[1]} -> {after[1]}, MiB {before_mib:.1f} -> {after_mib:.1f}; "
+        f"{time.monotonic() - started_s:.0f} s"
     )
-    return 1 if wrong or any(map(int.__gt__, after, before)) else 0
+    has_grown = any(map(int.__gt__, after, before)) or after_mib > before_mib + MEMORY_SLACK_MIB
+    return 1 if wrong or has_grown else 0
 
 
 if __name__ == "__main__":

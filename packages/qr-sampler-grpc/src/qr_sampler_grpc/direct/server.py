@@ -200,7 +200,7 @@ class DirectServer:
             _LOGGER.warning("refused a connection of uid %s", uid)
             send_refusal(connection, Status.DENIED, f"uid {uid} is not allowed")
             return False
-        if self.connections >= self._max_connections and not self._make_way():
+        if not self._has_place():
             send_refusal(connection, Status.BUSY, f"{self._max_connections} are open")
             return False
         account = "" if uid is None else f"uid {uid}"
@@ -218,12 +218,15 @@ class DirectServer:
             return False
         return True
 
-    def _make_way(self) -> bool:
-        """Ends the connection that has been idle for longest; returns whether there is one.
+    def _has_place(self) -> bool:
+        """Returns whether one more connection is admitted.
 
-        Its client finds it closed before the next request leaves, and connects again.
+        Where there are as many as may be, the one that has been idle for longest is ended: its
+        client finds it closed before the next request leaves, and connects again.
         """
         with self._lock:
+            if self.connections < self._max_connections:
+                return True
             idle = [
                 session
                 for session in self._sessions.keys() - self._leaving
