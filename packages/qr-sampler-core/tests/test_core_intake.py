@@ -242,6 +242,26 @@ def test_what_an_error_says_becomes_plain_values(told: Any, count: int) -> None:
     assert lost == [(count, "failed")] * bool(count)
 
 
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        (None, None),
+        (np.float32(1.5), 1.5),
+        (2, 2.0),
+        (math.inf, math.inf),
+        (-1, None),
+        (math.nan, None),
+        ("soon", None),
+    ],
+)
+def test_when_to_ask_again_is_a_number_of_seconds(told: Any, kept: float | None) -> None:
+    error = EntropyUnavailableError("saying", "quota", retry_after_s=told)
+    with pytest.raises(EntropyUnavailableError) as caught:
+        GuardedSource(Saying(error), NEVER_MS).draw(4)
+    assert caught.value.retry_after_s == kept
+    assert type(caught.value.retry_after_s) is type(kept)
+
+
 def test_an_error_that_says_nothing_has_a_reason_all_the_same() -> None:
     with pytest.raises(EntropyUnavailableError, match="it does not say why"):
         GuardedSource(Saying(EntropyUnavailableError("saying", "")), NEVER_MS).draw(4)

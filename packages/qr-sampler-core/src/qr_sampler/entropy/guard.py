@@ -203,7 +203,12 @@ class GuardedSource(EntropySource):
             raise EntropyUnavailableError(self._name, str(refusal)) from None
         if isinstance(draw, FailedDraw):
             self._drop(draw.dropped_bytes, draw.dropped_because)
-            raise EntropyUnavailableError(self._name, draw.reason, dropped_bytes=draw.dropped_bytes)
+            raise EntropyUnavailableError(
+                self._name,
+                draw.reason,
+                dropped_bytes=draw.dropped_bytes,
+                retry_after_s=draw.retry_after_s,
+            )
         self._drop(draw.dropped_bytes, "retried")
         return draw
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ class FailedDraw:
     """Number of bytes that were delivered for nothing."""
     dropped_because: str = "failed"
     """Why those were dropped, as in :class:`~qr_sampler.entropy.guard.DroppedBytes`."""
+    retry_after_s: float | None = None
+    """Seconds after which asking again is worthwhile, as in
+    :class:`~qr_sampler.errors.EntropyUnavailableError`."""
 
 
 class Intake:
@@ -99,7 +103,7 @@ class Intake:
             if isinstance(answer, SourceLimits):
                 return SourceLimits(
                     max_bytes_per_request=_number(answer.max_bytes_per_request, least=1),
-                    max_requests_per_minute=_rate(answer.max_requests_per_minute),
+                    max_requests_per_minute=_positive(answer.max_requests_per_minute),
                     max_bytes_per_day=_number(answer.max_bytes_per_day, least=1),
                 )
         except BaseException as error:
@@ -112,7 +116,11 @@ class Intake:
         if isinstance(error, EntropyUnavailableError):
             try:
                 reason = self._text(error.reason) or "it does not say why"
-                return FailedDraw(reason, _number(error.dropped_bytes) or 0)
+                return FailedDraw(
+                    reason,
+                    _number(error.dropped_bytes) or 0,
+                    retry_after_s=_positive(error.retry_after_s, most=math.inf),
+                )
             # A subclass may answer for itself.
             except BaseException as second:
                 if is_signal(second):
@@ -232,12 +240,13 @@ def _number(value: Any, least: int = 0) -> int | None:
     return number if least <= number <= LARGEST_NUMBER else None
 
 
-def _rate(value: Any) -> float | None:
+def _positive(value: Any, most: float = sys.float_info.max) -> float | None:
+    """Returns *value* as a float if it is a positive number, at most *most*, else ``None``."""
     try:
-        rate = float(value)
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return rate if 0.0 < rate < math.inf else None
+    return number if 0.0 < number <= most else None
 
 
 def _flag(value: Any) -> bool | None:
