@@ -133,6 +133,7 @@ def _described(measured: Baseline, allowed: float) -> str:
         "bit correlation factor": f"{measured.bit_correlation_factor:.4f} (ideal 1)",
         "calibration error": f"{error:.2g} (QR_MAX_KS_DISTANCE is {allowed:g})",
         "error of the mean of u": f"sqrt((1/N + 1/{measured.blocks:,}) / 12) for N tokens",
-        "digest": measured.digest,
     }
-    return "\n".join(f"{label:<24}{value}" for label, value in lines.items())
+    aligned = [f"{label:<24}{value}" for label, value in lines.items()]
+    # Too long to be aligned with the others in a window of 80 columns.
+    return "\n".join([*aligned, f"digest {measured.digest}"])
