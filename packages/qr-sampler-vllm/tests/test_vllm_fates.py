@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from qr_sampler import (
     SamplingParameters,
 )
 from qr_sampler_vllm import engines
-from qr_sampler_vllm.fates import serve_apart
+from qr_sampler_vllm.fates import serve
 from qr_sampler_vllm.row_groups import RowGroups, StepRows
 from qr_sampler_vllm.stop_conditions import StopConditions
 from qr_sampler_vllm.token_sequence import TokenSequence
@@ -28,46 +29,67 @@ DEFECT = ComponentError("signal amplifier", "theirs", "u is not inside (0, 1)")
 PATIENCE_S = 60.0
 
 
-def served(*outcomes: QRSamplerError | None) -> tuple[list[int], list[tuple[int, str]]]:
-    """Returns which parts were tried, and which were given up with what reason."""
-    tried: list[int] = []
-    given_up: list[tuple[int, str]] = []
+class Step:
+    """Serves a whole that fails, then its parts, by a clock of its own.
 
-    def attempt(part: int) -> QRSamplerError | None:
-        tried.append(part)
-        return outcomes[part]
+    Args:
+        whole_s: How long it takes for the whole to fail.
+        parts: What becomes of each part, and how long that takes.
+    """
 
-    serve_apart(
-        range(len(outcomes)),
-        EntropyUnavailableError("device", "together too late"),
-        attempt,
-        lambda part, error: given_up.append((part, error.reason)),  # type: ignore[attr-defined]
-    )
-    return tried, given_up
+    def __init__(self, whole_s: float, *parts: tuple[QRSamplerError | None, float]) -> None:
+        self.tried: list[int] = []
+        self.given_up: list[tuple[int, str]] = []
+        self._parts = parts
+        self._whole_s = whole_s
+        self._now_s = 0.0
+        serve(-1, self._split, self._attempt, self._give_up, lambda: self._now_s)
+
+    def _split(self, whole: int) -> Sequence[int]:
+        return range(len(self._parts)) or [whole]
+
+    def _attempt(self, part: int) -> QRSamplerError | None:
+        if part < 0:
+            self._now_s += self._whole_s
+            return EntropyUnavailableError("device", "together too late")
+        self.tried.append(part)
+        outcome, took_s = self._parts[part]
+        self._now_s += took_s
+        return outcome
+
+    def _give_up(self, part: int, error: QRSamplerError) -> None:
+        self.given_up.append((part, str(error)))
 
 
-def test_a_single_part_has_had_its_chance() -> None:
-    assert served(None) == ([], [(0, "together too late")])
+def test_what_cannot_be_split_has_had_its_chance() -> None:
+    step = Step(1.0)
+    assert step.tried == []
+    assert [part for part, _ in step.given_up] == [-1]
 
 
 def test_only_the_parts_that_fail_are_given_up() -> None:
-    assert served(None, LATE, None, LATE, None) == (
-        [0, 1, 2, 3, 4],
-        [(1, "too late"), (3, "too late")],
-    )
+    step = Step(5.0, (None, 4.0), (LATE, 2.0), (None, 4.0), (LATE, 2.0), (None, 4.0))
+    assert step.tried == [0, 1, 2, 3, 4]
+    assert step.given_up == [(1, str(LATE)), (3, str(LATE))]
 
 
-def test_a_source_that_fails_twice_in_a_row_is_down() -> None:
-    assert served(None, LATE, LATE, None, None) == (
-        [0, 1, 2],
-        [(part, "too late") for part in (1, 2, 3, 4)],
-    )
+def test_a_source_that_takes_its_time_to_fail_again_is_down() -> None:
+    step = Step(5.0, (None, 1.0), (LATE, 5.0), (None, 1.0), (None, 1.0))
+    assert step.tried == [0, 1]
+    assert step.given_up == [(part, str(LATE)) for part in (1, 2, 3)]
+
+
+def test_refusals_that_come_at_once_leave_every_part_its_chance() -> None:
+    refusals = [(LATE, 0.0001)] * 50
+    step = Step(0.0001, *refusals, (None, 1.0))
+    assert len(step.tried) == 51
+    assert [part for part, _ in step.given_up] == list(range(50))
 
 
 def test_a_component_that_fails_says_nothing_of_the_source() -> None:
-    tried, given_up = served(DEFECT, DEFECT, DEFECT, LATE, DEFECT, None)
-    assert tried == [0, 1, 2, 3, 4, 5]
-    assert [part for part, _ in given_up] == [0, 1, 2, 3, 4]
+    step = Step(1.0, (DEFECT, 9.0), (DEFECT, 9.0), (LATE, 0.5), (DEFECT, 9.0), (None, 1.0))
+    assert step.tried == [0, 1, 2, 3, 4]
+    assert [part for part, _ in step.given_up] == [0, 1, 2, 3]
 
 
 def sequence(size: int = 64, source: str = "device") -> TokenSequence:

@@ -7,45 +7,64 @@ refuses or a component cannot handle. That is no reason to end its neighbours.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from qr_sampler import EntropyUnavailableError, QRSamplerError
 
-__all__ = ["ENOUGH_FAILURES", "serve_apart"]
+__all__ = ["LEAST_BUDGET_S", "serve"]
 
-ENOUGH_FAILURES: Final = 2
-"""Draws in a row that have to fail for a source to be taken for down: it may take each one its
-whole time to fail, while all rows of the step wait."""
+LEAST_BUDGET_S: Final = 0.1
+"""Time in seconds that draws which fail may always take in a step, so that refusals, which come at
+once, leave every row its chance."""
 
 T = TypeVar("T")
 
 
-def serve_apart(
-    parts: Sequence[T],
-    error: QRSamplerError,
+def serve(
+    whole: T,
+    split: Callable[[T], Sequence[T]],
     attempt: Callable[[T], QRSamplerError | None],
     give_up: Callable[[T, QRSamplerError], None],
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Serves *parts* one by one, after serving them together has failed.
+    """Serves *whole* at once or, where that fails, its parts one by one.
+
+    All rows of the step wait for this. So the parts that the source fails may together take as long
+    as the whole has taken; after that it is down, and what is left is given up untried. A dead
+    source costs two deadlines, not one for each row.
 
     Args:
-        parts: What can be served on its own. A single one has had its chance.
-        error: Why serving them together has failed.
-        attempt: Serves one part; returns why that has failed, if it has.
+        whole: What is to be served.
+        split: Returns what can be served on its own, *whole* alone if that is all.
+        attempt: Serves something; returns why that has failed, if it has.
         give_up: Is told of each part that is not served, and why.
+        clock: Seconds from any origin.
     """
+    error, took_s = _timed(attempt, whole, clock)
+    if error is None:
+        return
+    parts = split(whole)
     if len(parts) == 1:
         give_up(parts[0], error)
         return
-    failures = 0
+    left_s = max(took_s, LEAST_BUDGET_S)
     for part in parts:
-        if failures < ENOUGH_FAILURES:
-            failure = attempt(part)
+        if left_s > 0.0:
+            failure, took_s = _timed(attempt, part, clock)
             if failure is None:
-                failures = 0
                 continue
             error = failure
             # A component that fails says nothing about the source.
-            failures += isinstance(failure, EntropyUnavailableError)
+            left_s -= took_s if isinstance(failure, EntropyUnavailableError) else 0.0
         give_up(part, error)
+
+
+def _timed(
+    attempt: Callable[[T], QRSamplerError | None], part: T, clock: Callable[[], float]
+) -> tuple[QRSamplerError | None, float]:
+    """Returns why serving *part* has failed, if it has, and how many seconds that took."""
+    began_s = clock()
+    failure = attempt(part)
+    return failure, clock() - began_s

@@ -32,7 +32,7 @@ from qr_sampler import (
 from qr_sampler_vllm.admission import resolve
 from qr_sampler_vllm.discretion import public_model_name
 from qr_sampler_vllm.engine_status import EngineStatus
-from qr_sampler_vllm.fates import serve_apart
+from qr_sampler_vllm.fates import serve
 from qr_sampler_vllm.journal import Journal
 from qr_sampler_vllm.layout import Ranks, check_layout, most_rows, ranks_of
 from qr_sampler_vllm.outcomes import Choice, ForcedEnd, Outcome, Undecided
@@ -246,15 +246,15 @@ class EngineSession:
         """Decides the rows of *group* and fills in their *outcomes*."""
 
         def attempt(part: RowGroup) -> QRSamplerError | None:
-            return self._attempt(logits, step, part, outcomes)
+            error = self._attempt(logits, step, part, outcomes)
+            if error is not None:
+                self.raise_if_told_to(error)
+            return error
 
         def give_up(part: RowGroup, failure: QRSamplerError) -> None:
             self.give_up([step.sequences[index] for index in part.indices], failure)
 
-        error = attempt(group)
-        if error is not None:
-            self.raise_if_told_to(error)
-            serve_apart(group.apart(step.sequences), error, attempt, give_up)
+        serve(group, lambda whole: whole.apart(step.sequences), attempt, give_up)
 
     def _attempt(
         self, logits: Any, step: StepRows, group: RowGroup, outcomes: dict[int, Outcome]

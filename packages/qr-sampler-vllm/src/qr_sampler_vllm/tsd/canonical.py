@@ -31,7 +31,7 @@ from qr_sampler import (
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
 from qr_sampler_tsd.verification import verify_block, verify_tokens
 from qr_sampler_tsd.verification.verdict import Verdict, token_of
-from qr_sampler_vllm.fates import serve_apart
+from qr_sampler_vllm.fates import serve
 from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler_vllm.session import EngineSession
 from qr_sampler_vllm.token_sequence import TokenSequence
@@ -162,16 +162,16 @@ class Canonical:
         """Draws for the rows of *group* and appends what each request gets to *shares*."""
 
         def attempt(part: RowGroup) -> QRSamplerError | None:
-            return self._attempt(logits, step, part, shares)
+            error = self._attempt(logits, step, part, shares)
+            if error is not None:
+                self._session.raise_if_told_to(error)
+            return error
 
         def give_up(part: RowGroup, failure: QRSamplerError) -> None:
             self._session.give_up([step.rows.sequences[index] for index in part.indices], failure)
             self._groups.forget()
 
-        error = attempt(group)
-        if error is not None:
-            self._session.raise_if_told_to(error)
-            serve_apart(group.apart(step.rows.sequences), error, attempt, give_up)
+        serve(group, lambda whole: whole.apart(step.rows.sequences), attempt, give_up)
 
     def _attempt(
         self, logits: Any, step: _Step, group: RowGroup, shares: list[_Share]
