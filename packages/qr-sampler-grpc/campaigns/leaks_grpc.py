@@ -11,6 +11,7 @@ descriptors, threads or memory grow, or when a draw ends in another way than it 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import os
 import subprocess
@@ -43,7 +44,7 @@ PADDING: Final = bytes(4 * 2**20)
 HELD_SLACK: Final = 8
 """Descriptors and threads that gRPC may not have given back at the moment of counting."""
 ARENAS: Final = "MALLOC_ARENA_MAX"
-MEMORY_SLACK_MIB: Final = 16
+MEMORY_SLACK_MIB: Final = 12
 """What an allocator may hold more of at the end than after the cycles that warm up."""
 
 Fault = Callable[[EntropyRequest, grpc.ServicerContext], bytes]
@@ -153,9 +154,12 @@ class Held(NamedTuple):
 
     @classmethod
     def now(cls) -> Held:
-        """Counts, after the garbage has been collected."""
+        """Counts, after the garbage has been collected and freed memory given back."""
         # The calls of gRPC's asyncio interface refer to themselves.
         gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim:
+            trim(0)
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
         return cls(
             len(list(Path("/proc/self/fd").iterdir())),
@@ -252,8 +256,8 @@ def main() -> int:
         serve()
         return 0
     if ARENAS not in os.environ:
-        # Each thread's share of glibc's heap keeps what was freed in it, which looks like a leak
-        # for the first thousands of large answers.
+        # Freed pieces between others that are in use cannot be given back, and each thread has its
+        # own share of glibc's heap to leave them in: that looks like a leak until it has converged.
         command = [sys.executable, *sys.argv]
         os.execve(sys.executable, command, {**os.environ, ARENAS: "1"})
     wrong = 0
