@@ -505,7 +505,11 @@ def cpu(session: nox.Session) -> None:
     """
     (folder,) = session.posargs or ["venv-cpu"]
     pins = NEWEST._replace(location=(ROOT / folder).resolve(), stand_ins=())
-    Engine(session, pins)
+    engine = Engine(session, pins)
+    # What an entropy server of one's own offers beside the contract.
+    wheel = wheel_of("qr-sampler-grpc", ROOT / ".nox" / "scratch" / "cpu" / "dist")
+    server = f"qr-sampler-grpc[server] @ {wheel.as_uri()}"
+    engine.pip_install("--quiet", f"--constraints={pins.requirements}", server)
     session.log(f"activate it with: . {pins.location}/bin/activate")
 
 

@@ -162,6 +162,17 @@ def test_no_model_that_has_to_be_asked_for() -> None:
     assert (done.returncode, done.stdout) == (1, "")
 
 
+def test_without_a_gpu_the_unit_starts_the_module_that_its_script_stands_for(
+    deployments: Path,
+) -> None:
+    page = (deployments / "local" / "README.md").read_text("utf-8")
+    unit = (deployments / "systemd" / "qr-vllm.service").read_text("utf-8")
+    (command,) = re.findall(r"^ExecStart=(.*)$", unit, flags=re.MULTILINE)
+    script, module = "vllm serve ", "python -m vllm.entrypoints.openai.api_server --model="
+    assert command.count(script) == 1
+    assert f"ExecStart=\nExecStart={command.replace(script, module)}\n" in page
+
+
 @pytest.mark.skipif(shutil.which("install") is None, reason="there is no install command")
 def test_commands_of_local_install_what_the_units_start(deployments: Path, tmp_path: Path) -> None:
     """Runs them below a temporary folder; what would change the system is noted instead."""
