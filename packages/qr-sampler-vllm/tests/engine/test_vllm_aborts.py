@@ -137,7 +137,8 @@ class Case(NamedTuple):
 CASES = [
     Case("v1", "SIGTERM", RANKS),
     Case("v2", "SIGKILL", DRAFTS, FEW, step_tokens=4),
-    Case("v2", "SIGINT", fallback_mode="end_request"),
+    # Where requests may be ended, each has to name a token that ends it; this one is not allowed.
+    Case("v2", "SIGINT", PLAIN, {**FEW, "stop_token_ids": [302]}, "end_request"),
 ]
 
 
