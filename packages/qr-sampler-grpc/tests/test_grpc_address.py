@@ -210,3 +210,19 @@ def test_grpc_listens_and_connects_over_tcp(host: str) -> None:
         source = QuantumGrpcSource(server.address)
         assert source.get_random_bytes(3) == b"\7\7\7"
         source.close()
+
+
+@pytest.mark.parametrize(
+    ("listening", "reachable"),
+    [
+        ("0.0.0.0:50051", "127.0.0.1:50051"),
+        ("[::]:50051", "[::1]:50051"),
+        ("192.0.2.1:50051", "192.0.2.1:50051"),
+        ("entropy.example:50051", "entropy.example:50051"),
+        ("unix:///run/e.sock", "unix:///run/e.sock"),
+    ],
+)
+def test_a_server_that_listens_everywhere_is_found_on_the_loopback(
+    listening: str, reachable: str
+) -> None:
+    assert str(Address.parse(listening).reachable) == reachable

@@ -400,6 +400,14 @@ def test_what_a_source_knows_of_its_device_is_handed_on() -> None:
     assert Device(source, "unit 3").measure(4, commitment=b"c").device_id == "unit 3"
 
 
+@pytest.mark.parametrize("told", [0, -1, 2**63, 1.5, "now", None])
+def test_what_a_protocol_cannot_carry_is_not_handed_on(told: Any) -> None:
+    source = Relayed()
+    source.said = {"device_id": "a\ud800", "device_timestamp_ns": told, "wall_time_ns": 5}
+    measured = Device(source).measure(4, commitment=b"c")
+    assert (measured.device_id, measured.timestamp_ns) == ("a?", 5)
+
+
 def test_a_refusal_tells_what_was_lost() -> None:
     def lose(n: int) -> bytes:
         raise EntropyUnavailableError("relay", "too late", dropped_bytes=99)

@@ -9,6 +9,7 @@ import queue
 import re
 import socket
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,7 +31,7 @@ from qr_sampler import ConfigError
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
-from qr_sampler_grpc.server import ServerStartError, serve
+from qr_sampler_grpc.server import ServerStartError, apart, serve
 from qr_sampler_grpc.server.serving import REFLECTION_STREAMS
 
 SERVICE = "qr_entropy.EntropyService"
@@ -109,6 +110,28 @@ def test_watchers_take_no_threads_from_those_who_draw() -> None:
         for watch in watches:
             assert next(watch).status == SERVING
         assert EntropyServiceStub(channel).GetEntropy(ONE, timeout=60).data
+        server.stop(0)
+
+
+def test_watchers_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "_MAX_WATCHES", 2)
+    with served(ConstantEntropySource()) as (server, channel):
+        stub = HealthStub(channel)
+        watches = [stub.Watch(HealthCheckRequest()) for _ in range(2)]
+        assert [next(watch).status for watch in watches] == [SERVING, SERVING]
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.Watch(HealthCheckRequest()))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        watches[0].cancel()
+        deadline_s = time.monotonic() + 60
+        while time.monotonic() < deadline_s:
+            try:
+                assert next(stub.Watch(HealthCheckRequest())).status == SERVING
+                break
+            except grpc.RpcError:
+                time.sleep(0.01)
+        else:
+            raise AssertionError("the place of a watcher that has gone was never given back")
         server.stop(0)
 
 

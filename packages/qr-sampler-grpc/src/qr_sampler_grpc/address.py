@@ -100,8 +100,10 @@ class Address:
 
         A server that listens on every interface is found on the loopback one.
         """
-        own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # nosec B104
-        return replace(self, host=own)
+        address = _ip_address(self.host)
+        if address is None or not address.is_unspecified:
+            return self
+        return replace(self, host="127.0.0.1" if address.version == 4 else "::1")
 
     def __str__(self) -> str:
         return f"unix://{self.path}" if self.path else self.target

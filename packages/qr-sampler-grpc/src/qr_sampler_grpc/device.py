@@ -13,15 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from qr_sampler.entropy import EntropyDraw, EntropySource
-from qr_sampler.errors import ConfigError, EntropyUnavailableError, QRSamplerError
+from qr_sampler.errors import ConfigError, EntropyUnavailableError
 from qr_sampler_grpc.answer_memory import AnswerMemory
 from qr_sampler_grpc.attestation import signed_message
 from qr_sampler_grpc.generate import Generate, GenerateSource
 from qr_sampler_grpc.metering import Meters
+from qr_sampler_grpc.refusal import MeasurementRefusedError, Refusal
 from qr_sampler_grpc.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -43,40 +43,6 @@ MAX_DEVICE_ID_BYTES: Final = 255
 """Longest identity of a device that every protocol carries."""
 
 _LOGGER: Final = logging.getLogger("qr_sampler.grpc")
-
-
-class Refusal(Enum):
-    """Why there is no measurement."""
-
-    MALFORMED = "malformed"
-    """This request is never served, however often it is repeated."""
-    EXHAUSTED = "exhausted"
-    """The account has used up a quota; it recovers with time."""
-    TOO_LATE = "too_late"
-    """The device was busy until the caller's time was over."""
-    ABANDONED = "abandoned"
-    """The caller has gone, so nothing was measured."""
-    UNAVAILABLE = "unavailable"
-    """The device cannot deliver at the moment."""
-    DEFECT = "defect"
-    """The code that reads the device failed in a way that it does not foresee."""
-
-
-class MeasurementRefusedError(QRSamplerError, RuntimeError):
-    """A request was not answered with bytes.
-
-    Attributes:
-        kind: What a listener maps to its own status code.
-        words: What happened and what to do, without secrets; safe to send to the client.
-    """
-
-    def __init__(self, kind: Refusal, words: str) -> None:
-        super().__init__(kind, words)
-        self.kind = kind
-        self.words = words
-
-    def __str__(self) -> str:
-        return self.words
 
 
 class Measured(NamedTuple):
@@ -310,16 +276,10 @@ class Device:
             )
         if draw.fallback:
             # The contracts have no way to flag them; unflagged they would pass for the device's.
-            _refuse(
-                Refusal.UNAVAILABLE,
-                f"only fallback bytes are to be had ({draw.fallback_reason})",
-            )
-        return Measured(
-            draw.data,
-            draw.device_timestamp_ns or draw.wall_time_ns,
-            self._identity(draw),
-            commitment if self._had(draw) else b"",
-        )
+            words = f"only fallback bytes are to be had ({draw.fallback_reason})"
+            _refuse(Refusal.UNAVAILABLE, words)
+        returned = commitment if self._had(draw) else b""
+        return Measured(draw.data, _time_of(draw), self._identity(draw), returned)
 
     def _had(self, draw: EntropyDraw) -> bool:
         """Returns whether the device had the commitment of the request when it measured."""
@@ -330,7 +290,8 @@ class Device:
     def _identity(self, draw: EntropyDraw) -> str:
         if self._is_named or not draw.device_id:
             return self.device_id
-        return draw.device_id.encode()[:MAX_DEVICE_ID_BYTES].decode(errors="ignore")
+        whole = str(draw.device_id).encode(errors="replace")
+        return whole[:MAX_DEVICE_ID_BYTES].decode(errors="ignore")
 
     def _set_health(self, *, serving: bool) -> None:
         if serving is self._serving:
@@ -340,6 +301,12 @@ class Device:
             self._serving = serving
             for telemetry in self._telemetry:
                 telemetry.health(serving=serving)
+
+
+def _time_of(draw: EntropyDraw) -> int:
+    """Returns the time that the device tells, if every protocol can carry it, else that of here."""
+    told = draw.device_timestamp_ns
+    return told if type(told) is int and 0 < told < 2**63 else draw.wall_time_ns
 
 
 def _refuse_exhausted(limit: str, wait_s: float) -> NoReturn:
