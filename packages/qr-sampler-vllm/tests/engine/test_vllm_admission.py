@@ -63,8 +63,6 @@ HOSTILE: tuple[Any, ...] = (
     1e308,
     "x" * 1000,
     "\u0000\ud800",
-    10**30,
-    10**5000,
     reduce(lambda inner, _: [inner], range(100_000), []),
 )
 PLAUSIBLE: dict[str, tuple[Any, ...]] = {
