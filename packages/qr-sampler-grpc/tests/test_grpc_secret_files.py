@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from qr_sampler import ConfigError
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_grpc.attestation import SigningKey
+from qr_sampler_grpc.credentials import secret_in
 from qr_sampler_grpc.server import ServerTls, serve
 from qr_sampler_grpc.server.keys import read_secrets
 from qr_sampler_grpc.source import QuantumGrpcSource
@@ -119,3 +120,11 @@ def test_metrics_that_others_can_read_need_a_word() -> None:
             serve(source, "127.0.0.1:0", metrics_address=address)
     serve(source, "127.0.0.1:0", metrics_address="127.0.0.1:0").stop(0)
     serve(source, "127.0.0.1:0", metrics_address="0.0.0.0:0", insecure=True).stop(0)
+
+
+@pytest.mark.parametrize("read", [secret_in, lambda path: read_secrets(path)[0]])
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path, read: Callable[[Path], str]) -> None:
+    """Editors on Windows put one first, and the other side would know no such key."""
+    file = tmp_path / "key"
+    file.write_text(f"{SECRET}\n", "utf-8-sig")
+    assert read(file) == SECRET

@@ -244,7 +244,7 @@ def test_accelerator_gets_the_defaults_of_vllm(
 
 def test_prompts_come_from_arguments_and_file(stand_in: StandIn, tmp_path: Path) -> None:
     file = tmp_path / "prompts"
-    file.write_text("second\n\n  \nthird\n", "utf-8")
+    file.write_text("second\n\n  \nthird\n", "utf-8-sig")
     result = generate("first", f"--prompt-file={file}", "--no-table")
     assert result.exit_code == 0, result.stderr
     assert stand_in.prompts == ["first", "second", "third"]

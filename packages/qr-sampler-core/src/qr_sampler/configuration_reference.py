@@ -34,7 +34,8 @@ _INTRODUCTION: Final = """\
 Every setting of every package: its variable, its default, its range and its meaning.
 `qr-sampler settings` makes this page from the code, for the packages that are installed.
 
-Values come from `QR_*` environment variables, else from `.env` in the working directory.
+Values come from `QR_*` environment variables, else from `.env` in the working directory, a file in
+UTF-8. Engines of vLLM read the one where their server was started; those on other hosts their own.
 An empty variable counts as absent.
 A value that is malformed or out of range ends the start with a message that names the variable.
 `[a, b]` includes its ends, `(a, b]` leaves the first one out.

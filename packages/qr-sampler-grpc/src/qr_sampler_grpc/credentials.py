@@ -52,7 +52,7 @@ def secret_in(path: Path) -> str:
     nothing = f"the file {path} holds no API key; write the key into it as text"
     warn_of_others(path, "API key")
     try:
-        secret = path.read_text("utf-8").strip()
+        secret = path.read_text("utf-8-sig").strip()
     except UnicodeDecodeError:
         # Outside of a chain of errors: this one holds what is in the file.
         raise ConfigError(nothing) from None

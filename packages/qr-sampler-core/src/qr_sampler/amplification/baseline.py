@@ -125,7 +125,7 @@ class Baseline(BaseModel):
                 of range, or was changed after its digest was taken.
         """
         try:
-            content = json.loads(path.read_text("utf-8"))
+            content = json.loads(path.read_text("utf-8-sig"))
         except (OSError, ValueError, RecursionError) as error:
             raise _unusable(path, f"cannot be read as JSON: {error}") from error
         if not isinstance(content, dict):

@@ -65,7 +65,7 @@ def read_secrets(path: Path) -> tuple[str, ...]:
     """
     warn_of_others(path, "file of API keys")
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except OSError as error:
         raise ConfigError(f"cannot read the API keys from {path}: {error.strerror}") from error
     except UnicodeDecodeError:
