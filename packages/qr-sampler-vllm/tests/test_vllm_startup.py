@@ -333,6 +333,11 @@ import os, threading
 from qr_sampler_vllm.engines import register
 
 
+def say(name, pid):
+    # At once, so that lines of two threads do not mix.
+    os.write(1, f"{name} {pid}\\n".encode())
+
+
 class Runner:
     def __init__(self, name):
         self.name = name
@@ -342,7 +347,7 @@ class Runner:
         pass
 
     def write_overdue(self):
-        print(self.name, os.getpid(), flush=True)
+        say(self.name, os.getpid())
         self.calls.release()
 
     def close(self):
@@ -367,7 +372,7 @@ if pid == 0:
     child.wait()
     os._exit(0)
 os.waitpid(pid, 0)
-print("forked", pid, flush=True)
+say("forked", pid)
 """
 
 
