@@ -40,6 +40,7 @@ MANY = 300
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING = 0x0, 0x1, 0x3, 0x4, 0x6
 END_HEADERS, END_STREAM, ACK = 0x4, 0x1, 0x1
+CANCEL = 0x8
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -87,6 +88,10 @@ class RawCaller:
             data = b"\x00" + struct.pack(">I", len(message)) + message
             self._send(frame(DATA, END_STREAM, stream, data))
         return stream
+
+    def cancel(self, stream: int) -> None:
+        """Ends a call from this side."""
+        self._send(frame(RST_STREAM, 0, stream, struct.pack(">I", CANCEL)))
 
     def settled(self) -> None:
         """Returns when the server has read all that was sent before."""
@@ -191,6 +196,33 @@ def test_a_call_without_a_message_is_ended(path: str, monkeypatch: pytest.Monkey
         hostile.until(lambda kind, flags, number: kind == RST_STREAM and number == stream)
         assert EntropyServiceStub(channel).GetEntropy(ONE, timeout=PATIENCE_S).data == b"\t"
         assert HealthStub(channel).Check(HealthCheckRequest(), timeout=PATIENCE_S).status
+
+
+def test_watchers_that_read_nothing_or_go_hold_up_nobody() -> None:
+    source = ConstantEntropySource(9)
+    with (
+        serve(source, "127.0.0.1:0", api_key=SECRET) as server,
+        raw(server.address, window=0) as hostile,
+        raw(server.address) as passing,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        stub, metadata = EntropyServiceStub(channel), (("api-key", SECRET),)
+        for _ in range(20):
+            hostile.call(WATCH, b"")
+        hostile.settled()
+        for index in range(40):
+            # Each draw changes the health, and watchers come and go meanwhile.
+            stream = passing.call(WATCH, b"")
+            source.fail_with = "cold" if index % 2 else None
+            passing.cancel(stream)
+            if index % 2 == 0:
+                assert stub.GetEntropy(ONE, metadata=metadata, timeout=PATIENCE_S).data == b"\t"
+            else:
+                with pytest.raises(grpc.RpcError) as caught:
+                    stub.GetEntropy(ONE, metadata=metadata, timeout=PATIENCE_S)
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        check = HealthStub(channel).Check(HealthCheckRequest(), timeout=PATIENCE_S)
+        assert check.status == HealthCheckResponse.NOT_SERVING
 
 
 def test_a_call_that_ends_without_a_message_is_told_so() -> None:

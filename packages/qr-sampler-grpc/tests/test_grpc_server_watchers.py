@@ -31,7 +31,7 @@ from qr_sampler import ConfigError
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
-from qr_sampler_grpc.server import ServerStartError, apart, serve
+from qr_sampler_grpc.server import ServerStartError, serve, serving
 from qr_sampler_grpc.server.serving import REFLECTION_STREAMS
 
 SERVICE = "qr_entropy.EntropyService"
@@ -114,7 +114,7 @@ def test_watchers_take_no_threads_from_those_who_draw() -> None:
 
 
 def test_watchers_are_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apart, "_MAX_WATCHES", 2)
+    monkeypatch.setattr(serving, "MAX_WATCHES", 2)
     with served(ConstantEntropySource()) as (server, channel):
         stub = HealthStub(channel)
         watches = [stub.Watch(HealthCheckRequest()) for _ in range(2)]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -14,9 +14,6 @@ from qr_sampler_grpc.server.patience import Patience
 
 __all__ = ["ServiceApart"]
 
-_MAX_WATCHES: Final = 256
-"""Most answers that may stay open without a thread."""
-
 
 class ServiceApart(grpc.GenericRpcHandler):
     """Bounds what everybody may ask without an API key: in threads, in number and in time.
@@ -25,21 +22,28 @@ class ServiceApart(grpc.GenericRpcHandler):
     as a handler.
 
     Args:
-        lane: Where its calls run; a call that finds it full is refused.
+        lane: Where its calls run that have one answer; a call that finds it full is refused.
+        streams: Where its calls run that may have several, in the same way.
         refusals: Where calls are refused.
         patience: Ends calls that send nothing.
         longest_s: How long a call whose client goes on asking may last.
     """
 
     def __init__(
-        self, lane: Lane, refusals: Refusals, patience: Patience, *, longest_s: float = 60.0
+        self,
+        lane: Lane,
+        streams: Lane,
+        refusals: Refusals,
+        patience: Patience,
+        *,
+        longest_s: float = 60.0,
     ) -> None:
-        self.lane = lane
+        self._lane = lane
+        self._streams = streams
         self._refusals = refusals
         self._patience = patience
         self._longest_s = longest_s
         self._inner: list[grpc.GenericRpcHandler] = []
-        self._watches: set[grpc.ServicerContext] = set()
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Takes the place of the method of a server."""
@@ -53,26 +57,25 @@ class ServiceApart(grpc.GenericRpcHandler):
         for one in self._inner:
             handler = one.service(handler_call_details)
             if handler is not None:
-                return (
-                    self._refusals.carry(_refuse_crowded)
-                    if self.lane.is_full
-                    else self._bounded(handler)
-                )
+                lane = self._streams if handler.response_streaming else self._lane
+                is_full = lane.is_full
+                return self._refusals.carry(_refuse_crowded) if is_full else self._bounded(handler)
         return None
 
     def _bounded(self, handler: Any) -> Handler:
         parse, serialise = handler.request_deserializer, handler.response_serializer
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(
-                self.lane.carries(self._conversation(handler.stream_stream)), parse, serialise
+                self._streams.carries(self._conversation(handler.stream_stream)), parse, serialise
             )
         # What takes one request is offered as a stream, so that waiting for it can be bounded.
         if handler.response_streaming:
-            watch = self.lane.carries(self._watch(handler.unary_stream, parse))
-            watch.experimental_non_blocking = True  # type: ignore[attr-defined]
-            return grpc.stream_stream_rpc_method_handler(watch, None, serialise)
+            watch = self._watch(handler.unary_stream, parse)
+            return grpc.stream_stream_rpc_method_handler(
+                self._streams.carries(watch), None, serialise
+            )
         return grpc.stream_unary_rpc_method_handler(
-            self.lane.carries(self._single(handler.unary_unary, parse)), None, serialise
+            self._lane.carries(self._single(handler.unary_unary, parse)), None, serialise
         )
 
     def _conversation(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,19 +96,8 @@ class ServiceApart(grpc.GenericRpcHandler):
     def _watch(
         self, behaviour: Callable[..., Any], parse: Callable[[bytes], Any]
     ) -> Callable[..., Any]:
-        def run(
-            messages: Iterator[bytes],
-            context: grpc.ServicerContext,
-            send: Callable[[Any], None],
-        ) -> None:
-            request = self._request(messages, context, parse)
-            if len(self._watches) >= _MAX_WATCHES:
-                _refuse_crowded(messages, context)
-            self._watches.add(context)
-            if context.add_callback(lambda: self._watches.discard(context)):
-                behaviour(request, context, send)
-            else:
-                self._watches.discard(context)
+        def run(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            yield from behaviour(self._request(messages, context, parse), context)
 
         return run
 

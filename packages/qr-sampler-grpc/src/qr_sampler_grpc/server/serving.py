@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from qr_sampler_grpc.attestation import SigningKey
     from qr_sampler_grpc.server.tls import ServerTls
 
-__all__ = ["REFLECTION_STREAMS", "serve"]
+__all__ = ["MAX_WATCHES", "REFLECTION_STREAMS", "serve"]
 
 _LOGGER: Final = logging.getLogger("qr_sampler.grpc")
 _HEALTH_THREADS: Final = 2
 _WAITING_CHECKS: Final = 30
+MAX_WATCHES: Final = 64
+"""Most clients that may watch the health at once."""
 REFLECTION_STREAMS: Final = 2
 """Most clients that may use reflection at once."""
 
@@ -151,13 +153,15 @@ def _start(
     metrics_address: str | None,
 ) -> EntropyServer:
     keep_large_blocks()
-    health_lane = Lane(_HEALTH_THREADS, "qr-entropy-health", waiting=_WAITING_CHECKS)
-    reflection_lane = Lane(REFLECTION_STREAMS, "qr-entropy-reflection")
+    checks = Lane(_HEALTH_THREADS, "qr-entropy-health", waiting=_WAITING_CHECKS)
+    watches = Lane(MAX_WATCHES, "qr-entropy-watch")
+    reflection = Lane(REFLECTION_STREAMS, "qr-entropy-reflection")
     # Each kind of call is bounded in its lane: one bound for all would let a flood of calls that
     # are refused shut out those that are not.
     server = grpc.server(servicer.refusals, options=_OPTIONS)
-    apart = tuple(
-        ServiceApart(lane, servicer.refusals, patience) for lane in (health_lane, reflection_lane)
+    apart = (
+        ServiceApart(checks, watches, servicer.refusals, patience),
+        ServiceApart(reflection, reflection, servicer.refusals, patience),
     )
     health = _add_standard_services(*apart)
     server.add_generic_rpc_handlers((servicer, *apart))
@@ -173,7 +177,7 @@ def _start(
             device.attach(telemetry)
     server.start()
     _LOGGER.info("serving %s at %s", device.name, bound)
-    lanes = (*servicer.lanes, health_lane, reflection_lane, servicer.refusals)
+    lanes = (*servicer.lanes, checks, watches, reflection, servicer.refusals)
     return EntropyServer(server, lanes, bound, servicer, device, health, metrics, patience)
 
 
