@@ -35,6 +35,8 @@ SERVER = """
     from qr_sampler_grpc.server import serve
 
     folder, uid = sys.argv[1], int(sys.argv[2])
+    # All that is imported on first use, while it can be read for certain.
+    serve(bytes, "127.0.0.1:0").stop(0)
     os.setgid(uid)
     os.setuid(uid)
     device = Device(bytes, "impostor")
