@@ -227,22 +227,29 @@ class GuardedSource(EntropySource):
             # Not asked, so it says nothing new of the source.
             raise TimeoutError(reason)
         latest_ns = time.monotonic_ns() + round(self._timeout_s * 1e9)
+
+        def attempt(until_ns: int) -> EntropyDraw:
+            remaining_s = max(until_ns - time.monotonic_ns(), 0) / 1e9
+            # The whole time limit is said as it was set.
+            return self._attempt(
+                caller, question, self._timeout_s if until_ns >= latest_ns else remaining_s
+            )
+
         try:
-            return self._patience().draw(n, latest_ns, partial(self._attempt, caller, question))
+            return self._patience().draw(n, latest_ns, attempt)
         except _FailedAttempt as failure:
             if isinstance(failure.outcome, FailedDraw):
                 return failure.outcome
             raise failure.outcome from None
 
     def _attempt(
-        self, caller: Caller, question: Callable[[], EntropyDraw | FailedDraw], until_ns: int
+        self, caller: Caller, question: Callable[[], EntropyDraw | FailedDraw], timeout_s: float
     ) -> EntropyDraw:
         """Returns a draw that has arrived in time.
 
         Raises:
             _FailedAttempt: When there is none.
         """
-        timeout_s = max(until_ns - time.monotonic_ns(), 0) / 1e9
         try:
             draw = self._made(caller, question, timeout_s)
         except TimeoutError as error:
