@@ -442,7 +442,7 @@ def test_fallback_fails_where_the_primary_source_is_required(stand_in: StandIn) 
 
 
 def test_every_reason_is_given_with_its_count(stand_in: StandIn) -> None:
-    reasons = ["no answer", "no answer", "a quota"]
+    reasons = ["no answer for 0.4 s", "no answer for 12 s", "a quota of 12"]
     stand_in.spoil = lambda lines: [
         {**line, "source": "mock_uniform", "fallback": True, "fallback_reason": reason}
         for line, reason in zip(lines, reasons, strict=True)
@@ -451,8 +451,8 @@ def test_every_reason_is_given_with_its_count(stand_in: StandIn) -> None:
     assert result.exit_code == 3
     assert result.stderr.splitlines()[-3:] == [
         "error: 3 of 3 tokens did not come from system:",
-        "  2 because no answer",
-        "  1 because a quota",
+        "  2 because no answer for 0.4 s",
+        "  1 because a quota of 12",
     ]
     ended = {"kind": "forced", "request_key": "x", "position": 2, "token_id": 13, "reason": "gone"}
     stand_in.spoil = lambda lines: [*lines[:2], {**ended, "request_key": lines[2]["request_key"]}]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -160,19 +161,27 @@ class Ledger:
     def why_not(self, source: str) -> Counter[str]:
         """Returns how many emitted tokens *source* did not decide, by the reason.
 
+        Reasons that differ in times alone count as the first of them.
+
         Args:
             source: Name of the source that should have.
         """
-        return Counter(
-            _reason(line.values)
-            for line in self.lines
-            if line.kind in EMITTED_KINDS
-            and not (line.kind == "token" and _is_of(line.values, source))
-        )
+        first: dict[str, str] = {}
+        reasons: Counter[str] = Counter()
+        for line in self.lines:
+            if line.kind not in EMITTED_KINDS:
+                continue
+            if line.kind != "token" or not _is_of(line.values, source):
+                reason = _reason(line.values)
+                reasons[first.setdefault(_TIMES.sub("", reason), reason)] += 1
+        return reasons
 
     def count(self, kind: str) -> int:
         """Returns the number of lines of one kind."""
         return sum(line.kind == kind for line in self.lines)
+
+
+_TIMES: Final = re.compile(r"\d+(\.\d+)? (s|ms)\b")
 
 
 def _is_of(values: Mapping[str, Any], source: str) -> bool:
