@@ -557,7 +557,6 @@ def test_the_file_of_a_key_is_read_once(tmp_path: Path) -> None:
         (b" \n\t\n", "the file {file} holds no API key; write the key into it as text"),
         (SECRET.encode() + b"\xff", "the file {file} holds no API key; write the key"),
         (f"{SECRET}\n{SECRET}".encode(), "a character that gRPC metadata cannot carry"),
-        (f"\ufeff{SECRET}".encode(), "a character that gRPC metadata cannot carry"),
     ],
 )
 def test_a_wrong_file_of_a_key_is_refused_without_a_quote(
