@@ -140,7 +140,12 @@ def test_ecdf_without_a_fitting_baseline_is_refused(tmp_path: Path) -> None:
         resolve_request(Settings.load(), asked)
     path, _, _ = frozen(tmp_path, 50, 64)
     deployment = Settings.load(
-        baseline_file=path, entropy_source_type="device", max_ks_distance=1, sample_count=64
+        baseline_file=path,
+        entropy_source_type="device",
+        # No other package is needed for this: what takes over would be looked at, too.
+        fallback_mode="error",
+        max_ks_distance=1,
+        sample_count=64,
     )
     assert resolve_request(deployment, asked).parameters.signal_amplifier_type == "ecdf"
     with pytest.raises(ConfigError, match=r"^qr_sample_count=65: .*has 64 bytes per block"):
