@@ -30,6 +30,7 @@ from qr_sampler.amplification import (
     measure_baseline,
 )
 from qr_sampler.commitment import RowContext, link_digest, row_digest, step_commitment
+from qr_sampler.component_checks import check_components
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy import (
     DroppedBytes,
@@ -59,7 +60,7 @@ from qr_sampler.failure_policy import (
     configured_sources,
 )
 from qr_sampler.ledger import JsonLinesSink, MemorySink, RecordSink
-from qr_sampler.overrides import EngineFields, RequestOptions, check_components, resolve_request
+from qr_sampler.overrides import EngineFields, RequestOptions, resolve_request
 from qr_sampler.pipeline import SamplingPipeline, StepPlan, StepResult
 from qr_sampler.records import (
     DiscardRecord,

@@ -18,8 +18,8 @@ from qr_sampler.amplification import (
     ZScoreMeanAmplifier,
 )
 from qr_sampler.amplification.baseline import calibration_error
+from qr_sampler.component_checks import check_components
 from qr_sampler.errors import ConfigError
-from qr_sampler.overrides import check_components
 from qr_sampler.settings import Settings
 
 __all__ = ["next_step", "warning_before"]

@@ -13,9 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from qr_sampler.component_checks import check_components
 from qr_sampler.errors import ConfigError
 from qr_sampler.failure_policy import configured_source
-from qr_sampler.overrides import check_components, resolve_request
+from qr_sampler.overrides import resolve_request
 from qr_sampler.settings import Settings
 from qr_sampler_cli.consoles import stdout_reserved
 from qr_sampler_cli.engine import ORDINARY_FIELDS, Engine, engine_failures, require_plugin
