@@ -25,6 +25,7 @@ from qr_sampler_grpc.proto.entropy_service_pb2_grpc import (
 )
 
 MAX_BYTES = 16 * 2**20  # Refuses what would fill the memory rather than trying.
+MAX_COMMITMENT = 64  # Bytes; it is repeated in every answer.
 MAX_CALLS = 64  # Every call holds a thread while it runs, an open stream even while it is silent.
 
 
@@ -40,6 +41,9 @@ class UrandomServicer(EntropyServiceServicer):
         """Answer one request."""
         if not 1 <= request.bytes_needed <= MAX_BYTES:
             problem = f"bytes_needed={request.bytes_needed}; ask for 1 to {MAX_BYTES}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
+        if len(request.commitment) > MAX_COMMITMENT:
+            problem = f"a commitment of {len(request.commitment)} bytes; at most {MAX_COMMITMENT}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
         return EntropyResponse(
             data=measure(request.bytes_needed),  # Just in time: the request is already here.
