@@ -205,12 +205,12 @@ def met_in_one_step(server: Server, cold_key: str, hot_key: str) -> bool:
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, cold_key, 200, qr_top_k=1, qr_fixed_temperature=0.2)
         server.tokens(cold_key, 1)
-        assert ask(hot_key, 20, qr_top_k=40, qr_fixed_temperature=1.7, qr_sample_count=128) == 200
+        assert ask(hot_key, 20, qr_top_k=40, qr_fixed_temperature=1.7, qr_sample_count=1024) == 200
         assert first.result() == 200
     cold, hot = server.tokens(cold_key, 200), server.tokens(hot_key, 20)
     assert {(line["candidates"], line["temperature"]) for line in cold} == {(1, 0.2)}
     assert {line["temperature"] for line in hot} == {1.7}
-    assert {line["block_bytes"] for line in hot} == {128}
+    assert {line["block_bytes"] for line in hot} == {1024}
     assert all(line["candidates"] <= 40 for line in hot)
     return not {line["t_request_ns"] for line in cold}.isdisjoint(
         line["t_request_ns"] for line in hot
