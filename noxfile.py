@@ -102,7 +102,13 @@ nox.options.download_python = "never"
 nox.options.error_on_external_run = True
 # A missing interpreter is reported by name and skipped, on CI machines too.
 nox.options.error_on_missing_interpreters = False
-nox.options.sessions = ["lint", "typing", "stubs", "tests", "wheels", "vllm", "vllm_oldest", "demo"]
+# The versions between are tested by the hosted workflow, and with `nox -s tests`.
+TESTED_HERE: Final = (PYTHONS[0], COVERAGE_PYTHON, first_present(*reversed(PYTHONS)))
+nox.options.sessions = [
+    *("lint", "typing", "stubs"),
+    *(f"tests-{version}" for version in dict.fromkeys(TESTED_HERE)),
+    *("wheels", "vllm", "vllm_oldest", "demo"),
+]
 
 
 def sync(session: nox.Session, *arguments: str) -> None:
