@@ -60,27 +60,25 @@ class ByteStream:
         self._poll.register(self._descriptor, select.POLLIN)
         self._is_new = self.kind is DeviceKind.SOCKET
 
-    def drop_what_waited(self, deadline_ns: int) -> bool:
+    def drop_what_waited(self, deadline_ns: int) -> None:
         """Drops what came before this call, where the kind of the device allows it.
 
         Args:
             deadline_ns: Reading of :func:`time.monotonic_ns` at which to give up.
 
-        Returns:
-            Whether the other end is still there; only a socket says so.
-
         Raises:
             TimeoutError: When the deadline passes first.
+            EOFError: When the other end of a socket has hung up.
             OSError: When the device reports a fault.
         """
         if self._is_new:
-            return True
+            return
         if self._terminal is not None:
             self._terminal.flush()
         elif self.kind in (DeviceKind.FIFO, DeviceKind.SOCKET):
             is_open = self._read_empty(deadline_ns)
-            return is_open or self.kind is DeviceKind.FIFO
-        return True
+            if not is_open and self.kind is DeviceKind.SOCKET:
+                raise EOFError(f"{self._path} hung up")
 
     def read(self, n: int, deadline_ns: int) -> bytes:
         """Returns exactly *n* bytes.

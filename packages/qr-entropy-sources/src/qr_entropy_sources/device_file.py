@@ -19,6 +19,7 @@ from pydantic_settings import SettingsConfigDict
 from qr_entropy_sources.byte_stream import ByteStream
 from qr_entropy_sources.device_kind import (
     HELD_BY_HWRNG_BYTES,
+    DeviceKind,
     NotADeviceError,
     jit_class_of,
     kind_of,
@@ -180,16 +181,17 @@ class DeviceFileSource(EntropySource):
             self._drop_stream()
 
     def _read(self, n: int, deadline_ns: int) -> bytes:
+        kept = self._stream
         try:
             stream = self._open_stream()
-            if not stream.drop_what_waited(deadline_ns):
-                # It hung up between two draws, as servers do that answer once.
-                self._drop_stream()
-                stream = self._open_stream()
+            stream.drop_what_waited(deadline_ns)
             stream.read(self.flush_bytes, deadline_ns)
             return stream.read(n, deadline_ns)
         except (OSError, EOFError) as error:
             self._drop_stream()
+            if isinstance(error, EOFError) and kept and kept.kind is DeviceKind.SOCKET:
+                # Servers that answer once hang up when they please: before a draw or during it.
+                return self._read(n, deadline_ns)
             raise EntropyUnavailableError(self.name, self._explain(error)) from error
 
     def _open_stream(self) -> ByteStream:
