@@ -76,6 +76,11 @@ def select_every_pyenv_version() -> None:
         os.environ["PYENV_VERSION"] = ":".join(installed)
 
 
+def keep_bytecode() -> None:
+    """Let Python keep what it compiles: an engine that compiles vLLM anew starts twice as long."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
 def configure_uv() -> None:
     """Hand pip's extra places to uv, which does not read them, and forbid interpreter downloads."""
     os.environ["UV_PYTHON_DOWNLOADS"] = "never"
@@ -92,6 +97,7 @@ def first_present(*versions: str) -> str:
 
 
 select_every_pyenv_version()
+keep_bytecode()
 configure_uv()
 
 STUBS_PYTHON: Final = first_present("3.11", "3.12", "3.13", "3.10")
