@@ -16,6 +16,7 @@ import pytest
 import qr_sampler
 from qr_sampler import (
     AmplificationResult,
+    BypassRecord,
     DiscardRecord,
     DroppedBytes,
     EmissionRecord,
@@ -45,6 +46,7 @@ from qr_sampler import (
 from qr_sampler.records import SCHEMA_VERSION
 
 RESULT_TYPES = [
+    BypassRecord,
     DiscardRecord,
     DroppedBytes,
     EngineFields,
@@ -69,6 +71,7 @@ RESULT_TYPES = [
     UndecidedRecord,
 ]
 RECORD_TYPES = [
+    BypassRecord,
     DiscardRecord,
     EmissionRecord,
     ForcedRecord,

@@ -506,7 +506,10 @@ class TestRunnerV1:
         batch.go_on()
         np.testing.assert_array_equal(after[1], before[1])
         assert np.isfinite(after[0]).sum() == 1
-        assert [record.request_key for record in records(batch.runner)] == ["ours"]
+        assert [(r.kind, r.request_key) for r in records(batch.runner)] == [
+            ("bypass", "theirs"),
+            ("token", "ours"),
+        ]
         assert seen.sources["system"].requests == [4]
 
     def test_each_source_is_asked_once_for_all_of_its_rows(self, seen: Seen) -> None:
@@ -950,6 +953,7 @@ class TestRunnerV2:
         np.testing.assert_array_equal(runner.apply(rows, Context([0], [3])), logits(1))
         assert seen.sources["system"].requests == []
         assert runner._session._status.as_dict(records_lost=0)["requests_left_to_vllm"] == 1
+        assert [(r.kind, r.request_key) for r in records(runner)] == [("bypass", "a")]
 
     def test_a_recycled_slot_forgets_its_last_request(self, at_once: SimpleNamespace) -> None:
         runner = RunnerV2(at_once, states([2]))

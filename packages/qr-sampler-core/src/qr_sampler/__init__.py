@@ -13,7 +13,12 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from qr_sampler.accounting import discard_record, dropped_record, token_record
+from qr_sampler.accounting import (
+    bypass_record,
+    discard_record,
+    dropped_record,
+    token_record,
+)
 from qr_sampler.amplification import (
     AmplificationResult,
     Baseline,
@@ -63,6 +68,7 @@ from qr_sampler.ledger import JsonLinesSink, MemorySink, RecordSink
 from qr_sampler.overrides import EngineFields, RequestOptions, resolve_request
 from qr_sampler.pipeline import SamplingPipeline, StepPlan, StepResult
 from qr_sampler.records import (
+    BypassRecord,
     DiscardRecord,
     EmissionRecord,
     ForcedRecord,
@@ -115,6 +121,7 @@ __all__ = [
     "Baseline",
     "BitZScoreAmplifier",
     "BlockCounts",
+    "BypassRecord",
     "ComponentError",
     "ConfigError",
     "DiscardRecord",
@@ -181,6 +188,7 @@ __all__ = [
     "configured_source",
     "configured_sources",
     "create_source",
+    "bypass_record",
     "discard_record",
     "dropped_record",
     "link_digest",

@@ -4,13 +4,28 @@
 from __future__ import annotations
 
 import math
+import time
 
 from qr_sampler.entropy.guard import DroppedBytes
 from qr_sampler.overrides import RequestOptions
 from qr_sampler.pipeline import StepResult
-from qr_sampler.records import DiscardRecord, TokenSamplingRecord
+from qr_sampler.records import BypassRecord, DiscardRecord, TokenSamplingRecord
 
-__all__ = ["discard_record", "dropped_record", "token_record"]
+__all__ = ["bypass_record", "discard_record", "dropped_record", "token_record"]
+
+
+def bypass_record(options: RequestOptions) -> BypassRecord:
+    """Returns the record of a sequence that is left to the host engine.
+
+    Args:
+        options: What its request asked for.
+    """
+    return BypassRecord(
+        request_key=options.request_key,
+        wall_time_ns=time.time_ns(),
+        trial=options.trial,
+        condition=options.condition,
+    )
 
 
 def token_record(

@@ -24,7 +24,7 @@ REQUEST_ONLY_KEYS: Final[Mapping[str, tuple[str, str]]] = {
     "qr_request_key": ("1 to 256 characters", "Names the request in its records."),
     "qr_trial": ("1 to 256 characters", "Labels its records with a trial."),
     "qr_condition": ("1 to 256 characters", "Labels its records with a condition."),
-    BYPASS_KEY: ("`0`, `1`", "Leaves the request to vLLM: nothing is drawn and nothing recorded."),
+    BYPASS_KEY: ("`0`, `1`", "Leaves the request to vLLM: nothing is drawn and no token recorded."),
 }
 """Range and meaning of the keys of a request that no variable stands for."""
 

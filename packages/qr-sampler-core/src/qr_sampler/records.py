@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "SCHEMA_VERSION",
+    "BypassRecord",
     "DiscardRecord",
     "EmissionRecord",
     "ForcedRecord",
@@ -75,6 +76,22 @@ class GapRecord(Record):
     """Number of these lines; of a file that was cut short, all that had been written to it."""
     wall_time_ns: int
     """When it was noticed, in nanoseconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BypassRecord(Record):
+    """A sequence whose tokens the host engine chooses: nothing is drawn, and no token recorded."""
+
+    kind: ClassVar[str] = "bypass"
+
+    request_key: str | None
+    """The client's ``qr_request_key``, if it named the request."""
+    wall_time_ns: int
+    """When the engine took the sequence in, in nanoseconds since the epoch."""
+    trial: str | None = None
+    """The client's trial label."""
+    condition: str | None = None
+    """The client's condition label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from qr_sampler import (
+    BypassRecord,
     DiscardRecord,
     EntropySource,
     FallbackEntropySource,
@@ -71,11 +72,6 @@ class EngineStatus:
         self._last_failure: dict[str, Any] | None = None
         self._recent: deque[bool] = deque(maxlen=RECENT_TOKENS)
 
-    def note_left_to_vllm(self) -> None:
-        """Counts a request whose tokens vLLM chooses; nothing else is recorded of it."""
-        with self._lock:
-            self._left_to_vllm += 1
-
     def observe(self, records: Iterable[Record]) -> None:
         """Takes in what has been recorded."""
         with self._lock:
@@ -86,6 +82,8 @@ class EngineStatus:
                     self._forced += 1
                     self._recent.append(True)
                     self._note_failure(record.source, record.reason, record.wall_time_ns)
+                elif isinstance(record, BypassRecord):
+                    self._left_to_vllm += 1
                 elif isinstance(record, UndecidedRecord):
                     self._undecided[record.reason] += 1
                 elif isinstance(record, DiscardRecord):

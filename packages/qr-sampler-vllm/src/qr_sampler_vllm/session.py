@@ -24,6 +24,7 @@ from qr_sampler import (
     RowContext,
     SamplingPipeline,
     Settings,
+    bypass_record,
     check_components,
     configured_sources,
     dropped_record,
@@ -115,7 +116,7 @@ class EngineSession:
             logger.error("a request that was admitted cannot be served and ends: %s", failure)
             options = resolve_request(self.settings, None)
         if options.left_to_engine:
-            self._status.note_left_to_vllm()
+            self.record([bypass_record(options)])
             return None
         end = ending_token(sampling_params)
         return TokenSequence(

@@ -19,7 +19,13 @@ from fastapi import FastAPI  # noqa: E402
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest  # noqa: E402
 from prometheus_client.parser import text_string_to_metric_families  # noqa: E402
 
-from qr_sampler import ConfigError, DroppedBytes, UndecidedRecord, dropped_record  # noqa: E402
+from qr_sampler import (  # noqa: E402
+    BypassRecord,
+    ConfigError,
+    DroppedBytes,
+    UndecidedRecord,
+    dropped_record,
+)
 from qr_sampler.testing import ConstantEntropySource  # noqa: E402
 from qr_sampler_vllm import stat_logger, unsampled_answers  # noqa: E402
 from qr_sampler_vllm.engine_status import EngineStatus  # noqa: E402
@@ -44,8 +50,7 @@ def status() -> dict[str, Any]:
         request_key="r", sequence="s", position=0, token_id=0, reason="masked", wall_time_ns=1
     )
     found.observe([undecided] * 3)
-    found.note_left_to_vllm()
-    found.note_left_to_vllm()
+    found.observe([BypassRecord(request_key=None, wall_time_ns=1)] * 2)
     said: dict[str, Any] = found.as_dict(records_lost=2)
     return said
 
