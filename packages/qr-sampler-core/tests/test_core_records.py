@@ -148,6 +148,7 @@ def test_records_survive_json_to_the_last_bit(kind: type[Record]) -> None:
 
 def test_kinds_are_distinct() -> None:
     assert [kind.kind for kind in RECORD_TYPES] == [
+        "bypass",
         "discard",
         "emission",
         "forced",

@@ -58,6 +58,10 @@ class Server:
 
     def tokens(self, key: str, count: int) -> list[dict[str, Any]]:
         """Returns the token records of a finished request, waiting until all are written."""
+        return self.records("token", key, count)
+
+    def records(self, kind: str, key: str, count: int) -> list[dict[str, Any]]:
+        """Returns the records of one kind of a request, waiting for as many as *count*."""
         for _ in range(600):
             found = [
                 record
@@ -66,7 +70,7 @@ class Server:
                 for line in file.read_text(encoding="utf-8").splitlines(keepends=True)
                 if line.endswith("\n")
                 if (record := json.loads(line)).get("request_key") == key
-                and record["kind"] == "token"
+                and record["kind"] == kind
             ]
             if len(found) >= count:
                 return found
@@ -262,6 +266,7 @@ def test_controls_of_open_webui_change_how_tokens_are_drawn(server: Server) -> N
             records[name] = server.tokens(f"chat/{name}", 8)
     # Records are written in the order of the tokens, so this one's would be there by now.
     assert server.tokens("chat/bypassed", 0) == []
+    assert len(server.records("bypass", "chat/bypassed", 1)) == 1
 
     def seen(name: str, *fields: str) -> set[tuple[Any, ...]]:
         return {tuple(record[field] for field in fields) for record in records[name]}
