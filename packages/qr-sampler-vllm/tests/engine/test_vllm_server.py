@@ -69,8 +69,7 @@ class Server:
                 # The last line may be read while it is being written.
                 for line in file.read_text(encoding="utf-8").splitlines(keepends=True)
                 if line.endswith("\n")
-                if (record := json.loads(line)).get("request_key") == key
-                and record["kind"] == kind
+                if (record := json.loads(line)).get("request_key") == key and record["kind"] == kind
             ]
             if len(found) >= count:
                 return found
