@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.drafting import Run, generate
-from qr_sampler_cli.tsd_teacher import Teacher
+from qr_sampler_cli.tsd.teacher import Teacher
 from qr_sampler_tsd import SeededUniforms
 from qr_sampler_tsd.proposers import OracleProposer, Proposer, load_proposer
 from qr_sampler_tsd.proposers.head import softmax

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qr_sampler_cli.tsd_teacher import Teacher
+from qr_sampler_cli.tsd.teacher import Teacher
 from qr_sampler_tsd import HeadTailLaw, Role, UniformSource
 from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.proposers import Proposer

@@ -26,9 +26,9 @@ from qr_sampler import (
     Settings,
     check_components,
 )
-from qr_sampler_cli.baseline_command import DEFAULT_BLOCKS
-from qr_sampler_cli.consoles import progress_console
+from qr_sampler_cli.commands.baseline import DEFAULT_BLOCKS
 from qr_sampler_cli.main import app
+from qr_sampler_cli.terminal.consoles import progress_console
 
 SHORT = ("--blocks=30", "--block-bytes=64")
 
@@ -307,7 +307,7 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("FORCE_COLOR", "1")
     terminal = progress_console()
     terminal.file = io.StringIO()
-    monkeypatch.setattr("qr_sampler_cli.progress.progress_console", lambda: terminal)
+    monkeypatch.setattr("qr_sampler_cli.terminal.progress.progress_console", lambda: terminal)
     assert measure("--source=mock_uniform", *SHORT).exit_code == 0
     shown = terminal.file.getvalue()
     assert "measuring mock_uniform" in shown

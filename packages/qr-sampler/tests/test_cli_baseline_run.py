@@ -13,9 +13,9 @@ import pytest
 
 from qr_sampler import EntropySource, EntropyUnavailableError, SourceLimits
 from qr_sampler.amplification import BaselineMeasurement
-from qr_sampler_cli.baseline_run import KEPT_EVERY_S, BaselineRun
-from qr_sampler_cli.durations import duration
-from qr_sampler_cli.pace import Pace
+from qr_sampler_cli.baseline.pace import Pace
+from qr_sampler_cli.baseline.run import KEPT_EVERY_S, BaselineRun
+from qr_sampler_cli.terminal.durations import duration
 
 
 class Time:

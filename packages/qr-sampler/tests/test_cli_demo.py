@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
 
 from qr_sampler_cli import demo as demo_module
-from qr_sampler_cli.generation import Completion, GenerationRequest, GenerationRun
-from qr_sampler_cli.ledger_reader import Ledger, LedgerLine
-from qr_sampler_cli.reconciliation import Emission
-from qr_sampler_cli.records_file import RecordsFile
+from qr_sampler_cli.generation.ledger_reader import Ledger, LedgerLine
+from qr_sampler_cli.generation.reconciliation import Emission
+from qr_sampler_cli.generation.records_file import RecordsFile
+from qr_sampler_cli.generation.run import Completion, GenerationRequest, GenerationRun
 from qr_sampler_grpc.source import QuantumGrpcSource
 
 TOKEN = {

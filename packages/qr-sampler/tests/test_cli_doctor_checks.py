@@ -15,9 +15,9 @@ from qr_sampler.errors import ConfigError
 from qr_sampler.settings import Settings
 from qr_sampler_cli.doctor import accelerators, deployment, installation, model, runner, sources
 from qr_sampler_cli.doctor.examination import Configuration, Examination, Processor
-from qr_sampler_cli.doctor.findings import Finding, Section, examined, in_one_line, worst
 from qr_sampler_cli.doctor.request import EngineRequest, engine_arguments
 from qr_sampler_cli.doctor.version_ranges import Requirement, release_of, required, satisfies
+from qr_sampler_cli.findings.finding import Finding, Section, examined, in_one_line, worst
 
 SECTION = Section("test")
 VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"

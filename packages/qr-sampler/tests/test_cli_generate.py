@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import pytest
 from typer.testing import CliRunner, Result
 
-from qr_sampler_cli.consoles import progress_console
 from qr_sampler_cli.main import app
+from qr_sampler_cli.terminal.consoles import progress_console
 
 Line = dict[str, Any]
 WORDS = {11: "one", 12: "\x1b[2Jtwo", 13: "\ufffd", 14: "four"}
@@ -127,7 +127,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     for name, module in stand_in.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     point = types.SimpleNamespace(module="qr_sampler_vllm.processor")
-    monkeypatch.setattr("qr_sampler_cli.engine.entry_points", lambda **_: (point,))
+    monkeypatch.setattr("qr_sampler_cli.generation.engine.entry_points", lambda **_: (point,))
     for name in [name for name in os.environ if name.startswith(("QR_", "VLLM_", "HF_"))]:
         monkeypatch.delenv(name)
     return stand_in
@@ -601,7 +601,7 @@ def test_vllm_without_the_plugin_is_refused(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = types.SimpleNamespace(module="somebody_else.processor")
-    monkeypatch.setattr("qr_sampler_cli.engine.entry_points", lambda **_: (other,))
+    monkeypatch.setattr("qr_sampler_cli.generation.engine.entry_points", lambda **_: (other,))
     result = generate("p")
     assert result.exit_code == 2
     assert "pip install ./packages/qr-sampler-vllm" in result.stderr
@@ -627,7 +627,7 @@ def test_progress_on_a_terminal_counts_the_recorded_tokens(
     monkeypatch.setenv("FORCE_COLOR", "1")
     terminal = progress_console()
     terminal.file = io.StringIO()
-    monkeypatch.setattr("qr_sampler_cli.progress.progress_console", lambda: terminal)
+    monkeypatch.setattr("qr_sampler_cli.terminal.progress.progress_console", lambda: terminal)
     assert generate("p", "--no-table").exit_code == 0
     shown = terminal.file.getvalue()
     assert "starting vLLM with m" in shown

@@ -13,8 +13,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from qr_sampler_cli.consoles import printable
 from qr_sampler_cli.main import app
+from qr_sampler_cli.terminal.consoles import printable
 
 HEAVY = ("torch", "vllm", "grpc", "transformers", "tokenizers", "qr_sampler_vllm")
 

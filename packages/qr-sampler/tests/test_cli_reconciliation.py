@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from qr_sampler_cli.ledger_reader import Ledger, LedgerError, ledger_files, read_ledger
-from qr_sampler_cli.reconciliation import Emission, find_discrepancies, summarize
-from qr_sampler_cli.token_table import token_table
+from qr_sampler_cli.generation.ledger_reader import Ledger, LedgerError, ledger_files, read_ledger
+from qr_sampler_cli.generation.reconciliation import Emission, find_discrepancies, summarize
+from qr_sampler_cli.generation.token_table import token_table
 
 
 def token(key: str, position: int, token_id: int, **changes: Any) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from qr_sampler_cli.commands.settings import MARKS
 from qr_sampler_cli.main import app
-from qr_sampler_cli.settings_catalogue import CATALOGUE, absent_packages
-from qr_sampler_cli.settings_command import MARKS
+from qr_sampler_cli.settings.catalogue import CATALOGUE, absent_packages
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "configuration.md"
@@ -120,7 +120,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     def absent(name: str) -> object:
         return None if name in {"qr_sampler_grpc", "qr_sampler_vllm"} else object()
 
-    monkeypatch.setattr("qr_sampler_cli.settings_catalogue.find_spec", absent)
+    monkeypatch.setattr("qr_sampler_cli.settings.catalogue.find_spec", absent)
     result = CliRunner().invoke(app, ["settings"])
     assert result.exit_code == 0
     assert result.stderr == "not installed, so not shown: qr-sampler-grpc, qr-sampler-vllm\n"

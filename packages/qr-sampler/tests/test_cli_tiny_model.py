@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from qr_sampler_cli import tiny_model
 from qr_sampler_cli.failures import MissingPackageError
-from qr_sampler_cli.tiny_model import (
+from qr_sampler_cli.tiny_model import directory as model_directory
+from qr_sampler_cli.tiny_model.directory import (
     MARKER,
     ForeignDirectoryError,
     TinyModelSummary,
     ensure_tiny_model,
     train_tiny_model,
 )
-from qr_sampler_cli.tiny_training import (
+from qr_sampler_cli.tiny_model.training import (
     ModelShape,
     Progress,
     TrainingRun,
@@ -55,7 +55,7 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
     trainer = Trainer()
-    monkeypatch.setattr(tiny_model, "train_into", trainer)
+    monkeypatch.setattr(model_directory, "train_into", trainer)
     return trainer
 
 

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from qr_sampler_cli.consoles import progress_console
 from qr_sampler_cli.main import app
-from qr_sampler_cli.tiny_model import DEFAULT_STEPS, ForeignDirectoryError, TinyModelSummary
+from qr_sampler_cli.terminal.consoles import progress_console
+from qr_sampler_cli.tiny_model.directory import (
+    DEFAULT_STEPS,
+    ForeignDirectoryError,
+    TinyModelSummary,
+)
 
 
 class Trainer:
@@ -44,8 +48,8 @@ class Trainer:
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> tuple[Trainer, Trainer]:
     reusing, training = Trainer(reused=True), Trainer(reused=False)
-    monkeypatch.setattr("qr_sampler_cli.tiny_model_command.ensure_tiny_model", reusing)
-    monkeypatch.setattr("qr_sampler_cli.tiny_model_command.train_tiny_model", training)
+    monkeypatch.setattr("qr_sampler_cli.commands.tiny_model.ensure_tiny_model", reusing)
+    monkeypatch.setattr("qr_sampler_cli.commands.tiny_model.train_tiny_model", training)
     return reusing, training
 
 
@@ -83,7 +87,7 @@ def test_progress_on_a_terminal_is_a_bar(
     monkeypatch.setenv("FORCE_COLOR", "1")
     terminal = progress_console()
     terminal.file = io.StringIO()
-    monkeypatch.setattr("qr_sampler_cli.progress.progress_console", lambda: terminal)
+    monkeypatch.setattr("qr_sampler_cli.terminal.progress.progress_console", lambda: terminal)
     assert CliRunner().invoke(app, ["tiny-model", "d", "--force", "--steps=3"]).exit_code == 0
     assert "training the tiny model" in terminal.file.getvalue()
     assert "loss 3.00" in terminal.file.getvalue()

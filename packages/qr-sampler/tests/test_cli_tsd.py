@@ -13,14 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_cli.commands.number_lists import numbers, whole_numbers
 from qr_sampler_cli.main import app
-from qr_sampler_cli.tsd_arguments import numbers, whole_numbers
 
 pytest.importorskip("qr_sampler_tsd", reason="qr-sampler-tsd is an extra of this package")
 import numpy as np
 
-from qr_sampler_cli import tsd_equipment
-from qr_sampler_cli.tsd_report import as_data, refuted
+from qr_sampler_cli.tsd import equipment
+from qr_sampler_cli.tsd.report import as_data, refuted
 from qr_sampler_tsd import Role, SeededUniforms
 from qr_sampler_tsd.experiments import ChiSquare, Equipment, M0Settings, run_m0
 from qr_sampler_tsd.tsu import SimTSU
@@ -168,7 +168,7 @@ def test_plots() -> None:
 def test_a_unit_passes_the_gate_before_it_is_used(
     monkeypatch: pytest.MonkeyPatch, unit: str
 ) -> None:
-    monkeypatch.setattr("qr_sampler_cli.tsd_command.GATE_SAMPLES", 4000)
+    monkeypatch.setattr("qr_sampler_cli.commands.tsd.GATE_SAMPLES", 4000)
     result = run("m0", *QUICK, "--vocab=100", "--K=12", f"--unit={unit}", "--json")
     assert result.exit_code == 0, result.output
     assert f"testing the unit {unit} with 4,000 draws" in result.stderr
@@ -185,9 +185,9 @@ class Skewed(SimTSU):
 
 
 def test_a_unit_that_fails_the_gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tsd_equipment, "sampling_unit", lambda name: Skewed())
-    monkeypatch.setattr("qr_sampler_cli.tsd_command.sampling_unit", lambda name: Skewed())
-    monkeypatch.setattr("qr_sampler_cli.tsd_command.GATE_SAMPLES", 4000)
+    monkeypatch.setattr(equipment, "sampling_unit", lambda name: Skewed())
+    monkeypatch.setattr("qr_sampler_cli.commands.tsd.sampling_unit", lambda name: Skewed())
+    monkeypatch.setattr("qr_sampler_cli.commands.tsd.GATE_SAMPLES", 4000)
     result = run("m0", *QUICK, "--unit=tree")
     assert result.exit_code == 2
     assert "failed" in result.stderr

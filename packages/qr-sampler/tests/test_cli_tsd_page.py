@@ -36,7 +36,7 @@ def test_commands_of_the_page(
     command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("qr_sampler_cli.tsd_command.GATE_SAMPLES", 2000)
+    monkeypatch.setattr("qr_sampler_cli.commands.tsd.GATE_SAMPLES", 2000)
     program, *arguments = shlex.split(command)
     assert program == "qr-sampler"
     fewer = ("--samples=2000",) if "gate" in arguments else FEWER

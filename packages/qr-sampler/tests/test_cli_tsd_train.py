@@ -20,10 +20,10 @@ pytest.importorskip("qr_sampler_tsd", reason="qr-sampler-tsd is an extra of this
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler_cli import tsd_train_command
+from qr_sampler_cli.commands import tsd_train
+from qr_sampler_cli.commands.tsd_train import train
 from qr_sampler_cli.main import app as main_app
-from qr_sampler_cli.tiny_model import train_tiny_model
-from qr_sampler_cli.tsd_train_command import train
+from qr_sampler_cli.tiny_model.directory import train_tiny_model
 from qr_sampler_tsd.proposers import BigramProposer, HeadProposer, load_proposer
 
 V = 70
@@ -75,7 +75,7 @@ class BigramTeacher:
 
 @pytest.fixture
 def bigram_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tsd_train_command, "Teacher", BigramTeacher)
+    monkeypatch.setattr(tsd_train, "Teacher", BigramTeacher)
 
 
 def run(*arguments: str | Path) -> Any:
@@ -243,7 +243,7 @@ def test_the_benchmark_measures_every_way_of_drafting(tiny_model: Path, tmp_path
 
 
 def test_a_teacher_samples_what_it_says(tiny_model: Path) -> None:
-    from qr_sampler_cli.tsd_teacher import Teacher, TeacherError
+    from qr_sampler_cli.tsd.teacher import Teacher, TeacherError
 
     teacher = Teacher(tiny_model)
     one, again = (teacher.sample(18, 5, seed=3) for _ in range(2))

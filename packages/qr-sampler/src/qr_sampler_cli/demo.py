@@ -17,15 +17,15 @@ import typer
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.registry import create_source
+from qr_sampler_cli.commands.tiny_model import prepare_tiny_model
 from qr_sampler_cli.environment import environment
 from qr_sampler_cli.failures import ExitCode, reports_errors
-from qr_sampler_cli.generation import GenerationRequest, run_generation
-from qr_sampler_cli.generation_report import print_summary, print_texts, verdict
-from qr_sampler_cli.progress import stage
-from qr_sampler_cli.records_file import RecordsFile
+from qr_sampler_cli.generation.records_file import RecordsFile
+from qr_sampler_cli.generation.report import print_summary, print_texts, verdict
+from qr_sampler_cli.generation.run import GenerationRequest, run_generation
 from qr_sampler_cli.server_process import entropy_server
-from qr_sampler_cli.tiny_model import DEFAULT_STEPS
-from qr_sampler_cli.tiny_model_command import prepare_tiny_model
+from qr_sampler_cli.terminal.progress import stage
+from qr_sampler_cli.tiny_model.directory import DEFAULT_STEPS
 
 __all__ = ["demo", "main"]
 

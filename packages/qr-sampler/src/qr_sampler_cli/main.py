@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 
-from qr_sampler_cli.baseline_command import baseline
-from qr_sampler_cli.doctor_command import doctor
-from qr_sampler_cli.generate_command import generate
-from qr_sampler_cli.probe_command import probe
-from qr_sampler_cli.serve_command import serve_entropy
-from qr_sampler_cli.settings_command import settings
-from qr_sampler_cli.sources_command import sources
-from qr_sampler_cli.tiny_model_command import tiny_model
-from qr_sampler_cli.tsd_command import tsd
+from qr_sampler_cli.commands.baseline import baseline
+from qr_sampler_cli.commands.doctor import doctor
+from qr_sampler_cli.commands.generate import generate
+from qr_sampler_cli.commands.probe import probe
+from qr_sampler_cli.commands.serve_entropy import serve_entropy
+from qr_sampler_cli.commands.settings import settings
+from qr_sampler_cli.commands.sources import sources
+from qr_sampler_cli.commands.tiny_model import tiny_model
+from qr_sampler_cli.commands.tsd import tsd
 
 __all__ = ["app"]
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from qr_sampler_cli.doctor.examination import Examination
-from qr_sampler_cli.doctor.findings import Finding, Section
+from qr_sampler_cli.findings.finding import Finding, Section
 
 __all__ = ["SECTION", "accelerator_findings"]
 

@@ -17,8 +17,8 @@ from qr_sampler_cli.doctor import (
 )
 from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.examination_process import examine
-from qr_sampler_cli.doctor.findings import Finding, examined
 from qr_sampler_cli.doctor.request import EngineRequest
+from qr_sampler_cli.findings.finding import Finding, examined
 
 __all__ = ["examine_environment"]
 

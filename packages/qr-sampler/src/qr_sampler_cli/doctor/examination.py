@@ -19,10 +19,10 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_cli.consoles import stdout_reserved
-from qr_sampler_cli.doctor.findings import in_one_line
 from qr_sampler_cli.doctor.request import EngineRequest
-from qr_sampler_cli.engine import PLUGIN_GROUP
+from qr_sampler_cli.findings.finding import in_one_line
+from qr_sampler_cli.generation.engine import PLUGIN_GROUP
+from qr_sampler_cli.terminal.consoles import stdout_reserved
 
 __all__ = ["MARKER", "Configuration", "Examination", "Processor", "examination", "main"]
 

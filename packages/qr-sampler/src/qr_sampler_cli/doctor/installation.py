@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from qr_sampler_cli.doctor.examination import Examination
-from qr_sampler_cli.doctor.findings import Finding, Section
 from qr_sampler_cli.doctor.version_ranges import release_of, required, satisfies
+from qr_sampler_cli.findings.finding import Finding, Section
 from qr_sampler_cli.remedies import INSTALL_VLLM, RUN_SERVER, WITHOUT_GPU, from_clone
 
 __all__ = [

@@ -11,8 +11,8 @@ from typing import Any, Final
 from qr_sampler.failure_policy import END_REQUEST
 from qr_sampler.settings import Settings
 from qr_sampler_cli.doctor.examination import Examination
-from qr_sampler_cli.doctor.findings import Finding, Section
 from qr_sampler_cli.doctor.request import EngineRequest
+from qr_sampler_cli.findings.finding import Finding, Section
 
 __all__ = ["SECTION", "model_findings"]
 

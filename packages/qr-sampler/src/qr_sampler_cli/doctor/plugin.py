@@ -9,9 +9,9 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from qr_sampler_cli.doctor.examination import Examination
-from qr_sampler_cli.doctor.findings import Finding, Section
 from qr_sampler_cli.doctor.request import EngineRequest
-from qr_sampler_cli.engine import PLUGIN_GROUP, PLUGIN_PACKAGE
+from qr_sampler_cli.findings.finding import Finding, Section
+from qr_sampler_cli.generation.engine import PLUGIN_GROUP, PLUGIN_PACKAGE
 from qr_sampler_cli.remedies import from_clone
 
 __all__ = ["SECTION", "flag_findings", "front_end_findings", "load_findings", "plugin_findings"]

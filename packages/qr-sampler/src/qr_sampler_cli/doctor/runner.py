@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from qr_sampler_cli.doctor.examination import Examination
-from qr_sampler_cli.doctor.findings import Finding, Section
 from qr_sampler_cli.doctor.request import EngineRequest
+from qr_sampler_cli.findings.finding import Finding, Section
 
 __all__ = ["SECTION", "VARIABLE", "Outlook", "outlook", "runner_findings"]
 

@@ -12,7 +12,7 @@ from qr_sampler.entropy import EntropySource, GuardedSource, JitClass, SourceSta
 from qr_sampler.errors import QRSamplerError
 from qr_sampler.registry import create_source
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
-from qr_sampler_cli.doctor.findings import Finding, Section, examined
+from qr_sampler_cli.findings.finding import Finding, Section, examined
 
 __all__ = ["SECTION", "source_findings"]
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from qr_sampler_cli.doctor.findings import Finding, Section
+from qr_sampler_cli.findings.finding import Finding, Section
 
 if TYPE_CHECKING:
     from qr_sampler_grpc.conformance import CaseResult

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from qr_sampler.errors import QRSamplerError
-from qr_sampler_cli.tiny_training import (
+from qr_sampler_cli.tiny_model.training import (
     ModelShape,
     Progress,
     TrainingRun,

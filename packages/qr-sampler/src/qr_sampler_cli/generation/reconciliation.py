@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from qr_sampler_cli.ledger_reader import EmittedLine, Ledger
+from qr_sampler_cli.generation.ledger_reader import EmittedLine, Ledger
 
 __all__ = ["Emission", "RunSummary", "find_discrepancies", "summarize"]
 

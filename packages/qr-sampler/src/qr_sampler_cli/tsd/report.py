@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from qr_sampler_cli.consoles import printable
+from qr_sampler_cli.terminal.consoles import printable
 
 if TYPE_CHECKING:
     from qr_sampler_tsd.experiments import ExperimentResult

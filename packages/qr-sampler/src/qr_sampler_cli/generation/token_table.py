@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from qr_sampler_cli.ledger_reader import TokenLine
+from qr_sampler_cli.generation.ledger_reader import TokenLine
 
 __all__ = ["token_table"]
 

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from qr_sampler_cli.consoles import printable, result_console
-from qr_sampler_cli.doctor.findings import LEVELS, Finding, Level
+from qr_sampler_cli.findings.finding import LEVELS, Finding, Level
+from qr_sampler_cli.terminal.consoles import printable, result_console
 
 __all__ = ["print_findings"]
 

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
-from qr_sampler_cli.tsd_equipment import import_tsd
-from qr_sampler_cli.tsd_teacher import TeacherError
+from qr_sampler_cli.tsd.equipment import import_tsd
+from qr_sampler_cli.tsd.teacher import TeacherError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,7 @@ class Learned(NamedTuple):
 
 
 class Model(Protocol):
-    """What is learned from; :class:`~qr_sampler_cli.tsd_teacher.Teacher` is one."""
+    """What is learned from; :class:`~qr_sampler_cli.tsd.teacher.Teacher` is one."""
 
     @property
     def vocab_size(self) -> int:

@@ -23,9 +23,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from qr_sampler_cli.consoles import printable, progress_console
-from qr_sampler_cli.durations import duration
-from qr_sampler_cli.ledger_reader import ledger_files
+from qr_sampler_cli.generation.ledger_reader import ledger_files
+from qr_sampler_cli.terminal.consoles import printable, progress_console
+from qr_sampler_cli.terminal.durations import duration
 
 __all__ = [
     "RecordedTokens",

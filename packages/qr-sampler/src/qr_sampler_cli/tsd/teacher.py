@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qr_sampler.errors import QRSamplerError
 from qr_sampler_cli.failures import import_package
-from qr_sampler_cli.progress import no_progress_bars_of
 from qr_sampler_cli.remedies import INSTALL_VLLM
+from qr_sampler_cli.terminal.progress import no_progress_bars_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,14 +16,14 @@ from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError
 from qr_sampler.registry import create_source
 from qr_sampler.settings import Settings
-from qr_sampler_cli.baseline_advice import next_step, warning_before
-from qr_sampler_cli.baseline_run import BaselineRun
-from qr_sampler_cli.consoles import printable, stdout_reserved
-from qr_sampler_cli.durations import duration
+from qr_sampler_cli.baseline.advice import next_step, warning_before
+from qr_sampler_cli.baseline.pace import Pace
+from qr_sampler_cli.baseline.run import BaselineRun
 from qr_sampler_cli.failures import reports_errors
-from qr_sampler_cli.pace import Pace
-from qr_sampler_cli.progress import counting_bar, remark
-from qr_sampler_cli.records_file import check_destination
+from qr_sampler_cli.generation.records_file import check_destination
+from qr_sampler_cli.terminal.consoles import printable, stdout_reserved
+from qr_sampler_cli.terminal.durations import duration
+from qr_sampler_cli.terminal.progress import counting_bar, remark
 
 __all__ = ["baseline"]
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from qr_sampler_cli.consoles import stdout_reserved
 from qr_sampler_cli.failures import reports_errors
-from qr_sampler_cli.progress import training_bar
-from qr_sampler_cli.tiny_model import (
+from qr_sampler_cli.terminal.consoles import stdout_reserved
+from qr_sampler_cli.terminal.progress import training_bar
+from qr_sampler_cli.tiny_model.directory import (
     DEFAULT_STEPS,
     TinyModelSummary,
     ensure_tiny_model,

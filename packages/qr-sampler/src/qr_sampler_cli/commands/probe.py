@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from qr_sampler_cli.consoles import printable
 from qr_sampler_cli.failures import ExitCode, import_package, reports_errors
-from qr_sampler_cli.findings_report import print_findings
+from qr_sampler_cli.findings.report import print_findings
 from qr_sampler_cli.probe.findings import findings_of
-from qr_sampler_cli.progress import counting_bar, remark
 from qr_sampler_cli.remedies import from_clone
+from qr_sampler_cli.terminal.consoles import printable
+from qr_sampler_cli.terminal.progress import counting_bar, remark
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from qr_sampler_cli.progress import Count
+    from qr_sampler_cli.terminal.progress import Count
     from qr_sampler_grpc.probe import ProbeReport
 
 __all__ = ["UNUSABLE_STATUS", "probe"]

@@ -9,12 +9,12 @@ from typing import Annotated, Final
 
 import typer
 
-from qr_sampler.configuration_reference import configuration_page, configuration_tables
 from qr_sampler.errors import ConfigError
 from qr_sampler.whole_file import write_whole
 from qr_sampler_cli.failures import reports_errors
-from qr_sampler_cli.records_file import check_destination
-from qr_sampler_cli.settings_catalogue import absent_packages, installed_groups
+from qr_sampler_cli.generation.records_file import check_destination
+from qr_sampler_cli.settings.catalogue import absent_packages, installed_groups
+from qr_sampler_cli.settings.reference import configuration_page, configuration_tables
 
 __all__ = ["settings"]
 

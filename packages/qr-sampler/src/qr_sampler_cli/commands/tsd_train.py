@@ -10,13 +10,13 @@ from typing import Annotated, Final
 import typer
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_cli.consoles import stdout_reserved
 from qr_sampler_cli.failures import reports_errors
-from qr_sampler_cli.progress import counting_bar, training_bar
-from qr_sampler_cli.records_file import check_destination
-from qr_sampler_cli.tsd_equipment import import_tsd
-from qr_sampler_cli.tsd_learning import LONGEST_DRAFT, Bars, Kind, Learned, Recipe, learn
-from qr_sampler_cli.tsd_teacher import Teacher
+from qr_sampler_cli.generation.records_file import check_destination
+from qr_sampler_cli.terminal.consoles import stdout_reserved
+from qr_sampler_cli.terminal.progress import counting_bar, training_bar
+from qr_sampler_cli.tsd.equipment import import_tsd
+from qr_sampler_cli.tsd.learning import LONGEST_DRAFT, Bars, Kind, Learned, Recipe, learn
+from qr_sampler_cli.tsd.teacher import Teacher
 
 __all__ = ["train"]
 

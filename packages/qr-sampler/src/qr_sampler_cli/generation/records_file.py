@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler.whole_file import is_replaceable, write_whole
-from qr_sampler_cli.ledger_reader import Ledger
+from qr_sampler_cli.generation.ledger_reader import Ledger
 
 __all__ = ["RecordsFile", "check_destination"]
 

@@ -17,10 +17,10 @@ from qr_sampler.errors import ConfigError, UnknownPluginError, shown
 from qr_sampler.failure_policy import END_REQUEST, RAISE_ERROR
 from qr_sampler.registry import ENTROPY_SOURCES
 from qr_sampler.settings import Settings
-from qr_sampler_cli.consoles import printable, result_console, stdout_reserved
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.remedies import from_clone
 from qr_sampler_cli.source_inspection import SourceReport, State, inspect_sources
+from qr_sampler_cli.terminal.consoles import printable, result_console, stdout_reserved
 
 __all__ = ["sources"]
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import typer
 
-from qr_sampler_cli.consoles import printable, result_console
+from qr_sampler_cli.commands.number_lists import numbers, whole_numbers
+from qr_sampler_cli.commands.tsd_train import train
 from qr_sampler_cli.failures import ExitCode, reports_errors
-from qr_sampler_cli.progress import counting_bar
-from qr_sampler_cli.tsd_arguments import numbers, whole_numbers
-from qr_sampler_cli.tsd_equipment import (
+from qr_sampler_cli.terminal.consoles import printable, result_console
+from qr_sampler_cli.terminal.progress import counting_bar
+from qr_sampler_cli.tsd.equipment import (
     GATE_SAMPLES,
     GATE_SEED,
     UnitName,
@@ -26,8 +27,7 @@ from qr_sampler_cli.tsd_equipment import (
     sampling_unit,
     uniforms,
 )
-from qr_sampler_cli.tsd_report import as_data, gate_table, refuted, result_table
-from qr_sampler_cli.tsd_train_command import train
+from qr_sampler_cli.tsd.report import as_data, gate_table, refuted, result_table
 
 if TYPE_CHECKING:
     from qr_sampler_tsd.experiments import ExperimentResult

@@ -18,13 +18,23 @@ from qr_sampler.errors import ConfigError
 from qr_sampler.failure_policy import configured_source
 from qr_sampler.overrides import resolve_request
 from qr_sampler.settings import Settings
-from qr_sampler_cli.consoles import stdout_reserved
-from qr_sampler_cli.engine import ORDINARY_FIELDS, Engine, engine_failures, require_plugin
 from qr_sampler_cli.environment import engine_defaults, environment
-from qr_sampler_cli.ledger_reader import Ledger, ledger_files, read_ledger
-from qr_sampler_cli.progress import RecordedTokens, stage
-from qr_sampler_cli.reconciliation import Emission, RunSummary, find_discrepancies, summarize
-from qr_sampler_cli.records_file import RecordsFile
+from qr_sampler_cli.generation.engine import (
+    ORDINARY_FIELDS,
+    Engine,
+    engine_failures,
+    require_plugin,
+)
+from qr_sampler_cli.generation.ledger_reader import Ledger, ledger_files, read_ledger
+from qr_sampler_cli.generation.reconciliation import (
+    Emission,
+    RunSummary,
+    find_discrepancies,
+    summarize,
+)
+from qr_sampler_cli.generation.records_file import RecordsFile
+from qr_sampler_cli.terminal.consoles import stdout_reserved
+from qr_sampler_cli.terminal.progress import RecordedTokens, stage
 
 __all__ = ["Completion", "GenerationRequest", "GenerationRun", "run_generation"]
 

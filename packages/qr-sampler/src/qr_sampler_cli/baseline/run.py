@@ -13,8 +13,8 @@ from typing import Final
 from qr_sampler.amplification import BaselineMeasurement
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
-from qr_sampler_cli.durations import duration
-from qr_sampler_cli.pace import Pace
+from qr_sampler_cli.baseline.pace import Pace
+from qr_sampler_cli.terminal.durations import duration
 
 __all__ = ["BaselineRun"]
 

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from qr_sampler_cli.consoles import stdout_reserved
 from qr_sampler_cli.doctor.checks import examine_environment
-from qr_sampler_cli.doctor.findings import Finding, worst
 from qr_sampler_cli.doctor.request import EngineRequest, engine_arguments
 from qr_sampler_cli.failures import reports_errors
-from qr_sampler_cli.findings_report import print_findings
+from qr_sampler_cli.findings.finding import Finding, worst
+from qr_sampler_cli.findings.report import print_findings
+from qr_sampler_cli.terminal.consoles import stdout_reserved
 
 __all__ = ["PROBLEM_STATUS", "doctor"]
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Final, NamedTuple
 
-from qr_sampler.configuration_reference import SettingsGroup
+from qr_sampler_cli.settings.reference import SettingsGroup
 
 __all__ = ["CATALOGUE", "Entry", "absent_packages", "installed_groups"]
 

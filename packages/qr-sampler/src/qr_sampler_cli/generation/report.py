@@ -10,11 +10,11 @@ from typing import Any, Final
 import typer
 from rich.text import Text
 
-from qr_sampler_cli.consoles import printable, result_console
 from qr_sampler_cli.failures import ExitCode
-from qr_sampler_cli.generation import Completion, GenerationRun
-from qr_sampler_cli.ledger_reader import EMITTED_KINDS
-from qr_sampler_cli.token_table import token_table
+from qr_sampler_cli.generation.ledger_reader import EMITTED_KINDS
+from qr_sampler_cli.generation.run import Completion, GenerationRun
+from qr_sampler_cli.generation.token_table import token_table
+from qr_sampler_cli.terminal.consoles import printable, result_console
 
 __all__ = ["print_json", "print_summary", "print_texts", "verdict"]
 

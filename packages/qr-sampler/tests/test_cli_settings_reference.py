@@ -12,12 +12,6 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qr_sampler import SamplingParameters, Settings
-from qr_sampler.configuration_reference import (
-    REQUEST_ONLY_KEYS,
-    SettingsGroup,
-    configuration_page,
-    value_range,
-)
 from qr_sampler.overrides import (
     FOLLOW_KEY,
     LABEL_KEYS,
@@ -26,6 +20,12 @@ from qr_sampler.overrides import (
     SWITCH_KEYS,
     EngineFields,
     resolve_request,
+)
+from qr_sampler_cli.settings.reference import (
+    REQUEST_ONLY_KEYS,
+    SettingsGroup,
+    configuration_page,
+    value_range,
 )
 
 

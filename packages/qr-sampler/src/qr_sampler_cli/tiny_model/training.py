@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from qr_sampler_cli.failures import import_package
-from qr_sampler_cli.progress import no_progress_bars_of
 from qr_sampler_cli.remedies import INSTALL_VLLM
+from qr_sampler_cli.terminal.progress import no_progress_bars_of
 
 __all__ = [
     "ModelShape",

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``qr-sampler tsd`` needs beside its options: sampling units, teachers, training, tables."""
