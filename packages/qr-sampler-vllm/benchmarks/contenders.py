@@ -20,7 +20,7 @@ from qr_sampler.selection import Selector
 from qr_sampler.selection.passes import NOTHING, MeasuredMoments, RowPasses
 from qr_sampler.selection.statistics import Moments
 from qr_sampler.settings import SamplingParameters
-from qr_sampler_vllm.step import pipeline_for, sample_rows
+from qr_sampler_vllm.engine.step import pipeline_for, sample_rows
 
 __all__ = [
     "EDT",

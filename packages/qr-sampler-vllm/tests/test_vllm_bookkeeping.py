@@ -38,10 +38,11 @@ from qr_sampler import (
     step_commitment,
 )
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_vllm import draft_rows, runner_v2, session
-from qr_sampler_vllm.runner_v1 import RunnerV1
-from qr_sampler_vllm.runner_v2 import RunnerV2
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.host import session
+from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.runners import draft_rows, v2
+from qr_sampler_vllm.runners.v1 import RunnerV1
+from qr_sampler_vllm.runners.v2 import RunnerV2
 
 VOCAB = 16
 
@@ -938,7 +939,7 @@ class TestRunnerV2:
         assert [(d.reason, d.position) for d in discards(runner)] == [("after_stop", 2)]
 
     def test_warm_up_draws_nothing(self, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(runner_v2, "is_warming_up", lambda: True)
+        monkeypatch.setattr(v2, "is_warming_up", lambda: True)
         runner = RunnerV2(config(), states([3]))
         assert not runner.add_request(0, params("a"))
         rows = logits(1)

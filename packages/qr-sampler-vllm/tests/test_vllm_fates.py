@@ -18,11 +18,11 @@ from qr_sampler import (
     RequestOptions,
     SamplingParameters,
 )
-from qr_sampler_vllm import engines
-from qr_sampler_vllm.fates import serve
-from qr_sampler_vllm.row_groups import RowGroups, StepRows
-from qr_sampler_vllm.stop_conditions import StopConditions
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.host.fates import serve
+from qr_sampler_vllm.host.row_groups import RowGroups, StepRows
+from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.requests.stop_conditions import StopConditions
+from qr_sampler_vllm.runners import engines
 
 LATE = EntropyUnavailableError("device", "too late")
 DEFECT = ComponentError("signal amplifier", "theirs", "u is not inside (0, 1)")

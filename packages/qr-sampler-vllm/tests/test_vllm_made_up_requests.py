@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from qr_sampler_vllm.follower import Follower
-from qr_sampler_vllm.made_up_requests import is_warming_up
+from qr_sampler_vllm.requests.made_up_requests import is_warming_up
+from qr_sampler_vllm.runners.follower import Follower
 
 SERVED = (
     ("vllm.v1.engine.core", "step"),

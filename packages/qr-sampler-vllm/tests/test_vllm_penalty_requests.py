@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from qr_sampler import ConfigError
-from qr_sampler_vllm.penalties import (
+from qr_sampler_vllm.requests.penalties import (
     REPETITION_LIMIT,
     Penalties,
     check_penalties,

@@ -13,15 +13,15 @@ import pytest
 
 from qr_sampler import ConfigError, Settings
 from qr_sampler.env_file import env_file, pin_env_file
-from qr_sampler_vllm import shared_settings
-from qr_sampler_vllm.run_directory import VARIABLE as RUN_DIRECTORY
-from qr_sampler_vllm.run_directory import announce, announced
-from qr_sampler_vllm.shared_settings import agreed_settings, share_env_file
+from qr_sampler_vllm.front_end import shared_settings
+from qr_sampler_vllm.front_end.shared_settings import agreed_settings, share_env_file
+from qr_sampler_vllm.status.run_directory import VARIABLE as RUN_DIRECTORY
+from qr_sampler_vllm.status.run_directory import announce, announced
 
 PROCESSES = """
 import multiprocessing, os, sys
 from qr_sampler import Settings
-from qr_sampler_vllm.front_end import prepare
+from qr_sampler_vllm.front_end.checks import prepare
 
 
 def engine(elsewhere):
@@ -106,7 +106,7 @@ def test_a_request_is_refused_while_an_engine_has_read_something_else(
 
 def test_an_engine_that_has_ended_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "from qr_sampler_vllm.run_directory import announce\n"
+        "from qr_sampler_vllm.status.run_directory import announce\n"
         "from qr_sampler import Settings\n"
         "import sys\n"
         "sys.modules['ray'] = sys  # As a process of the front end.\n"

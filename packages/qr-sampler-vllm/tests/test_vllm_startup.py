@@ -19,11 +19,11 @@ import pytest
 from qr_sampler import ConfigError, Settings
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm import flush_records, processor
-from qr_sampler_vllm.admission import check_request
-from qr_sampler_vllm.engines import check_not_loaded, register
-from qr_sampler_vllm.journal import Journal
-from qr_sampler_vllm.layout import check_layout, ranks_of
+from qr_sampler_vllm.engine.layout import check_layout, ranks_of
+from qr_sampler_vllm.host.journal import Journal
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor
+from qr_sampler_vllm.requests.admission import check_request
+from qr_sampler_vllm.runners.engines import check_not_loaded, register
 
 
 def engine_config(**changes: Any) -> SimpleNamespace:
@@ -229,7 +229,7 @@ def test_journal_without_a_directory_keeps_no_file(tmp_path: Path) -> None:
 
 LEAVE = """
 import multiprocessing, sys
-from qr_sampler_vllm.engines import register
+from qr_sampler_vllm.runners.engines import register
 
 
 class Runner:
@@ -330,7 +330,7 @@ def test_a_second_runner_of_one_engine_is_refused_while_the_first_lives() -> Non
 
 FORK = """
 import os, threading
-from qr_sampler_vllm.engines import register
+from qr_sampler_vllm.runners.engines import register
 
 
 def say(name, pid):

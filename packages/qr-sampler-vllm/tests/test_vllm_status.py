@@ -41,16 +41,19 @@ from qr_sampler import (
     token_record,
 )
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_vllm import front_end, processor, run_directory, status_file
-from qr_sampler_vllm.discretion import in_public, public_model_name
-from qr_sampler_vllm.dropped_plugin import guard_model_runner_v1
-from qr_sampler_vllm.engine_status import RECENT_TOKENS, REMEMBERED_DRAWS, EngineStatus
-from qr_sampler_vllm.follower import Bystander
-from qr_sampler_vllm.health import SILENCE_S, complaints
+from qr_sampler_vllm import processor
+from qr_sampler_vllm.front_end import checks
+from qr_sampler_vllm.front_end.dropped_plugin import guard_model_runner_v1
+from qr_sampler_vllm.host.discretion import in_public, public_model_name
+from qr_sampler_vllm.host.engine_status import RECENT_TOKENS, REMEMBERED_DRAWS, EngineStatus
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor
-from qr_sampler_vllm.run_directory import VARIABLE, announce, publish, published
-from qr_sampler_vllm.status_endpoint import HEALTHY, status_document
-from qr_sampler_vllm.status_file import REPEAT_S, StatusFile
+from qr_sampler_vllm.runners.follower import Bystander
+from qr_sampler_vllm.status import file as status_file
+from qr_sampler_vllm.status import run_directory
+from qr_sampler_vllm.status.endpoint import HEALTHY, status_document
+from qr_sampler_vllm.status.file import REPEAT_S, StatusFile
+from qr_sampler_vllm.status.health import SILENCE_S, complaints
+from qr_sampler_vllm.status.run_directory import VARIABLE, announce, publish, published
 
 FACTS = {"engine": 0, "run_id": "r", "pid": os.getpid(), "runner": "Model Runner V1"}
 
@@ -67,16 +70,16 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    monkeypatch.setattr(front_end, "_engines_known", False)
-    monkeypatch.setattr(front_end, "_elsewhere", False)
+    monkeypatch.setattr(checks, "_engines_known", False)
+    monkeypatch.setattr(checks, "_elsewhere", False)
 
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What the front end logs, although vLLM keeps its loggers to itself."""
-    front_end.logger.addHandler(caplog.handler)
+    checks.logger.addHandler(caplog.handler)
     yield caplog
-    front_end.logger.removeHandler(caplog.handler)
+    checks.logger.removeHandler(caplog.handler)
 
 
 def steps(source: EntropySource, count: int) -> Iterator[StepResult]:
@@ -484,7 +487,7 @@ def test_a_directory_that_is_removed_under_an_engine_is_made_again(
     monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
     publish("engine-0", {"count": 3})
     assert published() == [{"count": 3}]
-    front_end.check_engines()
+    checks.check_engines()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     monkeypatch.setenv(VARIABLE, f"{front_end_pid}:{directory}-of-another-host")
     publish("engine-0", {"count": 4})
@@ -512,7 +515,8 @@ def test_a_directory_that_others_can_write_to_is_not_trusted(
 MAKE = f"""
 import multiprocessing, os, subprocess, sys
 from pathlib import Path
-from qr_sampler_vllm.run_directory import announce, announced, make_run_directory, run_directory
+from qr_sampler_vllm.status.run_directory import announce, announced
+from qr_sampler_vllm.status.run_directory import make_run_directory, run_directory
 
 
 def work(expected):
@@ -620,24 +624,24 @@ class TestFrontEnd:
 
     def test_speculation_under_model_runner_v1_is_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"Model Runner V1 drops .*VLLM_USE_V2_MODEL_RUNNER"):
-            front_end.check_front_end(front_end_config(speculative_config=self.SPECULATION))
-        front_end.check_front_end(front_end_config(speculative_config=self.SPECULATION, v2=True))
-        front_end.check_front_end(front_end_config())
+            checks.check_front_end(front_end_config(speculative_config=self.SPECULATION))
+        checks.check_front_end(front_end_config(speculative_config=self.SPECULATION, v2=True))
+        checks.check_front_end(front_end_config())
 
     def test_requests_are_refused_until_an_engine_has_announced_itself(
         self, directory: Path
     ) -> None:
         for _ in range(2):
             with pytest.raises(ConfigError, match="the engine has not loaded it"):
-                front_end.check_engines()
+                checks.check_engines()
         announce()
-        front_end.check_engines()
+        checks.check_engines()
 
     def test_what_was_seen_once_is_not_looked_for_again(self, directory: Path) -> None:
         announce()
-        front_end.check_engines()
+        checks.check_engines()
         (directory / f"loaded-{os.getpid()}").unlink()
-        front_end.check_engines()
+        checks.check_engines()
 
     def test_a_process_that_only_follows_announces_itself(
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
@@ -646,7 +650,7 @@ class TestFrontEnd:
         monkeypatch.setattr(processor, "_role", lambda *arguments: Bystander())
         QRSamplerLogitsProcessor(front_end_config(), "cpu", False)
         assert published() == []
-        front_end.check_engines()
+        checks.check_engines()
 
     def test_offline_a_cluster_of_ray_cannot_be_seen(
         self,
@@ -656,22 +660,22 @@ class TestFrontEnd:
     ) -> None:
         executor = "vllm.v1.executor.ray_executor_v2"
         monkeypatch.setitem(sys.modules, executor, SimpleNamespace())  # type: ignore[arg-type]
-        front_end.check_engines()
+        checks.check_engines()
         assert "cannot be seen" in warnings.text
 
     @pytest.mark.parametrize("where", [{"nnodes": 2}, {"backend": "ray"}, {"local": 0}])
     def test_engines_on_other_hosts_cannot_be_seen(
         self, directory: Path, where: dict[str, Any], warnings: pytest.LogCaptureFixture
     ) -> None:
-        front_end.check_front_end(front_end_config(**where))
-        front_end.check_engines()
-        front_end.check_engines()
+        checks.check_front_end(front_end_config(**where))
+        checks.check_engines()
+        checks.check_engines()
         assert {r.getMessage()[:21] for r in warnings.records} == {"it cannot be seen fro"}
 
     def test_without_a_directory_there_is_a_warning(
         self, warnings: pytest.LogCaptureFixture
     ) -> None:
-        front_end.check_engines()
+        checks.check_engines()
         assert "cannot be seen" in warnings.text
         assert "VLLM_PLUGINS" in warnings.text
 

@@ -14,8 +14,8 @@ import pytest
 from qr_sampler import ConfigError
 from qr_sampler_tsd import craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer, save_proposer
-from qr_sampler_vllm.dropped_plugin import check_speculation
-from qr_sampler_vllm.front_end import check_front_end
+from qr_sampler_vllm.front_end.checks import check_front_end
+from qr_sampler_vllm.front_end.dropped_plugin import check_speculation
 from qr_sampler_vllm.tsd import worker
 from qr_sampler_vllm.tsd.drafter import TSDDrafter
 from qr_sampler_vllm.tsd.opt_in import DRAFTER, WORKERS, check_opt_in, opted_in
@@ -98,7 +98,7 @@ def test_speculation_without_any_half_is_refused_as_before() -> None:
 
 def test_nothing_else_is_imported_without_opting_in() -> None:
     code = (
-        "import sys, qr_sampler_vllm.processor, qr_sampler_vllm.front_end;"
+        "import sys, qr_sampler_vllm.processor, qr_sampler_vllm.front_end.checks;"
         "ours = ('qr_sampler_tsd', 'qr_sampler_vllm.tsd.');"
         "print(sorted(m for m in sys.modules if m.startswith(ours)))"
     )

@@ -27,14 +27,14 @@ from qr_sampler import (
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_tsd import Role, UniformsExhaustedError, craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
-from qr_sampler_vllm.outcomes import ForcedEnd
-from qr_sampler_vllm.stop_conditions import StopConditions
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.host.outcomes import ForcedEnd
+from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.requests.stop_conditions import StopConditions
 from qr_sampler_vllm.tsd.drafter import DraftRequest, draft_limit
-from qr_sampler_vllm.tsd.proposals import draw_proposals
 from qr_sampler_vllm.tsd.sequences import Sequences
-from qr_sampler_vllm.tsd.step_uniforms import StepUniforms
-from qr_sampler_vllm.tsd.target_laws import TargetLaws
+from qr_sampler_vllm.tsd.verification.proposals import draw_proposals
+from qr_sampler_vllm.tsd.verification.step_uniforms import StepUniforms
+from qr_sampler_vllm.tsd.verification.target_laws import TargetLaws
 
 
 def draw_of(data: bytes, at_ns: int = 5) -> EntropyDraw:

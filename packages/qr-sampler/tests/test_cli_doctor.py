@@ -91,7 +91,8 @@ PLUGIN = {
         class QRSamplerLogitsProcessor(V1, V2):
             pass
     """,
-    "qr_sampler_vllm/layout.py": """
+    "qr_sampler_vllm/engine/__init__.py": "",
+    "qr_sampler_vllm/engine/layout.py": """
         from qr_sampler.errors import ConfigError
 
         def check_layout(config):

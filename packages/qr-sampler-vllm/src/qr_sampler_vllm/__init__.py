@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from qr_sampler_vllm.engines import flush_records
+from qr_sampler_vllm.runners.engines import flush_records
 
 __version__ = _version("qr-sampler-vllm")
 

@@ -7,21 +7,21 @@ from functools import lru_cache
 from typing import Any
 
 from qr_sampler import Settings
-from qr_sampler_vllm.admission import check_request
-from qr_sampler_vllm.engines import check_not_loaded, register
-from qr_sampler_vllm.follower import Bystander, Follower
-from qr_sampler_vllm.front_end import check_engines
-from qr_sampler_vllm.interfaces import (
+from qr_sampler_vllm.engine.interfaces import (
     BatchUpdateLike,
     LogitsContextLike,
     V1Interface,
     V2Interface,
 )
-from qr_sampler_vllm.layout import samples_here, tensor_parallel_group
-from qr_sampler_vllm.run_directory import announce
-from qr_sampler_vllm.runner_v1 import RunnerV1
-from qr_sampler_vllm.runner_v2 import RunnerV2
-from qr_sampler_vllm.shared_settings import agreed_settings
+from qr_sampler_vllm.engine.layout import samples_here, tensor_parallel_group
+from qr_sampler_vllm.front_end.checks import check_engines
+from qr_sampler_vllm.front_end.shared_settings import agreed_settings
+from qr_sampler_vllm.requests.admission import check_request
+from qr_sampler_vllm.runners.engines import check_not_loaded, register
+from qr_sampler_vllm.runners.follower import Bystander, Follower
+from qr_sampler_vllm.runners.v1 import RunnerV1
+from qr_sampler_vllm.runners.v2 import RunnerV2
+from qr_sampler_vllm.status.run_directory import announce
 
 __all__ = ["QRSamplerLogitsProcessor"]
 

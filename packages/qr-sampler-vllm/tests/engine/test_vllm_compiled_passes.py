@@ -30,7 +30,7 @@ from qr_sampler.testing.selection_cases import (
     random_parameters,
     random_temperatures,
 )
-from qr_sampler_vllm.step import (
+from qr_sampler_vllm.engine.step import (
     force_tokens,
     get_ready,
     pipeline_for,
@@ -170,7 +170,7 @@ def test_logits_on_the_host_are_served_by_compiled_passes() -> None:
 
 
 def test_without_numba_the_passes_are_numpy_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qr_sampler_vllm.step.find_spec", lambda name: None)
+    monkeypatch.setattr("qr_sampler_vllm.engine.step.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "qr_sampler_vllm.compiled_passes", None)
     assert isinstance(selector_for(torch.zeros(1, 3)), FastSelector)
 

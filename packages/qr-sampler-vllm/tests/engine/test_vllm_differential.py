@@ -21,9 +21,9 @@ from vllm.v1.sample.logits_processor import (  # noqa: E402
 )
 from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch  # noqa: E402
 
-from qr_sampler_vllm import runner_v1  # noqa: E402
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor  # noqa: E402
-from qr_sampler_vllm.runner_v1 import RunnerV1, apply_update  # noqa: E402
+from qr_sampler_vllm.runners import v1  # noqa: E402
+from qr_sampler_vllm.runners.v1 import RunnerV1, apply_update  # noqa: E402
 
 MAX_REQUESTS = 9
 # vLLM 0.29 asks for the block size of the attention kernel too.
@@ -170,7 +170,7 @@ def test_moving_before_adding_would_be_noticed(monkeypatch: pytest.MonkeyPatch) 
         late = SimpleNamespace(batch_size=update.batch_size, removed=[], moved=[], added=[])
         apply_update(batch, late, added)
 
-    monkeypatch.setattr(runner_v1, "apply_update", moved_first)
+    monkeypatch.setattr(v1, "apply_update", moved_first)
     astray = 0
     for seed in range(30):
         try:

@@ -26,17 +26,17 @@ SPECULATION = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_ma
 
 SPECULATE = """
     import json, sys
-    from qr_sampler_vllm import front_end
-    from qr_sampler_vllm.run_directory import announce
+    from qr_sampler_vllm.front_end import checks
+    from qr_sampler_vllm.status.run_directory import announce
 
     task = json.loads(sys.argv[1])
     if task["guarded"]:
         # As if another engine of this process had loaded the plugin.
-        front_end.prepare()
+        checks.prepare()
         announce()
     else:
         # As if vLLM had given its function another name.
-        front_end.guard_model_runner_v1 = lambda: None
+        checks.guard_model_runner_v1 = lambda: None
 
     from vllm import LLM, SamplingParams
 

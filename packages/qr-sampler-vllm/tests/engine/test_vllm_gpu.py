@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map_only  # noqa: E402
 
 from qr_sampler_vllm import torch_transfer, torch_workspace  # noqa: E402
-from qr_sampler_vllm.step import sample_rows  # noqa: E402
+from qr_sampler_vllm.engine.step import sample_rows  # noqa: E402
 from qr_sampler_vllm.torch_selector import TorchSelector  # noqa: E402
 from qr_sampler_vllm.torch_transfer import Download, Upload  # noqa: E402
 

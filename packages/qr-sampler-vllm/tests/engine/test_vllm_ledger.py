@@ -13,7 +13,7 @@ SCRIPT = """
     from pathlib import Path
     from vllm import LLM, SamplingParams
     from qr_sampler_vllm import flush_records
-    from qr_sampler_vllm.status_endpoint import status_document
+    from qr_sampler_vllm.status.endpoint import status_document
 
     task = json.loads(sys.argv[1])
     ledger = Path(task["ledger"])

@@ -27,13 +27,13 @@ from qr_sampler import (  # noqa: E402
     dropped_record,
 )
 from qr_sampler.testing import ConstantEntropySource  # noqa: E402
-from qr_sampler_vllm import stat_logger, unsampled_answers  # noqa: E402
-from qr_sampler_vllm.engine_status import EngineStatus  # noqa: E402
-from qr_sampler_vllm.follower import Bystander, Follower  # noqa: E402
-from qr_sampler_vllm.prometheus import EngineCollector  # noqa: E402
-from qr_sampler_vllm.run_directory import VARIABLE  # noqa: E402
-from qr_sampler_vllm.stat_logger import FrontEndCheck  # noqa: E402
-from qr_sampler_vllm.status_endpoint import StatusEndpoint  # noqa: E402
+from qr_sampler_vllm.front_end import stat_logger, unsampled_answers  # noqa: E402
+from qr_sampler_vllm.front_end.stat_logger import FrontEndCheck  # noqa: E402
+from qr_sampler_vllm.host.engine_status import EngineStatus  # noqa: E402
+from qr_sampler_vllm.runners.follower import Bystander, Follower  # noqa: E402
+from qr_sampler_vllm.status.endpoint import StatusEndpoint  # noqa: E402
+from qr_sampler_vllm.status.prometheus import EngineCollector  # noqa: E402
+from qr_sampler_vllm.status.run_directory import VARIABLE  # noqa: E402
 
 
 def status() -> dict[str, Any]:

@@ -20,13 +20,13 @@ from vllm.v1.sample.logits_processor import LogitsProcessors  # noqa: E402
 from vllm.v1.sample.metadata import SamplingMetadata  # noqa: E402
 from vllm.v1.sample.sampler import Sampler  # noqa: E402
 
-from qr_sampler_vllm.penalties import (  # noqa: E402
+from qr_sampler_vllm.engine.step import force_tokens  # noqa: E402
+from qr_sampler_vllm.requests.penalties import (  # noqa: E402
     REPETITION_LIMIT,
     Penalties,
     apply_penalties,
     distinct_tokens,
 )
-from qr_sampler_vllm.step import force_tokens  # noqa: E402
 
 NEUTRAL = Penalties(1.0, 0.0, 0.0)
 DEVICES = [

@@ -14,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
-from qr_sampler_vllm.tensor_parallel import TensorParallelGroup, force_where_told  # noqa: E402
+from qr_sampler_vllm.engine.tensor_parallel import TensorParallelGroup, force_where_told  # noqa: E402
 
 
 class ThreadGroup:
@@ -71,7 +71,7 @@ def test_a_row_of_no_number_is_left_alone() -> None:
 
 WATCH = """
     import json, os
-    from qr_sampler_vllm import tensor_parallel
+    from qr_sampler_vllm.engine import tensor_parallel
 
     def watch():
         directory = os.environ.get("QR_TEST_RANKS")

@@ -17,7 +17,7 @@ from qr_sampler.testing import ConstantEntropySource
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
-from qr_sampler_vllm.step import (  # noqa: E402
+from qr_sampler_vllm.engine.step import (  # noqa: E402
     defect_of,
     force_on_device,
     force_tokens,

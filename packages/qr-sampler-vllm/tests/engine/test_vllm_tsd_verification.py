@@ -25,10 +25,10 @@ from qr_sampler import (
 )
 from qr_sampler_tsd import craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
-from qr_sampler_vllm.row_groups import RowGroups
-from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.stop_conditions import StopConditions
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.host.row_groups import RowGroups
+from qr_sampler_vllm.host.session import EngineSession
+from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.requests.stop_conditions import StopConditions
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows
 
@@ -88,7 +88,7 @@ class Setting:
     """The canonical mode and one sequence."""
 
     def __init__(self, verifier: str = "block", **settings: Any) -> None:
-        from qr_sampler_vllm.tsd.canonical import Canonical
+        from qr_sampler_vllm.tsd.verification.canonical import Canonical
 
         self.source = Stream()
         self.pending: dict[str, Any] = {}
@@ -276,7 +276,7 @@ def test_tokens_after_the_end_are_discarded_number_by_number() -> None:
 
 
 def test_a_source_of_numbers_is_refused() -> None:
-    from qr_sampler_vllm.tsd.canonical import Canonical
+    from qr_sampler_vllm.tsd.verification.canonical import Canonical
 
     source = Stream()
     source.integrates = True

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from qr_sampler_vllm.engines import check_not_loaded, register
-from qr_sampler_vllm.run_directory import announce
-from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.tsd.canonical import Canonical
+from qr_sampler_vllm.host.session import EngineSession
+from qr_sampler_vllm.runners.engines import check_not_loaded, register
+from qr_sampler_vllm.status.run_directory import announce
 from qr_sampler_vllm.tsd.drafter import TSDDrafter
-from qr_sampler_vllm.tsd.exact_match import ExactMatch
 from qr_sampler_vllm.tsd.sequences import Sequences
 from qr_sampler_vllm.tsd.settings import TSDSettings
+from qr_sampler_vllm.tsd.verification.canonical import Canonical
+from qr_sampler_vllm.tsd.verification.exact_match import ExactMatch
 
 __all__ = ["attach"]
 

@@ -17,7 +17,7 @@ from vllm.v1.sample.sampler import Sampler
 
 from qr_sampler_vllm.tsd.constraints import constrain
 from qr_sampler_vllm.tsd.sequences import RequestRows, Sequences
-from qr_sampler_vllm.tsd.verification import Verification
+from qr_sampler_vllm.tsd.verification.contract import Verification
 
 __all__ = ["DraftSampler", "DraftVerifier"]
 

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol, cast
 from weakref import proxy
 
 from qr_sampler import DiscardRecord, Record
-from qr_sampler_vllm.layout import settles_at_once, steps_in_flight
-from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
+from qr_sampler_vllm.host.session import EngineSession
+from qr_sampler_vllm.host.token_sequence import TokenSequence
 
 __all__ = ["Pending", "RequestRows", "Sequences"]
 

@@ -184,7 +184,7 @@ def _described(config: Any) -> Configuration | None:
 
 
 def _refusal(config: Any) -> str:
-    layout: Any = import_module("qr_sampler_vllm.layout")
+    layout: Any = import_module("qr_sampler_vllm.engine.layout")
     try:
         layout.check_layout(config)
     except ConfigError as error:

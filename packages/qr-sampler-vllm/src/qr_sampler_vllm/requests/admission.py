@@ -7,7 +7,7 @@ from typing import Any
 
 from qr_sampler import END_REQUEST, ConfigError, EngineFields, RequestOptions, Settings
 from qr_sampler import resolve_request as resolve_extra_args
-from qr_sampler_vllm.penalties import check_penalties
+from qr_sampler_vllm.requests.penalties import check_penalties
 
 __all__ = ["check_request", "resolve"]
 

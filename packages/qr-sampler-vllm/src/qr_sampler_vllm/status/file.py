@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from qr_sampler_vllm.run_directory import publish
+from qr_sampler_vllm.status.run_directory import publish
 
 __all__ = ["REPEAT_S", "StatusFile"]
 

@@ -12,18 +12,22 @@ import sys
 from typing import Any, Final
 
 from qr_sampler import ConfigError
-from qr_sampler_vllm.dropped_plugin import REMEDY, check_speculation, guard_model_runner_v1
-from qr_sampler_vllm.layout import check_layout
-from qr_sampler_vllm.run_directory import (
+from qr_sampler_vllm.engine.layout import check_layout
+from qr_sampler_vllm.front_end.dropped_plugin import (
+    REMEDY,
+    check_speculation,
+    guard_model_runner_v1,
+)
+from qr_sampler_vllm.front_end.shared_settings import share_env_file
+from qr_sampler_vllm.front_end.unsampled_answers import refuse_unsampled_answers
+from qr_sampler_vllm.status.run_directory import (
     VARIABLE,
     announced,
     make_run_directory,
     published,
     run_directory,
 )
-from qr_sampler_vllm.shared_settings import share_env_file
 from qr_sampler_vllm.tsd.opt_in import opted_in
-from qr_sampler_vllm.unsampled_answers import refuse_unsampled_answers
 
 __all__ = ["check_engines", "check_front_end", "prepare"]
 

@@ -23,7 +23,7 @@ from qr_sampler import (
 from qr_sampler.temperature import rounded
 
 if TYPE_CHECKING:
-    from qr_sampler_vllm.token_sequence import TokenSequence
+    from qr_sampler_vllm.host.token_sequence import TokenSequence
 
 __all__ = ["Choice", "ForcedEnd", "Outcome", "Undecided"]
 

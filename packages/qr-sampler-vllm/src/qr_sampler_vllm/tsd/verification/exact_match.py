@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from qr_sampler import Record
-from qr_sampler_vllm.outcomes import Choice, Outcome
-from qr_sampler_vllm.row_groups import StepRows
-from qr_sampler_vllm.session import EngineSession
+from qr_sampler_vllm.host.outcomes import Choice, Outcome
+from qr_sampler_vllm.host.row_groups import StepRows
+from qr_sampler_vllm.host.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows
-from qr_sampler_vllm.tsd.verification import Verified
+from qr_sampler_vllm.tsd.verification.contract import Verified
 
 __all__ = ["ExactMatch"]
 

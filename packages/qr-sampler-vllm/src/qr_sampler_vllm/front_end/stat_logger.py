@@ -8,8 +8,8 @@ from typing import Any
 from prometheus_client import REGISTRY
 from vllm.v1.metrics.loggers import StatLoggerBase
 
-from qr_sampler_vllm.front_end import check_front_end
-from qr_sampler_vllm.prometheus import EngineCollector
+from qr_sampler_vllm.front_end.checks import check_front_end
+from qr_sampler_vllm.status.prometheus import EngineCollector
 
 __all__ = ["FrontEndCheck"]
 

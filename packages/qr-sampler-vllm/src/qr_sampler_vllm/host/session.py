@@ -30,16 +30,8 @@ from qr_sampler import (
     dropped_record,
     resolve_request,
 )
-from qr_sampler_vllm.admission import resolve
-from qr_sampler_vllm.discretion import public_model_name
-from qr_sampler_vllm.engine_status import EngineStatus
-from qr_sampler_vllm.fates import serve
-from qr_sampler_vllm.journal import Journal
-from qr_sampler_vllm.layout import Ranks, check_layout, most_rows, ranks_of
-from qr_sampler_vllm.outcomes import Choice, ForcedEnd, Outcome, Undecided
-from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
-from qr_sampler_vllm.status_file import StatusFile
-from qr_sampler_vllm.step import (
+from qr_sampler_vllm.engine.layout import Ranks, check_layout, most_rows, ranks_of
+from qr_sampler_vllm.engine.step import (
     defect_of,
     force_tokens,
     get_ready,
@@ -47,13 +39,21 @@ from qr_sampler_vllm.step import (
     sample_rows,
     selector_for,
 )
-from qr_sampler_vllm.stop_conditions import (
+from qr_sampler_vllm.host.discretion import public_model_name
+from qr_sampler_vllm.host.engine_status import EngineStatus
+from qr_sampler_vllm.host.fates import serve
+from qr_sampler_vllm.host.journal import Journal
+from qr_sampler_vllm.host.outcomes import Choice, ForcedEnd, Outcome, Undecided
+from qr_sampler_vllm.host.row_groups import RowGroup, RowGroups, StepRows
+from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.requests.admission import resolve
+from qr_sampler_vllm.requests.stop_conditions import (
     DetokenizedStopStrings,
     StopConditions,
     StopStrings,
     ending_token,
 )
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.status.file import StatusFile
 
 __all__ = ["EngineSession"]
 

@@ -31,17 +31,17 @@ from qr_sampler import (
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
 from qr_sampler_tsd.verification import verify_block, verify_tokens
 from qr_sampler_tsd.verification.verdict import Verdict, token_of
-from qr_sampler_vllm.fates import serve
-from qr_sampler_vllm.row_groups import RowGroup, RowGroups, StepRows
-from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.host.fates import serve
+from qr_sampler_vllm.host.row_groups import RowGroup, RowGroups, StepRows
+from qr_sampler_vllm.host.session import EngineSession
+from qr_sampler_vllm.host.token_sequence import TokenSequence
 from qr_sampler_vllm.tsd.drafter import DraftRequest
-from qr_sampler_vllm.tsd.proposals import Proposal, draw_proposals
 from qr_sampler_vllm.tsd.sequences import RequestRows, Sequences
-from qr_sampler_vllm.tsd.step_uniforms import StepUniforms, Used
-from qr_sampler_vllm.tsd.target_laws import TargetLaws
-from qr_sampler_vllm.tsd.verification import Verified
-from qr_sampler_vllm.tsd.verified_token import RowFacts, VerifiedToken
+from qr_sampler_vllm.tsd.verification.contract import Verified
+from qr_sampler_vllm.tsd.verification.proposals import Proposal, draw_proposals
+from qr_sampler_vllm.tsd.verification.step_uniforms import StepUniforms, Used
+from qr_sampler_vllm.tsd.verification.target_laws import TargetLaws
+from qr_sampler_vllm.tsd.verification.verified_token import RowFacts, VerifiedToken
 
 __all__ = ["Canonical"]
 

@@ -24,7 +24,7 @@ from qr_sampler import (
     UndecidedRecord,
 )
 from qr_sampler.foreign import is_ours
-from qr_sampler_vllm.discretion import in_public
+from qr_sampler_vllm.host.discretion import in_public
 
 __all__ = ["DRAW_SECONDS", "RECENT_TOKENS", "EngineStatus"]
 

@@ -16,9 +16,9 @@ from prometheus_client.core import (
     Metric,
 )
 
-from qr_sampler_vllm.engine_status import DRAW_SECONDS
-from qr_sampler_vllm.health import complaints
-from qr_sampler_vllm.run_directory import published
+from qr_sampler_vllm.host.engine_status import DRAW_SECONDS
+from qr_sampler_vllm.status.health import complaints
+from qr_sampler_vllm.status.run_directory import published
 
 __all__ = ["EngineCollector"]
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from qr_sampler_vllm.health import complaints
-from qr_sampler_vllm.run_directory import published
+from qr_sampler_vllm.status.health import complaints
+from qr_sampler_vllm.status.run_directory import published
 
 __all__ = ["StatusEndpoint", "status_document"]
 
@@ -74,7 +74,7 @@ def _metrics() -> Any:
     from fastapi.responses import Response
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-    from qr_sampler_vllm.prometheus import EngineCollector
+    from qr_sampler_vllm.status.prometheus import EngineCollector
 
     registry = CollectorRegistry()
     registry.register(EngineCollector())

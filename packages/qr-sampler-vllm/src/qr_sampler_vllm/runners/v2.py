@@ -8,17 +8,17 @@ from threading import RLock
 from typing import Any, TypeAlias
 
 from qr_sampler import Record
-from qr_sampler_vllm.departed import Departed
-from qr_sampler_vllm.draft_rows import LogitsRow, rows_of
-from qr_sampler_vllm.follower import Bystander
-from qr_sampler_vllm.interfaces import LogitsContextLike, RequestStatesLike
-from qr_sampler_vllm.layout import settles_at_once, steps_in_flight
-from qr_sampler_vllm.made_up_requests import is_warming_up
-from qr_sampler_vllm.outcomes import Outcome
-from qr_sampler_vllm.row_groups import StepRows
-from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.engine.interfaces import LogitsContextLike, RequestStatesLike
+from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
+from qr_sampler_vllm.engine.tensor_parallel import TensorParallelGroup
+from qr_sampler_vllm.host.departed import Departed
+from qr_sampler_vllm.host.outcomes import Outcome
+from qr_sampler_vllm.host.row_groups import StepRows
+from qr_sampler_vllm.host.session import EngineSession
+from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.requests.made_up_requests import is_warming_up
+from qr_sampler_vllm.runners.draft_rows import LogitsRow, rows_of
+from qr_sampler_vllm.runners.follower import Bystander
 
 __all__ = ["RunnerV2"]
 

@@ -46,7 +46,7 @@ def get_ready(device_type: str) -> None:
         device_type: Where the logits will be, as ``torch.device.type``.
     """
     if _has_compiler():
-        from qr_sampler_vllm.warm_up import warm_up
+        from qr_sampler_vllm.engine.warm_up import warm_up
 
         warm_up(logits_on_host=device_type == "cpu")
 

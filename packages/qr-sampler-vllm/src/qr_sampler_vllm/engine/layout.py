@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qr_sampler import ConfigError
-from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
+from qr_sampler_vllm.engine.tensor_parallel import TensorParallelGroup
 
 __all__ = [
     "Ranks",

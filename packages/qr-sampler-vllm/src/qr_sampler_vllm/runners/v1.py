@@ -9,16 +9,21 @@ from threading import RLock
 from typing import Any
 
 from qr_sampler import Record
-from qr_sampler_vllm.departed import Departed
-from qr_sampler_vllm.follower import Bystander
-from qr_sampler_vllm.interfaces import BatchUpdateLike, LogitsContextLike
-from qr_sampler_vllm.layout import settles_at_once, steps_in_flight
-from qr_sampler_vllm.outcomes import Outcome
-from qr_sampler_vllm.penalties import Penalties, TokenArray, apply_penalties, distinct_tokens
-from qr_sampler_vllm.row_groups import StepRows
-from qr_sampler_vllm.session import EngineSession
-from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.engine.interfaces import BatchUpdateLike, LogitsContextLike
+from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
+from qr_sampler_vllm.engine.tensor_parallel import TensorParallelGroup
+from qr_sampler_vllm.host.departed import Departed
+from qr_sampler_vllm.host.outcomes import Outcome
+from qr_sampler_vllm.host.row_groups import StepRows
+from qr_sampler_vllm.host.session import EngineSession
+from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.requests.penalties import (
+    Penalties,
+    TokenArray,
+    apply_penalties,
+    distinct_tokens,
+)
+from qr_sampler_vllm.runners.follower import Bystander
 
 __all__ = ["BatchRow", "RunnerV1", "apply_update"]
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from qr_sampler import Rows
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.host.token_sequence import TokenSequence
 
 __all__ = ["MOST_UNEQUAL", "RowGroup", "RowGroups", "StepRows"]
 

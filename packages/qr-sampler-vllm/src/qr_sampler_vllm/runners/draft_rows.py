@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from qr_sampler_vllm.interfaces import LogitsContextLike
+from qr_sampler_vllm.engine.interfaces import LogitsContextLike
 
 __all__ = ["LogitsRow", "rows_of"]
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from qr_sampler import DiscardRecord, TokenSamplingRecord
 from qr_sampler.temperature import rounded
-from qr_sampler_vllm.token_sequence import TokenSequence
-from qr_sampler_vllm.tsd.step_uniforms import Used
+from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.tsd.verification.step_uniforms import Used
 
 __all__ = ["AMPLIFIER", "RowFacts", "VerifiedToken", "discards_of"]
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 from qr_sampler import ConfigError, Settings
-from qr_sampler_vllm.admission import resolve
-from qr_sampler_vllm.interfaces import BatchUpdateLike, LogitsContextLike
-from qr_sampler_vllm.made_up_requests import is_warming_up
-from qr_sampler_vllm.tensor_parallel import TensorParallelGroup
+from qr_sampler_vllm.engine.interfaces import BatchUpdateLike, LogitsContextLike
+from qr_sampler_vllm.engine.tensor_parallel import TensorParallelGroup
+from qr_sampler_vllm.requests.admission import resolve
+from qr_sampler_vllm.requests.made_up_requests import is_warming_up
 
 __all__ = ["Bystander", "Follower"]
 

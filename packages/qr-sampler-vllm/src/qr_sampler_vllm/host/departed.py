@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qr_sampler import Record, RequestOptions
-from qr_sampler_vllm.token_sequence import TokenSequence
+from qr_sampler_vllm.host.token_sequence import TokenSequence
 
 __all__ = ["Departed"]
 

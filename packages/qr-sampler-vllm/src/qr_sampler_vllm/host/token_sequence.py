@@ -14,8 +14,8 @@ from time import time_ns
 from typing import Final
 
 from qr_sampler import EmissionRecord, Record, RequestOptions, RunningMean
-from qr_sampler_vllm.outcomes import Outcome
-from qr_sampler_vllm.stop_conditions import StopConditions
+from qr_sampler_vllm.host.outcomes import Outcome
+from qr_sampler_vllm.requests.stop_conditions import StopConditions
 
 __all__ = ["UNKNOWN_TOKEN", "TokenSequence"]
 
