@@ -26,10 +26,10 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
-from qr_sampler_grpc.contract import Contract
 from qr_sampler_grpc.proto import entropy_service_pb2, purity_service_pb2, qrng_pb2
+from qr_sampler_grpc.protocol.contract import Contract
+from qr_sampler_grpc.protocol.wire import Answer, UnreadableAnswerError
 from qr_sampler_grpc.transports.base import AnswerParts, Attempt, Request, UnfitAnswerError
-from qr_sampler_grpc.wire import Answer, UnreadableAnswerError
 
 SHARDS = 64
 """Pieces of work with a seed each, so that the cases do not depend on the number of processes."""

@@ -28,16 +28,15 @@ from qr_sampler import ConfigError, EntropySource, EntropyUnavailableError
 from qr_sampler.entropy import EntropyDraw
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.testing import ConstantEntropySource, EntropySourceContract
-from qr_sampler_grpc import answer_memory
-from qr_sampler_grpc.attestation import SigningKey
-from qr_sampler_grpc.device import Device
+from qr_sampler_grpc.device import Device, answer_memory
+from qr_sampler_grpc.device.telemetry import Telemetry
 from qr_sampler_grpc.direct import peers, session
 from qr_sampler_grpc.direct.frame import Status, decode_answer_header, encode_request
 from qr_sampler_grpc.direct.server import DirectServer, DirectServerStartError, serve_direct
 from qr_sampler_grpc.direct.source import DirectSource
+from qr_sampler_grpc.protocol.attestation import SigningKey
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.source import QuantumGrpcSource
-from qr_sampler_grpc.telemetry import Telemetry
 
 NO_BREAKER = BreakerOptions.checked(enabled=False)
 """No deadline is learnt that a busy machine could miss."""

@@ -12,7 +12,7 @@ import pytest
 
 from qr_sampler import ConfigError, EntropyUnavailableError
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.connection.address import Address
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.source import QuantumGrpcSource
 

@@ -20,10 +20,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qr_sampler import ConfigError
-from qr_sampler_grpc.attestation import PREAMBLE, SigningKey, VerificationKey, signed_message
+from qr_sampler_grpc.protocol.attestation import (
+    PREAMBLE,
+    SigningKey,
+    VerificationKey,
+    signed_message,
+)
+from qr_sampler_grpc.protocol.wire import Answer
 from qr_sampler_grpc.transports.base import Request
-from qr_sampler_grpc.verification import AnswerCheck, UntrustedAnswerError
-from qr_sampler_grpc.wire import Answer
+from qr_sampler_grpc.transports.verification import AnswerCheck, UntrustedAnswerError
 
 REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_examples=100)
 
@@ -397,3 +402,9 @@ def test_an_answer_is_missing(device: Device, keys: Keys) -> None:
         AnswerCheck(COMMITMENT, VerificationKey(keys.public)).apply(
             REQUESTS, [device.answer(1, b"ab")]
         )
+
+
+def test_keys_are_still_found_where_they_were() -> None:
+    with pytest.warns(DeprecationWarning, match=r"SigningKey from qr_sampler_grpc\.protocol"):
+        from qr_sampler_grpc.attestation import SigningKey as Moved
+    assert Moved is SigningKey

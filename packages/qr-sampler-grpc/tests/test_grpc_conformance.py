@@ -20,15 +20,15 @@ from google.protobuf import json_format
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from qr_sampler_grpc.attestation import SigningKey, VerificationKey
 from qr_sampler_grpc.conformance import CASES_FILE, Caller, Case, CaseResult, load_cases, run_cases
 from qr_sampler_grpc.conformance.rules import RULES, clock_offset_ns
-from qr_sampler_grpc.credentials import ApiKey
+from qr_sampler_grpc.connection.credentials import ApiKey
 from qr_sampler_grpc.proto.entropy_service_pb2 import DESCRIPTOR, EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import (
     EntropyServiceServicer,
     add_EntropyServiceServicer_to_server,
 )
+from qr_sampler_grpc.protocol.attestation import SigningKey, VerificationKey
 from qr_sampler_grpc.server import serve
 
 DOCUMENT = json.loads(CASES_FILE.read_text("utf-8"))

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from qr_sampler import ConfigError, EntropyUnavailableError, FallbackEntropySource
 from qr_sampler.entropy import EntropyDraw
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_grpc.attestation import SigningKey, signed_message
 from qr_sampler_grpc.device import Device, MeasurementRefusedError, Refusal
-from qr_sampler_grpc.generate import GenerateSource
-from qr_sampler_grpc.telemetry import Telemetry
+from qr_sampler_grpc.device.generate import GenerateSource
+from qr_sampler_grpc.device.telemetry import Telemetry
+from qr_sampler_grpc.protocol.attestation import SigningKey, signed_message
 
 
 class Notes(Telemetry):

@@ -18,13 +18,13 @@ import pytest
 
 from qr_sampler import EntropyUnavailableError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
-from qr_sampler_grpc.contract import Contract
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
-from qr_sampler_grpc.protobuf_fields import tagged
+from qr_sampler_grpc.protocol.contract import Contract
+from qr_sampler_grpc.protocol.protobuf_fields import tagged
+from qr_sampler_grpc.protocol.wire import Answer, FieldWire
 from qr_sampler_grpc.source import QuantumGrpcSource
 from qr_sampler_grpc.transports.base import Attempt, DeadlineLapsedError
-from qr_sampler_grpc.wire import Answer, FieldWire
 
 Scripted = Callable[..., Any]
 Limited = Callable[..., AbstractContextManager[None]]

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 
 COPIES_OF_AN_ANSWER = """
     import resource, sys
-    from qr_sampler_grpc.large_blocks import keep_large_blocks
+    from qr_sampler_grpc.connection.large_blocks import keep_large_blocks
 
     def faults() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

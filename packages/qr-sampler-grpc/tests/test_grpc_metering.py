@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qr_sampler import ConfigError
-from qr_sampler_grpc.metering import Meters, RollingSum
+from qr_sampler_grpc.device.metering import Meters, RollingSum
 
 WINDOW_S = 60.0
 SLOTS = 6

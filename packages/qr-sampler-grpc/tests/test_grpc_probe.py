@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qr_sampler import ConfigError
-from qr_sampler_grpc.attestation import SigningKey
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct.server import serve_direct
 from qr_sampler_grpc.probe import Plan, ProbeReport, examine, target_for
@@ -30,6 +29,7 @@ from qr_sampler_grpc.probe.target import GrpcTarget
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
 from qr_sampler_grpc.proto.qrng_pb2 import RandomRequest, RandomResponse
+from qr_sampler_grpc.protocol.attestation import SigningKey
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.settings import GrpcSettings
 from qr_sampler_grpc.source import QuantumGrpcSource

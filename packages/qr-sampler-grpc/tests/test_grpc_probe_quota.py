@@ -17,7 +17,7 @@ from qr_sampler.entropy import SourceLimits
 from qr_sampler_grpc.conformance import Caller, load_cases, run_cases
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct.server import serve_direct
-from qr_sampler_grpc.patience import QUIET_S, Patience, QuotaUsedUpError
+from qr_sampler_grpc.link.patience import QUIET_S, Patience, QuotaUsedUpError
 from qr_sampler_grpc.probe import Plan, ProbeReport, examine, target_for
 from qr_sampler_grpc.probe.size_limit import MOST_SEARCHED, _search
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse

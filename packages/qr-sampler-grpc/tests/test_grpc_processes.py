@@ -16,7 +16,7 @@ import pytest
 
 from qr_sampler import EntropyUnavailableError
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_grpc.fork_guard import ForkGuard
+from qr_sampler_grpc.connection.fork_guard import ForkGuard
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import serve

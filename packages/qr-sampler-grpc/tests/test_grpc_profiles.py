@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from qr_sampler import AMPLIFIERS, ConfigError, EntropyUnavailableError, GuardedSource
 from qr_sampler.entropy.breaker_settings import BreakerOptions
-from qr_sampler_grpc.attestation import SigningKey
 from qr_sampler_grpc.proto import purity_service_pb2_grpc, qrng_pb2_grpc
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
 from qr_sampler_grpc.proto.qrng_pb2 import RandomRequest, RandomResponse
+from qr_sampler_grpc.protocol.attestation import SigningKey
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.source import QuantumGrpcSource
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qr_sampler.entropy import SourceLimits
-from qr_sampler_grpc.quota import Quota, QuotaExceededError
+from qr_sampler_grpc.link.quota import Quota, QuotaExceededError
 
 REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_examples=200)
 DAY_S = 86_400.0

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from qr_sampler import ConfigError
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_grpc.attestation import SigningKey
-from qr_sampler_grpc.credentials import secret_in
+from qr_sampler_grpc.connection.credentials import secret_in
+from qr_sampler_grpc.protocol.attestation import SigningKey
 from qr_sampler_grpc.server import ServerTls, serve
 from qr_sampler_grpc.server.keys import read_secrets
 from qr_sampler_grpc.source import QuantumGrpcSource

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from qr_sampler import ConfigError
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.connection.address import Address
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import ServerTls, serve

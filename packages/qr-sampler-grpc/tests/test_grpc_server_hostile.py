@@ -18,8 +18,8 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_grpc import answer_memory
-from qr_sampler_grpc.answer_memory import AnswerMemory, CrowdedError
+from qr_sampler_grpc.device import answer_memory
+from qr_sampler_grpc.device.answer_memory import AnswerMemory, CrowdedError
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import patience, serve

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qr_sampler import ConfigError
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_grpc.attestation import SigningKey, signed_message
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
+from qr_sampler_grpc.protocol.attestation import SigningKey, signed_message
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.server.servicer import CHUNK_BYTES
 

@@ -20,14 +20,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from qr_sampler import ConfigError
 from qr_sampler.entropy import SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions, BreakerSettings
-from qr_sampler_grpc.contract import field_numbers
-from qr_sampler_grpc.credentials import ApiKey, secret_in
-from qr_sampler_grpc.profiles import PROFILES
+from qr_sampler_grpc.connection.credentials import ApiKey, secret_in
+from qr_sampler_grpc.connection.tls import ClientTls
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest
+from qr_sampler_grpc.protocol.contract import field_numbers
+from qr_sampler_grpc.protocol.profiles import PROFILES
+from qr_sampler_grpc.protocol.wire import Question
 from qr_sampler_grpc.settings import GrpcOptions, GrpcSettings
 from qr_sampler_grpc.source import QuantumGrpcSource
-from qr_sampler_grpc.tls import ClientTls
-from qr_sampler_grpc.wire import Question
 
 SECRET = "s3cret-key-0xdeadbeef"
 
@@ -507,7 +507,8 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(
     locked = getattr(ours, form)
     assert tls_error(None, ours.certificate, locked).startswith(f"the key {locked} is encrypted")
     script = (
-        "import sys; from pathlib import Path; from qr_sampler_grpc.tls import ClientTls\n"
+        "import sys; from pathlib import Path\n"
+        "from qr_sampler_grpc.connection.tls import ClientTls\n"
         "ClientTls(None, Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     # With a terminal to ask on, which is where OpenSSL looks for one.

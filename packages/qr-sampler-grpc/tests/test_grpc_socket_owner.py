@@ -15,13 +15,13 @@ import pytest
 
 from qr_sampler import EntropyUnavailableError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
-from qr_sampler_grpc import unix_socket
+from qr_sampler_grpc.connection import unix_socket
+from qr_sampler_grpc.connection.unix_socket import reason_to_distrust
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct import peers
 from qr_sampler_grpc.direct.server import serve_direct
 from qr_sampler_grpc.direct.source import DirectSource
 from qr_sampler_grpc.source import QuantumGrpcSource
-from qr_sampler_grpc.unix_socket import reason_to_distrust
 
 NO_BREAKER = BreakerOptions.checked(enabled=False)
 NOBODY = 65534

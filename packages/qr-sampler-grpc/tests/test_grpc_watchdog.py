@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from qr_sampler_grpc.watchdog import Watchdog
+from qr_sampler_grpc.transports.watchdog import Watchdog
 
 PATIENCE_S = 30.0
 """How long a test waits for what should happen at once; only a failure takes as long."""

@@ -21,13 +21,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import qr_sampler_grpc.proto
-from qr_sampler_grpc.contract import Contract
 from qr_sampler_grpc.proto import entropy_service_pb2, purity_service_pb2, qrng_pb2
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
 from qr_sampler_grpc.proto.qrng_pb2 import RandomRequest, RandomResponse
-from qr_sampler_grpc.protobuf_fields import tagged
-from qr_sampler_grpc.wire import Answer, FieldWire, Question, UnreadableAnswerError, Wire
+from qr_sampler_grpc.protocol.contract import Contract
+from qr_sampler_grpc.protocol.protobuf_fields import tagged
+from qr_sampler_grpc.protocol.wire import Answer, FieldWire, Question, UnreadableAnswerError, Wire
 
 FUZZER = Path(__file__).parents[1] / "campaigns" / "fuzz_answers.py"
 FIELD = descriptor_pb2.FieldDescriptorProto

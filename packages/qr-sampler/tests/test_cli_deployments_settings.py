@@ -23,7 +23,7 @@ pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of th
 import qr_sampler_grpc
 from qr_sampler.entropy.breaker_settings import BreakerSettings
 from qr_sampler_grpc.direct.settings import DirectSettings
-from qr_sampler_grpc.profiles import PROFILES
+from qr_sampler_grpc.protocol.profiles import PROFILES
 from qr_sampler_grpc.settings import GrpcSettings
 
 RELEVANT: dict[str, tuple[type[BaseSettings], ...]] = {

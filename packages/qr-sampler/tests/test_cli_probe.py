@@ -28,7 +28,7 @@ from qr_sampler_cli.main import app
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
 import grpc
 
-from qr_sampler_grpc.patience import Patience
+from qr_sampler_grpc.link.patience import Patience
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.server import ServerTls, serve
 
@@ -251,7 +251,7 @@ def test_a_signature_is_checked_with_the_public_key(
     ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
     from cryptography.hazmat.primitives import serialization
 
-    from qr_sampler_grpc.attestation import SigningKey
+    from qr_sampler_grpc.protocol.attestation import SigningKey
 
     key = ed25519.Ed25519PrivateKey.generate()
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"

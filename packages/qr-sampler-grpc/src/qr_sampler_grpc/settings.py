@@ -23,12 +23,12 @@ from qr_sampler.environment_settings import EnvironmentSettings
 from qr_sampler.errors import ConfigError
 from qr_sampler.option_models import environment
 from qr_sampler.settings import describe_validation_error
-from qr_sampler_grpc.address import Address
-from qr_sampler_grpc.contract import Contract, field_numbers
-from qr_sampler_grpc.credentials import ApiKey, check_header, secret_in
-from qr_sampler_grpc.profiles import CUSTOM, DEFAULT_METHOD_PATH, PROFILES
-from qr_sampler_grpc.tls import ClientTls
-from qr_sampler_grpc.wire import ANSWER_FIELDS, REQUEST_FIELDS
+from qr_sampler_grpc.connection.address import Address
+from qr_sampler_grpc.connection.credentials import ApiKey, check_header, secret_in
+from qr_sampler_grpc.connection.tls import ClientTls
+from qr_sampler_grpc.protocol.contract import Contract, field_numbers
+from qr_sampler_grpc.protocol.profiles import CUSTOM, DEFAULT_METHOD_PATH, PROFILES
+from qr_sampler_grpc.protocol.wire import ANSWER_FIELDS, REQUEST_FIELDS
 
 __all__ = ["GrpcOptions", "GrpcSettings"]
 

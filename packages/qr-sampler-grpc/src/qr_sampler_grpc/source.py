@@ -14,11 +14,11 @@ import grpc
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.attestation import VerificationKey
-from qr_sampler_grpc.channel import ChannelUnusableError
-from qr_sampler_grpc.credentials import warn_of_exposure
-from qr_sampler_grpc.errors import describe_failure, describe_lapse, retry_after_s
+from qr_sampler_grpc.connection.channel import ChannelUnusableError
+from qr_sampler_grpc.connection.credentials import warn_of_exposure
 from qr_sampler_grpc.link import Link, LinkFailure, Refused
+from qr_sampler_grpc.protocol.attestation import VerificationKey
+from qr_sampler_grpc.protocol.wire import INTEGRATED_BYTES, Answer, Question, UnreadableAnswerError
 from qr_sampler_grpc.settings import GrpcOptions, GrpcSettings
 from qr_sampler_grpc.transports import Transport, transport_for
 from qr_sampler_grpc.transports.base import (
@@ -27,8 +27,8 @@ from qr_sampler_grpc.transports.base import (
     Request,
     UnfitAnswerError,
 )
-from qr_sampler_grpc.verification import AnswerCheck, UntrustedAnswerError
-from qr_sampler_grpc.wire import INTEGRATED_BYTES, Answer, Question, UnreadableAnswerError
+from qr_sampler_grpc.transports.errors import describe_failure, describe_lapse, retry_after_s
+from qr_sampler_grpc.transports.verification import AnswerCheck, UntrustedAnswerError
 
 __all__ = ["QuantumGrpcSource"]
 
@@ -45,7 +45,7 @@ class QuantumGrpcSource(EntropySource):
 
     Args:
         server_address: Where the server listens, in a form that
-            :meth:`~qr_sampler_grpc.address.Address.parse` understands.
+            :meth:`~qr_sampler_grpc.connection.address.Address.parse` understands.
         breaker: When a draw is given up and when the server is left alone.
         options: The other fields of :class:`~qr_sampler_grpc.settings.GrpcOptions`.
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from qr_sampler_grpc.attestation import VerificationKey, signed_message
 from qr_sampler_grpc.conformance.calls import Exchange
 from qr_sampler_grpc.conformance.results import NonconformanceError
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyResponse
+from qr_sampler_grpc.protocol.attestation import VerificationKey, signed_message
 
 __all__ = ["RULES", "Answered", "clock_offset_ns"]
 

@@ -11,7 +11,6 @@ from typing import Final
 
 import grpc
 
-from qr_sampler_grpc.attestation import VerificationKey
 from qr_sampler_grpc.conformance.answers import answers_of, parsed
 from qr_sampler_grpc.conformance.calls import Exchange, Metadata, exchange
 from qr_sampler_grpc.conformance.cases import Call, Case, ExpectedAnswer, load_cases
@@ -21,9 +20,10 @@ from qr_sampler_grpc.conformance.results import (
     NotOfferedError,
 )
 from qr_sampler_grpc.conformance.rules import RULES, Answered
-from qr_sampler_grpc.credentials import ApiKey
-from qr_sampler_grpc.patience import Patience, QuotaUsedUpError
+from qr_sampler_grpc.connection.credentials import ApiKey
+from qr_sampler_grpc.link.patience import Patience, QuotaUsedUpError
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyResponse
+from qr_sampler_grpc.protocol.attestation import VerificationKey
 
 __all__ = ["Caller", "run_cases"]
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from qr_sampler_grpc.attestation import signed_message
 from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import (
     AFTER_TIME_OFFSET,
@@ -26,6 +25,7 @@ from qr_sampler_grpc.direct.frame import (
 )
 from qr_sampler_grpc.direct.inbox import Inbox
 from qr_sampler_grpc.link import LinkFailure
+from qr_sampler_grpc.protocol.attestation import signed_message
 
 __all__ = ["Answer", "Connection", "StaleConnectionError"]
 

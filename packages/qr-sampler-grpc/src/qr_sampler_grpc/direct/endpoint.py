@@ -7,7 +7,7 @@ import socket
 import time
 from typing import Final, NamedTuple
 
-from qr_sampler_grpc.attestation import VerificationKey
+from qr_sampler_grpc.connection.unix_socket import reason_to_distrust
 from qr_sampler_grpc.direct.frame import Status
 from qr_sampler_grpc.direct.peers import peer_uid
 from qr_sampler_grpc.direct.reasons import (
@@ -17,7 +17,7 @@ from qr_sampler_grpc.direct.reasons import (
     describe_refusal,
 )
 from qr_sampler_grpc.link import EXHAUSTED_PAUSE_S, LinkFailure
-from qr_sampler_grpc.unix_socket import reason_to_distrust
+from qr_sampler_grpc.protocol.attestation import VerificationKey
 
 __all__ = ["Endpoint"]
 

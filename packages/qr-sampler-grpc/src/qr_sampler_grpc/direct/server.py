@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import Final
 
 from qr_sampler.errors import ConfigError, QRSamplerError
-from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.connection.address import Address
+from qr_sampler_grpc.connection.unix_socket import private_files, remove_stale_socket
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct.frame import MAX_DEVICE_ID_BYTES, Status
 from qr_sampler_grpc.direct.peers import AllowedPeers
 from qr_sampler_grpc.direct.session import Session, send_refusal
-from qr_sampler_grpc.unix_socket import private_files, remove_stale_socket
 
 __all__ = ["DirectServer", "DirectServerStartError", "serve_direct"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from qr_sampler_grpc.answer_memory import CrowdedError, reading_time_s
 from qr_sampler_grpc.device import Device, Measured, MeasurementRefusedError, Refusal
+from qr_sampler_grpc.device.answer_memory import CrowdedError, reading_time_s
 from qr_sampler_grpc.direct.frame import (
     MAX_REQUEST_BYTES,
     REQUEST_HEADER_BYTES,

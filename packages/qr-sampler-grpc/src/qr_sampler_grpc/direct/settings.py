@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, field_validator
 
 from qr_sampler.environment_settings import EnvironmentSettings
 from qr_sampler.option_models import OPTIONS, checked, environment
-from qr_sampler_grpc.address import Address
-from qr_sampler_grpc.attestation import VerificationKey
+from qr_sampler_grpc.connection.address import Address
+from qr_sampler_grpc.protocol.attestation import VerificationKey
 
 __all__ = ["DirectOptions", "DirectSettings"]
 

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from qr_sampler_grpc.patience import Patience
+from qr_sampler_grpc.link.patience import Patience
 from qr_sampler_grpc.probe.examination import examine
 from qr_sampler_grpc.probe.plan import Plan
 from qr_sampler_grpc.probe.report import ProbeReport

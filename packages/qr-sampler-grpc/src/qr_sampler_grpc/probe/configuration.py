@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from qr_sampler.registry import AMPLIFIERS
 from qr_sampler_grpc.direct.settings import DirectOptions
 from qr_sampler_grpc.probe.target import DirectTarget, GrpcTarget, Target
+from qr_sampler_grpc.protocol.wire import INTEGRATED_BYTES
 from qr_sampler_grpc.settings import GrpcOptions
-from qr_sampler_grpc.wire import INTEGRATED_BYTES
 
 __all__ = ["KEY_FILE_PLACEHOLDER", "configuration_lines"]
 

@@ -10,8 +10,8 @@ from typing import Final
 import grpc
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_grpc.protocol.wire import Question, UnreadableAnswerError
 from qr_sampler_grpc.settings import GrpcOptions
-from qr_sampler_grpc.wire import Question, UnreadableAnswerError
 
 __all__ = ["is_reachable", "open_channel", "repeats_sequence_ids"]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from qr_sampler.entropy import EntropyDraw, EntropySource
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.patience import Patience, QuotaUsedUpError
+from qr_sampler_grpc.link.patience import Patience, QuotaUsedUpError
 from qr_sampler_grpc.probe.target import Target
 
 __all__ = [

@@ -11,9 +11,8 @@ import grpc
 
 from qr_sampler.entropy import EntropyDraw
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.attestation import VerificationKey
 from qr_sampler_grpc.conformance import Caller, CaseResult, run_cases
-from qr_sampler_grpc.patience import Patience, QuotaUsedUpError
+from qr_sampler_grpc.link.patience import Patience, QuotaUsedUpError
 from qr_sampler_grpc.probe.configuration import configuration_lines
 from qr_sampler_grpc.probe.contact import is_reachable, open_channel, repeats_sequence_ids
 from qr_sampler_grpc.probe.draws import ModeReport, fastest_mode, measure_mode, patient_draw
@@ -30,8 +29,9 @@ from qr_sampler_grpc.probe.report import ProbeReport
 from qr_sampler_grpc.probe.sanity import SanityCheck, check_bytes, check_numbers
 from qr_sampler_grpc.probe.size_limit import SizeLimit, find_size_limit
 from qr_sampler_grpc.probe.target import GrpcTarget, Target
-from qr_sampler_grpc.profiles import PROFILES
-from qr_sampler_grpc.wire import INTEGRATED_BYTES
+from qr_sampler_grpc.protocol.attestation import VerificationKey
+from qr_sampler_grpc.protocol.profiles import PROFILES
+from qr_sampler_grpc.protocol.wire import INTEGRATED_BYTES
 
 __all__ = ["Watch", "examine"]
 

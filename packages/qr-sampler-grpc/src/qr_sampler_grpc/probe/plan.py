@@ -11,7 +11,7 @@ from qr_sampler.errors import ConfigError
 from qr_sampler_grpc.conformance import Case, load_cases
 from qr_sampler_grpc.probe.size_limit import MOST_SEARCHED
 from qr_sampler_grpc.probe.target import GrpcTarget, Target
-from qr_sampler_grpc.wire import INTEGRATED_BYTES
+from qr_sampler_grpc.protocol.wire import INTEGRATED_BYTES
 
 __all__ = [
     "CONTRACT",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.patience import Patience, QuotaUsedUpError
+from qr_sampler_grpc.link.patience import Patience, QuotaUsedUpError
 from qr_sampler_grpc.probe.draws import patient_draw
 from qr_sampler_grpc.probe.target import Target
 

@@ -13,7 +13,7 @@ from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import ConfigError
 from qr_sampler_grpc.direct.settings import DirectOptions, DirectSettings
 from qr_sampler_grpc.direct.source import DirectSource
-from qr_sampler_grpc.profiles import CUSTOM, DEFAULT_METHOD_PATH
+from qr_sampler_grpc.protocol.profiles import CUSTOM, DEFAULT_METHOD_PATH
 from qr_sampler_grpc.settings import GrpcOptions, GrpcSettings
 from qr_sampler_grpc.source import QuantumGrpcSource
 

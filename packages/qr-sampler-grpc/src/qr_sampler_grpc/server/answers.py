@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyResponse
-from qr_sampler_grpc.protobuf_fields import length_prefix, tagged
+from qr_sampler_grpc.protocol.protobuf_fields import length_prefix, tagged
 
 __all__ = ["Answer", "serialised"]
 

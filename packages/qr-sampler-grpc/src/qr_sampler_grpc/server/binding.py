@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc
 
 from qr_sampler.errors import ConfigError, QRSamplerError
-from qr_sampler_grpc.address import Address
-from qr_sampler_grpc.unix_socket import private_files, remove_stale_socket
+from qr_sampler_grpc.connection.address import Address
+from qr_sampler_grpc.connection.unix_socket import private_files, remove_stale_socket
 
 __all__ = ["ServerStartError", "bind", "check_exposure", "check_metrics_exposure"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_grpc.credentials import ApiKey
-from qr_sampler_grpc.private_file import warn_of_others
+from qr_sampler_grpc.connection.credentials import ApiKey
+from qr_sampler_grpc.connection.private_file import warn_of_others
 
 __all__ = ["ApiKeys", "read_secrets"]
 

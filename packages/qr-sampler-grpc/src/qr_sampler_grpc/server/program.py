@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, QRSamplerError
-from qr_sampler_grpc.generate import Generate
+from qr_sampler_grpc.device.generate import Generate
 from qr_sampler_grpc.server.logs import FORMATS, configure_logging
 from qr_sampler_grpc.server.running import EntropyServer
 from qr_sampler_grpc.server.serving import serve
@@ -131,7 +131,7 @@ def _tls(options: argparse.Namespace) -> ServerTls | None:
 def _signing_key(path: Path | None) -> Any:
     if path is None:
         return None
-    from qr_sampler_grpc.attestation import SigningKey
+    from qr_sampler_grpc.protocol.attestation import SigningKey
 
     return SigningKey(path)
 

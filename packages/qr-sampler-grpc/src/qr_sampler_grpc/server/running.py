@@ -8,11 +8,11 @@ from types import TracebackType
 
 import grpc
 
-from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.connection.address import Address
 from qr_sampler_grpc.device import Device
-from qr_sampler_grpc.server.health import HealthService
 from qr_sampler_grpc.server.lanes import Lane
-from qr_sampler_grpc.server.metrics import Metrics, MetricsEndpoint
+from qr_sampler_grpc.server.monitoring.health import HealthService
+from qr_sampler_grpc.server.monitoring.metrics import Metrics, MetricsEndpoint
 from qr_sampler_grpc.server.patience import Patience
 from qr_sampler_grpc.server.servicer import EntropyServicer
 

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
-from qr_sampler_grpc.answer_memory import CrowdedError, Place, reading_time_s
 from qr_sampler_grpc.device import Device, Measured, MeasurementRefusedError, Refusal
+from qr_sampler_grpc.device.answer_memory import CrowdedError, Place, reading_time_s
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.server.answers import Answer, serialised
 from qr_sampler_grpc.server.keys import ApiKeys

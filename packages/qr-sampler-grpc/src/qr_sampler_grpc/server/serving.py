@@ -12,28 +12,28 @@ import grpc
 
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError
-from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.connection.address import Address
+from qr_sampler_grpc.connection.fork_guard import FORK_GUARD
+from qr_sampler_grpc.connection.large_blocks import keep_large_blocks
 from qr_sampler_grpc.device import Device
-from qr_sampler_grpc.fork_guard import FORK_GUARD
-from qr_sampler_grpc.generate import Generate
-from qr_sampler_grpc.large_blocks import keep_large_blocks
-from qr_sampler_grpc.server.apart import ServiceApart
+from qr_sampler_grpc.device.generate import Generate
 from qr_sampler_grpc.server.binding import (
     ServerStartError,
     bind,
     check_exposure,
     check_metrics_exposure,
 )
-from qr_sampler_grpc.server.health import HealthService, add_health, add_reflection
 from qr_sampler_grpc.server.keys import ApiKeys, read_secrets
 from qr_sampler_grpc.server.lanes import Lane
-from qr_sampler_grpc.server.metrics import Metrics, MetricsEndpoint
+from qr_sampler_grpc.server.monitoring.apart import ServiceApart
+from qr_sampler_grpc.server.monitoring.health import HealthService, add_health, add_reflection
+from qr_sampler_grpc.server.monitoring.metrics import Metrics, MetricsEndpoint
 from qr_sampler_grpc.server.patience import Patience
 from qr_sampler_grpc.server.running import EntropyServer
 from qr_sampler_grpc.server.servicer import EntropyServicer
 
 if TYPE_CHECKING:
-    from qr_sampler_grpc.attestation import SigningKey
+    from qr_sampler_grpc.protocol.attestation import SigningKey
     from qr_sampler_grpc.server.tls import ServerTls
 
 __all__ = ["MAX_WATCHES", "REFLECTION_STREAMS", "serve"]

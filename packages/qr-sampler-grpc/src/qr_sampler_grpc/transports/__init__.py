@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How requests reach a server and its answers come back, in each mode."""
+"""How requests reach a server and its answers come back, in each mode of gRPC, and are checked."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
+from qr_sampler_grpc.protocol.wire import Answer, UnreadableAnswerError, Wire
 from qr_sampler_grpc.settings import GrpcOptions
 from qr_sampler_grpc.transports.base import (
     AnswerParts,
@@ -23,7 +24,6 @@ from qr_sampler_grpc.transports.base import (
     stray,
     unchanged,
 )
-from qr_sampler_grpc.wire import Answer, UnreadableAnswerError, Wire
 
 __all__ = ["AioTransport"]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from qr_sampler_grpc.channel import Channel
+from qr_sampler_grpc.connection.channel import Channel
+from qr_sampler_grpc.protocol.wire import Answer
 from qr_sampler_grpc.settings import GrpcOptions
-from qr_sampler_grpc.wire import Answer
 
 __all__ = [
     "AnswerParts",

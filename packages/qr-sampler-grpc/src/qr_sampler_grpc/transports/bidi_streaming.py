@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import grpc
 
+from qr_sampler_grpc.protocol.wire import Answer, UnreadableAnswerError, Wire
 from qr_sampler_grpc.settings import GrpcOptions
 from qr_sampler_grpc.transports.base import (
     AnswerParts,
@@ -21,8 +22,7 @@ from qr_sampler_grpc.transports.base import (
     stray,
     unchanged,
 )
-from qr_sampler_grpc.watchdog import Watchdog
-from qr_sampler_grpc.wire import Answer, UnreadableAnswerError, Wire
+from qr_sampler_grpc.transports.watchdog import Watchdog
 
 __all__ = ["BidiStreamingTransport"]
 

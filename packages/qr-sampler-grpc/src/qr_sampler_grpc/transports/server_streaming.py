@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from qr_sampler_grpc.protocol.wire import Answer
 from qr_sampler_grpc.transports.base import (
     AnswerParts,
     Attempt,
@@ -12,7 +13,6 @@ from qr_sampler_grpc.transports.base import (
     Request,
     unchanged,
 )
-from qr_sampler_grpc.wire import Answer
 
 __all__ = ["ServerStreamingTransport"]
 

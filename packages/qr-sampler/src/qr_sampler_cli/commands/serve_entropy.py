@@ -136,7 +136,7 @@ def _announce(source: str, asked: str, reachable: str) -> None:
 
 
 def _is_local(address: str) -> bool:
-    is_local: bool = _kit("address").Address.parse(address, listening=True).is_local
+    is_local: bool = _kit("connection.address").Address.parse(address, listening=True).is_local
     return is_local
 
 

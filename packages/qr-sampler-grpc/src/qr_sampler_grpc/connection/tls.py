@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_grpc.private_file import warn_of_others
+from qr_sampler_grpc.connection.private_file import warn_of_others
 
 __all__ = ["ClientTls"]
 

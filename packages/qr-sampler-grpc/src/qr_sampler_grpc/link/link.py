@@ -11,7 +11,7 @@ from qr_sampler.entropy import SourceLimits, SourceStatus
 from qr_sampler.entropy.breaker import BreakerState, CircuitOpenError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.entropy.patience import AttemptFailure, Patience
-from qr_sampler_grpc.quota import Quota, QuotaExceededError
+from qr_sampler_grpc.link.quota import Quota, QuotaExceededError
 
 __all__ = ["EXHAUSTED_PAUSE_S", "Link", "LinkFailure", "Refused"]
 

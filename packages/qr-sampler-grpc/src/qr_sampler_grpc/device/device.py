@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from qr_sampler.entropy import EntropyDraw, EntropySource
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
-from qr_sampler_grpc.answer_memory import AnswerMemory
-from qr_sampler_grpc.attestation import signed_message
-from qr_sampler_grpc.generate import Generate, GenerateSource
-from qr_sampler_grpc.metering import Meters
-from qr_sampler_grpc.refusal import MeasurementRefusedError, Refusal
-from qr_sampler_grpc.telemetry import Telemetry
+from qr_sampler_grpc.device.answer_memory import AnswerMemory
+from qr_sampler_grpc.device.generate import Generate, GenerateSource
+from qr_sampler_grpc.device.metering import Meters
+from qr_sampler_grpc.device.refusal import MeasurementRefusedError, Refusal
+from qr_sampler_grpc.device.telemetry import Telemetry
+from qr_sampler_grpc.protocol.attestation import signed_message
 
 if TYPE_CHECKING:
-    from qr_sampler_grpc.attestation import SigningKey
+    from qr_sampler_grpc.protocol.attestation import SigningKey
 
 __all__ = [
     "MAX_COMMITMENT_BYTES",

@@ -26,7 +26,7 @@ class Profile:
     stream_method_path: str = ""
     """The method that streams; empty where there is none."""
     request_fields: Mapping[str, int]
-    """Numbers of the request's fields, see :class:`~qr_sampler_grpc.wire.FieldWire`."""
+    """Numbers of the request's fields, see :class:`~qr_sampler_grpc.protocol.wire.FieldWire`."""
     answer_fields: Mapping[str, int]
     """Numbers of the answer's fields."""
     max_bytes_per_request: int

@@ -10,9 +10,9 @@ from socketserver import TCPServer
 from typing import Any, Final
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_grpc.address import Address
+from qr_sampler_grpc.connection.address import Address
+from qr_sampler_grpc.device.telemetry import Telemetry
 from qr_sampler_grpc.server.binding import ServerStartError
-from qr_sampler_grpc.telemetry import Telemetry
 
 __all__ = ["Metrics", "MetricsEndpoint"]
 

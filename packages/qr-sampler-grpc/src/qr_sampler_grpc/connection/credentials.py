@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_grpc.address import Address
-from qr_sampler_grpc.private_file import warn_of_others
+from qr_sampler_grpc.connection.address import Address
+from qr_sampler_grpc.connection.private_file import warn_of_others
 
 __all__ = ["ApiKey", "check_header", "secret_in", "warn_of_exposure"]
 

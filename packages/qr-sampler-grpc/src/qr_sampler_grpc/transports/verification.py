@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qr_sampler_grpc.attestation import VerificationKey, signed_message
+from qr_sampler_grpc.protocol.attestation import VerificationKey, signed_message
+from qr_sampler_grpc.protocol.wire import Answer
 from qr_sampler_grpc.transports.base import Request
-from qr_sampler_grpc.wire import Answer
 
 __all__ = ["AnswerCheck", "UntrustedAnswerError"]
 

@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from qr_sampler_grpc.protobuf_fields import tagged
+from qr_sampler_grpc.protocol.protobuf_fields import tagged
 
 __all__ = [
     "ANSWER_FIELDS",

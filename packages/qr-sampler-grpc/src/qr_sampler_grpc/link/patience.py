@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from qr_sampler.entropy import SourceLimits
-from qr_sampler_grpc.quota import Quota, QuotaExceededError
+from qr_sampler_grpc.link.quota import Quota, QuotaExceededError
 
 __all__ = ["QUIET_S", "Patience", "QuotaUsedUpError"]
 

@@ -10,9 +10,9 @@ from typing import Final
 
 from qr_sampler.entropy import SourceLimits
 from qr_sampler.errors import ConfigError
-from qr_sampler_grpc.profiles import CUSTOM, PROFILES, Profile
-from qr_sampler_grpc.protobuf_fields import tagged
-from qr_sampler_grpc.wire import FieldWire, Wire
+from qr_sampler_grpc.protocol.profiles import CUSTOM, PROFILES, Profile
+from qr_sampler_grpc.protocol.protobuf_fields import tagged
+from qr_sampler_grpc.protocol.wire import FieldWire, Wire
 
 __all__ = ["Contract", "field_numbers"]
 

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import grpc
 
+from qr_sampler_grpc.device.telemetry import Telemetry
 from qr_sampler_grpc.proto.entropy_service_pb2 import DESCRIPTOR
-from qr_sampler_grpc.server.apart import ServiceApart
-from qr_sampler_grpc.telemetry import Telemetry
+from qr_sampler_grpc.server.monitoring.apart import ServiceApart
 
 __all__ = ["HealthService", "add_health", "add_reflection"]
 
