@@ -24,7 +24,7 @@ from qr_entropy_sources.byte_stream import ByteStream
 from qr_entropy_sources.device_file import DeviceFileSource
 from qr_entropy_sources.device_kind import DeviceKind, jit_class_of, kind_of
 from qr_sampler import ConfigError, EntropyUnavailableError, JitClass, Settings
-from qr_sampler.failure_policy import configured_source
+from qr_sampler.components.failure_policy import configured_source
 from qr_sampler.testing import EntropySourceContract
 
 URANDOM = Path("/dev/urandom")

@@ -26,8 +26,8 @@ from qr_sampler import (
     row_digest,
     step_commitment,
 )
-from qr_sampler.accounting import discard_record, token_record
-from qr_sampler.overrides import RequestOptions
+from qr_sampler.admission.overrides import RequestOptions
+from qr_sampler.records.accounting import discard_record, token_record
 from qr_sampler.testing import ConstantEntropySource
 
 

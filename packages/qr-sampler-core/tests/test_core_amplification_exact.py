@@ -16,7 +16,7 @@ from scipy import stats
 from qr_sampler import ConfigError, ExactBitsAmplifier, ExactSumAmplifier, SignalAmplifier
 from qr_sampler.amplification import U_MAX, U_MIN
 from qr_sampler.amplification.exact import TIE_BYTES
-from qr_sampler.amplification.laws import LAW_ERROR
+from qr_sampler.amplification.laws.fair_bits import LAW_ERROR
 
 AMPLIFIERS: list[SignalAmplifier] = [ExactSumAmplifier(), ExactBitsAmplifier()]
 CELLS = 2**53

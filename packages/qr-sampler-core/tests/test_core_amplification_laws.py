@@ -11,8 +11,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from qr_sampler.amplification.laws import LAW_ERROR, FairBitsLaw, law_of_bits, law_of_bytes
-from qr_sampler.amplification.normal import (
+from qr_sampler.amplification.laws.fair_bits import (
+    LAW_ERROR,
+    FairBitsLaw,
+    law_of_bits,
+    law_of_bytes,
+)
+from qr_sampler.amplification.laws.normal import (
     lattice_gap,
     normal_cdf,
     z_distance_of_bits,

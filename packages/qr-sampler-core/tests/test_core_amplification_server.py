@@ -61,7 +61,7 @@ def test_source_and_amplifier_have_to_fit(
 ) -> None:
     source: Any = ConstantEntropySource(name="device")
     source.integrates = integrates
-    monkeypatch.setattr("qr_sampler.failure_policy.create_source", lambda name: source)
+    monkeypatch.setattr("qr_sampler.components.failure_policy.create_source", lambda name: source)
     settings = Settings(
         entropy_source_type="device",
         fallback_mode="error",

@@ -23,10 +23,17 @@ ALLOWED = {"numpy", "pydantic", "pydantic_settings", "qr_sampler"}
 ABOVE = ("grpc", "torch", "vllm", "scipy", "pytest", "hypothesis", "transformers")
 SIBLINGS = ("qr_entropy_sources", "qr_sampler_cli", "qr_sampler_grpc", "qr_sampler_vllm")
 
+MOVED = {
+    "qr_sampler.commitment": "qr_sampler.sampling.commitment",
+    "qr_sampler.overrides": "qr_sampler.admission.overrides",
+    "qr_sampler.registry": "qr_sampler.components.registry",
+}
+"""Deprecated modules, and where their names are defined."""
+
 MODULES = sorted(
     info.name
     for info in pkgutil.walk_packages([str(ROOT)], "qr_sampler.")
-    if not info.name.startswith("qr_sampler.testing")
+    if not info.name.startswith("qr_sampler.testing") and info.name not in MOVED
 )
 
 PUBLIC_NAMES = [
@@ -183,6 +190,16 @@ def test_exports_exist_and_are_documented(name: str) -> None:
         # An alias such as Callable[[float], float] has no docstring of its own.
         if callable(value) and hasattr(value, "__module__") and get_origin(value) is None:
             assert value.__doc__, f"{name}.{export} has no docstring"
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_modules_that_moved_serve_their_names_with_a_warning(old: str, new: str) -> None:
+    module, target = importlib.import_module(old), importlib.import_module(new)
+    for name in target.__all__:
+        with pytest.warns(DeprecationWarning, match=f"{old} is now {new}"):
+            assert getattr(module, name) is getattr(target, name)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        module.no_such_name  # noqa: B018
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

@@ -31,7 +31,7 @@ from qr_sampler import (
     token_record,
 )
 from qr_sampler.amplification.byte_sums import BlockCounts
-from qr_sampler.components import amplifier_named, strategy_named
+from qr_sampler.components.instances import amplifier_named, strategy_named
 from qr_sampler.settings import MAX_TEMPERATURE, MIN_TEMPERATURE
 from qr_sampler.testing import ConstantEntropySource
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qr_sampler import ConfigError, Settings
-from qr_sampler.env_file import env_file, pin_env_file
+from qr_sampler.settings.env_file import env_file, pin_env_file
 
 SECRET = "QR_GRPC_API_KEY=do-not-repeat-me"
 ROOT = Path(__file__).resolve().parents[3]
@@ -108,4 +108,4 @@ def test_nobody_has_a_loader_of_their_own() -> None:
         if "env_file=" in path.read_text("utf-8") or "BaseSettings)" in path.read_text("utf-8")
     ]
     core = packages / "qr-sampler-core" / "src" / "qr_sampler"
-    assert others == [core / "environment_settings.py"]
+    assert others == [core / "settings" / "environment.py"]

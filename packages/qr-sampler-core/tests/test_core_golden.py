@@ -37,7 +37,7 @@ from qr_sampler import (
     SignalAmplifier,
 )
 from qr_sampler._typing import ByteBlocks, Logits
-from qr_sampler.amplification.laws import LAW_ERROR
+from qr_sampler.amplification.laws.fair_bits import LAW_ERROR
 from qr_sampler.temperature import STATISTICS_STEP
 from qr_sampler.temperature.base import rounded
 from qr_sampler.testing import ConstantEntropySource

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from qr_sampler import EntropyDraw, EntropySource, EntropyUnavailableError, GuardedSource, Settings
+from qr_sampler.components.failure_policy import configured_sources
 from qr_sampler.entropy.breaker import BreakerState
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.entropy.guard import SHORTEST_DEADLINE_MS
-from qr_sampler.failure_policy import configured_sources
 from qr_sampler.testing import ConstantEntropySource
 
 NEVER_MS = 60_000.0
@@ -164,7 +164,7 @@ def test_a_source_knows_whether_another_one_takes_over(
         made[name] = ConstantEntropySource(name=name)
         return made[name]
 
-    monkeypatch.setattr("qr_sampler.failure_policy.create_source", create)
+    monkeypatch.setattr("qr_sampler.components.failure_policy.create_source", create)
     monkeypatch.setenv("QR_CB_MAX_CONSECUTIVE_FAILURES", "7")
     settings = Settings(entropy_source_type="device", fallback_mode=fallback_mode)
     configured = configured_sources(settings)["device"]

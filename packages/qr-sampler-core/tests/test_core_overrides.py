@@ -26,7 +26,7 @@ from qr_sampler import (
     check_components,
     resolve_request,
 )
-from qr_sampler.overrides import LABEL_KEYS, MAX_LABEL_LENGTH, SOURCE_KEY, SWITCH_KEYS
+from qr_sampler.admission.overrides import LABEL_KEYS, MAX_LABEL_LENGTH, SOURCE_KEY, SWITCH_KEYS
 from qr_sampler.testing import ConstantEntropySource
 
 # Any block length: that short blocks are refused is tested with the amplifiers.

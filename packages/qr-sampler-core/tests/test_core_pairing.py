@@ -13,9 +13,9 @@ from qr_sampler import (
     EntropySource,
     Settings,
     configured_sources,
-    pairing,
     resolve_request,
 )
+from qr_sampler.components import pairing
 
 NUMBERS = {"qr_signal_amplifier_type": "server", "qr_sample_count": 8}
 BYTES = {"qr_signal_amplifier_type": "zscore_mean", "qr_sample_count": 1024}

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from qr_sampler import ConfigError, SamplingParameters, Settings, resolve_request
-from qr_sampler.temperature_parameters import TemperatureParameters
+from qr_sampler.settings.temperature_parameters import TemperatureParameters
 
 REFUSED: list[tuple[str, Any]] = [
     ("edt_paper_base_temp", 0.0),

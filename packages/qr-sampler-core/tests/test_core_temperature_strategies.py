@@ -29,8 +29,8 @@ from qr_sampler import (
     resolve_request,
 )
 from qr_sampler.settings import MAX_TEMPERATURE, MIN_TEMPERATURE
+from qr_sampler.settings.temperature_parameters import TemperatureParameters
 from qr_sampler.temperature import rounded
-from qr_sampler.temperature_parameters import TemperatureParameters
 from qr_sampler.testing import ConstantEntropySource
 
 STRATEGIES: dict[str, type[TemperatureStrategy]] = {

@@ -127,7 +127,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setenv("QR_MAX_KS_DISTANCE", "1")
     monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
     monkeypatch.setattr(session, "configured_sources", lambda settings, on_dropped: found.sources)
-    monkeypatch.setattr("qr_sampler.pairing._integrates", lambda source, settings: False)
+    monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda source, settings: False)
     monkeypatch.setattr(session, "Journal", Journal)
     monkeypatch.setattr(session, "get_ready", lambda device_type: None)
     monkeypatch.setattr(session, "selector_for", lambda logits, most_rows: None)

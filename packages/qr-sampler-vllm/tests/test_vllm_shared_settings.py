@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qr_sampler import ConfigError, Settings
-from qr_sampler.env_file import env_file, pin_env_file
+from qr_sampler.settings.env_file import env_file, pin_env_file
 from qr_sampler_vllm.front_end import shared_settings
 from qr_sampler_vllm.front_end.shared_settings import agreed_settings, share_env_file
 from qr_sampler_vllm.status.run_directory import VARIABLE as RUN_DIRECTORY

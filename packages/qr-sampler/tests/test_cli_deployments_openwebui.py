@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from qr_sampler import SamplingParameters, Settings
-from qr_sampler.overrides import (
+from qr_sampler.admission.overrides import (
     LABEL_KEYS,
     MAX_LABEL_LENGTH,
     SOURCE_KEY,

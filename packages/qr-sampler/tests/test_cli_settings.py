@@ -48,7 +48,7 @@ def models_in_the_code() -> set[tuple[str, str]]:
             if isinstance(node, ast.ClassDef) and BASES & {*bases}:
                 found.add((module, node.name))
     return found - {
-        ("qr_sampler.environment_settings", "EnvironmentSettings"),
+        ("qr_sampler.settings.environment", "EnvironmentSettings"),
         ("qr_entropy_sources.settings", "SourceSettings"),
     }
 

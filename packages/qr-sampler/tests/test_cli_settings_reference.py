@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qr_sampler import SamplingParameters, Settings
-from qr_sampler.overrides import (
+from qr_sampler.admission.overrides import (
     FOLLOW_KEY,
     LABEL_KEYS,
     MAX_LABEL_LENGTH,

@@ -252,7 +252,7 @@ def test_escape_sequences_of_a_plugin_are_shown_not_sent(packages: Packages) -> 
 
 
 def test_nothing_installed_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qr_sampler.registry.entry_points", lambda **_: ())
+    monkeypatch.setattr("qr_sampler.components.registry.entry_points", lambda **_: ())
     result = CliRunner().invoke(app, ["sources"])
     assert result.exit_code == 0
     assert "pip install ./packages/qr-entropy-sources" in result.stdout
@@ -299,8 +299,8 @@ def test_faults_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         for name, values in points.items()
         for value in values
     ]
-    monkeypatch.setattr("qr_sampler.registry.entry_points", lambda **_: entry_points)
-    monkeypatch.setattr("qr_sampler.registry.ENTROPY_SOURCES._loaded", {})
+    monkeypatch.setattr("qr_sampler.components.registry.entry_points", lambda **_: entry_points)
+    monkeypatch.setattr("qr_sampler.components.registry.ENTROPY_SOURCES._loaded", {})
     sources = types.ModuleType("lamps")
     vars(sources).update(Refusing=Refusing, Misconfigured=Misconfigured, Defective=Defective)
     monkeypatch.setitem(sys.modules, "lamps", sources)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from qr_sampler.environment_settings import EnvironmentSettings
+from qr_sampler.settings.environment import EnvironmentSettings
 
 __all__ = ["SourceSettings"]
 

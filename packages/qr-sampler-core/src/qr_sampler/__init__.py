@@ -13,12 +13,8 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from qr_sampler.accounting import (
-    bypass_record,
-    discard_record,
-    dropped_record,
-    token_record,
-)
+from qr_sampler.admission.component_checks import check_components
+from qr_sampler.admission.overrides import EngineFields, RequestOptions, resolve_request
 from qr_sampler.amplification import (
     AmplificationResult,
     Baseline,
@@ -34,8 +30,20 @@ from qr_sampler.amplification import (
     ZScoreMeanAmplifier,
     measure_baseline,
 )
-from qr_sampler.commitment import RowContext, link_digest, row_digest, step_commitment
-from qr_sampler.component_checks import check_components
+from qr_sampler.components.failure_policy import (
+    END_REQUEST,
+    RAISE_ERROR,
+    configured_source,
+    configured_sources,
+)
+from qr_sampler.components.registry import (
+    AMPLIFIERS,
+    ENTROPY_SOURCES,
+    TEMPERATURE_STRATEGIES,
+    Plugin,
+    Registry,
+    create_source,
+)
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy import (
     DroppedBytes,
@@ -58,15 +66,6 @@ from qr_sampler.errors import (
     QRSamplerError,
     UnknownPluginError,
 )
-from qr_sampler.failure_policy import (
-    END_REQUEST,
-    RAISE_ERROR,
-    configured_source,
-    configured_sources,
-)
-from qr_sampler.ledger import JsonLinesSink, MemorySink, RecordSink
-from qr_sampler.overrides import EngineFields, RequestOptions, resolve_request
-from qr_sampler.pipeline import SamplingPipeline, StepPlan, StepResult
 from qr_sampler.records import (
     BypassRecord,
     DiscardRecord,
@@ -78,15 +77,16 @@ from qr_sampler.records import (
     TokenSamplingRecord,
     UndecidedRecord,
 )
-from qr_sampler.registry import (
-    AMPLIFIERS,
-    ENTROPY_SOURCES,
-    TEMPERATURE_STRATEGIES,
-    Plugin,
-    Registry,
-    create_source,
+from qr_sampler.records.accounting import (
+    bypass_record,
+    discard_record,
+    dropped_record,
+    token_record,
 )
+from qr_sampler.records.ledger import JsonLinesSink, MemorySink, RecordSink
 from qr_sampler.rows import Rows
+from qr_sampler.sampling.commitment import RowContext, link_digest, row_digest, step_commitment
+from qr_sampler.sampling.pipeline import SamplingPipeline, StepPlan, StepResult
 from qr_sampler.selection import (
     FastSelector,
     Measurement,

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from qr_sampler.overrides import FOLLOW_KEY, KEY_PREFIX, SOURCE_KEY
+from qr_sampler.admission.overrides import FOLLOW_KEY, KEY_PREFIX, SOURCE_KEY
 from qr_sampler.settings import SamplingParameters, Settings, public_name
 
 __all__ = ["SettingRow", "markdown_table", "setting_rows", "settings_table"]

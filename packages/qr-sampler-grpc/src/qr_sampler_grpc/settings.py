@@ -19,10 +19,10 @@ from pydantic import (
 )
 from pydantic_settings import SettingsConfigDict
 
-from qr_sampler.environment_settings import EnvironmentSettings
 from qr_sampler.errors import ConfigError
-from qr_sampler.option_models import environment
 from qr_sampler.settings import describe_validation_error
+from qr_sampler.settings.environment import EnvironmentSettings
+from qr_sampler.settings.option_models import environment
 from qr_sampler_grpc.connection.address import Address
 from qr_sampler_grpc.connection.credentials import ApiKey, check_header, secret_in
 from qr_sampler_grpc.connection.tls import ClientTls

@@ -14,9 +14,9 @@ from typing import Annotated, Final
 
 import typer
 
+from qr_sampler.components.registry import create_source
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler.registry import create_source
 from qr_sampler_cli.commands.tiny_model import prepare_tiny_model
 from qr_sampler_cli.environment import environment
 from qr_sampler_cli.failures import ExitCode, reports_errors

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from qr_sampler.components.registry import ENTROPY_SOURCES, Plugin
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, PluginConflictError, PluginLoadError
-from qr_sampler.registry import ENTROPY_SOURCES, Plugin
 from qr_sampler.settings import Settings
 
 __all__ = ["SourceReport", "State", "inspect_sources"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from qr_sampler.amplification.base import U_MAX, U_MIN, AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.baseline import Baseline
-from qr_sampler.amplification.baseline_measurement import BaselineMeasurement, measure_baseline
+from qr_sampler.amplification.baseline.measurement import BaselineMeasurement, measure_baseline
 from qr_sampler.amplification.bits import BitZScoreAmplifier
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.control import Uniform53Amplifier

@@ -16,7 +16,12 @@ from qr_sampler.amplification.base import (
 )
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.control import UNIFORM_BYTES, UNIFORM_STEP, uniform53
-from qr_sampler.amplification.laws import LAW_ERROR, FairBitsLaw, law_of_bits, law_of_bytes
+from qr_sampler.amplification.laws.fair_bits import (
+    LAW_ERROR,
+    FairBitsLaw,
+    law_of_bits,
+    law_of_bytes,
+)
 from qr_sampler.amplification.resolution import Resolution
 from qr_sampler.errors import ConfigError
 

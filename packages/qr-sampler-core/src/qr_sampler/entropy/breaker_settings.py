@@ -9,8 +9,8 @@ from typing import Any, Final
 from pydantic import BaseModel, Field
 
 from qr_sampler.entropy.adaptive_deadline import DeadlineRule
-from qr_sampler.environment_settings import EnvironmentSettings
-from qr_sampler.option_models import OPTIONS, checked, environment
+from qr_sampler.settings.environment import EnvironmentSettings
+from qr_sampler.settings.option_models import OPTIONS, checked, environment
 
 __all__ = ["BreakerOptions", "BreakerSettings"]
 

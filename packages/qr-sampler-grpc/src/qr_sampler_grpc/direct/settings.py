@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, field_validator
 
-from qr_sampler.environment_settings import EnvironmentSettings
-from qr_sampler.option_models import OPTIONS, checked, environment
+from qr_sampler.settings.environment import EnvironmentSettings
+from qr_sampler.settings.option_models import OPTIONS, checked, environment
 from qr_sampler_grpc.connection.address import Address
 from qr_sampler_grpc.protocol.attestation import VerificationKey
 

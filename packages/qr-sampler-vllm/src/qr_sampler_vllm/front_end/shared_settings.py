@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from qr_sampler import ConfigError, Settings
-from qr_sampler.env_file import env_file, pin_env_file
+from qr_sampler.settings.env_file import env_file, pin_env_file
 from qr_sampler_vllm.status.run_directory import announced, inherited
 
 __all__ = ["VARIABLE", "agreed_settings", "share_env_file"]

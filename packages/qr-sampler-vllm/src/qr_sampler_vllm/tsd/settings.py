@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from qr_sampler.environment_settings import EnvironmentSettings
+from qr_sampler.settings.environment import EnvironmentSettings
 
 __all__ = ["TSDSettings"]
 

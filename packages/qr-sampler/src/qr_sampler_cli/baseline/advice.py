@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from qr_sampler.admission.component_checks import check_components
 from qr_sampler.amplification import (
     Baseline,
     BitZScoreAmplifier,
@@ -18,7 +19,6 @@ from qr_sampler.amplification import (
     ZScoreMeanAmplifier,
 )
 from qr_sampler.amplification.baseline import calibration_error
-from qr_sampler.component_checks import check_components
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import Settings
 

@@ -12,9 +12,9 @@ from typing import Annotated, Final
 import typer
 
 from qr_sampler.amplification import Baseline
+from qr_sampler.components.registry import create_source
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError
-from qr_sampler.registry import create_source
 from qr_sampler.settings import Settings
 from qr_sampler_cli.baseline.advice import next_step, warning_before
 from qr_sampler_cli.baseline.pace import Pace

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from qr_sampler.admission.overrides import KEY_PREFIX
 from qr_sampler.errors import ConfigError
-from qr_sampler.overrides import KEY_PREFIX
 from qr_sampler_cli.commands.assignments import engine_assignments, pairs
 from qr_sampler_cli.failures import ExitCode, reports_errors
 from qr_sampler_cli.generation.records_file import RecordsFile

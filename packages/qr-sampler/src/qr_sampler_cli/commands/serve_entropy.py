@@ -13,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from qr_sampler.components.registry import create_source
 from qr_sampler.errors import ConfigError
-from qr_sampler.registry import create_source
 from qr_sampler_cli.failures import import_package, reports_errors
 from qr_sampler_cli.remedies import from_clone
 from qr_sampler_cli.server_process import READY_PREFIX

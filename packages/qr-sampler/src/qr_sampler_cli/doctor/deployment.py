@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from qr_sampler.component_checks import check_components
-from qr_sampler.env_file import env_file
+from qr_sampler.admission.component_checks import check_components
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings, public_name
+from qr_sampler.settings.env_file import env_file
 from qr_sampler_cli.findings.finding import Finding, Section
 
 __all__ = ["SECTION", "load_settings", "settings_findings"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from qr_sampler.failure_policy import END_REQUEST
+from qr_sampler.components.failure_policy import END_REQUEST
 from qr_sampler.settings import Settings
 from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.request import EngineRequest

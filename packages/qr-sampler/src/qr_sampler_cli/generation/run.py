@@ -13,10 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from qr_sampler.component_checks import check_components
+from qr_sampler.admission.component_checks import check_components
+from qr_sampler.admission.overrides import resolve_request
+from qr_sampler.components.failure_policy import configured_source
 from qr_sampler.errors import ConfigError
-from qr_sampler.failure_policy import configured_source
-from qr_sampler.overrides import resolve_request
 from qr_sampler.settings import Settings
 from qr_sampler_cli.environment import engine_defaults, environment
 from qr_sampler_cli.generation.engine import (

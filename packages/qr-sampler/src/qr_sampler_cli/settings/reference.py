@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic_settings import BaseSettings
 
-from qr_sampler.overrides import BYPASS_KEY
+from qr_sampler.admission.overrides import BYPASS_KEY
 from qr_sampler.settings_reference import markdown_table, setting_rows
 
 __all__ = [

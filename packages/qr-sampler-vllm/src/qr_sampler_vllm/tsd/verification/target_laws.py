@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from qr_sampler import EntropySource, ReferenceSelector, Rows, SamplingPipeline, Settings
-from qr_sampler.pipeline import StepPlan
+from qr_sampler.sampling.pipeline import StepPlan
 from qr_sampler_tsd._typing import FloatArray
 
 __all__ = ["TargetLaws"]

@@ -15,12 +15,12 @@ from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray, Logits
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.groups import AmplifiedRows, amplify_groups
-from qr_sampler.commitment import RowContext, row_digest, step_commitment
-from qr_sampler.components import amplifier_named, strategy_named
+from qr_sampler.components.instances import amplifier_named, strategy_named
 from qr_sampler.entropy.draw import EntropyDraw
 from qr_sampler.entropy.guard import DroppedBytes
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import Rows
+from qr_sampler.sampling.commitment import RowContext, row_digest, step_commitment
 from qr_sampler.selection.fast import FastSelector
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 from qr_sampler.settings import Settings
@@ -88,8 +88,8 @@ class StepResult:
     selection: SelectionResult
     """Tokens, ranks and probabilities."""
     row_digests: tuple[bytes, ...] = ()
-    """What the source was told about each row, see :mod:`qr_sampler.commitment`; empty when it was
-    told nothing."""
+    """What the source was told about each row, see :mod:`qr_sampler.sampling.commitment`; empty
+    when it was told nothing."""
     commitment: bytes = b""
     """The digest of them all, which travelled with the request."""
 

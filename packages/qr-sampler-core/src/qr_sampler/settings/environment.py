@@ -13,9 +13,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from qr_sampler.env_file import ENCODING, readable_env_file
 from qr_sampler.errors import ConfigError
-from qr_sampler.validation_errors import describe_validation_error
+from qr_sampler.settings.env_file import ENCODING, readable_env_file
+from qr_sampler.settings.validation_errors import describe_validation_error
 
 __all__ = ["EnvironmentSettings"]
 
@@ -26,7 +26,8 @@ class EnvironmentSettings(BaseSettings):
     """Settings of one part of a deployment; a subclass adds its ``env_prefix`` and its fields.
 
     Values come from keyword arguments, then from environment variables, then from the ``.env`` file
-    (see :mod:`qr_sampler.env_file`), then from the defaults. An empty variable counts as absent.
+    (see :mod:`qr_sampler.settings.env_file`), then from the defaults. An empty variable counts as
+    absent.
 
     Raises:
         ConfigError: When there is a ``.env`` file that cannot be read.

@@ -174,7 +174,7 @@ class TokenSamplingRecord(Record):
     """The client's condition label."""
     commitment: str = ""
     """Digest that the source was told with the request, hexadecimal; empty if none. It covers all
-    rows of the draw, see :mod:`qr_sampler.commitment`."""
+    rows of the draw, see :mod:`qr_sampler.sampling.commitment`."""
     row_digest: str = ""
     """This token's part of it."""
     echo_verified: bool | None = None

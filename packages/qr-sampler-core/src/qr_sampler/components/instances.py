@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from qr_sampler.amplification.base import SignalAmplifier
 from qr_sampler.amplification.guard import GuardedAmplifier
+from qr_sampler.components.registry import AMPLIFIERS, TEMPERATURE_STRATEGIES
 from qr_sampler.foreign import is_ours
-from qr_sampler.registry import AMPLIFIERS, TEMPERATURE_STRATEGIES
 from qr_sampler.settings import Settings
 from qr_sampler.temperature.base import TemperatureStrategy
 from qr_sampler.temperature.guard import GuardedStrategy

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from qr_sampler.components.pairing import check_pair
+from qr_sampler.components.registry import create_source
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.entropy.guard import DroppedBytes, GuardedSource
 from qr_sampler.entropy.source import EntropySource
-from qr_sampler.pairing import check_pair
-from qr_sampler.registry import create_source
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 
 __all__ = ["END_REQUEST", "RAISE_ERROR", "configured_source", "configured_sources"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration: what an operator sets for a deployment, and what a request may change.
 
-:class:`~qr_sampler.environment_settings.EnvironmentSettings` says where values come from.
+:class:`~qr_sampler.settings.environment.EnvironmentSettings` says where values come from.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Final, Literal
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from qr_sampler.environment_settings import EnvironmentSettings
-from qr_sampler.temperature_parameters import (
+from qr_sampler.settings.environment import EnvironmentSettings
+from qr_sampler.settings.temperature_parameters import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     TemperatureParameters,
 )
-from qr_sampler.validation_errors import describe_validation_error, public_name
+from qr_sampler.settings.validation_errors import describe_validation_error, public_name
 
 __all__ = [
     "BYTE_MEAN",

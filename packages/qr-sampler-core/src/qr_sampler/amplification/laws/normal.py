@@ -17,7 +17,7 @@ from qr_sampler.amplification.base import (
     Labels,
     shared_array,
 )
-from qr_sampler.amplification.laws import FairBitsLaw, law_of_bits, law_of_bytes
+from qr_sampler.amplification.laws.fair_bits import FairBitsLaw, law_of_bits, law_of_bytes
 
 __all__ = [
     "amplify_normal",

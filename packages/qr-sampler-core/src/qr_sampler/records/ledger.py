@@ -17,7 +17,7 @@ from qr_sampler.records import GapRecord, Record
 
 __all__ = ["JsonLinesSink", "MemorySink", "RecordSink"]
 
-logger = logging.getLogger("qr_sampler.ledger")
+logger = logging.getLogger("qr_sampler.records.ledger")
 
 
 class RecordSink(Protocol):

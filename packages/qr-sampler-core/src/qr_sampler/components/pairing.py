@@ -6,8 +6,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
+from qr_sampler.components.registry import create_source
 from qr_sampler.errors import ConfigError, QRSamplerError
-from qr_sampler.registry import create_source
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 
 __all__ = ["TAKES_NUMBERS", "check_pair", "check_request_pair"]

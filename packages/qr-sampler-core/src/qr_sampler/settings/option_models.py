@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import SettingsConfigDict
 
 from qr_sampler.errors import ConfigError
-from qr_sampler.validation_errors import describe_validation_error
+from qr_sampler.settings.validation_errors import describe_validation_error
 
 __all__ = ["OPTIONS", "checked", "environment"]
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 import time
 
+from qr_sampler.admission.overrides import RequestOptions
 from qr_sampler.entropy.guard import DroppedBytes
-from qr_sampler.overrides import RequestOptions
-from qr_sampler.pipeline import StepResult
 from qr_sampler.records import BypassRecord, DiscardRecord, TokenSamplingRecord
+from qr_sampler.sampling.pipeline import StepResult
 
 __all__ = ["bypass_record", "discard_record", "dropped_record", "token_record"]
 

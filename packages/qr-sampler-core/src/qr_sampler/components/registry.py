@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Discovery of components that installed distributions offer through entry points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from qr_sampler.amplification.base import SignalAmplifier
+from qr_sampler.entropy.draw import Origin
+from qr_sampler.entropy.source import EntropySource
+from qr_sampler.errors import (
+    PluginConflictError,
+    PluginLoadError,
+    QRSamplerError,
+    UnknownPluginError,
+)
+from qr_sampler.foreign import is_signal, plain_text, words_of
+from qr_sampler.temperature.base import TemperatureStrategy
+
+__all__ = [
+    "AMPLIFIERS",
+    "ENTROPY_SOURCES",
+    "TEMPERATURE_STRATEGIES",
+    "Plugin",
+    "Registry",
+    "create_source",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """One entry point, read from metadata without importing anything."""
+
+    name: str
+    """Name by which the configuration refers to the component."""
+    target: str
+    """The ``module:Class`` that the entry point names."""
+    origin: Origin
+    """Distribution that declares the entry point."""
+
+    @property
+    def distribution(self) -> str:
+        """Distribution and version as text."""
+        return f"{self.origin.distribution} {self.origin.version}".strip() or "an unknown package"
+
+
+class Registry(Generic[T]):
+    """Components of one kind, keyed by name and imported on first use.
+
+    Listing reads metadata only. Two distributions that claim one name are an error for that name
+    alone, and so is a component that fails to import: the others keep working.
+
+    Args:
+        kind: What the components are, for error messages.
+        group: Entry-point group to scan.
+        base: Class that every component must derive from.
+    """
+
+    def __init__(self, kind: str, group: str, base: type[T]) -> None:
+        self.kind = kind
+        self.group = group
+        self._base = base
+        self._loaded: dict[str, type[T]] = {}
+
+    def plugins(self) -> tuple[Plugin, ...]:
+        """Returns every entry point of the group, sorted by name; conflicts appear twice."""
+        found = {self._plugin(entry_point) for entry_point in entry_points(group=self.group)}
+        return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution)))
+
+    def names(self) -> tuple[str, ...]:
+        """Returns the names that the configuration may use, sorted."""
+        return tuple(sorted({plugin.name for plugin in self.plugins()}))
+
+    def find(self, name: str) -> Plugin:
+        """Returns the one entry point called *name*, without importing it.
+
+        Raises:
+            UnknownPluginError: When no distribution offers the name.
+            PluginConflictError: When several do.
+        """
+        matches = [plugin for plugin in self.plugins() if plugin.name == name]
+        if not matches:
+            raise UnknownPluginError(self.kind, name, self.names())
+        if len(matches) > 1:
+            claimants = tuple(plugin.distribution for plugin in matches)
+            raise PluginConflictError(self.kind, name, claimants)
+        return matches[0]
+
+    def load(self, name: str) -> type[T]:
+        """Returns the class called *name*, importing its module on first use.
+
+        Raises:
+            UnknownPluginError: When no distribution offers the name.
+            PluginConflictError: When several do.
+            PluginLoadError: When the module fails to import or holds something else.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self._import(self.find(name))
+        return self._loaded[name]
+
+    def _import(self, plugin: Plugin) -> type[T]:
+        entry_point = EntryPoint(name=plugin.name, value=plugin.target, group=self.group)
+        try:
+            component = entry_point.load()
+        # A third-party module can fail in any way; what it did is reported, never swallowed.
+        except BaseException as error:
+            if is_signal(error):
+                raise
+            reason = words_of(error)
+            raise PluginLoadError(self.kind, plugin.name, plugin.distribution, reason) from error
+        if not (isinstance(component, type) and issubclass(component, self._base)):
+            reason = f"{plugin.target} is not a subclass of {self._base.__name__}"
+            raise PluginLoadError(self.kind, plugin.name, plugin.distribution, reason)
+        missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
+        if missing:
+            reason = f"{plugin.target} does not define {missing}"
+            raise PluginLoadError(self.kind, plugin.name, plugin.distribution, reason)
+        return component
+
+    @staticmethod
+    def _plugin(entry_point: EntryPoint) -> Plugin:
+        dist = entry_point.dist
+        origin = Origin() if dist is None else _origin(dist)
+        return Plugin(name=entry_point.name, target=entry_point.value, origin=origin)
+
+
+def _origin(dist: Distribution) -> Origin:
+    """Returns the name and version of *dist*; empty where an interrupted uninstall left none."""
+    metadata = dist.metadata
+    fields = [metadata[key] for key in ("Name", "Version") if key in metadata]
+    return Origin(*fields) if len(fields) == 2 else Origin()
+
+
+# mypy's type-abstract check forbids naming an abstract class where type[T] is expected, although
+# only issubclass() is ever asked of it.
+ENTROPY_SOURCES: Registry[EntropySource] = Registry(
+    "entropy source",
+    "qr_sampler.entropy_sources",
+    EntropySource,  # type: ignore[type-abstract]
+)
+AMPLIFIERS: Registry[SignalAmplifier] = Registry(
+    "signal amplifier",
+    "qr_sampler.signal_amplifiers",
+    SignalAmplifier,  # type: ignore[type-abstract]
+)
+TEMPERATURE_STRATEGIES: Registry[TemperatureStrategy] = Registry(
+    "temperature strategy",
+    "qr_sampler.temperature_strategies",
+    TemperatureStrategy,  # type: ignore[type-abstract]
+)
+
+
+def create_source(name: str) -> EntropySource:
+    """Returns the source called *name*, configured from the environment, its origin set.
+
+    Raises:
+        PluginError: When the source is unknown, contested or broken, or calls itself otherwise: its
+            name is in every record.
+        ConfigError: When one of its settings is malformed.
+    """
+    kind, plugin = ENTROPY_SOURCES.load(name), ENTROPY_SOURCES.find(name)
+    try:
+        source: object = kind.from_environment()
+        if not isinstance(source, EntropySource):
+            raise TypeError(f"from_environment() returned {type(source).__name__}, not a source")
+        if source.name != name:
+            raise ValueError(f"it calls itself {plain_text(source.name)!r}")
+    except QRSamplerError:
+        raise
+    # As for a module: it is reported with the distribution to repair.
+    except BaseException as error:
+        if is_signal(error):
+            raise
+        reason = words_of(error)
+        raise PluginLoadError(ENTROPY_SOURCES.kind, name, plugin.distribution, reason) from error
+    source.origin = plugin.origin
+    return source
