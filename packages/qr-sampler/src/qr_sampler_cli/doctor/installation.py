@@ -14,8 +14,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
 from qr_sampler_cli.doctor.examination import Examination
-from qr_sampler_cli.doctor.version_ranges import release_of, required, satisfies
+from qr_sampler_cli.doctor.requirements import required, satisfies
 from qr_sampler_cli.findings.finding import Finding, Section
 from qr_sampler_cli.remedies import INSTALL_VLLM, RUN_SERVER, WITHOUT_GPU, from_clone
 
@@ -95,13 +98,12 @@ def package_findings() -> Iterator[Finding]:
             f"install it {from_clone(PLUGIN)}",
         )
     for name, dist in found.items():
-        for requirement in required(dist.requires, extra=None):
-            sibling = found.get(requirement.name)
-            if sibling and satisfies(sibling.version, requirement.range) is False:
+        for required_name, allowed in required(dist.requires).items():
+            sibling = found.get(required_name)
+            if sibling and satisfies(sibling.version, allowed) is False:
                 yield SECTION.problem(
                     "our packages",
-                    f"{name} {dist.version} needs {requirement.name} {requirement.range}, not "
-                    f"{sibling.version}",
+                    f"{name} {dist.version} needs {required_name} {allowed}, not {sibling.version}",
                     f"upgrade them together {from_clone(*found, options='--upgrade')}",
                 )
 
@@ -152,20 +154,20 @@ def has_v2_interface() -> bool:
 
 
 def _version_finding(version: str) -> Finding:
-    range_ = _supported_range()
-    if range_ is None:
+    supported = _supported_range()
+    if supported is None:
         return SECTION.skipped(
             "version", f"{version}; no range to compare it with: {PLUGIN} declares none here"
         )
-    tested = f"supported: {range_}, tested up to {NEWEST_TESTED}"
-    verdict = satisfies(version, range_)
+    tested = f"supported: {supported}, tested up to {NEWEST_TESTED}"
+    verdict = satisfies(version, supported)
     if verdict is None:
         return SECTION.warning("version", f"{version} cannot be compared; {tested}", "check it")
     if not verdict:
         return SECTION.problem(
             "version",
             f"{version} is outside of what {PLUGIN} supports; {tested}",
-            f"install a version in the range: pip install 'vllm{range_}'",
+            f"install a version in the range: pip install 'vllm{supported}'",
         )
     if _is_newer(version):
         return SECTION.warning(
@@ -177,17 +179,16 @@ def _version_finding(version: str) -> Finding:
 
 
 def _is_newer(version: str) -> bool:
-    newest = release_of(NEWEST_TESTED) or ()
-    return (release_of(version) or ())[: len(newest)] > newest
+    tested = Version(NEWEST_TESTED).release
+    return Version(version).release[: len(tested)] > tested
 
 
-def _supported_range() -> str | None:
+def _supported_range() -> SpecifierSet | None:
     """Returns the range of the extra ``vllm`` of our plugin."""
     plugin = _distribution(PLUGIN)
     if plugin is None:
         return None
-    of_vllm = [item for item in required(plugin.requires, extra="vllm") if item.name == "vllm"]
-    return of_vllm[0].range if of_vllm else None
+    return required(plugin.requires, extra="vllm").get("vllm")
 
 
 def _vllm_distributions() -> list[Distribution]:
