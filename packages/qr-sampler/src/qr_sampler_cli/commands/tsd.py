@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import typer
 
 from qr_sampler_cli.commands.number_lists import numbers, whole_numbers
+from qr_sampler_cli.commands.option_groups import with_options
 from qr_sampler_cli.commands.tsd_train import train
 from qr_sampler_cli.failures import ExitCode, reports_errors
 from qr_sampler_cli.terminal.consoles import printable, result_console
@@ -42,21 +44,6 @@ REFUTED_STATUS: Final = int(ExitCode.MISMATCH)
 VerifierName: TypeAlias = Literal["token", "block", "k_seq"]
 
 Vocab = Annotated[int, typer.Option("--vocab", min=2, help="Number of tokens, V.")]
-K = Annotated[int, typer.Option("--K", "--k", min=1, help="Tokens of the payload's head.")]
-Tau = Annotated[float, typer.Option(help="Temperature of the payload's scores.")]
-Eps = Annotated[
-    str, typer.Option(help="Floor of payload version 1, or auto for the tail's true mass.")
-]
-PsiVersion = Annotated[int, typer.Option(min=1, max=2, help="Version of the payload.")]
-Length = Annotated[
-    int, typer.Option("--L", "--length", min=1, help="Drafts per pass of the target.")
-]
-VerifierOption = Annotated[
-    VerifierName, typer.Option(help="token: one by one; block: as a whole; k_seq: alternatives.")
-]
-Batch = Annotated[int, typer.Option("--B", "--batch", min=1, help="Sequences side by side.")]
-Steps = Annotated[int, typer.Option(min=1, help="Steps, each one pass for every sequence.")]
-LogEvery = Annotated[int, typer.Option(min=1, help="Write an event every so many steps.")]
 Seed = Annotated[
     int, typer.Option(min=0, help="Seed of the target, and of the uniforms without --source.")
 ]
@@ -67,15 +54,62 @@ Source = Annotated[
 Unit = Annotated[
     UnitName, typer.Option(help="What draws the drafts; all but sim must pass the gate first.")
 ]
-Runs = Annotated[Path, typer.Option(help="Where run directories are made.")]
-Plots = Annotated[
-    Literal["png", "svg"] | None,
-    typer.Option(help="Draw acceptance, cross-entropy gap and latency; needs the extra plots."),
-]
-Dense = Annotated[
-    float, typer.Option(min=0, help="Seconds to measure the dense sampler; 0 does without.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+BESIDE_SETTINGS: Final = frozenset({"source", "unit", "runs", "plots", "as_json"})
+"""Options that say how an experiment is run and shown, not what it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Options of every experiment."""
+
+    psi_version: Annotated[int, typer.Option(min=1, max=2, help="Version of the payload.")] = 1
+    verifier: Annotated[
+        VerifierName,
+        typer.Option(help="token: one by one; block: as a whole; k_seq: alternatives."),
+    ] = "token"
+    steps: Annotated[int, typer.Option(min=1, help="Steps, each one pass for every sequence.")] = (
+        20_000
+    )
+    source: Source = None
+    unit: Unit = "sim"
+    runs: Annotated[Path, typer.Option(help="Where run directories are made.")] = Path("runs")
+    log_every: Annotated[int, typer.Option(min=1, help="Write an event every so many steps.")] = 1
+    dense_seconds: Annotated[
+        float, typer.Option(min=0, help="Seconds to measure the dense sampler; 0 does without.")
+    ] = 0.5
+    as_json: AsJson = False
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the fields of the experiment's settings that these options give."""
+        return {name: value for name, value in vars(self).items() if name not in BESIDE_SETTINGS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentOptions(RunOptions):
+    """Options of a single experiment; a sweep has lists in their place."""
+
+    k: Annotated[int, typer.Option("--K", "--k", min=1, help="Tokens of the payload's head.")] = 64
+    tau: Annotated[float, typer.Option(help="Temperature of the payload's scores.")] = 1.0
+    epsilon: Annotated[
+        str,
+        typer.Option("--eps", help="Floor of payload version 1, or auto for the tail's true mass."),
+    ] = "auto"
+    length: Annotated[
+        int, typer.Option("--L", "--length", min=1, help="Drafts per pass of the target.")
+    ] = 1
+    batch: Annotated[int, typer.Option("--B", "--batch", min=1, help="Sequences side by side.")] = 1
+    seed: Seed = 7
+    plots: Annotated[
+        Literal["png", "svg"] | None,
+        typer.Option(help="Draw acceptance, cross-entropy gap and latency; needs the extra plots."),
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """Returns the fields of the experiment's settings that these options give."""
+        floor = None if self.epsilon == "auto" else numbers([self.epsilon], "--eps")[0]
+        return {**super().settings(), "epsilon": floor}
 
 
 @tsd.callback()
@@ -89,53 +123,26 @@ def _group() -> None:
 
 @tsd.command()
 @reports_errors
+@with_options(ExperimentOptions)
 def m0(
+    options: ExperimentOptions,
     vocab: Vocab = 1000,
     law: Annotated[
         Literal["dirichlet", "zipf"], typer.Option(help="Family of the target.")
     ] = "dirichlet",
     alpha: Annotated[float, typer.Option(help="Exponent of Zipf's law.")] = 1.1,
-    k: K = 64,
-    tau: Tau = 1.0,
-    eps: Eps = "auto",
-    psi_version: PsiVersion = 1,
-    length: Length = 1,
-    verifier: VerifierOption = "token",
-    batch: Batch = 1,
-    steps: Steps = 20_000,
-    seed: Seed = 7,
-    source: Source = None,
-    unit: Unit = "sim",
-    runs: Runs = Path("runs"),
-    log_every: LogEvery = 1,
-    plots: Plots = None,
-    dense_seconds: Dense = 0.5,
-    as_json: AsJson = False,
 ) -> None:
     """Run M0: a fixed law without context, and a payload of its own best tokens."""
     experiments = import_tsd("experiments")
-    settings = experiments.M0Settings(
-        vocab_size=vocab,
-        law=law,
-        alpha=alpha,
-        k=k,
-        tau=tau,
-        epsilon=_epsilon(eps),
-        psi_version=psi_version,
-        length=length,
-        verifier=verifier,
-        batch=batch,
-        steps=steps,
-        seed=seed,
-        log_every=log_every,
-        dense_seconds=dense_seconds,
-    )
-    _run_one(experiments.run_m0, "M0", settings, source, unit, runs, plots, as_json)
+    settings = experiments.M0Settings(vocab_size=vocab, law=law, alpha=alpha, **options.settings())
+    _run_one(experiments.run_m0, "M0", settings, options)
 
 
 @tsd.command()
 @reports_errors
+@with_options(ExperimentOptions)
 def m1(
+    options: ExperimentOptions,
     corpus: Annotated[
         Path | None, typer.Option(help="UTF-8 text whose characters make the bigram.")
     ] = None,
@@ -145,48 +152,20 @@ def m1(
         int | None,
         typer.Option(min=1, help="Different rows; as many as tokens, or as fit 16 MiB, if absent."),
     ] = None,
-    k: K = 64,
-    tau: Tau = 1.0,
-    eps: Eps = "auto",
-    psi_version: PsiVersion = 1,
-    length: Length = 1,
-    verifier: VerifierOption = "token",
-    batch: Batch = 1,
-    steps: Steps = 20_000,
-    seed: Seed = 7,
-    source: Source = None,
-    unit: Unit = "sim",
-    runs: Runs = Path("runs"),
-    log_every: LogEvery = 1,
-    plots: Plots = None,
-    dense_seconds: Dense = 0.5,
-    as_json: AsJson = False,
 ) -> None:
     """Run M1: a bigram, synthetic or of a corpus, with a payload for every context."""
     experiments = import_tsd("experiments")
     settings = experiments.M1Settings(
-        corpus=corpus,
-        vocab_size=vocab,
-        c=c,
-        contexts=contexts,
-        k=k,
-        tau=tau,
-        epsilon=_epsilon(eps),
-        psi_version=psi_version,
-        length=length,
-        verifier=verifier,
-        batch=batch,
-        steps=steps,
-        seed=seed,
-        log_every=log_every,
-        dense_seconds=dense_seconds,
+        corpus=corpus, vocab_size=vocab, c=c, contexts=contexts, **options.settings()
     )
-    _run_one(experiments.run_m1, "M1", settings, source, unit, runs, plots, as_json)
+    _run_one(experiments.run_m1, "M1", settings, options)
 
 
 @tsd.command()
 @reports_errors
+@with_options(RunOptions)
 def sweep(
+    options: RunOptions,
     mode: Annotated[Literal["m0", "m1"], typer.Option(help="The experiment.")] = "m0",
     vocabs: Annotated[
         list[str] | None, typer.Option(help="Vocabulary sizes; 1000 if absent.")
@@ -201,15 +180,6 @@ def sweep(
     seeds: Annotated[
         list[str] | None, typer.Option(help="Seeds of the target; 7 if absent.")
     ] = None,
-    psi_version: PsiVersion = 1,
-    verifier: VerifierOption = "token",
-    steps: Steps = 20_000,
-    source: Source = None,
-    unit: Unit = "sim",
-    runs: Runs = Path("runs"),
-    log_every: LogEvery = 1,
-    dense_seconds: Dense = 0.5,
-    as_json: AsJson = False,
 ) -> None:
     """Run a grid of M0 or M1, and print a line for each point.
 
@@ -217,13 +187,7 @@ def sweep(
     """
     experiments = import_tsd("experiments")
     kind = experiments.M1Settings if mode == "m1" else experiments.M0Settings
-    base = kind(
-        psi_version=psi_version,
-        verifier=verifier,
-        steps=steps,
-        log_every=log_every,
-        dense_seconds=dense_seconds,
-    )
+    base = kind(**options.settings())
     grid = {
         "vocab_sizes": whole_numbers(vocabs or ["1000"], "--vocabs"),
         "ks": whole_numbers(ks or ["64"], "--ks"),
@@ -232,19 +196,17 @@ def sweep(
         "seeds": whole_numbers(seeds or ["7"], "--seeds"),
     }
     directories: list[Path] = []
-    device = _device(unit)
+    device = _device(options.unit)
     with contextlib.ExitStack() as closing:
 
         def equip(settings: Any) -> Any:
             closing.pop_all().close()
-            equipment = closing.enter_context(
-                _equipment(mode.upper(), settings, source, device, runs)
-            )
+            equipment = closing.enter_context(_equipment(mode.upper(), settings, options, device))
             directories.append(equipment.writer.directory)
             return equipment
 
         results = list(experiments.sweep(base, equip, **grid))
-    _report(results, directories, as_json)
+    _report(results, directories, options.as_json)
 
 
 @tsd.command()
@@ -271,20 +233,14 @@ def gate(
         raise typer.Exit(REFUTED_STATUS)
 
 
-def _epsilon(text: str) -> float | None:
-    return None if text == "auto" else numbers([text], "--eps")[0]
-
-
 @contextlib.contextmanager
-def _equipment(
-    mode: str, settings: Any, source: str | None, device: Any, runs: Path
-) -> Iterator[Any]:
+def _equipment(mode: str, settings: Any, options: RunOptions, device: Any) -> Iterator[Any]:
     """Yields what a run works with; its files are complete afterwards."""
     experiments, telemetry = import_tsd("experiments"), import_tsd("telemetry")
     description = f"{mode}, K = {settings.k}, L = {settings.length}"
     with contextlib.ExitStack() as stack:
-        numbers_of, name = stack.enter_context(uniforms(source, settings.seed))
-        writer = stack.enter_context(telemetry.RunWriter(runs, mode))
+        numbers_of, name = stack.enter_context(uniforms(options.source, settings.seed))
+        writer = stack.enter_context(telemetry.RunWriter(options.runs, mode))
         progress = stack.enter_context(counting_bar(description, unit="steps"))
         yield experiments.Equipment(numbers_of, name, device, writer, progress)
 
@@ -305,22 +261,18 @@ def _run_one(
     run: Callable[[Any, Any], ExperimentResult],
     mode: str,
     settings: Any,
-    source: str | None,
-    unit: UnitName,
-    runs: Path,
-    plots: str | None,
-    as_json: bool,
+    options: ExperimentOptions,
 ) -> None:
     telemetry = import_tsd("telemetry")
-    if plots is not None:
+    if options.plots is not None:
         # Before the run, whose results would be lost.
         telemetry.require_matplotlib()
-    with _equipment(mode, settings, source, _device(unit), runs) as equipment:
+    with _equipment(mode, settings, options, _device(options.unit)) as equipment:
         result = run(settings, equipment)
         directory = equipment.writer.directory
-    if plots is not None:
-        telemetry.plot_run(directory, plots)
-    _report([result], [directory], as_json)
+    if options.plots is not None:
+        telemetry.plot_run(directory, options.plots)
+    _report([result], [directory], options.as_json)
 
 
 def _report(
