@@ -32,9 +32,10 @@ from qr_sampler_cli.generation.reconciliation import (
     find_discrepancies,
     summarize,
 )
+from qr_sampler_cli.generation.recorded_tokens import RecordedTokens
 from qr_sampler_cli.generation.records_file import RecordsFile
 from qr_sampler_cli.terminal.consoles import stdout_reserved
-from qr_sampler_cli.terminal.progress import RecordedTokens, stage
+from qr_sampler_cli.terminal.progress import stage
 
 __all__ = ["Completion", "GenerationRequest", "GenerationRun", "run_generation"]
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from rich.console import Console
@@ -23,12 +22,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from qr_sampler_cli.generation.ledger_reader import ledger_files
 from qr_sampler_cli.terminal.consoles import printable, progress_console
 from qr_sampler_cli.terminal.durations import duration
 
 __all__ = [
-    "RecordedTokens",
     "counting_bar",
     "no_progress_bars_of",
     "remark",
@@ -42,38 +39,8 @@ Report: TypeAlias = Callable[[int, int, float], None]
 Count: TypeAlias = Callable[[int, int], None]
 """Called as ``count(done, total)``."""
 
-TOKEN_MARK: Final = b'"kind": "token"'
-
 _drawing: Final[list[Console]] = []
 """The console of the bar that is being drawn; only it can print above the bar."""
-
-
-class RecordedTokens:
-    """Counts the token records that appear in a directory, reading each byte once.
-
-    The count is for the eye: it relies on the spelling of the writer and lags by the last step.
-
-    Args:
-        directory: Where the engine writes its records.
-        ignore: Files that were there before.
-    """
-
-    def __init__(self, directory: Path, *, ignore: frozenset[Path]) -> None:
-        self._directory = directory
-        self._ignore = ignore
-        self._offsets: dict[Path, int] = {}
-        self._count = 0
-
-    def __call__(self) -> int:
-        """Returns the number of token records so far."""
-        for path in ledger_files(self._directory) - self._ignore:
-            # Somebody may remove a file at any time; what reads the whole ledger will say so.
-            with contextlib.suppress(OSError), path.open("rb") as file:
-                file.seek(self._offsets.get(path, 0))
-                fresh = file.read()
-                self._offsets[path] = file.tell()
-                self._count += fresh.count(TOKEN_MARK)
-        return self._count
 
 
 class _CountColumn(ProgressColumn):
