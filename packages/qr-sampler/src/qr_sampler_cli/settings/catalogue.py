@@ -32,7 +32,7 @@ CATALOGUE: Final = (
     Entry(
         "Sampling, records and failures",
         "qr-sampler-core",
-        "qr_sampler.settings",
+        "qr_sampler.settings.models",
         "Settings",
         "What every deployment has.",
     ),
