@@ -28,6 +28,7 @@ ROOT: Final = Path(__file__).parent
 PACKAGES: Final = {
     "qr-sampler-core": "qr_sampler",
     "qr-entropy-sources": "qr_entropy_sources",
+    "qr-sampler-accel": "qr_sampler_accel",
     "qr-sampler-grpc": "qr_sampler_grpc",
     "qr-sampler-tsd": "qr_sampler_tsd",
     "qr-sampler-vllm": "qr_sampler_vllm",
@@ -36,6 +37,7 @@ PACKAGES: Final = {
 """Distribution name to import name, lowest layer first."""
 
 EXTRAS: Final = {
+    "qr-sampler-accel": ("numba",),
     "qr-sampler-grpc": ("server", "signing"),
     "qr-sampler-tsd": ("plots", "thrml"),
     "qr-sampler-vllm": ("tsd",),
@@ -43,8 +45,8 @@ EXTRAS: Final = {
 }
 """What the tests of a package need beside its own dependencies."""
 
-NEEDS_ENGINE: Final = ("qr-sampler-vllm", "qr-sampler")
-"""Packages whose coverage is only complete where vLLM is installed: the session ``vllm``."""
+NEEDS_ENGINE: Final = ("qr-sampler-accel", "qr-sampler-vllm", "qr-sampler")
+"""Packages whose coverage is only complete with torch or vLLM: in the session ``vllm``."""
 
 PYTHONS: Final = ("3.10", "3.11", "3.12", "3.13", "3.14")
 COVERAGE_PYTHON: Final = "3.11"
@@ -59,6 +61,9 @@ GRPC_TOOLS: Final = "grpcio-tools==1.70.0"
 
 VLLM_PACKAGE: Final = Path("packages/qr-sampler-vllm")
 VLLM_PYTHONS: Final = ("3.11", "3.12", "3.13")
+OUTSIDE: Final = f"--project={tempfile.gettempdir()}"
+"""Keeps uv from applying the overrides of the workspace, which leave torch and vLLM out."""
+
 PLOTS: Final = "matplotlib>=3.9"
 """Draws the plot of `bench`; nothing that is tested needs it."""
 
@@ -395,7 +400,7 @@ class Engine:
     def pip_install(self, *arguments: str) -> None:
         """Run ``uv pip install`` for this environment."""
         python = f"--python={self.pins.location}"
-        self.session.run_install("uv", "pip", "install", python, *arguments)
+        self.session.run_install("uv", "pip", "install", OUTSIDE, python, *arguments)
 
     def run(self, *arguments: str, **environment: str) -> None:
         """Run the environment's Python with `arguments`."""
@@ -493,6 +498,7 @@ def openwebui(session: nox.Session) -> None:
         "uv",
         "pip",
         "install",
+        OUTSIDE,
         "--quiet",
         f"--python={place}",
         f"--override={overrides}",
@@ -546,11 +552,11 @@ def bench_transport(session: nox.Session) -> None:
 def campaigns(session: nox.Session) -> None:
     """Compare every selector with an oracle, and 10^8 draws with their law; takes a while."""
     engine = Engine(session)
-    folder = "packages/qr-sampler-core/campaigns"
     # One process per core is enough.
     environment = {"OMP_NUM_THREADS": "1"}
-    engine.run(f"{folder}/exactness.py", "--engine", *session.posargs, **environment)
-    engine.run(f"{folder}/frequencies.py", **environment)
+    exactness = "packages/qr-sampler-accel/campaigns/exactness.py"
+    engine.run(exactness, "--tensors", *session.posargs, **environment)
+    engine.run("packages/qr-sampler-core/campaigns/frequencies.py", **environment)
 
 
 @nox.session(venv_backend="none", default=False)
@@ -568,6 +574,7 @@ def resolve(session: nox.Session, pins: EnginePins) -> None:
         "uv",
         "pip",
         "compile",
+        OUTSIDE,
         "--quiet",
         "--no-annotate",
         f"--python-version={VLLM_PYTHONS[0]}",

@@ -6,13 +6,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 NEEDS_VLLM = [
-    "src/qr_sampler_vllm/compiled_*.py",
     "src/qr_sampler_vllm/status/prometheus.py",
     "src/qr_sampler_vllm/front_end/stat_logger.py",
-    "src/qr_sampler_vllm/torch_*.py",
-    "src/qr_sampler_vllm/triton_*.py",
     "src/qr_sampler_vllm/tsd/samplers.py",
-    "src/qr_sampler_vllm/engine/warm_up.py",
 ]
 
 collect_ignore_glob = [] if find_spec("vllm") else NEEDS_VLLM

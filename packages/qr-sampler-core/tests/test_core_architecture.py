@@ -21,7 +21,13 @@ import qr_sampler
 ROOT = Path(qr_sampler.__file__).parent
 ALLOWED = {"numpy", "pydantic", "pydantic_settings", "qr_sampler"}
 ABOVE = ("grpc", "torch", "vllm", "scipy", "pytest", "hypothesis", "transformers")
-SIBLINGS = ("qr_entropy_sources", "qr_sampler_cli", "qr_sampler_grpc", "qr_sampler_vllm")
+SIBLINGS = (
+    "qr_entropy_sources",
+    "qr_sampler_accel",
+    "qr_sampler_cli",
+    "qr_sampler_grpc",
+    "qr_sampler_vllm",
+)
 
 MOVED = {
     "qr_sampler.commitment": "qr_sampler.sampling.commitment",

@@ -27,7 +27,7 @@ from benchmarks.sources import PreparedSource
 from benchmarks.timing import Budget, Contender, compare
 from qr_sampler._typing import FloatArray
 from qr_sampler.settings import SamplingParameters
-from qr_sampler_vllm.torch_transfer import Download
+from qr_sampler_accel.device.transfer import Download
 
 __all__ = ["HEADER", "main", "measure_accelerator"]
 

@@ -12,7 +12,7 @@ from benchmarks.sources import SAMPLE_COUNT
 from benchmarks.timing import Budget, Contender, compare
 from qr_sampler import ZScoreMeanAmplifier
 from qr_sampler.settings import BYTE_MEAN, BYTE_STD
-from qr_sampler_vllm.compiled_counts import CompiledCounts
+from qr_sampler_accel.host.byte_counts import CompiledCounts
 
 __all__ = ["measure_amplification"]
 

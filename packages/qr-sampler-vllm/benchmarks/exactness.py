@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.logit_sets import LogitSet
 from qr_sampler import FastSelector, ReferenceSelector, Rows, Selector
 from qr_sampler.settings import SamplingParameters
-from qr_sampler_vllm.compiled_passes import CompiledPasses
+from qr_sampler_accel.host.passes import CompiledPasses
 
 __all__ = ["Exactness", "measure_exactness"]
 

@@ -46,7 +46,7 @@ def get_ready(device_type: str) -> None:
         device_type: Where the logits will be, as ``torch.device.type``.
     """
     if _has_compiler():
-        from qr_sampler_vllm.engine.warm_up import warm_up
+        from qr_sampler_accel.host.warm_up import warm_up
 
         warm_up(logits_on_host=device_type == "cpu")
 
@@ -84,10 +84,10 @@ def selector_for(logits: Any, most_rows: int | None = None) -> Selector[Any, Any
     if logits.device.type == "cpu":
         if not _has_compiler():
             return FastSelector()
-        from qr_sampler_vllm.compiled_passes import CompiledPasses
+        from qr_sampler_accel.host.passes import CompiledPasses
 
         return FastSelector(CompiledPasses)
-    from qr_sampler_vllm.torch_selector import TorchSelector
+    from qr_sampler_accel.device.selector import TorchSelector
 
     selector = TorchSelector()
     if most_rows is not None:
@@ -99,7 +99,7 @@ def _counter() -> Callable[[ByteBlocks], BlockCounts]:
     """Returns what counts the bytes of blocks, which are in the memory of the host."""
     if not _has_compiler():
         return BlockCounts
-    from qr_sampler_vllm.compiled_counts import CompiledCounts
+    from qr_sampler_accel.host.byte_counts import CompiledCounts
 
     return CompiledCounts
 

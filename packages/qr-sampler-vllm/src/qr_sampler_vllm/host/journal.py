@@ -23,6 +23,7 @@ __all__ = ["Journal"]
 
 _DISTRIBUTIONS = (
     "qr-sampler-core",
+    "qr-sampler-accel",
     "qr-sampler-vllm",
     "qr-sampler-tsd",
     "qr-entropy-sources",

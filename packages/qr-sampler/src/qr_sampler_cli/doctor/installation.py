@@ -41,6 +41,7 @@ OURS: Final = (
     "qr-sampler",
     "qr-sampler-core",
     PLUGIN,
+    "qr-sampler-accel",
     "qr-entropy-sources",
     "qr-sampler-grpc",
     "qr-sampler-tsd",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from qr_sampler_vllm.torch_transfer import Upload
+from qr_sampler_accel.device.transfer import Upload
 
 __all__ = ["EngineRows"]
 

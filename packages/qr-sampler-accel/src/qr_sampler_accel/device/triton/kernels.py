@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from qr_sampler.selection import masses
-from qr_sampler_vllm.torch_passes import BINS
+from qr_sampler_accel.device.passes import BINS
 
 __all__ = [
     "COMPILE_OPTIONS",

@@ -17,8 +17,8 @@ from qr_sampler._typing import FloatArray, IndexArray, Logits, MaskArray
 from qr_sampler.selection.masses import distances
 from qr_sampler.selection.statistics import FLOAT64_ERROR, logit_deviation, row_moments
 from qr_sampler.temperature import STATISTICS_STEP
-from qr_sampler_vllm.torch_passes import DeviceRows, TorchPasses
-from qr_sampler_vllm.torch_scratch import Scratch
+from qr_sampler_accel.device.passes import DeviceRows, TorchPasses
+from qr_sampler_accel.device.scratch import Scratch
 
 __all__ = ["Sums", "launch_spread"]
 

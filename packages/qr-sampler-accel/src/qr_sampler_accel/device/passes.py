@@ -10,8 +10,8 @@ from typing import Final, Protocol
 import torch
 
 from qr_sampler.selection.masses import EXPONENT_FLOOR, unit_exponent
-from qr_sampler_vllm.torch_masses import MassBuffers, fill_exponents, fill_masses
-from qr_sampler_vllm.torch_scratch import Scratch
+from qr_sampler_accel.device.masses import MassBuffers, fill_exponents, fill_masses
+from qr_sampler_accel.device.scratch import Scratch
 
 __all__ = ["BINS", "BIN_BITS", "DeviceRows", "Passes", "TorchPasses"]
 

@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from qr_sampler import FastSelector, ReferenceSelector, Rows, SamplingParameters, Settings
+from qr_sampler import FastSelector, ReferenceSelector, Rows
 from qr_sampler.amplification import U_MAX, U_MIN
 from qr_sampler.selection.bins import BINS, RowBins, bin_scale
 from qr_sampler.selection.head import GROUPS, column_maxima, head_threshold
@@ -23,34 +19,23 @@ from qr_sampler.selection.passes import (
     RowPasses,
     weight_bounds,
 )
-from qr_sampler.testing import RecordedEntropySource
 from qr_sampler.testing.selection_cases import (
     LOGIT_KINDS,
     random_logits,
     random_parameters,
     random_temperatures,
 )
-from qr_sampler_vllm.engine.step import (
-    force_tokens,
-    get_ready,
-    pipeline_for,
-    sample_rows,
-    selector_for,
-)
 
-torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
-pytest.importorskip("numba", reason="needs Numba, which vLLM brings")
+pytest.importorskip("numba", reason="needs the extra numba")
 
-from qr_sampler_vllm import (  # noqa: E402
-    compiled_bins,
-    compiled_counts,
-    compiled_masses,
-    compiled_passes,
-)
-from qr_sampler_vllm.compiled_bins import CompiledBins  # noqa: E402
-from qr_sampler_vllm.compiled_counts import CompiledCounts  # noqa: E402
-from qr_sampler_vllm.compiled_masses import LANES  # noqa: E402
-from qr_sampler_vllm.compiled_passes import CompiledPasses  # noqa: E402
+from qr_sampler_accel.host import bins as compiled_bins
+from qr_sampler_accel.host import byte_counts as compiled_counts
+from qr_sampler_accel.host import masses as compiled_masses
+from qr_sampler_accel.host import passes as compiled_passes
+from qr_sampler_accel.host.bins import CompiledBins
+from qr_sampler_accel.host.byte_counts import CompiledCounts
+from qr_sampler_accel.host.masses import LANES
+from qr_sampler_accel.host.passes import CompiledPasses
 
 SIZES = (1, 2, LANES - 1, LANES, LANES + 1, 1_024, 1_025, 2_048, 2_049, 20_001)
 
@@ -158,33 +143,6 @@ def test_selects_what_the_reference_selects(kind: str) -> None:
             assert found.token_ids.tolist() == right.token_ids.tolist()
             assert found.rank.tolist() == right.rank.tolist()
             assert found.candidates.tolist() == right.candidates.tolist()
-
-
-def test_logits_on_the_host_are_served_by_compiled_passes() -> None:
-    selector = selector_for(torch.zeros(1, 3))
-    assert isinstance(selector, FastSelector)
-    logits = np.array([[0.0, 2.0, 1.0]], dtype=np.float32)
-    rows, one = Rows([SamplingParameters()]), np.ones(1)
-    plan = selector.prepare(selector.measure(logits, rows, one), one)
-    assert selector.pick(plan, np.array([0.5])).token_ids.tolist() == [1]
-
-
-def test_without_numba_the_passes_are_numpy_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qr_sampler_vllm.engine.step.find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "qr_sampler_vllm.compiled_passes", None)
-    assert isinstance(selector_for(torch.zeros(1, 3)), FastSelector)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_forcing_leaves_other_rows_alone(dtype: Any) -> None:
-    logits = torch.arange(12, dtype=dtype).reshape(3, 4)
-    force_tokens(logits, [2, 0], [1, 3])
-    infinite = -math.inf
-    assert logits.tolist() == [
-        [infinite, infinite, infinite, 0.0],
-        [4.0, 5.0, 6.0, 7.0],
-        [infinite, 0.0, infinite, infinite],
-    ]
 
 
 def test_bins_hold_what_those_of_the_base_class_hold() -> None:
@@ -308,27 +266,3 @@ def test_compiled_counts_do_what_their_source_says() -> None:
         compiled_counts._ones.py_func(blocks, found[1])
     assert found[0].tolist() == blocks.sum(axis=1).tolist()
     assert found[1].tolist() == np.unpackbits(blocks, axis=1).sum(axis=1).tolist()
-
-
-def test_after_the_warm_up_nothing_is_left_to_compile() -> None:
-    """A step on the kinds of logits and batches that engines have adds no compiled version."""
-    get_ready("cpu")
-    loops = [
-        value
-        for module in (compiled_bins, compiled_counts, compiled_masses, compiled_passes)
-        for value in vars(module).values()
-        if hasattr(value, "signatures")
-    ]
-    before = {loop: len(loop.signatures) for loop in loops}
-    assert len(loops) >= 12
-    settings, rng = Settings.load(fixed_temperature=0.7), np.random.default_rng(3)
-    kinds = [{}, {"sample_count": 1_024}, {"top_k": 5_000, "temperature_strategy": "edt"}]
-    parameters = [settings.sampling.model_copy(update=kind) for kind in kinds]
-    for dtype in (torch.float32, torch.bfloat16):
-        for lines in ([0, 1, 2], [1], [2, 0]):
-            logits = torch.from_numpy(rng.normal(size=(3, 20_000))).to(dtype)
-            source = RecordedEntropySource(rng.bytes(10**6))
-            pipeline = pipeline_for(logits, settings, source)
-            rows = Rows([parameters[line] for line in lines])
-            assert sample_rows(pipeline, logits, lines, rows) is not None
-    assert {loop: len(loop.signatures) for loop in loops} == before

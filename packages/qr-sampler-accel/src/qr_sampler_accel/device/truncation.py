@@ -16,10 +16,10 @@ import torch
 from qr_sampler import Rows
 from qr_sampler._typing import FloatArray, IndexArray
 from qr_sampler.selection.masses import ceil_product
-from qr_sampler_vllm.torch_masses import ceil_products
-from qr_sampler_vllm.torch_passes import DeviceRows, Passes, TorchPasses
-from qr_sampler_vllm.torch_radix import Descent, Landing
-from qr_sampler_vllm.torch_scratch import Scratch
+from qr_sampler_accel.device.masses import ceil_products
+from qr_sampler_accel.device.passes import DeviceRows, Passes, TorchPasses
+from qr_sampler_accel.device.radix import Descent, Landing
+from qr_sampler_accel.device.scratch import Scratch
 
 __all__ = ["Cut", "DeviceFilters", "HostFilters", "Work", "cut_extent", "places", "truncate"]
 

@@ -15,13 +15,13 @@ from qr_sampler.selection.masses import fixed_point_masses
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
-from qr_sampler_vllm.torch_masses import (  # noqa: E402
+from qr_sampler_accel.device.masses import (  # noqa: E402
     MassBuffers,
     ceil_products,
     fill_exponents,
     fill_masses,
 )
-from qr_sampler_vllm.torch_scratch import Scratch  # noqa: E402
+from qr_sampler_accel.device.scratch import Scratch  # noqa: E402
 
 DEVICES = [
     "cpu",

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler_vllm.compiled_counts import CompiledCounts
-from qr_sampler_vllm.compiled_passes import CompiledPasses
+from qr_sampler_accel.host.byte_counts import CompiledCounts
+from qr_sampler_accel.host.passes import CompiledPasses
 
 __all__ = ["warm_up"]
 

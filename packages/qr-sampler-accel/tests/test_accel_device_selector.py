@@ -36,8 +36,8 @@ from qr_sampler.testing import ConstantEntropySource
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
-from qr_sampler_vllm import torch_statistics  # noqa: E402
-from qr_sampler_vllm.torch_selector import TorchSelector  # noqa: E402
+from qr_sampler_accel.device import statistics  # noqa: E402
+from qr_sampler_accel.device.selector import TorchSelector  # noqa: E402
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -289,7 +289,7 @@ def test_equals_the_reference_on_a_real_vocabulary(setup: Setup) -> None:
 def test_batches_larger_than_a_piece_are_worked_on_piece_by_piece(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qr_sampler_vllm.torch_passes.PIECE_ELEMENTS", 250)
+    monkeypatch.setattr("qr_sampler_accel.device.passes.PIECE_ELEMENTS", 250)
     rng = np.random.default_rng(4)
     logits = np.stack([random_row(rng, "normal", 100) for _ in range(7)])
     rows = Rows([random_parameters(rng, 100) for _ in range(6)] + [SamplingParameters()])
@@ -338,9 +338,9 @@ def test_moments_in_doubt_are_settled_on_the_host(
         settled.append(distance.size)
         return exact(distance)
 
-    exact = torch_statistics.row_moments
-    monkeypatch.setattr(torch_statistics, "FLOAT64_ERROR", 1.0)
-    monkeypatch.setattr(torch_statistics, "row_moments", row_moments)
+    exact = statistics.row_moments
+    monkeypatch.setattr(statistics, "FLOAT64_ERROR", 1.0)
+    monkeypatch.setattr(statistics, "row_moments", row_moments)
     rng = np.random.default_rng(7)
     logits = np.stack([random_row(rng, "normal", 80) for _ in range(3)])
     rows = Rows([SamplingParameters(top_n_sigma=1.0)] * 3)

@@ -10,8 +10,8 @@ import torch
 
 from qr_sampler import SelectionResult
 from qr_sampler._typing import FloatArray, IndexArray
-from qr_sampler_vllm.torch_rows import EngineRows
-from qr_sampler_vllm.torch_transfer import Download
+from qr_sampler_accel.device.rows import EngineRows
+from qr_sampler_accel.device.transfer import Download
 
 __all__ = ["TorchSelectionResult"]
 

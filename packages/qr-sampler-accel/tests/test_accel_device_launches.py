@@ -22,9 +22,9 @@ torch = pytest.importorskip("torch", reason="needs torch, which the vllm session
 
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from qr_sampler_vllm.torch_selector import TorchSelector  # noqa: E402
-from qr_sampler_vllm.torch_transfer import Download  # noqa: E402
-from qr_sampler_vllm.torch_workspace import Workspace, kernel_passes  # noqa: E402
+from qr_sampler_accel.device.selector import TorchSelector  # noqa: E402
+from qr_sampler_accel.device.transfer import Download  # noqa: E402
+from qr_sampler_accel.device.workspace import Workspace, kernel_passes  # noqa: E402
 
 VOCAB = 30_000
 HOST_READS = {
@@ -169,7 +169,7 @@ def test_batches_that_grow_move_seldom() -> None:
 
 
 def test_without_triton_the_passes_are_torch_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "qr_sampler_vllm.triton_passes", None)
+    monkeypatch.setitem(sys.modules, "qr_sampler_accel.device.triton.passes", None)
     for device_type in ("cpu", "cuda"):
         assert kernel_passes("auto", device_type) is None
         assert kernel_passes("torch", device_type) is None
@@ -183,7 +183,7 @@ def test_with_triton_the_passes_on_cuda_are_kernels(monkeypatch: pytest.MonkeyPa
             pass
 
     module = types.SimpleNamespace(TritonPasses=TritonPasses)
-    monkeypatch.setitem(sys.modules, "qr_sampler_vllm.triton_passes", module)
+    monkeypatch.setitem(sys.modules, "qr_sampler_accel.device.triton.passes", module)
     assert kernel_passes("auto", "cuda") is TritonPasses
     assert kernel_passes("auto", "cpu") is None
     cpu = torch.device("cpu")
@@ -234,7 +234,7 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from qr_sampler_vllm import triton_kernels
+from qr_sampler_accel.device.triton import kernels as triton_kernels
 
 POINTERS = {"maximum": "*fp32", "inverse": "*fp64", "logits": "*fp32", "base": "*i64",
             "value": "*fp32", "above": "*fp64", "at": "*fp64", "farthest": "*fp32",
@@ -316,6 +316,6 @@ def test_machine_code_of_other_kernels_keeps_denormal_numbers(
     assert (machine_code[kernel]["DMUL"] > 0) == (kernel == "add_moments")
 
 
-def test_the_import_of_the_plugin_does_not_import_torch() -> None:
-    code = "import sys, qr_sampler_vllm; assert 'torch' not in sys.modules"
+def test_the_import_of_the_package_does_not_import_torch() -> None:
+    code = "import sys, qr_sampler_accel; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,7 +13,6 @@ token, rank and number of candidates have to be equal, and the probability as ne
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 import sys
 import time
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ from qr_sampler.testing.selection_cases import (
     random_parameters,
     random_temperatures,
 )
+from qr_sampler_accel import host_selector
 
 LARGEST = 262_144
 SHARDS = 64
@@ -212,13 +213,13 @@ class Report:
     mismatches: list[str]
 
 
-def run_shard(seed: int, shard: int, goal: int, engine: bool) -> Report:
+def run_shard(seed: int, shard: int, goal: int, tensors: bool) -> Report:
     """Runs at least *goal* cases; the same ones for the same seed and shard."""
     rng = np.random.default_rng([seed, shard])
     selectors: list[tuple[AnySelector, float]] = [(ReferenceSelector(), 0.0)]
-    selectors.append((FastSelector(), ROUNDED_TOTAL))
-    if engine:
-        selectors += [(selector, ROUNDED_TOTAL) for selector in _engine_selectors()]
+    selectors += [(FastSelector(), ROUNDED_TOTAL), (host_selector(), ROUNDED_TOTAL)]
+    if tensors:
+        selectors.append((_on_tensors(), ROUNDED_TOTAL))
     report = Report(0, Counter(), [])
     while report.cases < goal:
         case, count = random_case(rng)
@@ -246,19 +247,19 @@ def _check(
                 report.mismatches.append(f"{name}: {case}, u={u!r}: {got} instead of {wanted}")
 
 
-def _engine_selectors() -> list[AnySelector]:
-    """Returns the selectors of qr-sampler-vllm, which this package does not know."""
-    torch = importlib.import_module("torch")
-    torch_selector = importlib.import_module("qr_sampler_vllm.torch_selector")
-    compiled_passes = importlib.import_module("qr_sampler_vllm.compiled_passes")
+def _on_tensors() -> AnySelector:
+    """Returns the selector for accelerators, at work on the host."""
+    import torch
 
-    class OnTensors(torch_selector.TorchSelector):  # type: ignore[misc, name-defined]
+    from qr_sampler_accel.device.selector import TorchSelector
+
+    class OnTensors(TorchSelector):
         """The selector for tensors, on those of the host."""
 
         def measure(self, logits: Any, *arguments: Any) -> Any:
             return super().measure(torch.from_numpy(logits), *arguments)
 
-    return [OnTensors(), FastSelector(compiled_passes.CompiledPasses)]
+    return OnTensors()
 
 
 def main() -> int:
@@ -268,20 +269,18 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20_260_101)
     parser.add_argument(
-        "--engine", action="store_true", help="check the selectors of qr-sampler-vllm as well"
+        "--tensors", action="store_true", help="check the selector for accelerators as well"
     )
     options = parser.parse_args()
-    if options.engine:
-        try:
-            _engine_selectors()
-        except ImportError as error:
-            print(f"exactness: qr-sampler-vllm cannot be imported: {error}", file=sys.stderr)
+    for module in ("numba", *(["torch"] if options.tensors else [])):
+        if find_spec(module) is None:
+            print(f"exactness: {module} is not installed", file=sys.stderr)
             return 2
     goal, started = -(-options.cases // SHARDS), time.monotonic()
     cases, kinds, mismatches = 0, Counter[str](), list[str]()
     with ProcessPoolExecutor(options.processes) as pool:
         futures = [
-            pool.submit(run_shard, options.seed, shard, goal, options.engine)
+            pool.submit(run_shard, options.seed, shard, goal, options.tensors)
             for shard in range(SHARDS)
         ]
         for done, future in enumerate(futures, start=1):
@@ -296,8 +295,8 @@ def main() -> int:
             )
     for mismatch in mismatches[:20]:
         print(mismatch)
-    compared = "oracle, ReferenceSelector and FastSelector"
-    compared += ", TorchSelector and compiled passes" if options.engine else " (--engine: more)"
+    compared = "oracle, ReferenceSelector and FastSelector in NumPy and compiled"
+    compared += ", and TorchSelector" if options.tensors else " (--tensors: one more)"
     print(
         f"exactness: {cases:,} cases of {len(kinds)} kinds, {len(mismatches)} mismatches between "
         f"{compared}; seed {options.seed}, {time.monotonic() - started:.0f} s"

@@ -9,7 +9,7 @@ import numpy as np
 
 from qr_sampler import BlockCounts
 from qr_sampler._typing import ByteBlocks, IndexArray
-from qr_sampler_vllm.compiled_masses import compiled
+from qr_sampler_accel.host.masses import compiled
 
 __all__ = ["CompiledCounts"]
 

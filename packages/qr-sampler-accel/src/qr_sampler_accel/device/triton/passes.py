@@ -8,10 +8,10 @@ from typing import Any, Final
 import torch
 import triton
 
-from qr_sampler_vllm.torch_passes import DeviceRows, Passes
-from qr_sampler_vllm.torch_radix import logits_of
-from qr_sampler_vllm.torch_scratch import Scratch
-from qr_sampler_vllm.triton_kernels import (
+from qr_sampler_accel.device.passes import DeviceRows, Passes
+from qr_sampler_accel.device.radix import logits_of
+from qr_sampler_accel.device.scratch import Scratch
+from qr_sampler_accel.device.triton.kernels import (
     COMPILE_OPTIONS,
     add_masses_at,
     add_moments,

@@ -28,12 +28,12 @@ import torch
 
 from qr_sampler import Measurement, Rows, SamplingParameters, Selector
 from qr_sampler._typing import FloatArray, IndexArray
-from qr_sampler_vllm.torch_masses import ceil_products
-from qr_sampler_vllm.torch_passes import DeviceRows
-from qr_sampler_vllm.torch_results import TorchSelectionResult
-from qr_sampler_vllm.torch_rows import EngineRows
-from qr_sampler_vllm.torch_statistics import Sums, launch_spread
-from qr_sampler_vllm.torch_truncation import (
+from qr_sampler_accel.device.masses import ceil_products
+from qr_sampler_accel.device.passes import DeviceRows
+from qr_sampler_accel.device.results import TorchSelectionResult
+from qr_sampler_accel.device.rows import EngineRows
+from qr_sampler_accel.device.statistics import Sums, launch_spread
+from qr_sampler_accel.device.truncation import (
     DeviceFilters,
     HostFilters,
     Work,
@@ -41,8 +41,8 @@ from qr_sampler_vllm.torch_truncation import (
     places,
     truncate,
 )
-from qr_sampler_vllm.torch_typical import typical_ranges
-from qr_sampler_vllm.torch_workspace import Kernels, Workspace
+from qr_sampler_accel.device.typical import typical_ranges
+from qr_sampler_accel.device.workspace import Kernels, Workspace
 
 __all__ = ["TorchMeasurement", "TorchPlan", "TorchSelector"]
 
@@ -92,7 +92,7 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
 
     :meth:`measure` makes the host wait, once: for a few numbers per row that the device computes
     from the logits, so that these exist when it returns. Afterwards it copies single rows to the
-    host where a rounding is in doubt, see :mod:`qr_sampler_vllm.torch_statistics`.
+    host where a rounding is in doubt, see :mod:`qr_sampler_accel.device.statistics`.
     :meth:`prepare` and :meth:`pick` only launch work. The arrays of a result wait for the device
     when they are first read; its :meth:`TorchSelectionResult.force` does not.
 

@@ -8,10 +8,10 @@ from typing import Final, Literal
 
 import torch
 
-from qr_sampler_vllm.torch_passes import Passes, TorchPasses
-from qr_sampler_vllm.torch_radix import Descent
-from qr_sampler_vllm.torch_scratch import Scratch
-from qr_sampler_vllm.torch_transfer import Download, Upload
+from qr_sampler_accel.device.passes import Passes, TorchPasses
+from qr_sampler_accel.device.radix import Descent
+from qr_sampler_accel.device.scratch import Scratch
+from qr_sampler_accel.device.transfer import Download, Upload
 
 __all__ = ["Kernels", "Workspace", "kernel_passes"]
 
@@ -75,7 +75,7 @@ def kernel_passes(kernels: Kernels, device_type: str) -> Callable[..., Passes] |
     if kernels == "torch" or (kernels == "auto" and device_type != "cuda"):
         return None
     try:
-        from qr_sampler_vllm.triton_passes import TritonPasses
+        from qr_sampler_accel.device.triton.passes import TritonPasses
     except ImportError:
         if kernels == "triton":
             raise

@@ -7,7 +7,7 @@ import numpy as np
 
 from qr_sampler._typing import IndexArray, Logits
 from qr_sampler.selection.bins import BINS, Bins, BinTotals, bin_scale
-from qr_sampler_vllm.compiled_masses import LANES, MassMemory, compiled, fill_masses
+from qr_sampler_accel.host.masses import LANES, MassMemory, compiled, fill_masses
 
 __all__ = ["CompiledBins"]
 

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import torch
 
-from qr_sampler_vllm.torch_passes import BIN_BITS, BINS, DeviceRows, Passes
-from qr_sampler_vllm.torch_scratch import Scratch
+from qr_sampler_accel.device.passes import BIN_BITS, BINS, DeviceRows, Passes
+from qr_sampler_accel.device.scratch import Scratch
 
 __all__ = ["FIRST_SHIFT", "Descent", "Landing", "logits_of"]
 

@@ -9,9 +9,9 @@ import torch
 
 from qr_sampler.selection.filters import ENERGY_STEPS
 from qr_sampler.selection.masses import MASSLESS
-from qr_sampler_vllm.torch_masses import MassBuffers, ceil_products, fill_exponents, fill_masses
-from qr_sampler_vllm.torch_passes import DeviceRows
-from qr_sampler_vllm.torch_scratch import Scratch
+from qr_sampler_accel.device.masses import MassBuffers, ceil_products, fill_exponents, fill_masses
+from qr_sampler_accel.device.passes import DeviceRows
+from qr_sampler_accel.device.scratch import Scratch
 
 __all__ = ["typical_ranges"]
 

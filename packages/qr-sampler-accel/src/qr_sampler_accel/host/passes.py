@@ -24,8 +24,8 @@ from qr_sampler.selection.passes import (
     RowSums,
     measured_moments,
 )
-from qr_sampler_vllm.compiled_bins import CompiledBins
-from qr_sampler_vllm.compiled_masses import LANES, MassMemory
+from qr_sampler_accel.host.bins import CompiledBins
+from qr_sampler_accel.host.masses import LANES, MassMemory
 
 __all__ = ["CompiledPasses"]
 

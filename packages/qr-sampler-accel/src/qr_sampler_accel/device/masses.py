@@ -19,7 +19,7 @@ from qr_sampler.selection.masses import (
     ROUNDER,
     TAYLOR,
 )
-from qr_sampler_vllm.torch_scratch import Scratch
+from qr_sampler_accel.device.scratch import Scratch
 
 __all__ = ["MassBuffers", "ceil_products", "fill_exponents", "fill_masses"]
 

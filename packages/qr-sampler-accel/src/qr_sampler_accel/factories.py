@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is fastest with the packages that are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from qr_sampler import BlockCounts, FastSelector
+
+if TYPE_CHECKING:
+    from qr_sampler._typing import ByteBlocks
+    from qr_sampler_accel.device.selector import TorchSelector
+
+__all__ = ["block_counts", "device_selector", "has_compiler", "host_selector", "warm_up"]
+
+
+def has_compiler() -> bool:
+    """Whether Numba is installed; without it the host works in NumPy, with the same results."""
+    return find_spec("numba") is not None
+
+
+def host_selector() -> FastSelector:
+    """Returns a selector for float32 logits in the memory of the host.
+
+    Its loops are compiled where Numba is installed: by :func:`warm_up`, or else by the first rows.
+    """
+    if not has_compiler():
+        return FastSelector()
+    from qr_sampler_accel.host.passes import CompiledPasses
+
+    return FastSelector(CompiledPasses)
+
+
+def device_selector() -> TorchSelector:
+    """Returns a selector for tensors on an accelerator, of any floating-point type.
+
+    Raises:
+        ImportError: When torch is not installed.
+    """
+    from qr_sampler_accel.device.selector import TorchSelector
+
+    return TorchSelector()
+
+
+def block_counts() -> Callable[[ByteBlocks], BlockCounts]:
+    """Returns what counts the bytes of blocks, which are always in the memory of the host."""
+    if not has_compiler():
+        return BlockCounts
+    from qr_sampler_accel.host.byte_counts import CompiledCounts
+
+    return CompiledCounts
+
+
+def warm_up(*, logits_on_host: bool) -> None:
+    """Compiles the loops of a step ahead of the first token; does nothing without Numba.
+
+    Takes a few seconds the first time.
+
+    Args:
+        logits_on_host: Whether logits are in the memory of the host, where blocks always are.
+    """
+    if has_compiler():
+        from qr_sampler_accel.host.warm_up import warm_up as compile_loops
+
+        compile_loops(logits_on_host=logits_on_host)
