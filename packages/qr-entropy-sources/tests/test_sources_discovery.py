@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 import qr_entropy_sources
-from qr_sampler import EntropySource
-from qr_sampler.components.registry import ENTROPY_SOURCES, create_source
+from qr_sampler import ENTROPY_SOURCES, EntropySource, create_source
 
 NAMES = ("device_file", "mock_uniform", "system", "timing_noise")
 
@@ -37,7 +36,7 @@ def test_source_goes_by_its_entry_point(name: str) -> None:
 
 def test_listing_imports_nothing() -> None:
     code = (
-        "import sys; from qr_sampler.components.registry import ENTROPY_SOURCES as registry\n"
+        "import sys; from qr_sampler import ENTROPY_SOURCES as registry\n"
         "assert 'system' in registry.names()\n"
         "registry.find('system')\n"
         "assert not [name for name in sys.modules if name.startswith('qr_entropy_sources')]\n"

@@ -31,7 +31,7 @@ from qr_sampler import (
 )
 from qr_sampler._typing import ByteBlocks
 from qr_sampler.amplification.groups import amplify_groups
-from qr_sampler.components.instances import amplifier_named
+from qr_sampler.components.amplifiers import amplifier_named
 from qr_sampler.testing import ConstantEntropySource, RecordedEntropySource
 
 OURS = [

@@ -32,7 +32,7 @@ SIBLINGS = (
 MOVED = {
     "qr_sampler.commitment": "qr_sampler.sampling.commitment",
     "qr_sampler.overrides": "qr_sampler.admission.overrides",
-    "qr_sampler.registry": "qr_sampler.components.registry",
+    "qr_sampler.registry": "qr_sampler",
 }
 """Deprecated modules, and where their names are defined."""
 
@@ -118,6 +118,7 @@ PUBLIC_NAMES = [
     "SourceStatus",
     "STATISTICS_STEP",
     "StepPlan",
+    "StepPlanner",
     "StepResult",
     "TEMPERATURE_STRATEGIES",
     "TemperatureResult",
@@ -179,6 +180,40 @@ def test_importing_everything_loads_no_engine_opens_no_socket_and_starts_no_thre
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_whatever_plans_a_step_can_reach_no_source() -> None:
+    """Not even through what it imports: a planner that could draw might draw too early."""
+    reached = modules_reached_from("qr_sampler.sampling.planner")
+    assert {"qr_sampler.selection.fast", "qr_sampler.temperature.guard"} <= reached
+    # The root exports everything, sources too.
+    assert "qr_sampler" not in reached
+    assert not [name for name in reached if name.startswith("qr_sampler.entropy")]
+    assert "qr_sampler.entropy.source" in modules_reached_from("qr_sampler.sampling.pipeline")
+
+
+def modules_reached_from(module: str) -> set[str]:
+    """Returns all of our modules that *module* imports, directly or not, for its types as well."""
+    reached: set[str] = set()
+    waiting = {module}
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        package, _, _ = name.rpartition(".")
+        waiting |= {package} - {"qr_sampler", ""} - reached
+        waiting |= set(our_imports_of(Path(str(importlib.import_module(name).__file__)))) - reached
+    return reached
+
+
+def our_imports_of(path: Path) -> Iterator[str]:
+    """Yields our modules that a file imports, also as ``from package import module``."""
+    ours = {"qr_sampler", "qr_sampler._typing", *MODULES}
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ours.intersection(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            members = (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ours.intersection([str(node.module), *members])
 
 
 def test_the_public_names_are_these() -> None:

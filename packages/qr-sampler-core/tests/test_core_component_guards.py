@@ -31,7 +31,8 @@ from qr_sampler import (
     token_record,
 )
 from qr_sampler.amplification.byte_sums import BlockCounts
-from qr_sampler.components.instances import amplifier_named, strategy_named
+from qr_sampler.components.amplifiers import amplifier_named
+from qr_sampler.components.strategies import strategy_named
 from qr_sampler.settings import MAX_TEMPERATURE, MIN_TEMPERATURE
 from qr_sampler.testing import ConstantEntropySource
 

@@ -22,9 +22,7 @@ from qr_sampler import (
     RequestOptions,
     Rows,
     SamplingParameters,
-    Settings,
 )
-from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_tsd import Role, UniformsExhaustedError, craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
 from qr_sampler_vllm.host.outcomes import ForcedEnd
@@ -104,7 +102,7 @@ def plain_law(row: list[float], temperature: float, top_k: int, top_p: float) ->
 
 def laws_of(rows: list[list[float]], parameters: list[SamplingParameters]) -> TargetLaws:
     logits = np.array(rows, dtype=np.float32)
-    return TargetLaws(Settings.load(), ConstantEntropySource(), logits, Rows(parameters))
+    return TargetLaws(logits, Rows(parameters))
 
 
 @given(

@@ -195,7 +195,7 @@ class Counting(EntropySource):
 def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
     point = EntryPoint("counting", "lamps:Counting", "qr_sampler.entropy_sources")
     monkeypatch.setattr("qr_sampler.components.registry.entry_points", lambda **_: [point])
-    monkeypatch.setattr("qr_sampler.components.registry.ENTROPY_SOURCES._loaded", {})
+    monkeypatch.setattr("qr_sampler.ENTROPY_SOURCES._loaded", {})
     module = types.ModuleType("lamps")
     vars(module).update(Counting=Counting)
     monkeypatch.setitem(sys.modules, "lamps", module)

@@ -300,7 +300,7 @@ def test_faults_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         for value in values
     ]
     monkeypatch.setattr("qr_sampler.components.registry.entry_points", lambda **_: entry_points)
-    monkeypatch.setattr("qr_sampler.components.registry.ENTROPY_SOURCES._loaded", {})
+    monkeypatch.setattr("qr_sampler.ENTROPY_SOURCES._loaded", {})
     sources = types.ModuleType("lamps")
     vars(sources).update(Refusing=Refusing, Misconfigured=Misconfigured, Defective=Defective)
     monkeypatch.setitem(sys.modules, "lamps", sources)

@@ -30,20 +30,16 @@ from qr_sampler.amplification import (
     ZScoreMeanAmplifier,
     measure_baseline,
 )
+from qr_sampler.components.amplifiers import AMPLIFIERS
 from qr_sampler.components.failure_policy import (
     END_REQUEST,
     RAISE_ERROR,
     configured_source,
     configured_sources,
 )
-from qr_sampler.components.registry import (
-    AMPLIFIERS,
-    ENTROPY_SOURCES,
-    TEMPERATURE_STRATEGIES,
-    Plugin,
-    Registry,
-    create_source,
-)
+from qr_sampler.components.registry import Plugin, Registry
+from qr_sampler.components.sources import ENTROPY_SOURCES, create_source
+from qr_sampler.components.strategies import TEMPERATURE_STRATEGIES
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy import (
     DroppedBytes,
@@ -86,7 +82,8 @@ from qr_sampler.records.accounting import (
 from qr_sampler.records.ledger import JsonLinesSink, MemorySink, RecordSink
 from qr_sampler.rows import Rows
 from qr_sampler.sampling.commitment import RowContext, link_digest, row_digest, step_commitment
-from qr_sampler.sampling.pipeline import SamplingPipeline, StepPlan, StepResult
+from qr_sampler.sampling.pipeline import SamplingPipeline, StepResult
+from qr_sampler.sampling.planner import StepPlan, StepPlanner
 from qr_sampler.selection import (
     FastSelector,
     Measurement,
@@ -175,6 +172,7 @@ __all__ = [
     "SourceLimits",
     "SourceStatus",
     "StepPlan",
+    "StepPlanner",
     "StepResult",
     "TemperatureResult",
     "TemperatureStrategy",

@@ -14,7 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
-from qr_sampler.components.registry import create_source
+from qr_sampler import create_source
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_cli.commands.tiny_model import prepare_tiny_model

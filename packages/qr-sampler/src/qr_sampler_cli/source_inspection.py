@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from qr_sampler.components.registry import ENTROPY_SOURCES, Plugin
+from qr_sampler import ENTROPY_SOURCES, Plugin
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, PluginConflictError, PluginLoadError
 from qr_sampler.settings import Settings

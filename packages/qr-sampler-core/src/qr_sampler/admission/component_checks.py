@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 from qr_sampler.amplification.base import SignalAmplifier
-from qr_sampler.components.instances import amplifier_named, strategy_named
+from qr_sampler.components.amplifiers import amplifier_named
+from qr_sampler.components.strategies import strategy_named
 from qr_sampler.errors import ConfigError, QRSamplerError, shown
 from qr_sampler.foreign import is_signal, plain_text, words_of
 from qr_sampler.settings import SamplingParameters, Settings, public_name

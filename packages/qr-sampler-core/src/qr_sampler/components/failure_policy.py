@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qr_sampler.components.pairing import check_pair
-from qr_sampler.components.registry import create_source
+from qr_sampler.components.sources import create_source
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.entropy.guard import DroppedBytes, GuardedSource

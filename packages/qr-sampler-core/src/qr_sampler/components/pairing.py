@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from qr_sampler.components.registry import create_source
+from qr_sampler.components.sources import create_source
 from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 

@@ -7,28 +7,26 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from qr_sampler.amplification.base import SignalAmplifier
-from qr_sampler.entropy.draw import Origin
-from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import (
     PluginConflictError,
     PluginLoadError,
-    QRSamplerError,
     UnknownPluginError,
 )
-from qr_sampler.foreign import is_signal, plain_text, words_of
-from qr_sampler.temperature.base import TemperatureStrategy
+from qr_sampler.foreign import is_signal, words_of
 
-__all__ = [
-    "AMPLIFIERS",
-    "ENTROPY_SOURCES",
-    "TEMPERATURE_STRATEGIES",
-    "Plugin",
-    "Registry",
-    "create_source",
-]
+__all__ = ["Origin", "Plugin", "Registry"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The installed distribution that a component came from."""
+
+    distribution: str = ""
+    """Distribution name, empty for a component that was constructed directly."""
+    version: str = ""
+    """Distribution version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,49 +131,3 @@ def _origin(dist: Distribution) -> Origin:
     metadata = dist.metadata
     fields = [metadata[key] for key in ("Name", "Version") if key in metadata]
     return Origin(*fields) if len(fields) == 2 else Origin()
-
-
-# mypy's type-abstract check forbids naming an abstract class where type[T] is expected, although
-# only issubclass() is ever asked of it.
-ENTROPY_SOURCES: Registry[EntropySource] = Registry(
-    "entropy source",
-    "qr_sampler.entropy_sources",
-    EntropySource,  # type: ignore[type-abstract]
-)
-AMPLIFIERS: Registry[SignalAmplifier] = Registry(
-    "signal amplifier",
-    "qr_sampler.signal_amplifiers",
-    SignalAmplifier,  # type: ignore[type-abstract]
-)
-TEMPERATURE_STRATEGIES: Registry[TemperatureStrategy] = Registry(
-    "temperature strategy",
-    "qr_sampler.temperature_strategies",
-    TemperatureStrategy,  # type: ignore[type-abstract]
-)
-
-
-def create_source(name: str) -> EntropySource:
-    """Returns the source called *name*, configured from the environment, its origin set.
-
-    Raises:
-        PluginError: When the source is unknown, contested or broken, or calls itself otherwise: its
-            name is in every record.
-        ConfigError: When one of its settings is malformed.
-    """
-    kind, plugin = ENTROPY_SOURCES.load(name), ENTROPY_SOURCES.find(name)
-    try:
-        source: object = kind.from_environment()
-        if not isinstance(source, EntropySource):
-            raise TypeError(f"from_environment() returned {type(source).__name__}, not a source")
-        if source.name != name:
-            raise ValueError(f"it calls itself {plain_text(source.name)!r}")
-    except QRSamplerError:
-        raise
-    # As for a module: it is reported with the distribution to repair.
-    except BaseException as error:
-        if is_signal(error):
-            raise
-        reason = words_of(error)
-        raise PluginLoadError(ENTROPY_SOURCES.kind, name, plugin.distribution, reason) from error
-    source.origin = plugin.origin
-    return source

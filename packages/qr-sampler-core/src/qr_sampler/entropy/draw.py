@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from qr_sampler.components.registry import Origin
+
 __all__ = ["EntropyDraw", "JitClass", "Origin", "SourceLimits", "SourceStatus"]
 
 
@@ -26,16 +28,6 @@ class JitClass(Enum):
     """Pseudo-random: a control, not a measurement."""
     UNKNOWN = "U"
     """Nothing bounds the age of the bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """The installed distribution that a component came from."""
-
-    distribution: str = ""
-    """Distribution name, empty for a component that was constructed directly."""
-    version: str = ""
-    """Distribution version."""
 
 
 _DIRECTLY_CONSTRUCTED: Final = Origin()

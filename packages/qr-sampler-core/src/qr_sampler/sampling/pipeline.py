@@ -5,66 +5,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray, Logits
+from qr_sampler._typing import ByteBlocks, IndexArray, Logits
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.groups import AmplifiedRows, amplify_groups
-from qr_sampler.components.instances import amplifier_named, strategy_named
+from qr_sampler.components.amplifiers import amplifier_named
 from qr_sampler.entropy.draw import EntropyDraw
 from qr_sampler.entropy.guard import DroppedBytes
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import Rows
 from qr_sampler.sampling.commitment import RowContext, row_digest, step_commitment
-from qr_sampler.selection.fast import FastSelector
-from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
+from qr_sampler.sampling.planner import StepPlan, StepPlanner
+from qr_sampler.selection.selector import SelectionResult, Selector
 from qr_sampler.settings import Settings
-from qr_sampler.temperature.base import (
-    LogitStatistics,
-    TemperatureResult,
-    TemperatureStrategy,
-    rounded,
-)
 
-__all__ = ["SamplingPipeline", "StepPlan", "StepResult"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepPlan:
-    """The part of a step that needs no entropy. Its rows are those that can be decided."""
-
-    measurement: Measurement
-    """Which rows are decidable, and their statistics."""
-    temperature: TemperatureResult
-    """Temperatures and entropies of the decidable rows."""
-    selection: Any
-    """The selector's own plan for the decidable rows."""
-
-    def summary(self) -> StepPlan:
-        """Returns the plan without what only the selector needs, so that the logits can go."""
-        return StepPlan(
-            measurement=self.measurement.summary(), temperature=self.temperature, selection=None
-        )
-
-    @property
-    def lines(self) -> IndexArray:
-        """Shape ``(D,)``, indices of the decidable rows among the B rows of the step."""
-        return self.measurement.lines
-
-    @property
-    def rows(self) -> Rows:
-        """Parameters of the decidable rows."""
-        return self.measurement.rows
-
-    @property
-    def logits_ready_ns(self) -> int:
-        """``time.monotonic_ns()`` when the logits were known to be complete."""
-        return self.measurement.logits_ready_ns
+__all__ = ["SamplingPipeline", "StepResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +58,8 @@ class SamplingPipeline:
     """Temperature, one draw, amplification and selection for a batch of rows.
 
     The steps are callable one by one, so that an engine can put its logits-ready barrier between
-    :meth:`prepare` and :meth:`complete`: no byte is asked for before the latter.
+    :meth:`prepare` and :meth:`complete`: no byte is asked for before the latter. All that comes
+    before it is the work of :attr:`planner`, which has no source to draw from.
 
     Args:
         settings: The deployment's settings.
@@ -120,7 +81,7 @@ class SamplingPipeline:
         self._settings = settings
         self.source = source
         self._amplifiers: dict[str, SignalAmplifier] = {}
-        self.selector: Selector[Any, Any] = FastSelector() if selector is None else selector
+        self.planner = StepPlanner(selector)
         self._count = count
         self._on_dropped = on_dropped
 
@@ -138,34 +99,17 @@ class SamplingPipeline:
         plan = self.prepare(logits, rows)
         return self.complete(plan) if plan.lines.size else None
 
+    @property
+    def selector(self) -> Selector[Any, Any]:
+        """What selects the tokens: the planner's."""
+        return self.planner.selector
+
     def prepare(self, logits: Any, rows: Rows) -> StepPlan:
         """Returns everything that can be computed before the entropy is drawn.
 
-        A row without a finite maximum (all tokens masked, or a NaN or +inf among the logits) has no
-        distribution to draw from and is left out of the plan.
-
-        Args:
-            logits: Shape ``(B, V)``, float32, of the kind that the selector takes. They must stay
-                unchanged until :meth:`complete` has returned.
-            rows: The parameters of the B rows.
-
-        Raises:
-            ComponentError: When a temperature strategy fails.
+        This is :meth:`StepPlanner.prepare`, of a planner that has no source.
         """
-        known = self._known_temperatures(rows)
-        measurement = _after_predecessors(
-            self.selector.measure(logits, rows, known, rows.derived(_settle))
-        )
-        temperature = self._temperatures(measurement, known[measurement.lines])
-        return StepPlan(
-            measurement=measurement,
-            temperature=TemperatureResult(
-                temperature=temperature,
-                entropy_nats=measurement.entropy_nats,
-                varentropy_nats2=measurement.varentropy_nats2,
-            ),
-            selection=self.selector.prepare(measurement, temperature),
-        )
+        return self.planner.prepare(logits, rows)
 
     def complete(self, plan: StepPlan, contexts: Sequence[RowContext] | None = None) -> StepResult:
         """Returns the tokens: draws once for all rows, amplifies and selects.
@@ -210,25 +154,6 @@ class SamplingPipeline:
             count, now_ns = len(draw.data), time.time_ns()
             self._on_dropped(DroppedBytes(draw.source, count, "unfit", now_ns))
 
-    def _known_temperatures(self, rows: Rows) -> FloatArray:
-        """Returns the temperatures that do not depend on the logits; NaN for the other rows."""
-        temperature = np.full(len(rows), np.nan)
-        for strategy, lines in rows.derived(_strategies):
-            if not strategy.reads:
-                nothing = _nothing_known(lines.size)
-                temperature[lines] = strategy.temperatures(nothing, rows.take(lines))
-        return temperature
-
-    def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:
-        """Returns *known*, completed from the statistics. All shapes ``(D,)``."""
-        temperature: FloatArray = known.copy()
-        rows = measurement.rows
-        for strategy, lines in rows.derived(_strategies):
-            if strategy.reads:
-                statistics = _statistics(measurement, lines)
-                temperature[lines] = strategy.temperatures(statistics, rows.take(lines))
-        return temperature
-
     def _amplify(self, draw: EntropyDraw, sizes: IndexArray, rows: Rows) -> AmplifiedRows:
         """Cuts *draw* into one block per row, in row order, and amplifies equal sizes together.
 
@@ -245,14 +170,6 @@ class SamplingPipeline:
         if name not in self._amplifiers:
             self._amplifiers[name] = amplifier_named(name, self._settings)
         return self._amplifiers[name]
-
-
-def _after_predecessors(measurement: Measurement) -> Measurement:
-    """Returns *measurement* with the running means of rows that follow others in the same step."""
-    if not measurement.rows.follow_each_other:
-        return measurement
-    entropy_nats = rounded(measurement.entropy_nats)
-    return replace(measurement, rows=measurement.rows.after_predecessors(entropy_nats))
 
 
 def _row_digests(plan: StepPlan, contexts: Sequence[RowContext]) -> tuple[bytes, ...]:
@@ -279,37 +196,3 @@ def _row_digests(plan: StepPlan, contexts: Sequence[RowContext]) -> tuple[bytes,
 def _block_sizes(rows: Rows) -> IndexArray:
     """Returns how many bytes decide each row."""
     return rows.column("sample_count").astype(np.intp)
-
-
-def _strategies(rows: Rows) -> list[tuple[TemperatureStrategy, IndexArray]]:
-    """Returns the temperature strategies in use, each with the rows that it serves."""
-    groups = rows.groups("temperature_strategy")
-    return [(strategy_named(str(name)), lines) for (name,), lines in groups.items()]
-
-
-def _settle(rows: Rows) -> IndexArray:
-    """Returns how many of entropy and varentropy the temperature of each row depends on."""
-    settle = np.zeros(len(rows), dtype=np.intp)
-    for strategy, lines in rows.derived(_strategies):
-        reads = strategy.reads
-        settle[lines] = 2 if "varentropy_nats2" in reads else min(len(reads), 1)
-    return settle
-
-
-@lru_cache(maxsize=64)
-def _nothing_known(count: int) -> LogitStatistics:
-    """Returns the statistics that a strategy gets which does not read them."""
-    nothing = np.full(count, np.nan)
-    return LogitStatistics(
-        entropy_nats=nothing, varentropy_nats2=nothing, logit_deviation=nothing, vocab_size=1
-    )
-
-
-def _statistics(measurement: Measurement, lines: IndexArray) -> LogitStatistics:
-    """Returns what temperature strategies may know of the rows at *lines*."""
-    return LogitStatistics(
-        entropy_nats=rounded(measurement.entropy_nats[lines]),
-        varentropy_nats2=rounded(measurement.varentropy_nats2[lines]),
-        logit_deviation=measurement.logit_deviation[lines],
-        vocab_size=measurement.vocab_size,
-    )

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from qr_sampler.components.registry import AMPLIFIERS
+from qr_sampler import AMPLIFIERS
 from qr_sampler_grpc.direct.settings import DirectOptions
 from qr_sampler_grpc.probe.target import DirectTarget, GrpcTarget, Target
 from qr_sampler_grpc.protocol.wire import INTEGRATED_BYTES

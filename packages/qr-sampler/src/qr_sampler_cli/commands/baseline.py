@@ -11,8 +11,8 @@ from typing import Annotated, Final
 
 import typer
 
+from qr_sampler import create_source
 from qr_sampler.amplification import Baseline
-from qr_sampler.components.registry import create_source
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import Settings

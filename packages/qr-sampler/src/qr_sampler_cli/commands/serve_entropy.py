@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qr_sampler.components.registry import create_source
+from qr_sampler import create_source
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.failures import import_package, reports_errors
 from qr_sampler_cli.remedies import from_clone

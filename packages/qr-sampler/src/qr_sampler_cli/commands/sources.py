@@ -13,8 +13,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from qr_sampler import ENTROPY_SOURCES
 from qr_sampler.components.failure_policy import END_REQUEST, RAISE_ERROR
-from qr_sampler.components.registry import ENTROPY_SOURCES
 from qr_sampler.errors import ConfigError, UnknownPluginError, shown
 from qr_sampler.settings import Settings
 from qr_sampler_cli.failures import reports_errors

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from qr_sampler.components.registry import create_source
+from qr_sampler import create_source
 from qr_sampler.entropy import EntropySource, GuardedSource, JitClass, SourceStatus
 from qr_sampler.errors import QRSamplerError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings

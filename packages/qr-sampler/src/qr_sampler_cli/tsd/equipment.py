@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from qr_sampler.components.registry import create_source
+from qr_sampler import create_source
 from qr_sampler_cli.failures import import_package
 from qr_sampler_cli.remedies import from_clone
 

@@ -183,7 +183,7 @@ class Canonical:
         )
         lines = [step.rows.lines[index] for index in group.indices]
         try:
-            laws = TargetLaws(self._session.settings, source, _on_host(logits, lines), rows)
+            laws = TargetLaws(_on_host(logits, lines), rows)
             blocks = step.blocks(laws, group.indices)
             total = sum(block.budget for block in blocks.values())
             if not total:

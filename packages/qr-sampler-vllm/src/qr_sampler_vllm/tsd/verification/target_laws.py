@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from qr_sampler import EntropySource, ReferenceSelector, Rows, SamplingPipeline, Settings
-from qr_sampler.sampling.pipeline import StepPlan
+from qr_sampler import ReferenceSelector, Rows, StepPlan, StepPlanner
 from qr_sampler_tsd._typing import FloatArray
 
 __all__ = ["TargetLaws"]
@@ -25,17 +24,13 @@ class TargetLaws:
     Sorts every row, which takes some 20 ms at V = 151,936.
 
     Args:
-        settings: The deployment's settings.
-        source: Not drawn from.
         logits: Shape ``(B, V)``, float32, complete, constraints applied.
         rows: The parameters of the B rows.
     """
 
-    def __init__(self, settings: Settings, source: EntropySource, logits: Any, rows: Rows) -> None:
+    def __init__(self, logits: Any, rows: Rows) -> None:
         # Temperatures depend on the statistics of this selector alone, which all selectors share.
-        self.plan: StepPlan = SamplingPipeline(settings, source, ReferenceSelector()).prepare(
-            logits, rows
-        )
+        self.plan: StepPlan = StepPlanner(ReferenceSelector()).prepare(logits, rows)
         self._dense: dict[int, FloatArray] = {}
         self._index = {line: index for index, line in enumerate(self.plan.lines.tolist())}
 

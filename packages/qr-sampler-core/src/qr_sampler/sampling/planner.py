@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of a sampling step that needs no randomness, and can reach none.
+
+Nothing here knows of a source, so what is planned cannot have drawn: the bytes of a step are asked
+for when the logits are complete, by whoever holds the plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from qr_sampler._typing import FloatArray, IndexArray
+from qr_sampler.components.strategies import strategy_named
+from qr_sampler.rows import Rows
+from qr_sampler.selection.fast import FastSelector
+from qr_sampler.selection.selector import Measurement, Selector
+from qr_sampler.temperature.base import (
+    LogitStatistics,
+    TemperatureResult,
+    TemperatureStrategy,
+    rounded,
+)
+
+__all__ = ["StepPlan", "StepPlanner"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepPlan:
+    """The part of a step that needs no entropy. Its rows are those that can be decided."""
+
+    measurement: Measurement
+    """Which rows are decidable, and their statistics."""
+    temperature: TemperatureResult
+    """Temperatures and entropies of the decidable rows."""
+    selection: Any
+    """The selector's own plan for the decidable rows."""
+
+    def summary(self) -> StepPlan:
+        """Returns the plan without what only the selector needs, so that the logits can go."""
+        return StepPlan(
+            measurement=self.measurement.summary(), temperature=self.temperature, selection=None
+        )
+
+    @property
+    def lines(self) -> IndexArray:
+        """Shape ``(D,)``, indices of the decidable rows among the B rows of the step."""
+        return self.measurement.lines
+
+    @property
+    def rows(self) -> Rows:
+        """Parameters of the decidable rows."""
+        return self.measurement.rows
+
+    @property
+    def logits_ready_ns(self) -> int:
+        """``time.monotonic_ns()`` when the logits were known to be complete."""
+        return self.measurement.logits_ready_ns
+
+
+class StepPlanner:
+    """Statistics, temperatures, filters and masses of a batch of rows.
+
+    Args:
+        selector: Measures and orders the tokens; :class:`FastSelector` if not given.
+    """
+
+    def __init__(self, selector: Selector[Any, Any] | None = None) -> None:
+        self.selector: Selector[Any, Any] = FastSelector() if selector is None else selector
+
+    def prepare(self, logits: Any, rows: Rows) -> StepPlan:
+        """Returns everything that can be computed before the entropy is drawn.
+
+        A row without a finite maximum (all tokens masked, or a NaN or +inf among the logits) has no
+        distribution to draw from and is left out of the plan.
+
+        Args:
+            logits: Shape ``(B, V)``, float32, of the kind that the selector takes. They must stay
+                unchanged until the tokens are selected.
+            rows: The parameters of the B rows.
+
+        Raises:
+            ComponentError: When a temperature strategy fails.
+        """
+        known = self._known_temperatures(rows)
+        measurement = _after_predecessors(
+            self.selector.measure(logits, rows, known, rows.derived(_settle))
+        )
+        temperature = self._temperatures(measurement, known[measurement.lines])
+        return StepPlan(
+            measurement=measurement,
+            temperature=TemperatureResult(
+                temperature=temperature,
+                entropy_nats=measurement.entropy_nats,
+                varentropy_nats2=measurement.varentropy_nats2,
+            ),
+            selection=self.selector.prepare(measurement, temperature),
+        )
+
+    def _known_temperatures(self, rows: Rows) -> FloatArray:
+        """Returns the temperatures that do not depend on the logits; NaN for the other rows."""
+        temperature = np.full(len(rows), np.nan)
+        for strategy, lines in rows.derived(_strategies):
+            if not strategy.reads:
+                nothing = _nothing_known(lines.size)
+                temperature[lines] = strategy.temperatures(nothing, rows.take(lines))
+        return temperature
+
+    def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:
+        """Returns *known*, completed from the statistics. All shapes ``(D,)``."""
+        temperature: FloatArray = known.copy()
+        rows = measurement.rows
+        for strategy, lines in rows.derived(_strategies):
+            if strategy.reads:
+                statistics = _statistics(measurement, lines)
+                temperature[lines] = strategy.temperatures(statistics, rows.take(lines))
+        return temperature
+
+
+def _after_predecessors(measurement: Measurement) -> Measurement:
+    """Returns *measurement* with the running means of rows that follow others in the same step."""
+    if not measurement.rows.follow_each_other:
+        return measurement
+    entropy_nats = rounded(measurement.entropy_nats)
+    return replace(measurement, rows=measurement.rows.after_predecessors(entropy_nats))
+
+
+def _strategies(rows: Rows) -> list[tuple[TemperatureStrategy, IndexArray]]:
+    """Returns the temperature strategies in use, each with the rows that it serves."""
+    groups = rows.groups("temperature_strategy")
+    return [(strategy_named(str(name)), lines) for (name,), lines in groups.items()]
+
+
+def _settle(rows: Rows) -> IndexArray:
+    """Returns how many of entropy and varentropy the temperature of each row depends on."""
+    settle = np.zeros(len(rows), dtype=np.intp)
+    for strategy, lines in rows.derived(_strategies):
+        reads = strategy.reads
+        settle[lines] = 2 if "varentropy_nats2" in reads else min(len(reads), 1)
+    return settle
+
+
+@lru_cache(maxsize=64)
+def _nothing_known(count: int) -> LogitStatistics:
+    """Returns the statistics that a strategy gets which does not read them."""
+    nothing = np.full(count, np.nan)
+    return LogitStatistics(
+        entropy_nats=nothing, varentropy_nats2=nothing, logit_deviation=nothing, vocab_size=1
+    )
+
+
+def _statistics(measurement: Measurement, lines: IndexArray) -> LogitStatistics:
+    """Returns what temperature strategies may know of the rows at *lines*."""
+    return LogitStatistics(
+        entropy_nats=rounded(measurement.entropy_nats[lines]),
+        varentropy_nats2=rounded(measurement.varentropy_nats2[lines]),
+        logit_deviation=measurement.logit_deviation[lines],
+        vocab_size=measurement.vocab_size,
+    )
