@@ -36,8 +36,23 @@ LONG = {
 """Files that come first, so that no worker of pytest-xdist is left with much to do at the end."""
 
 
+JUDGED_PYTHON = (3, 11)
+"""The interpreter whose coverage is judged."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "heavy: takes seconds, and the same on every interpreter.")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
+    if sys.version_info[:2] == JUDGED_PYTHON:
+        return
+    elsewhere = "takes seconds, and the same on every interpreter: runs on Python {}.{}"
+    skip = pytest.mark.skip(reason=elsewhere.format(*JUDGED_PYTHON))
+    for item in items:
+        if item.get_closest_marker("heavy"):
+            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -48,13 +63,24 @@ def _interrupts_arrive() -> Iterator[None]:
     signal.signal(signal.SIGINT, previous)
 
 
+@pytest.fixture(scope="session")
+def empty_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for the tests that need none: to make one and remove it again takes longer."""
+    folder = tmp_path_factory.mktemp("empty")
+    yield folder
+    assert not list(folder.iterdir()), "a test that writes files asks for tmp_path"
+
+
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _clean_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, empty_folder: Path
+) -> None:
     """Hides the operator's own variables and `.env` file from every test."""
     for name in os.environ:
         if name.upper().startswith("QR_"):
             monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
+    own = "tmp_path" in request.fixturenames
+    monkeypatch.chdir(request.getfixturevalue("tmp_path") if own else empty_folder)
 
 
 PluginInstaller = Callable[..., None]

@@ -325,6 +325,7 @@ def test_amplifiers_use_the_configured_baseline(tmp_path: Path) -> None:
     assert exact.baseline.item() == ""
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", [ZScoreMeanAmplifier, BitZScoreAmplifier])
 def test_a_baseline_makes_a_biased_correlated_device_uniform(
     kind: type[ZScoreMeanAmplifier] | type[BitZScoreAmplifier],

@@ -48,7 +48,7 @@ def u_of(amplifier: SignalAmplifier, *blocks: bytes) -> list[float]:
 
 
 @pytest.mark.parametrize("amplifier", AMPLIFIERS)
-@pytest.mark.parametrize("deciding", [1, 2])
+@pytest.mark.parametrize("deciding", [1, pytest.param(2, marks=pytest.mark.heavy)])
 def test_u_is_the_rational_number_of_the_definition(
     amplifier: SignalAmplifier, deciding: int
 ) -> None:

@@ -55,7 +55,10 @@ def test_the_walk_is_the_one_taken_bit_by_bit(block: bytes, bound: int) -> None:
     assert 0.0 < result.u[0] < 1.0
 
 
-@pytest.mark.parametrize(("size", "bound"), [(1, 1), (1, 2), (1, 3), (1, 4), (2, 3)])
+@pytest.mark.parametrize(
+    ("size", "bound"),
+    [(1, 1), (1, 2), (1, 3), (1, 4), pytest.param(2, 3, marks=pytest.mark.heavy)],
+)
 def test_u_is_exactly_uniform_given_the_number_of_walks(size: int, bound: int) -> None:
     """All blocks of one and two bytes: each midpoint of each lattice equally often."""
     result = RandomWalkAmplifier(bound).amplify(all_blocks(size))
@@ -88,6 +91,7 @@ def test_the_documented_gain_is_the_gamblers_ruin(bound: int) -> None:
     assert float(gain) == pytest.approx(bound, rel=1e-3)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("p", [0.5, 0.52, 0.45])
 def test_biased_bits_are_amplified_as_documented(p: float) -> None:
     """Digits of completed walks. False alarm <= 1e-9 by Hoeffding's inequality.

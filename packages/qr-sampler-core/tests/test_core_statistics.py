@@ -81,6 +81,7 @@ def test_moments_of_known_probabilities() -> None:
     assert varentropy == pytest.approx(0.6875 * math.log(2.0) ** 2, rel=1e-6)
 
 
+@pytest.mark.heavy
 @settings(max_examples=300)
 @given(
     st.lists(st.floats(-100.0, 100.0, width=32), min_size=1, max_size=50),
@@ -103,6 +104,7 @@ def test_entropy_lies_between_zero_and_the_logarithm_of_the_vocabulary(logits: l
     assert varentropy >= 0.0
 
 
+@pytest.mark.heavy
 @settings(max_examples=500)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=1))
 def test_the_deviation_is_that_of_exact_arithmetic(logits: list[float]) -> None:
@@ -198,6 +200,7 @@ def test_without_error_bounds_some_rows_would_round_differently() -> None:
     assert differing >= 3
 
 
+@pytest.mark.heavy
 @settings(max_examples=500)
 @given(st.integers(-(10**6), 10**6), st.floats(0.0, 0.75), st.floats(0.0, 0.49))
 def test_a_value_is_settled_if_its_surroundings_round_alike(

@@ -32,6 +32,7 @@ def test_there_is_no_mean_before_the_first_value() -> None:
     assert mean.value == 3.25
 
 
+@pytest.mark.heavy
 @settings(max_examples=300)
 @given(st.lists(ON_GRID, min_size=1, max_size=12), st.sampled_from([0.5, 0.25, 0.75, 1.0]))
 def test_the_mean_is_the_sum_of_its_geometric_weights(values: list[float], rate: float) -> None:

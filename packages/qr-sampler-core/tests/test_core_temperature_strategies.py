@@ -110,7 +110,6 @@ def test_every_numeric_field_has_finite_bounds() -> None:
         accepted_values(name).validate()
 
 
-@pytest.mark.parametrize("name", sorted(STRATEGIES))
 @settings(max_examples=400)
 @given(
     parameters=accepted_parameters(),
@@ -121,7 +120,6 @@ def test_every_numeric_field_has_finite_bounds() -> None:
     on_grid=st.booleans(),
 )
 def test_every_accepted_parameter_gives_a_permitted_temperature(
-    name: str,
     parameters: SamplingParameters,
     share: float,
     vocab_size: int,
@@ -134,12 +132,13 @@ def test_every_accepted_parameter_gives_a_permitted_temperature(
     statistics = statistics_of(
         (rounded(entropy) if on_grid else entropy).tolist(), vocab_size, [varentropy]
     )
-    with np.errstate(all="raise", under="ignore"):
-        (temperature,) = STRATEGIES[name]().temperatures(
-            statistics, Rows([parameters], [past * largest])
-        )
-    low, high = (getattr(parameters, field) for field in RANGES[name])
-    assert MIN_TEMPERATURE <= low <= temperature <= high <= MAX_TEMPERATURE
+    for name, strategy in STRATEGIES.items():
+        with np.errstate(all="raise", under="ignore"):
+            (temperature,) = strategy().temperatures(
+                statistics, Rows([parameters], [past * largest])
+            )
+        low, high = (getattr(parameters, field) for field in RANGES[name])
+        assert MIN_TEMPERATURE <= low <= temperature <= high <= MAX_TEMPERATURE, name
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
@@ -228,6 +227,7 @@ def test_edt_by_hand(exponent: float, expected: list[float]) -> None:
     )
 
 
+@pytest.mark.heavy
 @settings(max_examples=300)
 @given(st.floats(0.0, 1.0), st.integers(2, 200_000), accepted_parameters())
 def test_edt_follows_its_formula(
@@ -274,6 +274,7 @@ def paper_temperature(entropy: float, parameters: SamplingParameters) -> float:
         return float(min(max(raw, low), high))
 
 
+@pytest.mark.heavy
 @settings(max_examples=400)
 @given(st.floats(0.0, 12.0), accepted_parameters())
 def test_edt_paper_follows_its_formula(entropy: float, parameters: SamplingParameters) -> None:
@@ -349,6 +350,7 @@ def test_varentropy_by_hand() -> None:
     assert values == pytest.approx([1.15, 1.45, 1.1, 0.7], rel=1e-14)
 
 
+@pytest.mark.heavy
 @settings(max_examples=300)
 @given(
     st.floats(0.0, 12.0),

@@ -128,6 +128,7 @@ def random_case(rng: np.random.Generator) -> tuple[NDArray[np.float32], float, S
     return logits, float(10.0 ** rng.uniform(-0.7, 0.7)), parameters
 
 
+@pytest.mark.heavy
 def test_equals_the_usual_sequential_filters() -> None:
     rng = np.random.default_rng(77)
     compared, cutting = 0, Counter[str]()
