@@ -15,7 +15,7 @@ import pytest
 
 import qr_sampler_accel
 from qr_sampler import BlockCounts, FastSelector, Rows, SamplingParameters
-from qr_sampler.selection.passes import RowPasses
+from qr_sampler.selection.fast.passes import RowPasses
 
 ROOT = Path(qr_sampler_accel.__file__).parent
 ALLOWED = {

@@ -10,15 +10,15 @@ from scipy.special import softmax
 
 from qr_sampler import FastSelector, ReferenceSelector, Rows
 from qr_sampler.amplification import U_MAX, U_MIN
-from qr_sampler.selection.bins import BINS, RowBins, bin_scale
-from qr_sampler.selection.head import GROUPS, column_maxima, head_threshold
-from qr_sampler.selection.masses import LOG2_E, fixed_point_masses
-from qr_sampler.selection.passes import (
+from qr_sampler.selection.fast.bins import BINS, RowBins, bin_scale
+from qr_sampler.selection.fast.head import GROUPS, column_maxima, head_threshold
+from qr_sampler.selection.fast.passes import (
     EXP_ERROR,
     PRODUCT_ERROR,
     RowPasses,
     weight_bounds,
 )
+from qr_sampler.selection.masses import LOG2_E, fixed_point_masses
 from qr_sampler.testing.selection_cases import (
     LOGIT_KINDS,
     random_logits,

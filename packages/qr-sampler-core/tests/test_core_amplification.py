@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 from qr_sampler import AmplificationResult, Settings, SignalAmplifier, ZScoreMeanAmplifier
-from qr_sampler._typing import ByteBlocks
 from qr_sampler.amplification import U_MAX, U_MIN
 from qr_sampler.amplification.base import clamp_to_open_interval
 from qr_sampler.amplification.laws.normal import normal_cdf
+from qr_sampler.arrays import ByteBlocks
 from qr_sampler.settings import BYTE_MEAN, BYTE_STD
 
 

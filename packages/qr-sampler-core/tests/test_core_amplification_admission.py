@@ -29,8 +29,8 @@ from qr_sampler import (
     resolve_request,
     token_record,
 )
-from qr_sampler._typing import ByteBlocks
 from qr_sampler.amplification.groups import amplify_groups
+from qr_sampler.arrays import ByteBlocks
 from qr_sampler.components.amplifiers import amplifier_named
 from qr_sampler.testing import ConstantEntropySource, RecordedEntropySource
 

@@ -36,8 +36,8 @@ from qr_sampler import (
     Settings,
     SignalAmplifier,
 )
-from qr_sampler._typing import ByteBlocks, Logits
 from qr_sampler.amplification.laws.fair_bits import LAW_ERROR
+from qr_sampler.arrays import ByteBlocks, Logits
 from qr_sampler.temperature import STATISTICS_STEP
 from qr_sampler.temperature.base import rounded
 from qr_sampler.testing import ConstantEntropySource

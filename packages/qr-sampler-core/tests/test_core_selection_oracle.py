@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from qr_sampler import FastSelector, ReferenceSelector, Rows, SamplingParameters, Selector
 from qr_sampler.amplification import U_MAX, U_MIN
-from qr_sampler.selection import passes
-from qr_sampler.selection.bins import RowBins
-from qr_sampler.selection.fast_row import FastRow
-from qr_sampler.selection.histogram import Histogram
-from qr_sampler.selection.passes import MeasuredMoments, RowPasses, mass_bounds, weight_bounds
+from qr_sampler.selection.fast import passes
+from qr_sampler.selection.fast.bins import RowBins
+from qr_sampler.selection.fast.histogram import Histogram
+from qr_sampler.selection.fast.passes import MeasuredMoments, RowPasses, mass_bounds, weight_bounds
+from qr_sampler.selection.fast.row import FastRow
 from qr_sampler.testing.selection_cases import (
     LOGIT_KINDS,
     random_logits,

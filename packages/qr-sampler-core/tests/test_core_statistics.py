@@ -21,8 +21,9 @@ from qr_sampler import (
     Rows,
     SamplingParameters,
 )
-from qr_sampler.selection import distances, passes, statistics
-from qr_sampler.selection.passes import RowPasses
+from qr_sampler.selection import distances, statistics
+from qr_sampler.selection.fast import passes
+from qr_sampler.selection.fast.passes import RowPasses
 from qr_sampler.selection.statistics import Moments, is_settled, logit_deviation, row_moments
 from qr_sampler.temperature import rounded
 from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits

@@ -25,7 +25,7 @@ from benchmarks.contenders import EDT, FILTERS, FIXED_1, Batch, PluginStep, Step
 from benchmarks.logit_sets import logit_set
 from benchmarks.sources import PreparedSource
 from benchmarks.timing import Budget, Contender, compare
-from qr_sampler._typing import FloatArray
+from qr_sampler.arrays import FloatArray
 from qr_sampler.settings import SamplingParameters
 from qr_sampler_accel.device.transfer import Download
 

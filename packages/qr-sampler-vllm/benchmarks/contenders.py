@@ -17,7 +17,7 @@ from benchmarks.sources import SAMPLE_COUNT
 from benchmarks.timing import Contender
 from qr_sampler import EntropySource, Rows, SamplingPipeline, Settings, StepResult
 from qr_sampler.selection import Selector
-from qr_sampler.selection.passes import NOTHING, MeasuredMoments, RowPasses
+from qr_sampler.selection.fast.passes import NOTHING, MeasuredMoments, RowPasses
 from qr_sampler.selection.statistics import Moments
 from qr_sampler.settings import SamplingParameters
 from qr_sampler_vllm.engine.step import pipeline_for, sample_rows

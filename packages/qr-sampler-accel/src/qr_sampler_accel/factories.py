@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qr_sampler import BlockCounts, FastSelector
 
 if TYPE_CHECKING:
-    from qr_sampler._typing import ByteBlocks
+    from qr_sampler.arrays import ByteBlocks
     from qr_sampler_accel.device.selector import TorchSelector
 
 __all__ = ["block_counts", "device_selector", "has_compiler", "host_selector", "warm_up"]

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from qr_sampler._typing import FloatArray, IndexArray
+from qr_sampler.arrays import FloatArray, IndexArray
 from qr_sampler.running_mean import RunningMean
 from qr_sampler.settings import SamplingParameters
 

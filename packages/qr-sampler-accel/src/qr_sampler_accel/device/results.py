@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qr_sampler import SelectionResult
-from qr_sampler._typing import FloatArray, IndexArray
+from qr_sampler.arrays import FloatArray, IndexArray
 from qr_sampler_accel.device.rows import EngineRows
 from qr_sampler_accel.device.transfer import Download
 

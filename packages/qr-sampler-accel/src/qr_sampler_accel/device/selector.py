@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from qr_sampler import Measurement, Rows, SamplingParameters, Selector
-from qr_sampler._typing import FloatArray, IndexArray
+from qr_sampler.arrays import FloatArray, IndexArray
 from qr_sampler_accel.device.masses import ceil_products
 from qr_sampler_accel.device.passes import DeviceRows
 from qr_sampler_accel.device.results import TorchSelectionResult

@@ -13,7 +13,7 @@ import math
 import numpy as np
 import torch
 
-from qr_sampler._typing import FloatArray, IndexArray, Logits, MaskArray
+from qr_sampler.arrays import FloatArray, IndexArray, Logits, MaskArray
 from qr_sampler.selection.masses import distances
 from qr_sampler.selection.statistics import FLOAT64_ERROR, logit_deviation, row_moments
 from qr_sampler.temperature import STATISTICS_STEP

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qr_sampler._typing import FloatArray, IndexArray
+from qr_sampler.arrays import FloatArray, IndexArray
 
 __all__ = ["Download", "Event", "Upload", "event_on"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from qr_sampler import Rows
-from qr_sampler._typing import FloatArray, IndexArray
+from qr_sampler.arrays import FloatArray, IndexArray
 from qr_sampler.selection.masses import ceil_product
 from qr_sampler_accel.device.masses import ceil_products
 from qr_sampler_accel.device.passes import DeviceRows, Passes, TorchPasses

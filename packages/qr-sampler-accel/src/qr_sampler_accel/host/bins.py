@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qr_sampler._typing import IndexArray, Logits
-from qr_sampler.selection.bins import BINS, Bins, BinTotals, bin_scale
+from qr_sampler.arrays import IndexArray, Logits
+from qr_sampler.selection.fast.bins import BINS, Bins, BinTotals, bin_scale
 from qr_sampler_accel.host.masses import LANES, MassMemory, compiled, fill_masses
 
 __all__ = ["CompiledBins"]

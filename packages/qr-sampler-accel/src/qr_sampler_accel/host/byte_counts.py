@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from qr_sampler import BlockCounts
-from qr_sampler._typing import ByteBlocks, IndexArray
+from qr_sampler.arrays import ByteBlocks, IndexArray
 from qr_sampler_accel.host.masses import compiled
 
 __all__ = ["CompiledCounts"]

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numba
 import numpy as np
 
-from qr_sampler._typing import Distances, FloatArray
+from qr_sampler.arrays import Distances, FloatArray
 from qr_sampler.selection.masses import EXPONENT_FLOOR, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, TAYLOR
 
 __all__ = ["LANES", "MassMemory", "compiled", "fill_exponentials", "fill_masses"]

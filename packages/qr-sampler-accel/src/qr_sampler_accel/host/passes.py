@@ -13,17 +13,17 @@ from typing import Any, ClassVar, Final
 import numba
 import numpy as np
 
-from qr_sampler._typing import Distances, FloatArray, Logits
-from qr_sampler.selection.bins import Bins
-from qr_sampler.selection.head import GROUPS, HEAD_COLUMNS, LOWEST_LOGIT, Head
-from qr_sampler.selection.masses import LOG2_E
-from qr_sampler.selection.passes import (
+from qr_sampler.arrays import Distances, FloatArray, Logits
+from qr_sampler.selection.fast.bins import Bins
+from qr_sampler.selection.fast.head import GROUPS, HEAD_COLUMNS, LOWEST_LOGIT, Head
+from qr_sampler.selection.fast.passes import (
     TERMS,
     MeasuredMoments,
     RowPasses,
     RowSums,
     measured_moments,
 )
+from qr_sampler.selection.masses import LOG2_E
 from qr_sampler_accel.host.bins import CompiledBins
 from qr_sampler_accel.host.masses import LANES, MassMemory
 
@@ -37,7 +37,7 @@ contracted: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contrac
 
 LOWEST_POWER = np.float32(-125.0)
 """2 to this power is still a normal float32, and far too small to matter. As an exponent of e it is
-above LOWEST of qr_sampler.selection.passes, whose bounds hold for it."""
+above LOWEST of qr_sampler.selection.fast.passes, whose bounds hold for it."""
 HALF = np.float32(0.5)
 ONE = np.float32(1.0)
 C1, C2, C3, C4, C5 = (

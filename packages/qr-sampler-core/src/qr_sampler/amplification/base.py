@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler._typing import ByteBlocks, FloatArray
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
+from qr_sampler.arrays import ByteBlocks, FloatArray
 
 if TYPE_CHECKING:
     from qr_sampler.settings import Settings

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qr_sampler._typing import ByteBlocks
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.baseline import Baseline, configured_baseline
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.laws.normal import amplify_normal, lattice_gap, z_distance_of_bits
 from qr_sampler.amplification.resolution import Resolution
+from qr_sampler.arrays import ByteBlocks
 
 if TYPE_CHECKING:
     from qr_sampler.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler._typing import ByteBlocks, IndexArray
+from qr_sampler.arrays import ByteBlocks, IndexArray
 
 __all__ = ["BlockCounts", "block_ones", "block_sums", "bytewise_ones"]
 

@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler._typing import ByteBlocks, FloatArray
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
+from qr_sampler.arrays import ByteBlocks, FloatArray
 from qr_sampler.errors import ConfigError
 
 __all__ = ["UNIFORM_BYTES", "UNIFORM_STEP", "Uniform53Amplifier", "uniform53"]

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from qr_sampler._typing import ByteBlocks, FloatArray, IndexArray
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.baseline import Baseline, configured_baseline
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
 from qr_sampler.amplification.zscore import ZScoreMeanAmplifier
+from qr_sampler.arrays import ByteBlocks, FloatArray, IndexArray
 from qr_sampler.errors import ConfigError
 
 if TYPE_CHECKING:

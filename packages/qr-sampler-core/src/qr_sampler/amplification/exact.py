@@ -8,7 +8,6 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from qr_sampler._typing import ByteBlocks, IndexArray
 from qr_sampler.amplification.base import (
     AmplificationResult,
     SignalAmplifier,
@@ -23,6 +22,7 @@ from qr_sampler.amplification.laws.fair_bits import (
     law_of_bytes,
 )
 from qr_sampler.amplification.resolution import Resolution
+from qr_sampler.arrays import ByteBlocks, IndexArray
 from qr_sampler.errors import ConfigError
 
 __all__ = ["TIE_BYTES", "ExactBitsAmplifier", "ExactSumAmplifier"]

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler._typing import ByteBlocks, IndexArray
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.byte_sums import BlockCounts
+from qr_sampler.arrays import ByteBlocks, IndexArray
 
 __all__ = ["AmplifiedRows", "amplify_groups"]
 

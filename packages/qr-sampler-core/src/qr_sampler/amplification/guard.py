@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler._typing import ByteBlocks, FloatArray
 from qr_sampler.amplification.base import AmplificationResult, Labels, SignalAmplifier
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
+from qr_sampler.arrays import ByteBlocks, FloatArray
 from qr_sampler.foreign import component_failure
 
 __all__ = ["GuardedAmplifier"]

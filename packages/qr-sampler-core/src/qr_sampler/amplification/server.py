@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler._typing import ByteBlocks
 from qr_sampler.amplification.base import (
     AmplificationResult,
     SignalAmplifier,
@@ -15,6 +14,7 @@ from qr_sampler.amplification.base import (
 )
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
+from qr_sampler.arrays import ByteBlocks
 from qr_sampler.errors import ConfigError
 
 __all__ = ["ServerAmplifier"]

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray
+from qr_sampler.arrays import FloatArray
 from qr_sampler.entropy.draw import EntropyDraw, JitClass, Origin, SourceLimits, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from qr_sampler._typing import ByteBlocks, IndexArray, Logits
 from qr_sampler.amplification.base import AmplificationResult, SignalAmplifier
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.groups import AmplifiedRows, amplify_groups
+from qr_sampler.arrays import ByteBlocks, IndexArray, Logits
 from qr_sampler.components.amplifiers import amplifier_named
 from qr_sampler.entropy.draw import EntropyDraw
 from qr_sampler.entropy.guard import DroppedBytes

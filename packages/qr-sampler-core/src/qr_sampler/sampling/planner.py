@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, IndexArray
+from qr_sampler.arrays import FloatArray, IndexArray
 from qr_sampler.components.strategies import strategy_named
 from qr_sampler.rows import Rows
-from qr_sampler.selection.fast import FastSelector
+from qr_sampler.selection.fast.selector import FastSelector
 from qr_sampler.selection.selector import Measurement, Selector
 from qr_sampler.temperature.base import (
     LogitStatistics,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from qr_sampler.selection.fast import FastSelector
+from qr_sampler.selection.fast.selector import FastSelector
 from qr_sampler.selection.filters import Filters
 from qr_sampler.selection.masses import (
     ceil_product,

@@ -25,11 +25,19 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray
+from qr_sampler.arrays import FloatArray
 from qr_sampler.selection.masses import MASSLESS, ceil_product
 from qr_sampler.settings import SamplingParameters
 
-__all__ = ["NOTHING", "Cut", "Filters", "Ranking", "truncate", "typical_range"]
+__all__ = [
+    "ENERGY_STEPS",
+    "NOTHING",
+    "Cut",
+    "Filters",
+    "Ranking",
+    "truncate",
+    "typical_range",
+]
 
 ENERGY_STEPS: Final = 2.0**14
 """Exponents are rounded to multiples of its inverse before typical-p compares them, so that their

@@ -14,10 +14,17 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler._typing import Distances, FloatArray, Logits, MassArray
+from qr_sampler.arrays import Distances, FloatArray, Logits, MassArray
 
 __all__ = [
+    "EXPONENT_FLOOR",
+    "LIBRARY_ERROR",
+    "LN2_HIGH",
+    "LN2_LOW",
+    "LOG2_E",
     "MASSLESS",
+    "ROUNDER",
+    "TAYLOR",
     "ceil_product",
     "ceil_products",
     "distances",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qr_sampler._typing import Distances, FloatArray, IndexArray, Logits, MassArray
+from qr_sampler.arrays import Distances, FloatArray, IndexArray, Logits, MassArray
 from qr_sampler.rows import Rows
 from qr_sampler.selection.filters import typical_range
 from qr_sampler.selection.masses import (

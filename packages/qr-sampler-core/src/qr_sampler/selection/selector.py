@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Final, Protocol, TypeVar
 
-from qr_sampler._typing import FloatArray, IndexArray, Logits
+from qr_sampler.arrays import FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
 
 __all__ = ["Measurement", "SelectionResult", "Selector"]

@@ -14,11 +14,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from qr_sampler._typing import Distances, FloatArray, Logits
+from qr_sampler.arrays import Distances, FloatArray, Logits
 from qr_sampler.selection.masses import EXPONENT_FLOOR, exponentials
 from qr_sampler.temperature.base import STATISTICS_STEP
 
 __all__ = [
+    "FLOAT64_ERROR",
     "Moments",
     "is_settled",
     "logit_deviation",

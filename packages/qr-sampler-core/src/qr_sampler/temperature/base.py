@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray
+from qr_sampler.arrays import FloatArray
 from qr_sampler.rows import Rows
 
 __all__ = [

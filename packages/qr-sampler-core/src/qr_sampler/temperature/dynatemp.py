@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray
+from qr_sampler.arrays import FloatArray
 from qr_sampler.rows import Rows
 from qr_sampler.temperature.base import LogitStatistics, TemperatureStrategy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from qr_sampler._typing import FloatArray
+from qr_sampler.arrays import FloatArray
 from qr_sampler.rows import Rows
 from qr_sampler.temperature.base import LogitStatistics, TemperatureStrategy
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray
+from qr_sampler.arrays import FloatArray
 from qr_sampler.foreign import component_failure
 from qr_sampler.rows import Rows
 from qr_sampler.settings.temperature_parameters import MAX_TEMPERATURE, MIN_TEMPERATURE

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, Logits
+from qr_sampler.arrays import FloatArray, Logits
 from qr_sampler.settings import SamplingParameters
 
 __all__ = ["LOGIT_KINDS", "random_logits", "random_parameters", "random_temperatures"]

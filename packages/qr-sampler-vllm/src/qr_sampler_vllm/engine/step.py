@@ -24,7 +24,7 @@ from qr_sampler import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qr_sampler._typing import ByteBlocks
+    from qr_sampler.arrays import ByteBlocks
 
 __all__ = [
     "defect_of",

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, IndexArray
+from qr_sampler.arrays import FloatArray, IndexArray
 
 __all__ = ["LAW_ERROR", "FairBitsLaw", "law_of_bits", "law_of_bytes"]
 

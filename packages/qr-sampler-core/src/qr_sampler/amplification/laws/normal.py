@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, IndexArray
 from qr_sampler.amplification.base import (
     U_MAX,
     U_MIN,
@@ -18,6 +17,7 @@ from qr_sampler.amplification.base import (
     shared_array,
 )
 from qr_sampler.amplification.laws.fair_bits import FairBitsLaw, law_of_bits, law_of_bytes
+from qr_sampler.arrays import FloatArray, IndexArray
 
 __all__ = [
     "amplify_normal",

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from qr_sampler._typing import IndexArray, Logits, MassArray
+from qr_sampler.arrays import IndexArray, Logits, MassArray
 from qr_sampler.selection.masses import MASSLESS, library_masses
 
 __all__ = ["BINS", "BinScale", "BinTotals", "Bins", "RowBins", "bin_of", "bin_scale"]

@@ -11,12 +11,12 @@ from typing import cast
 
 import numpy as np
 
-from qr_sampler._typing import FloatArray, IndexArray, Logits
+from qr_sampler.arrays import FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
-from qr_sampler.selection.candidates import Candidates, Choice
-from qr_sampler.selection.fast_row import FastRow
+from qr_sampler.selection.fast.candidates import Candidates, Choice
+from qr_sampler.selection.fast.passes import RowPasses
+from qr_sampler.selection.fast.row import FastRow
 from qr_sampler.selection.filters import Filters
-from qr_sampler.selection.passes import RowPasses
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 
 __all__ = ["FastMeasurement", "FastPlan", "FastSelector"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qr_sampler._typing import Distances, FloatArray, IndexArray, Logits
+from qr_sampler.arrays import Distances, FloatArray, IndexArray, Logits
 from qr_sampler.selection.filters import Cut, Ranking, typical_range
 from qr_sampler.selection.masses import ceil_product, library_masses
 

@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler._typing import IndexArray, Logits, MassArray
-from qr_sampler.selection.bins import BINS, Bins, bin_of
+from qr_sampler.arrays import IndexArray, Logits, MassArray
+from qr_sampler.selection.fast.bins import BINS, Bins, bin_of
+from qr_sampler.selection.fast.ranked_tokens import RankedTokens, rank_order
 from qr_sampler.selection.filters import Cut, Ranking
 from qr_sampler.selection.masses import MASSLESS, ceil_product
-from qr_sampler.selection.ranked_tokens import RankedTokens, rank_order
 
 __all__ = ["Histogram"]
 

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from qr_sampler._typing import Distances, IndexArray, Logits
-from qr_sampler.selection.ranked_tokens import rank_order
+from qr_sampler.arrays import Distances, IndexArray, Logits
+from qr_sampler.selection.fast.ranked_tokens import rank_order
 
 __all__ = [
     "GROUPS",

@@ -12,17 +12,19 @@ from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
 
-from qr_sampler._typing import Distances, FloatArray, Logits
-from qr_sampler.selection.bins import Bins, RowBins
-from qr_sampler.selection.head import Head, column_count, column_maxima, leading_tokens
+from qr_sampler.arrays import Distances, FloatArray, Logits
+from qr_sampler.selection.fast.bins import Bins, RowBins
+from qr_sampler.selection.fast.head import Head, column_count, column_maxima, leading_tokens
 from qr_sampler.selection.masses import MASSLESS, library_masses
 from qr_sampler.selection.statistics import Moments, is_settled, logit_deviation, row_moments
 
 __all__ = [
     "EXP_ERROR",
+    "LOWEST",
     "NOTHING",
     "PRODUCT_ERROR",
     "SUM_ERROR",
+    "TERMS",
     "MeasuredMoments",
     "RowPasses",
     "RowSums",

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qr_sampler._typing import Logits
-from qr_sampler.selection.candidates import Candidates, Choice, RankingAt, find_candidates
+from qr_sampler.arrays import Logits
+from qr_sampler.selection.fast.candidates import Candidates, Choice, RankingAt, find_candidates
+from qr_sampler.selection.fast.head import Head
+from qr_sampler.selection.fast.histogram import Histogram
+from qr_sampler.selection.fast.passes import RowPasses, mass_bounds, weight_bounds
+from qr_sampler.selection.fast.ranked_tokens import RankedTokens, rank_order
 from qr_sampler.selection.filters import Cut, Filters, Ranking
-from qr_sampler.selection.head import Head
-from qr_sampler.selection.histogram import Histogram
 from qr_sampler.selection.masses import distances, unit_exponent
-from qr_sampler.selection.passes import RowPasses, mass_bounds, weight_bounds
-from qr_sampler.selection.ranked_tokens import RankedTokens, rank_order
 from qr_sampler.selection.statistics import Moments
 
 __all__ = ["FastRow"]

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Array aliases used in annotations throughout the package."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ByteBlocks",
+    "Distances",
+    "FloatArray",
+    "IndexArray",
+    "Logits",
+    "MaskArray",
+    "MassArray",
+]
+
+Logits: TypeAlias = NDArray[np.float32]
+"""``[B, V]`` natural-log units; ``-inf`` marks a masked token."""
+
+Distances: TypeAlias = NDArray[np.float32]
+"""Logits minus the maximum of their row, at most 0."""
+
+ByteBlocks: TypeAlias = NDArray[np.uint8]
+"""``[B, n]`` raw bytes, one block per row."""
+
+FloatArray: TypeAlias = NDArray[np.float64]
+IndexArray: TypeAlias = NDArray[np.intp]
+MaskArray: TypeAlias = NDArray[np.bool_]
+
+MassArray: TypeAlias = NDArray[np.int64]
+"""Totals of fixed-point probability masses, see :mod:`qr_sampler.selection.masses`."""
