@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every check of the project, each in its own environment.
 
-``uv run nox`` runs the default sessions, ``uv run nox -s demo`` shows the whole system at work,
+``uv run nox`` runs the default sessions, ``uv run nox -s quick`` the fast checks that are worth
+repeating while one works, ``uv run nox -s demo`` shows the whole system at work,
 ``uv run nox -l`` lists everything. uv builds all environments; Python interpreters that are not
 installed are skipped by name, never downloaded.
 """
@@ -175,6 +176,11 @@ def first_example(readme: Path) -> str:
 def lint(session: nox.Session) -> None:
     """Check style, formatting and security."""
     sync(session, "--only-group=lint")
+    check_style(session)
+
+
+def check_style(session: nox.Session) -> None:
+    """Run the linters in the session's environment."""
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     sources = [f"packages/{package}/src" for package in PACKAGES]
@@ -186,6 +192,11 @@ def lint(session: nox.Session) -> None:
 def typing(session: nox.Session) -> None:
     """Check the types of each package, of the servers, of the health check and of this file."""
     sync(session, "--group=typing")
+    check_types(session)
+
+
+def check_types(session: nox.Session) -> None:
+    """Run mypy in the session's environment, once for each part that is typed by itself."""
     for package in PACKAGES:
         session.run("mypy", f"packages/{package}/src")
     session.run("mypy", "deployments/openwebui")
@@ -195,6 +206,19 @@ def typing(session: nox.Session) -> None:
     session.run("mypy", "servers")
     session.run("mypy", "deployments/docker/health_check.py")
     session.run("mypy", "noxfile.py")
+
+
+@nox.session(python=COVERAGE_PYTHON, reuse_venv=True, default=False)
+def quick(session: nox.Session) -> None:
+    """Lint, types and the fast tests of all packages in one environment, in a few minutes.
+
+    Arguments go to pytest. What needs vLLM is skipped, and so are tests that are marked as slow or heavy.
+    """
+    sync(session, "--group=dev")
+    check_style(session)
+    check_types(session)
+    suites = [f"packages/{package}/tests" for package in PACKAGES]
+    session.run("python", "-m", "pytest", *PARALLEL, "-m", "not slow and not heavy", *(session.posargs or suites))
 
 
 @nox.session(python=STUBS_PYTHON, reuse_venv=True)

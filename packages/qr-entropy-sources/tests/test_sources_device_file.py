@@ -555,6 +555,7 @@ def test_nothing_is_opened_before_the_first_draw(
     assert len(source.get_random_bytes(3)) == 3
 
 
+@pytest.mark.slow
 def test_threads_get_whole_answers(fed_fifo: Path, build: Callable[..., DeviceFileSource]) -> None:
     sources = [build(fed_fifo, flush_bytes=0) for _ in range(2)]
     for source in sources:

@@ -140,6 +140,7 @@ def test_impossible_means_are_refused(mean: float) -> None:
         MockUniformSource(mean=mean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mean", [127.5, 90.0])
 @settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 40), max_size=12), seed=st.integers(0, 2**64))

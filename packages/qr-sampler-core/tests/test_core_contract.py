@@ -387,6 +387,7 @@ def test_doubles_do_not_import_pytest() -> None:
     assert run_python(code).strip() == "False"
 
 
+@pytest.mark.slow
 def test_contract_without_pytest_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['pytest'] = None\n"

@@ -306,6 +306,7 @@ LARGE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "vocab_size"), LARGE)
 def test_equals_the_oracle_on_a_large_vocabulary(
     kind: str, vocab_size: int, monkeypatch: pytest.MonkeyPatch

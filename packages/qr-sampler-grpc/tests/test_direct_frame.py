@@ -242,6 +242,7 @@ def fuzzer() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_broken_answers_never_pass_for_right_ones(fuzzer: ModuleType) -> None:
     kinds, wrong = fuzzer.run_shard(seed=1, shard=0, cases=20_000)
     assert not wrong, wrong[:3]

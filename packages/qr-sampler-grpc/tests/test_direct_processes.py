@@ -183,6 +183,7 @@ def test_a_killed_server_is_noticed_and_its_successor_is_used(
     assert run_python(script, f"unix://{socket_path}") == "aaa True bbb ccc"
 
 
+@pytest.mark.slow
 @NEEDS_PROC
 def test_failed_draws_leave_nothing_behind() -> None:
     if not LEAKS.exists():

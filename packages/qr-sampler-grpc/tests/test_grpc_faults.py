@@ -384,6 +384,7 @@ def test_a_connection_that_is_reset_is_a_refusal(mode: str, stubs: str) -> None:
     source.close()
 
 
+@pytest.mark.slow
 @every_way
 def test_just_in_time_with_concurrent_rows(
     scripted_streams: Scripted, mode: str, stubs: str

@@ -115,6 +115,7 @@ CLIENTS: dict[str, tuple[Callable[..., Any], Callable[[str], EntropySource]]] = 
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transport", CLIENTS)
 def test_no_byte_is_older_than_its_request(
     transport: str, port: tuple[Any, StampedWriter], socket_path: Path

@@ -459,6 +459,7 @@ def test_a_path_that_has_died_silently_is_left(
     path.close()
 
 
+@pytest.mark.slow
 @every_way
 def test_one_slow_answer_costs_no_connection(
     scripted_streams: Scripted, limited: Limited, mode: str, stubs: str

@@ -43,6 +43,7 @@ def address(leaks: Any) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "stubs"), WAYS)
 def test_no_descriptor_no_thread_and_no_memory_is_left(
     leaks: Any, address: str, mode: str, stubs: str

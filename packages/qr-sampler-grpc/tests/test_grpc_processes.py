@@ -282,6 +282,7 @@ def test_opening_and_closing_leaks_neither_files_nor_threads(
     assert after_threads <= before_threads + 10
 
 
+@pytest.mark.slow
 @NEEDS_PROC
 def test_serving_and_stopping_leaks_neither_files_nor_threads(
     run_python: Callable[..., str],

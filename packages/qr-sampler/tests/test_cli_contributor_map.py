@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map for contributors: its paths, packages, sessions and commands exist as it says."""
+"""The pages for contributors: their paths, packages, sessions and commands exist as they say."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from qr_sampler_cli.main import app
 
 ROOT = Path(__file__).resolve().parents[3]
 MAP = ROOT / ".claude" / "CLAUDE.md"
+GUIDE = ROOT / ".github" / "CONTRIBUTING.md"
 
 pytestmark = pytest.mark.skipif(
     not MAP.exists(), reason="the map is in the repository, not in this archive"
@@ -35,10 +36,20 @@ FOLDERS = ("packages/", "servers/", "deployments/", "docs/", ".github/", ".ci/")
 TOOLS = ("pytest", "ruff", "mypy", "nox", "qr-sampler")
 
 
-def commands() -> list[list[str]]:
-    """Returns the words of each command, without the comment behind it."""
-    (block,) = re.findall(r"```bash\n(.*?)```", MAP.read_text("utf-8"), flags=re.DOTALL)
-    return [shlex.split(line, comments=True) for line in block.splitlines()]
+def commands(page: Path = MAP) -> list[list[str]]:
+    """Returns the words of each command of a page, without the comment behind it."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+
+
+def decorators(name: str) -> str:
+    """Returns the decorators of a function of the noxfile as text."""
+    (function,) = (
+        node
+        for node in ast.parse((ROOT / "noxfile.py").read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    )
+    return " ".join(map(ast.unparse, function.decorator_list))
 
 
 def sessions() -> dict[str, bool]:
@@ -99,10 +110,11 @@ def test_commands_use_the_tools_of_the_workspace_on_files_that_exist() -> None:
         assert [name for name in paths if not (ROOT / name).exists()] == []
 
 
-def test_sessions_exist() -> None:
+@pytest.mark.parametrize(("page", "least"), [(MAP, 6), (GUIDE, 6)])
+def test_sessions_exist(page: Path, least: int) -> None:
     known = sessions()
     named = 0
-    for words in commands():
+    for words in commands(page):
         if words[2:4] != ["nox", "-s"]:
             continue
         for session in " ".join(words[4:]).split(" -- ")[0].split():
@@ -113,7 +125,18 @@ def test_sessions_exist() -> None:
             assert (python is not None) == known[name], session
             assert package is None or package in packages(), session
             named += 1
-    assert named >= 6
+    assert named >= least
+
+
+def test_the_guide_says_when_to_run_what() -> None:
+    rows = re.findall(r"^\| [^|`]+ \| `uv run nox([^`]*)` \|", GUIDE.read_text("utf-8"), re.MULTILINE)
+    assert rows == [" -s quick", "", " -s campaigns"]
+    for name in ("quick", "campaigns"):
+        assert "nox.session(" in decorators(name)
+        assert "default=False" in decorators(name), "`uv run nox` is said to leave it out"
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    (left_out,) = re.findall(r'"(not slow[^"]*)"', noxfile)
+    assert left_out == "not slow and not heavy"
 
 
 def test_subcommands_exist() -> None:

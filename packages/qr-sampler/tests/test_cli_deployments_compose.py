@@ -80,6 +80,7 @@ def test_without_env_and_with_the_example_mean_the_same(profile: Any) -> None:
         assert profile.compose(substitute=by_dotenv) == profile.compose(variables)
 
 
+@pytest.mark.slow
 def test_every_variable_is_explained_and_arrives(
     profile: Any, environment_files: dict[str, Any]
 ) -> None:

@@ -288,6 +288,7 @@ class Image:
         )
 
 
+@pytest.mark.slow
 def test_what_an_image_lacks_comes_from_the_lock_file(build_stage: Path, tmp_path: Path) -> None:
     # The oldest NumPy that our packages accept stays; a grpcio that they exclude does not.
     kept = "numpy==2.1.3"

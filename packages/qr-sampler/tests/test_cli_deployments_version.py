@@ -26,6 +26,7 @@ def build_command(deployments: Path, name: str) -> str:
     return command
 
 
+@pytest.mark.slow
 @needs_uv
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(

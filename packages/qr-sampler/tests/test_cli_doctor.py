@@ -398,6 +398,7 @@ def ends(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_import_that_hangs_is_ended_with_what_it_has_started(tmp_path: Path) -> None:
     code = """
         import subprocess, sys, time

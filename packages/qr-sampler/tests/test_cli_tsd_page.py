@@ -31,6 +31,7 @@ def test_there_are_commands() -> None:
     assert len(commands()) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
 def test_commands_of_the_page(
     command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

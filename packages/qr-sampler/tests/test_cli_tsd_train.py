@@ -162,6 +162,7 @@ def test_what_cannot_be_done_is_said_at_once(
     assert [path.name for path in tmp_path.iterdir()] == ["there.npz"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("bigram_teacher")
 @pytest.mark.skipif(not PAGE.exists(), reason="the page is not part of an sdist")
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qr_sampler import EntropyDraw
-from qr_sampler_tsd._typing import FloatArray
+from qr_sampler.arrays import FloatArray
 from qr_sampler_tsd.errors import UniformsExhaustedError
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM, Role, UniformSource, uniforms_of
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from qr_sampler import ReferenceSelector, Rows, StepPlan, StepPlanner
-from qr_sampler_tsd._typing import FloatArray
+from qr_sampler.arrays import FloatArray
 
 __all__ = ["TargetLaws"]
 
