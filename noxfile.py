@@ -212,13 +212,21 @@ def check_types(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Lint, types and the fast tests of all packages in one environment, in a few minutes.
 
-    Arguments go to pytest. What needs vLLM is skipped, and so are tests that are marked as slow or heavy.
+    Arguments go to pytest. Tests that need vLLM, or are marked as slow or heavy, are left out.
     """
     sync(session, "--group=dev")
     check_style(session)
     check_types(session)
     suites = [f"packages/{package}/tests" for package in PACKAGES]
-    session.run("python", "-m", "pytest", *PARALLEL, "-m", "not slow and not heavy", *(session.posargs or suites))
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        *PARALLEL,
+        "-m",
+        "not slow and not heavy",
+        *(session.posargs or suites),
+    )
 
 
 @nox.session(python=STUBS_PYTHON, reuse_venv=True)

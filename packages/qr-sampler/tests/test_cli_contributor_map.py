@@ -129,7 +129,9 @@ def test_sessions_exist(page: Path, least: int) -> None:
 
 
 def test_the_guide_says_when_to_run_what() -> None:
-    rows = re.findall(r"^\| [^|`]+ \| `uv run nox([^`]*)` \|", GUIDE.read_text("utf-8"), re.MULTILINE)
+    rows = re.findall(
+        r"^\| [^|`]+ \| `uv run nox([^`]*)` \|", GUIDE.read_text("utf-8"), re.MULTILINE
+    )
     assert rows == [" -s quick", "", " -s campaigns"]
     for name in ("quick", "campaigns"):
         assert "nox.session(" in decorators(name)
