@@ -109,12 +109,14 @@ def test_faithful_units_pass(unit: TSUAdapter) -> None:
     assert str(report) == f"gate of {unit.name}, 60000 draws per payload: passed"
 
 
+@pytest.mark.heavy
 def test_a_top_token_one_per_cent_too_frequent_fails() -> None:
     report = run_gate(Faulty(with_biased_top(1.01)), SeededUniforms(5))
     assert "cold: top: p = " in failures(report)
     assert run_gate(Faulty(with_biased_top(1.0)), SeededUniforms(5)).passed
 
 
+@pytest.mark.heavy
 def test_a_tail_of_float32_fails() -> None:
     def rule(law: HeadTailLaw, u: Probs) -> Tokens:
         return law.select(np.floor(u * 2**24) / 2**24)
@@ -122,6 +124,7 @@ def test_a_tail_of_float32_fails() -> None:
     assert "wide: tail_repeats" in failures(run_gate(Faulty(rule), SeededUniforms(5)))
 
 
+@pytest.mark.heavy
 def test_a_stuck_bit_in_the_tail_fails() -> None:
     def rule(law: HeadTailLaw, u: Probs) -> Tokens:
         tokens = law.select(u)
@@ -132,6 +135,7 @@ def test_a_stuck_bit_in_the_tail_fails() -> None:
     assert "flat: tail_low_bits" in failures(run_gate(Faulty(rule), SeededUniforms(5)))
 
 
+@pytest.mark.heavy
 def test_a_tail_that_favours_its_beginning_fails() -> None:
     def rule(law: HeadTailLaw, u: Probs) -> Tokens:
         tokens = law.select(u)
@@ -145,12 +149,14 @@ def test_a_tail_that_favours_its_beginning_fails() -> None:
     assert "flat: tail: p = " in failures(run_gate(Faulty(rule), SeededUniforms(5)))
 
 
+@pytest.mark.heavy
 def test_too_few_sweeps_fail() -> None:
     report = run_gate(PBitGibbsTSU(3, 1.0), SeededUniforms(5))
     assert "flat: cells" in failures(report)
     assert "total variation" in failures(run_gate(PBitGibbsTSU(1, 1.0), SeededUniforms(5), 20_000))
 
 
+@pytest.mark.heavy
 def test_a_coarse_converter_fails() -> None:
     assert "warm: cells" in failures(run_gate(PBitTreeTSU(8), SeededUniforms(5)))
 
@@ -187,6 +193,7 @@ def test_another_log_q_fails() -> None:
     assert "log_q is not that of F(psi)" in failures(report)
 
 
+@pytest.mark.heavy
 def test_the_chi_square_statistic_has_its_law() -> None:
     """10,000 exact samples: the share of p < .01 by a binomial test, false alarm 1e-9."""
     probs = golden_payloads()["flat"].law().cell_probs

@@ -134,6 +134,7 @@ def test_dense_law_is_the_same_law() -> None:
         assert dense_law(table[0]) == pytest.approx(table[0].law.probs(), rel=1e-9)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("length", [1, 3])
 def test_dense_pass_follows_the_target(length: int) -> None:
     settings = M0Settings(vocab_size=12, k=4)

@@ -65,6 +65,7 @@ def test_corpus(tmp_path: Path) -> None:
     assert abs(result.accept_z) < Z
 
 
+@pytest.mark.heavy
 def test_blocks_as_a_whole_emit_more() -> None:
     options = {"k": 16, "length": 4, "steps": 10_000}
     by_token, by_block = run(**options), run(verifier="block", **options)

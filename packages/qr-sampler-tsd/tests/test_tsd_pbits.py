@@ -70,6 +70,7 @@ def tree_by_hand(cells: list[float], dac_bits: int | None) -> list[float]:
     return [prob(leaf) for leaf in range(len(cells))]
 
 
+@pytest.mark.heavy
 @given(payloads())
 def test_a_tree_without_a_converter_is_exact(psi: PsiRelative) -> None:
     cells = psi.law().cell_probs

@@ -97,6 +97,7 @@ def test_masses_that_are_all_zero_are_refused() -> None:
         token_at(np.zeros(3), 0.5)
 
 
+@pytest.mark.heavy
 @given(pairs(), st.integers(0, 2**32))
 def test_thinning_keeps_the_first_candidate_that_stands(pair: Pair, seed: int) -> None:
     """The rule in plain Python: y from p, kept where keep p(y) >= q(y)."""

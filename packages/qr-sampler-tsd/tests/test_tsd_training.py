@@ -197,6 +197,7 @@ def test_a_head_with_room_learns_every_law() -> None:
     assert (loss - entropy).max() < 0.01
 
 
+@pytest.mark.heavy
 def test_fine_tuning_raises_the_acceptance_of_a_head_without_room() -> None:
     """One hidden unit for 16 random laws over 32 tokens; acceptance is exact, not sampled.
 

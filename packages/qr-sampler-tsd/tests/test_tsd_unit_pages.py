@@ -39,7 +39,7 @@ def test_examples_run(page: Path) -> None:
     assert examples
     for example in examples:
         assert max(map(len, example.splitlines())) <= 100
-        subprocess.run([sys.executable, "-W", "error", "-c", example], check=True)
+        exec(example, {})
 
 
 def test_the_command_runs() -> None:

@@ -201,7 +201,7 @@ CASES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("verifier", [verify_tokens, verify_block])
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
 @pytest.mark.parametrize("case", CASES)
@@ -249,7 +249,7 @@ def test_one_draft_follows_the_target_exactly(case: str) -> None:
         assert accepted == pytest.approx(np.minimum(p, q.probs()).sum(), abs=TOLERANCE)
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("drafts", [1, 2, 3, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_several_drafts_follow_the_target_exactly(case: str, drafts: int) -> None:
@@ -283,7 +283,7 @@ def test_more_drafts_are_accepted_more_often() -> None:
         assert (1 - 1 / np.e) * bound <= share <= bound + TOLERANCE
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("length", [1, 2, 3, 4])
 @pytest.mark.parametrize("case", CASES)
 def test_block_verification_accepts_at_least_as_many(case: str, length: int) -> None:
@@ -312,6 +312,7 @@ def test_expected_tokens_of_independent_drafts(length: int) -> None:
     assert accepted + 1 == pytest.approx((1 - a ** (length + 1)) / (1 - a), abs=TOLERANCE)
 
 
+@pytest.mark.heavy
 @settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_any_laws(data: st.DataObject) -> None:

@@ -26,6 +26,8 @@ from qr_sampler_tsd.verification import (
 )
 from qr_sampler_tsd.verification.multi_draft import optimal_division
 
+pytestmark = pytest.mark.heavy
+
 FALSE_ALARMS = 1e-9
 VOCABULARY = 50_257
 HEAD_CELLS = 40
