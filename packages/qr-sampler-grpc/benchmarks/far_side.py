@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from benchmarks.certificates import Pair, make_certificates
+from qr_sampler_grpc.testing.certificates import issue
 
 __all__ = ["PAYLOAD_BYTES", "REQUEST_BYTES", "FarSide"]
 
@@ -31,9 +31,11 @@ class FarSide:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.authority, server, self.client = make_certificates(folder)
+        self.authority = issue(folder, "authority")
+        server, self.client = (self.authority.vouch_for(name) for name in ("server", "client"))
+        files = (self.authority.certificate, server.certificate, server.private_key)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.far_side", str(folder), self.authority, *server],
+            [sys.executable, "-m", "benchmarks.far_side", str(folder), *files],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -75,7 +77,7 @@ def serve_raw(listener: socket.socket) -> None:
     threading.Thread(target=accept, daemon=True).start()
 
 
-def main(folder: Path, authority: Path, server: Pair) -> None:
+def main(folder: Path, authority: Path, certificate: Path, key: Path) -> None:
     """Starts all servers, prints their addresses as JSON, and stops after a line of input."""
     from qr_sampler_grpc.device import Device
     from qr_sampler_grpc.direct.server import serve_direct
@@ -89,8 +91,8 @@ def main(folder: Path, authority: Path, server: Pair) -> None:
     raw_tcp = socket.create_server(("127.0.0.1", 0))
     serve_raw(raw_unix)
     serve_raw(raw_tcp)
-    tls = ServerTls(certificate=server.certificate, private_key=server.key)
-    mutual = ServerTls(certificate=server.certificate, private_key=server.key, client_ca=authority)
+    tls = ServerTls(certificate=certificate, private_key=key)
+    mutual = ServerTls(certificate=certificate, private_key=key, client_ca=authority)
     running = {
         "TCP": serve(device, "127.0.0.1:0", max_streams=80),
         "UDS": serve(device, f"unix://{folder / 'grpc'}", max_streams=80),
@@ -110,5 +112,4 @@ def main(folder: Path, authority: Path, server: Pair) -> None:
 
 
 if __name__ == "__main__":
-    place, ca, certificate, key = map(Path, sys.argv[1:])
-    main(place, ca, Pair(certificate, key))
+    main(*map(Path, sys.argv[1:]))

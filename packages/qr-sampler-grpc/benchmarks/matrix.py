@@ -186,11 +186,11 @@ def _compute(pause_ms: float) -> None:
 def _source(far_side: FarSide, kind: str, mode: str, stubs: str) -> QuantumGrpcSource:
     options: dict[str, Any] = {"mode": mode, "stubs": stubs}
     if "TLS" in kind:
-        options |= {"tls_enabled": True, "tls_ca_cert": far_side.authority}
+        options |= {"tls_enabled": True, "tls_ca_cert": far_side.authority.certificate}
     if kind == "mTLS":
         options |= {
             "tls_client_cert": far_side.client.certificate,
-            "tls_client_key": far_side.client.key,
+            "tls_client_key": far_side.client.private_key,
         }
     return QuantumGrpcSource(
         far_side.addresses[kind],

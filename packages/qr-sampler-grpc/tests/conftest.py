@@ -11,17 +11,21 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from hypothesis import HealthCheck, settings
+
+from qr_sampler_grpc.testing.scripted import (
+    ENTROPY_METHOD,
+    Behaviour,
+    ScriptedServer,
+    ScriptedStreams,
+    StreamBehaviour,
+)
 
 # Derandomised: a run that passes today passes tomorrow; machines differ in speed.
 settings.register_profile(
@@ -45,85 +49,6 @@ LONG = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
-
-
-ENTROPY_METHOD = "/qr_entropy.EntropyService/GetEntropy"
-
-Behaviour = Callable[[bytes, grpc.ServicerContext], bytes]
-
-
-class ScriptedServer:
-    """A server that answers one method with whatever a function returns, and notes every call."""
-
-    def __init__(self, behaviour: Behaviour, method: str) -> None:
-        self.requests: list[bytes] = []
-        self.metadata: list[dict[str, str]] = []
-        self._behaviour = behaviour
-        service, name = method.lstrip("/").split("/")
-        handler = grpc.method_handlers_generic_handler(
-            service, {name: grpc.unary_unary_rpc_method_handler(self._handle)}
-        )
-        self._executor = ThreadPoolExecutor(8)
-        self._server = grpc.server(self._executor, options=[("grpc.so_reuseport", 0)])
-        self._server.add_generic_rpc_handlers((handler,))
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        self._server.start()
-
-    def _handle(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        self.requests.append(request)
-        self.metadata.append({key: str(value) for key, value in context.invocation_metadata()})
-        return self._behaviour(request, context)
-
-    def stop(self) -> None:
-        self._server.stop(0).wait()
-        self._executor.shutdown(wait=False)
-
-
-StreamBehaviour = Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]
-
-
-class ScriptedStreams:
-    """A server whose unary and streaming methods both send whatever a function yields.
-
-    The unary method sends the first message of each, and hangs where there is none.
-    """
-
-    def __init__(self, behaviour: StreamBehaviour, port: int = 0) -> None:
-        self.requests: list[bytes] = []
-        self.arrived_ns: list[int] = []
-        self.let_go = threading.Event()
-        self._behaviour = behaviour
-        handlers = {
-            "GetEntropy": grpc.unary_unary_rpc_method_handler(self._unary),
-            "StreamEntropy": grpc.stream_stream_rpc_method_handler(self._stream),
-        }
-        handler = grpc.method_handlers_generic_handler("qr_entropy.EntropyService", handlers)
-        self._executor = ThreadPoolExecutor(80)
-        self._server = grpc.server(self._executor, options=[("grpc.so_reuseport", 0)])
-        self._server.add_generic_rpc_handlers((handler,))
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
-        self.address = f"127.0.0.1:{self.port}"
-        self._server.start()
-
-    def _answers(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        self.arrived_ns.append(time.monotonic_ns())
-        self.requests.append(request)
-        yield from self._behaviour(request, context)
-
-    def _unary(self, request: bytes, context: grpc.ServicerContext) -> bytes:
-        for message in self._answers(request, context):
-            return message
-        self.let_go.wait(60)
-        return b""
-
-    def _stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        for request in requests:
-            yield from self._answers(request, context)
-
-    def stop(self) -> None:
-        self.let_go.set()
-        self._server.stop(0).wait()
-        self._executor.shutdown(wait=False)
 
 
 @pytest.fixture
@@ -164,7 +89,7 @@ def scripted() -> Iterator[Callable[..., ScriptedServer]]:
 @pytest.fixture
 def names_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names requests 1, 2, 3 and so on, for servers that behave by the name."""
-    monkeypatch.setattr("qr_sampler_grpc.source._unguessable_name", itertools.count(1).__next__)
+    monkeypatch.setattr("qr_sampler_grpc.source.unguessable", itertools.count(1).__next__)
 
 
 @pytest.fixture
@@ -199,7 +124,7 @@ def limited() -> Callable[[Any, float], AbstractContextManager[None]]:
     @contextmanager
     def limit(source: Any, timeout_ms: float) -> Iterator[None]:
         # Deadlines are learnt below the limit that holds when the link is made.
-        source._link()
+        source._links.get()
         with pytest.MonkeyPatch.context() as patch:
             options = source._options.model_copy(update={"timeout_ms": timeout_ms})
             patch.setattr(source, "_options", options)

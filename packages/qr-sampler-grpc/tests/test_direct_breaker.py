@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 import threading
@@ -140,7 +139,7 @@ def test_a_probe_decides(server: Server, make: Sources) -> None:
     server.status = Status.OK
     assert source.draw(8).data == bytes(8)
     assert source.status().available
-    assert source._link(os.getpid()).breaker_state is BreakerState.CLOSED
+    assert source._links.get().breaker_state is BreakerState.CLOSED
 
 
 def test_there_is_one_probe_at_a_time(server: Server, make: Sources) -> None:
@@ -176,7 +175,7 @@ def test_the_deadline_is_learnt_and_told_to_the_server(server: Server, make: Sou
     for _ in range(3):
         source.draw(8)
     assert all(30e6 < timeout_us <= 60e6 for timeout_us in server.timeouts_us)
-    learnt_ms = source._link(os.getpid())._patience._deadline.milliseconds(8)
+    learnt_ms = source._links.get()._patience._deadline.milliseconds(8)
     assert 1000 <= learnt_ms < LONG_MS
     server.mute.set()
     started_s = time.monotonic()
@@ -193,7 +192,7 @@ def test_it_is_more_patient_where_nothing_takes_over(
     source = make(min_samples=1, min_timeout_ms=7, min_timeout_ms_without_fallback=40_000)
     source.has_fallback = has_fallback
     source.draw(8)
-    deadline_ms = source._link(os.getpid())._patience._deadline.milliseconds(8)
+    deadline_ms = source._links.get()._patience._deadline.milliseconds(8)
     # A busy machine may have answered so slowly that the multiple of that is more.
     assert shortest_ms <= deadline_ms
     assert has_fallback is (deadline_ms < 40_000.0)
@@ -205,7 +204,7 @@ def test_a_draw_that_was_given_up_counts_with_its_whole_time(
 ) -> None:
     source = make(min_samples=1, min_timeout_ms=50)
     source.draw(8)
-    deadline = source._link(os.getpid())._patience._deadline
+    deadline = source._links.get()._patience._deadline
     before_ms = deadline.milliseconds(8)
     if status is None:
         server.mute.set()
@@ -219,7 +218,7 @@ def test_another_failure_teaches_nothing(server: Server, make: Sources) -> None:
     source = make(min_samples=1, min_timeout_ms=50)
     server.status = Status.UNAVAILABLE
     fail(source)
-    assert source._link(os.getpid())._patience._deadline.milliseconds(8) == LONG_MS
+    assert source._links.get()._patience._deadline.milliseconds(8) == LONG_MS
 
 
 def test_without_a_breaker_every_draw_asks(server: Server, make: Sources) -> None:

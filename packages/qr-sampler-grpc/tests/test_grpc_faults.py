@@ -17,9 +17,9 @@ import grpc
 import pytest
 
 from qr_sampler import EntropyUnavailableError
-from qr_sampler.entropy.breaker_settings import BreakerOptions
-from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
+from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.scripted import PATIENT_MS, answer, honest, source_for
 
 Scripted = Callable[..., Any]
 Behaviour = Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]
@@ -33,37 +33,11 @@ every_way = pytest.mark.parametrize(("mode", "stubs"), WAYS)
 streaming_ways = pytest.mark.parametrize(("mode", "stubs"), WAYS[2:])
 bidi_ways = pytest.mark.parametrize(("mode", "stubs"), WAYS[4:])
 
-# Faults are looked at one by one here, so none of them may stop the next.
-NO_BREAKER = BreakerOptions.checked(enabled=False)
-PATIENT_MS = 60_000.0
-"""The time limit of a draw that is to be answered; no test waits for it."""
-
 Limited = Callable[..., AbstractContextManager[None]]
 
 
 # Answers here repeat the names of their requests as data.
 pytestmark = pytest.mark.usefixtures("names_in_a_row")
-
-
-def honest(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-    yield answer(request)
-
-
-def answer(request: bytes, **changes: Any) -> bytes:
-    asked = EntropyRequest.FromString(request)
-    facts = {
-        "data": bytes([asked.sequence_id % 256]) * asked.bytes_needed,
-        "sequence_id": asked.sequence_id,
-        "commitment": asked.commitment,
-        "device_id": "bench-7",
-        "generation_timestamp_ns": time.time_ns(),
-    }
-    return EntropyResponse(**{**facts, **changes}).SerializeToString()
-
-
-def source_for(server: Any, mode: str, stubs: str, **options: Any) -> QuantumGrpcSource:
-    defaults: dict[str, Any] = {"timeout_ms": PATIENT_MS, "breaker": NO_BREAKER}
-    return QuantumGrpcSource(server.address, mode=mode, stubs=stubs, **{**defaults, **options})
 
 
 def refused(source: QuantumGrpcSource, n: int = 8) -> EntropyUnavailableError:
@@ -353,7 +327,7 @@ def test_a_server_that_went_away_while_nobody_asked_costs_no_draw(
     source.draw(4)
     server.stop()
     scripted_streams(honest, server.port)
-    transport: Any = source._link()[1]
+    transport: Any = source._transports.get()
     deadline = time.monotonic() + 30
     while not transport._stream.ended:
         assert time.monotonic() < deadline, "the end of the stream was not noticed"

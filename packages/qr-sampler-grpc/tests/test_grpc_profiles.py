@@ -286,7 +286,7 @@ def test_a_failing_server_is_left_alone_and_found_again(scripted: Scripted) -> N
     assert "warming up" in caught.value.reason
     assert not source.is_available
     assert len(server.requests) == 3, "an open circuit asks for nothing"
-    source._link()[0]._patience._breaker._retry_at -= 3600
+    source._links.get()._patience._breaker._retry_at -= 3600
     assert len(source.draw(8).data) == 8
     assert source.is_available
     source.close()
@@ -331,6 +331,6 @@ def test_a_source_is_more_patient_where_nothing_takes_over(
     source = QuantumGrpcSource(server.address, timeout_ms=60_000, breaker=breaker)
     source.has_fallback = has_fallback
     source.draw(4)
-    deadline_ms = source._link()[0]._patience._deadline.milliseconds(4)
+    deadline_ms = source._links.get()._patience._deadline.milliseconds(4)
     assert has_fallback is (deadline_ms < 40_000.0)
     source.close()

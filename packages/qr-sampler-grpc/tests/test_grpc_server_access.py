@@ -3,23 +3,16 @@
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import logging
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 
 from qr_sampler import ConfigError
 from qr_sampler.testing import ConstantEntropySource
@@ -29,48 +22,10 @@ from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import ServerTls, serve
 from qr_sampler_grpc.server.binding import check_exposure
 from qr_sampler_grpc.server.keys import ApiKeys, read_secrets
+from qr_sampler_grpc.testing.certificates import Identity, issue
 
 HEALTH_CHECK = Path(__file__).parents[3] / "deployments" / "docker" / "health_check.py"
 SECRETS = ("s3cret-one", "s3cret-two", "s3cret-three")
-NOW = datetime.datetime.now(datetime.timezone.utc)
-
-
-@dataclass
-class Identity:
-    """A certificate and its key, as files and as objects."""
-
-    certificate: Path
-    private_key: Path
-    x509: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-
-def issue(folder: Path, name: str, issuer: Identity | None = None) -> Identity:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.x509.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - datetime.timedelta(days=1))
-        .not_valid_after(NOW + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(issuer.key if issuer else key, hashes.SHA256())
-    )
-    files = Identity(folder / f"{name}.pem", folder / f"{name}.key", certificate, key)
-    files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    files.private_key.write_bytes(pem_of(key, serialization.NoEncryption()))
-    return files
-
-
-def pem_of(key: ec.EllipticCurvePrivateKey, encryption: Any) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
-    )
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +146,7 @@ def test_unusable_files_are_named_and_never_quoted(
     folder: Path, authority: Identity, server_identity: Identity, client_identity: Identity
 ) -> None:
     locked = folder / "locked.key"
-    locked.write_bytes(pem_of(server_identity.key, serialization.BestAvailableEncryption(b"p")))
+    locked.write_bytes(server_identity.key_as(serialization.BestAvailableEncryption(b"p")))
     noise = folder / "noise.pem"
     noise.write_bytes(b"\xff\xfe not a certificate")
     certificate, key = server_identity.certificate, server_identity.private_key

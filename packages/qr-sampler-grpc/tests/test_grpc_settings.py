@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import pickle
 import subprocess
@@ -13,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 
 from qr_sampler import ConfigError
 from qr_sampler.entropy import SourceLimits
@@ -28,41 +25,12 @@ from qr_sampler_grpc.protocol.profiles import PROFILES
 from qr_sampler_grpc.protocol.wire import Question
 from qr_sampler_grpc.settings import GrpcOptions, GrpcSettings
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.certificates import issue
 
 SECRET = "s3cret-key-0xdeadbeef"
 
 
-class Certificates:
-    """A certificate that vouches for itself, and its key: plain and encrypted in both forms."""
-
-    def __init__(self, folder: Path, name: str = "client") -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        now = datetime.datetime.now(datetime.timezone.utc)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
-            .sign(key, hashes.SHA256())
-        )
-        self.certificate = folder / f"{name}.pem"
-        self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        plain = serialization.NoEncryption()
-        locked = serialization.BestAvailableEncryption(SECRET.encode())
-        pkcs8 = serialization.PrivateFormat.PKCS8
-        traditional = serialization.PrivateFormat.TraditionalOpenSSL
-        forms = {"key": (pkcs8, plain), "locked": (pkcs8, locked), "old": (traditional, locked)}
-        paths = {}
-        for form, (layout, encryption) in forms.items():
-            paths[form] = folder / f"{name}-{form}.pem"
-            paths[form].write_bytes(
-                key.private_bytes(serialization.Encoding.PEM, layout, encryption)
-            )
-        self.key, self.locked_key, self.old_locked_key = paths.values()
+LOCK = serialization.BestAvailableEncryption(SECRET.encode())
 
 
 def test_defaults() -> None:
@@ -87,7 +55,7 @@ def test_constructor_and_settings_share_their_defaults() -> None:
 
 
 def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pair = Certificates(tmp_path)
+    pair = issue(tmp_path, "client")
     values = {
         "SERVER_ADDRESS": "unix:/run/qrng.sock",
         "MODE": "server_streaming",
@@ -108,7 +76,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "TLS_ENABLED": "true",
         "TLS_CA_CERT": str(pair.certificate),
         "TLS_CLIENT_CERT": str(pair.certificate),
-        "TLS_CLIENT_KEY": str(pair.key),
+        "TLS_CLIENT_KEY": str(pair.private_key),
     }
     only_elsewhere = {"SOURCE_ID", "INTEGRATED_BYTES", "API_KEY_FILE", "PUBLIC_KEY"}
     assert {*values, *only_elsewhere} == {name.upper() for name in GrpcSettings.model_fields}
@@ -125,7 +93,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     question = Question(bytes_needed=1, sequence_id=2, commitment=b"c", accept_chunks=True)
     assert settings.contract.wire.encode(question).hex() == "18012002"
     assert settings.credentials == ApiKey("x-key", SECRET)
-    assert settings.tls == ClientTls(pair.certificate, pair.certificate, pair.key)
+    assert settings.tls == ClientTls(pair.certificate, pair.certificate, pair.private_key)
     assert (settings.retry_count, settings.commitment) == (2, False)
     source = QuantumGrpcSource.from_environment()
     assert source._options.model_dump() == settings.model_dump()
@@ -266,7 +234,15 @@ def test_no_representation_shows_the_key(monkeypatch: pytest.MonkeyPatch) -> Non
     key = settings.credentials
     assert key is not None
     assert key.metadata == (("api-key", SECRET),)
-    shown = [settings, source, key, source._options, *source._link(), source.status()]
+    shown = [
+        settings,
+        source,
+        key,
+        source._options,
+        source._links.get(),
+        source._transports.get(),
+        source.status(),
+    ]
     for thing in shown:
         for text in (repr(thing), str(thing), f"{thing}"):
             assert SECRET not in text
@@ -452,8 +428,8 @@ def tls_error(*paths: Path | None) -> str:
 
 
 def test_files_of_tls_are_checked(tmp_path: Path) -> None:
-    ours, other = Certificates(tmp_path), Certificates(tmp_path, "other")
-    cert, key = ours.certificate, ours.key
+    ours, other = issue(tmp_path, "client"), issue(tmp_path, "other")
+    cert, key = ours.certificate, ours.private_key
     empty, missing, noise = tmp_path / "empty", tmp_path / "missing", tmp_path / "noise"
     empty.write_bytes(b"")
     noise.write_bytes(b"\x00\xff" * 99)
@@ -466,7 +442,12 @@ def test_files_of_tls_are_checked(tmp_path: Path) -> None:
     for one, two in ((missing, key), (cert, missing), (cert, tmp_path)):
         words = tls_error(None, one, two)
         assert words.startswith(f"cannot read the client's certificate {one} or key {two}")
-    for one, two in ((cert, other.key), (other.certificate, key), (key, cert), (cert, noise)):
+    for one, two in (
+        (cert, other.private_key),
+        (other.certificate, key),
+        (key, cert),
+        (cert, noise),
+    ):
         words = tls_error(None, one, two)
         assert words.startswith(f"{one} and {two} are no certificate and key in PEM form that")
         assert "None" not in words
@@ -475,23 +456,23 @@ def test_files_of_tls_are_checked(tmp_path: Path) -> None:
 
 
 def test_good_files_make_credentials(tmp_path: Path) -> None:
-    ours = Certificates(tmp_path)
+    ours = issue(tmp_path, "client")
     tls = GrpcOptions.checked(
         tls_enabled=True,
         tls_ca_cert=ours.certificate,
         tls_client_cert=ours.certificate,
-        tls_client_key=ours.key,
+        tls_client_key=ours.private_key,
     ).tls
     assert tls is not None
     assert tls.credentials() is not None
     assert ClientTls().credentials() is not None
-    ours.key.unlink()
+    ours.private_key.unlink()
     with pytest.raises(FileNotFoundError):
         tls.credentials()
 
 
 def test_certificates_without_tls_are_refused(tmp_path: Path) -> None:
-    ours = Certificates(tmp_path)
+    ours = issue(tmp_path, "client")
     words = contract_error(tls_ca_cert=ours.certificate)
     assert words == (
         f"certificates are given ({ours.certificate}) and TLS is off; set tls_enabled to true, or "
@@ -499,12 +480,13 @@ def test_certificates_without_tls_are_refused(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("form", ["locked_key", "old_locked_key"])
+@pytest.mark.parametrize("layout", ["PKCS8", "TraditionalOpenSSL"])
 def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(
-    tmp_path: Path, form: str
+    tmp_path: Path, layout: str
 ) -> None:
-    ours = Certificates(tmp_path)
-    locked = getattr(ours, form)
+    ours = issue(tmp_path, "client")
+    locked = tmp_path / "locked.pem"
+    locked.write_bytes(ours.key_as(LOCK, getattr(serialization.PrivateFormat, layout)))
     assert tls_error(None, ours.certificate, locked).startswith(f"the key {locked} is encrypted")
     script = (
         "import sys; from pathlib import Path\n"

@@ -445,7 +445,7 @@ def test_closing_ends_a_draw_under_way(scripted: Scripted) -> None:
 def test_a_channel_closed_as_the_call_begins_is_unavailable(scripted: Scripted) -> None:
     source = QuantumGrpcSource(scripted(honest).address)
     source.get_random_bytes(1)
-    channel = source._link()[1]._channel.get()  # type: ignore[attr-defined]
+    channel = source._transports.get()._channel.get()  # type: ignore[attr-defined]
     channel.close()
     assert "closed as the call began" in refusal_of(source)
 

@@ -4,21 +4,17 @@
 from __future__ import annotations
 
 import datetime
-import ipaddress
 import logging
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from qr_sampler import EntropyUnavailableError
 from qr_sampler_grpc.server import ServerTls, serve
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.certificates import Identity, issue
 
 every_way = pytest.mark.parametrize(
     ("mode", "stubs"),
@@ -32,75 +28,27 @@ every_way = pytest.mark.parametrize(
 DAY = datetime.timedelta(days=1)
 
 
-class Pair(NamedTuple):
-    certificate: Path
-    key: Path
-
-
-class Authority:
-    """Signs certificates for the loopback address."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        self._name = name
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._certificate = self._signed(name, self._key, None, DAY)
-        self.path = folder / f"{name}.pem"
-        self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
-
-    def pair(self, name: str, valid: datetime.timedelta = DAY, host: str = "127.0.0.1") -> Pair:
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._signed(name, key, self._certificate, valid, host)
-        stem = self._folder / f"{self._name}-{name}"
-        files = Pair(stem.with_suffix(".pem"), stem.with_suffix(".key"))
-        files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        files.key.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return files
-
-    def _signed(
-        self,
-        name: str,
-        key: ec.EllipticCurvePrivateKey,
-        issuer: x509.Certificate | None,
-        valid: datetime.timedelta,
-        host: str = "127.0.0.1",
-    ) -> x509.Certificate:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now = datetime.datetime.now(datetime.timezone.utc)
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))])
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer.subject if issuer else subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - 2 * DAY)
-            .not_valid_after(now + valid)
-            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), True)
-            .add_extension(names, critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
+@pytest.fixture
+def ours(tmp_path: Path) -> Identity:
+    return issue(tmp_path, "ours")
 
 
 @pytest.fixture
-def ours(tmp_path: Path) -> Authority:
-    return Authority(tmp_path, "ours")
+def theirs(tmp_path: Path) -> Identity:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    return issue(folder, "theirs")
 
 
-@pytest.fixture
-def theirs(tmp_path: Path) -> Authority:
-    return Authority(tmp_path, "theirs")
+def tls_of(server: Identity, client_ca: Path | None = None) -> ServerTls:
+    return ServerTls(
+        certificate=server.certificate, private_key=server.private_key, client_ca=client_ca
+    )
 
 
-def encrypted(address: str, authority: Authority, **options: Any) -> QuantumGrpcSource:
+def encrypted(address: str, authority: Identity, **options: Any) -> QuantumGrpcSource:
     return QuantumGrpcSource(
-        address, tls_enabled=True, tls_ca_cert=authority.path, timeout_ms=10_000, **options
+        address, tls_enabled=True, tls_ca_cert=authority.certificate, timeout_ms=10_000, **options
     )
 
 
@@ -112,9 +60,9 @@ def refusal(source: QuantumGrpcSource) -> str:
 
 
 @every_way
-def test_draws_are_encrypted(ours: Authority, mode: str, stubs: str) -> None:
-    server = ours.pair("server")
-    tls = ServerTls(certificate=server.certificate, private_key=server.key)
+def test_draws_are_encrypted(ours: Identity, mode: str, stubs: str) -> None:
+    server = ours.vouch_for("server")
+    tls = tls_of(server)
     with serve(os.urandom, "127.0.0.1:0", tls=tls) as running:
         source = encrypted(running.address, ours, mode=mode, stubs=stubs)
         assert len({source.draw(32).data for _ in range(3)}) == 3
@@ -122,9 +70,11 @@ def test_draws_are_encrypted(ours: Authority, mode: str, stubs: str) -> None:
 
 
 @every_way
-def test_both_sides_can_be_known(ours: Authority, mode: str, stubs: str) -> None:
-    server, client = ours.pair("server"), ours.pair("client")
-    tls = ServerTls(certificate=server.certificate, private_key=server.key, client_ca=ours.path)
+def test_both_sides_can_be_known(ours: Identity, mode: str, stubs: str) -> None:
+    server, client = ours.vouch_for("server"), ours.vouch_for("client")
+    tls = ServerTls(
+        certificate=server.certificate, private_key=server.private_key, client_ca=ours.certificate
+    )
     with serve(os.urandom, "127.0.0.1:0", tls=tls) as running:
         source = encrypted(
             running.address,
@@ -132,21 +82,23 @@ def test_both_sides_can_be_known(ours: Authority, mode: str, stubs: str) -> None
             mode=mode,
             stubs=stubs,
             tls_client_cert=client.certificate,
-            tls_client_key=client.key,
+            tls_client_key=client.private_key,
         )
         assert len(source.draw(32).data) == 32
         source.close()
 
 
-def test_a_client_without_a_certificate_gets_nothing(ours: Authority, theirs: Authority) -> None:
-    server, stranger = ours.pair("server"), theirs.pair("client")
+def test_a_client_without_a_certificate_gets_nothing(ours: Identity, theirs: Identity) -> None:
+    server, stranger = ours.vouch_for("server"), theirs.vouch_for("client")
     drawn = []
 
     def generate(n: int) -> bytes:
         drawn.append(n)
         return os.urandom(n)
 
-    tls = ServerTls(certificate=server.certificate, private_key=server.key, client_ca=ours.path)
+    tls = ServerTls(
+        certificate=server.certificate, private_key=server.private_key, client_ca=ours.certificate
+    )
     with serve(generate, "127.0.0.1:0", tls=tls) as running:
         refusal(encrypted(running.address, ours))
         refusal(
@@ -154,7 +106,7 @@ def test_a_client_without_a_certificate_gets_nothing(ours: Authority, theirs: Au
                 running.address,
                 ours,
                 tls_client_cert=stranger.certificate,
-                tls_client_key=stranger.key,
+                tls_client_key=stranger.private_key,
             )
         )
     assert drawn == []
@@ -162,13 +114,13 @@ def test_a_client_without_a_certificate_gets_nothing(ours: Authority, theirs: Au
 
 @pytest.mark.parametrize("fault", ["expired", "another authority", "another host", "no TLS"])
 def test_a_server_that_is_not_the_right_one_is_refused(
-    ours: Authority, theirs: Authority, fault: str
+    ours: Identity, theirs: Identity, fault: str
 ) -> None:
     pair = {
-        "expired": lambda: ours.pair("server", valid=-DAY),
-        "another authority": lambda: theirs.pair("server"),
-        "another host": lambda: ours.pair("server", host="127.0.0.9"),
-        "no TLS": lambda: ours.pair("server"),
+        "expired": lambda: ours.vouch_for("server", valid=-DAY),
+        "another authority": lambda: theirs.vouch_for("server"),
+        "another host": lambda: ours.vouch_for("server", host="127.0.0.9"),
+        "no TLS": lambda: ours.vouch_for("server"),
     }[fault]()
     drawn = []
 
@@ -176,7 +128,7 @@ def test_a_server_that_is_not_the_right_one_is_refused(
         drawn.append(n)
         return os.urandom(n)
 
-    tls = ServerTls(certificate=pair.certificate, private_key=pair.key)
+    tls = tls_of(pair)
     with serve(generate, "127.0.0.1:0", tls=None if fault == "no TLS" else tls) as running:
         reason = refusal(encrypted(running.address, ours))
     assert "no encrypted connection to" in reason or "no answer from" in reason
@@ -185,13 +137,13 @@ def test_a_server_that_is_not_the_right_one_is_refused(
 
 
 def test_the_key_of_the_api_is_never_seen(
-    ours: Authority, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    ours: Identity, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     secret = "s3cret-0xfeed"
     file = tmp_path / "key"
     file.write_text(secret + "\n", "utf-8")
-    server = ours.pair("server")
-    tls = ServerTls(certificate=server.certificate, private_key=server.key)
+    server = ours.vouch_for("server")
+    tls = tls_of(server)
     with (
         caplog.at_level(logging.DEBUG),
         serve(os.urandom, "127.0.0.1:0", tls=tls, api_key=secret) as running,

@@ -26,8 +26,8 @@ from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyRes
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
 from qr_sampler_grpc.proto.qrng_pb2 import RandomRequest, RandomResponse
 from qr_sampler_grpc.protocol.contract import Contract
-from qr_sampler_grpc.protocol.protobuf_fields import tagged
 from qr_sampler_grpc.protocol.wire import Answer, FieldWire, Question, UnreadableAnswerError, Wire
+from qr_sampler_grpc.testing.fields import tag, tagged, varint
 
 FUZZER = Path(__file__).parents[1] / "campaigns" / "fuzz_answers.py"
 FIELD = descriptor_pb2.FieldDescriptorProto
@@ -275,7 +275,7 @@ def test_an_answer_without_u_is_refused() -> None:
 # What may be wrong with a message, or merely strange: everything is put together at random.
 def _varints() -> st.SearchStrategy[bytes]:
     return st.one_of(
-        st.integers(0, 2**70).map(lambda value: tagged(1, value & 2**64 - 1)[1:]),
+        st.integers(0, 2**70).map(varint),
         st.binary(min_size=1, max_size=11).map(
             lambda raw: bytes(byte | 0x80 for byte in raw[:-1]) + bytes((raw[-1] & 0x7F,))
         ),
@@ -285,22 +285,18 @@ def _varints() -> st.SearchStrategy[bytes]:
 NUMBERS = st.sampled_from([1, 2, 3, 4, 5, 6, 7, 100, 2**29 - 1, 2**29, 0])
 
 
-def _tag(number: int, wire_type: int) -> bytes:
-    return tagged(1, number << 3 | wire_type)[1:]
-
-
 PLAIN_FIELDS = st.one_of(
-    st.builds(lambda number, value: _tag(number, 0) + value, NUMBERS, _varints()),
-    st.builds(lambda number, value: _tag(number, 1) + value, NUMBERS, st.binary(max_size=8)),
+    st.builds(lambda number, value: tag(number, 0) + value, NUMBERS, _varints()),
+    st.builds(lambda number, value: tag(number, 1) + value, NUMBERS, st.binary(max_size=8)),
     st.builds(tagged, NUMBERS, st.one_of(st.binary(max_size=9), st.just(b"\xed\xa0\x80"))),
     st.builds(lambda number, raw: tagged(number, b"") + raw, NUMBERS, st.binary(max_size=3)),
-    st.builds(lambda number, value: _tag(number, 5) + value, NUMBERS, st.binary(max_size=4)),
-    st.builds(_tag, NUMBERS, st.sampled_from([3, 4, 6, 7])),
+    st.builds(lambda number, value: tag(number, 5) + value, NUMBERS, st.binary(max_size=4)),
+    st.builds(tag, NUMBERS, st.sampled_from([3, 4, 6, 7])),
 )
 FIELDS = st.recursive(
     PLAIN_FIELDS,
     lambda inner: st.builds(
-        lambda number, fields: _tag(number, 3) + b"".join(fields) + _tag(number, 4),
+        lambda number, fields: tag(number, 3) + b"".join(fields) + tag(number, 4),
         NUMBERS,
         st.lists(inner, max_size=3),
     ),

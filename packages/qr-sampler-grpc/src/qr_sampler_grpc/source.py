@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 import grpc
 
-from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
+from qr_sampler.entropy import EntropyDraw, SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.connection.channel import ChannelUnusableError
 from qr_sampler_grpc.connection.credentials import warn_of_exposure
-from qr_sampler_grpc.link import Link, LinkFailure, Refused
+from qr_sampler_grpc.connection.per_process import PerProcess
+from qr_sampler_grpc.link import LinkFailure, Refused
+from qr_sampler_grpc.link.linked_source import LinkedSource, unguessable
 from qr_sampler_grpc.protocol.attestation import VerificationKey
 from qr_sampler_grpc.protocol.wire import INTEGRATED_BYTES, Answer, Question, UnreadableAnswerError
 from qr_sampler_grpc.settings import GrpcOptions, GrpcSettings
@@ -33,10 +33,9 @@ from qr_sampler_grpc.transports.verification import AnswerCheck, UntrustedAnswer
 __all__ = ["QuantumGrpcSource"]
 
 _NS_PER_MS: Final = 1_000_000
-_NAME_BITS: Final = 63
 
 
-class QuantumGrpcSource(EntropySource):
+class QuantumGrpcSource(LinkedSource):
     """Fetches bytes from an entropy server when they are drawn.
 
     Connects on the first draw, never at construction. Nothing is asked for ahead of a draw and
@@ -53,12 +52,6 @@ class QuantumGrpcSource(EntropySource):
         ConfigError: When an argument is malformed, or a file that it names is.
     """
 
-    jit_class = JitClass.REMOTE
-    is_client = True
-    """A server that draws from here is a proxy: it knows only what the answers say."""
-    # Every call has a deadline, and gRPC keeps it.
-    blocks = False
-
     def __init__(
         self,
         server_address: str = "localhost:50051",
@@ -67,17 +60,15 @@ class QuantumGrpcSource(EntropySource):
         **options: Any,
     ) -> None:
         self._options = GrpcOptions.checked(server_address=server_address, **options)
+        super().__init__(self._options.timeout_ms, breaker)
         if self._options.credentials is not None:
             warn_of_exposure(self._options.address, encrypted=self._options.tls is not None)
-        self._breaker_options = breaker or BreakerOptions.checked()
         self._contract = self._options.contract
         public_key = self._options.public_key
         self._key = None if public_key is None else VerificationKey(public_key)
         self.commits = self._options.commitment and self._contract.commits
         self.integrates = self._contract.integrates
-        # Keyed by process and filled with setdefault, which is atomic: threads, locks and
-        # connections of a parent are useless in its child.
-        self._links: dict[int, tuple[Link, Transport]] = {}
+        self._transports = PerProcess(lambda: transport_for(self._options))
 
     @classmethod
     def from_environment(cls) -> QuantumGrpcSource:
@@ -104,28 +95,6 @@ class QuantumGrpcSource(EntropySource):
         """The API key, which a server may repeat in what it says of its device."""
         key = self._options.credentials
         return () if key is None else (key.secret,)
-
-    def get_random_bytes(self, n: int) -> bytes:
-        """Returns exactly *n* bytes that the server generated on this request.
-
-        Raises:
-            EntropyUnavailableError: When the server does not deliver exactly that.
-            ValueError: When *n* is negative.
-        """
-        return self.draw(n).data
-
-    def draw(self, n: int) -> EntropyDraw:
-        """Returns *n* bytes with what the server said about them.
-
-        A draw of several requests carries the earliest of the reported times and every distinct
-        device.
-
-        Raises:
-            EntropyUnavailableError: When the server does not deliver exactly that in time. Bytes
-                that it did deliver are dropped.
-            ValueError: When *n* is negative.
-        """
-        return self.committed_draw(n, b"")
 
     def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
         """Returns *n* bytes as :meth:`draw` does, and whether the server echoed *commitment*.
@@ -159,34 +128,16 @@ class QuantumGrpcSource(EntropySource):
             dropped_bytes=dropped,
         )
 
-    def status(self) -> SourceStatus:
-        """Returns how the latest draw ended, without contacting the server."""
-        return self._link()[0].status()
-
     def close(self) -> None:
         """Closes the connection; draws under way fail, a later draw connects again."""
-        link = self._links.get(os.getpid())
-        if link is not None:
-            link[1].close()
+        transport = self._transports.peek()
+        if transport is not None:
+            transport.close()
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self._options.server_address!r}, mode={self._options.mode!r})"
         )
-
-    def _link(self) -> tuple[Link, Transport]:
-        pid = os.getpid()
-        link = self._links.get(pid)
-        if link is None:
-            options = self._options
-            fresh = Link(
-                self._contract.limits,
-                self._breaker_options,
-                options.timeout_ms,
-                has_fallback=self.has_fallback,
-            )
-            link = self._links.setdefault(pid, (fresh, transport_for(options)))
-        return link
 
     def _fetch(
         self, sizes: Sequence[int], requested_ns: int, check: AnswerCheck
@@ -196,7 +147,7 @@ class QuantumGrpcSource(EntropySource):
         Raises:
             EntropyUnavailableError: When there are none.
         """
-        link, transport = self._link()
+        link, transport = self._links.get(), self._transports.get()
         latest_ns = requested_ns + round(self._options.timeout_ms * _NS_PER_MS)
         retries, dropped = self._options.retry_count, 0
         while True:
@@ -254,7 +205,7 @@ class QuantumGrpcSource(EntropySource):
         bytes_needed = INTEGRATED_BYTES if self._contract.integrates else size
         question = Question(
             bytes_needed=bytes_needed,
-            sequence_id=_unguessable_name(),
+            sequence_id=unguessable(),
             commitment=commitment,
             accept_chunks=self._contract.accepts_chunks,
         )
@@ -273,14 +224,6 @@ class QuantumGrpcSource(EntropySource):
         return EntropyUnavailableError(
             self.name, reason, dropped_bytes=dropped_bytes, retry_after_s=wait_s
         )
-
-
-def _unguessable_name() -> int:
-    """Returns the name of a request, 1 to 2**63 - 1: an answer with it was made after the request.
-
-    Numbers in a row could be foreseen, and an answer sent before its request has left.
-    """
-    return secrets.randbits(_NAME_BITS) or 1
 
 
 def _joined(answers: Sequence[Answer], sizes: Sequence[int]) -> bytes:

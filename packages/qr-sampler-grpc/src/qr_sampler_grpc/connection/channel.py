@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+from types import ModuleType
 from typing import Any, Final
 
 import grpc
@@ -11,6 +11,7 @@ import grpc
 from qr_sampler_grpc.connection.address import Address
 from qr_sampler_grpc.connection.fork_guard import FORK_GUARD
 from qr_sampler_grpc.connection.large_blocks import keep_large_blocks
+from qr_sampler_grpc.connection.per_process import PerProcess
 from qr_sampler_grpc.connection.tls import ClientTls
 from qr_sampler_grpc.connection.unix_socket import reason_to_distrust
 
@@ -50,7 +51,7 @@ class Channel:
         tls: How the connection is encrypted; ``None`` leaves it open.
         max_message_bytes: Largest message that is received. A larger one, also one that becomes
             larger when it is decompressed, ends its call before it takes up memory.
-        aio: Whether to use gRPC's asyncio interface; such a channel belongs to one event loop.
+        aio: Whether to use gRPC's asyncio interface, in a thread of its own.
     """
 
     def __init__(
@@ -64,10 +65,8 @@ class Channel:
         self.address = address
         self._max_message_bytes = max_message_bytes
         self._tls = tls
-        self._grpc: Any = grpc.aio if aio else grpc
-        # Keyed by process and filled with setdefault, which is atomic: a lock could be held by
-        # another thread at the moment of a fork, and would stay locked in the child forever.
-        self._channels: dict[int, Any] = {}
+        self._aio = aio
+        self._channels: PerProcess[Any] = PerProcess(self._open, lambda channel: channel.close())
 
     def get(self) -> Any:
         """Returns this process's channel, opening it when there is none yet.
@@ -78,8 +77,7 @@ class Channel:
         """
         if self.address.path:
             self._check_owner()
-        channel = self._channels.get(os.getpid())
-        return self._open() if channel is None else channel
+        return self._channels.get()
 
     def _check_owner(self) -> None:
         # Every time: gRPC connects again by itself, to whatever is there then.
@@ -100,31 +98,26 @@ class Channel:
             *(_OWN_OPTIONS if self.address.is_own else ()),
             ("grpc.max_receive_message_length", self._max_message_bytes),
         )
-        fresh = self._connected(options)
-        kept = self._channels.setdefault(os.getpid(), fresh)
-        if kept is not fresh:
-            fresh.close()
-        return kept
-
-    def _connected(self, options: tuple[tuple[str, int], ...]) -> Any:
         if self._tls is None:
-            return self._grpc.insecure_channel(self.address.target, options=options)
+            return self._interface.insecure_channel(self.address.target, options=options)
         try:
             credentials = self._tls.credentials()
         except OSError as error:
             raise ChannelUnusableError(
                 f"cannot read {error.filename}: {error.strerror}; restore the file"
             ) from error
-        return self._grpc.secure_channel(self.address.target, credentials, options=options)
+        return self._interface.secure_channel(self.address.target, credentials, options=options)
+
+    @property
+    def _interface(self) -> ModuleType:
+        if not self._aio:
+            return grpc
+        from qr_sampler_grpc.connection import aio_channel
+
+        return aio_channel
 
     def close(self) -> None:
         """Closes this process's channel and cancels its calls; :meth:`get` opens another."""
-        channel = self._channels.pop(os.getpid(), None)
+        channel = self._channels.pop()
         if channel is not None:
             channel.close()
-
-    async def close_aio(self) -> None:
-        """Closes this process's channel of the asyncio interface, as :meth:`close` does."""
-        channel = self._channels.pop(os.getpid(), None)
-        if channel is not None:
-            await channel.close()

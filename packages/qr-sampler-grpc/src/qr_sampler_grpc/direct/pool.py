@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from typing import Final
 
+from qr_sampler_grpc.connection.per_process import PerProcess
 from qr_sampler_grpc.direct.connection import Connection
 
 __all__ = ["Pool", "Pools"]
@@ -60,29 +59,19 @@ class Pools:
     """A pool for each process that uses a source; threads may share an instance."""
 
     def __init__(self) -> None:
-        # Keyed by process and filled with setdefault, which is atomic: a lock could be held by
-        # another thread at the moment of a fork, and would stay locked in the child forever.
-        self._pools: dict[int, Pool] = {}
+        self._pools = PerProcess(self._fresh)
 
     def current(self) -> Pool:
         """Returns the pool of this process."""
-        return self.of(os.getpid())
-
-    def of(self, process: int) -> Pool:
-        """Returns the pool of this process, whose number the caller has just asked for."""
-        pool = self._pools.get(process)
-        if pool is None:
-            self._release_others(process)
-            pool = self._pools.setdefault(process, Pool())
-        return pool
+        return self._pools.get()
 
     def close(self) -> None:
         """Closes the pool of this process; the next draw has another."""
-        pool = self._pools.pop(os.getpid(), None)
+        pool = self._pools.pop()
         if pool is not None:
             pool.close()
 
-    def _release_others(self, process: int) -> None:
-        for other in [one for one in list(self._pools) if one != process]:
-            with suppress(KeyError):
-                self._pools.pop(other).release()
+    def _fresh(self) -> Pool:
+        for other in self._pools.pop_others():
+            other.release()
+        return Pool()

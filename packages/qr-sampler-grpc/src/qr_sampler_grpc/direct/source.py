@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
+from qr_sampler.entropy import EntropyDraw, SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.direct.connection import Answer, Connection, StaleConnectionError
@@ -17,18 +15,18 @@ from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import MAX_COMMITMENT_BYTES
 from qr_sampler_grpc.direct.pool import Pool, Pools
 from qr_sampler_grpc.direct.settings import DirectOptions, DirectSettings
-from qr_sampler_grpc.link import Link, LinkFailure, Refused
+from qr_sampler_grpc.link import LinkFailure, Refused
+from qr_sampler_grpc.link.linked_source import LinkedSource, unguessable
 
 __all__ = ["DirectSource"]
 
 _NAME: Final = "direct"
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_US: Final = 1_000
-_NUMBER_BITS: Final = 63
 _NOTHING: Final = Answer(b"", "", 0, None, None)
 
 
-class DirectSource(EntropySource):
+class DirectSource(LinkedSource):
     """Fetches bytes over a Unix domain socket, as ``PROTOCOL.md`` describes, when they are drawn.
 
     Connects on the first draw, never at construction. Nothing is asked for ahead of a draw and
@@ -49,12 +47,6 @@ class DirectSource(EntropySource):
         ConfigError: When an argument is malformed.
     """
 
-    jit_class = JitClass.REMOTE
-    is_client = True
-    """A server that draws from here is a proxy: it knows only what the answers say."""
-    # Every draw has a deadline, and nothing waits past it.
-    blocks = False
-
     def __init__(
         self,
         server_address: str = "unix:///run/qr-sampler/direct.sock",
@@ -72,16 +64,13 @@ class DirectSource(EntropySource):
             public_key=public_key,
             commitment=commitment,
         )
+        super().__init__(options.timeout_ms, breaker)
         self._options = options
-        self._breaker_options = breaker or BreakerOptions.checked()
         self._endpoint = Endpoint(options.path, options.server_address, options.verification_key())
         self._timeout_ns = round(options.timeout_ms * _NS_PER_MS)
         self._largest = options.max_bytes_per_request
         self.commits = options.commitment
         self._pools = Pools()
-        # Keyed by process and filled with setdefault, which is atomic: the locks of a parent are
-        # useless in its child.
-        self._links: dict[int, Link] = {}
 
     @classmethod
     def from_environment(cls) -> DirectSource:
@@ -103,28 +92,6 @@ class DirectSource(EntropySource):
         """The largest single request; a larger draw is split."""
         return SourceLimits(max_bytes_per_request=self._largest)
 
-    def get_random_bytes(self, n: int) -> bytes:
-        """Returns exactly *n* bytes that the server generated on this request.
-
-        Raises:
-            EntropyUnavailableError: When the server does not deliver exactly that.
-            ValueError: When *n* is negative.
-        """
-        return self._draw(n, b"").data
-
-    def draw(self, n: int) -> EntropyDraw:
-        """Returns *n* bytes with what the server said about them.
-
-        A draw of several requests carries the earliest of the reported times and every distinct
-        device.
-
-        Raises:
-            EntropyUnavailableError: When the server does not deliver exactly that in time. Bytes
-                that it did deliver are dropped.
-            ValueError: When *n* is negative.
-        """
-        return self._draw(n, b"")
-
     def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
         """Returns what :meth:`draw` returns; the server learns *commitment* with the request.
 
@@ -138,10 +105,6 @@ class DirectSource(EntropySource):
                 f"a commitment of {len(commitment)} bytes; {MAX_COMMITMENT_BYTES} are the most"
             )
         return self._draw(n, commitment if self.commits else b"")
-
-    def status(self) -> SourceStatus:
-        """Returns how the latest draw ended, without contacting the server."""
-        return self._link(os.getpid()).status()
 
     def close(self) -> None:
         """Closes idle connections; a later draw connects again.
@@ -175,25 +138,12 @@ class DirectSource(EntropySource):
             signature_verified=verified,
         )
 
-    def _link(self, process: int) -> Link:
-        link = self._links.get(process)
-        if link is None:
-            fresh = Link(
-                self.limits,
-                self._breaker_options,
-                self._options.timeout_ms,
-                has_fallback=self.has_fallback,
-            )
-            link = self._links.setdefault(process, fresh)
-        return link
-
     def _fetch(self, n: int, commitment: bytes, requested_ns: int) -> Answer:
         sizes = (n,) if n <= self._largest else tuple(self._request_sizes(n))
         latest_ns = requested_ns + self._timeout_ns
-        process = os.getpid()
-        pool = self._pools.of(process)
+        pool = self._pools.current()
         try:
-            return self._link(process).draw(
+            return self._links.get().draw(
                 sizes, latest_ns, lambda until_ns: self._ask(pool, sizes, commitment, until_ns)
             )
         except Refused as error:
@@ -233,9 +183,9 @@ class DirectSource(EntropySource):
         timeout_us = max(1, (until_ns - time.monotonic_ns()) // _NS_PER_US)
         try:
             if len(sizes) == 1:
-                answer = connection.ask(_unguessable(), sizes[0], timeout_us, commitment, until_ns)
+                answer = connection.ask(unguessable(), sizes[0], timeout_us, commitment, until_ns)
             else:
-                wanted = [(_unguessable(), size) for size in sizes]
+                wanted = [(unguessable(), size) for size in sizes]
                 answer = _joined(connection.ask_all(wanted, timeout_us, commitment, until_ns))
             # Reading and checking what has arrived takes time, too.
             if time.monotonic_ns() > until_ns:
@@ -245,14 +195,6 @@ class DirectSource(EntropySource):
             raise
         pool.put(connection)
         return answer
-
-
-def _unguessable() -> int:
-    """Returns the number of a request, 1 to 2**63 - 1: an answer with it was made afterwards.
-
-    Numbers in a row could be foreseen, and an answer sent before its request has left.
-    """
-    return secrets.randbits(_NUMBER_BITS) or 1
 
 
 def _joined(answers: list[Answer]) -> Answer:

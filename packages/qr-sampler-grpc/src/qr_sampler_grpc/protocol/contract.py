@@ -10,8 +10,8 @@ from typing import Final
 
 from qr_sampler.entropy import SourceLimits
 from qr_sampler.errors import ConfigError
+from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest
 from qr_sampler_grpc.protocol.profiles import CUSTOM, PROFILES, Profile
-from qr_sampler_grpc.protocol.protobuf_fields import tagged
 from qr_sampler_grpc.protocol.wire import FieldWire, Wire
 
 __all__ = ["Contract", "field_numbers"]
@@ -101,7 +101,9 @@ class Contract:
             wire=FieldWire(
                 request=request,
                 answer=answer,
-                constant=_source_fields(source_id, integrated_bytes),
+                constant=DrawRequest(
+                    source_id=source_id, block_bytes=integrated_bytes
+                ).SerializeToString(),
             ),
             limits=SourceLimits(
                 max_bytes_per_request=largest,
@@ -171,9 +173,3 @@ def _check_fields(mode: str, request: Mapping[str, int], answer: Mapping[str, in
 
 def _listed(fields: Mapping[str, int]) -> str:
     return ", ".join(f"{name}={number}" for name, number in fields.items()) or "nothing"
-
-
-def _source_fields(source_id: str, integrated_bytes: int) -> bytes:
-    """Returns the fields of a ``DrawRequest`` that are the same in every request."""
-    named = ((2, source_id.encode()), (3, integrated_bytes))
-    return b"".join(tagged(number, value) for number, value in named if value)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -14,8 +13,6 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
-
-from qr_sampler_grpc.protocol.protobuf_fields import tagged
 
 __all__ = [
     "ANSWER_FIELDS",
@@ -28,8 +25,16 @@ __all__ = [
     "Wire",
 ]
 
-REQUEST_FIELDS: Final = ("bytes_needed", "sequence_id", "commitment", "accept_chunks")
-"""What a request can say."""
+REQUEST_FIELDS: Final = MappingProxyType(
+    {
+        "bytes_needed": FieldDescriptorProto.TYPE_INT64,
+        "sequence_id": FieldDescriptorProto.TYPE_INT64,
+        "commitment": FieldDescriptorProto.TYPE_BYTES,
+        "accept_chunks": FieldDescriptorProto.TYPE_BOOL,
+    }
+)
+"""What a request can say, and the type of protobuf that says it; integers of any width look alike
+on the wire."""
 ANSWER_FIELDS: Final = MappingProxyType(
     {
         "data": FieldDescriptorProto.TYPE_BYTES,
@@ -43,6 +48,8 @@ ANSWER_FIELDS: Final = MappingProxyType(
     }
 )
 """What an answer can say, and the type of protobuf that says it."""
+
+_TYPES: Final = {**REQUEST_FIELDS, **ANSWER_FIELDS}
 
 INTEGRATED_BYTES: Final = 8
 """Length of a u that the server has integrated, see :class:`FieldWire`."""
@@ -111,9 +118,9 @@ class FieldWire:
     """Messages described by the numbers of their fields.
 
     Services give the same number another meaning (a time where another one has the echo of the
-    sequence_id), so only fields that were declared are sent and read. Protobuf's own parser reads,
-    by a message type made of the declared fields: an answer comes from outside, and what it is
-    padded with must not cost the time of a loop in Python.
+    sequence_id), so only fields that were declared are sent and read. Protobuf itself writes and
+    reads, by message types made of the declared fields: an answer comes from outside, and what it
+    is padded with must not cost the time of a loop in Python.
 
     Where the server integrates a block itself and answers with the uniform number u, that travels
     on as the eight bytes of the whole number floor(u * 2**64), most significant first. Eight
@@ -135,23 +142,19 @@ class FieldWire:
     def __init__(
         self, *, request: Mapping[str, int], answer: Mapping[str, int], constant: bytes = b""
     ) -> None:
-        # In the order of their numbers, as protobuf writes them.
-        self._request = sorted(request.items(), key=itemgetter(1))
+        self._said = tuple(request)
+        self._request = _message_type(tuple(request.items()))
         self._constant = constant
-        self._message = _message_type(tuple(answer.items()))
+        self._answer = _message_type(tuple(answer.items()))
         self._integrates = "u" in answer
         self._names_requests = "sequence_id" in answer
         self._commits = "commitment" in answer
 
     def encode(self, question: Question) -> bytes:
         """Returns the declared fields of *question*; absent stands for zero and empty."""
-        parts = []
-        for name, number in self._request:
-            value: int | bytes = getattr(question, name)
-            if value:
-                parts.append(tagged(number, value))
-        parts.append(self._constant)
-        return b"".join(parts)
+        said = self._request(**{name: getattr(question, name) for name in self._said})
+        message: bytes = said.SerializeToString()
+        return message + self._constant
 
     def decode(self, message: bytes) -> Answer:
         """Returns what the declared fields of *message* say.
@@ -160,7 +163,7 @@ class FieldWire:
             UnreadableAnswerError: When it is no message, or holds no draw.
         """
         try:
-            said = self._message.FromString(message)
+            said = self._answer.FromString(message)
         except (DecodeError, UnicodeDecodeError) as error:
             raise UnreadableAnswerError(f"the answer is no protobuf message ({error})") from error
         data, flaw = _integrated(said.u) if self._integrates else (said.data, "")
@@ -179,19 +182,19 @@ class FieldWire:
 @lru_cache(maxsize=32)
 def _message_type(fields: tuple[tuple[str, int], ...]) -> Any:
     """Returns the class of messages with *fields*, given by their names and numbers."""
-    file = FileDescriptorProto(name="answer.proto", package="qr_sampler_grpc", syntax="proto3")
-    message = file.message_type.add(name="Answer")
+    file = FileDescriptorProto(name="fields.proto", package="qr_sampler_grpc", syntax="proto3")
+    message = file.message_type.add(name="Fields")
     for name, number in fields:
         message.field.add(
             name=name,
             number=number,
-            type=ANSWER_FIELDS[name],
+            type=_TYPES[name],
             label=FieldDescriptorProto.LABEL_OPTIONAL,
         )
     # A pool of its own: profiles give the same names other numbers.
     pool = DescriptorPool()
     pool.Add(file)
-    return GetMessageClass(pool.FindMessageTypeByName("qr_sampler_grpc.Answer"))
+    return GetMessageClass(pool.FindMessageTypeByName("qr_sampler_grpc.Fields"))
 
 
 def _integrated(u: float) -> tuple[bytes, str]:

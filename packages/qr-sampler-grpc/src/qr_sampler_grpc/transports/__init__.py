@@ -11,10 +11,6 @@ __all__ = ["Transport", "transport_for"]
 
 def transport_for(options: GrpcOptions) -> Transport:
     """Returns the transport of the configured mode; nothing is opened yet."""
-    if options.stubs == "aio":
-        from qr_sampler_grpc.transports.aio import AioTransport
-
-        return AioTransport(options)
     if options.mode == "bidi_streaming":
         from qr_sampler_grpc.transports.bidi_streaming import BidiStreamingTransport
 

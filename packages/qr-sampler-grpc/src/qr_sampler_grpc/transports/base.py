@@ -120,17 +120,16 @@ class ChannelTransport:
     """What every transport over a gRPC channel needs; nothing is opened yet.
 
     Args:
-        options: How to reach the server.
-        aio: Whether the channel is one of gRPC's asyncio interface.
+        options: How to reach the server, and by which of gRPC's interfaces.
     """
 
-    def __init__(self, options: GrpcOptions, *, aio: bool = False) -> None:
+    def __init__(self, options: GrpcOptions) -> None:
         contract, credentials = options.contract, options.credentials
         self._channel = Channel(
             options.address,
             options.tls,
             max_message_bytes=contract.max_answer_bytes,
-            aio=aio,
+            aio=options.stubs == "aio",
         )
         self._path = contract.method_path
         self._wire = contract.wire

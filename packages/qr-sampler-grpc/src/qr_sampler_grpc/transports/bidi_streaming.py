@@ -48,7 +48,6 @@ class BidiStreamingTransport(ChannelTransport):
 
     def answers(self, requests: Sequence[Request], attempt: Attempt) -> Iterator[Answer]:
         """Yields the answers; see :class:`Transport`."""
-        _ = attempt.remaining_s()
         stream, pending = self._send(requests, attempt)
         ticket = self._watchdog.watch(attempt.deadline_ns / _NS_PER_S, stream.lapse)
         unanswered = len(pending)
@@ -77,6 +76,7 @@ class BidiStreamingTransport(ChannelTransport):
         """Sends *requests* on the open stream, or on a new one when that has just ended."""
         while True:
             stream = self._open_stream()
+            _ = attempt.remaining_s()
             pending = stream.send(requests, attempt)
             if pending is not None:
                 return stream, pending
