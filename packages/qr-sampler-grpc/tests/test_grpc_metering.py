@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qr_sampler import ConfigError
-from qr_sampler_grpc.device.metering import Meters, RollingSum
+from qr_sampler_grpc.device.metering import Meters
+from qr_sampler_grpc.rolling_sum import RollingSum
 
 WINDOW_S = 60.0
 SLOTS = 6
@@ -36,7 +37,7 @@ class Clock:
 def test_no_window_ever_holds_more_than_the_limit(
     arrivals: list[tuple[float, int]], limit: int
 ) -> None:
-    meter = RollingSum(limit, WINDOW_S, SLOTS)
+    meter = RollingSum(limit, WINDOW_S, SLOT_S)
     admitted: list[tuple[float, int]] = []
     now_s = 0.0
     for pause_s, amount in arrivals:
@@ -55,7 +56,7 @@ def test_no_window_ever_holds_more_than_the_limit(
 def test_the_time_to_wait_is_right_to_the_second(
     arrivals: list[tuple[float, int]], limit: int
 ) -> None:
-    meter = RollingSum(limit, WINDOW_S, SLOTS)
+    meter = RollingSum(limit, WINDOW_S, SLOT_S)
     now_s = 0.0
     for pause_s, amount in arrivals:
         now_s += pause_s
@@ -65,8 +66,8 @@ def test_the_time_to_wait_is_right_to_the_second(
             continue
         if wait_s > 0.0:
             assert wait_s <= WINDOW_S + SLOT_S
-            before = RollingSum(limit, WINDOW_S, SLOTS)
-            before._kept, before._total = meter._kept.copy(), meter._total
+            before = RollingSum(limit, WINDOW_S, SLOT_S)
+            before._kept, before.total = meter._kept.copy(), meter.total
             assert before.wait_s(amount, now_s + wait_s - 0.125) > 0.0
             now_s += wait_s
             assert meter.wait_s(amount, now_s) == 0.0
@@ -74,7 +75,7 @@ def test_the_time_to_wait_is_right_to_the_second(
 
 
 def test_the_memory_does_not_grow_with_the_requests() -> None:
-    meter = RollingSum(10**9, WINDOW_S, SLOTS)
+    meter = RollingSum(10**9, WINDOW_S, SLOT_S)
     for step in range(100_000):
         meter.wait_s(1, step / 100)
         meter.add(1, step / 100)

@@ -4,23 +4,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from qr_sampler.entropy.adaptive_deadline import DeadlineRule
 from qr_sampler.settings.environment import EnvironmentSettings
-from qr_sampler.settings.option_models import OPTIONS, checked, environment
+from qr_sampler.settings.option_models import Options, environment
 
 __all__ = ["BreakerOptions", "BreakerSettings"]
 
-_PREFIX: Final = "QR_CB_"
 
-
-class BreakerOptions(BaseModel):
+class BreakerOptions(Options):
     """When a draw is given up, and when a source is left alone; reads no environment."""
-
-    model_config = OPTIONS
 
     enabled: bool = Field(
         True,
@@ -117,26 +112,8 @@ class BreakerOptions(BaseModel):
         """
         return BreakerOptions(**BreakerSettings.load().model_dump())
 
-    @classmethod
-    def checked(cls, **values: Any) -> BreakerOptions:
-        """Returns options made of *values*.
-
-        Raises:
-            ConfigError: When a value is malformed; names it.
-        """
-        return checked(cls, values, prefix="")
-
 
 class BreakerSettings(EnvironmentSettings, BreakerOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
-    model_config = environment(_PREFIX)
-
-    @classmethod
-    def load(cls, **overrides: Any) -> BreakerSettings:
-        """Returns the settings of this process, with *overrides* taking precedence.
-
-        Raises:
-            ConfigError: When a variable is malformed; names it.
-        """
-        return checked(cls, overrides, prefix=_PREFIX)
+    model_config = environment("QR_CB_")

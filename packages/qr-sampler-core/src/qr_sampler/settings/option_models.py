@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -12,12 +11,32 @@ from pydantic_settings import SettingsConfigDict
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings.validation_errors import describe_validation_error
 
-__all__ = ["OPTIONS", "checked", "environment"]
+__all__ = ["Options", "environment"]
 
-_Options = TypeVar("_Options", bound=BaseModel)
+_Options = TypeVar("_Options", bound="Options")
 
-OPTIONS = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-"""The configuration of a model that reads no environment."""
+
+class Options(BaseModel):
+    """What a source can be told; a subclass adds its fields. Reads no environment.
+
+    The settings of a deployment are a subclass of
+    :class:`~qr_sampler.settings.environment.EnvironmentSettings` and of the options, in that order,
+    configured by :func:`environment`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def checked(cls: type[_Options], **values: Any) -> _Options:
+        """Returns options made of *values*.
+
+        Raises:
+            ConfigError: When a value is malformed; names it.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ConfigError(describe_validation_error(error, cls, prefix="")) from error
 
 
 def environment(prefix: str) -> SettingsConfigDict:
@@ -28,20 +47,3 @@ def environment(prefix: str) -> SettingsConfigDict:
     """
     # What both bases of such a model configure is the options' unless it is said here.
     return SettingsConfigDict(env_prefix=prefix, extra="ignore", frozen=True, allow_inf_nan=False)
-
-
-def checked(kind: type[_Options], values: Mapping[str, Any], *, prefix: str) -> _Options:
-    """Returns a *kind* made of *values*.
-
-    Args:
-        kind: The model.
-        values: Its fields.
-        prefix: How the names of fields begin in a message.
-
-    Raises:
-        ConfigError: When a value is malformed; names it.
-    """
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise ConfigError(describe_validation_error(error, kind, prefix=prefix)) from error

@@ -1,69 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much an account may draw over time: sums over a rolling window, with the time to wait."""
+"""How much an account of a server may draw over time."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_grpc.rolling_sum import DAY_S, MINUTE_S, RollingSum
 
-__all__ = ["Meters", "RollingSum"]
+__all__ = ["Meters"]
 
-_MINUTE_S: Final = 60.0
-_DAY_S: Final = 86_400.0
-_REQUEST_SLOTS: Final = 60
-_BYTE_SLOTS: Final = 1440
-
-
-class RollingSum:
-    """Admits amounts as long as no window of *window_s* seconds holds more than *limit* of them.
-
-    Amounts are kept per slot, a fraction of the window, so that the memory does not depend on how
-    many there are. An amount is forgotten with its slot: never early, and late by one slot at most.
-    Not safe for threads, and without a clock of its own.
-
-    Args:
-        limit: Most that any half-open window may hold, at least 1.
-        window_s: Length of the window in seconds.
-        slots: Number of slots in a window.
-    """
-
-    def __init__(self, limit: int, window_s: float, slots: int) -> None:
-        self.limit = limit
-        self._slot_s = window_s / slots
-        self._slots = slots
-        self._kept: deque[tuple[int, int]] = deque()
-        self._total = 0
-
-    def wait_s(self, amount: int, now_s: float) -> float:
-        """Returns after how many seconds *amount* will be admitted: 0 at once, infinity never."""
-        self._forget(now_s)
-        excess = self._total + amount - self.limit
-        if excess <= 0:
-            return 0.0
-        for slot, kept in self._kept:
-            excess -= kept
-            if excess <= 0:
-                return (slot + self._slots + 1) * self._slot_s - now_s
-        return math.inf
-
-    def add(self, amount: int, now_s: float) -> None:
-        """Counts *amount*, whether or not it is within the limit."""
-        slot = math.floor(now_s / self._slot_s)
-        self._total += amount
-        if self._kept and self._kept[-1][0] >= slot:
-            slot, kept = self._kept.pop()
-            amount += kept
-        self._kept.append((slot, amount))
-
-    def _forget(self, now_s: float) -> None:
-        while self._kept and (self._kept[0][0] + self._slots + 1) * self._slot_s <= now_s:
-            self._total -= self._kept.popleft()[1]
+_REQUESTS: Final = "requests a minute"
+_BYTES: Final = "bytes a day"
+_WINDOWS: Final = {_REQUESTS: (MINUTE_S, MINUTE_S / 60), _BYTES: (DAY_S, MINUTE_S)}
+"""Length and grain of each window, in seconds."""
 
 
 class Meters:
@@ -88,16 +41,17 @@ class Meters:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        for name, value in (
-            ("requests_per_minute", requests_per_minute),
-            ("bytes_per_day", bytes_per_day),
-        ):
+        limits = {"requests_per_minute": requests_per_minute, "bytes_per_day": bytes_per_day}
+        for name, value in limits.items():
             if value is not None and value < 1:
                 raise ConfigError(f"{name}={value} admits nothing; use 1 or more, or leave it out")
-        self.requests_per_minute = requests_per_minute
-        self.bytes_per_day = bytes_per_day
+        self._limits = {
+            unit: limit
+            for unit, limit in zip(_WINDOWS, limits.values(), strict=True)
+            if limit is not None
+        }
         self._clock = clock
-        self._accounts: dict[str, tuple[RollingSum | None, RollingSum | None]] = {}
+        self._accounts: dict[str, dict[str, RollingSum]] = {}
         self._lock = threading.Lock()
 
     def admit(self, account: str, n: int) -> tuple[float, str]:
@@ -107,35 +61,24 @@ class Meters:
             The seconds after which the request would be admitted and the limit that it meets:
             ``(0.0, "")`` for a request that is admitted and counted.
         """
-        if self.requests_per_minute is None and self.bytes_per_day is None:
+        if not self._limits:
             return 0.0, ""
+        amounts = {_REQUESTS: 1, _BYTES: n}
         with self._lock:
-            requests, volume = self._of(account)
+            meters = self._of(account)
             now_s = self._clock()
-            waits = (
-                (requests.wait_s(1, now_s) if requests else 0.0, "requests a minute", requests),
-                (volume.wait_s(n, now_s) if volume else 0.0, "bytes a day", volume),
+            wait_s, unit = max(
+                (meter.wait_s(amounts[unit], now_s), unit) for unit, meter in meters.items()
             )
-            wait_s, unit, meter = max(waits, key=lambda wait: wait[0])
             if wait_s > 0.0:
-                return wait_s, f"{meter.limit if meter else 0} {unit}"
-            self._count(requests, volume, n, now_s)
+                return wait_s, f"{self._limits[unit]} {unit}"
+            for unit, meter in meters.items():
+                meter.add(amounts[unit], now_s)
             return 0.0, ""
 
-    def _of(self, account: str) -> tuple[RollingSum | None, RollingSum | None]:
+    def _of(self, account: str) -> dict[str, RollingSum]:
         if account not in self._accounts:
-            rate, volume = self.requests_per_minute, self.bytes_per_day
-            self._accounts[account] = (
-                None if rate is None else RollingSum(rate, _MINUTE_S, _REQUEST_SLOTS),
-                None if volume is None else RollingSum(volume, _DAY_S, _BYTE_SLOTS),
-            )
+            self._accounts[account] = {
+                unit: RollingSum(limit, *_WINDOWS[unit]) for unit, limit in self._limits.items()
+            }
         return self._accounts[account]
-
-    @staticmethod
-    def _count(
-        requests: RollingSum | None, volume: RollingSum | None, n: int, now_s: float
-    ) -> None:
-        if requests is not None:
-            requests.add(1, now_s)
-        if volume is not None:
-            volume.add(n, now_s)

@@ -4,25 +4,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from qr_sampler.settings.environment import EnvironmentSettings
-from qr_sampler.settings.option_models import OPTIONS, checked, environment
+from qr_sampler.settings.option_models import Options, environment
 from qr_sampler_grpc.connection.address import Address
 from qr_sampler_grpc.protocol.attestation import VerificationKey
 
 __all__ = ["DirectOptions", "DirectSettings"]
 
-_PREFIX: Final = "QR_DIRECT_"
 _MAX_TIMEOUT_MS: Final = 3_600_000.0
 
 
-class DirectOptions(BaseModel):
+class DirectOptions(Options):
     """How to reach a server on this machine, checked; reads no environment."""
-
-    model_config = OPTIONS
 
     server_address: str = Field(
         "unix:///run/qr-sampler/direct.sock",
@@ -75,26 +72,8 @@ class DirectOptions(BaseModel):
         """
         return VerificationKey(Path(self.public_key)) if self.public_key else None
 
-    @classmethod
-    def checked(cls, **values: Any) -> DirectOptions:
-        """Returns options made of *values*.
-
-        Raises:
-            ConfigError: When a value is malformed; names it.
-        """
-        return checked(cls, values, prefix="")
-
 
 class DirectSettings(EnvironmentSettings, DirectOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
-    model_config = environment(_PREFIX)
-
-    @classmethod
-    def load(cls, **overrides: Any) -> DirectSettings:
-        """Returns the settings of this process, with *overrides* taking precedence.
-
-        Raises:
-            ConfigError: When a variable is malformed; names it.
-        """
-        return checked(cls, overrides, prefix=_PREFIX)
+    model_config = environment("QR_DIRECT_")
