@@ -8,57 +8,24 @@ from typing import Any
 import pytest
 
 from qr_sampler import ConfigError
-from qr_sampler.entropy import patience as patience_module
 from qr_sampler.entropy.breaker import BreakerState, CircuitOpenError
 from qr_sampler.entropy.breaker_settings import BreakerOptions, BreakerSettings
 from qr_sampler.entropy.patience import AttemptFailure, Patience
+from qr_sampler.testing.paced_source import PacedSource, wait_s
 
 SIZE = 1024
 
 
-class Source:
-    """Takes as long as a test says, on a clock that only it moves."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now_ns = 10**12
-        self.latency_ms = 1.0
-        self.fetches = 0
-        self.allowed_ms: list[float] = []
-        self.failure: AttemptFailure | None = None
-        stand_in = type("time", (), {"monotonic_ns": lambda: self.now_ns})
-        monkeypatch.setattr(patience_module, "time", stand_in)
-
-    def fetch(self, until_ns: int) -> str:
-        self.fetches += 1
-        allowed_ns = until_ns - self.now_ns
-        self.allowed_ms.append(allowed_ns / 1e6)
-        latency_ns = round(self.latency_ms * 1e6)
-        self.now_ns += max(min(latency_ns, allowed_ns), 0)
-        if self.failure is not None:
-            raise self.failure
-        if latency_ns > allowed_ns:
-            raise AttemptFailure("too late", lapsed=True)
-        return "bytes"
-
-    def draw(self, patience: Patience, timeout_ms: float = 5000.0) -> str:
-        return patience.draw(SIZE, self.now_ns + round(timeout_ms * 1e6), self.fetch)
-
-
 @pytest.fixture
-def source(monkeypatch: pytest.MonkeyPatch) -> Source:
-    return Source(monkeypatch)
+def source(monkeypatch: pytest.MonkeyPatch) -> PacedSource:
+    return PacedSource(monkeypatch, SIZE)
 
 
 def patient(timeout_ms: float = 5000.0, *, has_fallback: bool = True, **options: Any) -> Patience:
     return Patience(BreakerOptions.checked(**options), timeout_ms, has_fallback=has_fallback)
 
 
-def wait_s(patience: Patience, seconds: float) -> None:
-    """Lets the pause of an open circuit pass."""
-    patience._breaker._retry_at -= seconds
-
-
-def test_patience_doubles_with_each_probe_that_fails(source: Source) -> None:
+def test_patience_doubles_with_each_probe_that_fails(source: PacedSource) -> None:
     patience = patient()
     for _ in range(100):
         source.draw(patience)
@@ -82,7 +49,7 @@ def test_patience_doubles_with_each_probe_that_fails(source: Source) -> None:
     assert patience.state is BreakerState.CLOSED
 
 
-def test_no_patience_exceeds_the_timeout(source: Source) -> None:
+def test_no_patience_exceeds_the_timeout(source: PacedSource) -> None:
     patience = patient(timeout_ms=50.0)
     source.latency_ms = 1e9
     for _ in range(20):
@@ -92,7 +59,7 @@ def test_no_patience_exceeds_the_timeout(source: Source) -> None:
     assert set(source.allowed_ms) == {50.0}
 
 
-def test_a_disabled_breaker_never_opens_and_allows_the_whole_timeout(source: Source) -> None:
+def test_a_disabled_breaker_never_opens_and_allows_the_whole_timeout(source: PacedSource) -> None:
     patience = patient(enabled=False)
     for _ in range(300):
         source.draw(patience)
@@ -105,7 +72,7 @@ def test_a_disabled_breaker_never_opens_and_allows_the_whole_timeout(source: Sou
     assert set(source.allowed_ms) == {5000.0}
 
 
-def test_it_learns_from_its_timeouts(source: Source) -> None:
+def test_it_learns_from_its_timeouts(source: PacedSource) -> None:
     patience = patient(max_consecutive_failures=1000)
     for _ in range(100):
         source.draw(patience)
@@ -120,7 +87,7 @@ def test_it_learns_from_its_timeouts(source: Source) -> None:
     assert answered > 85
 
 
-def test_a_wait_that_was_cut_short_does_not_pass_for_a_fast_answer(source: Source) -> None:
+def test_a_wait_that_was_cut_short_does_not_pass_for_a_fast_answer(source: PacedSource) -> None:
     patience = patient(max_consecutive_failures=1000)
     for _ in range(100):
         source.latency_ms = 40.0
@@ -132,7 +99,7 @@ def test_a_wait_that_was_cut_short_does_not_pass_for_a_fast_answer(source: Sourc
     assert source.draw(patience) == "bytes"
 
 
-def test_failures_that_are_no_timeouts_teach_no_latency(source: Source) -> None:
+def test_failures_that_are_no_timeouts_teach_no_latency(source: PacedSource) -> None:
     patience = patient(max_consecutive_failures=1000)
     source.failure = AttemptFailure("refused")
     for _ in range(200):
@@ -141,7 +108,7 @@ def test_failures_that_are_no_timeouts_teach_no_latency(source: Source) -> None:
     assert set(source.allowed_ms) == {5000.0}
 
 
-def test_an_interrupted_probe_does_not_block_the_circuit(source: Source) -> None:
+def test_an_interrupted_probe_does_not_block_the_circuit(source: PacedSource) -> None:
     patience = patient(max_consecutive_failures=1)
 
     def interrupted(_: int) -> str:
@@ -156,7 +123,7 @@ def test_an_interrupted_probe_does_not_block_the_circuit(source: Source) -> None
     assert source.draw(patience) == "bytes"
 
 
-def test_what_is_not_admitted_is_not_asked_and_says_nothing(source: Source) -> None:
+def test_what_is_not_admitted_is_not_asked_and_says_nothing(source: PacedSource) -> None:
     patience = patient(max_consecutive_failures=1)
     source.failure = AttemptFailure("it broke")
     with pytest.raises(AttemptFailure):
@@ -186,7 +153,7 @@ def test_what_is_not_admitted_is_not_asked_and_says_nothing(source: Source) -> N
     ],
 )
 def test_who_has_nobody_to_take_over_waits_longer(
-    has_fallback: bool, options: dict[str, float], allowed_ms: float, source: Source
+    has_fallback: bool, options: dict[str, float], allowed_ms: float, source: PacedSource
 ) -> None:
     patience = patient(has_fallback=has_fallback, **options)
     for _ in range(50):

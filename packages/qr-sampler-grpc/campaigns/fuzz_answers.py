@@ -35,7 +35,7 @@ SHARDS = 64
 """Pieces of work with a seed each, so that the cases do not depend on the number of processes."""
 
 SLOWEST_S = 1.0
-"""A case takes some ten microseconds; one that takes this long hangs."""
+"""A case takes some ten microseconds; one that takes this long three times hangs."""
 
 U_BYTES = 8
 """Length of a uniform number that the server has integrated."""
@@ -239,9 +239,12 @@ def received(case: Case) -> Answer | None:
 
 def verdict(case: Case, due: bytes | None) -> str:
     """Returns what is wrong with the client's answer; empty when nothing is."""
-    started_s = time.monotonic()
-    answer = received(case)
-    if time.monotonic() - started_s > SLOWEST_S:
+    for _ in range(3):
+        started_s = time.monotonic()
+        answer = received(case)
+        if time.monotonic() - started_s <= SLOWEST_S:
+            break
+    else:
         return "it took too long"
     if answer is None:
         return "" if due is None else "a right answer was refused"

@@ -34,7 +34,7 @@ NO_TIME_LEFT = 0
 """Nothing that is not there yet is waited for."""
 
 SLOWEST_S = 1.0
-"""A case takes some ten microseconds; one that takes this long hangs."""
+"""A case takes some ten microseconds; one that takes this long three times hangs."""
 
 LENGTH_FIELDS = ((7, 1), (24, 4), (28, 1), (29, 1), (30, 2))
 NUMBER_FIELDS = ((0, 4), (4, 1), (5, 1), (6, 1), (8, 8), (16, 8), *LENGTH_FIELDS)
@@ -177,10 +177,14 @@ def received(case: Case) -> Answer | None:
 
 def verdict(case: Case) -> str:
     """Returns what is wrong with the client's answer; empty when nothing is."""
-    started_s = time.monotonic()
-    answer, due = received(case), expected(case)
-    if time.monotonic() - started_s > SLOWEST_S:
+    for _ in range(3):
+        started_s = time.monotonic()
+        answer = received(case)
+        if time.monotonic() - started_s <= SLOWEST_S:
+            break
+    else:
         return "it took too long"
+    due = expected(case)
     if answer is None:
         return "" if due is None else "a right answer was refused"
     if len(answer.data) != case.size:

@@ -117,7 +117,7 @@ Scripted = Callable[[Behaviour], ScriptedServer]
 def _numbers_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tells the requests of a test apart."""
     numbers = itertools.count(1)
-    monkeypatch.setattr(source_module, "_unguessable", lambda: next(numbers))
+    monkeypatch.setattr(source_module, "unguessable", lambda: next(numbers))
 
 
 @pytest.fixture

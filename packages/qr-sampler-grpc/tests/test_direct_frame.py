@@ -244,7 +244,7 @@ def fuzzer() -> ModuleType:
 
 @pytest.mark.slow
 def test_broken_answers_never_pass_for_right_ones(fuzzer: ModuleType) -> None:
-    kinds, wrong = fuzzer.run_shard(seed=1, shard=0, cases=20_000)
+    kinds, wrong = fuzzer.run_shard(seed=1, shard=0, cases=5_000)
     assert not wrong, wrong[:3]
-    assert sum(kinds.values()) == 20_000
+    assert sum(kinds.values()) == 5_000
     assert all(kinds[kind] > 50 for kind in ("intact accepted", "flip refused", "cut refused"))

@@ -11,58 +11,25 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from qr_sampler.entropy import SourceLimits
-from qr_sampler.entropy import patience as patience_module
 from qr_sampler.entropy.breaker import BreakerState
 from qr_sampler.entropy.breaker_settings import BreakerOptions
+from qr_sampler.testing.paced_source import PacedSource, wait_s
 from qr_sampler_grpc.link import Link, LinkFailure, Refused
 
 SIZES = (1024,)
 NO_LIMITS = SourceLimits()
 
 
-class Server:
-    """Stands for the other end: takes as long as a test says, on a clock that only it moves."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now_ns = 10**12
-        self.latency_ms = 1.0
-        self.fetches = 0
-        self.allowed_ms: list[float] = []
-        self.failure: LinkFailure | None = None
-        stand_in = type("time", (), {"monotonic_ns": lambda: self.now_ns})
-        monkeypatch.setattr(patience_module, "time", stand_in)
-
-    def fetch(self, until_ns: int) -> str:
-        self.fetches += 1
-        allowed_ns = until_ns - self.now_ns
-        self.allowed_ms.append(allowed_ns / 1e6)
-        latency_ns = round(self.latency_ms * 1e6)
-        self.now_ns += max(min(latency_ns, allowed_ns), 0)
-        if self.failure is not None:
-            raise self.failure
-        if latency_ns > allowed_ns:
-            raise LinkFailure("too late", lapsed=True)
-        return "bytes"
-
-    def draw(self, link: Link, timeout_ms: float = 5000.0) -> str:
-        return link.draw(SIZES, self.now_ns + round(timeout_ms * 1e6), self.fetch)
-
-
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    return Server(monkeypatch)
+def server(monkeypatch: pytest.MonkeyPatch) -> PacedSource:
+    return PacedSource(monkeypatch, SIZES, LinkFailure)
 
 
 def linked(limits: SourceLimits = NO_LIMITS, timeout_ms: float = 5000.0, **options: object) -> Link:
     return Link(limits, BreakerOptions.checked(**options), timeout_ms)
 
 
-def wait_s(link: Link, seconds: float) -> None:
-    """Lets the pause of an open circuit pass."""
-    link._patience._breaker._retry_at -= seconds
-
-
-def test_a_draw_gets_what_the_server_says(server: Server) -> None:
+def test_a_draw_gets_what_the_server_says(server: PacedSource) -> None:
     link = linked()
     assert (link.status().available, link.status().reason) == (True, "not contacted yet")
     assert server.draw(link) == "bytes"
@@ -70,7 +37,7 @@ def test_a_draw_gets_what_the_server_says(server: Server) -> None:
     assert server.allowed_ms == [5000.0]
 
 
-def test_an_open_circuit_asks_nothing_and_spends_nothing(server: Server) -> None:
+def test_an_open_circuit_asks_nothing_and_spends_nothing(server: PacedSource) -> None:
     link = linked(SourceLimits(max_requests_per_minute=4))
     server.failure = LinkFailure("it broke")
     for _ in range(3):
@@ -83,12 +50,12 @@ def test_an_open_circuit_asks_nothing_and_spends_nothing(server: Server) -> None
     assert not link.status().available
     assert link.status().reason.startswith("it broke; not tried again")
     server.failure = None
-    wait_s(link, 1.0)
+    wait_s(link._patience, 1.0)
     assert server.draw(link) == "bytes"
     assert link.breaker_state is BreakerState.CLOSED
 
 
-def test_a_refusal_by_the_quota_is_no_failure_and_spends_nothing(server: Server) -> None:
+def test_a_refusal_by_the_quota_is_no_failure_and_spends_nothing(server: PacedSource) -> None:
     link = linked(SourceLimits(max_requests_per_minute=2, max_bytes_per_day=5000))
     with pytest.raises(Refused, match="a draw of 3 requests never fits into 2 a minute"):
         link.draw((1, 1, 1), server.now_ns + 10**9, server.fetch)
@@ -102,12 +69,12 @@ def test_a_refusal_by_the_quota_is_no_failure_and_spends_nothing(server: Server)
         server.draw(link)
 
 
-def test_a_probe_that_the_quota_refuses_is_given_back(server: Server) -> None:
+def test_a_probe_that_the_quota_refuses_is_given_back(server: PacedSource) -> None:
     link = linked(SourceLimits(max_requests_per_minute=1), max_consecutive_failures=1)
     server.failure = LinkFailure("it broke")
     with pytest.raises(LinkFailure):
         server.draw(link)
-    wait_s(link, 1.0)
+    wait_s(link._patience, 1.0)
     for _ in range(3):
         with pytest.raises(Refused, match="1 of 1 requests"):
             server.draw(link)

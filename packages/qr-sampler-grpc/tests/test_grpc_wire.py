@@ -323,19 +323,19 @@ def agrees(message: bytes) -> bool:
     return True
 
 
-@settings(REPEATABLE, max_examples=500)
+@settings(REPEATABLE, max_examples=150)
 @given(st.lists(FIELDS, max_size=5).map(b"".join))
 def test_any_fields_mean_what_they_mean_to_protobuf(message: bytes) -> None:
     agrees(message)
 
 
-@settings(REPEATABLE, max_examples=300)
+@settings(REPEATABLE, max_examples=100)
 @given(st.binary(max_size=60))
 def test_noise_means_what_it_means_to_protobuf(message: bytes) -> None:
     agrees(message)
 
 
-@settings(REPEATABLE, max_examples=400)
+@settings(REPEATABLE, max_examples=150)
 @given(SMALL, INT64, st.text(max_size=5), st.integers(0, 99), st.integers(1, 255), st.booleans())
 def test_a_damaged_answer_means_what_it_means_to_protobuf(
     data: bytes, sequence_id: int, device_id: str, place: int, flip: int, cut: bool
