@@ -10,7 +10,6 @@ import sys
 import threading
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from qr_sampler_grpc.testing.certificates import issue
@@ -50,12 +49,7 @@ class FarSide:
         self.addresses: dict[str, str] = json.loads(line)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._process.communicate("\n", timeout=30)
 
 

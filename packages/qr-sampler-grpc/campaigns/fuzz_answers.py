@@ -29,7 +29,7 @@ from google.protobuf.message import DecodeError
 from qr_sampler_grpc.proto import entropy_service_pb2, purity_service_pb2, qrng_pb2
 from qr_sampler_grpc.protocol.contract import Contract
 from qr_sampler_grpc.protocol.wire import Answer, UnreadableAnswerError
-from qr_sampler_grpc.transports.base import AnswerParts, Attempt, Request, UnfitAnswerError
+from qr_sampler_grpc.transports.base import AnswerParts, Attempt, PreparedRequest, UnfitAnswerError
 
 SHARDS = 64
 """Pieces of work with a seed each, so that the cases do not depend on the number of processes."""
@@ -224,7 +224,7 @@ def expected(case: Case) -> bytes | None:
 def received(case: Case) -> Answer | None:
     """Returns what the client makes of the case; ``None`` when it refuses."""
     attempt = Attempt(deadline_ns=0)
-    parts = AnswerParts(Request(case.sequence_id, case.size, b""), attempt)
+    parts = AnswerParts(PreparedRequest(case.sequence_id, case.size, b""), attempt)
     decode = WIRES[case.profile].decode
     try:
         if not case.in_parts:

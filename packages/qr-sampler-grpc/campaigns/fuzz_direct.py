@@ -22,7 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
-from qr_sampler_grpc.direct.connection import Answer, Connection
+from qr_sampler_grpc.direct.connection import Connection, DirectAnswer
 from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import Status, encode_answer
 from qr_sampler_grpc.link import LinkFailure
@@ -158,7 +158,7 @@ def expected(case: Case) -> bytes | None:
     return raw[start : start + data] if len(raw) >= start + data else None
 
 
-def received(case: Case) -> Answer | None:
+def received(case: Case) -> DirectAnswer | None:
     """Returns what the client makes of the case; ``None`` when it refuses."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with closing(theirs):

@@ -139,7 +139,7 @@ def test_a_probe_decides(server: Server, make: Sources) -> None:
     server.status = Status.OK
     assert source.draw(8).data == bytes(8)
     assert source.status().available
-    assert source._links.get().breaker_state is BreakerState.CLOSED
+    assert source._links.get()._patience.state is BreakerState.CLOSED
 
 
 def test_there_is_one_probe_at_a_time(server: Server, make: Sources) -> None:

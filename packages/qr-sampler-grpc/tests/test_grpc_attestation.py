@@ -27,7 +27,7 @@ from qr_sampler_grpc.protocol.attestation import (
     signed_message,
 )
 from qr_sampler_grpc.protocol.wire import Answer
-from qr_sampler_grpc.transports.base import Request
+from qr_sampler_grpc.transports.base import PreparedRequest
 from qr_sampler_grpc.transports.verification import AnswerCheck, UntrustedAnswerError
 
 REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_examples=100)
@@ -302,7 +302,7 @@ def device(keys: Keys) -> Device:
     return Device(keys)
 
 
-REQUESTS = [Request(1, 2, b""), Request(2, 3, b"")]
+REQUESTS = [PreparedRequest(1, 2, b""), PreparedRequest(2, 3, b"")]
 
 
 def test_signed_answers_are_verified(device: Device, keys: Keys) -> None:
@@ -374,7 +374,7 @@ def test_an_answer_to_another_request_is_refused(device: Device, keys: Keys) -> 
     key = VerificationKey(keys.public)
     old = device.answer(1, b"ab")
     with pytest.raises(UntrustedAnswerError, match="not signed with the key"):
-        AnswerCheck(COMMITMENT, key).apply([Request(9, 2, b"")], [old])
+        AnswerCheck(COMMITMENT, key).apply([PreparedRequest(9, 2, b"")], [old])
     # An echo that was taken off does not make it fit another commitment, either.
     silent = device.answer(1, b"ab", commitment=b"")
     with pytest.raises(UntrustedAnswerError, match="not signed with the key"):

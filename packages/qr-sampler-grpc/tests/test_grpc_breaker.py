@@ -52,7 +52,7 @@ def test_an_open_circuit_asks_nothing_and_spends_nothing(server: PacedSource) ->
     server.failure = None
     wait_s(link._patience, 1.0)
     assert server.draw(link) == "bytes"
-    assert link.breaker_state is BreakerState.CLOSED
+    assert link._patience.state is BreakerState.CLOSED
 
 
 def test_a_refusal_by_the_quota_is_no_failure_and_spends_nothing(server: PacedSource) -> None:
@@ -63,7 +63,7 @@ def test_a_refusal_by_the_quota_is_no_failure_and_spends_nothing(server: PacedSo
         with pytest.raises(Refused, match="never fits into 5000 a day"):
             link.draw((5001,), server.now_ns + 10**9, server.fetch)
     assert server.fetches == 0
-    assert link.breaker_state is BreakerState.CLOSED
+    assert link._patience.state is BreakerState.CLOSED
     assert [server.draw(link) for _ in range(2)] == ["bytes", "bytes"]
     with pytest.raises(Refused, match="2 of 2 requests were made within a minute"):
         server.draw(link)
@@ -78,7 +78,7 @@ def test_a_probe_that_the_quota_refuses_is_given_back(server: PacedSource) -> No
     for _ in range(3):
         with pytest.raises(Refused, match="1 of 1 requests"):
             server.draw(link)
-    assert link.breaker_state is BreakerState.OPEN
+    assert link._patience.state is BreakerState.OPEN
 
 
 def test_threads_share_a_link() -> None:

@@ -125,7 +125,7 @@ def test_a_wrong_answer_of_the_function_is_never_served(
     given, words = refusal_of(lambda: device.measure(2))
     assert given is kind
     assert says in words
-    assert not device.is_serving
+    assert not device._serving
     assert "not serving" in caplog.text
 
 
@@ -223,7 +223,7 @@ def test_a_busy_device_is_waited_for_no_longer_than_the_time_allows() -> None:
     holder.join()
     assert turnstile.calls == 1
     assert device.wait_until_idle(0.0)
-    assert device.is_serving
+    assert device._serving
 
 
 def test_a_time_beyond_all_bounds_waits_for_ever() -> None:
@@ -237,7 +237,7 @@ def test_an_abandoned_request_is_not_measured() -> None:
     kind, _ = refusal_of(lambda: device.measure(1, is_wanted=lambda: False))
     assert kind is Refusal.ABANDONED
     assert source.requests == []
-    assert device.is_serving
+    assert device._serving
     assert device.measure(1).data
 
 
@@ -280,7 +280,7 @@ def test_health_is_what_the_last_measurement_says(caplog: pytest.LogCaptureFixtu
     source.fail_with = "shutter closed"
     for _ in range(2):
         refusal_of(lambda: device.measure(1))
-    assert not device.is_serving
+    assert not device._serving
     source.fail_with = None
     device.measure(3)
     device.note_answer("M", "OK")
@@ -305,11 +305,11 @@ def test_a_refused_request_says_nothing_about_the_device() -> None:
     device.measure(1)
     for attempt in (lambda: device.measure(0), lambda: device.measure(1)):
         refusal_of(attempt)
-    assert device.is_serving
+    assert device._serving
 
 
 def test_before_the_first_draw_the_source_speaks_for_itself() -> None:
-    assert not Device(ConstantEntropySource(fail_with="unplugged")).is_serving
+    assert not Device(ConstantEntropySource(fail_with="unplugged"))._serving
 
 
 def test_signatures_are_verified_by_another_implementation(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_every_telemetry_method_may_be_left_out(caplog: pytest.LogCaptureFixture
     device.measure(1)
     device.note_answer("M", "OK")
     device.note_streams(-1)
-    assert device.is_serving
+    assert device._serving
 
 
 class Relayed(ConstantEntropySource):

@@ -64,7 +64,7 @@ def test_the_kit_is_usable_in_every_mode() -> None:
         assert report.conforms
         assert report.size_limit is not None
         limit = report.size_limit
-        assert (limit.accepted_bytes, limit.refused_bytes, limit.is_exact) == (20_000, 20_001, True)
+        assert (limit.accepted_bytes, limit.refused_bytes) == (20_000, 20_001)
         found = report.provenance
         assert found is not None
         assert found.device_ids == ("unit-3",)
@@ -157,7 +157,7 @@ def test_a_qrng_server_within_its_limits(scripted: Callable[..., Any], tmp_path:
         ("bidi_streaming", False, False),
     ]
     assert report.size_limit is not None
-    assert (report.size_limit.accepted_bytes, report.size_limit.is_exact) == (13_312, True)
+    assert (report.size_limit.accepted_bytes, report.size_limit.refused_bytes) == (13_312, 13_313)
     assert report.provenance is not None
     assert report.provenance.device_ids == ("firefly-1",)
     assert report.provenance.commitment_echoed is None
@@ -409,7 +409,7 @@ def test_the_limit_is_found_within_the_budget(limit: int, tells: bool) -> None:
         return f"bytes_needed={n}; ask for 1 to {limit:,}" if tells else "no"
 
     found = _search(ask, 100, 10**6)
-    assert (found.accepted_bytes, found.is_exact) == (limit, True)
+    assert (found.accepted_bytes, found.refused_bytes) == (limit, limit + 1)
     assert found.spent_bytes == sum(n for n in asked if n <= limit)
     refusals = sum(n > limit for n in asked)
     assert refusals <= (2 if tells else 20)
@@ -418,6 +418,6 @@ def test_the_limit_is_found_within_the_budget(limit: int, tells: bool) -> None:
 def test_the_search_ends_with_its_budget() -> None:
     found = _search(lambda _n: "", 100, 1000)
     assert found == SizeLimit(accepted_bytes=400, spent_bytes=600)
-    assert not found.is_exact
+    assert found.refused_bytes != found.accepted_bytes + 1
     found = _search(lambda n: "no" if n > 150 else "", 100, 200)
     assert found.spent_bytes <= 200

@@ -17,7 +17,7 @@ from qr_sampler.entropy import SourceLimits
 from qr_sampler_grpc.conformance import Caller, load_cases, run_cases
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.direct.server import serve_direct
-from qr_sampler_grpc.link.patience import QUIET_S, Patience, QuotaUsedUpError
+from qr_sampler_grpc.link.quota_pacer import QUIET_S, QuotaPacer, QuotaUsedUpError
 from qr_sampler_grpc.probe import Plan, ProbeReport, examine, target_for
 from qr_sampler_grpc.probe.size_limit import MOST_SEARCHED, _search
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
@@ -39,8 +39,8 @@ class Time:
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
 
-    def patience(self, limits: SourceLimits | None = None) -> Patience:
-        return Patience(limits, tell=self.told.append, clock=self, sleep=self.sleep)
+    def patience(self, limits: SourceLimits | None = None) -> QuotaPacer:
+        return QuotaPacer(limits, tell=self.told.append, clock=self, sleep=self.sleep)
 
 
 @pytest.fixture

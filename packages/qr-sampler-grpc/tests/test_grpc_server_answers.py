@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
-from qr_sampler_grpc.server.answers import Answer, serialised
+from qr_sampler_grpc.server.answers import ServedAnswer, serialised
 from qr_sampler_grpc.server.servicer import CHUNK_BYTES, EntropyServicer
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 ANSWERS = st.builds(
-    Answer,
+    ServedAnswer,
     data=st.binary(max_size=400),
     sequence_id=INT64,
     generation_timestamp_ns=INT64,
@@ -38,26 +38,26 @@ EXTREMES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def protobufs(answer: Answer) -> bytes:
+def protobufs(answer: ServedAnswer) -> bytes:
     fields = {**answer._asdict(), "data": bytes(answer.data)}
     return EntropyResponse(**fields).SerializeToString()
 
 
 def test_an_answer_has_the_fields_of_the_contract() -> None:
-    assert Answer._fields == tuple(EntropyResponse.DESCRIPTOR.fields_by_name)
+    assert ServedAnswer._fields == tuple(EntropyResponse.DESCRIPTOR.fields_by_name)
 
 
 @given(answer=ANSWERS)
-def test_protobuf_would_write_the_same(answer: Answer) -> None:
+def test_protobuf_would_write_the_same(answer: ServedAnswer) -> None:
     assert serialised(answer) == protobufs(answer)
     assert serialised(answer._replace(data=memoryview(answer.data))) == protobufs(answer)
 
 
 @pytest.mark.parametrize("name", EXTREMES)
 def test_protobuf_would_write_the_same_extremes(name: str) -> None:
-    plain = Answer(b"data", 1, 2, "device", b"commitment", b"signature")
+    plain = ServedAnswer(b"data", 1, 2, "device", b"commitment", b"signature")
     for value, alone in product(EXTREMES[name], (True, False)):
-        answer = (Answer(b"") if alone else plain)._replace(**{name: value})
+        answer = (ServedAnswer(b"") if alone else plain)._replace(**{name: value})
         assert serialised(answer) == protobufs(answer)
 
 

@@ -22,9 +22,9 @@ from qr_sampler_grpc.device import answer_memory
 from qr_sampler_grpc.device.answer_memory import AnswerMemory, CrowdedError
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
-from qr_sampler_grpc.server import patience, serve
+from qr_sampler_grpc.server import serve, wait_limits
 from qr_sampler_grpc.server.lanes import Lane
-from qr_sampler_grpc.server.patience import Patience
+from qr_sampler_grpc.server.wait_limits import WaitLimits
 
 GET_ENTROPY = "/qr_entropy.EntropyService/GetEntropy"
 STREAM_ENTROPY = "/qr_entropy.EntropyService/StreamEntropy"
@@ -146,7 +146,7 @@ def test_whoever_has_no_key_holds_up_none_who_has(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their calls have headers and no message, and are never ended for that here."""
-    monkeypatch.setattr(patience, "_MESSAGE_S", NEVER_S)
+    monkeypatch.setattr(wait_limits, "_MESSAGE_S", NEVER_S)
     with (
         serve(ConstantEntropySource(9), "127.0.0.1:0", api_key=SECRET) as server,
         raw(server.address) as hostile,
@@ -167,7 +167,7 @@ def test_whoever_has_no_key_holds_up_none_who_has(
 def test_calls_without_a_message_do_not_hide_the_health(
     key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patience, "_MESSAGE_S", NEVER_S)
+    monkeypatch.setattr(wait_limits, "_MESSAGE_S", NEVER_S)
     with (
         serve(ConstantEntropySource(9), "127.0.0.1:0", api_key=SECRET) as server,
         raw(server.address) as hostile,
@@ -183,8 +183,8 @@ def test_calls_without_a_message_do_not_hide_the_health(
 
 @pytest.mark.parametrize("path", [GET_ENTROPY, CHECK, WATCH])
 def test_a_call_without_a_message_is_ended(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_MESSAGE_S", 0.05)
-    monkeypatch.setattr(patience, "_POLL_S", 0.01)
+    monkeypatch.setattr(wait_limits, "_MESSAGE_S", 0.05)
+    monkeypatch.setattr(wait_limits, "_POLL_S", 0.01)
     with (
         serve(ConstantEntropySource(9), "127.0.0.1:0") as server,
         raw(server.address) as hostile,
@@ -265,13 +265,13 @@ def test_answers_that_nobody_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) 
 
         hostile.until(is_refusal)
         assert source.requests == [size] * 3
-        assert 3 * size < server.device.answer_memory.held_bytes <= 4 * size
+        assert 3 * size < server.device.answer_memory._total <= 4 * size
         # Whoever has another key has a share of their own.
         stub = EntropyServiceStub(channel)
         answer = stub.GetEntropy(ONE, metadata=(("api-key", "other"),), timeout=PATIENCE_S)
         assert answer.data == b"\t"
         hostile.close()
-        assert eventually(lambda: server.device.answer_memory.held_bytes == 0)
+        assert eventually(lambda: server.device.answer_memory._total == 0)
 
 
 def test_unread_answers_make_way_for_those_who_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ def test_unread_answers_make_way_for_those_who_read(monkeypatch: pytest.MonkeyPa
                 EntropyRequest(bytes_needed=2**19), timeout=PATIENCE_S
             )
             assert len(answer.data) == 2**19
-        assert server.device.answer_memory.held_bytes <= 4 * size
+        assert server.device.answer_memory._total <= 4 * size
 
 
 @pytest.mark.parametrize("path", [GET_ENTROPY, STREAM_ENTROPY])
@@ -305,7 +305,7 @@ def test_an_answer_that_nobody_reads_is_given_up(
     ):
         stream = hostile.call(path, EntropyRequest(bytes_needed=1000).SerializeToString())
         hostile.until(lambda kind, flags, number: kind == RST_STREAM and number == stream)
-        assert eventually(lambda: server.device.answer_memory.held_bytes == 0)
+        assert eventually(lambda: server.device.answer_memory._total == 0)
         assert eventually(lambda: not server._servicer.lanes[1].is_full)
 
 
@@ -322,7 +322,7 @@ def test_answers_that_are_read_leave_nothing_behind() -> None:
         assert [len(answer.data) for answer in stub.StreamEntropy(iter([ONE] * 3))] == [1] * 3
         with pytest.raises(grpc.RpcError):
             stub.GetEntropy(EntropyRequest(bytes_needed=2**30))
-        assert eventually(lambda: server.device.answer_memory.held_bytes == 0)
+        assert eventually(lambda: server.device.answer_memory._total == 0)
 
 
 def test_one_holder_cannot_take_the_place_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,16 +332,16 @@ def test_one_holder_cannot_take_the_place_of_all(monkeypatch: pytest.MonkeyPatch
     taken = [memory.take("one", 2**20) for _ in range(124)]
     with pytest.raises(CrowdedError, match="unread; read them first"):
         memory.take("one", 2**20)
-    assert share - 2 * 2**20 < memory.held_bytes <= share
+    assert share - 2 * 2**20 < memory._total <= share
     memory.take("other", 2**20).free()
     for place in taken + taken:
         place.free()
-    assert memory.held_bytes == 0
+    assert memory._total == 0
     for index in range(248):
         memory.take(f"holder {index % 8}", 2**20)
     with pytest.raises(CrowdedError):
         memory.take("another", 2**20)
-    assert memory.held_bytes <= 2 * share
+    assert memory._total <= 2 * share
 
 
 def test_a_lane_counts_what_it_holds() -> None:
@@ -360,7 +360,7 @@ def test_a_lane_counts_what_it_holds() -> None:
 
 
 def test_only_a_wait_that_lasts_is_given_up() -> None:
-    watch, ended = Patience(), threading.Event()
+    watch, ended = WaitLimits(), threading.Event()
     try:
         with watch.limit(NEVER_S, pytest.fail), watch.limit(0.0, ended.set):
             assert ended.wait(PATIENCE_S)

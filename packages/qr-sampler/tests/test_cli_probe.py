@@ -26,7 +26,7 @@ from qr_sampler_cli.main import app
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
 import grpc
 
-from qr_sampler_grpc.link.patience import Patience
+from qr_sampler_grpc.link.quota_pacer import QuotaPacer
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.server import ServerTls, serve
 
@@ -154,8 +154,8 @@ def test_a_used_up_quota_is_no_verdict(
     kit: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    impatient = functools.partial(Patience, sleep=slept.append)
-    monkeypatch.setattr("qr_sampler_grpc.probe.Patience", impatient)
+    impatient = functools.partial(QuotaPacer, sleep=slept.append)
+    monkeypatch.setattr("qr_sampler_grpc.probe.QuotaPacer", impatient)
     address = kit(bytes_per_day=5000)
     run(address, "--draws=1", "--bytes=2400", "--max-bytes=0")
     slept.clear()
@@ -176,9 +176,9 @@ def test_the_quota_of_the_settings_is_announced(
 ) -> None:
     slept: list[float] = []
     monkeypatch.setattr(
-        "qr_sampler_grpc.probe.Patience",
+        "qr_sampler_grpc.probe.QuotaPacer",
         # Time that does not pass would be waited for again and again.
-        lambda limits, **options: Patience(None, **{**options, "sleep": slept.append}),
+        lambda limits, **options: QuotaPacer(None, **{**options, "sleep": slept.append}),
     )
     monkeypatch.setenv("QR_GRPC_MAX_REQUESTS_PER_MINUTE", "5")
     result = run(kit(), *QUICK)

@@ -24,7 +24,7 @@ from qr_sampler_grpc.transports import Transport, transport_for
 from qr_sampler_grpc.transports.base import (
     Attempt,
     DeadlineLapsedError,
-    Request,
+    PreparedRequest,
     UnfitAnswerError,
 )
 from qr_sampler_grpc.transports.errors import describe_failure, describe_lapse, retry_after_s
@@ -201,7 +201,7 @@ class QuantumGrpcSource(LinkedSource):
             reason, lapsed=lapsed, dropped_bytes=attempt.received_bytes, retry_after_s=wait_s
         )
 
-    def _request(self, size: int, commitment: bytes) -> Request:
+    def _request(self, size: int, commitment: bytes) -> PreparedRequest:
         bytes_needed = INTEGRATED_BYTES if self._contract.integrates else size
         question = Question(
             bytes_needed=bytes_needed,
@@ -210,7 +210,7 @@ class QuantumGrpcSource(LinkedSource):
             accept_chunks=self._contract.accepts_chunks,
         )
         message = self._contract.wire.encode(question)
-        return Request(question.sequence_id, bytes_needed, message)
+        return PreparedRequest(question.sequence_id, bytes_needed, message)
 
     def _devices(self, answers: Sequence[Answer]) -> str:
         """Returns every distinct device, without the API key that a server may have put there."""

@@ -21,7 +21,7 @@ from qr_sampler_grpc.conformance.results import (
 )
 from qr_sampler_grpc.conformance.rules import RULES, Answered
 from qr_sampler_grpc.connection.credentials import ApiKey
-from qr_sampler_grpc.link.patience import Patience, QuotaUsedUpError
+from qr_sampler_grpc.link.quota_pacer import QuotaPacer, QuotaUsedUpError
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyResponse
 from qr_sampler_grpc.protocol.attestation import VerificationKey
 
@@ -59,7 +59,7 @@ class Caller:
     """Methods that the server has under another path than the contract's, by the contract's."""
     timeout_s: float = 10.0
     """Longest that a call may take, in seconds."""
-    patience: Patience = field(default_factory=Patience, repr=False)
+    patience: QuotaPacer = field(default_factory=QuotaPacer, repr=False)
     """What keeps and waits for the quotas of the server."""
 
 

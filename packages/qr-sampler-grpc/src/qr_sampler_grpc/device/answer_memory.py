@@ -78,11 +78,6 @@ class AnswerMemory:
         self._held: dict[str, int] = {}
         self._total = 0
 
-    @property
-    def held_bytes(self) -> int:
-        """How much is taken at the moment."""
-        return self._total
-
     def take(self, holder: str, data_bytes: int) -> Place:
         """Returns the place for an answer with so much data; waits for it for a moment.
 

@@ -125,11 +125,6 @@ class Device:
         return self._source.name
 
     @property
-    def is_serving(self) -> bool:
-        """Whether the last draw went well; before the first, what the source says of itself."""
-        return self._serving
-
-    @property
     def signs(self) -> bool:
         """Whether answers are signed."""
         return self._signing_key is not None

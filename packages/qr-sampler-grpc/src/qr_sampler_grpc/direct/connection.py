@@ -27,7 +27,7 @@ from qr_sampler_grpc.direct.inbox import Inbox
 from qr_sampler_grpc.link import LinkFailure
 from qr_sampler_grpc.protocol.attestation import signed_message
 
-__all__ = ["Answer", "Connection", "StaleConnectionError"]
+__all__ = ["Connection", "DirectAnswer", "StaleConnectionError"]
 
 _WINDOW: Final = 16
 """Most unanswered requests. A server that is busy sending reads none, so they have to fit into the
@@ -43,7 +43,7 @@ class StaleConnectionError(Exception):
     """The server closed a connection while it was idle; nothing was asked for on it since."""
 
 
-class Answer(NamedTuple):
+class DirectAnswer(NamedTuple):
     """An answer that is what was asked for."""
 
     data: bytes
@@ -84,7 +84,7 @@ class Connection:
 
     def ask(
         self, number: int, size: int, timeout_us: int, commitment: bytes, deadline: int
-    ) -> Answer:
+    ) -> DirectAnswer:
         """Returns the answer to one request.
 
         Args:
@@ -108,7 +108,7 @@ class Connection:
 
     def ask_all(
         self, wanted: Sequence[tuple[int, int]], timeout_us: int, commitment: bytes, deadline: int
-    ) -> list[Answer]:
+    ) -> list[DirectAnswer]:
         """Returns the answer to each of several requests, which do not wait for each other.
 
         Args:
@@ -125,7 +125,7 @@ class Connection:
         total = sum(size for _, size in wanted)
         self._check_silence(total)
         self._send(b"".join(requests[:_WINDOW]), deadline)
-        answers: list[Answer] = []
+        answers: list[DirectAnswer] = []
         try:
             for later, (number, size) in enumerate(wanted, _WINDOW):
                 answers.append(self._receive(number, size, commitment, deadline))
@@ -191,7 +191,7 @@ class Connection:
             self._take_apart(0, 0, b"", deadline)
         raise self._endpoint.lost("the server reads no requests")
 
-    def _receive(self, number: int, size: int, commitment: bytes, deadline: int) -> Answer:
+    def _receive(self, number: int, size: int, commitment: bytes, deadline: int) -> DirectAnswer:
         # Answers are alike but for their numbers, times and data. All that comes before the data
         # is read at once, and compared with what is expected instead of being taken apart.
         before, after = usual_answer(number, size, self._raw_device_id, commitment)
@@ -211,9 +211,9 @@ class Connection:
         else:
             inbox.pending = frame
             data = inbox.data(length, size, deadline)
-        return Answer(data, self._device_id, timestamp_ns, True if commitment else None, None)
+        return DirectAnswer(data, self._device_id, timestamp_ns, True if commitment else None, None)
 
-    def _take_apart(self, number: int, size: int, commitment: bytes, deadline: int) -> Answer:
+    def _take_apart(self, number: int, size: int, commitment: bytes, deadline: int) -> DirectAnswer:
         inbox = self._inbox
         try:
             inbox.fill(ANSWER_HEADER_BYTES, deadline)
@@ -229,7 +229,7 @@ class Connection:
         self._device_id, self._raw_device_id = text.device_id, text.device_id.encode()
         echoed = self._is_echoed(text, commitment, size) if commitment else None
         verified = self._is_verified(header, text, data)
-        return Answer(data, text.device_id, header.generation_timestamp_ns, echoed, verified)
+        return DirectAnswer(data, text.device_id, header.generation_timestamp_ns, echoed, verified)
 
     def _is_echoed(self, text: AnswerText, commitment: bytes, size: int) -> bool:
         if text.commitment and text.commitment != commitment:

@@ -28,7 +28,7 @@ __all__ = [
     "AnswerHeader",
     "AnswerText",
     "MalformedFrameError",
-    "Request",
+    "RequestHeader",
     "Status",
     "data_in",
     "decode_answer_header",
@@ -105,7 +105,7 @@ class MalformedFrameError(QRSamplerError, ValueError):
         return self.reason
 
 
-class Request(NamedTuple):
+class RequestHeader(NamedTuple):
     """The header of a request; the commitment follows it."""
 
     commitment_length: int
@@ -160,7 +160,7 @@ def encode_request(
     return header + commitment if commitment else header
 
 
-def decode_request_header(frame: bytes | bytearray | memoryview) -> Request:
+def decode_request_header(frame: bytes | bytearray | memoryview) -> RequestHeader:
     """Returns the header at the start of *frame*, which holds at least its 24 bytes.
 
     Raises:
@@ -175,7 +175,7 @@ def decode_request_header(frame: bytes | bytearray | memoryview) -> Request:
         )
     if sequence_id < 1:
         raise MalformedFrameError(f"the number {sequence_id}; the first one is 1")
-    return Request(commitment_length, sequence_id, bytes_needed, timeout_us)
+    return RequestHeader(commitment_length, sequence_id, bytes_needed, timeout_us)
 
 
 def encode_answer(

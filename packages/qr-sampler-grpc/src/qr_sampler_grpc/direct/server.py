@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 from qr_sampler.errors import ConfigError, QRSamplerError
@@ -165,12 +164,7 @@ class DirectServer:
     def __enter__(self) -> DirectServer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
     def _accept_all(self) -> None:

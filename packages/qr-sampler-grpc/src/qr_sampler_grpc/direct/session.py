@@ -17,7 +17,7 @@ from qr_sampler_grpc.direct.frame import (
     MAX_REQUEST_BYTES,
     REQUEST_HEADER_BYTES,
     MalformedFrameError,
-    Request,
+    RequestHeader,
     Status,
     decode_request_header,
     encode_answer,
@@ -98,7 +98,7 @@ class Session:
         self._device.note_answer(_METHOD, _NAMES[status])
         return True
 
-    def _request(self) -> tuple[Request, bytes] | None:
+    def _request(self) -> tuple[RequestHeader, bytes] | None:
         """Returns the next request with its commitment, or ``None`` when there is none to come."""
         frame = self._pending
         if frame:
@@ -126,13 +126,13 @@ class Session:
             frame += more
         return frame
 
-    def _answer(self, request: Request, commitment: bytes) -> Status:
+    def _answer(self, request: RequestHeader, commitment: bytes) -> Status:
         # What a socket holds anyway is not worth the counting.
         if _UNCOUNTED_BYTES < request.bytes_needed <= self._device.max_bytes_per_request:
             return self._answer_large(request, commitment)
         return self._answer_with(request, commitment, _nothing)
 
-    def _answer_large(self, request: Request, commitment: bytes) -> Status:
+    def _answer_large(self, request: RequestHeader, commitment: bytes) -> Status:
         try:
             place = self._device.answer_memory.take(self._account, request.bytes_needed)
         except CrowdedError as error:
@@ -143,7 +143,7 @@ class Session:
             place.free()
 
     def _answer_with(
-        self, request: Request, commitment: bytes, sending: Callable[[], object]
+        self, request: RequestHeader, commitment: bytes, sending: Callable[[], object]
     ) -> Status:
         number = request.sequence_id
         try:
@@ -164,7 +164,7 @@ class Session:
         self._send(head, measured.data)
         return Status.OK
 
-    def _refuse(self, request: Request, status: Status, words: str) -> Status:
+    def _refuse(self, request: RequestHeader, status: Status, words: str) -> Status:
         self._is_done()
         self._socket.sendall(encode_answer(request.sequence_id, status, words=words))
         return status
@@ -177,7 +177,7 @@ class Session:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def _measured(self, request: Request, commitment: bytes) -> Measured:
+    def _measured(self, request: RequestHeader, commitment: bytes) -> Measured:
         if self._is_stopping():
             raise MeasurementRefusedError(Refusal.UNAVAILABLE, "the server is stopping")
         return self._device.measure(

@@ -10,7 +10,7 @@ from typing import Final
 from qr_sampler.entropy import EntropyDraw, SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.direct.connection import Answer, Connection, StaleConnectionError
+from qr_sampler_grpc.direct.connection import Connection, DirectAnswer, StaleConnectionError
 from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import MAX_COMMITMENT_BYTES
 from qr_sampler_grpc.direct.pool import Pool, Pools
@@ -23,7 +23,7 @@ __all__ = ["DirectSource"]
 _NAME: Final = "direct"
 _NS_PER_MS: Final = 1_000_000
 _NS_PER_US: Final = 1_000
-_NOTHING: Final = Answer(b"", "", 0, None, None)
+_NOTHING: Final = DirectAnswer(b"", "", 0, None, None)
 
 
 class DirectSource(LinkedSource):
@@ -138,7 +138,7 @@ class DirectSource(LinkedSource):
             signature_verified=verified,
         )
 
-    def _fetch(self, n: int, commitment: bytes, requested_ns: int) -> Answer:
+    def _fetch(self, n: int, commitment: bytes, requested_ns: int) -> DirectAnswer:
         sizes = (n,) if n <= self._largest else tuple(self._request_sizes(n))
         latest_ns = requested_ns + self._timeout_ns
         pool = self._pools.current()
@@ -158,7 +158,9 @@ class DirectSource(LinkedSource):
                 retry_after_s=failure.retry_after_s,
             ) from failure
 
-    def _ask(self, pool: Pool, sizes: Sequence[int], commitment: bytes, until_ns: int) -> Answer:
+    def _ask(
+        self, pool: Pool, sizes: Sequence[int], commitment: bytes, until_ns: int
+    ) -> DirectAnswer:
         connection = pool.take()
         if connection is not None:
             try:
@@ -177,7 +179,7 @@ class DirectSource(LinkedSource):
         sizes: Sequence[int],
         commitment: bytes,
         until_ns: int,
-    ) -> Answer:
+    ) -> DirectAnswer:
         # What the server knows ends its wait for the device, so that nobody is measured for who
         # has given up.
         timeout_us = max(1, (until_ns - time.monotonic_ns()) // _NS_PER_US)
@@ -197,11 +199,11 @@ class DirectSource(LinkedSource):
         return answer
 
 
-def _joined(answers: list[Answer]) -> Answer:
+def _joined(answers: list[DirectAnswer]) -> DirectAnswer:
     """Returns several answers as one."""
     # What is no time is none: 0 says so, and nothing was measured before the epoch.
     times = [one.generation_timestamp_ns for one in answers if one.generation_timestamp_ns > 0]
-    return Answer(
+    return DirectAnswer(
         b"".join(one.data for one in answers),
         ", ".join(dict.fromkeys(one.device_id for one in answers if one.device_id)),
         min(times, default=0),

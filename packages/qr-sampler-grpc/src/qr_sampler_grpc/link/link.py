@@ -8,7 +8,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from qr_sampler.entropy import SourceLimits, SourceStatus
-from qr_sampler.entropy.breaker import BreakerState, CircuitOpenError
+from qr_sampler.entropy.breaker import CircuitOpenError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.entropy.patience import AttemptFailure, Patience
 from qr_sampler_grpc.link.quota import Quota, QuotaExceededError
@@ -82,11 +82,6 @@ class Link:
         self._quota = Quota(limits)
         self._patience = Patience(breaker, timeout_ms, has_fallback=has_fallback)
         self._status = _UNTRIED
-
-    @property
-    def breaker_state(self) -> BreakerState:
-        """What happens to the next draw."""
-        return self._patience.state
 
     def status(self) -> SourceStatus:
         """Returns how the latest draw ended, or for how long the server is left alone."""

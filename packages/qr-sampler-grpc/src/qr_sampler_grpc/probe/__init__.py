@@ -8,11 +8,11 @@
 
 from __future__ import annotations
 
-from qr_sampler_grpc.link.patience import Patience
+from qr_sampler_grpc.link.quota_pacer import QuotaPacer
 from qr_sampler_grpc.probe.examination import examine
 from qr_sampler_grpc.probe.plan import Plan
 from qr_sampler_grpc.probe.report import ProbeReport
 from qr_sampler_grpc.probe.sanity import FALSE_ALARM_RATE
 from qr_sampler_grpc.probe.target import target_for
 
-__all__ = ["FALSE_ALARM_RATE", "Patience", "Plan", "ProbeReport", "examine", "target_for"]
+__all__ = ["FALSE_ALARM_RATE", "Plan", "ProbeReport", "QuotaPacer", "examine", "target_for"]

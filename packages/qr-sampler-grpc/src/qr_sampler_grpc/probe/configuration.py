@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from qr_sampler import AMPLIFIERS
 from qr_sampler_grpc.direct.settings import DirectOptions
-from qr_sampler_grpc.probe.target import DirectTarget, GrpcTarget, Target
+from qr_sampler_grpc.probe.target import DirectTarget, GrpcTarget, ProbeTarget
 from qr_sampler_grpc.protocol.wire import INTEGRATED_BYTES
 from qr_sampler_grpc.settings import GrpcOptions
 
@@ -21,7 +21,7 @@ KEY_FILE_PLACEHOLDER: Final = "/path/of/a/file/with/the/key"
 
 
 def configuration_lines(
-    target: Target, *, mode: str, largest_bytes: int | None, verified: bool
+    target: ProbeTarget, *, mode: str, largest_bytes: int | None, verified: bool
 ) -> dict[str, str]:
     """Returns variables by name, in the order in which they should be read; never a key.
 

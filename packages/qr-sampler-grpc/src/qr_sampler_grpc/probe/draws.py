@@ -12,8 +12,8 @@ from typing import Final
 
 from qr_sampler.entropy import EntropyDraw, EntropySource
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.link.patience import Patience, QuotaUsedUpError
-from qr_sampler_grpc.probe.target import Target
+from qr_sampler_grpc.link.quota_pacer import QuotaPacer, QuotaUsedUpError
+from qr_sampler_grpc.probe.target import ProbeTarget
 
 __all__ = [
     "COMMITMENT_BYTES",
@@ -54,12 +54,12 @@ class ModeReport:
 
 
 def measure_mode(
-    target: Target,
+    target: ProbeTarget,
     mode: str,
     *,
     draws: int,
     draw_bytes: int,
-    patience: Patience,
+    patience: QuotaPacer,
     progress: Callable[[int, int], None],
 ) -> tuple[ModeReport, list[EntropyDraw]]:
     """Returns how *draws* draws in *mode* went, and what they brought.
@@ -102,7 +102,7 @@ def measure_mode(
 
 
 def patient_draw(
-    source: EntropySource, n: int, commitment: bytes, patience: Patience
+    source: EntropySource, n: int, commitment: bytes, patience: QuotaPacer
 ) -> EntropyDraw:
     """Returns a draw of *n* bytes, after waiting for the quotas where they are used up.
 

@@ -12,7 +12,7 @@ import grpc
 from qr_sampler.entropy import EntropyDraw
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.conformance import Caller, CaseResult, run_cases
-from qr_sampler_grpc.link.patience import Patience, QuotaUsedUpError
+from qr_sampler_grpc.link.quota_pacer import QuotaPacer, QuotaUsedUpError
 from qr_sampler_grpc.probe.configuration import configuration_lines
 from qr_sampler_grpc.probe.contact import is_reachable, open_channel, repeats_sequence_ids
 from qr_sampler_grpc.probe.draws import ModeReport, fastest_mode, measure_mode, patient_draw
@@ -28,7 +28,7 @@ from qr_sampler_grpc.probe.provenance import Provenance, provenance_of
 from qr_sampler_grpc.probe.report import ProbeReport
 from qr_sampler_grpc.probe.sanity import SanityCheck, check_bytes, check_numbers
 from qr_sampler_grpc.probe.size_limit import SizeLimit, find_size_limit
-from qr_sampler_grpc.probe.target import GrpcTarget, Target
+from qr_sampler_grpc.probe.target import GrpcTarget, ProbeTarget
 from qr_sampler_grpc.protocol.attestation import VerificationKey
 from qr_sampler_grpc.protocol.profiles import PROFILES
 from qr_sampler_grpc.protocol.wire import INTEGRATED_BYTES
@@ -40,7 +40,7 @@ Watch = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 def examine(
-    target: Target, plan: Plan, watch: Watch, patience: Patience | None = None
+    target: ProbeTarget, plan: Plan, watch: Watch, patience: QuotaPacer | None = None
 ) -> ProbeReport:
     """Returns what is to be known of *target*; its faults are in the report.
 
@@ -54,7 +54,7 @@ def examine(
         ConfigError: When a file that is configured cannot be used.
     """
     key = None if target.public_key is None else VerificationKey(target.public_key)
-    patience = patience or Patience(target.limits)
+    patience = patience or QuotaPacer(target.limits)
     modes, draws = _modes(target, plan, watch, patience)
     best = fastest_mode(modes)
     limit = _limit(target, plan, best, watch, patience) if best else None
@@ -90,7 +90,7 @@ def examine(
 
 
 def _modes(
-    target: Target, plan: Plan, watch: Watch, patience: Patience
+    target: ProbeTarget, plan: Plan, watch: Watch, patience: QuotaPacer
 ) -> tuple[list[ModeReport], list[EntropyDraw]]:
     reports: list[ModeReport] = []
     draws: list[EntropyDraw] = []
@@ -113,7 +113,7 @@ def _modes(
 
 
 def _limit(
-    target: Target, plan: Plan, mode: str, watch: Watch, patience: Patience
+    target: ProbeTarget, plan: Plan, mode: str, watch: Watch, patience: QuotaPacer
 ) -> SizeLimit | None:
     if not plan.search_bytes:
         return None
@@ -128,11 +128,11 @@ def _limit(
 
 
 def _conversation(
-    target: Target,
+    target: ProbeTarget,
     plan: Plan,
     key: VerificationKey | None,
     watch: Watch,
-    patience: Patience,
+    patience: QuotaPacer,
     *,
     works: bool,
 ) -> tuple[tuple[CaseResult, ...], bool | None]:
@@ -162,7 +162,7 @@ def _conversation(
 
 
 def _repeats_sequence_ids(
-    target: GrpcTarget, channel: grpc.Channel, patience: Patience
+    target: GrpcTarget, channel: grpc.Channel, patience: QuotaPacer
 ) -> bool | None:
     try:
         patience.admit(1, SEQUENCE_BYTES)
@@ -182,12 +182,12 @@ def _paths(target: GrpcTarget) -> dict[str, str]:
 
 
 def _provenance(
-    target: Target,
+    target: ProbeTarget,
     mode: str,
     draws: Sequence[EntropyDraw],
     cases: Sequence[CaseResult],
     echoed: bool | None,
-    patience: Patience,
+    patience: QuotaPacer,
 ) -> Provenance:
     verified, words = None, "no public key was given"
     if target.public_key is not None:
@@ -209,7 +209,7 @@ def _provenance(
     )
 
 
-def _verified(target: Target, mode: str, patience: Patience) -> tuple[bool | None, str]:
+def _verified(target: ProbeTarget, mode: str, patience: QuotaPacer) -> tuple[bool | None, str]:
     n = INTEGRATED_BYTES if target.integrates else SIGNED_BYTES
     with contextlib.closing(target.source(mode, n, verify=True)) as source:
         try:
@@ -221,7 +221,7 @@ def _verified(target: Target, mode: str, patience: Patience) -> tuple[bool | Non
     return True, "verified with the public key"
 
 
-def _sanity(target: Target, draws: Sequence[EntropyDraw]) -> tuple[SanityCheck, ...]:
+def _sanity(target: ProbeTarget, draws: Sequence[EntropyDraw]) -> tuple[SanityCheck, ...]:
     if not draws:
         return ()
     check = check_numbers if target.integrates else check_bytes

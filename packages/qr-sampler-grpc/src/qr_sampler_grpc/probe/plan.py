@@ -10,7 +10,7 @@ from typing import Final
 from qr_sampler.errors import ConfigError
 from qr_sampler_grpc.conformance import Case, load_cases
 from qr_sampler_grpc.probe.size_limit import MOST_SEARCHED
-from qr_sampler_grpc.probe.target import GrpcTarget, Target
+from qr_sampler_grpc.probe.target import GrpcTarget, ProbeTarget
 from qr_sampler_grpc.protocol.wire import INTEGRATED_BYTES
 
 __all__ = [
@@ -47,7 +47,7 @@ class Plan:
     thorough: bool = False
     """Whether all conformance cases are run, and not only the cheap ones."""
 
-    def checked(self, target: Target) -> Plan:
+    def checked(self, target: ProbeTarget) -> Plan:
         """Returns the plan as it suits *target*.
 
         Raises:
@@ -76,13 +76,13 @@ class Plan:
             )
         return plan
 
-    def most_bytes(self, target: Target) -> int:
+    def most_bytes(self, target: ProbeTarget) -> int:
         """Returns how many random bytes the probe will draw at most."""
         drawn = (self.draws + 1) * self.draw_bytes * len(offered_modes(target))
         answered = sum(case.data_bytes for case in cases_for(target, thorough=self.thorough))
         return drawn + self.search_bytes + answered + SIGNED_BYTES + SEQUENCE_BYTES
 
-    def most_requests(self, target: Target) -> int:
+    def most_requests(self, target: ProbeTarget) -> int:
         """Returns how many requests the probe will make at most."""
         largest = target.limits.max_bytes_per_request or self.draw_bytes
         each = math.ceil(self.draw_bytes / largest) if target.largest_bytes is not None else 1
@@ -92,19 +92,19 @@ class Plan:
         # The last two are for the signature and the sequence id.
         return drawn + searched + cases + 2
 
-    def least_minutes(self, target: Target) -> int:
+    def least_minutes(self, target: ProbeTarget) -> int:
         """Returns how many whole minutes the quota of the settings makes of that, at least."""
         quota = target.limits.max_requests_per_minute
         planned = self.most_requests(target) - (MOST_SEARCHED if self.search_bytes else 0)
         return 0 if quota is None else math.ceil(planned / quota) - 1
 
 
-def offered_modes(target: Target) -> list[str]:
+def offered_modes(target: ProbeTarget) -> list[str]:
     """Returns the modes that the contract of *target* has."""
     return [mode for mode, missing in target.modes() if not missing]
 
 
-def cases_for(target: Target, *, thorough: bool) -> list[Case]:
+def cases_for(target: ProbeTarget, *, thorough: bool) -> list[Case]:
     """Returns the conformance cases that suit *target*; the cheap ones unless *thorough*."""
     if not isinstance(target, GrpcTarget):
         return []

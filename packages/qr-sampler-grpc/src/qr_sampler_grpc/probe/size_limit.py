@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler_grpc.link.patience import Patience, QuotaUsedUpError
+from qr_sampler_grpc.link.quota_pacer import QuotaPacer, QuotaUsedUpError
 from qr_sampler_grpc.probe.draws import patient_draw
-from qr_sampler_grpc.probe.target import Target
+from qr_sampler_grpc.probe.target import ProbeTarget
 
 __all__ = ["MOST_SEARCHED", "SizeLimit", "find_size_limit"]
 
@@ -39,14 +39,9 @@ class SizeLimit:
     spent_bytes: int = 0
     """Bytes that the search has cost."""
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether the limit itself was found."""
-        return self.refused_bytes == self.accepted_bytes + 1
-
 
 def find_size_limit(
-    target: Target, mode: str, *, known_bytes: int, budget_bytes: int, patience: Patience
+    target: ProbeTarget, mode: str, *, known_bytes: int, budget_bytes: int, patience: QuotaPacer
 ) -> SizeLimit:
     """Returns the largest request that *target* accepts, as far as *budget_bytes* reach.
 

@@ -17,7 +17,7 @@ from qr_sampler_grpc.protocol.profiles import CUSTOM, DEFAULT_METHOD_PATH
 from qr_sampler_grpc.settings import GrpcOptions, GrpcSettings
 from qr_sampler_grpc.source import QuantumGrpcSource
 
-__all__ = ["DIRECT", "MODES", "DirectTarget", "GrpcTarget", "Target", "target_for"]
+__all__ = ["DIRECT", "MODES", "DirectTarget", "GrpcTarget", "ProbeTarget", "target_for"]
 
 DIRECT: Final = "direct"
 """Names the protocol of Unix sockets where the profiles of gRPC are named."""
@@ -31,7 +31,7 @@ MODES: Final = ("unary", "server_streaming", "bidi_streaming")
 _NO_BREAKER: Final = BreakerOptions.checked(enabled=False)
 
 
-class Target(Protocol):
+class ProbeTarget(Protocol):
     """A server with all that is configured about it."""
 
     @property
@@ -232,7 +232,7 @@ class DirectTarget:
         return DirectSource(**options)
 
 
-def target_for(address: str, profile: str = "", **options: Any) -> Target:
+def target_for(address: str, profile: str = "", **options: Any) -> ProbeTarget:
     """Returns the server at *address*, described by *options* and the environment.
 
     Args:
@@ -259,7 +259,7 @@ def target_for(address: str, profile: str = "", **options: Any) -> Target:
     return GrpcTarget(GrpcOptions.checked(**configured), configured)
 
 
-def _direct(address: str, options: dict[str, Any]) -> Target:
+def _direct(address: str, options: dict[str, Any]) -> ProbeTarget:
     taken = {name: options.pop(name) for name in ("timeout_ms", "public_key") if name in options}
     if options:
         raise ConfigError(

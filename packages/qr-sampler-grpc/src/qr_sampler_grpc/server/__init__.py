@@ -4,8 +4,8 @@
 - :mod:`qr_sampler_grpc.server.serving`: starts a server.
 - :mod:`qr_sampler_grpc.server.running`: a server while it runs.
 - :mod:`qr_sampler_grpc.server.servicer`: answers the calls of the wire contract.
-- :mod:`qr_sampler_grpc.server.lanes` and :mod:`qr_sampler_grpc.server.patience`: keep some callers
-  from holding up the others.
+- :mod:`qr_sampler_grpc.server.lanes` and :mod:`qr_sampler_grpc.server.wait_limits`: keep some
+  callers from holding up the others.
 - :mod:`qr_sampler_grpc.server.keys` and :mod:`qr_sampler_grpc.server.tls`: who may call, and how.
 - :mod:`qr_sampler_grpc.server.monitoring`: health and metrics, which need the extra ``server``.
 - :mod:`qr_sampler_grpc.server.program` and :mod:`qr_sampler_grpc.server.logs`: the command line of

@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyResponse
 
-__all__ = ["Answer", "serialised"]
+__all__ = ["ServedAnswer", "serialised"]
 
 _DATA_TAG: Final = EntropyResponse(data=b"-").SerializeToString()[:1]
 
 
-class Answer(NamedTuple):
+class ServedAnswer(NamedTuple):
     """An ``EntropyResponse``, with the meaning of each field given there."""
 
     data: bytes | memoryview
@@ -28,11 +28,11 @@ class Answer(NamedTuple):
     signature: bytes = b""
 
 
-def serialised(answer: Answer) -> bytes:
+def serialised(answer: ServedAnswer) -> bytes:
     """Returns the message exactly as protobuf would write it.
 
     Examples:
-        >>> serialised(Answer(b"ab", sequence_id=3)).hex()
+        >>> serialised(ServedAnswer(b"ab", sequence_id=3)).hex()
         '0a0261621003'
     """
     others = EntropyResponse(

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
 
 import grpc
 
@@ -13,8 +12,8 @@ from qr_sampler_grpc.device import Device
 from qr_sampler_grpc.server.lanes import Lane
 from qr_sampler_grpc.server.monitoring.health import HealthService
 from qr_sampler_grpc.server.monitoring.metrics import Metrics, MetricsEndpoint
-from qr_sampler_grpc.server.patience import Patience
 from qr_sampler_grpc.server.servicer import EntropyServicer
+from qr_sampler_grpc.server.wait_limits import WaitLimits
 
 __all__ = ["EntropyServer"]
 
@@ -34,7 +33,7 @@ class EntropyServer:
         device: Device,
         health: HealthService | None,
         metrics: tuple[Metrics, MetricsEndpoint] | None,
-        patience: Patience,
+        wait_limits: WaitLimits,
     ) -> None:
         self._server = server
         self._lanes = lanes
@@ -43,7 +42,7 @@ class EntropyServer:
         self._device = device
         self._health = health
         self._metrics = metrics
-        self._patience = patience
+        self._wait_limits = wait_limits
 
     @property
     def address(self) -> str:
@@ -84,7 +83,7 @@ class EntropyServer:
         is_idle = self._device.wait_until_idle(grace_s)
         for lane in self._lanes:
             lane.shutdown(wait=is_idle, cancel_futures=True)
-        self._patience.stop()
+        self._wait_limits.stop()
         if self._metrics is not None:
             metrics, endpoint = self._metrics
             self._device.detach(metrics)
@@ -93,10 +92,5 @@ class EntropyServer:
     def __enter__(self) -> EntropyServer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()

@@ -15,10 +15,10 @@ from google.protobuf.message import DecodeError
 from qr_sampler_grpc.device import Device, Measured, MeasurementRefusedError, Refusal
 from qr_sampler_grpc.device.answer_memory import CrowdedError, Place, reading_time_s
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
-from qr_sampler_grpc.server.answers import Answer, serialised
+from qr_sampler_grpc.server.answers import ServedAnswer, serialised
 from qr_sampler_grpc.server.keys import ApiKeys
 from qr_sampler_grpc.server.lanes import Handler, Lane, Refusals
-from qr_sampler_grpc.server.patience import Patience
+from qr_sampler_grpc.server.wait_limits import WaitLimits
 
 __all__ = ["CHUNK_BYTES", "EntropyServicer"]
 
@@ -53,7 +53,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
         keys: One of them must be in every call; ``None`` answers everybody.
         max_streams: Most streams that may be open at once. Each holds a thread while it is open;
             single calls have threads of their own.
-        patience: Ends calls whose client neither sends nor reads; one of its own by default.
+        wait_limits: Ends calls whose client neither sends nor reads; one of its own by default.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class EntropyServicer(grpc.GenericRpcHandler):
         *,
         keys: ApiKeys | None = None,
         max_streams: int = 16,
-        patience: Patience | None = None,
+        wait_limits: WaitLimits | None = None,
     ) -> None:
         self._device = device
         self._account_of = _everybody if keys is None else keys.account_of
         header = "" if keys is None else keys.header
         self._remedy = f"send a valid API key in the metadata entry {header!r}"
-        self._patience = patience or Patience()
+        self._wait_limits = wait_limits or WaitLimits()
         self._stopping = threading.Event()
         unary = Lane(_UNARY_THREADS, "qr-entropy-call", waiting=_WAITING_CALLS)
         streams = Lane(max_streams, "qr-entropy-stream")
@@ -106,9 +106,9 @@ class EntropyServicer(grpc.GenericRpcHandler):
 
     def get_entropy(
         self, account: str, messages: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Answer:
+    ) -> ServedAnswer:
         """Answers one request of *account*."""
-        message = self._patience.only_message(messages, context)
+        message = self._wait_limits.only_message(messages, context)
         if message is None:
             self._refuse(
                 context, _UNARY, grpc.StatusCode.UNIMPLEMENTED, "the call needs one message"
@@ -120,7 +120,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
         except BaseException:
             place.free()
             raise
-        wait = self._patience.limit(reading_time_s(len(measured.data)), context.cancel)
+        wait = self._wait_limits.limit(reading_time_s(len(measured.data)), context.cancel)
 
         def gone() -> None:
             wait.end()
@@ -134,7 +134,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
 
     def stream_entropy(
         self, account: str, messages: Iterator[bytes], context: grpc.ServicerContext
-    ) -> Iterator[Answer]:
+    ) -> Iterator[ServedAnswer]:
         """Answers each request of *account* before it looks at the next."""
         self._device.note_streams(1)
         try:
@@ -145,7 +145,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
                     measured = self._measure(request, context, account, _STREAM)
                     reading_s = reading_time_s(len(measured.data))
                     place.sending(context.cancel)
-                    with self._patience.limit(reading_s, context.cancel):
+                    with self._wait_limits.limit(reading_s, context.cancel):
                         # Goes on when the message has been sent.
                         yield from self._messages(request, measured)
                 finally:
@@ -212,7 +212,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
         self._device.note_answer(method, grpc.StatusCode.OK.name)
         return measured
 
-    def _messages(self, request: EntropyRequest, measured: Measured) -> Iterator[Answer]:
+    def _messages(self, request: EntropyRequest, measured: Measured) -> Iterator[ServedAnswer]:
         data = measured.data
         last = (len(data) - 1) // CHUNK_BYTES * CHUNK_BYTES if request.accept_chunks else 0
         if not last:
@@ -225,7 +225,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
 
     def _last_message(
         self, request: EntropyRequest, measured: Measured, data: bytes | memoryview
-    ) -> Answer:
+    ) -> ServedAnswer:
         signature = self._device.sign(measured, sequence_id=request.sequence_id)
         return _message(request, measured, data, signature)
 
@@ -246,8 +246,8 @@ class EntropyServicer(grpc.GenericRpcHandler):
 
 def _message(
     request: EntropyRequest, measured: Measured, data: bytes | memoryview, signature: bytes = b""
-) -> Answer:
-    return Answer(
+) -> ServedAnswer:
+    return ServedAnswer(
         data,
         request.sequence_id,
         measured.timestamp_ns,

@@ -28,9 +28,9 @@ from qr_sampler_grpc.server.lanes import Lane
 from qr_sampler_grpc.server.monitoring.apart import ServiceApart
 from qr_sampler_grpc.server.monitoring.health import HealthService, add_health, add_reflection
 from qr_sampler_grpc.server.monitoring.metrics import Metrics, MetricsEndpoint
-from qr_sampler_grpc.server.patience import Patience
 from qr_sampler_grpc.server.running import EntropyServer
 from qr_sampler_grpc.server.servicer import EntropyServicer
+from qr_sampler_grpc.server.wait_limits import WaitLimits
 
 if TYPE_CHECKING:
     from qr_sampler_grpc.protocol.attestation import SigningKey
@@ -135,12 +135,14 @@ def serve(
         _LOGGER.warning(_EXPOSED_KEYS, place)
     if reason := FORK_GUARD.reason_to_refuse():
         raise ServerStartError(reason)
-    patience = Patience()
+    wait_limits = WaitLimits()
     try:
-        servicer = EntropyServicer(device, patience=patience, keys=keys, max_streams=max_streams)
-        return _start(device, place, credentials, servicer, patience, metrics_address)
+        servicer = EntropyServicer(
+            device, wait_limits=wait_limits, keys=keys, max_streams=max_streams
+        )
+        return _start(device, place, credentials, servicer, wait_limits, metrics_address)
     except BaseException:
-        patience.stop()
+        wait_limits.stop()
         raise
 
 
@@ -149,7 +151,7 @@ def _start(
     place: Address,
     credentials: grpc.ServerCredentials | None,
     servicer: EntropyServicer,
-    patience: Patience,
+    wait_limits: WaitLimits,
     metrics_address: str | None,
 ) -> EntropyServer:
     keep_large_blocks()
@@ -160,8 +162,8 @@ def _start(
     # are refused shut out those that are not.
     server = grpc.server(servicer.refusals, options=_OPTIONS)
     apart = (
-        ServiceApart(checks, watches, servicer.refusals, patience),
-        ServiceApart(reflection, reflection, servicer.refusals, patience),
+        ServiceApart(checks, watches, servicer.refusals, wait_limits),
+        ServiceApart(reflection, reflection, servicer.refusals, wait_limits),
     )
     health = _add_standard_services(*apart)
     server.add_generic_rpc_handlers((servicer, *apart))
@@ -178,7 +180,7 @@ def _start(
     server.start()
     _LOGGER.info("serving %s at %s", device.name, bound)
     lanes = (*servicer.lanes, checks, watches, reflection, servicer.refusals)
-    return EntropyServer(server, lanes, bound, servicer, device, health, metrics, patience)
+    return EntropyServer(server, lanes, bound, servicer, device, health, metrics, wait_limits)
 
 
 def _keys(api_key: str | Iterable[str] | None, file: Path | None, header: str) -> ApiKeys | None:

@@ -18,7 +18,7 @@ __all__ = [
     "Attempt",
     "ChannelTransport",
     "DeadlineLapsedError",
-    "Request",
+    "PreparedRequest",
     "StrayAnswerError",
     "Transport",
     "UnfitAnswerError",
@@ -45,7 +45,7 @@ class StrayAnswerError(UnfitAnswerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PreparedRequest:
     """A request that is ready to leave."""
 
     sequence_id: int
@@ -84,7 +84,7 @@ class Transport(Protocol):
     never be taken for the answer to a later request. An instance belongs to one process.
     """
 
-    def answers(self, requests: Sequence[Request], attempt: Attempt) -> Iterator[Answer]:
+    def answers(self, requests: Sequence[PreparedRequest], attempt: Attempt) -> Iterator[Answer]:
         """Yields the answer to each of *requests*, in their order and of their length.
 
         Nothing is asked for before the first one is awaited. A caller that stops early drops the
@@ -159,7 +159,7 @@ class AnswerParts:
         attempt: The attempt that it belongs to; learns how many bytes have arrived.
     """
 
-    def __init__(self, request: Request, attempt: Attempt) -> None:
+    def __init__(self, request: PreparedRequest, attempt: Attempt) -> None:
         self._request = request
         self._attempt = attempt
         self._pieces: list[bytes] = []

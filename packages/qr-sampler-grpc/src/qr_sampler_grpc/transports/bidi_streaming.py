@@ -17,7 +17,7 @@ from qr_sampler_grpc.transports.base import (
     Attempt,
     ChannelTransport,
     DeadlineLapsedError,
-    Request,
+    PreparedRequest,
     UnfitAnswerError,
     stray,
     unchanged,
@@ -46,7 +46,7 @@ class BidiStreamingTransport(ChannelTransport):
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
 
-    def answers(self, requests: Sequence[Request], attempt: Attempt) -> Iterator[Answer]:
+    def answers(self, requests: Sequence[PreparedRequest], attempt: Attempt) -> Iterator[Answer]:
         """Yields the answers; see :class:`Transport`."""
         stream, pending = self._send(requests, attempt)
         ticket = self._watchdog.watch(attempt.deadline_ns / _NS_PER_S, stream.lapse)
@@ -71,7 +71,7 @@ class BidiStreamingTransport(ChannelTransport):
         super().close()
 
     def _send(
-        self, requests: Sequence[Request], attempt: Attempt
+        self, requests: Sequence[PreparedRequest], attempt: Attempt
     ) -> tuple[_Stream, list[_Pending]]:
         """Sends *requests* on the open stream, or on a new one when that has just ended."""
         while True:
@@ -97,7 +97,7 @@ class BidiStreamingTransport(ChannelTransport):
 class _Pending:
     """A request whose answer is under way."""
 
-    def __init__(self, request: Request, attempt: Attempt) -> None:
+    def __init__(self, request: PreparedRequest, attempt: Attempt) -> None:
         self.parts = AnswerParts(request, attempt)
         self.answer: Answer | None = None
         self.wake = threading.Event()
@@ -126,7 +126,7 @@ class _Stream:
         """Whether nothing can be asked on it any more."""
         return self._failure is not None
 
-    def send(self, requests: Iterable[Request], attempt: Attempt) -> list[_Pending] | None:
+    def send(self, requests: Iterable[PreparedRequest], attempt: Attempt) -> list[_Pending] | None:
         """Sends *requests* and returns what to wait for; ``None`` when the stream has ended."""
         pending = []
         with self._lock:

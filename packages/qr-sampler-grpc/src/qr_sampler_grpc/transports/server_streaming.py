@@ -10,7 +10,7 @@ from qr_sampler_grpc.transports.base import (
     AnswerParts,
     Attempt,
     ChannelTransport,
-    Request,
+    PreparedRequest,
     unchanged,
 )
 
@@ -27,7 +27,7 @@ class ServerStreamingTransport(ChannelTransport):
         options: How to reach the server.
     """
 
-    def answers(self, requests: Sequence[Request], attempt: Attempt) -> Iterator[Answer]:
+    def answers(self, requests: Sequence[PreparedRequest], attempt: Attempt) -> Iterator[Answer]:
         """Yields the answers; see :class:`Transport`."""
         method = self._channel.get().unary_stream(self._path, unchanged, unchanged)
         for request in requests:

@@ -10,7 +10,7 @@ from qr_sampler_grpc.transports.base import (
     AnswerParts,
     Attempt,
     ChannelTransport,
-    Request,
+    PreparedRequest,
     unchanged,
 )
 
@@ -24,7 +24,7 @@ class UnaryTransport(ChannelTransport):
         options: How to reach the server.
     """
 
-    def answers(self, requests: Sequence[Request], attempt: Attempt) -> Iterator[Answer]:
+    def answers(self, requests: Sequence[PreparedRequest], attempt: Attempt) -> Iterator[Answer]:
         """Yields the answers; see :class:`Transport`."""
         call = self._channel.get().unary_unary(self._path, unchanged, unchanged)
         for request in requests:

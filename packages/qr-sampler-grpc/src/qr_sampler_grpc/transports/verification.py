@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qr_sampler_grpc.protocol.attestation import VerificationKey, signed_message
 from qr_sampler_grpc.protocol.wire import Answer
-from qr_sampler_grpc.transports.base import Request
+from qr_sampler_grpc.transports.base import PreparedRequest
 
 __all__ = ["AnswerCheck", "UntrustedAnswerError"]
 
@@ -35,7 +35,7 @@ class AnswerCheck:
         self.verified: bool | None = None
         """Whether every answer was signed with the key; ``None`` when there is none."""
 
-    def apply(self, requests: Sequence[Request], answers: Sequence[Answer]) -> None:
+    def apply(self, requests: Sequence[PreparedRequest], answers: Sequence[Answer]) -> None:
         """Checks all *answers*.
 
         Raises:
@@ -52,7 +52,9 @@ class AnswerCheck:
                 self._check_signature(self._key, request, answer)
             self.verified = True
 
-    def _check_signature(self, key: VerificationKey, request: Request, answer: Answer) -> None:
+    def _check_signature(
+        self, key: VerificationKey, request: PreparedRequest, answer: Answer
+    ) -> None:
         if not answer.signature:
             raise UntrustedAnswerError(
                 "the answer is not signed; remove QR_GRPC_PUBLIC_KEY if the device signs nothing"

@@ -127,7 +127,7 @@ def probe(
             f"the quota of {target.limits.max_requests_per_minute:g} requests a minute lets that "
             f"take {minutes} min at least"
         )
-    patience = probing.Patience(target.limits, tell=remark)
+    patience = probing.QuotaPacer(target.limits, tell=remark)
     report: ProbeReport = probing.examine(target, plan, _watch, patience)
     if as_json:
         typer.echo(json.dumps(_as_data(report), indent=2))

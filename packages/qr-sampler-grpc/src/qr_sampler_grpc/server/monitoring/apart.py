@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from qr_sampler_grpc.server.lanes import Handler, Lane, Refusals
-from qr_sampler_grpc.server.patience import Patience
+from qr_sampler_grpc.server.wait_limits import WaitLimits
 
 __all__ = ["ServiceApart"]
 
@@ -25,7 +25,7 @@ class ServiceApart(grpc.GenericRpcHandler):
         lane: Where its calls run that have one answer; a call that finds it full is refused.
         streams: Where its calls run that may have several, in the same way.
         refusals: Where calls are refused.
-        patience: Ends calls that send nothing.
+        wait_limits: Ends calls that send nothing.
         longest_s: How long a call whose client goes on asking may last.
     """
 
@@ -34,14 +34,14 @@ class ServiceApart(grpc.GenericRpcHandler):
         lane: Lane,
         streams: Lane,
         refusals: Refusals,
-        patience: Patience,
+        wait_limits: WaitLimits,
         *,
         longest_s: float = 60.0,
     ) -> None:
         self._lane = lane
         self._streams = streams
         self._refusals = refusals
-        self._patience = patience
+        self._wait_limits = wait_limits
         self._longest_s = longest_s
         self._inner: list[grpc.GenericRpcHandler] = []
 
@@ -80,7 +80,7 @@ class ServiceApart(grpc.GenericRpcHandler):
 
     def _conversation(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         def run(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._patience.limit(self._longest_s, context.cancel):
+            with self._wait_limits.limit(self._longest_s, context.cancel):
                 yield from behaviour(messages, context)
 
         return run
@@ -107,7 +107,7 @@ class ServiceApart(grpc.GenericRpcHandler):
         context: grpc.ServicerContext,
         parse: Callable[[bytes], Any],
     ) -> Any:
-        message = self._patience.only_message(messages, context)
+        message = self._wait_limits.only_message(messages, context)
         if message is None:
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "the call needs one message")
         try:

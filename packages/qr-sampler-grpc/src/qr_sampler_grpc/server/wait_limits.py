@@ -6,12 +6,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Final
 
 import grpc
 
-__all__ = ["Patience", "Wait"]
+__all__ = ["Wait", "WaitLimits"]
 
 _MESSAGE_S: Final = 5.0
 """How long a call may hold a thread before its message is there. Clients send both together."""
@@ -37,23 +36,18 @@ class Wait:
     def __enter__(self) -> Wait:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.end()
 
 
-class Patience:
+class WaitLimits:
     """Looks at all waits from one thread: a timer for each call would cost a thread each."""
 
     def __init__(self) -> None:
         # Adding to a set, discarding and copying are atomic.
         self._waits: set[Wait] = set()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="qr-entropy-patience", daemon=True)
+        self._thread = threading.Thread(target=self._look, name="qr-entropy-waits", daemon=True)
         self._thread.start()
 
     def limit(self, seconds: float, give_up: Callable[[], object]) -> Wait:

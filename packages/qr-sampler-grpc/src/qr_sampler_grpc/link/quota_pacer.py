@@ -11,7 +11,7 @@ from typing import Final
 from qr_sampler.entropy import SourceLimits
 from qr_sampler_grpc.link.quota import Quota, QuotaExceededError
 
-__all__ = ["QUIET_S", "Patience", "QuotaUsedUpError"]
+__all__ = ["QUIET_S", "QuotaPacer", "QuotaUsedUpError"]
 
 QUIET_S: Final = 62.0
 """After so many seconds without a request no quota by the minute is used up any more, also where
@@ -26,7 +26,7 @@ def _silent(_words: str) -> None:
     return
 
 
-class Patience:
+class QuotaPacer:
     """Waits until something may be asked for; shared by all who ask one server.
 
     The quotas of the settings are kept beforehand. Those that only the server knows show in its
