@@ -139,11 +139,27 @@ def test_records_survive_json_to_the_last_bit(kind: type[Record]) -> None:
     record = sample(kind)
     values = record.as_dict()
     assert next(iter(values)) == "kind"
-    assert list(values)[1:] == [field.name for field in dataclasses.fields(record)]
+    assert sorted(list(values)[1:]) == sorted(field.name for field in dataclasses.fields(record))
     restored = json.loads(json.dumps(values, allow_nan=False))
     assert restored == values
     assert restored.pop("kind") == kind.kind
     assert kind(**restored) == record
+
+
+def test_the_source_of_a_forced_token_stands_behind_the_reason() -> None:
+    assert list(sample(ForcedRecord).as_dict()) == [
+        "kind",
+        "request_key",
+        "sequence",
+        "position",
+        "token_id",
+        "reason",
+        "source",
+        "wall_time_ns",
+        "trial",
+        "condition",
+        "emitted",
+    ]
 
 
 def test_kinds_are_distinct() -> None:

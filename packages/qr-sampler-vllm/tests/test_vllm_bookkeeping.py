@@ -21,15 +21,12 @@ import pytest
 from qr_sampler import (
     DiscardRecord,
     EmissionRecord,
-    EntropySource,
     EntropyUnavailableError,
     ForcedRecord,
     MemorySink,
     RowContext,
     Rows,
     RunningMean,
-    SamplingPipeline,
-    Settings,
     StepResult,
     TokenSamplingRecord,
     UndecidedRecord,
@@ -37,9 +34,9 @@ from qr_sampler import (
     row_digest,
     step_commitment,
 )
+from qr_sampler.host import NumpyLogits, TokenSequence
 from qr_sampler.testing import ConstantEntropySource
-from qr_sampler_vllm.host import session
-from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.engine import session
 from qr_sampler_vllm.runners import draft_rows, v2
 from qr_sampler_vllm.runners.v1 import RunnerV1
 from qr_sampler_vllm.runners.v2 import RunnerV2
@@ -92,30 +89,17 @@ class LapsingSource(ConstantEntropySource):
         return data
 
 
-class Seen:
+class Seen(NumpyLogits):
     """What the pipelines were asked for."""
 
     def __init__(self) -> None:
         self.sources = {name: ConstantEntropySource(name=name) for name in ("system", "other")}
         self.running_entropy: list[list[float]] = []
 
-    def sample_rows(
-        self, pipeline: Any, logits: Any, lines: list[int], rows: Rows, contexts: Any = None
-    ) -> Any:
-        """The step on plain arrays, without torch."""
+    def sample(self, pipeline: Any, logits: Any, lines: Any, rows: Rows, contexts: Any) -> Any:
+        """Notes the running means and goes on as usual."""
         self.running_entropy.append(rows.running_entropy.tolist())
-        plan = pipeline.prepare(logits[lines], rows)
-        result = pipeline.complete(plan, contexts) if plan.lines.size else None
-        if result is not None:
-            decided = [lines[line] for line in result.plan.lines]
-            force_tokens(logits, decided, result.selection.token_ids.tolist())
-        return result
-
-
-def force_tokens(logits: Any, lines: list[int], token_ids: list[int]) -> None:
-    for line, token_id in zip(lines, token_ids, strict=True):
-        logits[line] = -math.inf
-        logits[line, token_id] = 0.0
+        return super().sample(pipeline, logits, lines, rows, contexts)
 
 
 @pytest.fixture(autouse=True)
@@ -126,23 +110,16 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setenv("QR_SAMPLE_COUNT", "4")
     monkeypatch.setenv("QR_MAX_KS_DISTANCE", "1")
     monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
-    monkeypatch.setattr(session, "configured_sources", lambda settings, on_dropped: found.sources)
+    monkeypatch.setattr(
+        "qr_sampler.host.session.configured_sources", lambda settings, on_dropped: found.sources
+    )
+    monkeypatch.setattr("qr_sampler.host.session.Journal", Journal)
     monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda source, settings: False)
-    monkeypatch.setattr(session, "Journal", Journal)
     monkeypatch.setattr(session, "get_ready", lambda device_type: None)
-    monkeypatch.setattr(session, "selector_for", lambda logits, most_rows: None)
-    monkeypatch.setattr(session, "pipeline_for", pipeline_for)
-    monkeypatch.setattr(session, "sample_rows", found.sample_rows)
-    monkeypatch.setattr(session, "force_tokens", force_tokens)
+    monkeypatch.setattr(session, "TensorLogits", lambda most_rows: found)
     monkeypatch.setattr(session.EngineSession, "stop_strings", stop_strings)
     monkeypatch.setattr(draft_rows, "_on_host", lambda context: context.table)
     return found
-
-
-def pipeline_for(
-    logits: Any, settings: Settings, source: EntropySource, _: Any, on_dropped: Any
-) -> Any:
-    return SamplingPipeline(settings, source, on_dropped=on_dropped)
 
 
 class StopsAt:
@@ -217,7 +194,7 @@ def logits(rows: int) -> Any:
 def records(runner: Any) -> list[Any]:
     """All records that are settled by now."""
     runner.flush()
-    return list(runner._session._journal.records)
+    return list(runner.session._journal.records)
 
 
 def tokens(runner: Any) -> list[TokenSamplingRecord]:
@@ -294,7 +271,7 @@ class TestRunnerV1:
             batch.go_on()
         batch.step()
         batch.remove(0)
-        found = batch.runner._session._journal.records  # type: ignore[attr-defined]
+        found = batch.runner.session._journal.records  # type: ignore[attr-defined]
         assert [(t.kind, t.position, t.emitted) for t in found] == [
             ("token", 0, True),
             ("token", 1, True),
@@ -723,7 +700,7 @@ class TestUndecidable:
             batch.go_on()
         first, second = tokens(batch.runner)
         assert second.running_entropy_nats == as_strategies_see(first)
-        run_id = batch.runner._session._journal.run_id
+        run_id = batch.runner.session._journal.run_id
         link = link_digest(bytes.fromhex(first.row_digest), first.token_id, first.u)
         context = RowContext(run_id, second.sequence, 2, link)
         expected = row_digest(
@@ -815,9 +792,9 @@ def states(prompt: list[int], prefill: list[int] | None = None) -> SimpleNamespa
 
 def try_lock(runner: Any) -> bool:
     """Returns whether this thread could have changed the state of *runner*."""
-    got = bool(runner._lock.acquire(blocking=False))
+    got = bool(runner.lock.acquire(blocking=False))
     if got:
-        runner._lock.release()
+        runner.lock.release()
     return got
 
 
@@ -848,7 +825,7 @@ class TestRunnerV2:
             runner.add_request(slot, params(key))
         runner.apply(logits(2), Context([0, 1], [2, 2]))
         runner.apply(logits(1), Context([1], [3]))
-        found = runner._session._journal.records  # type: ignore[attr-defined]
+        found = runner.session._journal.records  # type: ignore[attr-defined]
         assert sorted((t.request_key, t.position, t.emitted) for t in found) == [
             ("a", 0, None),
             ("b", 0, True),
@@ -953,7 +930,7 @@ class TestRunnerV2:
         rows = logits(1)
         np.testing.assert_array_equal(runner.apply(rows, Context([0], [3])), logits(1))
         assert seen.sources["system"].requests == []
-        assert runner._session._status.as_dict(records_lost=0)["requests_left_to_vllm"] == 1
+        assert runner.session.status()["requests_left_to_engine"] == 1
         assert [(r.kind, r.request_key) for r in records(runner)] == [("bypass", "a")]
 
     def test_a_recycled_slot_forgets_its_last_request(self, at_once: SimpleNamespace) -> None:
@@ -1146,7 +1123,7 @@ class TestCommitments:
         batch.runner.flush()
         run = [token for token in tokens(batch.runner) if token.emitted]
         assert len(run) >= 2
-        expected = linked(run, batch.runner._session._journal.run_id)
+        expected = linked(run, batch.runner.session._journal.run_id)
         assert [bytes.fromhex(record.row_digest) for record in run] == expected
 
     def test_every_row_of_a_step_is_in_its_commitment(self) -> None:

@@ -18,10 +18,7 @@ from qr_sampler import (
     RequestOptions,
     SamplingParameters,
 )
-from qr_sampler_vllm.host.fates import serve
-from qr_sampler_vllm.host.row_groups import RowGroups, StepRows
-from qr_sampler_vllm.host.token_sequence import TokenSequence
-from qr_sampler_vllm.requests.stop_conditions import StopConditions
+from qr_sampler.host import RowGroups, StepRows, StopConditions, TokenSequence, serve_or_split
 from qr_sampler_vllm.runners import engines
 
 LATE = EntropyUnavailableError("device", "too late")
@@ -43,7 +40,7 @@ class Step:
         self._parts = parts
         self._whole_s = whole_s
         self._now_s = 0.0
-        serve(-1, self._split, self._attempt, self._give_up, lambda: self._now_s)
+        serve_or_split(-1, self._split, self._attempt, self._give_up, lambda: self._now_s)
 
     def _split(self, whole: int) -> Sequence[int]:
         return range(len(self._parts)) or [whole]

@@ -40,14 +40,14 @@ from qr_sampler import (
     dropped_record,
     token_record,
 )
+from qr_sampler.host.public_text import public_model_name, public_text
+from qr_sampler.host.status import RECENT_TOKENS, REMEMBERED_DRAWS, EngineStatus
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm import processor
 from qr_sampler_vllm.front_end import checks
 from qr_sampler_vllm.front_end.dropped_plugin import guard_model_runner_v1
-from qr_sampler_vllm.host.discretion import in_public, public_model_name
-from qr_sampler_vllm.host.engine_status import RECENT_TOKENS, REMEMBERED_DRAWS, EngineStatus
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor
-from qr_sampler_vllm.runners.follower import Bystander
+from qr_sampler_vllm.runners.role import EngineRole
 from qr_sampler_vllm.status import file as status_file
 from qr_sampler_vllm.status import run_directory
 from qr_sampler_vllm.status.endpoint import HEALTHY, status_document
@@ -386,11 +386,11 @@ def test_the_document_shows_engines_and_gives_nothing_away(directory: Path) -> N
     ],
 )
 def test_reasons_show_ordinary_words_only(text: str, shown: str) -> None:
-    assert in_public(text) == shown
+    assert public_text(text) == shown
 
 
 def test_a_reason_of_any_length_is_shown_in_part() -> None:
-    assert len(in_public("word " * 10_000)) < 400
+    assert len(public_text("word " * 10_000)) < 400
 
 
 @pytest.mark.parametrize(
@@ -647,7 +647,7 @@ class TestFrontEnd:
         self, directory: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With an external launcher each rank is a front end of its own."""
-        monkeypatch.setattr(processor, "_role", lambda *arguments: Bystander())
+        monkeypatch.setattr(processor, "_role", lambda *arguments: EngineRole())
         QRSamplerLogitsProcessor(front_end_config(), "cpu", False)
         assert published() == []
         checks.check_engines()

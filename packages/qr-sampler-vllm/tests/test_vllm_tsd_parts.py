@@ -23,11 +23,9 @@ from qr_sampler import (
     Rows,
     SamplingParameters,
 )
+from qr_sampler.host import ForcedEnd, StopConditions, TokenSequence
 from qr_sampler_tsd import Role, UniformsExhaustedError, craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
-from qr_sampler_vllm.host.outcomes import ForcedEnd
-from qr_sampler_vllm.host.token_sequence import TokenSequence
-from qr_sampler_vllm.requests.stop_conditions import StopConditions
 from qr_sampler_vllm.tsd.drafter import DraftRequest, draft_limit
 from qr_sampler_vllm.tsd.sequences import Sequences
 from qr_sampler_vllm.tsd.verification.proposals import draw_proposals

@@ -18,7 +18,8 @@ from qr_sampler_vllm.front_end.checks import check_engines
 from qr_sampler_vllm.front_end.shared_settings import agreed_settings
 from qr_sampler_vllm.requests.admission import check_request
 from qr_sampler_vllm.runners.engines import check_not_loaded, register
-from qr_sampler_vllm.runners.follower import Bystander, Follower
+from qr_sampler_vllm.runners.follower import Follower
+from qr_sampler_vllm.runners.role import EngineRole
 from qr_sampler_vllm.runners.v1 import RunnerV1
 from qr_sampler_vllm.runners.v2 import RunnerV2
 from qr_sampler_vllm.status.run_directory import announce
@@ -83,7 +84,7 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
         return self._role.apply(logits, ctx)
 
 
-def _role(vllm_config: Any, runner_arguments: tuple[Any, ...]) -> Bystander:
+def _role(vllm_config: Any, runner_arguments: tuple[Any, ...]) -> EngineRole:
     """Returns what this process does for its engine.
 
     Args:
@@ -92,7 +93,7 @@ def _role(vllm_config: Any, runner_arguments: tuple[Any, ...]) -> Bystander:
             one is V2.
     """
     if not samples_here(vllm_config):
-        return Bystander()
+        return EngineRole()
     ranks = tensor_parallel_group(vllm_config)
     if ranks is not None and not ranks.leads:
         return Follower(ranks)

@@ -26,11 +26,12 @@ from qr_sampler import (  # noqa: E402
     UndecidedRecord,
     dropped_record,
 )
+from qr_sampler.host.status import EngineStatus  # noqa: E402
 from qr_sampler.testing import ConstantEntropySource  # noqa: E402
 from qr_sampler_vllm.front_end import stat_logger, unsampled_answers  # noqa: E402
 from qr_sampler_vllm.front_end.stat_logger import FrontEndCheck  # noqa: E402
-from qr_sampler_vllm.host.engine_status import EngineStatus  # noqa: E402
-from qr_sampler_vllm.runners.follower import Bystander, Follower  # noqa: E402
+from qr_sampler_vllm.runners.follower import Follower  # noqa: E402
+from qr_sampler_vllm.runners.role import EngineRole  # noqa: E402
 from qr_sampler_vllm.status.endpoint import StatusEndpoint  # noqa: E402
 from qr_sampler_vllm.status.prometheus import EngineCollector  # noqa: E402
 from qr_sampler_vllm.status.run_directory import VARIABLE  # noqa: E402
@@ -160,6 +161,6 @@ def test_other_ranks_take_part_in_the_same_requests_as_the_first() -> None:
 
 
 def test_a_stage_that_does_not_sample_does_nothing() -> None:
-    bystander, logits = Bystander(), object()
+    bystander, logits = EngineRole(), object()
     assert not bystander.add_request(0, None)
     assert bystander.apply(logits) is logits

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from qr_sampler import EntropySource, Rows, SamplingPipeline, Settings
+from qr_sampler.host.logits import defect_of
 from qr_sampler.testing import ConstantEntropySource
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
 from qr_sampler_vllm.engine.step import (  # noqa: E402
-    defect_of,
     force_on_device,
     force_tokens,
     sample_rows,

@@ -23,12 +23,10 @@ from qr_sampler import (
     Settings,
     TokenSamplingRecord,
 )
+from qr_sampler.host import RowGroups, StopConditions, TokenSequence
 from qr_sampler_tsd import craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
-from qr_sampler_vllm.host.row_groups import RowGroups
-from qr_sampler_vllm.host.session import EngineSession
-from qr_sampler_vllm.host.token_sequence import TokenSequence
-from qr_sampler_vllm.requests.stop_conditions import StopConditions
+from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows
 

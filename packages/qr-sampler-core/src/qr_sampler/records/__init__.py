@@ -13,6 +13,7 @@ from qr_sampler.records.kinds import (
     GenesisRecord,
     Record,
     TokenSamplingRecord,
+    UnchosenRecord,
     UndecidedRecord,
 )
 
@@ -26,5 +27,6 @@ __all__ = [
     "GenesisRecord",
     "Record",
     "TokenSamplingRecord",
+    "UnchosenRecord",
     "UndecidedRecord",
 ]

@@ -18,6 +18,7 @@ __all__ = [
     "GenesisRecord",
     "Record",
     "TokenSamplingRecord",
+    "UnchosenRecord",
     "UndecidedRecord",
 ]
 
@@ -33,8 +34,12 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the record as JSON-ready values, ``kind`` first."""
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        return {"kind": self.kind, **{field.name: getattr(self, field.name) for field in fields}}
+        return {"kind": self.kind, **{name: getattr(self, name) for name in self.columns()}}
+
+    @classmethod
+    def columns(cls) -> tuple[str, ...]:
+        """Returns the names of the fields in the order in which a line has them."""
+        return tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,10 +213,8 @@ class TokenSamplingRecord(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForcedRecord(Record):
-    """One emitted token that no entropy decided: it ends a request for which there was none."""
-
-    kind: ClassVar[str] = "forced"
+class UnchosenRecord(Record):
+    """One emitted token that no entropy decided."""
 
     request_key: str
     """Names the request, as in :class:`TokenSamplingRecord`."""
@@ -222,9 +225,7 @@ class ForcedRecord(Record):
     token_id: int
     """The token."""
     reason: str
-    """Why there was no entropy."""
-    source: str
-    """The source that the request had chosen."""
+    """Why no entropy decided it."""
     wall_time_ns: int
     """When it was recorded, in nanoseconds since the epoch."""
     trial: str | None = None
@@ -236,31 +237,32 @@ class ForcedRecord(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UndecidedRecord(Record):
-    """One emitted token whose row of logits had no distribution to draw from."""
+class ForcedRecord(UnchosenRecord):
+    """Ends a request for which there was no entropy; *reason* says why there was none."""
+
+    kind: ClassVar[str] = "forced"
+
+    source: str
+    """The source that the request had chosen."""
+
+    @classmethod
+    def columns(cls) -> tuple[str, ...]:
+        """Returns the names of its fields, the source behind the reason."""
+        names = list(UnchosenRecord.columns())
+        names.insert(names.index("reason") + 1, "source")
+        return tuple(names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UndecidedRecord(UnchosenRecord):
+    """A token whose row of logits had no distribution to draw from.
+
+    It is the one where the logits were largest, in the order in which NaN is above all; or the one
+    that ends the request, if the operator ends such requests. The reason is ``masked`` when no
+    token was allowed, ``nan`` when a logit was no number, ``infinite`` when one was +inf.
+    """
 
     kind: ClassVar[str] = "undecided"
-
-    request_key: str
-    """Names the request, as in :class:`TokenSamplingRecord`."""
-    sequence: str
-    """Names the sequence, as there."""
-    position: int
-    """Index of the token in its sequence, from 0."""
-    token_id: int
-    """The token: where the logits were largest, in the order in which NaN is above all; or the one
-    that ends the request, if the operator ends such requests."""
-    reason: str
-    """``masked`` when no token was allowed, ``nan`` when a logit was no number, ``infinite`` when
-    one was +inf."""
-    wall_time_ns: int
-    """When it was recorded, in nanoseconds since the epoch."""
-    trial: str | None = None
-    """The client's trial label."""
-    condition: str | None = None
-    """The client's condition label."""
-    emitted: bool | None = True
-    """Whether it was emitted, as in :class:`TokenSamplingRecord`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,8 @@
 """Helpers for testing qr-sampler and the sources that plug into it.
 
 :class:`EntropySourceContract` needs pytest, which the extra ``qr-sampler-core[testing]`` installs;
-the doubles do not.
+the doubles do not. :class:`ToyHost` plays a host engine in milliseconds, and :func:`check_ledger`
+says whether a ledger is what a host has emitted.
 """
 
 from __future__ import annotations
@@ -11,16 +12,23 @@ import sys
 from typing import TYPE_CHECKING
 
 from qr_sampler.testing.doubles import ConstantEntropySource, RecordedEntropySource
+from qr_sampler.testing.ledger_checks import EmittedText, check_ledger
 from qr_sampler.testing.stamped_writer import StampedWriter
+from qr_sampler.testing.toy_host import ToyHost, ToyRequest, play_script
 
 if TYPE_CHECKING:
     from qr_sampler.testing.contract import EntropySourceContract
 
 __all__ = [
     "ConstantEntropySource",
+    "EmittedText",
     "EntropySourceContract",
     "RecordedEntropySource",
     "StampedWriter",
+    "ToyHost",
+    "ToyRequest",
+    "check_ledger",
+    "play_script",
 ]
 
 _CONTRACT_MODULE = "qr_sampler.testing.contract"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from qr_sampler.arrays import ByteBlocks
 
 __all__ = [
-    "defect_of",
     "force_on_device",
     "force_tokens",
     "get_ready",
@@ -35,8 +33,6 @@ __all__ = [
     "sample_rows",
     "selector_for",
 ]
-
-logger = logging.getLogger("qr_sampler.vllm")
 
 
 def get_ready(device_type: str) -> None:
@@ -179,30 +175,6 @@ def force_on_device(logits: Any, lines: Sequence[int], token_ids: Sequence[int])
     rows = torch.as_tensor(lines, device=logits.device)
     logits[rows] = -math.inf
     logits[rows, torch.as_tensor(token_ids, device=logits.device)] = 0.0
-
-
-def defect_of(logits: Any, line: int) -> tuple[int, str]:
-    """Returns the token that a row without a finite maximum gets, and what is wrong with the row.
-
-    Args:
-        logits: Tensor of shape ``(R, V)``.
-        line: The row, which no pipeline can decide.
-
-    Returns:
-        The token is that of the largest logit, as vLLM's greedy sampling takes it: the first in a
-        row where all are masked, and the first NaN. What is wrong is as in
-        :attr:`~qr_sampler.UndecidedRecord.reason`.
-    """
-    row = logits[line]
-    token_id = int(row.argmax())
-    largest = float(row[token_id])
-    defect = "nan" if math.isnan(largest) else "infinite" if largest > 0 else "masked"
-    logger.error(
-        "a row of logits has no finite maximum (%s), so that entropy cannot choose its token; "
-        "check the constraints of the request, and the model",
-        defect,
-    )
-    return token_id, defect
 
 
 def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:

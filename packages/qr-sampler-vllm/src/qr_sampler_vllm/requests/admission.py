@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of a request before it reaches the engine, where nothing may fail any more."""
+"""What is asked of a request before it reaches the engine, where a failure would be too late."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from qr_sampler import END_REQUEST, ConfigError, EngineFields, RequestOptions, Settings
-from qr_sampler import resolve_request as resolve_extra_args
+from qr_sampler import (
+    END_REQUEST,
+    ConfigError,
+    EngineFields,
+    RequestOptions,
+    Settings,
+    resolve_request,
+)
 from qr_sampler_vllm.requests.penalties import check_penalties
 
-__all__ = ["check_request", "resolve"]
+__all__ = ["check_request", "fields_of", "resolve"]
 
 
 def resolve(settings: Settings, sampling_params: Any) -> RequestOptions:
@@ -22,13 +28,17 @@ def resolve(settings: Settings, sampling_params: Any) -> RequestOptions:
     Raises:
         ConfigError: Naming the key, its value and the remedy.
     """
-    fields = EngineFields(
+    return resolve_request(settings, sampling_params.extra_args, fields_of(sampling_params))
+
+
+def fields_of(sampling_params: Any) -> EngineFields:
+    """Returns the ordinary fields of vLLM's ``SamplingParams``."""
+    return EngineFields(
         temperature=sampling_params.temperature,
         top_p=sampling_params.top_p,
         top_k=sampling_params.top_k,
         min_p=sampling_params.min_p,
     )
-    return resolve_extra_args(settings, sampling_params.extra_args, fields)
 
 
 def check_request(settings: Settings, sampling_params: Any) -> None:

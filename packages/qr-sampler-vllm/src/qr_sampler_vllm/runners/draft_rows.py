@@ -47,12 +47,12 @@ def rows_of(context: LogitsContextLike, *, drafts: bool) -> Iterator[LogitsRow]:
         for line, (slot, length) in enumerate(zip(slots, lengths, strict=True)):
             yield LogitsRow(line, slot, length, None)
         return
-    for line, (slot, place, position, token_id) in enumerate(_on_host(context)):
-        yield LogitsRow(line, slot, position + 1, token_id if place else None)
+    for line, (slot, offset, position, token_id) in enumerate(_on_host(context)):
+        yield LogitsRow(line, slot, position + 1, token_id if offset else None)
 
 
 def _on_host(context: LogitsContextLike) -> list[list[int]]:
-    """Returns slot, place among the rows of its request, position and input token of each row."""
+    """Returns slot, offset among the rows of its request, position and input token of each row."""
     import torch
 
     columns: tuple[Any, ...] = (
@@ -62,5 +62,5 @@ def _on_host(context: LogitsContextLike) -> list[list[int]]:
         context.input_ids,
     )
     table = torch.stack([column.to(torch.int64) for column in columns], dim=1)
-    found: list[list[int]] = table.tolist()
-    return found
+    rows: list[list[int]] = table.tolist()
+    return rows

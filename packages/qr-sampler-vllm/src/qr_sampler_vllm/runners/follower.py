@@ -1,38 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes of an engine that choose nothing by themselves."""
+"""The tensor-parallel ranks that choose nothing by themselves."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from qr_sampler import ConfigError, Settings
-from qr_sampler_vllm.engine.interfaces import BatchUpdateLike, LogitsContextLike
+from qr_sampler_vllm.engine.interfaces import LogitsContextLike
 from qr_sampler_vllm.engine.tensor_parallel import TensorParallelGroup
 from qr_sampler_vllm.requests.admission import resolve
 from qr_sampler_vllm.requests.made_up_requests import is_warming_up
+from qr_sampler_vllm.runners.role import EngineRole
 
-__all__ = ["Bystander", "Follower"]
-
-
-class Bystander:
-    """A stage of a pipeline that never samples, and what runners do unless they say otherwise."""
-
-    def update_state(self, update: BatchUpdateLike | None) -> None:
-        """Does nothing."""
-
-    def add_request(self, slot: int, sampling_params: Any) -> bool:
-        """Returns False: no logits will be modified."""
-        return False
-
-    def apply_staged_writes(self) -> None:
-        """Does nothing."""
-
-    def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
-        """Returns *logits* as they are."""
-        return logits
+__all__ = ["Follower"]
 
 
-class Follower(Bystander):
+class Follower(EngineRole):
     """A tensor-parallel rank other than the first: forces what the first has chosen.
 
     It touches no entropy source and writes no records.

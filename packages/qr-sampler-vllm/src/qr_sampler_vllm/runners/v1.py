@@ -5,25 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from threading import RLock
 from typing import Any
 
 from qr_sampler import Record
+from qr_sampler.host import DepartedSequences, Outcome, RecordKeeper, StepRows, TokenSequence
 from qr_sampler_vllm.engine.interfaces import BatchUpdateLike, LogitsContextLike
 from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
+from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.engine.tensor_parallel import TensorParallelGroup
-from qr_sampler_vllm.host.departed import Departed
-from qr_sampler_vllm.host.outcomes import Outcome
-from qr_sampler_vllm.host.row_groups import StepRows
-from qr_sampler_vllm.host.session import EngineSession
-from qr_sampler_vllm.host.token_sequence import TokenSequence
 from qr_sampler_vllm.requests.penalties import (
     Penalties,
     TokenArray,
     apply_penalties,
     distinct_tokens,
 )
-from qr_sampler_vllm.runners.follower import Bystander
+from qr_sampler_vllm.runners.role import EngineRole
 
 __all__ = ["BatchRow", "RunnerV1", "apply_update"]
 
@@ -67,7 +63,7 @@ class BatchRow:
         return records
 
 
-class RunnerV1(Bystander):
+class RunnerV1(EngineRole, RecordKeeper):
     """The plugin as Model Runner V1 sees it.
 
     vLLM calls :meth:`update_state` once before each step and :meth:`apply` within it. A row whose
@@ -79,31 +75,31 @@ class RunnerV1(Bystander):
         ranks: The ranks that have to force the same tokens, if there are several.
     """
 
+    session: EngineSession
+
     def __init__(self, vllm_config: Any, ranks: TensorParallelGroup | None = None) -> None:
-        self._session = EngineSession(vllm_config, "Model Runner V1")
+        super().__init__(EngineSession(vllm_config, "Model Runner V1"))
         self._ranks = ranks
         self._at_once = settles_at_once(vllm_config)
         self._steps_in_flight = steps_in_flight(vllm_config)
         self._batch: dict[int, BatchRow] = {}
-        self._departed = Departed(4 * vllm_config.scheduler_config.max_num_seqs)
-        self._lock = RLock()
-        """Held while the state changes: another thread settles the tokens of an idle engine."""
+        self._departed = DepartedSequences(4 * vllm_config.scheduler_config.max_num_seqs)
 
     def update_state(self, update: BatchUpdateLike | None) -> None:
         """Settles the last step, then follows the changes of the batch."""
-        with self._lock:
+        with self.lock:
             records = self._settled(BatchRow.settle)
             before = list(self._batch.values())
             if update is not None:
                 records += self._follow(update)
             records += self._confirm(before)
-            self._session.record(records)
+            self.session.record(records)
 
     def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
         """Forces one token in every row of *logits*, in place, and returns it."""
         forced: dict[int, int] = {}
         try:
-            with self._lock:
+            with self.lock:
                 forced = self._force(logits)
         finally:
             # The other ranks wait for this, also when this one has failed.
@@ -111,30 +107,19 @@ class RunnerV1(Bystander):
                 self._ranks.tell(logits, forced)
         return logits
 
-    def flush(self) -> None:
-        """Writes the records of all tokens that are known to have been emitted, and the status."""
-        # First, and without the lock: a step holds it while it waits for a source.
-        self._session.publish()
-        with self._lock:
-            self._session.record(self._settled(BatchRow.take))
+    def settled(self) -> list[Record]:
+        """Returns the records of tokens that vLLM has taken by now."""
+        return self._settled(BatchRow.take)
 
-    def write_overdue(self) -> None:
-        """Writes the records of tokens that have waited since the last call."""
-        with self._lock:
-            records = self._settled(BatchRow.take)
-            for row in self._batch.values():
-                if row.sequence is not None:
-                    records += row.sequence.tell_overdue()
-            self._session.record(records)
+    def open_sequences(self) -> list[TokenSequence]:
+        """Returns the sequences of the batch."""
+        return [row.sequence for row in self._batch.values() if row.sequence is not None]
 
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
-        with self._lock:
-            records = self._settled(BatchRow.settle)
-            for row in self._batch.values():
-                if row.sequence is not None:
-                    records += row.sequence.tell()
-            self._session.record(records)
+        with self.lock:
+            self.session.record(self._settled(BatchRow.settle))
+            super().close()
 
     def _force(self, logits: Any) -> dict[int, int]:
         """Forces the tokens of a step; returns them by row if other ranks have to know them."""
@@ -148,7 +133,7 @@ class RunnerV1(Bystander):
             [row.sequence for row in rows if row.sequence is not None],
             [len(row.output_token_ids) for row in rows],
         )
-        for row, outcome in zip(rows, self._session.decide(logits, step), strict=True):
+        for row, outcome in zip(rows, self.session.decide(logits, step), strict=True):
             row.forced = outcome
         if self._ranks is None:
             return {}
@@ -206,7 +191,7 @@ class RunnerV1(Bystander):
         self, params: Any, prompt: Sequence[int] | None, output: list[int]
     ) -> tuple[BatchRow, list[Record]]:
         """Returns the row of a request that enters the batch and the records that this settles."""
-        sequence = self._session.admit(params, len(prompt or ()))
+        sequence = self.session.admit(params, len(prompt or ()))
         if sequence is None:
             return BatchRow(None), []
         records: list[Record] = []
@@ -214,7 +199,7 @@ class RunnerV1(Bystander):
             sequence = self._departed.take(sequence.options, output) or sequence
             records = sequence.resume(output)
         if params.stop and sequence.stop.stop_strings is None:
-            sequence.stop.stop_strings = self._session.stop_strings(
+            sequence.stop.stop_strings = self.session.stop_strings(
                 params, prompt or (), sequence.tokens
             )
         penalties = Penalties.of(params)

@@ -4,21 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from threading import RLock
 from typing import Any, TypeAlias
 
 from qr_sampler import Record
+from qr_sampler.host import DepartedSequences, Outcome, RecordKeeper, StepRows, TokenSequence
 from qr_sampler_vllm.engine.interfaces import LogitsContextLike, RequestStatesLike
 from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
+from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.engine.tensor_parallel import TensorParallelGroup
-from qr_sampler_vllm.host.departed import Departed
-from qr_sampler_vllm.host.outcomes import Outcome
-from qr_sampler_vllm.host.row_groups import StepRows
-from qr_sampler_vllm.host.session import EngineSession
-from qr_sampler_vllm.host.token_sequence import TokenSequence
 from qr_sampler_vllm.requests.made_up_requests import is_warming_up
 from qr_sampler_vllm.runners.draft_rows import LogitsRow, rows_of
-from qr_sampler_vllm.runners.follower import Bystander
+from qr_sampler_vllm.runners.role import EngineRole
 
 __all__ = ["RunnerV2"]
 
@@ -26,7 +22,7 @@ DecidingRow: TypeAlias = tuple[LogitsRow, TokenSequence]
 """A row of the logits and the sequence that gets its token."""
 
 
-class RunnerV2(Bystander):
+class RunnerV2(EngineRole, RecordKeeper):
     """The plugin as Model Runner V2 sees it.
 
     Rows are reordered every step and a slot is taken over without notice. Whether vLLM will take a
@@ -42,20 +38,22 @@ class RunnerV2(Bystander):
         ranks: The ranks that have to force the same tokens, if there are several.
     """
 
+    session: EngineSession
+
     def __init__(
         self,
         vllm_config: Any,
         req_states: RequestStatesLike,
         ranks: TensorParallelGroup | None = None,
     ) -> None:
-        self._session = EngineSession(vllm_config, "Model Runner V2")
+        super().__init__(EngineSession(vllm_config, "Model Runner V2"))
         self._states = req_states
         self._ranks = ranks
         self._drafts = vllm_config.speculative_config is not None
         self._at_once = settles_at_once(vllm_config)
         self._steps_in_flight = steps_in_flight(vllm_config)
         self._slots: list[TokenSequence | None] = [None] * req_states.max_num_reqs
-        self._departed = Departed(4 * req_states.max_num_reqs)
+        self._departed = DepartedSequences(4 * req_states.max_num_reqs)
         self._stepping: set[int] = set()
         """Slots that the last step decided on."""
         self._entering: list[tuple[int, Any]] = []
@@ -64,16 +62,14 @@ class RunnerV2(Bystander):
         """What became of the rows of the last step, until that is looked at."""
         self._open: dict[TokenSequence, None] = {}
         """Sequences that have been in a step and may have tokens without records, in any order."""
-        self._lock = RLock()
-        """Held while the state changes: another thread settles the tokens of an idle engine."""
 
     def add_request(self, slot: int, sampling_params: Any) -> bool:
         """Takes *slot* for a new request and returns whether its logits will be modified."""
-        with self._lock:
+        with self.lock:
             self._vacate(slot)
             if is_warming_up():
                 return False
-            sequence = self._session.admit(sampling_params, int(self._states.prompt_len.np[slot]))
+            sequence = self.session.admit(sampling_params, int(self._states.prompt_len.np[slot]))
             self._slots[slot] = sequence
             if sequence is None:
                 return False
@@ -83,7 +79,7 @@ class RunnerV2(Bystander):
 
     def apply_staged_writes(self) -> None:
         """Reads the tokens of requests that enter, which vLLM has put in their place by now."""
-        with self._lock:
+        with self.lock:
             entering, self._entering = self._entering, []
             for slot, sampling_params in entering:
                 sequence = self._slots[slot]
@@ -95,7 +91,7 @@ class RunnerV2(Bystander):
         forced: dict[int, int] = {}
         try:
             if context is not None:
-                with self._lock:
+                with self.lock:
                     forced = self._force(logits, context)
         finally:
             # The other ranks wait for this, also when this one has failed.
@@ -103,53 +99,7 @@ class RunnerV2(Bystander):
                 self._ranks.tell(logits, forced)
         return logits
 
-    def flush(self) -> None:
-        """Writes the records of all tokens that are known to have been emitted, and the status."""
-        # First, and without the lock: a step holds it while it waits for a source.
-        self._session.publish()
-        with self._lock:
-            self._session.record(self._settled())
-
-    def write_overdue(self) -> None:
-        """Writes the records of tokens that have waited since the last call."""
-        with self._lock:
-            records = self._settled()
-            for sequence in self._open:
-                records += sequence.tell_overdue()
-            self._session.record(records)
-
-    def close(self) -> None:
-        """Writes the records that remain when the engine ends."""
-        with self._lock:
-            records = self._settled()
-            for sequence in self._open:
-                records += sequence.tell()
-            self._session.record(records)
-
-    def _vacate(self, slot: int) -> None:
-        """Takes the sequence out of a slot that vLLM has given to another request."""
-        records = self._settled()
-        previous, self._slots[slot] = self._slots[slot], None
-        if previous is not None:
-            records += self._departed.add(previous)
-        self._session.record(records)
-
-    def _force(self, logits: Any, context: LogitsContextLike) -> dict[int, int]:
-        """Forces the tokens of a step; returns them by row if other ranks have to know them."""
-        records = self._settled()
-        rows = self._deciding(context)
-        records += self._confirm(rows)
-        self._session.record(records)
-        if not rows:
-            return {}
-        self._stepping = {row.slot for row, _ in rows}
-        outcomes = self._session.decide(logits, self._step(rows))
-        self._decided = list(zip(rows, outcomes, strict=True))
-        if self._ranks is None:
-            return {}
-        return {row.line: outcome.token_id for (row, _), outcome in self._decided}
-
-    def _settled(self) -> list[Record]:
+    def settled(self) -> list[Record]:
         """Returns the records that are settled by the end of the last step."""
         decided, self._decided = self._decided, []
         records = _accounted(decided)
@@ -157,6 +107,33 @@ class RunnerV2(Bystander):
         if self._at_once:
             records += [record for (_, sequence), _ in decided for record in sequence.confirm()]
         return records
+
+    def open_sequences(self) -> list[TokenSequence]:
+        """Returns the sequences that have been in a step and may have tokens without records."""
+        return list(self._open)
+
+    def _vacate(self, slot: int) -> None:
+        """Takes the sequence out of a slot that vLLM has given to another request."""
+        records = self.settled()
+        previous, self._slots[slot] = self._slots[slot], None
+        if previous is not None:
+            records += self._departed.add(previous)
+        self.session.record(records)
+
+    def _force(self, logits: Any, context: LogitsContextLike) -> dict[int, int]:
+        """Forces the tokens of a step; returns them by row if other ranks have to know them."""
+        records = self.settled()
+        rows = self._deciding(context)
+        records += self._confirm(rows)
+        self.session.record(records)
+        if not rows:
+            return {}
+        self._stepping = {row.slot for row, _ in rows}
+        outcomes = self.session.decide(logits, self._step(rows))
+        self._decided = list(zip(rows, outcomes, strict=True))
+        if self._ranks is None:
+            return {}
+        return {row.line: outcome.token_id for (row, _), outcome in self._decided}
 
     def _deciding(self, context: LogitsContextLike) -> list[DecidingRow]:
         """Returns the rows whose tokens vLLM can take, with the sequences that get them."""
@@ -206,7 +183,7 @@ class RunnerV2(Bystander):
         going_on = dict.fromkeys(sequence for _, sequence in rows)
         for sequence in self._open:
             if sequence not in going_on:
-                records += sequence.tell()
+                records += sequence.record_unsettled()
         self._open = going_on
         return records
 
@@ -220,11 +197,9 @@ class RunnerV2(Bystander):
         prompt, history = tokens[:prompt_length], tokens[prompt_length:]
         if history:
             sequence = self._resumed(slot, sequence, history)
-            self._session.record(sequence.resume(history))
+            self.session.record(sequence.resume(history))
         if sampling_params.stop and sequence.stop.stop_strings is None:
-            sequence.stop.stop_strings = self._session.stop_strings(
-                sampling_params, prompt, history
-            )
+            sequence.stop.stop_strings = self.session.stop_strings(sampling_params, prompt, history)
 
     def _resumed(self, slot: int, fresh: TokenSequence, history: list[int]) -> TokenSequence:
         """Returns the sequence that is resumed in *slot*, *fresh* if it is not known any more.
@@ -232,13 +207,13 @@ class RunnerV2(Bystander):
         A preempted sequence waits in its old slot until that is taken over.
         """
         known = self._departed.take(fresh.options, history)
-        for place, waiting in enumerate(self._slots):
+        for other, waiting in enumerate(self._slots):
             if known is not None:
                 break
-            idle = place != slot and place not in self._stepping
+            idle = other != slot and other not in self._stepping
             if idle and waiting is not None and waiting.could_be_resumed(fresh.options, history):
                 # Should that slot be in use after all, entropy goes on choosing its tokens.
-                known, self._slots[place] = waiting, waiting.twin(history)
+                known, self._slots[other] = waiting, waiting.twin(history)
         self._slots[slot] = known or fresh
         return known or fresh
 

@@ -20,6 +20,8 @@ HEALTHY, UNHEALTHY = 200, 503
 _FRESH = {"Cache-Control": "no-store"}
 _FOR_US = ("pid", "said_monotonic_ns")
 """What tells readers on other machines nothing."""
+_PUBLIC_NAMES = {"requests_left_to_engine": "requests_left_to_vllm"}
+"""What readers here know by another name than readers of other engines."""
 
 
 class StatusEndpoint:
@@ -59,7 +61,11 @@ def _shown(engine: Mapping[str, Any], now_ns: int) -> dict[str, Any]:
     if last is not None:
         last = dict(last)
         age = max(now_ns - last.pop("monotonic_ns"), 0) / 1e9
-    shown = {name: value for name, value in engine.items() if name not in _FOR_US}
+    shown = {
+        _PUBLIC_NAMES.get(name, name): value
+        for name, value in engine.items()
+        if name not in _FOR_US
+    }
     return {**shown, "last_draw": last, "last_draw_age_s": age}
 
 

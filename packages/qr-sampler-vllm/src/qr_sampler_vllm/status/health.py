@@ -23,8 +23,7 @@ def complaints(statuses: Sequence[Mapping[str, Any]]) -> list[str]:
     """Returns what is wrong, in words; empty when everything is well.
 
     Args:
-        statuses: What the engines say, see
-            :class:`~qr_sampler_vllm.host.engine_status.EngineStatus`.
+        statuses: What the engines say, see :class:`~qr_sampler.host.EngineStatus`.
     """
     if not statuses:
         return ["no engine says that it has loaded qr-sampler; if none has, tokens are vLLM's own"]

@@ -16,7 +16,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from qr_sampler_vllm.host.engine_status import DRAW_SECONDS
+from qr_sampler.host.status import DRAW_SECONDS
 from qr_sampler_vllm.status.health import complaints
 from qr_sampler_vllm.status.run_directory import published
 
@@ -49,7 +49,7 @@ class EngineCollector:
             "qr_sampler_requests_left_to_vllm",
             "Requests whose tokens vLLM chose, each time that they were admitted.",
             statuses,
-            "requests_left_to_vllm",
+            "requests_left_to_engine",
         )
         yield _simple(
             CounterMetricFamily,

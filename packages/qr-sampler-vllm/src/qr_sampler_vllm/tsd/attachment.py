@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qr_sampler_vllm.host.session import EngineSession
+from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.runners.engines import check_not_loaded, register
 from qr_sampler_vllm.status.run_directory import announce
 from qr_sampler_vllm.tsd.drafter import TSDDrafter

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from qr_sampler import ConfigError
-from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler.host import TokenSequence
 from qr_sampler_vllm.tsd.opt_in import check_opt_in
 from qr_sampler_vllm.tsd.sequences import Sequences
 from qr_sampler_vllm.tsd.settings import TSDSettings

@@ -8,14 +8,13 @@ keeps its name, each of n samples has one of its own, and a row that is used aga
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from threading import RLock
 from typing import Any, Final, Protocol, cast
 from weakref import proxy
 
 from qr_sampler import DiscardRecord, Record
+from qr_sampler.host import RecordKeeper, TokenSequence
 from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
-from qr_sampler_vllm.host.session import EngineSession
-from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.engine.session import EngineSession
 
 __all__ = ["Pending", "RequestRows", "Sequences"]
 
@@ -60,7 +59,7 @@ class Pending(Protocol):
         """Returns the records of their bytes when that never comes."""
 
 
-class Sequences:
+class Sequences(RecordKeeper):
     """Keeps one sequence per request in step with the model runner.
 
     Args:
@@ -69,18 +68,19 @@ class Sequences:
         model_runner: vLLM's model runner, which is not kept alive.
     """
 
+    session: EngineSession
+
     def __init__(self, vllm_config: Any, session: EngineSession, model_runner: Any) -> None:
-        self._session = session
+        super().__init__(session)
         self._runner = proxy(model_runner)
         self._requests: dict[str, Any] = model_runner.requests
         self._at_once = settles_at_once(vllm_config)
         self._steps_in_flight = steps_in_flight(vllm_config)
         self._sequences: dict[str, TokenSequence | None] = {}
-        self._settled: list[Record] = []
+        self._waiting: list[Record] = []
+        """Settled by the step that is under way."""
         self.pending: dict[str, Pending] = {}
         """By request, drafts that were drawn and are not verified yet."""
-        self.lock = RLock()
-        """Held while the state changes: another thread writes the records of an idle engine."""
 
     def rows(self, draft_counts: list[int] | None) -> list[RequestRows]:
         """Returns the rows of a step and settles the tokens of the last one.
@@ -91,12 +91,12 @@ class Sequences:
         self._follow()
         batch = self._runner.input_batch
         discarded = self._runner.discard_request_mask.np
-        found: list[RequestRows] = []
+        rows: list[RequestRows] = []
         first = 0
         for index, name in enumerate(batch.req_ids):
             count = draft_counts[index] if draft_counts is not None else 0
             state = self._requests[name]
-            found.append(
+            rows.append(
                 RequestRows(
                     name=name,
                     sequence=self._sequence(name, state),
@@ -108,7 +108,7 @@ class Sequences:
                 )
             )
             first += count + 1
-        return found
+        return rows
 
     def of(self, name: str) -> TokenSequence | None:
         """Returns what a request generates; ``None`` when its tokens are left to vLLM."""
@@ -117,42 +117,38 @@ class Sequences:
 
     def settle(self, records: list[Record]) -> None:
         """Takes in what the tokens of a step have settled; it is written when the step is over."""
-        self._settled += records
+        self._waiting += records
         if self._at_once:
-            for sequence in self._sequences.values():
-                if sequence is not None:
-                    self._settled += sequence.confirm()
+            for sequence in self.open_sequences():
+                self._waiting += sequence.confirm()
 
-    def flush(self) -> None:
-        """Writes the records of all tokens that are known to have been emitted, and the status."""
-        # First, and without the lock: a step holds it while it waits for a source.
-        self._session.publish()
-        with self.lock:
-            self._write()
+    def settled(self) -> list[Record]:
+        """Returns the records that are settled and not written yet."""
+        settled, self._waiting = self._waiting, []
+        return settled
+
+    def open_sequences(self) -> list[TokenSequence]:
+        """Returns the sequences of the requests that vLLM has not forgotten."""
+        return [sequence for sequence in self._sequences.values() if sequence is not None]
 
     def write_overdue(self) -> None:
-        """Writes the records of tokens that have waited since the last call."""
+        """Writes the records of tokens that have waited, and of drafts that wait in vain."""
         with self.lock:
-            for sequence in self._sequences.values():
-                if sequence is not None:
-                    self._settled += sequence.tell_overdue()
+            super().write_overdue()
             self._give_up_drafts()
             self._write()
 
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
         with self.lock:
-            for sequence in self._sequences.values():
-                if sequence is not None:
-                    self._settled += sequence.tell()
+            super().close()
             for name in list(self.pending):
-                self._settled += self.pending.pop(name).discards(ABORTED)
+                self._waiting += self.pending.pop(name).discards(ABORTED)
             self._sequences.clear()
             self._write()
 
     def _write(self) -> None:
-        settled, self._settled = self._settled, []
-        self._session.record(settled)
+        self.session.record(self.settled())
 
     def _follow(self) -> None:
         """Takes in which requests vLLM goes on with, and which it has forgotten."""
@@ -160,15 +156,19 @@ class Sequences:
             gone = name not in self._requests
             if gone:
                 del self._sequences[name]
-            if sequence is not None:
-                self._settled += sequence.tell() if gone else sequence.go_on(self._steps_in_flight)
+            if sequence is None:
+                continue
+            if gone:
+                self._waiting += sequence.record_unsettled()
+            else:
+                self._waiting += sequence.go_on(self._steps_in_flight)
         self._give_up_drafts()
         self._write()
 
     def _give_up_drafts(self) -> None:
         """Discards the drafts of requests that vLLM has forgotten."""
         for name in self.pending.keys() - self._requests.keys():
-            self._settled += self.pending.pop(name).discards(ABORTED)
+            self._waiting += self.pending.pop(name).discards(ABORTED)
 
     def _sequence(self, name: str, state: Any) -> TokenSequence | None:
         if name not in self._sequences:
@@ -176,14 +176,14 @@ class Sequences:
         sequence = self._sequences[name]
         # vLLM itself has chosen tokens in between, or takes some back.
         if sequence is not None and len(sequence.tokens) != len(state.output_token_ids):
-            self._settled += sequence.resume(state.output_token_ids)
+            self._waiting += sequence.resume(state.output_token_ids)
         return sequence
 
     def _entering(self, state: Any) -> TokenSequence | None:
         params, prompt = state.sampling_params, state.prompt_token_ids or ()
-        sequence = self._session.admit(params, state.num_prompt_tokens)
+        sequence = self.session.admit(params, state.num_prompt_tokens)
         if sequence is not None and params.stop:
-            sequence.stop.stop_strings = self._session.stop_strings(
+            sequence.stop.stop_strings = self.session.stop_strings(
                 params, prompt, state.output_token_ids
             )
         return sequence

@@ -28,13 +28,11 @@ from qr_sampler import (
     QRSamplerError,
     Record,
 )
+from qr_sampler.host import RowGroup, RowGroups, StepRows, TokenSequence, serve_or_split
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
 from qr_sampler_tsd.verification import verify_block, verify_tokens
 from qr_sampler_tsd.verification.verdict import Verdict, token_of
-from qr_sampler_vllm.host.fates import serve
-from qr_sampler_vllm.host.row_groups import RowGroup, RowGroups, StepRows
-from qr_sampler_vllm.host.session import EngineSession
-from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows, Sequences
 from qr_sampler_vllm.tsd.verification.contract import Verified
@@ -171,7 +169,7 @@ class Canonical:
             self._session.give_up([step.rows.sequences[index] for index in part.indices], failure)
             self._groups.forget()
 
-        serve(group, lambda whole: whole.apart(step.rows.sequences), attempt, give_up)
+        serve_or_split(group, lambda whole: whole.apart(step.rows.sequences), attempt, give_up)
 
     def _attempt(
         self, logits: Any, step: _Step, group: RowGroup, shares: list[_Share]

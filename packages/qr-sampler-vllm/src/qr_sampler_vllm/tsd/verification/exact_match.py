@@ -14,9 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from qr_sampler import Record
-from qr_sampler_vllm.host.outcomes import Choice, Outcome
-from qr_sampler_vllm.host.row_groups import StepRows
-from qr_sampler_vllm.host.session import EngineSession
+from qr_sampler.host import ChosenToken, Outcome, StepRows
+from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows
 from qr_sampler_vllm.tsd.verification.contract import Verified
@@ -102,7 +101,7 @@ def _matched(request: RequestRows, rows: list[Outcome]) -> tuple[list[int], list
 
 def _agrees(request: RequestRows, row: int, outcome: Outcome) -> bool:
     return (
-        isinstance(outcome, Choice)
+        isinstance(outcome, ChosenToken)
         and row < len(request.drafts)
         and outcome.token_id == request.drafts[row]
     )
@@ -110,8 +109,8 @@ def _agrees(request: RequestRows, row: int, outcome: Outcome) -> bool:
 
 def _named(request: RequestRows, row: int, outcome: Outcome, stands: bool) -> Outcome:
     """Returns *outcome*, telling what has become of the draft in its place."""
-    if not isinstance(outcome, Choice):
+    if not isinstance(outcome, ChosenToken):
         return outcome
     drafted = row < len(request.drafts)
     became = "accepted" if stands else "corrected" if drafted else "bonus"
-    return replace(outcome, outcome=became)
+    return replace(outcome, draft_outcome=became)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qr_sampler import RAISE_ERROR, DiscardRecord, EntropyUnavailableError
+from qr_sampler.host import TokenSequence
 from qr_sampler_tsd.law import HeadTailLaw
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM, Role
-from qr_sampler_vllm.host.session import EngineSession
-from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.verification.step_uniforms import StepUniforms, Used
 from qr_sampler_vllm.tsd.verification.verified_token import discards_of

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from qr_sampler import DiscardRecord, TokenSamplingRecord
+from qr_sampler.host import TokenSequence
 from qr_sampler.temperature import rounded
-from qr_sampler_vllm.host.token_sequence import TokenSequence
 from qr_sampler_vllm.tsd.verification.step_uniforms import Used
 
 __all__ = ["AMPLIFIER", "RowFacts", "VerifiedToken", "discards_of"]

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qr_sampler import Record, RequestOptions
-from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler.admission.overrides import RequestOptions
+from qr_sampler.host.sequence import TokenSequence
+from qr_sampler.records import Record
 
-__all__ = ["Departed"]
+__all__ = ["DepartedSequences"]
 
 
-class Departed:
-    """Keeps unfinished sequences for the case that vLLM resumes them.
+class DepartedSequences:
+    """Keeps unfinished sequences in case the engine resumes them.
 
-    vLLM does not say which sequence it resumes. But it hands over the tokens so far, and sequences
-    with the same options and the same tokens are interchangeable. All of their tokens have records,
-    so that nothing is lost when a sequence is forgotten.
+    For engines that do not say which sequence they resume, but hand over its tokens so far:
+    sequences with the same options and the same tokens are interchangeable. All of their tokens
+    have records, so that nothing is lost when a sequence is forgotten.
 
     Args:
         capacity: Number of sequences to keep. No more than this can be waiting to be resumed; the
@@ -33,14 +34,14 @@ class Departed:
             return []
         self._sequences.append(sequence)
         del self._sequences[: -self._capacity]
-        return sequence.tell()
+        return sequence.record_unsettled()
 
     def take(self, options: RequestOptions, history: Sequence[int]) -> TokenSequence | None:
-        """Returns the sequence that vLLM resumes and forgets it, or ``None`` if there is none.
+        """Returns the sequence that is resumed and forgets it, or ``None`` if there is none.
 
         Args:
             options: What its request asked for.
-            history: Its tokens as vLLM knows them, at least one.
+            history: Its tokens as the engine knows them, at least one.
         """
         for index, sequence in enumerate(self._sequences):
             if sequence.could_be_resumed(options, history):

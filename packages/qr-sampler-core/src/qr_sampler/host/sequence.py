@@ -6,29 +6,31 @@ A request for n samples has n sequences.
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from time import time_ns
 from typing import Final
 
-from qr_sampler import EmissionRecord, Record, RequestOptions, RunningMean
-from qr_sampler_vllm.host.outcomes import Outcome
-from qr_sampler_vllm.requests.stop_conditions import StopConditions
+from qr_sampler.admission.overrides import RequestOptions
+from qr_sampler.host.outcomes import Outcome
+from qr_sampler.host.stop_conditions import StopConditions
+from qr_sampler.records import EmissionRecord, Record
+from qr_sampler.temperature import RunningMean
 
 __all__ = ["UNKNOWN_TOKEN", "TokenSequence"]
 
 UNKNOWN_TOKEN: Final = -1
-"""Stands for a token that vLLM has not told."""
+"""Stands for a token that the engine has not told."""
 
 
 @dataclass(slots=True)
-class _Unconfirmed:
-    """A sampled token, with what has to be restored when it is dropped."""
+class _UnsettledToken:
+    """A sampled token that may still be dropped, with what has to be restored then."""
 
     outcome: Outcome | None
-    """What has its record to be made of; ``None`` once it has one."""
+    """What its record is made of; ``None`` once it has one."""
     position: int
     """Its index in its sequence."""
     token_id: int
@@ -39,18 +41,20 @@ class _Unconfirmed:
     """The link before it."""
     steps: int = 0
     """Number of steps of its sequence that have begun since."""
-    waited: bool = False
-    """Whether somebody has asked for it who would not wait much longer."""
+    overdue: bool = False
+    """Whether :meth:`TokenSequence.record_overdue` has met it before."""
 
 
 @dataclass(slots=True, eq=False)
 class TokenSequence:
     """What is remembered of a sequence until it has ended.
 
-    A token goes through two stages: sampled, when vLLM has taken what was forced; and emitted, when
-    vLLM has gone on with it or the sequence has ended with it. Whether those in between are emitted
-    is not known: when that stays so, their records say it, and more of them say it later if it
-    shows after all.
+    A token goes through two stages: sampled, when the engine has taken what was forced; and
+    emitted, when the engine has gone on with it or the sequence has ended with it. Whether a token
+    between the two is emitted is not known: if that stays so, its record says so, and a further
+    record follows if it shows later.
+
+    Every method that returns records leaves it to the caller to keep them.
     """
 
     options: RequestOptions
@@ -66,12 +70,12 @@ class TokenSequence:
     ended: bool = False
     """Whether its last token has been sampled; what is sampled after that is thrown away."""
     tokens: list[int] = field(default_factory=list)
-    """Its tokens, the unconfirmed ones included."""
+    """Its tokens, the unsettled ones included."""
     running_entropy: RunningMean = field(init=False)
     """Mean of the recorded entropies of its tokens."""
     link: bytes = b""
     """What ties its next row to its latest token, if the source takes commitments."""
-    _unconfirmed: list[_Unconfirmed] = field(default_factory=list)
+    _unsettled: list[_UnsettledToken] = field(default_factory=list)
     """Sampled tokens that may still be dropped."""
 
     def __post_init__(self) -> None:
@@ -85,20 +89,20 @@ class TokenSequence:
     @property
     def awaits_records(self) -> bool:
         """Whether any of its tokens has no record yet."""
-        return any(one.outcome is not None for one in self._unconfirmed)
+        return any(token.outcome is not None for token in self._unsettled)
 
     def sampled(self, outcome: Outcome) -> list[Record]:
-        """Takes in a token that vLLM has taken, and returns the records that this settles.
+        """Takes in a token that the engine has taken, and returns the records that this settles.
 
-        With asynchronous scheduling vLLM samples on before it learns of the end of a sequence.
+        An engine whose steps overlap samples on before it learns of the end of a sequence.
         """
         if self.ended:
             return self.wasted(outcome, "after_stop")
         missed = outcome.position - len(self.tokens)
         self.tokens.extend([UNKNOWN_TOKEN] * missed)
         self.tokens.append(outcome.token_id)
-        self._unconfirmed.append(
-            _Unconfirmed(
+        self._unsettled.append(
+            _UnsettledToken(
                 outcome,
                 outcome.position,
                 outcome.token_id,
@@ -114,26 +118,26 @@ class TokenSequence:
         return self.confirm() if self.ended else []
 
     def wasted(self, outcome: Outcome, reason: str) -> list[Record]:
-        """Returns the records of a token that vLLM threw away: of its bytes, if it cost any."""
+        """Returns the records of a token that the engine threw away: of its bytes, if any."""
         return [*outcome.discards(self, reason)]
 
     def confirm(self) -> list[Record]:
         """Returns the records that are settled when all sampled tokens have been emitted."""
-        emitted, self._unconfirmed = self._unconfirmed, []
-        return [self._settled(one) for one in emitted]
+        emitted, self._unsettled = self._unsettled, []
+        return [self._emitted(token) for token in emitted]
 
     def go_on(self, steps_in_flight: int) -> list[Record]:
         """Returns the records that are settled when a further step of the sequence begins.
 
         Args:
-            steps_in_flight: Number of steps that vLLM may begin before it takes in the tokens of
-                the first of them, that one included.
+            steps_in_flight: Number of steps that the engine may begin before it takes in the tokens
+                of the first of them, that one included.
         """
-        for one in self._unconfirmed:
-            one.steps += 1
-        emitted = [one for one in self._unconfirmed if one.steps >= steps_in_flight]
-        self._unconfirmed = self._unconfirmed[len(emitted) :]
-        return [self._settled(one) for one in emitted]
+        for token in self._unsettled:
+            token.steps += 1
+        emitted = [token for token in self._unsettled if token.steps >= steps_in_flight]
+        self._unsettled = self._unsettled[len(emitted) :]
+        return [self._emitted(token) for token in emitted]
 
     def drop(self, reason: str, *, keep: int) -> list[Record]:
         """Returns the records of sampled tokens that were not emitted after all.
@@ -142,32 +146,32 @@ class TokenSequence:
             reason: Why.
             keep: Number of tokens of the sequence that were, or may still be.
         """
-        kept = [one for one in self._unconfirmed if one.position < keep]
-        dropped = self._unconfirmed[len(kept) :]
-        self._unconfirmed = kept
+        kept = [token for token in self._unsettled if token.position < keep]
+        dropped = self._unsettled[len(kept) :]
+        self._unsettled = kept
         if dropped:
             first = dropped[0]
             self.running_entropy.value, self.link = first.running_entropy, first.link
             del self.tokens[first.position :]
             self.stop.start_again(self.tokens)
-        return [record for one in dropped for record in self._dropped(one, reason)]
+        return [record for token in dropped for record in self._dropped(token, reason)]
 
-    def tell(self) -> list[Record]:
+    def record_unsettled(self) -> list[Record]:
         """Returns the records of sampled tokens that may or may not be emitted."""
-        return self._told([one for one in self._unconfirmed if one.outcome is not None])
+        return self._records_of_unknown(self._unsettled)
 
-    def tell_overdue(self) -> list[Record]:
+    def record_overdue(self) -> list[Record]:
         """Returns the same, only of tokens that were there at the last call."""
-        overdue = [one for one in self._unconfirmed if one.waited and one.outcome is not None]
-        for one in self._unconfirmed:
-            one.waited = True
-        return self._told(overdue)
+        overdue = [token for token in self._unsettled if token.overdue]
+        for token in self._unsettled:
+            token.overdue = True
+        return self._records_of_unknown(overdue)
 
     def resume(self, history: Sequence[int]) -> list[Record]:
-        """Returns the records that are settled when vLLM takes the sequence up again.
+        """Returns the records that are settled when the engine takes the sequence up again.
 
         Args:
-            history: Its emitted tokens as vLLM knows them.
+            history: Its emitted tokens as the engine knows them.
         """
         records = self.drop("dropped_on_resumption", keep=len(history))
         self.tokens[:] = [
@@ -183,48 +187,51 @@ class TokenSequence:
         return TokenSequence(self.options, stop, self.ending_token, tokens=list(history))
 
     def could_be_resumed(self, options: RequestOptions, history: Sequence[int]) -> bool:
-        """Returns whether vLLM can mean this sequence.
+        """Returns whether the engine can mean this sequence.
 
         Args:
-            options: What the request asked for whose sequence vLLM resumes.
-            history: The tokens of that sequence as vLLM knows them.
+            options: What the request asked for whose sequence is resumed.
+            history: The tokens of that sequence as the engine knows them.
         """
         if self.ended or self.options != options:
             return False
-        confirmed = len(self.tokens) - len(self._unconfirmed)
-        if not confirmed <= len(history) <= len(self.tokens):
+        settled = len(self.tokens) - len(self._unsettled)
+        if not settled <= len(history) <= len(self.tokens):
             return False
         pairs = zip(self.tokens, history, strict=False)
         return all(ours == theirs or UNKNOWN_TOKEN in (ours, theirs) for ours, theirs in pairs)
 
-    def _settled(self, one: _Unconfirmed) -> Record:
+    def _emitted(self, token: _UnsettledToken) -> Record:
         """Returns what is to be recorded of a token now that it is known to be emitted."""
-        if one.outcome is None:
-            return self._became(one, emitted=True)
-        return one.outcome.record(self, emitted=True)
+        if token.outcome is None:
+            return self._later_record(token, emitted=True)
+        return token.outcome.record(self, emitted=True)
 
-    def _dropped(self, one: _Unconfirmed, reason: str) -> list[Record]:
+    def _dropped(self, token: _UnsettledToken, reason: str) -> list[Record]:
         """Returns what is to be recorded of a token now that it is known not to be emitted."""
-        if one.outcome is None:
-            return [self._became(one, emitted=False, reason=reason)]
-        return self.wasted(one.outcome, reason)
+        if token.outcome is None:
+            return [self._later_record(token, emitted=False, reason=reason)]
+        return self.wasted(token.outcome, reason)
 
-    def _told(self, tokens: Sequence[_Unconfirmed]) -> list[Record]:
+    def _records_of_unknown(self, tokens: Sequence[_UnsettledToken]) -> list[Record]:
+        """Returns the records of those *tokens* that have none, and says that they have one."""
         records: list[Record] = []
-        for one in tokens:
-            if one.outcome is not None:
-                records.append(one.outcome.record(self, emitted=None))
+        for token in tokens:
+            if token.outcome is not None:
+                records.append(token.outcome.record(self, emitted=None))
                 # What is remembered must not hold on to the step.
-                one.outcome = None
+                token.outcome = None
         return records
 
-    def _became(self, one: _Unconfirmed, *, emitted: bool, reason: str = "") -> EmissionRecord:
+    def _later_record(
+        self, token: _UnsettledToken, *, emitted: bool, reason: str = ""
+    ) -> EmissionRecord:
         return EmissionRecord(
             request_key=self.request_key,
             sequence=self.name,
-            position=one.position,
-            token_id=one.token_id,
+            position=token.position,
+            token_id=token.token_id,
             emitted=emitted,
             reason=reason,
-            wall_time_ns=time_ns(),
+            wall_time_ns=time.time_ns(),
         )

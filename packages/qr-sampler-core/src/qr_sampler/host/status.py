@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one engine says of itself to whoever watches it. Nothing here draws or touches a device.
+"""The status of one engine, for whoever watches it. Nothing here draws or touches a device.
 
-It may be read by anybody: it holds no paths, addresses, settings of sources or keys of requests.
+Anybody may read it: it holds no paths, addresses, settings of sources or keys of requests.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from qr_sampler import (
+from qr_sampler.entropy.fallback import FallbackEntropySource
+from qr_sampler.entropy.guard import GuardedSource
+from qr_sampler.entropy.source import EntropySource
+from qr_sampler.foreign import is_ours
+from qr_sampler.host.public_text import public_text
+from qr_sampler.records import (
     BypassRecord,
     DiscardRecord,
-    EntropySource,
-    FallbackEntropySource,
     ForcedRecord,
-    GuardedSource,
     Record,
     TokenSamplingRecord,
     UndecidedRecord,
 )
-from qr_sampler.foreign import is_ours
-from qr_sampler_vllm.host.discretion import in_public
 
 __all__ = ["DRAW_SECONDS", "RECENT_TOKENS", "EngineStatus"]
 
@@ -53,7 +53,7 @@ class EngineStatus:
         self._facts = dict(facts)
         self._sources = dict(sources)
         self._lock = threading.Lock()
-        self._left_to_vllm = 0
+        self._left_to_engine = 0
         self._tokens: Counter[tuple[str, bool]] = Counter()
         self._forced = 0
         self._undecided: Counter[str] = Counter()
@@ -83,7 +83,7 @@ class EngineStatus:
                     self._recent.append(True)
                     self._note_failure(record.source, record.reason, record.wall_time_ns)
                 elif isinstance(record, BypassRecord):
-                    self._left_to_vllm += 1
+                    self._left_to_engine += 1
                 elif isinstance(record, UndecidedRecord):
                     self._undecided[record.reason] += 1
                 elif isinstance(record, DiscardRecord):
@@ -104,7 +104,7 @@ class EngineStatus:
             return {
                 **self._facts,
                 "sources": sources,
-                "requests_left_to_vllm": self._left_to_vllm,
+                "requests_left_to_engine": self._left_to_engine,
                 "tokens": [
                     {"source": name, "fallback": fallback, "count": count}
                     for (name, fallback), count in sorted(self._tokens.items())
@@ -171,7 +171,7 @@ class EngineStatus:
         self._failed[source] = True
         self._last_failure = {
             "source": source,
-            "reason": _publicly(reason, self._sources.get(source)),
+            "reason": _public_reason(reason, self._sources.get(source)),
             "wall_time_ns": wall_time_ns,
         }
 
@@ -186,20 +186,20 @@ def _source_status(name: str, source: EntropySource) -> dict[str, Any]:
     except Exception as error:
         reason = f"its status is not available ({type(error).__name__})"
         return {"name": name, "available": False, "reason": reason}
-    reason = _publicly(str(status.reason), primary)
+    reason = _public_reason(str(status.reason), primary)
     return {"name": name, "available": bool(status.available), "reason": reason}
 
 
-def _publicly(reason: str, source: EntropySource | None) -> str:
+def _public_reason(reason: str, source: EntropySource | None) -> str:
     """Returns *reason* as it may be told in public.
 
     Even ordinary words may give something away, so that only those which this project has written
     are repeated.
     """
-    return in_public(reason) if not reason or _speaks_our_words(source) else WITHHELD
+    return public_text(reason) if not reason or _reasons_are_ours(source) else WITHHELD
 
 
-def _speaks_our_words(source: EntropySource | None) -> bool:
+def _reasons_are_ours(source: EntropySource | None) -> bool:
     if isinstance(source, FallbackEntropySource):
-        return _speaks_our_words(source.primary) and _speaks_our_words(source.fallback)
+        return _reasons_are_ours(source.primary) and _reasons_are_ours(source.fallback)
     return is_ours(source.source if isinstance(source, GuardedSource) else source)

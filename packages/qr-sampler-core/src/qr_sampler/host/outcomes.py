@@ -3,29 +3,30 @@
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from time import time_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from qr_sampler import (
+from qr_sampler.records import (
     DiscardRecord,
     ForcedRecord,
     Record,
-    StepResult,
     TokenSamplingRecord,
+    UnchosenRecord,
     UndecidedRecord,
-    discard_record,
-    link_digest,
-    token_record,
 )
+from qr_sampler.records.accounting import discard_record, token_record
+from qr_sampler.sampling.commitment import link_digest
+from qr_sampler.sampling.pipeline import StepResult
 from qr_sampler.temperature import rounded
 
 if TYPE_CHECKING:
-    from qr_sampler_vllm.host.token_sequence import TokenSequence
+    from qr_sampler.host.sequence import TokenSequence
 
-__all__ = ["Choice", "ForcedEnd", "Outcome", "Undecided"]
+__all__ = ["ChosenToken", "ForcedEnd", "Outcome", "UnchosenToken", "UndecidedToken"]
 
 
 class Outcome(Protocol):
@@ -68,7 +69,7 @@ class Outcome(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ChosenToken:
     """A token that entropy has chosen."""
 
     step: StepResult
@@ -77,9 +78,9 @@ class Choice:
     """Which of the step's decided rows it is."""
     position: int
     """Its index among the tokens of its sequence."""
-    outcome: str | None = None
+    draft_outcome: str | None = None
     """What has become of the draft in its place, where drafts are verified: see
-    :attr:`TokenSamplingRecord.outcome`."""
+    :attr:`~qr_sampler.TokenSamplingRecord.outcome`."""
 
     @property
     def token_id(self) -> int:
@@ -109,7 +110,7 @@ class Choice:
             sequence=sequence.name,
             position=self.position,
             options=sequence.options,
-            outcome=self.outcome,
+            outcome=self.draft_outcome,
             emitted=emitted,
         )
 
@@ -127,63 +128,66 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class ForcedEnd:
-    """A token that is to end a sequence which gets no entropy any more."""
+class UnchosenToken(ABC):
+    """A token that no entropy has chosen, and that has cost no bytes."""
 
     token_id: int
     """The token."""
     position: int
     """Its index among the tokens of its sequence."""
-    entropy_nats: None = None
-    link: None = None
+
+    @property
+    def entropy_nats(self) -> None:
+        """Nothing: its row has told strategies nothing."""
+        return None
+
+    @property
+    def link(self) -> None:
+        """Nothing: an earlier link goes on to hold."""
+        return None
+
+    @abstractmethod
+    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> UnchosenRecord:
+        """Returns the record of the token; arguments as in :class:`Outcome`."""
+
+    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
+        """Returns nothing: it has cost no bytes."""
+        return []
+
+    def _common_fields(self, sequence: TokenSequence, emitted: bool | None) -> dict[str, Any]:
+        """Returns the fields that the records of such tokens share, but for the reason."""
+        return {
+            "request_key": sequence.request_key,
+            "sequence": sequence.name,
+            "position": self.position,
+            "token_id": self.token_id,
+            "wall_time_ns": time.time_ns(),
+            "trial": sequence.options.trial,
+            "condition": sequence.options.condition,
+            "emitted": emitted,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedEnd(UnchosenToken):
+    """A token that is to end a sequence which gets no entropy any more."""
 
     def record(self, sequence: TokenSequence, *, emitted: bool | None) -> ForcedRecord:
         """Returns the record of the token."""
         return ForcedRecord(
-            request_key=sequence.request_key,
-            sequence=sequence.name,
-            position=self.position,
-            token_id=self.token_id,
+            **self._common_fields(sequence, emitted),
             reason=sequence.failure,
             source=sequence.options.source,
-            wall_time_ns=time_ns(),
-            trial=sequence.options.trial,
-            condition=sequence.options.condition,
-            emitted=emitted,
         )
-
-    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
-        """Returns nothing: it has cost no bytes."""
-        return []
 
 
 @dataclass(frozen=True, slots=True)
-class Undecided:
+class UndecidedToken(UnchosenToken):
     """A token in a row that has no distribution to draw from."""
 
-    token_id: int
-    """The token."""
-    position: int
-    """Its index among the tokens of its sequence."""
     reason: str
-    """What is wrong with the row, as in :attr:`UndecidedRecord.reason`."""
-    entropy_nats: None = None
-    link: None = None
+    """What is wrong with the row, as in :attr:`~qr_sampler.UndecidedRecord.reason`."""
 
     def record(self, sequence: TokenSequence, *, emitted: bool | None) -> UndecidedRecord:
         """Returns the record of the token."""
-        return UndecidedRecord(
-            request_key=sequence.request_key,
-            sequence=sequence.name,
-            position=self.position,
-            token_id=self.token_id,
-            reason=self.reason,
-            wall_time_ns=time_ns(),
-            trial=sequence.options.trial,
-            condition=sequence.options.condition,
-            emitted=emitted,
-        )
-
-    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
-        """Returns nothing: it has cost no bytes."""
-        return []
+        return UndecidedRecord(**self._common_fields(sequence, emitted), reason=self.reason)

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from qr_sampler import EntropyUnavailableError, QRSamplerError
 
-__all__ = ["LEAST_BUDGET_S", "serve"]
+__all__ = ["LEAST_BUDGET_S", "serve_or_split"]
 
 LEAST_BUDGET_S: Final = 0.1
 """Time in seconds that draws which fail may always take in a step, so that refusals, which come at
@@ -22,7 +22,7 @@ once, leave every row its chance."""
 T = TypeVar("T")
 
 
-def serve(
+def serve_or_split(
     whole: T,
     split: Callable[[T], Sequence[T]],
     attempt: Callable[[T], QRSamplerError | None],

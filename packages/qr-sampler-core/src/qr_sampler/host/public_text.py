@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be said in public: the status of an engine is read by whoever reaches the HTTP port."""
+"""Texts without what must stay private: whoever reaches a port may read the status of an engine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import PurePath
 from typing import Final
 
-__all__ = ["HIDDEN", "in_public", "public_model_name"]
+__all__ = ["HIDDEN", "public_model_name", "public_text"]
 
 HIDDEN: Final = "…"
 """Stands for words that are left out."""
@@ -17,13 +17,13 @@ _ORDINARY: Final = re.compile(r"[A-Za-z][A-Za-z_'-]*|\d{1,9}(\.\d{1,6})?(ns|us|m
 _PUNCTUATED: Final = re.compile(r"([(\[\"']*)(.*?)([)\]\"'.,;:!?]*)", re.DOTALL)
 
 
-def in_public(text: str) -> str:
+def public_text(text: str) -> str:
     """Returns *text* without addresses, paths, keys and whatever else is no ordinary word.
 
     The words of a failure come from a source, which may quote its settings; the log has them all.
 
     Examples:
-        >>> in_public("no answer from 10.0.0.7:50051 (Connection refused); see /etc/qrng.conf")
+        >>> public_text("no answer from 10.0.0.7:50051 (Connection refused); see /etc/qrng.conf")
         'no answer from … (Connection refused); see …'
     """
     words = text.split()

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the records of a host are written while no step writes them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from threading import RLock
+
+from qr_sampler.host.sequence import TokenSequence
+from qr_sampler.host.session import SamplingSession
+from qr_sampler.records import Record
+
+__all__ = ["RecordKeeper"]
+
+
+class RecordKeeper(ABC):
+    """The part of a host that keeps the records of its sequences. May be used from any thread.
+
+    Args:
+        session: What the host samples with.
+    """
+
+    def __init__(self, session: SamplingSession) -> None:
+        self.session = session
+        self.lock = RLock()
+        """Held while the state changes: another thread settles the tokens of an idle host."""
+
+    @abstractmethod
+    def settled(self) -> list[Record]:
+        """Returns the records that are settled by what the host has taken so far."""
+
+    @abstractmethod
+    def open_sequences(self) -> Iterable[TokenSequence]:
+        """Returns the sequences that may have tokens without records."""
+
+    def flush(self) -> None:
+        """Writes the records of all tokens that are known to have been emitted, and the status."""
+        # First, and without the lock: a step holds it while it waits for a source.
+        self.session.publish()
+        with self.lock:
+            self.session.record(self.settled())
+
+    def write_overdue(self) -> None:
+        """Writes the records of tokens that have waited since the last call.
+
+        Whether those have been emitted is not known, and their records say so.
+        """
+        with self.lock:
+            records = self.settled()
+            for sequence in self.open_sequences():
+                records += sequence.record_overdue()
+            self.session.record(records)
+
+    def close(self) -> None:
+        """Writes the records that remain when the host ends."""
+        with self.lock:
+            records = self.settled()
+            for sequence in self.open_sequences():
+                records += sequence.record_unsettled()
+            self.session.record(records)

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one engine samples with: it decides rows, forces their tokens and keeps their records."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from qr_sampler.admission.component_checks import check_components
+from qr_sampler.admission.overrides import FOLLOW_KEY, EngineFields, RequestOptions, resolve_request
+from qr_sampler.components.failure_policy import END_REQUEST, RAISE_ERROR, configured_sources
+from qr_sampler.entropy.guard import DroppedBytes
+from qr_sampler.entropy.source import EntropySource
+from qr_sampler.errors import (
+    ComponentError,
+    ConfigError,
+    EntropyUnavailableError,
+    QRSamplerError,
+)
+from qr_sampler.host.journal import DISTRIBUTIONS, Journal
+from qr_sampler.host.logits import LogitsAccess, NumpyLogits, defect_of
+from qr_sampler.host.outcomes import ChosenToken, ForcedEnd, Outcome, UndecidedToken
+from qr_sampler.host.public_text import public_model_name
+from qr_sampler.host.row_groups import RowGroup, RowGroups, StepRows
+from qr_sampler.host.sequence import TokenSequence
+from qr_sampler.host.shared_draws import serve_or_split
+from qr_sampler.host.status import EngineStatus
+from qr_sampler.host.stop_conditions import StopConditions
+from qr_sampler.records import Record
+from qr_sampler.records.accounting import bypass_record, dropped_record
+from qr_sampler.sampling.commitment import RowContext
+from qr_sampler.sampling.pipeline import SamplingPipeline
+from qr_sampler.settings import Settings
+
+__all__ = ["EngineFacts", "SamplingSession"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What a host engine says of itself; it ends up in the genesis record and in the status."""
+
+    engine: str
+    """Its name, with its version if it has one."""
+    model: str
+    """Name of the model that it serves."""
+    rank: int = 0
+    """Which of several data-parallel engines it is, counted from 0."""
+    distributions: Sequence[str] = DISTRIBUTIONS
+    """The distributions whose versions enter the genesis record, as far as they are installed."""
+    more_settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the sampling is configured with beside the settings, as JSON-ready values."""
+    more_status: Mapping[str, Any] = field(default_factory=dict)
+    """What its status tells besides, as JSON-ready values that anybody may read."""
+
+
+class SamplingSession:
+    """Sampling for one engine, whatever engine that is.
+
+    Args:
+        facts: What the engine says of itself.
+        settings: The deployment's settings; read from the environment if not given.
+        access: How logits are read and forced; NumPy arrays of float32 if not given.
+        sources: The sources by name, guarded; those that the settings name if not given.
+        logger: Where failures are reported.
+
+    Raises:
+        ConfigError: When a setting cannot be served.
+        PluginError: When a configured source or its fallback is unknown, contested or broken.
+    """
+
+    def __init__(
+        self,
+        facts: EngineFacts,
+        settings: Settings | None = None,
+        *,
+        access: LogitsAccess | None = None,
+        sources: Mapping[str, EntropySource] | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self.settings = Settings.load() if settings is None else settings
+        check_components(self.settings, self.settings, prefix="QR_")
+        self._logger = logger or logging.getLogger("qr_sampler.host")
+        self._access: LogitsAccess = access or NumpyLogits()
+        self._dropped: deque[DroppedBytes] = deque()
+        self._sources = (
+            configured_sources(self.settings, self._dropped.append)
+            if sources is None
+            else dict(sources)
+        )
+        self._pipelines: dict[str, SamplingPipeline] = {}
+        self._groups = RowGroups()
+        self._journal = Journal(
+            self.settings,
+            self._sources.values(),
+            engine=facts.engine,
+            model=facts.model,
+            engine_rank=facts.rank,
+            distributions=facts.distributions,
+            more_settings=facts.more_settings,
+        )
+        self._status = EngineStatus(self._described(facts), self._sources)
+
+    @property
+    def run_id(self) -> str:
+        """Names the run in its ledger and in what sources are told."""
+        return self._journal.run_id
+
+    @property
+    def sources(self) -> Mapping[str, EntropySource]:
+        """The sources that requests may be admitted with, by name; the configured one first."""
+        return self._sources
+
+    def begin(
+        self,
+        arguments: Mapping[Any, Any] | None,
+        stop: StopConditions,
+        *,
+        fields: EngineFields | None = None,
+        ending_token: int | None = None,
+    ) -> TokenSequence | None:
+        """Returns a new sequence, or ``None`` when its request leaves its tokens to the engine.
+
+        Args:
+            arguments: The request's ``qr_*`` keys, and whatever else is among its arguments.
+            stop: What ends the sequence.
+            fields: The request's ordinary fields.
+            ending_token: A token with which the engine ends it; ``None`` if there is none.
+        """
+        options, failure = self._resolved(arguments, fields)
+        if options.left_to_engine:
+            self.record([bypass_record(options)])
+            return None
+        # Without such a token the request goes on to its length limit with a token that is as good
+        # as any other, every time flagged as forced.
+        end = 0 if ending_token is None else ending_token
+        return TokenSequence(options, stop, ending_token=end, failure=failure)
+
+    def decide(self, logits: Any, step: StepRows) -> list[Outcome]:
+        """Selects and forces the tokens of a step.
+
+        Args:
+            logits: Shape ``(R, V)``, modified in place.
+            step: The rows to decide.
+
+        Returns:
+            What became of each row.
+
+        Raises:
+            EntropyUnavailableError: When the source fails and the operator chose to stop then.
+            ComponentError: When an amplifier or a temperature strategy fails, likewise.
+        """
+        outcomes: dict[int, Outcome] = {}
+        try:
+            for group in self._groups.of(step):
+                self._decide_group(logits, step, group, outcomes)
+        except BaseException:
+            # What the groups before it have drawn decides no token of a step that is not finished.
+            self.record(_wasted(step, outcomes))
+            raise
+        forced = {
+            index: self.without_entropy(logits, step.lines[index], sequence, step.positions[index])
+            for index, sequence in enumerate(step.sequences)
+            if index not in outcomes
+        }
+        if forced:
+            lines = [step.lines[index] for index in forced]
+            self._access.force(logits, lines, [outcome.token_id for outcome in forced.values()])
+        outcomes.update(forced)
+        return [outcomes[index] for index in range(len(step.lines))]
+
+    def without_entropy(
+        self, logits: Any, line: int, sequence: TokenSequence, position: int
+    ) -> Outcome:
+        """Returns what becomes of a row that gets no entropy.
+
+        Either there is none for its sequence, or the row has no distribution to draw from. Such a
+        row costs no bytes, and ends its request where the operator ends those without entropy.
+
+        Args:
+            logits: Shape ``(R, V)``, the row still as the model made it.
+            line: The row.
+            sequence: The sequence that gets its token.
+            position: Index of that token.
+        """
+        if sequence.failure:
+            return ForcedEnd(sequence.ending_token, position)
+        token_id, defect = defect_of(logits, line)
+        if self.settings.fallback_mode == END_REQUEST:
+            sequence.failure = f"its logits have no finite maximum ({defect})"
+            token_id = sequence.ending_token
+            self._groups.forget()
+        return UndecidedToken(token_id, position, defect)
+
+    def record(self, records: Iterable[Record]) -> None:
+        """Keeps *records*, and those of bytes that sources have dropped meanwhile."""
+        dropped = [self._dropped.popleft() for _ in range(len(self._dropped))]
+        kept: list[Record] = [*map(dropped_record, dropped), *records]
+        self._journal.write(kept)
+        self._status.observe(kept)
+
+    def status(self) -> dict[str, Any]:
+        """Returns how the engine is doing, as JSON-ready values that anybody may read."""
+        return self._status.as_dict(records_lost=self._journal.lost)
+
+    def publish(self) -> None:
+        """Tells whoever watches how the engine is doing; hosts that have watchers override this."""
+
+    def close(self) -> None:
+        """Closes the ledger, behind the records of bytes that sources have dropped meanwhile."""
+        self.record(())
+        self._journal.close()
+
+    def source(self, name: str) -> EntropySource:
+        """Returns the source called *name*, which a request was admitted with."""
+        return self._sources[name]
+
+    def raise_if_told_to(self, error: QRSamplerError) -> None:
+        """Raises *error* when the operator chose to stop where tokens cannot be decided.
+
+        Raises:
+            QRSamplerError: *error*.
+        """
+        if self.settings.fallback_mode == RAISE_ERROR:
+            raise error
+
+    def give_up(self, sequences: Sequence[TokenSequence], error: QRSamplerError) -> None:
+        """Ends *sequences*, because the operator wants no token that entropy has not chosen.
+
+        Args:
+            sequences: Get no entropy any more.
+            error: What went wrong.
+
+        Raises:
+            QRSamplerError: *error*, when the operator chose to stop then.
+        """
+        self.raise_if_told_to(error)
+        self._logger.error("%s; %d sequences end early", error, len(set(map(id, sequences))))
+        for sequence in sequences:
+            sequence.failure = str(error)
+        self._groups.forget()
+
+    def _resolved(
+        self, arguments: Mapping[Any, Any] | None, fields: EngineFields | None
+    ) -> tuple[RequestOptions, str]:
+        """Returns what a request asked for, and why it cannot be served if it cannot."""
+        try:
+            return resolve_request(self.settings, arguments, fields), ""
+        except ConfigError as error:
+            # Whoever admitted it has accepted it; but a component may work there and not here.
+            self._logger.error("a request that was admitted cannot be served and ends: %s", error)
+            return resolve_request(self.settings, {FOLLOW_KEY: 0}), str(error)
+
+    def _decide_group(
+        self, logits: Any, step: StepRows, group: RowGroup, outcomes: dict[int, Outcome]
+    ) -> None:
+        """Decides the rows of *group* and fills in their *outcomes*."""
+
+        def attempt(part: RowGroup) -> QRSamplerError | None:
+            error = self._attempt(logits, step, part, outcomes)
+            if error is not None:
+                self.raise_if_told_to(error)
+            return error
+
+        def give_up(part: RowGroup, failure: QRSamplerError) -> None:
+            self.give_up([step.sequences[index] for index in part.indices], failure)
+
+        serve_or_split(group, lambda whole: whole.apart(step.sequences), attempt, give_up)
+
+    def _attempt(
+        self, logits: Any, step: StepRows, group: RowGroup, outcomes: dict[int, Outcome]
+    ) -> QRSamplerError | None:
+        """Decides the rows of *group* with one draw; returns why that has failed, if it has."""
+        rows = group.rows.with_running_entropy(
+            [step.sequences[index].running_entropy.value for index in group.indices]
+        )
+        lines = [step.lines[index] for index in group.indices]
+        pipeline = self._pipeline(group.source, logits)
+        contexts = self._contexts(step, group) if pipeline.source.commits else None
+        try:
+            result = self._access.sample(pipeline, logits, lines, rows, contexts)
+        except (EntropyUnavailableError, ComponentError) as error:
+            return error
+        if result is not None:
+            for decided, line in enumerate(result.plan.lines.tolist()):
+                index = group.indices[line]
+                outcomes[index] = ChosenToken(result, decided, step.positions[index])
+        return None
+
+    def _contexts(self, step: StepRows, group: RowGroup) -> list[RowContext]:
+        """Returns which tokens the rows of *group* are going to decide."""
+        return [
+            RowContext(
+                self.run_id,
+                step.sequences[index].name,
+                step.positions[index],
+                step.sequences[index].link,
+            )
+            for index in group.indices
+        ]
+
+    def _pipeline(self, source: str, logits: Any) -> SamplingPipeline:
+        """Returns what samples with *source*; only now is it known where the logits are."""
+        if source not in self._pipelines:
+            # A selector each: it may keep the outcome of its latest step in buffers of its own.
+            self._pipelines[source] = self._access.pipeline(
+                logits, self.settings, self._sources[source], self._dropped.append
+            )
+        return self._pipelines[source]
+
+    def _described(self, facts: EngineFacts) -> dict[str, Any]:
+        """Returns what the status tells that does not change."""
+        return {
+            "engine": facts.rank,
+            "run_id": self.run_id,
+            "pid": os.getpid(),
+            **facts.more_status,
+            "model": public_model_name(facts.model),
+            "amplifier": self.settings.signal_amplifier_type,
+            "temperature_strategy": self.settings.temperature_strategy,
+            "fallback_mode": self.settings.fallback_mode,
+            "started_wall_time_ns": time.time_ns(),
+        }
+
+
+def _wasted(step: StepRows, outcomes: Mapping[int, Outcome]) -> list[Record]:
+    """Returns the records of what was drawn for rows of a step that is not finished."""
+    return [
+        record
+        for index, outcome in outcomes.items()
+        for record in step.sequences[index].wasted(outcome, "step_failed")
+    ]

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a sequence ends.
+
+The ledger holds emitted tokens only, and a sampler may not be told which ones were: an engine may
+sample on before it has seen a stop token, and may look for stop strings in another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["StopConditions", "StopStrings"]
+
+
+class StopStrings(Protocol):
+    """Looks for stop strings in the text of a sequence."""
+
+    def found_with(self, token_id: int) -> bool:
+        """Takes in the next token and returns whether it completes a stop string."""
+
+    def start_again(self, tokens: Sequence[int]) -> None:
+        """Forgets what was taken in and takes in *tokens*, of which none completes one."""
+
+
+@dataclass(slots=True)
+class StopConditions:
+    """What ends one sequence."""
+
+    token_ids: frozenset[int] = frozenset()
+    """Tokens that end it; without the end-of-text token if the request asked to ignore that one."""
+    max_tokens: int | None = None
+    """Number of tokens after which it ends."""
+    max_length: int | None = None
+    """The same for the prompt and the tokens together."""
+    prompt_length: int = 0
+    """Number of tokens in the prompt."""
+    min_tokens: int = 0
+    """Number of tokens before which repetition does not end it."""
+    repeats: Callable[[Sequence[int]], bool] | None = None
+    """Whether its tokens repeat themselves in a way that the request wants to be its end."""
+    stop_strings: StopStrings | None = None
+    """Looks for stop strings, if it has any."""
+
+    def end_with(self, tokens: Sequence[int]) -> bool:
+        """Takes in the last of *tokens* and returns whether the sequence ends with it.
+
+        Stop strings come last: a token that ends the sequence anyway adds nothing to its text.
+
+        Args:
+            tokens: All tokens of the sequence. To be called once for each of them, in order.
+        """
+        return self._tokens_end(tokens) or (
+            self.stop_strings is not None and self.stop_strings.found_with(tokens[-1])
+        )
+
+    def start_again(self, tokens: Sequence[int]) -> None:
+        """Goes on from *tokens*, which need not be what was taken in so far."""
+        if self.stop_strings is not None:
+            self.stop_strings.start_again(tokens)
+
+    def _tokens_end(self, tokens: Sequence[int]) -> bool:
+        count = len(tokens)
+        if tokens[-1] in self.token_ids:
+            return True
+        if self.max_tokens is not None and count >= self.max_tokens:
+            return True
+        if self.max_length is not None and self.prompt_length + count >= self.max_length:
+            return True
+        return count >= self.min_tokens and self.repeats is not None and self.repeats(tokens)

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledger of a fixed script, byte for byte, under each runner and with drafts of TSD.
+
+Source and script are seeded and clocks stand still, so that the digest of the lines changes only
+with what the plugin writes. The genesis line, which holds versions and paths, is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qr_sampler import EntropySource, EntropyUnavailableError
+from qr_sampler.host import NumpyLogits
+from qr_sampler_tsd import craft_relative_psi
+from qr_sampler_tsd.proposers import BigramProposer
+from qr_sampler_vllm.engine import session
+from qr_sampler_vllm.engine.session import EngineSession
+from qr_sampler_vllm.runners import draft_rows
+from qr_sampler_vllm.runners.v1 import RunnerV1
+from qr_sampler_vllm.runners.v2 import RunnerV2
+from qr_sampler_vllm.tsd.drafter import DraftRequest
+from qr_sampler_vllm.tsd.sequences import RequestRows, Sequences
+from qr_sampler_vllm.tsd.verification import canonical
+from qr_sampler_vllm.tsd.verification.canonical import Canonical
+from qr_sampler_vllm.tsd.verification.exact_match import ExactMatch
+
+VOCAB = 16
+STEPS = 200
+
+
+class SeededSource(EntropySource):
+    """Hands out the bytes of a generator; fails where it is told to."""
+
+    name = "seeded"
+    blocks = False
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.name = name
+        self.fails = False
+        self._bytes = random.Random(seed).randbytes
+
+    def get_random_bytes(self, n: int) -> bytes:
+        if self.fails:
+            raise EntropyUnavailableError(self.name, "unplugged")
+        return self._bytes(n)
+
+
+def freeze(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stops the clocks and numbers the names, in whichever module has them by name."""
+    numbers = count(1)
+    replacements = [
+        (time.time_ns, lambda: 1_700_000_000_000_000_000),
+        (time.monotonic_ns, lambda: 1_000_000_000),
+        (uuid.uuid4, lambda: uuid.UUID(int=next(numbers))),
+    ]
+    for name, module in list(sys.modules.items()):
+        if name in {"time", "uuid"} or name.startswith("qr_sampler"):
+            for original, replacement in replacements:
+                for key in [key for key, own in vars(module).items() if own is original]:
+                    monkeypatch.setattr(module, key, replacement)
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, SeededSource]:
+    """The sources of an engine without vLLM and torch that writes a ledger."""
+    found = {name: SeededSource(name, seed) for seed, name in enumerate(("system", "other"))}
+    monkeypatch.setenv("QR_LEDGER_DIR", str(tmp_path))
+    monkeypatch.setenv("QR_SAMPLE_COUNT", "4")
+    monkeypatch.setenv("QR_MAX_KS_DISTANCE", "1")
+    monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
+    monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
+    monkeypatch.setattr(
+        "qr_sampler.host.session.configured_sources", lambda settings, on_dropped: found
+    )
+    monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda *_: False)
+    monkeypatch.setattr(session, "TensorLogits", lambda most_rows: NumpyLogits())
+    monkeypatch.setattr(session, "get_ready", lambda device_type: None)
+    monkeypatch.setattr(draft_rows, "_on_host", lambda context: context.table)
+    monkeypatch.setattr(canonical, "_on_host", lambda logits, lines: logits[lines])
+    freeze(monkeypatch)
+    return found
+
+
+def config(*, drafts: int = 0, overlapping: bool = False) -> SimpleNamespace:
+    speculation = SimpleNamespace(rejection_sample_method="standard", num_speculative_tokens=drafts)
+    return SimpleNamespace(
+        device_config=SimpleNamespace(device_type="cpu"),
+        parallel_config=SimpleNamespace(
+            tensor_parallel_size=1,
+            pipeline_parallel_size=1,
+            data_parallel_size=1,
+            data_parallel_rank=0,
+        ),
+        model_config=SimpleNamespace(model="tiny", max_model_len=60),
+        scheduler_config=SimpleNamespace(max_num_seqs=4, async_scheduling=overlapping),
+        speculative_config=speculation if drafts else None,
+    )
+
+
+def params(script: random.Random, key: int) -> SimpleNamespace:
+    """The request number *key*: same fields as vLLM's ``SamplingParams``."""
+    extra: dict[str, Any] = {"qr_request_key": f"request {key}", "qr_trial": key}
+    if script.random() < 0.2:
+        extra["qr_entropy_source"] = "other"
+    if script.random() < 0.1:
+        extra["qr_bypass"] = 1
+    if script.random() < 0.3:
+        extra["qr_sample_count"] = script.choice((8, 256))
+    if script.random() < 0.3:
+        extra["qr_temperature_strategy"] = script.choice(("edt", "varentropy"))
+    return SimpleNamespace(
+        extra_args=extra,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        min_p=0.0,
+        repetition_penalty=1.0,
+        frequency_penalty=0.0,
+        presence_penalty=0.0,
+        stop=(),
+        stop_token_ids=(5,) if script.random() < 0.3 else (),
+        eos_token_id=9,
+        max_tokens=script.randrange(2, 12),
+        min_tokens=0,
+    )
+
+
+def logits_of(script: random.Random, rows: int) -> Any:
+    """Rows of which some cannot be decided."""
+    logits = np.random.default_rng(script.randrange(2**32)).normal(size=(rows, VOCAB))
+    logits[:, 9] -= 2.0
+    for line in range(rows):
+        if script.random() < 0.02:
+            logits[line] = -np.inf
+    return logits.astype(np.float32)
+
+
+def unplug(script: random.Random, sources: dict[str, SeededSource]) -> None:
+    """Decides which sources fail in the next step."""
+    for source in sources.values():
+        source.fails = script.random() < 0.03
+
+
+def digest(directory: Path) -> tuple[str, int]:
+    """Returns the digest of all lines but the first, and how many these are.
+
+    Numbers count with six digits, because their last ones differ between machines.
+    """
+    (file,) = directory.glob("*.jsonl")
+    lines = file.read_text("utf-8").splitlines()[1:]
+    parsed = [json.loads(line, parse_float=lambda text: f"{float(text):.6g}") for line in lines]
+    return hashlib.sha256(json.dumps(parsed).encode()).hexdigest()[:16], len(lines)
+
+
+def play_v1(sources: dict[str, SeededSource], *, overlapping: bool) -> None:
+    """Adds, aborts, preempts, resumes and steps, in a batch without gaps."""
+    script = random.Random(11)
+    runner = RunnerV1(config(overlapping=overlapping))
+    batch: list[tuple[Any, list[int]]] = []
+    waiting: list[tuple[Any, list[int]]] = []
+    for step in range(STEPS):
+        removed: list[int] = []
+        gone = [index for index, (own, out) in enumerate(batch) if len(out) >= own.max_tokens]
+        if script.random() < 0.1 and batch:
+            gone.append(script.randrange(len(batch)))
+        for index in sorted(set(gone), reverse=True):
+            own, out = batch.pop(index)
+            removed.append(index)
+            if len(out) < own.max_tokens and script.random() < 0.6:
+                waiting.append((own, out))
+        moved = [
+            (origin, origin - sum(index < origin for index in removed))
+            for origin in range(len(batch) + len(removed))
+            if origin not in removed and any(index < origin for index in removed)
+        ]
+        added = []
+        while len(batch) < 4 and script.random() < 0.5:
+            if waiting and script.random() < 0.5:
+                own, out = waiting.pop()
+                # What was on the way when the sequence left may be dropped.
+                out = out[: len(out) - script.randrange(2)]
+            else:
+                own, out = params(script, 1000 + step * 10 + len(batch)), []
+            added.append((len(batch), own, [1, 2, 3], out))
+            batch.append((own, out))
+        update = SimpleNamespace(
+            batch_size=len(batch) - len(added),
+            removed=removed,
+            added=(),
+            moved=[(a, b, SimpleNamespace(name="UNIDIRECTIONAL")) for a, b in moved],
+        )
+        runner.update_state(update if removed else None)
+        if added:
+            runner.update_state(
+                SimpleNamespace(batch_size=len(batch), removed=[], added=added, moved=[])
+            )
+        unplug(script, sources)
+        rows = logits_of(script, len(batch))
+        runner.apply(rows)
+        for line, (_, out) in enumerate(batch):
+            if script.random() < 0.95:
+                out.append(int(np.argmax(rows[line])))
+        if script.random() < 0.2:
+            runner.flush()
+        if script.random() < 0.1:
+            runner.write_overdue()
+    runner.close()
+    runner.session.close()
+
+
+def play_v2(sources: dict[str, SeededSource], *, drafts: int, overlapping: bool) -> None:
+    """Slots that are taken over without notice, with drafts of which some are right."""
+    script = random.Random(12)
+    size = 4
+    states = SimpleNamespace(
+        max_num_reqs=size,
+        prompt_len=SimpleNamespace(np=np.zeros(size, int)),
+        prefill_len=SimpleNamespace(np=np.zeros(size, int)),
+        all_token_ids=SimpleNamespace(gpu=np.zeros((size, 200), np.int32)),
+    )
+    runner = RunnerV2(config(drafts=drafts, overlapping=overlapping), states)
+    slots: dict[int, tuple[Any, list[int]]] = {}
+    waiting: list[tuple[Any, list[int]]] = []
+    for step in range(STEPS):
+        for slot in list(slots):
+            own, out = slots[slot]
+            if len(out) >= own.max_tokens:
+                del slots[slot]
+            elif script.random() < 0.05:
+                if script.random() < 0.6:
+                    waiting.append(slots[slot])
+                del slots[slot]
+        for slot in set(range(size)) - set(slots):
+            if script.random() < 0.6:
+                if waiting and script.random() < 0.5:
+                    own, out = waiting.pop()
+                else:
+                    own, out = params(script, 1000 + step * 10 + slot), []
+                states.prompt_len.np[slot] = 3
+                states.prefill_len.np[slot] = 3 + len(out)
+                states.all_token_ids.gpu[slot, : 3 + len(out)] = [1, 2, 3, *out]
+                runner.add_request(slot, own)
+                slots[slot] = (own, out)
+        runner.apply_staged_writes()
+        order = script.sample(sorted(slots), len(slots))
+        unplug(script, sources)
+        table: list[list[int]] = []
+        for slot in order:
+            inputs = [0, *(script.randrange(-1, VOCAB) for _ in range(drafts))]
+            length = 3 + len(slots[slot][1])
+            table += [
+                [slot, place, length - 1 + place, token] for place, token in enumerate(inputs)
+            ]
+        rows = logits_of(script, len(table))
+        chosen = np.argsort(-rows, axis=1)[:, 0]
+        for line in range(1, len(table)):
+            # Half of the drafts are likely.
+            if table[line][1] and table[line][3] >= 0 and script.random() < 0.5:
+                table[line][3] = int(chosen[line - 1])
+        if drafts:
+            context = SimpleNamespace(table=table)
+        else:
+            context = SimpleNamespace(
+                idx_mapping_np=np.array(order, int),
+                seq_lens_upper_bound_np=np.array([row[2] + 1 for row in table], int),
+            )
+        runner.apply(rows, context)  # type: ignore[arg-type]
+        stands: dict[int, int | None] = {}
+        for line, (slot, place, _, token) in enumerate(table):
+            if place and (token < 0 or stands.get(slot) != token):
+                stands[slot] = None
+                continue
+            stands[slot] = int(np.argmax(rows[line]))
+            if len(slots[slot][1]) < slots[slot][0].max_tokens:
+                slots[slot][1].append(int(np.argmax(rows[line])))
+        if script.random() < 0.2:
+            runner.flush()
+        if script.random() < 0.1:
+            runner.write_overdue()
+    runner.close()
+    runner.session.close()
+
+
+def play_tsd(sources: dict[str, SeededSource], *, mode: str) -> None:
+    """Drafts of a proposer, verified in one of the two modes."""
+    script = random.Random(13)
+    engine = config(drafts=2)
+    own_session = EngineSession(engine, "TSD")
+    runner = SimpleNamespace(requests={}, input_batch=SimpleNamespace(req_ids=[]))
+
+    class Weakly(SimpleNamespace):
+        pass
+
+    owner = Weakly(**vars(runner))
+    sequences = Sequences(engine, own_session, owner)
+    verification: Any = (
+        ExactMatch(own_session)
+        if mode == "exact_match"
+        else Canonical(own_session, sequences, "block")
+    )
+    proposer = BigramProposer.from_payloads(craft_relative_psi([1.0 / VOCAB] * VOCAB, 4), {})
+    live: dict[str, RequestRows] = {}
+    for step in range(STEPS // 2):
+        for name in list(live):
+            sequence = live[name].sequence
+            if sequence is None or sequence.ended or script.random() < 0.05:
+                if sequence is not None:
+                    own_session.record(sequence.record_unsettled())
+                del live[name]
+        while len(live) < 3:
+            own = params(script, 1000 + step * 10 + len(live))
+            name = f"r{step}-{len(live)}"
+            live[name] = RequestRows(name, own_session.admit(own, 3), own, 0, [])
+        unplug(script, sources)
+        wants = [
+            DraftRequest(name, row.sequence, len(row.output), proposer.start([1]), 2)
+            for name, row in live.items()
+            if row.sequence is not None and not row.sequence.failure
+        ]
+        drafts = verification.drafts(proposer, wants) if step and wants else []
+        by_name = dict(zip([one.name for one in wants], drafts, strict=False))
+        rows, first = [], 0
+        for name, row in live.items():
+            given = by_name.get(name, [])
+            rows.append(RequestRows(name, row.sequence, row.params, first, row.output, given))
+            first += 1 + len(given)
+        verified = verification.verify(logits_of(script, first), rows)
+        own_session.record(verified.records)
+        for row, tokens in zip(rows, verified.tokens, strict=True):
+            row.output.extend(tokens)
+            if row.sequence is not None:
+                own_session.record(row.sequence.go_on(1))
+    own_session.publish()
+    own_session.close()
+
+
+GOLDEN = {
+    "v1": ("7bd6b0f43cea83dc", 431),
+    "v1 overlapping": ("d0a300cfc35ffa35", 441),
+    "v2": ("01506452b6d14218", 570),
+    "v2 overlapping": ("9e54c7c8d8dca33d", 583),
+    "v2 drafts": ("97106c90bf74a2eb", 1570),
+    "tsd exact match": ("8a3cf3828d89cf35", 876),
+    "tsd canonical": ("379f5913e05b21d5", 919),
+}
+"""By script, the digest of its ledger and how many lines that has."""
+
+SCRIPTS: dict[str, Callable[[dict[str, SeededSource]], None]] = {
+    "v1": lambda sources: play_v1(sources, overlapping=False),
+    "v1 overlapping": lambda sources: play_v1(sources, overlapping=True),
+    "v2": lambda sources: play_v2(sources, drafts=0, overlapping=False),
+    "v2 overlapping": lambda sources: play_v2(sources, drafts=0, overlapping=True),
+    "v2 drafts": lambda sources: play_v2(sources, drafts=2, overlapping=False),
+    "tsd exact match": lambda sources: play_tsd(sources, mode="exact_match"),
+    "tsd canonical": lambda sources: play_tsd(sources, mode="canonical"),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_ledger_of_a_fixed_script_is_what_it_was(
+    name: str, sources: dict[str, SeededSource], tmp_path: Path
+) -> None:
+    SCRIPTS[name](sources)
+    assert digest(tmp_path) == GOLDEN[name]
