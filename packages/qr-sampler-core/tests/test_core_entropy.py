@@ -59,7 +59,7 @@ def test_a_draw_carries_its_story() -> None:
     assert before <= draw.requested_ns <= draw.received_ns <= after
     assert wall_before <= draw.wall_time_ns <= wall_after
     assert not draw.fallback
-    assert draw.fallback_reason == ""
+    assert (draw.fallback_from, draw.fallback_reason) == ("", "")
     assert draw.commitment_echoed is None
 
 
@@ -207,6 +207,7 @@ def test_the_fallback_labels_what_it_serves() -> None:
     source.fallback.origin = Origin("spares", "4.0")
     draw = source.draw(3)
     assert (draw.data, draw.source, draw.fallback) == (b"\x02" * 3, "spare", True)
+    assert draw.fallback_from == "device"
     assert draw.fallback_reason == "device: unplugged"
     assert draw.origin == Origin("spares", "4.0")
     assert source.get_random_bytes(2) == b"\x02\x02"

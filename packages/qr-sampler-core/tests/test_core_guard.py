@@ -131,7 +131,7 @@ def given_up_on(source: ScriptedSource, dropped: Dropped | None = None) -> Guard
     with pytest.raises(EntropyUnavailableError, match="no answer within 200 ms"):
         guarded.draw(5)
     # What comes next is expected to succeed, on a busy machine too.
-    guarded._timeout_s = NEVER_MS / 1000
+    guarded._calls.get()._timeout_s = NEVER_MS / 1000
     return guarded
 
 
@@ -460,7 +460,7 @@ def test_what_goes_wrong_in_closing_is_seen(caplog: pytest.LogCaptureFixture) ->
             GuardedSource(Breaks(blocks=blocks), NEVER_MS).close()
     source = Breaks("hang")
     guarded = given_up_on(source)
-    thread = guarded._caller()._thread
+    thread = guarded._calls.get()._drawing._thread
     guarded.close()
     source.release.set()
     assert thread is not None
@@ -626,7 +626,7 @@ def test_a_status_that_hangs_fails_in_time_and_holds_up_no_draw() -> None:
     assert second.reason.startswith("its status is not available: still busy with a status that")
     assert not first.available
     assert not second.available
-    guarded._timeout_s = NEVER_MS / 1000
+    guarded._calls.get()._timeout_s = NEVER_MS / 1000
     assert guarded.draw(1).data == b"\1"
     source.thinking = False
     source.release.set()

@@ -52,7 +52,7 @@ def refusal(guarded: GuardedSource) -> str:
 
 
 def let_the_pause_pass(guarded: GuardedSource) -> None:
-    guarded._patience()._breaker._retry_at -= 3600.0
+    guarded._patience.get()._breaker._retry_at -= 3600.0
 
 
 def test_a_source_that_fails_is_left_alone_and_tried_again() -> None:
@@ -82,7 +82,7 @@ def test_a_source_that_has_answered_is_not_waited_for_as_long_as_any_other() -> 
     guarded = guard(device, min_samples=10)
     for _ in range(10):
         guarded.draw(8)
-    assert guarded._patience()._deadline.milliseconds(8) >= SHORTEST_DEADLINE_MS
+    assert guarded._patience.get()._deadline.milliseconds(8) >= SHORTEST_DEADLINE_MS
     device.silent = True
     waited_ms = float(refusal(guarded).removeprefix("no answer within ").removesuffix(" ms"))
     assert waited_ms < NEVER_MS
@@ -98,7 +98,7 @@ def test_only_a_draw_that_was_asked_for_counts() -> None:
     assert refusal(guarded) == "no answer within 50 ms"
     for _ in range(10):
         assert refusal(guarded).startswith("still busy with a draw that was due")
-    assert guarded._patience().state is BreakerState.CLOSED
+    assert guarded._patience.get().state is BreakerState.CLOSED
     device.silent = False
     device.speak.set()
     assert eventually_answers(guarded)
@@ -145,10 +145,10 @@ def test_a_forked_process_begins_with_trust_of_its_own(monkeypatch: pytest.Monke
     guarded = guard(device, max_consecutive_failures=1)
     device.broken = True
     refusal(guarded)
-    assert guarded._patience().state is BreakerState.OPEN
+    assert guarded._patience.get().state is BreakerState.OPEN
     child = os.getpid() + 1
     monkeypatch.setattr(os, "getpid", lambda: child)
-    assert guarded._patience().state is BreakerState.CLOSED
+    assert guarded._patience.get().state is BreakerState.CLOSED
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,7 @@ TOLD: list[tuple[str, Any, Any]] = [
     ("device_id", f"I know {KEY}", "I know ***"),
     ("fallback", np.bool_(True), True),
     ("fallback", 0, False),
+    ("fallback_from", OSError("gone"), "gone"),
     ("fallback_reason", OSError("gone"), "gone"),
     ("commitment_echoed", np.bool_(False), False),
     ("commitment_echoed", "yes", None),

@@ -12,9 +12,9 @@ import grpc
 from qr_sampler.entropy import EntropyDraw, SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.per_process import PerProcess
 from qr_sampler_grpc.connection.channel import ChannelUnusableError
 from qr_sampler_grpc.connection.credentials import warn_of_exposure
-from qr_sampler_grpc.connection.per_process import PerProcess
 from qr_sampler_grpc.link import LinkFailure, Refused
 from qr_sampler_grpc.link.linked_source import LinkedSource, unguessable
 from qr_sampler_grpc.protocol.attestation import VerificationKey

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from qr_sampler.components.pairing import check_pair
 from qr_sampler.components.sources import create_source
 from qr_sampler.entropy.breaker_settings import BreakerOptions
+from qr_sampler.entropy.draw import DroppedBytes
 from qr_sampler.entropy.fallback import FallbackEntropySource
-from qr_sampler.entropy.guard import DroppedBytes, GuardedSource
+from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 

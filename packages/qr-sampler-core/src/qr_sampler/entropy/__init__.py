@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
-from qr_sampler.entropy.draw import EntropyDraw, JitClass, Origin, SourceLimits, SourceStatus
+from qr_sampler.entropy.draw import (
+    DroppedBytes,
+    EntropyDraw,
+    JitClass,
+    Origin,
+    SourceLimits,
+    SourceStatus,
+)
 from qr_sampler.entropy.fallback import FallbackEntropySource
-from qr_sampler.entropy.guard import DroppedBytes, GuardedSource
+from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.source import CONTRACT_VERSION, EntropySource
 
 __all__ = [

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from qr_sampler.components.registry import Origin
 
-__all__ = ["EntropyDraw", "JitClass", "Origin", "SourceLimits", "SourceStatus"]
+__all__ = ["DroppedBytes", "EntropyDraw", "JitClass", "Origin", "SourceLimits", "SourceStatus"]
 
 
 class JitClass(Enum):
@@ -28,9 +27,6 @@ class JitClass(Enum):
     """Pseudo-random: a control, not a measurement."""
     UNKNOWN = "U"
     """Nothing bounds the age of the bytes."""
-
-
-_DIRECTLY_CONSTRUCTED: Final = Origin()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +51,10 @@ class SourceStatus:
     """Why not, or a remark worth showing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, init=False)
+_DIRECTLY_CONSTRUCTED: Final = Origin()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntropyDraw:
     """One request to a source and its answer.
 
@@ -76,8 +75,10 @@ class EntropyDraw:
     """``time.time_ns()`` when the last byte was here."""
     fallback: bool = False
     """Whether another source than the configured one supplied the bytes."""
+    fallback_from: str = ""
+    """Name of the source that was to supply them."""
     fallback_reason: str = ""
-    """Why the configured source did not supply them."""
+    """That name, and why it did not supply them."""
     device_id: str = ""
     """Identity that the device or server reported."""
     device_timestamp_ns: int | None = None
@@ -92,41 +93,6 @@ class EntropyDraw:
     dropped_bytes: int = 0
     """Bytes of earlier attempts at this draw that were asked for and are lost."""
 
-    # What a dataclass would generate looks each field up by its name, and takes nearly twice
-    # as long: a noticeable part of a draw from a fast device.
-    def __init__(
-        self,
-        *,
-        data: bytes,
-        source: str,
-        origin: Origin = _DIRECTLY_CONSTRUCTED,
-        requested_ns: int,
-        received_ns: int,
-        wall_time_ns: int,
-        fallback: bool = False,
-        fallback_reason: str = "",
-        device_id: str = "",
-        device_timestamp_ns: int | None = None,
-        requests: int = 1,
-        commitment_echoed: bool | None = None,
-        signature_verified: bool | None = None,
-        dropped_bytes: int = 0,
-    ) -> None:
-        _set_data(self, data)
-        _set_source(self, source)
-        _set_origin(self, origin)
-        _set_requested_ns(self, requested_ns)
-        _set_received_ns(self, received_ns)
-        _set_wall_time_ns(self, wall_time_ns)
-        _set_fallback(self, fallback)
-        _set_fallback_reason(self, fallback_reason)
-        _set_device_id(self, device_id)
-        _set_device_timestamp_ns(self, device_timestamp_ns)
-        _set_requests(self, requests)
-        _set_commitment_echoed(self, commitment_echoed)
-        _set_signature_verified(self, signature_verified)
-        _set_dropped_bytes(self, dropped_bytes)
-
     def without_data(self) -> EntropyDraw:
         """Returns the provenance alone, for whoever keeps it: :attr:`data` is empty."""
         return EntropyDraw(
@@ -137,6 +103,7 @@ class EntropyDraw:
             received_ns=self.received_ns,
             wall_time_ns=self.wall_time_ns,
             fallback=self.fallback,
+            fallback_from=self.fallback_from,
             fallback_reason=self.fallback_reason,
             device_id=self.device_id,
             device_timestamp_ns=self.device_timestamp_ns,
@@ -147,23 +114,17 @@ class EntropyDraw:
         )
 
 
-def _setter(name: str) -> Callable[[EntropyDraw, object], None]:
-    """Returns what sets one field of a draw, frozen or not."""
-    setter: Callable[[EntropyDraw, object], None] = EntropyDraw.__dict__[name].__set__
-    return setter
+@dataclass(frozen=True, slots=True)
+class DroppedBytes:
+    """Bytes that a source delivered and that decided nothing."""
 
-
-_set_data: Final = _setter("data")
-_set_source: Final = _setter("source")
-_set_origin: Final = _setter("origin")
-_set_requested_ns: Final = _setter("requested_ns")
-_set_received_ns: Final = _setter("received_ns")
-_set_wall_time_ns: Final = _setter("wall_time_ns")
-_set_fallback: Final = _setter("fallback")
-_set_fallback_reason: Final = _setter("fallback_reason")
-_set_device_id: Final = _setter("device_id")
-_set_device_timestamp_ns: Final = _setter("device_timestamp_ns")
-_set_requests: Final = _setter("requests")
-_set_commitment_echoed: Final = _setter("commitment_echoed")
-_set_signature_verified: Final = _setter("signature_verified")
-_set_dropped_bytes: Final = _setter("dropped_bytes")
+    source: str
+    """Name of the source."""
+    count: int
+    """How many."""
+    reason: str
+    """Why they were dropped: the answer was ``"late"``, ``"short"`` or ``"long"``, another part of
+    the draw ``"failed"``, an attempt at it was lost and ``"retried"``, or the answer, or what an
+    amplifier has made of it, was ``"unfit"``."""
+    wall_time_ns: int
+    """``time.time_ns()`` when they were."""

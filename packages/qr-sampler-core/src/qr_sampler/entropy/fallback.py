@@ -24,8 +24,8 @@ class FallbackEntropySource(EntropySource):
         >>> broken = ConstantEntropySource(name="device", fail_with="unplugged")
         >>> spare = ConstantEntropySource(name="spare", value=7)
         >>> draw = FallbackEntropySource(broken, spare).draw(2)
-        >>> draw.data, draw.source, draw.fallback, draw.fallback_reason
-        (b'\x07\x07', 'spare', True, 'device: unplugged')
+        >>> draw.data, draw.source, draw.fallback, draw.fallback_from, draw.fallback_reason
+        (b'\x07\x07', 'spare', True, 'device', 'device: unplugged')
     """
 
     def __init__(self, primary: EntropySource, fallback: EntropySource) -> None:
@@ -74,7 +74,6 @@ class FallbackEntropySource(EntropySource):
             return self._draw_from_fallback(n, error)
 
     def _draw_from_fallback(self, n: int, cause: EntropyUnavailableError) -> EntropyDraw:
-        reason = f"{cause.source}: {cause.reason}"
         try:
             draw = self.fallback.draw(n)
         except EntropyUnavailableError as error:
@@ -82,7 +81,12 @@ class FallbackEntropySource(EntropySource):
                 self.name,
                 f"{cause.reason}; its fallback {error.source!r} failed too: {error.reason}",
             ) from cause
-        return dataclasses.replace(draw, fallback=True, fallback_reason=reason)
+        return dataclasses.replace(
+            draw,
+            fallback=True,
+            fallback_from=cause.source,
+            fallback_reason=f"{cause.source}: {cause.reason}",
+        )
 
     def status(self) -> SourceStatus:
         """Returns the primary's status, or the fallback's when the primary is down."""

@@ -5,52 +5,37 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from qr_sampler.entropy.breaker import CircuitOpenError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
-from qr_sampler.entropy.caller import Call, Caller
-from qr_sampler.entropy.draw import EntropyDraw, Origin, SourceLimits, SourceStatus
+from qr_sampler.entropy.caller import Call
+from qr_sampler.entropy.draw import (
+    DroppedBytes,
+    EntropyDraw,
+    Origin,
+    SourceLimits,
+    SourceStatus,
+)
 from qr_sampler.entropy.intake import FailedDraw, Intake
-from qr_sampler.entropy.patience import AttemptFailure, Patience
+from qr_sampler.entropy.patience import Patience
 from qr_sampler.entropy.source import EntropySource
+from qr_sampler.entropy.timed_calls import TimedCalls
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.foreign import is_ours, plain_text, words_of
+from qr_sampler.per_process import PerProcess
 
-__all__ = ["DroppedBytes", "GuardedSource"]
+__all__ = ["GuardedSource"]
 
 logger = logging.getLogger("qr_sampler.entropy")
-
-STATUS_TIMEOUT_S: Final = 1.0
-"""Longest time in seconds that a source may take to say how it is, without touching its device."""
 
 SHORTEST_DEADLINE_MS: Final = 1000.0
 """Shortest time after which a draw is given up that cannot be cancelled. It keeps the source busy
 until it ends, so being impatient wins nothing for the next draw."""
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class DroppedBytes:
-    """Bytes that a source delivered and that decided nothing."""
-
-    source: str
-    """Name of the source."""
-    count: int
-    """How many."""
-    reason: str
-    """Why they were dropped: the answer was ``"late"``, ``"short"`` or ``"long"``, another part of
-    the draw ``"failed"``, an attempt at it was lost and ``"retried"``, or the answer, or what an
-    amplifier has made of it, was ``"unfit"``."""
-    wall_time_ns: int
-    """``time.time_ns()`` when they were."""
 
 
 class GuardedSource(EntropySource):
@@ -120,11 +105,9 @@ class GuardedSource(EntropySource):
         self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._on_dropped = on_dropped
         self._breaker = breaker or BreakerOptions.checked(enabled=False)
-        # Keyed by process and filled with setdefault, which is atomic: a forked child has neither
-        # the thread nor the lock that another thread may have held.
-        self._callers: dict[int, Caller] = {}
-        self._watchers: dict[int, Caller] = {}
-        self._patiences: dict[int, Patience] = {}
+        # What it has learnt of the source outlives the calls, which end when it is closed.
+        self._patience = PerProcess(self._new_patience)
+        self._calls = PerProcess(self._new_calls)
 
     @property
     def name(self) -> str:
@@ -160,37 +143,44 @@ class GuardedSource(EntropySource):
 
     def status(self) -> SourceStatus:
         """Returns the status of the source, or how long it has hung or will be left alone."""
-        reason = self._caller().overdue() or self._patience().refusal()
+        reason = self._calls.get().overdue() or self._patience.get().refusal()
         if reason is not None:
             return SourceStatus(available=False, reason=reason)
         question = partial(self._intake.status, lambda: self.source.status())
         if self._direct:
             return question()
         try:
-            return self._made(self._watcher(), question, min(STATUS_TIMEOUT_S, self._timeout_s))
+            return self._calls.get().status(question)
         except (TimeoutError, RuntimeError) as error:
             return SourceStatus(available=False, reason=f"its status is not available: {error}")
 
     def probe(self) -> SourceStatus:
         """Returns what the source's own probe says, in time."""
+        question = partial(self._intake.status, lambda: self.source.probe())
+        if self._direct:
+            return question()
         try:
-            return self._asked(partial(self._intake.status, lambda: self.source.probe()))
+            return self._calls.get().probe(question)
         except (TimeoutError, RuntimeError) as error:
             return SourceStatus(available=False, reason=str(error))
 
     def close(self) -> None:
         """Closes the source, in time; one that hangs is closed when it returns."""
-        caller = self._caller()
-        self._callers.pop(os.getpid(), None)
-        watcher = self._watchers.pop(os.getpid(), None)
-        if watcher is not None:
-            watcher.stop()
+        calls = self._calls.pop() or self._new_calls()
         if self._direct:
             self.source.close()
-        elif caller.overdue() is not None:
-            caller.stop(last=self._close_late)
-        else:
-            self._close_in_time(caller)
+            return
+        try:
+            call = calls.close(self.source.close, self._close_late)
+        except (TimeoutError, RuntimeError) as error:
+            logger.warning("entropy source %r does not close: %s", self._name, error)
+            return
+        if call is None or call.error is None:
+            return
+        if isinstance(call.error, Exception):
+            raise call.error
+        # It would end the caller's program instead of the source.
+        raise RuntimeError(f"entropy source {self._name!r}: {words_of(call.error)}")
 
     def _checked(self, n: int, question: Callable[[], object]) -> EntropyDraw:
         """Returns the draw that *question* asks the source for, if it is one of *n* bytes."""
@@ -198,7 +188,7 @@ class GuardedSource(EntropySource):
             raise ValueError(f"n={n} must not be negative")
         answer = partial(self._intake.draw, question, n)
         try:
-            draw = self._asked(answer) if self._direct else self._awaited(n, answer)
+            draw = answer() if self._direct else self._calls.get().draw(n, answer)
         except (TimeoutError, RuntimeError, CircuitOpenError) as refusal:
             raise EntropyUnavailableError(self._name, str(refusal)) from None
         if isinstance(draw, FailedDraw):
@@ -212,121 +202,21 @@ class GuardedSource(EntropySource):
         self._drop(draw.dropped_bytes, "retried")
         return draw
 
-    def _awaited(
-        self, n: int, question: Callable[[], EntropyDraw | FailedDraw]
-    ) -> EntropyDraw | FailedDraw:
-        """Returns what *question* does, as long as patience lasts.
+    def _new_patience(self) -> Patience:
+        return Patience(
+            self._breaker,
+            1000 * self._timeout_s,
+            shortest_ms=SHORTEST_DEADLINE_MS,
+            has_fallback=self.source.has_fallback,
+        )
 
-        Raises:
-            CircuitOpenError: When the source is being left alone.
-            TimeoutError: When it does not end in time, or an earlier one still has not.
-            RuntimeError: When the system has no thread to spare.
-        """
-        caller = self._caller()
-        if (reason := caller.overdue()) is not None:
-            # Not asked, so it says nothing new of the source.
-            raise TimeoutError(reason)
-        latest_ns = time.monotonic_ns() + round(self._timeout_s * 1e9)
-
-        def attempt(until_ns: int) -> EntropyDraw:
-            remaining_s = max(until_ns - time.monotonic_ns(), 0) / 1e9
-            # The whole time limit is said as it was set.
-            return self._attempt(
-                caller, question, self._timeout_s if until_ns >= latest_ns else remaining_s
-            )
-
-        try:
-            return self._patience().draw(n, latest_ns, attempt)
-        except _FailedAttempt as failure:
-            if isinstance(failure.outcome, FailedDraw):
-                return failure.outcome
-            raise failure.outcome from None
-
-    def _attempt(
-        self, caller: Caller, question: Callable[[], EntropyDraw | FailedDraw], timeout_s: float
-    ) -> EntropyDraw:
-        """Returns a draw that has arrived in time.
-
-        Raises:
-            _FailedAttempt: When there is none.
-        """
-        try:
-            draw = self._made(caller, question, timeout_s)
-        except TimeoutError as error:
-            raise _FailedAttempt(str(error), error, lapsed=True) from None
-        except RuntimeError as error:
-            raise _FailedAttempt(str(error), error) from None
-        if isinstance(draw, FailedDraw):
-            raise _FailedAttempt(draw.reason, draw)
-        return draw
-
-    def _asked(self, question: Callable[[], _T]) -> _T:
-        """Returns what *question* does, in time.
-
-        Raises:
-            TimeoutError: When it does not end by then, or an earlier one still has not.
-            RuntimeError: When the system has no thread to spare.
-        """
-        if self._direct:
-            return question()
-        return self._made(self._caller(), question, self._timeout_s)
-
-    def _made(self, caller: Caller, question: Callable[[], _T], timeout_s: float) -> _T:
-        call = caller.make(question, timeout_s)
-        # The intake lets nothing pass that a source raises.
-        if call.error is not None:
-            raise call.error
-        result: _T = call.result  # type: ignore[assignment]
-        return result
-
-    def _close_in_time(self, caller: Caller) -> None:
-        try:
-            call = caller.make_last(self.source.close, self._timeout_s)
-        except (TimeoutError, RuntimeError) as error:
-            logger.warning("entropy source %r does not close: %s", self._name, error)
-            return
-        if isinstance(call.error, Exception):
-            raise call.error
-        if call.error is not None:
-            # It would end the caller's program instead of the source.
-            raise RuntimeError(f"entropy source {self._name!r}: {words_of(call.error)}")
+    def _new_calls(self) -> TimedCalls:
+        return TimedCalls(self._name, self._timeout_s, self._patience.get(), self._late)
 
     def _close_late(self) -> None:
         call = Call(self.source.close).run()
         if call.error is not None:
             self._intake.defects.report(call.error)
-
-    def _caller(self) -> Caller:
-        """Returns what draws from the source in this process."""
-        pid = os.getpid()
-        caller = self._callers.get(pid)
-        if caller is None:
-            fresh = Caller(f"qr-sampler-{self._name}", self._late)
-            caller = self._callers.setdefault(pid, fresh)
-        return caller
-
-    def _watcher(self) -> Caller:
-        """Returns what asks the source in this process how it is, also while it draws."""
-        pid = os.getpid()
-        watcher = self._watchers.get(pid)
-        if watcher is None:
-            fresh = Caller(f"qr-sampler-{self._name}-status", self._late, "a status")
-            watcher = self._watchers.setdefault(pid, fresh)
-        return watcher
-
-    def _patience(self) -> Patience:
-        """Returns what bounds the draws of this process."""
-        pid = os.getpid()
-        patience = self._patiences.get(pid)
-        if patience is None:
-            fresh = Patience(
-                self._breaker,
-                1000 * self._timeout_s,
-                shortest_ms=SHORTEST_DEADLINE_MS,
-                has_fallback=self.source.has_fallback,
-            )
-            patience = self._patiences.setdefault(pid, fresh)
-        return patience
 
     def _late(self, call: Call) -> None:
         """Drops what *call* has delivered, because nobody waits for it any more."""
@@ -340,13 +230,3 @@ class GuardedSource(EntropySource):
     def _drop(self, count: int, reason: str) -> None:
         if count and self._on_dropped is not None:
             self._on_dropped(DroppedBytes(self._name, count, reason, time.time_ns()))
-
-
-class _FailedAttempt(AttemptFailure):
-    """A draw that has failed, was given up or could not be begun."""
-
-    def __init__(
-        self, reason: str, outcome: FailedDraw | Exception, *, lapsed: bool = False
-    ) -> None:
-        super().__init__(reason, lapsed=lapsed)
-        self.outcome = outcome

@@ -37,7 +37,7 @@ class FailedDraw:
     dropped_bytes: int = 0
     """Number of bytes that were delivered for nothing."""
     dropped_because: str = "failed"
-    """Why those were dropped, as in :class:`~qr_sampler.entropy.guard.DroppedBytes`."""
+    """Why those were dropped, as in :class:`~qr_sampler.DroppedBytes`."""
     retry_after_s: float | None = None
     """Seconds after which asking again is worthwhile, as in
     :class:`~qr_sampler.errors.EntropyUnavailableError`."""
@@ -164,6 +164,7 @@ class Intake:
             and type(answer.wall_time_ns) is int
             and 0 < answer.wall_time_ns <= LARGEST_NUMBER
             and answer.fallback is False
+            and self._is_text(answer.fallback_from)
             and self._is_text(answer.fallback_reason)
             and self._is_text(answer.device_id)
             and (answer.device_timestamp_ns is None or _is_number(answer.device_timestamp_ns, 1))
@@ -205,6 +206,7 @@ class Intake:
             received_ns=received_ns,
             wall_time_ns=_number(answer.wall_time_ns, least=1) or time.time_ns(),
             fallback=bool(answer.fallback),
+            fallback_from=self._text(answer.fallback_from),
             fallback_reason=self._text(answer.fallback_reason),
             device_id=self._text(answer.device_id),
             device_timestamp_ns=_number(answer.device_timestamp_ns, least=1),

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from qr_sampler.entropy.guard import DroppedBytes
+from qr_sampler.entropy.draw import DroppedBytes
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import Rows
 from qr_sampler.sampling.commitment import RowContext

@@ -14,7 +14,7 @@ from typing import Any
 from qr_sampler.admission.component_checks import check_components
 from qr_sampler.admission.overrides import FOLLOW_KEY, EngineFields, RequestOptions, resolve_request
 from qr_sampler.components.failure_policy import END_REQUEST, RAISE_ERROR, configured_sources
-from qr_sampler.entropy.guard import DroppedBytes
+from qr_sampler.entropy.draw import DroppedBytes
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import (
     ComponentError,

@@ -7,7 +7,7 @@ import math
 import time
 
 from qr_sampler.admission.overrides import RequestOptions
-from qr_sampler.entropy.guard import DroppedBytes
+from qr_sampler.entropy.draw import DroppedBytes
 from qr_sampler.records import BypassRecord, DiscardRecord, TokenSamplingRecord
 from qr_sampler.sampling.pipeline import StepResult
 

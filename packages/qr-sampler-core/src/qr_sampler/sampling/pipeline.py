@@ -15,8 +15,7 @@ from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.groups import AmplifiedRows, amplify_groups
 from qr_sampler.arrays import ByteBlocks, IndexArray, Logits
 from qr_sampler.components.amplifiers import amplifier_named
-from qr_sampler.entropy.draw import EntropyDraw
-from qr_sampler.entropy.guard import DroppedBytes
+from qr_sampler.entropy.draw import DroppedBytes, EntropyDraw
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import Rows
 from qr_sampler.sampling.commitment import RowContext, row_digest, step_commitment

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 
-from qr_sampler_grpc.connection.per_process import PerProcess
+from qr_sampler.per_process import PerProcess
 
 __all__ = ["AioChannel", "insecure_channel", "secure_channel"]
 

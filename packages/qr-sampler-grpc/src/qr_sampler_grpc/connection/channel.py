@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import grpc
 
+from qr_sampler.per_process import PerProcess
 from qr_sampler_grpc.connection.address import Address
 from qr_sampler_grpc.connection.fork_guard import FORK_GUARD
 from qr_sampler_grpc.connection.large_blocks import keep_large_blocks
-from qr_sampler_grpc.connection.per_process import PerProcess
 from qr_sampler_grpc.connection.tls import ClientTls
 from qr_sampler_grpc.connection.unix_socket import reason_to_distrust
 

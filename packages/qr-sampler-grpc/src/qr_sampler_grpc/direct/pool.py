@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from qr_sampler_grpc.connection.per_process import PerProcess
+from qr_sampler.per_process import PerProcess
 from qr_sampler_grpc.direct.connection import Connection
 
 __all__ = ["Pool", "Pools"]

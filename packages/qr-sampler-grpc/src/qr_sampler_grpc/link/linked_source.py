@@ -9,7 +9,7 @@ from typing import Final
 
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
 from qr_sampler.entropy.breaker_settings import BreakerOptions
-from qr_sampler_grpc.connection.per_process import PerProcess
+from qr_sampler.per_process import PerProcess
 from qr_sampler_grpc.link.link import Link
 
 __all__ = ["LinkedSource", "unguessable"]
