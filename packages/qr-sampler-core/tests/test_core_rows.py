@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qr_sampler import Rows, RunningMean, SamplingParameters
+from qr_sampler.rows import RowParameters
 
 PARAMETERS = [SamplingParameters(top_k=top_k, top_p=0.5) for top_k in (3, 7, 3, 1)]
 
@@ -61,7 +62,7 @@ def test_new_memory_leaves_the_old_rows_alone_and_shares_their_columns() -> None
 def test_what_follows_from_the_parameters_is_computed_once() -> None:
     calls = []
 
-    def largest(rows: Rows, floor: int) -> int:
+    def largest(rows: RowParameters, floor: int) -> int:
         calls.append(len(rows))
         return max(floor, *(row.top_k for row in rows.parameters))
 
@@ -72,6 +73,12 @@ def test_what_follows_from_the_parameters_is_computed_once() -> None:
     assert rows.derived(largest, 20) == 20
     assert rows.take(np.array([0])).derived(largest, 1) == 5
     assert calls == [2, 2, 1]
+
+
+def test_what_is_computed_once_cannot_depend_on_what_changes_with_every_token() -> None:
+    rows = Rows(PARAMETERS, [1.0] * 4)
+    with pytest.raises(AttributeError, match="running_entropy"):
+        rows.derived(lambda parameters: parameters.running_entropy.sum())
 
 
 @pytest.mark.parametrize("values", [[1.0], [1.0] * 5, 1.0, [[1.0]] * 4])

@@ -14,52 +14,20 @@ from qr_sampler.arrays import FloatArray, IndexArray
 from qr_sampler.running_mean import RunningMean
 from qr_sampler.settings import SamplingParameters
 
-__all__ = ["Rows"]
+__all__ = ["RowParameters", "Rows"]
 
 T = TypeVar("T")
 
 
-class Rows:
-    """Parameters of B rows, gathered into columns on first use, and what their requests remember.
-
-    Build it when the batch changes and keep it while the batch stays the same; what changes with
-    every token comes in through :meth:`with_running_entropy`.
-
-    Under speculative decoding a request has several rows in one step, each for the token after the
-    one that the row before it decides.
+class RowParameters:
+    """Parameters of B rows, gathered into columns on first use.
 
     Args:
         parameters: The parameters of the B rows.
-        running_entropy: Per row, the running mean of the entropy of the tokens that its request has
-            emitted, in nats; NaN where there is none yet. Shape ``(B,)``; all NaN if not given.
-        follows: Per row, the index of the row that decides the token before it in the same step,
-            always a smaller one; -1 where there is none. Shape ``(B,)``; all -1 if not given.
-
-    Attributes:
-        parameters: The parameters of the B rows.
-        running_entropy: Shape ``(B,)``, float64.
-
-    Raises:
-        ValueError: When *running_entropy* does not have one entry per row.
-
-    Examples:
-        >>> rows = Rows([SamplingParameters(top_k=5), SamplingParameters(top_k=9)])
-        >>> rows.column("top_k")
-        array([5., 9.])
     """
 
-    def __init__(
-        self,
-        parameters: Sequence[SamplingParameters],
-        running_entropy: ArrayLike | None = None,
-        follows: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, parameters: Sequence[SamplingParameters]) -> None:
         self.parameters = tuple(parameters)
-        following = follows is not None and any(index >= 0 for index in follows)
-        self._follows = tuple(follows or ()) if following else None
-        self.running_entropy = self._one_per_row(
-            np.full(len(self), np.nan) if running_entropy is None else running_entropy
-        )
         self._columns: dict[str, FloatArray] = {}
         self._groups: dict[tuple[str, ...], dict[tuple[object, ...], IndexArray]] = {}
         self._derived: dict[object, Any] = {}
@@ -85,11 +53,11 @@ class Rows:
         return self._groups[fields]
 
     def derived(self, function: Callable[..., T], *arguments: object) -> T:
-        """Returns ``function(rows, *arguments)``, computed once for rows of the same parameters.
+        """Returns ``function(parameters, *arguments)``, computed once for the same arguments.
 
         Args:
-            function: Must depend on the parameters of the rows alone. What it returns is shared by
-                all who ask; an array becomes read-only.
+            function: Is given these parameters. What it returns is shared by all who ask; an array
+                becomes read-only.
             *arguments: Hashable.
         """
         key = (function, arguments)
@@ -100,6 +68,75 @@ class Rows:
             self._derived[key] = derived
         found: T = self._derived[key]
         return found
+
+
+class Rows:
+    """Parameters of B rows, and what their requests remember.
+
+    Build it when the batch changes and keep it while the batch stays the same; what changes with
+    every token comes in through :meth:`with_running_entropy`.
+
+    Under speculative decoding a request has several rows in one step, each for the token after the
+    one that the row before it decides.
+
+    Args:
+        parameters: The parameters of the B rows.
+        running_entropy: Per row, the running mean of the entropy of the tokens that its request has
+            emitted, in nats; NaN where there is none yet. Shape ``(B,)``; all NaN if not given.
+        follows: Per row, the index of the row that decides the token before it in the same step,
+            always a smaller one; -1 where there is none. Shape ``(B,)``; all -1 if not given.
+
+    Attributes:
+        running_entropy: Shape ``(B,)``, float64.
+
+    Raises:
+        ValueError: When *running_entropy* does not have one entry per row.
+
+    Examples:
+        >>> rows = Rows([SamplingParameters(top_k=5), SamplingParameters(top_k=9)])
+        >>> rows.column("top_k")
+        array([5., 9.])
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[SamplingParameters],
+        running_entropy: ArrayLike | None = None,
+        follows: Sequence[int] | None = None,
+    ) -> None:
+        self._shared = RowParameters(parameters)
+        following = follows is not None and any(index >= 0 for index in follows)
+        self._follows = tuple(follows or ()) if following else None
+        self.running_entropy = self._one_per_row(
+            np.full(len(self), np.nan) if running_entropy is None else running_entropy
+        )
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    @property
+    def parameters(self) -> tuple[SamplingParameters, ...]:
+        """The parameters of the B rows."""
+        return self._shared.parameters
+
+    def column(self, field: str) -> FloatArray:
+        """Returns the numeric *field* of every row. Shape ``(B,)``, float64."""
+        return self._shared.column(field)
+
+    def groups(self, *fields: str) -> dict[tuple[object, ...], IndexArray]:
+        """Returns the row indices that share the values of *fields*, in order of appearance."""
+        return self._shared.groups(*fields)
+
+    def derived(self, function: Callable[..., T], *arguments: object) -> T:
+        """Returns ``function(parameters, *arguments)``, computed once as long as the rows stay.
+
+        Args:
+            function: Is given the :class:`RowParameters`, not the rows: what requests remember
+                changes with every token. What it returns is shared by all who ask; an array becomes
+                read-only.
+            *arguments: Hashable.
+        """
+        return self._shared.derived(function, *arguments)
 
     def take(self, indices: IndexArray) -> Rows:
         """Returns the rows at *indices*, in that order; these very rows if that is all of them."""

@@ -17,7 +17,7 @@ from qr_sampler.arrays import ByteBlocks, IndexArray, Logits
 from qr_sampler.components.amplifiers import amplifier_named
 from qr_sampler.entropy.draw import DroppedBytes, EntropyDraw
 from qr_sampler.entropy.source import EntropySource
-from qr_sampler.rows import Rows
+from qr_sampler.rows import RowParameters, Rows
 from qr_sampler.sampling.commitment import RowContext, row_digest, step_commitment
 from qr_sampler.sampling.planner import StepPlan, StepPlanner
 from qr_sampler.selection.selector import SelectionResult, Selector
@@ -192,6 +192,6 @@ def _row_digests(plan: StepPlan, contexts: Sequence[RowContext]) -> tuple[bytes,
     )
 
 
-def _block_sizes(rows: Rows) -> IndexArray:
+def _block_sizes(rows: RowParameters) -> IndexArray:
     """Returns how many bytes decide each row."""
     return rows.column("sample_count").astype(np.intp)

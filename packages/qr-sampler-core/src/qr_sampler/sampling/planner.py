@@ -15,7 +15,7 @@ import numpy as np
 
 from qr_sampler.arrays import FloatArray, IndexArray
 from qr_sampler.components.strategies import strategy_named
-from qr_sampler.rows import Rows
+from qr_sampler.rows import RowParameters, Rows
 from qr_sampler.selection.fast.selector import FastSelector
 from qr_sampler.selection.selector import Measurement, Selector
 from qr_sampler.temperature.base import (
@@ -128,13 +128,13 @@ def _after_predecessors(measurement: Measurement) -> Measurement:
     return replace(measurement, rows=measurement.rows.after_predecessors(entropy_nats))
 
 
-def _strategies(rows: Rows) -> list[tuple[TemperatureStrategy, IndexArray]]:
+def _strategies(rows: RowParameters) -> list[tuple[TemperatureStrategy, IndexArray]]:
     """Returns the temperature strategies in use, each with the rows that it serves."""
     groups = rows.groups("temperature_strategy")
     return [(strategy_named(str(name)), lines) for (name,), lines in groups.items()]
 
 
-def _settle(rows: Rows) -> IndexArray:
+def _settle(rows: RowParameters) -> IndexArray:
     """Returns how many of entropy and varentropy the temperature of each row depends on."""
     settle = np.zeros(len(rows), dtype=np.intp)
     for strategy, lines in rows.derived(_strategies):

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from qr_sampler.arrays import FloatArray, IndexArray, Logits
-from qr_sampler.rows import Rows
+from qr_sampler.rows import RowParameters, Rows
 from qr_sampler.selection.fast.candidates import Candidates, Choice
 from qr_sampler.selection.fast.passes import RowPasses
 from qr_sampler.selection.fast.row import FastRow
@@ -151,5 +151,5 @@ def _choose(row: FastRow, inverse: float, candidates: Candidates | None, u: floa
     return choice
 
 
-def _filters(rows: Rows, vocab_size: int) -> list[Filters]:
+def _filters(rows: RowParameters, vocab_size: int) -> list[Filters]:
     return [Filters.of(parameters, vocab_size) for parameters in rows.parameters]
