@@ -595,15 +595,14 @@ def test_a_forked_child_opens_the_device_for_itself(
 ) -> None:
     source = build(URANDOM)
     source.get_random_bytes(1)
-    assert source._stream is not None
-    parents = source._stream._descriptor
+    parents = source._streams.peek()._descriptor
     reader, writer = os.pipe()
     # Held as by another thread in the middle of a draw; the child must not wait for it.
     with source._lock():
         child = os.fork()
         if child == 0:
             data = source.get_random_bytes(16)
-            own = source._stream._descriptor
+            own = source._streams.peek()._descriptor
             source.close()
             os.fstat(parents)
             os.write(writer, struct.pack("i16s", own, data))
@@ -614,7 +613,7 @@ def test_a_forked_child_opens_the_device_for_itself(
     assert os.waitpid(child, 0)[1] == 0
     assert own != parents
     assert data != source.get_random_bytes(16)
-    assert source._stream._descriptor == parents
+    assert source._streams.peek()._descriptor == parents
 
 
 def test_draw_names_the_device(build: Callable[..., DeviceFileSource]) -> None:

@@ -27,6 +27,7 @@ from qr_entropy_sources.device_kind import (
 from qr_entropy_sources.settings import SourceSettings
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.per_process import PerProcess
 
 __all__ = ["DeviceFileSettings", "DeviceFileSource"]
 
@@ -124,8 +125,8 @@ class DeviceFileSource(EntropySource):
         self.path = path
         self.flush_bytes = flush_bytes
         self.timeout_ms = timeout_ms
-        self._stream: ByteStream | None = None
-        self._pid = os.getpid()
+        # A child that inherits a stream does not close it: it may have reused the number by then.
+        self._streams = PerProcess(lambda: ByteStream(self.path))
         self._claim()
 
     @classmethod
@@ -181,7 +182,7 @@ class DeviceFileSource(EntropySource):
             self._drop_stream()
 
     def _read(self, n: int, deadline_ns: int) -> bytes:
-        kept = self._stream
+        kept = self._streams.peek()
         try:
             stream = self._open_stream()
             stream.drop_what_waited(deadline_ns)
@@ -195,15 +196,9 @@ class DeviceFileSource(EntropySource):
             raise EntropyUnavailableError(self.name, self._explain(error)) from error
 
     def _open_stream(self) -> ByteStream:
-        pid = os.getpid()
-        if self._pid != pid:
-            # Inherited over a fork. Not closed: the child may have reused the number by now.
-            self._stream = None
-            self._pid = pid
-        if self._stream is None:
-            self._stream = ByteStream(self.path)
-            self.jit_class = jit_class_of(self._stream.kind, self.flush_bytes)
-        return self._stream
+        stream = self._streams.get()
+        self.jit_class = jit_class_of(stream.kind, self.flush_bytes)
+        return stream
 
     def _claim(self) -> None:
         """Says what can be known before the device is opened."""
@@ -213,8 +208,8 @@ class DeviceFileSource(EntropySource):
             self.jit_class = JitClass.UNKNOWN
 
     def _drop_stream(self) -> None:
-        stream, self._stream = self._stream, None
-        if stream is not None and self._pid == os.getpid():
+        stream = self._streams.pop()
+        if stream is not None:
             stream.close()
 
     def _lock(self) -> threading.Lock:

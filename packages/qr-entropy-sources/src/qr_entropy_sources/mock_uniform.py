@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -12,6 +10,7 @@ from pydantic_settings import SettingsConfigDict
 from qr_entropy_sources.byte_law import tilted_byte_law
 from qr_entropy_sources.settings import SourceSettings
 from qr_sampler.entropy import EntropySource, JitClass
+from qr_sampler.per_process import PerProcess
 from qr_sampler.settings import BYTE_MEAN
 
 __all__ = ["MockUniformSettings", "MockUniformSource"]
@@ -71,8 +70,8 @@ class MockUniformSource(EntropySource):
         self.seed = seed
         self.mean = mean
         self._cumulative = np.cumsum(tilted_byte_law(mean))[:-1]
-        self._generator = np.random.PCG64(seed)
-        self._pid = os.getpid()
+        self._seeded = None if seed is None else np.random.PCG64(seed)
+        self._unseeded = PerProcess(np.random.PCG64)
 
     @classmethod
     def from_environment(cls) -> MockUniformSource:
@@ -97,14 +96,8 @@ class MockUniformSource(EntropySource):
         """
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
+        generator = self._seeded or self._unseeded.get()
         # random_raw() holds the generator's own lock, so two threads never get the same words.
-        uniform = (self._current_generator().random_raw(n) >> np.uint64(11)) * 2.0**-53
+        uniform = (generator.random_raw(n) >> np.uint64(11)) * 2.0**-53
         values = np.searchsorted(self._cumulative, uniform, side="right")
         return bytes(values.astype(np.uint8))
-
-    def _current_generator(self) -> np.random.PCG64:
-        pid = os.getpid()
-        if self.seed is None and self._pid != pid:
-            self._generator = np.random.PCG64()
-            self._pid = pid
-        return self._generator
