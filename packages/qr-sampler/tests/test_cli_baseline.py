@@ -219,7 +219,7 @@ def test_what_was_measured_is_kept_and_continued(counting: type[Counting]) -> No
     counting.left = 30
     second = measure("--source=counting", "--patience=0", *SHORT)
     assert second.exit_code == 0, second.stderr
-    assert "going on after 7 blocks" in second.stderr
+    assert "resuming after 7 blocks" in second.stderr
     assert "23 blocks of 64 bytes will be drawn: 1,472 bytes in 23 requests" in second.stderr
     assert counting.drawn == 30
     assert Baseline.load(Path("b.json")).blocks == 30

@@ -265,7 +265,7 @@ def test_an_environment_in_order_has_no_problem(complete: Site, model: Path) -> 
     assert report.the("vLLM", "version")["found"].startswith("0.32.0; supported: >=0.30")
     assert report.the("plugin", "entry point")["found"].endswith("from qr-sampler-vllm 0.1.7")
     assert report.the("plugin", "loads")["found"] == f"{TARGET}, for Model Runner V1 and V2"
-    assert report.the("engine", "model runner")["found"] == "V2, so says vLLM of this model"
+    assert report.the("engine", "model runner")["found"] == "V2, according to vLLM for this model"
     assert report.the("model", "vocabulary")["found"] == "777 tokens"
     assert report.the("model", "end of text")["found"] == "'</s>', from tokenizer_config.json"
     assert "256 rows" in report.of("sources", "system")[-1]["found"]
@@ -629,7 +629,7 @@ def test_real_vllm_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     report = Report(*arguments, json.dumps(speculation))
     assert report.problems() == [("engine", "speculation")], report.findings
     assert report.the("plugin", "loads")["found"].startswith(f"{TARGET}, for Model Runner V1")
-    assert report.the("engine", "model runner")["found"] == "V1, so says vLLM of this model"
+    assert report.the("engine", "model runner")["found"] == "V1, according to vLLM for this model"
     assert report.the("model", "vocabulary")["found"] == "300 tokens"
     assert report.the("engine", "layout")["level"] == "ok"
     assert "16 rows" in report.of("sources", "system")[-1]["found"]

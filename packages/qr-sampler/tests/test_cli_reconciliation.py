@@ -344,4 +344,4 @@ def test_what_shows_later_settles_what_could_not_be_told(tmp_path: Path) -> None
 def test_samples_of_one_request_are_settled_each_by_itself(tmp_path: Path) -> None:
     lines = [token("a", 0, 7, sequence=name, **UNKNOWN) for name in "xy"]
     ledger = ledger_of(tmp_path, *lines, emission("a", 0, emitted=False, sequence="x"))
-    assert [line.values["sequence"] for line, _ in ledger.standing()] == ["y"]
+    assert [line.values["sequence"] for line, _ in ledger.settled()] == ["y"]

@@ -56,15 +56,15 @@ class DeviceFileSettings(SourceSettings):
         le=1 << 20,
         description=(
             "Bytes to read and discard before each draw: at least as many as the device and its "
-            "driver may hold from before the draw; 0 for none. What waits in a terminal, FIFO or "
-            "socket is dropped anyway."
+            "driver may hold from before the draw; 0 for none. Data queued in a terminal, FIFO or "
+            "socket is dropped in any case."
         ),
     )
     timeout_ms: int = Field(
         _DEFAULT_TIMEOUT_MS,
         ge=1,
         le=600_000,
-        description="Time that one draw may take, waiting for another draw and flushing included.",
+        description="Time that one draw may take, including flushing and waiting for other draws.",
     )
 
 

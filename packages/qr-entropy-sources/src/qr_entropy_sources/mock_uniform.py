@@ -30,7 +30,7 @@ class MockUniformSettings(SourceSettings):
         BYTE_MEAN,
         gt=0.0,
         lt=255.0,
-        description="Mean of one byte; 127.5 is unbiased, any other tilts the law exponentially.",
+        description="Mean of one byte; 127.5 is unbiased, others tilt the bytes exponentially.",
     )
 
 

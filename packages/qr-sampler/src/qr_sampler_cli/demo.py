@@ -84,7 +84,7 @@ def demo(
 
 
 def deployment(address: str) -> dict[str, str]:
-    """Returns the settings that make the server at *address* decide every token."""
+    """Returns the settings with which the server at *address* chooses every token."""
     return {
         "QR_ENTROPY_SOURCE_TYPE": SOURCE,
         "QR_FALLBACK_MODE": "system",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Environment variables of one run: vLLM and its plugins are configured through nothing else."""
+"""Environment variables of one run, the only way to configure vLLM and its plugins."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def environment(
 
 
 def engine_defaults(model: str, *, verbose: bool) -> dict[str, str]:
-    """Returns the variables with which vLLM runs well inside a command.
+    """Returns default variables for running vLLM inside a command.
 
     Args:
         model: Name or directory of the model.
@@ -40,7 +40,7 @@ def engine_defaults(model: str, *, verbose: bool) -> dict[str, str]:
     defaults = {
         # Records of an engine in this process can be flushed and read while it lives.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        # In GiB. Without it vLLM's CPU build measures the memory first, which takes long.
+        # In GiB. Without it vLLM's CPU build measures the memory first, which takes a long time.
         "VLLM_CPU_KVCACHE_SPACE": "1",
         # Standard output belongs to the results.
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",

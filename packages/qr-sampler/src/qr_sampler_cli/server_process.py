@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An entropy server in a process of its own, for as long as a block runs."""
+"""An entropy server in a separate process, for as long as a block runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 READY_PREFIX: Final = "listening on "
-"""Begins the line on which ``serve-entropy`` names the address that it answers on."""
+"""Prefix of the line on which ``serve-entropy`` prints the address that it listens on."""
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
@@ -83,7 +83,7 @@ def _announced(output: IO[str] | None) -> str | None:
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """Ends a server, gently if it lets itself be asked."""
+    """Ends a server, forcibly if it does not terminate in time."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be said about every installed entropy source, broken ones included."""
+"""Reports on every installed entropy source, broken ones included."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SourceReport:
     name: str
     """Name by which the configuration refers to the source."""
     distribution: str
-    """Distribution that declares it, empty when its metadata do not say."""
+    """Distribution that declares it, empty if its metadata does not name it."""
     version: str
     """Version of that distribution."""
     target: str
@@ -39,7 +39,7 @@ class SourceReport:
     state: State
     """Whether the next draw is expected to succeed, and if not, what kind of fault it is."""
     reason: str = ""
-    """Why not, or a remark of the source."""
+    """Why not, or a remark by the source."""
     configured: bool = False
     """Whether QR_ENTROPY_SOURCE_TYPE names it."""
     takes_over: bool = False
@@ -97,7 +97,7 @@ def _inspect(plugin: Plugin, *, probe: bool) -> SourceReport:
 def _blank(plugin: Plugin) -> SourceReport:
     return SourceReport(
         name=plugin.name,
-        # Metadata without these fields yield None, whatever their type promises.
+        # Metadata without these fields yields None, whatever its type promises.
         distribution=plugin.origin.distribution or "",
         version=plugin.origin.version or "",
         target=plugin.target,

@@ -20,21 +20,21 @@ class BreakerOptions(Options):
     enabled: bool = Field(
         True,
         description=(
-            "Whether there is a circuit breaker; without it every draw may take the whole timeout "
-            "and a failing source is asked for every token."
+            "Whether there is a circuit breaker; without it every draw may take the whole timeout, "
+            "and a failing source is tried again for every token."
         ),
     )
     window_size: int = Field(
         100,
         ge=1,
         le=10_000,
-        description="How many of the latest draws of a size the P99 is taken of.",
+        description="Number of recent draws of each size used for the P99.",
     )
     min_samples: int = Field(
         10,
         ge=1,
         le=10_000,
-        description="Draws of a size before which the timeout of the source is the deadline.",
+        description="Draws of a size needed before the P99 replaces the timeout as the deadline.",
     )
     min_timeout_ms: float = Field(
         5.0, ge=0.0, le=3_600_000.0, description="Shortest deadline of a small draw."
@@ -43,14 +43,14 @@ class BreakerOptions(Options):
         20.0,
         ge=0.0,
         le=3_600_000.0,
-        description="What each mebibyte of a draw adds to the shortest deadline, in milliseconds.",
+        description="Milliseconds that each mebibyte of a draw adds to the shortest deadline.",
     )
     min_timeout_ms_without_fallback: float = Field(
         1000.0,
         ge=0.0,
         le=3_600_000.0,
         description=(
-            "Shortest deadline while no other source takes over, because a draw that is given up "
+            "Shortest deadline while no other source takes over, because a draw that is abandoned "
             "then ends requests."
         ),
     )
@@ -61,14 +61,14 @@ class BreakerOptions(Options):
         3,
         ge=1,
         le=1_000_000,
-        description="Failed draws in a row after which the source is left alone.",
+        description="Consecutive failed draws after which the source is left alone.",
     )
     recovery_window_s: float = Field(
         1.0,
         gt=0.0,
         le=86_400.0,
         description=(
-            "Seconds until a source that was left alone is tried; doubles with each failure."
+            "Seconds until a source that was left alone is retried; doubles with each failure."
         ),
     )
     recovery_max_s: float = Field(

@@ -115,7 +115,7 @@ class Settings(EnvironmentSettings, SamplingParameters):
     )
 
     entropy_source_type: str = Field(
-        "system", description="Name of the entropy source that decides the tokens."
+        "system", description="Name of the entropy source that chooses the tokens."
     )
     fallback_mode: str = Field(
         "system",
@@ -136,14 +136,14 @@ class Settings(EnvironmentSettings, SamplingParameters):
         gt=0.0,
         le=3_600_000.0,
         description=(
-            "Longest time that a draw may take; then it has failed, and a late answer is dropped."
+            "Longest time that a draw may take before it has failed; late answers are dropped."
         ),
     )
     follow_request: bool = Field(
         False,
         description=(
-            "Take temperature, top_p, top_k and min_p from the ordinary fields of a request; it "
-            "can say otherwise with qr_follow_request."
+            "Take temperature, top_p, top_k and min_p from the ordinary fields of a request, which "
+            "can override this with qr_follow_request."
         ),
     )
     max_sample_count: int = Field(
@@ -156,7 +156,7 @@ class Settings(EnvironmentSettings, SamplingParameters):
         BYTE_MEAN,
         ge=0.0,
         le=255.0,
-        description="Mean of one byte of an unbiased source, as amplifiers assume it.",
+        description="Mean of one byte of an unbiased source, as assumed by amplifiers.",
     )
     population_std: float = Field(
         BYTE_STD,
@@ -166,16 +166,16 @@ class Settings(EnvironmentSettings, SamplingParameters):
     )
     baseline_file: Path | None = Field(
         None,
-        description="Frozen baseline of the device, to which its amplifiers refer, as a JSON file.",
+        description="JSON file with the frozen baseline of the device that amplifiers refer to.",
     )
     max_ks_distance: float = Field(
         0.005,
         gt=0.0,
         le=1.0,
         description=(
-            "Largest Kolmogorov distance D between the law of u and the uniform law that the "
-            "length of a block or of a baseline may cause. A test at the 5 % level sees it from "
-            "about (1.36 / D)**2 tokens on, 74,000 for the default; lower it for longer studies."
+            "Largest Kolmogorov distance D between the distribution of u and the uniform one that "
+            "the length of a block or of a baseline may cause. A test at the 5 % level detects it "
+            "from about (1.36 / D)**2 tokens, 74,000 for the default; lower it for longer studies."
         ),
     )
     ledger_dir: Path | None = Field(
@@ -184,7 +184,7 @@ class Settings(EnvironmentSettings, SamplingParameters):
     )
     log_level: Literal["none", "summary", "full"] = Field(
         "summary",
-        description="What the 'qr_sampler' logger says of a token: nothing, a line, or everything.",
+        description="What the 'qr_sampler' logger reports of a token: nothing, a line, everything.",
     )
 
     @model_validator(mode="after")

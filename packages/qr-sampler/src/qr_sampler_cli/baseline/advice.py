@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a baseline is good for: which amplifiers the settings would admit with it, and how."""
+"""Advice on a baseline: which amplifiers the settings would admit with it, and how to set it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _AMPLIFIERS: Final[Mapping[str, Callable[[Baseline], SignalAmplifier]]] = {
     "bit_zscore": lambda measured: BitZScoreAmplifier(baseline=measured),
     "ecdf": ECDFAmplifier,
 }
-"""Those that refer to a baseline."""
+"""Amplifiers that refer to a baseline."""
 _RESERVE: Final = 1.1
 """The gaps between the sums of a baseline depend on chance."""
 
 
 def warning_before(blocks: int, block_bytes: int, allowed: float) -> str:
-    """Returns why a baseline of that many blocks will be of no use, or nothing.
+    """Returns why a baseline of that many blocks would be useless, or an empty string.
 
     Args:
         blocks: Blocks to measure.
@@ -80,7 +80,7 @@ def _exports(measured: Baseline, output: Path) -> Iterable[str]:
 
 
 def _refusal(name: str, measured: Baseline, output: Path) -> str:
-    """Returns why the deployment would refuse the amplifier called *name*, or nothing."""
+    """Returns why the deployment would refuse the amplifier *name*, or an empty string."""
     allowed = Settings.load().max_ks_distance
     amplifier = _AMPLIFIERS[name](measured)
     resolution = amplifier.resolution(measured.block_bytes)
@@ -101,10 +101,10 @@ def _refusal(name: str, measured: Baseline, output: Path) -> str:
 
 
 def _too_coarse(resolution: Resolution, lattice: float, blocks: int, allowed: float) -> str:
-    """Returns what more blocks, or longer ones, would change.
+    """Returns the measurement, with more or longer blocks, that would be admitted.
 
     Args:
-        resolution: That of the amplifier with the baseline.
+        resolution: The resolution of the amplifier with the baseline.
         lattice: Distance that blocks of the length have in any case.
         blocks: Number of measured blocks.
         allowed: ``QR_MAX_KS_DISTANCE``.

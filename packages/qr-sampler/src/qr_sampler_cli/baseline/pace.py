@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draws spread evenly over time, so that a quota is neither exceeded nor used up in bursts."""
+"""Pacing: draws spread over time, so that quotas are neither exceeded nor spent in bursts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DAY_S: Final = 86_400.0
 
 
 class Pace:
-    """When the next of many draws of one size may be made.
+    """Decides when the next of many draws of one size may begin.
 
     Args:
         limits: What the source accepts over time.
@@ -38,16 +38,16 @@ class Pace:
         self._interval_s = _MINUTE_S * self.requests_per_draw / quota if quota else 0.0
 
     def pause_s(self) -> float:
-        """Returns after how many seconds the next draw may begin, and counts it as made then."""
+        """Returns the seconds until the next draw may begin, and schedules that draw."""
         now = self._clock()
         begins_s = max(now, self._next_s)
         self._next_s = begins_s + self._interval_s
         return begins_s - now
 
     def shortest_s(self, draws: int) -> float:
-        """Returns how long that many draws take at least, by the quotas alone, in seconds."""
+        """Returns the least time in seconds that the quotas allow for *draws* draws."""
         by_requests = self._interval_s * draws
         daily = self._limits.max_bytes_per_day
-        # What fits into the quota of the first day needs no waiting.
+        # The quota of the first day is available at once.
         by_bytes = (math.ceil(draws * self._draw_bytes / daily) - 1) * _DAY_S if daily else 0.0
         return max(by_requests, by_bytes)

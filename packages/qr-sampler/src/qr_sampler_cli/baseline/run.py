@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measuring a baseline: within quotas, through failures, and with a file to go on from."""
+"""Measuring a baseline: within quotas, despite failures, and with a file to resume from."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ __all__ = ["BaselineRun"]
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 30.0
 KEPT_EVERY_S: Final = 30.0
-"""What a run loses at most that is killed."""
+"""The most that a run loses if it is killed."""
 TOLD_FROM_S: Final = 5.0
-"""Shorter pauses are over before anybody has read about them."""
+"""Shorter pauses are over before anybody could read about them."""
 
 
 class BaselineRun:
-    """One run of a measurement, from its first block or from where an earlier run has ended.
+    """One run of a measurement, from its first block or from where an earlier run ended.
 
-    A draw that fails is made again after a pause. The very first one of a run is not, unless the
-    source says that it has to be waited for: a mistake in the settings should be seen at once.
+    A failed draw is repeated after a pause. The very first one of a run is not, unless the
+    source asks for a wait: a mistake in the settings should be reported at once.
 
     Args:
         source: The bare device.
-        kept: Where the counts are put aside while they are incomplete.
+        kept: File for the counts while they are incomplete.
         block_bytes: Bytes of each block.
-        patience_s: Longest time without a block, in seconds, a wait of known length aside.
-        tell: Is told of what takes long.
+        patience_s: Longest time without a block, in seconds, not counting waits of known length.
+        tell: Called with a message about every long wait.
         clock: Monotonic seconds.
-        sleep: Waits for so many seconds.
+        sleep: Waits for a number of seconds.
 
     Raises:
-        ConfigError: When *kept* holds something else than a measurement of this source.
+        ConfigError: When *kept* holds anything but a measurement of this source.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class BaselineRun:
     ) -> None:
         self.measurement = _begun(source, kept, block_bytes)
         self.failures = 0
-        """Draws that failed and were made again."""
+        """Draws that failed and were repeated."""
         self._source = source
         self._kept = kept
         self._patience_s = patience_s
@@ -75,7 +75,7 @@ class BaselineRun:
         """Measures until there are *blocks* blocks.
 
         Args:
-            blocks: Number of blocks in all.
+            blocks: Total number of blocks.
             progress: Called with the number of blocks done and *blocks* after every block.
 
         Raises:
@@ -94,7 +94,7 @@ class BaselineRun:
 
     @contextmanager
     def _keeping(self) -> Iterator[None]:
-        """Puts the counts aside when the block fails, or the user ends it."""
+        """Saves the counts when the block fails or is interrupted by the user."""
         try:
             yield
         except BaseException:
@@ -102,7 +102,7 @@ class BaselineRun:
                 self.measurement.save(self._kept)
                 self._tell(
                     f"{self.measurement.blocks:,} blocks are kept in {self._kept}; the same "
-                    "command goes on from there"
+                    "command resumes from there"
                 )
             raise
 

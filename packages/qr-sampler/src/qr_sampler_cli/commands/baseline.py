@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qr-sampler baseline``: what a device does when nothing is asked of it, frozen in a file."""
+"""``qr-sampler baseline``: the behaviour of a device at rest, frozen in a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from qr_sampler_cli.terminal.progress import counting_bar, remark
 __all__ = ["baseline"]
 
 DEFAULT_BLOCKS: Final = 40_000
-"""Enough for every amplifier that has a baseline, with the default block length, to be admitted
+"""Enough for every amplifier that uses a baseline, with the default block length, to be admitted
 under the default ``QR_MAX_KS_DISTANCE``: ``ecdf``, which needs most, loses 0.87 / sqrt(N)."""
 
 
@@ -56,16 +56,16 @@ def baseline(
         float,
         typer.Option(
             min=0.0,
-            help="Minutes without a block after which a failing source is given up; 0 gives up at "
+            help="Minutes without a block before giving up on a failing source; 0 gives up at "
             "the first failure. Waiting for a quota to recover does not count.",
         ),
     ] = 10.0,
 ) -> None:
     """Measure the bytes of an entropy source and freeze their figures for the amplifiers.
 
-    Only the source itself is measured: there is no fallback. A draw that fails is made again,
-    quotas are kept and waited for, and what was measured until the command ends too early is kept
-    in a file beside OUTPUT, from which the same command goes on.
+    Only the source itself is measured: there is no fallback. Failed draws are repeated and quotas
+    respected. If the command is interrupted, its measurements are kept in a file beside OUTPUT,
+    from which the same command resumes.
     """
     if os.path.lexists(output):
         raise ConfigError(f"{output} exists; a baseline is frozen, so choose another file")
@@ -97,7 +97,7 @@ def _measured(
     ) as progress:
         run.measure(blocks, progress)
     if run.failures:
-        remark(f"{run.failures:,} draws failed and were made again")
+        remark(f"{run.failures:,} draws failed and were repeated")
     measured = run.measurement.baseline()
     measured.save(output)
     kept.unlink(missing_ok=True)
@@ -105,10 +105,10 @@ def _measured(
 
 
 def _announce(device: EntropySource, run: BaselineRun, blocks: int, block_bytes: int) -> None:
-    """Says what the measurement will cost, before it costs anything."""
+    """Announces what the measurement will cost, before it costs anything."""
     begun = run.measurement.blocks
     if begun:
-        remark(f"going on after {begun:,} blocks that an earlier run has kept")
+        remark(f"resuming after {begun:,} blocks that an earlier run has kept")
     left = max(0, blocks - begun)
     pace = Pace(device.limits, block_bytes, time.monotonic)
     remark(
@@ -117,7 +117,7 @@ def _announce(device: EntropySource, run: BaselineRun, blocks: int, block_bytes:
     )
     shortest_s = pace.shortest_s(left)
     if shortest_s >= 1.0:
-        remark(f"the quotas of {device.name} let that take {duration(shortest_s)} at least")
+        remark(f"with the quotas of {device.name} that takes at least {duration(shortest_s)}")
 
 
 def _described(measured: Baseline, allowed: float) -> str:

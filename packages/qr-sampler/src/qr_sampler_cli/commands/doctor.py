@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qr-sampler doctor``: what will happen when an engine is started here."""
+"""``qr-sampler doctor``: predicts what will happen when an engine is started here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["PROBLEM_STATUS", "doctor"]
 doctor = typer.Typer(no_args_is_help=True, help="Check an environment before an engine is started.")
 
 PROBLEM_STATUS: Final = 1
-"""Exit status when something is a problem."""
+"""Exit status if there is a problem."""
 
 
 @doctor.callback()
@@ -66,11 +66,11 @@ def vllm(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
-    """Say what will happen when vLLM is started here with these arguments.
+    """Predict what will happen when vLLM is started here with these arguments.
 
     Starts no engine, loads no weights, and draws nothing unless --probe is given. vLLM is imported
-    in a process of its own, which takes about half a minute. Exits with 0 when nothing is a
-    problem, with 1 otherwise.
+    in a separate process, which takes about half a minute. Exits with 0 if there is no problem,
+    with 1 otherwise.
     """
     arguments = engine_arguments(
         speculative_config=speculative_config,

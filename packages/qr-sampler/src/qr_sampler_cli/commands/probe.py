@@ -96,11 +96,11 @@ def probe(
 ) -> None:
     """Find out what an entropy server can do, and print the lines that configure it.
 
-    Draws in every mode and says how long it took, what the server tells about its bytes, whether
-    these could be uniform, and which conformance cases it passes. What is not given here is taken
-    from QR_GRPC_* variables and the .env file, as the source takes it. Quotas are kept and waited
-    for. Exits with 0 when the server is usable, with 1 when not, with 2 when it was asked wrongly
-    or a quota that is used up left too little to tell.
+    Draws in every mode and reports how long it took, what the server tells about its bytes, whether
+    these could be uniform, and which conformance cases it passes. Anything not given here is taken
+    from QR_GRPC_* variables and the .env file, as the source does. Quotas are respected. Exits with
+    0 if the server is usable, with 1 if it is not, with 2 if the command was used incorrectly or an
+    exhausted quota left too little data to tell.
     """
     probing: Any = import_package("qr_sampler_grpc.probe", needed_for="probe", remedy=REMEDY)
     given = {
@@ -124,8 +124,8 @@ def probe(
     )
     if minutes := plan.least_minutes(target):
         remark(
-            f"the quota of {target.limits.max_requests_per_minute:g} requests a minute lets that "
-            f"take {minutes} min at least"
+            f"with the quota of {target.limits.max_requests_per_minute:g} requests a minute that "
+            f"takes at least {minutes} min"
         )
     patience = probing.QuotaPacer(target.limits, tell=remark)
     report: ProbeReport = probing.examine(target, plan, _watch, patience)
@@ -138,7 +138,7 @@ def probe(
 
 
 def _watch(description: str) -> AbstractContextManager[Count]:
-    # The report has it all; only those who look on want to see how far it is.
+    # The report contains everything; progress is only of interest to those who watch.
     return counting_bar(description, unit="done", in_files=False)
 
 
@@ -165,7 +165,7 @@ def _print(report: ProbeReport) -> None:
 
 
 def _pasteable(variables: Mapping[str, str]) -> str:
-    """Returns lines that are good for a shell and for a ``.env`` file."""
+    """Returns lines that work in a shell and in a ``.env`` file."""
     placeholder = import_module("qr_sampler_grpc.probe.configuration").KEY_FILE_PLACEHOLDER
     return "\n".join(
         # The key itself is never shown, and giving it twice is refused.

@@ -107,9 +107,9 @@ def serve_entropy(
             beside = servers.enter_context(_kit("direct.server").serve_direct(device, direct))
             typer.echo(f"serving {source}; QR_DIRECT_SERVER_ADDRESS={beside.address}", err=True)
             places.append(beside.address)
-        # Scripts wait for this line: all is ready then.
+        # Scripts wait for this line, after which everything is ready.
         typer.echo(f"{READY_PREFIX}{places[0]}")
-        # A wait without end could not be interrupted everywhere.
+        # A wait without a timeout could not be interrupted on every platform.
         while not stop.wait(1.0):
             pass
     typer.echo("stopped", err=True)
@@ -128,7 +128,7 @@ def _tls(certificate: Path | None, private_key: Path | None) -> Any:
 
 
 def _announce(source: str, asked: str, reachable: str) -> None:
-    """Says where clients connect to: a server that listens everywhere has no address by that."""
+    """Prints where clients connect: a wildcard address that a server listens on is not enough."""
     line = f"serving {source}; QR_GRPC_SERVER_ADDRESS={reachable}"
     if not _is_local(asked):
         line += " on this machine; elsewhere put the name of this machine in front of the port"

@@ -19,7 +19,7 @@ from qr_sampler_cli.settings.reference import configuration_page, configuration_
 __all__ = ["settings"]
 
 MARKS: Final = ("<!-- reference -->", "<!-- /reference -->")
-"""What the tables of a page stand between, each on a line of its own."""
+"""Marks around the tables of a page, each on a line of its own."""
 
 
 @reports_errors
@@ -33,9 +33,9 @@ def settings(
         typer.Option(help=f"Page whose part from {MARKS[0]} to {MARKS[1]} the tables replace."),
     ] = None,
 ) -> None:
-    """Print every setting: variable, default, range, key of a request and meaning, as Markdown.
+    """Print every setting: variable, default, range, per-request key and meaning, as Markdown.
 
-    Shows the packages that are installed. What they are set to here, 'doctor vllm' says.
+    Covers the packages that are installed; 'doctor vllm' shows the values in effect here.
     """
     page = configuration_page(installed_groups()) + "\n"
     if absent := absent_packages():
@@ -49,7 +49,7 @@ def settings(
 
 
 def _with_tables(page: Path) -> str:
-    """Returns the text of *page* with the tables of today, one level of headings deeper."""
+    """Returns the text of *page* with up-to-date tables, one level of headings deeper."""
     try:
         text = page.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -41,10 +41,10 @@ def tiny_model(
 def prepare_tiny_model(
     directory: Path, *, steps: int = DEFAULT_STEPS, seed: int = 0, force: bool = False
 ) -> str:
-    """Returns one line about the model that is in *directory* afterwards; shows the training.
+    """Returns one line about the resulting model in *directory*; shows the training's progress.
 
     Args:
-        directory: Where the model is or shall be.
+        directory: Directory of the model.
         steps: Training steps.
         seed: Seed of the weights and of the order of the text.
         force: Train again even if the model is there.

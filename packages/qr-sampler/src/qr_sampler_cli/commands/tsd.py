@@ -116,8 +116,8 @@ class ExperimentOptions(RunOptions):
 def _group() -> None:
     """Thermodynamic speculative decoding: experiments, and the gate of its sampling units.
 
-    Exits with 0 when the text follows its target, with 1 when that is refuted (a correct run is
-    blamed less than once in 10^8), with 2 after an error.
+    Exits with 0 if the text follows its target, with 1 if that is refuted (which happens to a
+    correct run less than once in 10^8), with 2 after an error.
     """
 
 
@@ -132,7 +132,7 @@ def m0(
     ] = "dirichlet",
     alpha: Annotated[float, typer.Option(help="Exponent of Zipf's law.")] = 1.1,
 ) -> None:
-    """Run M0: a fixed law without context, and a payload of its own best tokens."""
+    """Run M0: a fixed distribution without context, and a payload of its own best tokens."""
     experiments = import_tsd("experiments")
     settings = experiments.M0Settings(vocab_size=vocab, law=law, alpha=alpha, **options.settings())
     _run_one(experiments.run_m0, "M0", settings, options)

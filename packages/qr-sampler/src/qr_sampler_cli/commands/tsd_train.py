@@ -57,7 +57,7 @@ def train(
 ) -> None:
     """Learn a proposer from MODEL, judge it on text that it has not seen, and write OUTPUT.
 
-    It learns the laws that the model gives, not only the tokens that it picks; a head is then
+    It learns the model's distributions, not only the tokens drawn from them; a head is then
     fine-tuned for the probability that its drafts are accepted.
     """
     if os.path.lexists(output) and not force:
@@ -101,14 +101,14 @@ def _save(save: object, output: Path, learned: Learned) -> None:
 
 def _report(output: Path, recipe: Recipe, learned: Learned) -> list[str]:
     origin = "tokens of the model's own" if recipe.text is None else "tokens of the corpus"
-    final, places = learned.final, learned.final.overlaps.size
-    made = (
+    final, positions = learned.final, learned.final.overlaps.size
+    summary = (
         f"{output}: {recipe.kind} for {learned.proposer.vocab_size:,} tokens, K = {recipe.k}, "
         f"{learned.size_bytes:,} bytes; learned from {learned.trained_tokens:,} {origin}"
     )
     lines = [
-        made,
-        f"expected acceptance on {places:,} held-out tokens: {final.acceptance:.4f}"
+        summary,
+        f"expected acceptance on {positions:,} held-out tokens: {final.acceptance:.4f}"
         + _before_fine_tuning(recipe, learned),
         f"cross-entropy gap: {final.gap_nats:.3f} nats",
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes sampling faster where it is there, and is not needed where it is not."""
+"""Optional packages and devices that make sampling faster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def accelerator_findings(examined: Examination) -> Iterator[Finding]:
     """Yields which accelerators can be used.
 
     Args:
-        examined: What the import has shown.
+        examined: The result of importing vLLM.
     """
     if find_spec("numba") is not None:
         yield SECTION.ok("numba", "installed; loops on the processor are compiled at start")
@@ -38,7 +38,7 @@ def _cuda(examined: Examination) -> Finding:
         return SECTION.skipped("CUDA", "torch is not installed; it comes with vLLM")
     if examined.cuda_devices is None:
         reason = examined.torch_error or examined.failure
-        return SECTION.skipped("CUDA", f"torch could not be asked: {reason}")
+        return SECTION.skipped("CUDA", f"torch could not be queried: {reason}")
     if examined.cuda_devices:
         return SECTION.ok("CUDA", f"{examined.cuda_devices} devices")
     if examined.device_type == "cuda":

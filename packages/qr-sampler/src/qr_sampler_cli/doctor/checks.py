@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All checks of an environment for vLLM, in the order in which they are read."""
+"""All checks of an environment for vLLM, in the order of the report."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = ["examine_environment"]
 
 
 def examine_environment(request: EngineRequest, *, probe: bool) -> list[Finding]:
-    """Returns what is found; a check that fails is a finding, too.
+    """Returns all findings; a check that itself fails is a finding, too.
 
     Args:
-        request: How vLLM is going to be started.
+        request: How vLLM will be started.
         probe: Draw one byte from the configured source.
     """
-    typer.echo("examining vLLM in a process of its own, which takes a while ...", err=True)
+    typer.echo("examining vLLM in a separate process, which takes a while ...", err=True)
     seen = examine(request)
     settings, of_settings = _settings()
     return [
@@ -58,7 +58,7 @@ def _engine(request: EngineRequest, seen: Examination) -> list[Finding]:
 
 
 def _settings() -> tuple[Settings | None, list[Finding]]:
-    """Returns the settings, ``None`` when they are faulty, and what was found about them."""
+    """Returns the settings, ``None`` if they are invalid, and the findings about them."""
     loaded: list[Settings] = []
 
     def look() -> list[Finding]:
@@ -79,7 +79,7 @@ def _sources(
     request: EngineRequest, seen: Examination, settings: Settings | None, *, probe: bool
 ) -> list[Finding]:
     if settings is None:
-        return [sources.SECTION.skipped("all", "the settings that name them are faulty")]
+        return [sources.SECTION.skipped("all", "the settings that name them are invalid")]
     known = None if seen.configuration is None else seen.configuration.max_num_seqs
     return list(
         sources.source_findings(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ``QR_*`` settings say, and whether the ledger can be written."""
+"""The ``QR_*`` settings, their meaning, and whether the ledger can be written."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SECTION: Final = Section("settings")
 
 PREFIX: Final = "QR_"
 SIMILARITY: Final = 0.9
-"""How alike two names are for one to be a slip of the other, on difflib's scale from 0 to 1."""
+"""How similar two names must be for one to be a typo of the other, on difflib's scale, 0 to 1."""
 
 
 def load_settings() -> tuple[Settings | None, list[Finding]]:
-    """Returns the settings of this process, ``None`` when they are faulty, and what to say of them.
+    """Returns the settings of this process, ``None`` if they are invalid, and their findings.
 
     vLLM reads them where it is started: from its environment and its working directory.
     """
@@ -36,7 +36,7 @@ def load_settings() -> tuple[Settings | None, list[Finding]]:
     file = env_file()
     if file.is_file():
         origin += f" and {file.resolve()}, which vLLM reads only if it is started here"
-    findings = list(_slips([*variables, *_names_in(file)]))
+    findings = list(_typos([*variables, *_names_in(file)]))
     try:
         settings = Settings.load()
     except ConfigError as error:
@@ -46,7 +46,7 @@ def load_settings() -> tuple[Settings | None, list[Finding]]:
 
 
 def settings_findings(settings: Settings) -> Iterator[Finding]:
-    """Yields what the settings mean.
+    """Yields findings that explain the settings.
 
     Args:
         settings: The deployment's settings.
@@ -108,8 +108,8 @@ def _ledger_finding(directory: Path | None) -> Finding:
     return SECTION.ok("ledger", f"{directory} can be written")
 
 
-def _slips(names: Iterable[str]) -> Iterator[Finding]:
-    """Yields variables that look like one of ours; sources have settings that are unknown here."""
+def _typos(names: Iterable[str]) -> Iterator[Finding]:
+    """Yields variables that look like typos; sources may have settings that are unknown here."""
     known = [public_name(field, PREFIX) for field in Settings.model_fields]
     for name in dict.fromkeys(name.upper() for name in names):
         if name in known:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only an import of vLLM can tell; run in a process of its own, which may hang or crash.
+"""Facts that only importing vLLM reveals; runs in a separate process, which may hang or crash.
 
-vLLM itself is asked which model runner it would use: a rule copied from one version would be wrong
-about the next. Making its configuration starts no engine and loads no weights.
+vLLM itself is asked which model runner it would use: a rule copied from one version could be wrong
+for the next. Creating its configuration starts no engine and loads no weights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qr_sampler_cli.terminal.consoles import stdout_reserved
 __all__ = ["MARKER", "Configuration", "Examination", "Processor", "examination", "main"]
 
 MARKER: Final = "examination: "
-"""Begins the one line of the output that is ours."""
+"""Prefix of the one line of the output that is ours."""
 
 V1_INTERFACE: Final = "vllm.v1.sample.logits_processor"
 V2_INTERFACE: Final = "vllm.v1.worker.gpu.sample.logits_processor"
@@ -49,7 +49,7 @@ class Processor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """What vLLM makes of the request."""
+    """vLLM's own configuration for the request."""
 
     uses_v2: bool
     """Whether it would use Model Runner V2."""
@@ -61,30 +61,30 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What the process has found out; an empty field was not reached."""
+    """The result of the process; a field is empty if it was not reached."""
 
     failure: str = ""
-    """Why the process did not come to its end."""
+    """Why the process did not finish."""
     vllm_error: str = ""
     """Why vLLM does not import."""
     device_type: str = ""
-    """What vLLM would compute on, such as ``"cuda"`` or ``"cpu"``."""
+    """The kind of device that vLLM would use, such as ``"cuda"`` or ``"cpu"``."""
     has_triton: bool | None = None
     """Whether vLLM can use Triton."""
     cuda_devices: int | None = None
     """Number of CUDA devices that torch sees."""
     torch_error: str = ""
-    """Why torch does not import or cannot say."""
+    """Why torch does not import or cannot tell."""
     processors: tuple[Processor, ...] = ()
     """The installed processors, then those of the request."""
     configuration: Configuration | None = None
-    """What vLLM makes of a model that is on this machine."""
+    """vLLM's configuration for a model that is on this machine."""
     configuration_error: str = ""
     """Why vLLM refuses the request."""
     layout_refusal: str = ""
     """Why qr-sampler refuses it."""
     layout_error: str = ""
-    """Why that could not be asked."""
+    """Why that could not be determined."""
     uses_tsd: bool = False
     """Whether the request opts in to thermodynamic speculative decoding."""
     tsd_refusal: str = ""
@@ -92,7 +92,7 @@ class Examination:
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Examination:
-        """Returns what :func:`dataclasses.asdict` made *data* of."""
+        """Returns the examination from which :func:`dataclasses.asdict` made *data*."""
         configuration = data.pop("configuration", None)
         processors = data.pop("processors", ())
         return cls(
@@ -103,10 +103,10 @@ class Examination:
 
 
 def examination(request: EngineRequest) -> Examination:
-    """Imports vLLM, loads the processors and, if the model is here, makes the configuration.
+    """Imports vLLM, loads the processors and, if the model is here, creates the configuration.
 
     Args:
-        request: How vLLM is going to be started.
+        request: How vLLM will be started.
     """
     arg_utils, vllm_error = _attempt(lambda: import_module("vllm.engine.arg_utils"))
     devices, torch_error = _attempt(_cuda_devices)
@@ -136,7 +136,7 @@ def examination(request: EngineRequest) -> Examination:
 
 
 def _attempt(question: Callable[[], Any]) -> tuple[Any, str]:
-    """Returns the answer to *question* and why there is none."""
+    """Returns the result of *question*, or ``None`` and the reason."""
     try:
         return question(), ""
     # vLLM, torch and plugins can fail in any way; the reason is reported to the operator.
@@ -145,11 +145,11 @@ def _attempt(question: Callable[[], Any]) -> tuple[Any, str]:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns what *error* says; pydantic's last line is a link."""
+    """Returns the message of *error*; pydantic's last line would be a link."""
     problems = getattr(error, "errors", None)
     if callable(problems):
-        said = "; ".join(str(problem["msg"]) for problem in problems())
-        return f"{type(error).__name__}: {said}"
+        messages = "; ".join(str(problem["msg"]) for problem in problems())
+        return f"{type(error).__name__}: {messages}"
     return in_one_line(error)
 
 
@@ -176,7 +176,7 @@ def _described(config: Any) -> Configuration | None:
     if config is None:
         return None
     return Configuration(
-        # Before there was a second runner, there was no question.
+        # Versions with a single runner lack the attribute.
         uses_v2=bool(getattr(config, "use_v2_model_runner", False)),
         max_num_seqs=int(config.scheduler_config.max_num_seqs),
         vocab_size=int(config.model_config.get_vocab_size()),
@@ -197,7 +197,7 @@ def _uses_tsd(config: Any) -> bool:
 
 
 def _tsd_refusal(config: Any, stand_in: Any) -> str:
-    """Returns why the TSD worker would refuse to start, as far as the request decides it."""
+    """Returns why the TSD worker would refuse to start, as far as that depends on the request."""
     try:
         import_module("qr_sampler_vllm.tsd.opt_in").check_opt_in(config or stand_in)
         settings = import_module("qr_sampler_vllm.tsd.settings").TSDSettings.load()
@@ -210,21 +210,21 @@ def _tsd_refusal(config: Any, stand_in: Any) -> str:
 
 
 def _stand_in(request: EngineRequest) -> SimpleNamespace:
-    """Returns the part of a configuration that the request alone decides."""
-    said, speculation = request.arguments.get, request.speculative_config
+    """Returns the part of a configuration that depends on the request alone."""
+    argument, speculation = request.arguments.get, request.speculative_config
     return SimpleNamespace(
         parallel_config=SimpleNamespace(
-            enable_batch_sharded_sampling=said("enable_batch_sharded_sampling"),
-            worker_cls=said("worker_cls"),
-            tensor_parallel_size=said("tensor_parallel_size", 1),
-            pipeline_parallel_size=said("pipeline_parallel_size", 1),
+            enable_batch_sharded_sampling=argument("enable_batch_sharded_sampling"),
+            worker_cls=argument("worker_cls"),
+            tensor_parallel_size=argument("tensor_parallel_size", 1),
+            pipeline_parallel_size=argument("pipeline_parallel_size", 1),
         ),
         model_config=SimpleNamespace(
-            enable_trace_replay=said("enable_trace_replay", False),
-            logprobs_mode=said("logprobs_mode", "raw_logprobs"),
+            enable_trace_replay=argument("enable_trace_replay", False),
+            logprobs_mode=argument("logprobs_mode", "raw_logprobs"),
         ),
-        scheduler_config=SimpleNamespace(async_scheduling=said("async_scheduling", False)),
-        watermark_config=said("watermark_config"),
+        scheduler_config=SimpleNamespace(async_scheduling=argument("async_scheduling", False)),
+        watermark_config=argument("watermark_config"),
         speculative_config=None if speculation is None else SimpleNamespace(**speculation),
     )
 

@@ -29,10 +29,10 @@ COMMAND: Final = (sys.executable, "-m", "qr_sampler_cli.doctor.examination")
 def examine(
     request: EngineRequest, *, timeout_s: float = TIMEOUT_S, command: Sequence[str] = COMMAND
 ) -> Examination:
-    """Returns what a process of its own finds out about vLLM; never raises for what it does.
+    """Returns what a separate process learns about vLLM; never raises because of its behaviour.
 
     Args:
-        request: How vLLM is going to be started.
+        request: How vLLM will be started.
         timeout_s: Longest time in seconds that it may take.
         command: What to run.
     """
@@ -44,14 +44,14 @@ def examine(
         answer = next((line for line in _lines(output) if line.startswith(MARKER)), None)
         if answer is not None:
             return Examination.of(json.loads(answer.removeprefix(MARKER)))
-        said = next((line for line in reversed(_lines(log)) if line), "it said nothing")
-    return Examination(failure=f"{ending}: {said}")
+        last_words = next((line for line in reversed(_lines(log)) if line), "no output")
+    return Examination(failure=f"{ending}: {last_words}")
 
 
 def _run(
     command: Sequence[str], question: str, output: IO[str], log: IO[str], timeout_s: float
 ) -> str:
-    """Returns how the process ended. Its output goes to files, which nobody has to keep open."""
+    """Returns how the process ended. Its output goes to files, so that no reader can block it."""
     process = subprocess.Popen(  # nosec B603
         command,
         stdin=subprocess.PIPE,
@@ -72,11 +72,11 @@ def _run(
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ends *process* if it still runs and, where the system can, whatever it has started."""
+    """Ends *process* if it still runs and, where the system allows, every process it started."""
     if process.poll() is not None:
         return
     if hasattr(os, "killpg"):
-        # Until it is waited for, its number cannot belong to anybody else.
+        # Until it is waited for, its process id cannot be reused.
         os.killpg(process.pid, signal.SIGKILL)
     else:
         process.kill()

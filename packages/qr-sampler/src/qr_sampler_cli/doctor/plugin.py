@@ -108,7 +108,7 @@ def load_findings(examined: Examination) -> Iterator[Finding]:
         examined: What the import has shown.
     """
     if examined.failure:
-        yield SECTION.skipped("loads", "not known, because the process that tried it ended early")
+        yield SECTION.skipped("loads", "unknown, because the process that tried it ended early")
         return
     for processor in examined.processors:
         if processor.error:
@@ -118,7 +118,7 @@ def load_findings(examined: Examination) -> Iterator[Finding]:
                 f"{processor.error}",
                 INSTALL_AGAIN
                 if _is_ours(processor.target)
-                else "uninstall or mend the package that it belongs to",
+                else "uninstall or repair the package that it belongs to",
             )
         elif _is_ours(processor.target):
             runners = {"V1": processor.serves_v1, "V2": processor.serves_v2}

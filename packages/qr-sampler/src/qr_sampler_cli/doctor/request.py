@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How vLLM is going to be started, as far as it was said."""
+"""How vLLM will be started, as far as it is known."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["EngineRequest", "engine_arguments"]
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """The model and the arguments that vLLM is going to get."""
+    """The model and the arguments that vLLM will be given."""
 
     model: str | None = None
-    """Name or directory of the model, ``None`` when it was not said."""
+    """Name or directory of the model, ``None`` if not given."""
     arguments: dict[str, Any] = field(default_factory=dict)
-    """Fields of vLLM's ``EngineArgs``, those only that were given."""
+    """Fields of vLLM's ``EngineArgs``, only those that were given."""
 
     @property
     def model_directory(self) -> Path | None:
-        """The directory of the model, ``None`` when it is not on this machine."""
+        """The directory of the model, ``None`` if it is not on this machine."""
         return Path(self.model) if self.model and Path(self.model).is_dir() else None
 
     @property
     def speculative_config(self) -> dict[str, Any] | None:
-        """The configuration of speculative decoding, ``None`` without."""
+        """The configuration of speculative decoding, ``None`` if it is off."""
         value = self.arguments.get("speculative_config")
         return value if isinstance(value, dict) else None
 
@@ -55,7 +55,7 @@ class EngineRequest:
 
     @property
     def max_num_seqs(self) -> int | None:
-        """Largest number of sequences in a step, ``None`` when it was not said."""
+        """Largest number of sequences in a step, ``None`` if not given."""
         value = self.arguments.get("max_num_seqs")
         return value if isinstance(value, int) else None
 
@@ -75,7 +75,7 @@ def engine_arguments(
         tensor_parallel_size: Number of ranks.
         logits_processors: Each one or more ``module:Class``, separated by spaces or commas.
         max_num_seqs: Largest number of sequences in a step.
-        assignments: Any other ones as ``KEY=VALUE``, the value as JSON or text.
+        assignments: Any others as ``KEY=VALUE``, the value as JSON or text.
 
     Raises:
         ConfigError: When one is malformed.

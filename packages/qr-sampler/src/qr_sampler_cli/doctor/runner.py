@@ -22,10 +22,10 @@ VARIABLE: Final = "VLLM_USE_V2_MODEL_RUNNER"
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Which model runner is to be expected."""
+    """The model runner to expect."""
 
     uses_v2: bool | None
-    """Whether it is V2; ``None`` when that cannot be told before start."""
+    """Whether it is V2; ``None`` if that cannot be known before start."""
     reason: str
     """How it is known, or why it is not."""
 
@@ -37,12 +37,12 @@ def runner_findings(
     has_vllm: bool = True,
     has_v2_interface: bool,
 ) -> Iterator[Finding]:
-    """Yields what is to be expected of the engine.
+    """Yields what to expect of the engine.
 
     Args:
-        request: How vLLM is going to be started.
-        examined: What the import has shown.
-        has_vllm: Whether there is a vLLM.
+        request: How vLLM will be started.
+        examined: The result of importing vLLM.
+        has_vllm: Whether vLLM is installed.
         has_v2_interface: Whether it has logits processors for Model Runner V2.
     """
     if not has_vllm:
@@ -65,14 +65,14 @@ def runner_findings(
 
 
 def outlook(request: EngineRequest, examined: Examination) -> Outlook:
-    """Returns which model runner is to be expected.
+    """Returns the model runner to expect.
 
     Args:
-        request: How vLLM is going to be started.
-        examined: What the import has shown.
+        request: How vLLM will be started.
+        examined: The result of importing vLLM.
     """
     if examined.configuration is not None:
-        return Outlook(examined.configuration.uses_v2, "so says vLLM of this model")
+        return Outlook(examined.configuration.uses_v2, "according to vLLM for this model")
     chosen = os.environ.get(VARIABLE)
     if chosen is not None and _is_number(chosen):
         return Outlook(bool(int(chosen)), f"because {VARIABLE}={chosen}")
@@ -163,8 +163,8 @@ def _speculation_findings(
     method = request.speculative_config.get("method", "a method that vLLM chooses")
     without = "start without speculative decoding"
     dropped = (
-        "vLLM drops every installed logits processor without a word, so that qr-sampler, as far as "
-        "it can, refuses such an engine"
+        "vLLM silently drops every installed logits processor, so qr-sampler refuses such engines "
+        "as far as it can"
     )
     if expected.uses_v2:
         yield SECTION.ok(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the sources of a deployment load and answer, and what a step asks of them."""
+"""Whether the sources of a deployment load and answer, and the load that a step puts on them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SECTION: Final = Section("sources")
 CONTROLS: Final = {
     JitClass.PSEUDO: "pseudo-random, no measurement",
     JitClass.BEACON: "public, everybody knows its numbers",
-    JitClass.UNKNOWN: "nothing bounds the age of its bytes",
+    JitClass.UNKNOWN: "the age of its bytes is not bounded",
 }
-"""Sources whose numbers do not come from a measurement that was made for the token."""
+"""Sources whose numbers do not come from a measurement made for the token."""
 
 SECONDS_PER_DAY: Final = 86_400
 
@@ -31,13 +31,13 @@ SECONDS_PER_DAY: Final = 86_400
 def source_findings(
     settings: Settings, *, sequences: int | None, drafts: int, probe: bool
 ) -> Iterator[Finding]:
-    """Yields what is known of every source that the settings name.
+    """Yields findings about every source that the settings name.
 
-    Nothing is drawn, but for one byte from the configured source if that is asked for.
+    Nothing is drawn, except one byte from the configured source if *probe* is set.
 
     Args:
         settings: The deployment's settings.
-        sequences: Largest number of sequences in a step, ``None`` when it is not known.
+        sequences: Largest number of sequences in a step, ``None`` if unknown.
         drafts: Number of drafts per sequence and step.
         probe: Draw one byte from the configured source.
     """
@@ -58,7 +58,7 @@ class _Check:
     Args:
         settings: The deployment's settings.
         name: Name of the source.
-        rows: Largest number of rows in a step, ``None`` when it is not known.
+        rows: Largest number of rows in a step, ``None`` if unknown.
         probe: Draw one byte.
     """
 
@@ -71,11 +71,11 @@ class _Check:
         self._probe = probe
 
     def findings(self) -> Iterator[Finding]:
-        """Yields what is known of the source; its constructor may raise anything."""
+        """Yields findings about the source; its constructor may raise anything."""
         try:
             source = create_source(self._name)
         except QRSamplerError as error:
-            remedy = "'qr-sampler sources' lists what is installed; the engine does not start so"
+            remedy = "'qr-sampler sources' lists what is installed; the engine will not start"
             yield SECTION.problem(self._name, str(error), remedy)
             return
         with contextlib.closing(GuardedSource(source, self._settings.draw_timeout_ms)) as guarded:
@@ -96,11 +96,11 @@ class _Check:
 
     def _status_finding(self, status: SourceStatus) -> Finding:
         remark = f": {status.reason}" if status.reason else ""
-        asked = "asked for one byte" if self._probe else "not asked for anything"
+        asked = "asked for one byte" if self._probe else "without a draw"
         if status.available:
             return SECTION.ok(self._name, f"available, {asked}{remark}")
         found = f"not available, {asked}{remark}"
-        remedy = "mend the source; until then QR_FALLBACK_MODE decides what becomes of tokens"
+        remedy = "repair the source; until then QR_FALLBACK_MODE decides what happens to tokens"
         if self._name == self._settings.entropy_source_type:
             return SECTION.problem(self._name, found, remedy)
         return SECTION.warning(self._name, found, remedy)
@@ -114,8 +114,8 @@ class _Check:
         step = (
             f"a step of at most {self._rows} rows draws {size} bytes ({self._block} each)"
             if self._of_all_rows
-            else f"a step draws {self._block} bytes for each of its rows (how many there can be is "
-            "not known without --max-num-seqs), for one row"
+            else f"a step draws {self._block} bytes for each of its rows (their largest number is "
+            "unknown without --max-num-seqs), for one row"
         )
         if requests == 1:
             yield SECTION.ok(self._name, f"{step} in one request")
@@ -139,12 +139,12 @@ class _Check:
             )
 
     def _quota_finding(self, quota: str, steps: float, seconds: int) -> Finding:
-        """Returns what a quota means.
+        """Returns the finding about a quota.
 
         Args:
             quota: The quota in words.
-            steps: How many full steps it is enough for.
-            seconds: The time in which it is filled up again.
+            steps: The number of full steps that it allows.
+            seconds: The period after which it is renewed.
         """
         remedy = "lower QR_SAMPLE_COUNT or --max-num-seqs, or ask for a larger quota"
         if steps < 1:

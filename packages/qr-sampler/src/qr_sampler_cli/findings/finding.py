@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a check found, and how a check that fails itself becomes a finding, too."""
+"""Findings of a check, and how the failure of a check becomes a finding, too."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Finding:
     """One line of the report."""
 
     section: str
-    """What it is about."""
+    """Name of the section that it belongs to."""
     check: str
-    """What was looked at."""
+    """What was checked."""
     level: Level
-    """How it is."""
+    """How serious it is."""
     found: str
-    """What was found."""
+    """The result of the check."""
     remedy: str = ""
-    """What to do about it, empty when nothing is needed."""
+    """What to do about it, empty if nothing is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +43,15 @@ class Section:
         return Finding(section=self.name, check=check, level="ok", found=found)
 
     def skipped(self, check: str, found: str, remedy: str = "") -> Finding:
-        """Returns a finding of which nothing is known, with the reason."""
+        """Returns the finding of a check that could not be made, with the reason."""
         return self._make(check, "skipped", found, remedy)
 
     def warning(self, check: str, found: str, remedy: str) -> Finding:
-        """Returns a finding that somebody ought to know."""
+        """Returns a finding that the operator should know about."""
         return self._make(check, "warning", found, remedy)
 
     def problem(self, check: str, found: str, remedy: str) -> Finding:
-        """Returns a finding that has to be dealt with before vLLM is started."""
+        """Returns a finding that has to be resolved before vLLM is started."""
         return self._make(check, "problem", found, remedy)
 
     def _make(self, check: str, level: Level, found: str, remedy: str) -> Finding:
@@ -59,12 +59,12 @@ class Section:
 
 
 def examined(section: Section, check: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Returns what *look* finds; its own failure is a problem that is found.
+    """Returns the findings of *look*; its own failure is reported as a problem.
 
     Args:
         section: The section that the findings belong to.
-        check: Name of the check, for its failure.
-        look: What looks.
+        check: Name of the check, used if it fails.
+        look: Makes the check.
     """
     findings: list[Finding] = []
     try:
@@ -72,14 +72,12 @@ def examined(section: Section, check: str, look: Callable[[], Iterable[Finding]]
     # The environment may be broken in any way, and third-party code may even leave by sys.exit().
     except (Exception, SystemExit) as error:
         found = f"could not be checked to the end: {in_one_line(error)}"
-        findings.append(
-            section.problem(check, found, "mend what the message names, then try again")
-        )
+        findings.append(section.problem(check, found, "fix what the message names, then try again"))
     return findings
 
 
 def in_one_line(error: BaseException) -> str:
-    """Returns the type of *error* and the line of its text that says the most: the last one."""
+    """Returns the type of *error* and the most informative line of its text: the last one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1]}" if lines else type(error).__name__
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How findings are shown: a table for each section, and a line that sums them up."""
+"""The display of findings: a table for each section, and a summary line."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ STYLES: Final[dict[Level, str]] = {
 
 
 def print_findings(findings: list[Finding]) -> None:
-    """Prints *findings* by section to standard output, and how many of them matter."""
+    """Prints *findings* by section to standard output, then the number of problems and warnings."""
     console = result_console()
     for name, group in groupby(findings, key=lambda finding: finding.section):
         console.print(Text(name, style="bold"))
         with console.capture() as capture:
             console.print(_table(list(group)))
-        # Tables are filled up with spaces, which are a nuisance in a file.
+        # Tables are padded with spaces, which are a nuisance in a file.
         typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
     console.print(_summary(findings), soft_wrap=True)
 
@@ -41,13 +41,13 @@ def _table(findings: list[Finding]) -> Table:
     table.add_column(width=20, overflow="fold")
     table.add_column(overflow="fold", ratio=1)
     for finding in findings:
-        said = Text(printable(finding.found))
+        message = Text(printable(finding.found))
         if finding.remedy:
-            said.append(f"\n-> {printable(finding.remedy)}", style="italic")
+            message.append(f"\n-> {printable(finding.remedy)}", style="italic")
         table.add_row(
             Text(f"  {finding.level}", style=STYLES[finding.level]),
             Text(printable(finding.check)),
-            said,
+            message,
         )
     return table
 

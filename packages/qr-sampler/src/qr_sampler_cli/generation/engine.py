@@ -24,7 +24,7 @@ PLUGIN_DISTRIBUTION: Final = "qr-sampler-vllm"
 PLUGIN_PACKAGE: Final = "qr_sampler_vllm"
 
 ORDINARY_FIELDS: Final = EngineFields(temperature=1.0, top_p=1.0, top_k=0, min_p=0.0)
-"""What requests say in vLLM's own fields: nothing, so that the ``qr_*`` keys decide."""
+"""Neutral values for vLLM's own fields, so that the ``qr_*`` keys decide."""
 
 
 def require_plugin() -> None:
@@ -55,12 +55,12 @@ def engine_failures(doing: str, *, verbose: bool) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             if not verbose:
-                # Deprecations inside vLLM and torch are no business of our users.
+                # Deprecations inside vLLM and torch do not concern our users.
                 warnings.simplefilter("ignore")
             yield
     except QRSamplerError:
         raise
-    # An engine can fail in any way; the kind and the text of its error are passed on.
+    # An engine can fail in any way; the type and the text of its error are passed on.
     except Exception as error:
         if verbose:
             traceback.print_exc()

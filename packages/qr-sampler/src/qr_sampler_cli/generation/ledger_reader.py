@@ -40,7 +40,7 @@ class LedgerLine:
 
     @property
     def kind(self) -> str:
-        """The sort of record; sorts that are not known here are kept and not judged."""
+        """The kind of record; unknown kinds are kept and not judged."""
         return str(self.values["kind"])
 
     @property
@@ -85,12 +85,12 @@ class TokenLine:
 
 
 EMITTED_KINDS: Final = ("token", "forced", "undecided")
-"""Kinds of records that stand for one emitted token each, as far as is known."""
+"""Kinds of records that represent one emitted token each, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmittedLine:
-    """What the record of any emitted token says of it."""
+    """The fields that the record of any emitted token has."""
 
     request_key: str
     """Names the request."""
@@ -104,7 +104,7 @@ class EmittedLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
-    """What engine processes wrote about one run, in the order of their files."""
+    """All lines that engine processes wrote about one run, in the order of their files."""
 
     lines: tuple[LedgerLine, ...] = ()
     """Every line, of all kinds."""
@@ -114,8 +114,8 @@ class Ledger:
     @property
     def tokens(self) -> tuple[TokenLine, ...]:
         """The token records, without those of tokens that turned out not to be emitted."""
-        standing = self.standing()
-        return tuple(_checked(TokenLine, line) for line, _ in standing if line.kind == "token")
+        settled = self.settled()
+        return tuple(_checked(TokenLine, line) for line, _ in settled if line.kind == "token")
 
     def by_request(self) -> dict[str, tuple[TokenLine, ...]]:
         """Returns the token records of each request, in the order in which they were written."""
@@ -127,15 +127,15 @@ class Ledger:
     def emitted(self) -> dict[str, tuple[EmittedLine, ...]]:
         """Returns the records of all emitted tokens of each request, in the order of the file."""
         groups: dict[str, list[EmittedLine]] = defaultdict(list)
-        for line, certain in self.standing():
+        for line, certain in self.settled():
             groups[line.request_key].append(_checked(EmittedLine, line, certain=certain))
         return {key: tuple(lines) for key, lines in groups.items()}
 
-    def standing(self) -> tuple[tuple[LedgerLine, bool], ...]:
+    def settled(self) -> tuple[tuple[LedgerLine, bool], ...]:
         """Returns the records of emitted tokens, each with whether its emission is certain.
 
-        A record whose ``emitted`` is null is settled by the next ``emission`` line of its token, if
-        there is one; without, its token may have been emitted or not.
+        A record whose ``emitted`` is null is settled by the next ``emission`` line of its token; if
+        there is none, its token may or may not have been emitted.
         """
         found: dict[int, tuple[LedgerLine, bool]] = {}
         open_: dict[tuple[str, object, object], int] = {}
@@ -151,7 +151,7 @@ class Ledger:
         return tuple(found.values())
 
     def without_entropy(self, request_key: str) -> dict[int, str]:
-        """Returns the tokens that no entropy decided: by position, the kind of the record."""
+        """Returns the tokens that were not chosen by entropy: by position, the kind of record."""
         return {
             line.values["position"]: line.kind
             for line in self.lines
@@ -159,12 +159,12 @@ class Ledger:
         }
 
     def why_not(self, source: str) -> Counter[str]:
-        """Returns how many emitted tokens *source* did not decide, by the reason.
+        """Returns how many emitted tokens were not chosen by *source*, by reason.
 
-        Reasons that differ in times alone count as the first of them.
+        Reasons that differ only in durations are counted as the first of them.
 
         Args:
-            source: Name of the source that should have.
+            source: Name of the source that should have chosen them.
         """
         first: dict[str, str] = {}
         reasons: Counter[str] = Counter()

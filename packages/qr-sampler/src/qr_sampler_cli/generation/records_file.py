@@ -30,7 +30,7 @@ class RecordsFile:
     def __init__(self, path: Path, *, force: bool) -> None:
         self.path = path
         self._force = force
-        # Before the engine starts: nobody should learn after a long run that it left no trace.
+        # Before the engine starts, so that a long run cannot end without a trace.
         if os.path.lexists(path) and not force:
             raise ConfigError(f"{path} exists; choose another file or replace it with --force")
         check_destination(path)

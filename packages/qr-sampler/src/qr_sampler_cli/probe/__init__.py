@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``qr-sampler probe`` says about an entropy server."""
+"""The findings of ``qr-sampler probe`` about an entropy server."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts what a probe has found into findings, each with its remedy."""
+"""Turns the report of a probe into findings, each with its remedy."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the settings of all packages are."""
+"""The settings models of all packages, by module and name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ CATALOGUE: Final = (
         "qr-sampler-core",
         "qr_sampler.entropy.breaker_settings",
         "BreakerSettings",
-        "For every source that can wait: `quantum_grpc`, `direct`, `device_file` and so on.",
+        "For every source that can block: `quantum_grpc`, `direct`, `device_file` and so on.",
     ),
     Entry(
         "A device file",
@@ -83,7 +83,7 @@ CATALOGUE: Final = (
         "qr-sampler-vllm",
         "qr_sampler_vllm.tsd.settings",
         "TSDSettings",
-        "For the worker that is told of in [TSD in vLLM](tsd/vllm.md).",
+        "For the worker described in [TSD in vLLM](tsd/vllm.md).",
     ),
 )
 """Every model of settings of the project, in the order of the reference."""

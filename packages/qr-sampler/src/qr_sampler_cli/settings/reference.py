@@ -34,21 +34,22 @@ _INTRODUCTION: Final = """\
 Every setting of every package: its variable, its default, its range and its meaning.
 `qr-sampler settings` makes this page from the code, for the packages that are installed.
 
-Values come from `QR_*` environment variables, else from `.env` in the working directory, a file in
-UTF-8. Engines of vLLM read the one where their server was started; those on other hosts their own.
-An empty variable counts as absent.
-A value that is malformed or out of range ends the start with a message that names the variable.
-`[a, b]` includes its ends, `(a, b]` leaves the first one out.
-Where one setting limits another, as a lowest and a highest temperature do, that is checked, too.
+Values come from `QR_*` environment variables, else from a UTF-8 file `.env` in the working
+directory. vLLM engines read the one in the directory where their server was started; engines on
+other hosts read their own.
+An empty variable counts as unset.
+A value that is malformed or out of range aborts the start with a message that names the variable.
+`[a, b]` includes both ends, `(a, b]` excludes the first.
+Constraints between settings, such as a lowest and a highest temperature, are checked, too.
 
-Where a key is given, a request can say otherwise with it: in `vllm_xargs` over HTTP, in the
+Where a key is given, a request can override the setting with it: in `vllm_xargs` over HTTP, in the
 `extra_args` of `SamplingParams` offline.
-All others are the operator's alone."""
+All other settings are reserved for the operator."""
 
 _REQUEST_ONLY: Final = """\
 ## Keys without a variable
 
-What only a request can say:"""
+Set by requests only:"""
 
 _KINDS: Final = {
     ("integer", ""): "integer",

@@ -14,7 +14,7 @@ from rich.console import Console
 __all__ = ["printable", "progress_console", "result_console", "stdout_reserved"]
 
 PLAIN_WIDTH: Final = 200
-"""Columns of output that goes to a file or a pipe, where there is no window to fit into."""
+"""Columns of output to a file or a pipe, where there is no window to fit into."""
 
 
 def result_console() -> Console:
@@ -47,9 +47,9 @@ def printable(text: str) -> str:
 
 @contextlib.contextmanager
 def stdout_reserved() -> Iterator[None]:
-    """Sends to standard error whatever the enclosed code prints, natively or from Python.
+    """Redirects to standard error whatever the enclosed code prints, natively or from Python.
 
-    Engines and plugins print banners of their own; results must stay alone on standard output.
+    Engines and plugins print banners; standard output must contain nothing but results.
     """
     sys.stdout.flush()
     saved = os.dup(1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lengths of time for people."""
+"""Human-readable lengths of time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["duration"]
 
 
 def duration(seconds: float) -> str:
-    """Returns *seconds* in the two largest units that say something, rounded up.
+    """Returns *seconds* in its two largest nonzero units, rounded up.
 
     Examples:
         >>> duration(0.2), duration(61), duration(5400), duration(90_000)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is going on, shown on standard error while it lasts."""
+"""Progress, shown on standard error."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _CountColumn(ProgressColumn):
 def stage(
     description: str, *, count: Callable[[], int] | None = None, unit: str = ""
 ) -> Iterator[None]:
-    """Shows that *description* is going on: a spinner with the time, or a line without a terminal.
+    """Shows that *description* is in progress: a spinner with the time, or a line if no terminal.
 
     Args:
         description: What is being done.
@@ -83,7 +83,7 @@ def stage(
 
 @contextlib.contextmanager
 def training_bar(description: str) -> Iterator[Report]:
-    """Yields a function that shows how far a training is: a bar, or ten lines without a terminal.
+    """Yields a function that shows the progress of a training: a bar, or ten lines if no terminal.
 
     Args:
         description: What is being trained.
@@ -115,9 +115,9 @@ def _line_reporter(console: Console, description: str) -> Report:
 def counting_bar(
     description: str, *, unit: str, begun: int = 0, in_files: bool = True
 ) -> Iterator[Count]:
-    """Yields a function that shows how far a count is: a bar, or ten lines without a terminal.
+    """Yields a function that shows the progress of a count: a bar, or ten lines if no terminal.
 
-    Both say how much time is left.
+    Both show how much time is left.
 
     Args:
         description: What is being done.

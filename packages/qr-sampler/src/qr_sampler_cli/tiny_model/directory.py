@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory with a small model that speaks words: made whole, or reused, or left alone."""
+"""The directory of the tiny model: created as a whole, reused, or left untouched."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ForeignDirectoryError(QRSamplerError, FileExistsError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinyModelSummary:
-    """The model that a directory holds."""
+    """The model in a directory."""
 
     directory: Path
     """Where the model is, ready for ``vllm --model``."""
@@ -60,7 +60,7 @@ class TinyModelSummary:
     training_s: float
     """Wall-clock seconds that the training took when it was done."""
     reused: bool
-    """Whether the model was there already and nothing was trained."""
+    """Whether the model already existed, so that nothing was trained."""
 
 
 def ensure_tiny_model(
@@ -70,10 +70,10 @@ def ensure_tiny_model(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> TinyModelSummary:
-    """Returns the model in *directory*, trained first unless the same one is there already.
+    """Returns the model in *directory*, trained first unless the same one is already there.
 
     Args:
-        directory: Where the model is or shall be.
+        directory: Directory of the model.
         steps: Optimiser steps, at least 1.
         seed: Seed of the initial weights and of the order of the text.
         progress: Called as ``progress(step, steps, loss_nats)`` after every step.
@@ -106,8 +106,8 @@ def train_tiny_model(
     leaves what was there before.
 
     Args:
-        directory: Where the model shall be; parents are made as needed.
-        steps: Optimiser steps, at least 1; fewer train faster and speak worse.
+        directory: Directory of the model; parents are created as needed.
+        steps: Optimiser steps, at least 1; fewer train faster, but the text gets worse.
         seed: Seed of the initial weights and of the order of the text.
         progress: Called as ``progress(step, steps, loss_nats)`` after every step.
 
@@ -198,6 +198,6 @@ def _read_marker(directory: Path, recipe: str) -> TinyModelSummary | None:
         if facts.pop("recipe") != recipe:
             return None
         return TinyModelSummary(directory=directory, reused=True, **facts)
-    # An unreadable marker only means that the model is made again.
+    # An unreadable marker only means that the model is trained again.
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

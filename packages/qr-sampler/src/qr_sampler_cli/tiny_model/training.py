@@ -47,7 +47,7 @@ WARM_UP_STEPS: Final = 20
 WEIGHT_DECAY: Final = 0.1
 LARGEST_GRADIENT_NORM: Final = 1.0
 LOSS_WINDOW_STEPS: Final = 20
-"""The reported loss is a mean over this many last steps: one step alone is noisy."""
+"""The reported loss is a mean over this many final steps: a single step is noisy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
-    """What a training left behind, apart from the files."""
+    """The result of a training, apart from the files."""
 
     parameters: int
     """Trained weights, the shared embedding counted once."""
@@ -92,7 +92,7 @@ def corpus_text() -> str:
 
 
 def recipe_digest(shape: ModelShape, *, steps: int, seed: int) -> str:
-    """Returns a hexadecimal digest of all that decides which model comes out.
+    """Returns a hexadecimal digest of everything that determines the trained model.
 
     Args:
         shape: Sizes of the model.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a teacher to a proposer in a file: material, training, and what it is worth."""
+"""From a teacher to a proposer: training data, training, and evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["LONGEST_DRAFT", "Bars", "Kind", "Learned", "Model", "Recipe", "learn
 
 SEQUENCE_TOKENS: Final = 256
 KEPT_TOKENS: Final = 128
-"""Tokens of each law that examples keep; what the others have is spread evenly."""
+"""Tokens of each distribution that examples keep; the mass of the others is spread evenly."""
 LONGEST_DRAFT: Final = 4
 FINE_TUNING_RATE_SHARE: Final = 0.25
 
@@ -40,9 +40,9 @@ class Recipe:
     tokens: int
     """Tokens to learn from."""
     held_out: int
-    """Tokens to judge by, which are not learned from."""
+    """Tokens to evaluate on, which are not trained on."""
     temperature: float
-    """At which the proposer will be used."""
+    """The temperature at which the proposer will be used."""
     text: str | None
     """What the model reads; its own samples when ``None``."""
     context_tokens: int
@@ -60,7 +60,7 @@ class Recipe:
 
 
 class Learned(NamedTuple):
-    """A proposer and what it is worth on held-out text."""
+    """A proposer and its evaluation on held-out text."""
 
     proposer: BigramProposer | HeadProposer
     distilled: Evaluation
@@ -234,13 +234,13 @@ def _judged(
     bars: Bars,
     train: Any,
 ) -> Evaluation:
-    """Runs the model again for each stage: the laws of a real vocabulary fill gigabytes."""
+    """Evaluates a stage; the model runs again, since stored distributions would fill gigabytes."""
     softmax = import_tsd("proposers.head").softmax
     parts = []
     with bars.counting("judging") as progress:
         for sequence in sequences:
-            laws = softmax(model.logits(sequence).astype("float64") / recipe.temperature)
-            parts.append(train.evaluate(proposer, sequence.tolist(), laws))
+            targets = softmax(model.logits(sequence).astype("float64") / recipe.temperature)
+            parts.append(train.evaluate(proposer, sequence.tolist(), targets))
             progress(len(parts), len(sequences))
-    found: Evaluation = train.Evaluation.joined(parts)
-    return found
+    evaluation: Evaluation = train.Evaluation.joined(parts)
+    return evaluation

@@ -87,7 +87,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def refuted(result: ExperimentResult) -> tuple[str, ...]:
-    """Returns in words what no chance excuses."""
+    """Returns in words every deviation that is too large to be due to chance."""
     where = f"{result.mode}, V = {result.vocab_size:,}, K = {result.k}, seed {result.seed}"
     found = []
     if result.chi_square.p_value < LEAST_P_VALUE:
