@@ -59,7 +59,8 @@ def vllm_findings() -> Iterator[Finding]:
         claim = f", although {_names(found)} claims to be" if found else ""
         yield SECTION.problem(
             "installed",
-            f"vllm is not installed{claim}; sources and entropy servers work without it",
+            f"the package vllm is not installed{claim}; sources and entropy servers work without "
+            "it",
             INSTALL_VLLM,
         )
         return
