@@ -7,12 +7,11 @@ its real engines in ``tests/engine``.
 
 from __future__ import annotations
 
-import gc
 import math
 import threading
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from types import FunctionType, ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,20 +20,16 @@ import pytest
 from qr_sampler import (
     DiscardRecord,
     EmissionRecord,
-    EntropyUnavailableError,
     ForcedRecord,
     MemorySink,
     RowContext,
     Rows,
     RunningMean,
-    StepResult,
     TokenSamplingRecord,
-    UndecidedRecord,
     link_digest,
     row_digest,
-    step_commitment,
 )
-from qr_sampler.host import NumpyLogits, TokenSequence
+from qr_sampler.host import NumpyLogits
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm.engine import session
 from qr_sampler_vllm.runners import draft_rows, v2
@@ -69,24 +64,6 @@ class Journal(MemorySink):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__()
-
-
-class LapsingSource(ConstantEntropySource):
-    """Is too late with every draw of more than so many bytes.
-
-    Args:
-        largest: How many.
-    """
-
-    def __init__(self, largest: int) -> None:
-        super().__init__(name="system")
-        self._largest = largest
-
-    def get_random_bytes(self, n: int) -> bytes:
-        data = super().get_random_bytes(n)
-        if n > self._largest:
-            raise EntropyUnavailableError(self.name, "too late")
-        return data
 
 
 class Seen(NumpyLogits):
@@ -309,13 +286,6 @@ class TestRunnerV1:
         assert (second.position, second.emitted) == (1, True)
         assert shown.sequence == second.sequence
 
-    def test_an_idle_engine_does_not_wait_for_its_end(self) -> None:
-        batch = V1Batch()
-        batch.add(0, params("a"))
-        batch.step()
-        batch.runner.close()
-        assert [(t.position, t.emitted) for t in tokens(batch.runner)] == [(0, None)]
-
     def test_unfinished_prefill_becomes_a_discard(self) -> None:
         batch = V1Batch()
         batch.add(0, params("a"))
@@ -438,26 +408,6 @@ class TestRunnerV1:
         batch.go_on()
         assert [record.position for record in tokens(batch.runner)] == [3]
 
-    def test_sequences_of_one_request_have_names_of_their_own(self) -> None:
-        batch = V1Batch()
-        for row in range(3):
-            batch.add(row, params("same"))
-        batch.step()
-        batch.go_on()
-        found = tokens(batch.runner)
-        assert [record.request_key for record in found] == ["same"] * 3
-        assert len({record.sequence for record in found}) == 3
-
-    def test_a_request_without_a_key_gets_a_unique_one(self) -> None:
-        batch = V1Batch()
-        for row in range(2):
-            batch.add(row, params())
-        batch.step()
-        batch.go_on()
-        keys = {record.request_key for record in tokens(batch.runner)}
-        assert len(keys) == 2
-        assert all(keys)
-
     def test_empty_batch_draws_nothing(self, seen: Seen) -> None:
         runner = RunnerV1(config())
         runner.update_state(None)
@@ -490,17 +440,6 @@ class TestRunnerV1:
         ]
         assert seen.sources["system"].requests == [4]
 
-    def test_each_source_is_asked_once_for_all_of_its_rows(self, seen: Seen) -> None:
-        batch = V1Batch()
-        for row, name in enumerate(("system", "other", "system")):
-            batch.add(row, params(str(row), entropy_source=name))
-        batch.step()
-        batch.go_on()
-        found = {record.request_key: record.source for record in tokens(batch.runner)}
-        assert found == {"0": "system", "1": "other", "2": "system"}
-        assert seen.sources["system"].requests == [8]
-        assert seen.sources["other"].requests == [4]
-
 
 class TestEndRequest:
     """A request ends, flagged, when no entropy can be had for it; the others go on."""
@@ -525,71 +464,6 @@ class TestEndRequest:
         assert "unplugged" in forced.reason
         assert [t.request_key for t in tokens(batch.runner)] == ["dead", "alive", "alive"]
 
-    def test_a_shared_draw_that_fails_ends_nobody_who_can_be_served_alone(self, seen: Seen) -> None:
-        seen.sources["system"] = LapsingSource(largest=4 * 3)
-        batch = V1Batch()
-        for line in range(4):
-            batch.add(line, params(f"row {line}", eos_token_id=9))
-        batch.step()
-        batch.go_on()
-        assert [token.request_key for token in tokens(batch.runner)] == [
-            f"row {line}" for line in range(4)
-        ]
-        assert seen.sources["system"].requests == [16, 4, 4, 4, 4]
-
-    def test_only_the_row_that_needs_the_refused_draw_ends(self, seen: Seen) -> None:
-        seen.sources["system"] = LapsingSource(largest=20)
-        batch = V1Batch()
-        batch.add(0, params("large", eos_token_id=9, sample_count=64))
-        for line in (1, 2):
-            batch.add(line, params(f"small {line}", eos_token_id=9))
-        batch.step()
-        batch.go_on()
-        found = [(record.kind, record.request_key) for record in records(batch.runner)]
-        assert sorted(found) == [("forced", "large"), ("token", "small 1"), ("token", "small 2")]
-
-    def test_what_was_admitted_and_cannot_be_served_ends(self, seen: Seen) -> None:
-        """As where the front end has a component that the engine has not."""
-        batch = V1Batch()
-        batch.add(0, params("strange", eos_token_id=9, temperature_strategy="elsewhere"))
-        batch.add(1, params("ordinary", eos_token_id=9))
-        batch.step()
-        batch.go_on()
-        forced = [one for one in records(batch.runner) if isinstance(one, ForcedRecord)]
-        assert [one.token_id for one in forced] == [9]
-        assert "qr_temperature_strategy='elsewhere'" in forced[0].reason
-        assert [one.request_key for one in tokens(batch.runner)] == ["ordinary"]
-
-    def test_a_source_that_serves_nobody_ends_all_who_draw_from_it(self, seen: Seen) -> None:
-        seen.sources["system"] = LapsingSource(largest=0)
-        batch = V1Batch()
-        for line in range(4):
-            batch.add(line, params(f"row {line}", eos_token_id=9))
-        batch.step()
-        batch.go_on()
-        assert [record.kind for record in records(batch.runner)] == ["forced"] * 4
-
-    def test_blocks_of_very_different_sizes_do_not_share_a_draw(self, seen: Seen) -> None:
-        batch = V1Batch()
-        for line, size in enumerate((4, 4096, 64, 65)):
-            batch.add(line, params(f"row {line}", eos_token_id=9, sample_count=size))
-        batch.step()
-        assert seen.sources["system"].requests == [4 + 64, 65, 4096]
-
-    def test_nothing_is_drawn_for_a_request_that_is_ending(self, seen: Seen) -> None:
-        """Not even when the source is back before vLLM has ended the request."""
-        batch = V1Batch()
-        batch.add(0, params("a", eos_token_id=9))
-        seen.sources["system"].fail_with = "unplugged"
-        batch.step()
-        batch.go_on()
-        seen.sources["system"].fail_with = None
-        rows = batch.step()
-        batch.go_on()
-        assert np.argmax(rows[0]) == 9
-        assert [record.kind for record in records(batch.runner)] == ["forced"]
-        assert seen.sources["system"].requests == []
-
     def test_a_request_without_an_ending_token_is_flagged_until_its_length_ends_it(
         self, seen: Seen
     ) -> None:
@@ -612,22 +486,6 @@ class TestEndRequest:
         with pytest.raises(RuntimeError, match="unplugged"):
             batch.step()
 
-    def test_what_was_drawn_before_the_engine_stops_is_discarded(
-        self, seen: Seen, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("QR_FALLBACK_MODE", "error")
-        batch = V1Batch()
-        batch.add(0, params("served", sample_count=8))
-        batch.add(1, params("not served", entropy_source="other"))
-        seen.sources["other"].fail_with = "unplugged"
-        with pytest.raises(RuntimeError, match="unplugged"):
-            batch.step()
-        (discard,) = records(batch.runner)
-        assert isinstance(discard, DiscardRecord)
-        assert (discard.request_key, discard.position) == ("served", 0)
-        assert (discard.block_bytes, discard.reason) == (8, "step_failed")
-        assert seen.sources["system"].requests == [8]
-
 
 NOTHING_ALLOWED = np.full((1, VOCAB), -math.inf, np.float32)
 
@@ -644,29 +502,8 @@ def with_infinity() -> Any:
     return rows
 
 
-def undecided(runner: Any) -> list[UndecidedRecord]:
-    return [record for record in records(runner) if isinstance(record, UndecidedRecord)]
-
-
 class TestUndecidable:
     """A row without a finite maximum is an outcome like any other."""
-
-    @pytest.mark.parametrize(
-        ("rows", "token_id", "reason"),
-        [(NOTHING_ALLOWED, 0, "masked"), (with_nan(), 3, "nan"), (with_infinity(), 5, "infinite")],
-    )
-    def test_its_token_is_known_and_recorded(
-        self, seen: Seen, rows: Any, token_id: int, reason: str
-    ) -> None:
-        batch = V1Batch()
-        batch.add(0, params("a", trial="t"))
-        row = batch.step(rows=rows.copy())[0]
-        batch.go_on()
-        assert np.flatnonzero(np.isfinite(row)).tolist() == [token_id]
-        assert seen.sources["system"].requests == []
-        (record,) = undecided(batch.runner)
-        assert (record.token_id, record.reason, record.position) == (token_id, reason, 0)
-        assert (record.request_key, record.trial, record.emitted) == ("a", "t", True)
 
     def test_what_follows_a_sequence_hears_of_its_token(self) -> None:
         """Or else a stop string is found in another place than vLLM finds it in."""
@@ -679,37 +516,6 @@ class TestUndecidable:
             batch.go_on()
         found = [(record.kind, record.position) for record in records(batch.runner)]
         assert found == [("undecided", 0), ("token", 1), ("token", 2), ("discard", 3)]
-
-    def test_its_neighbours_are_decided(self) -> None:
-        batch = V1Batch()
-        for row, key in enumerate("ab"):
-            batch.add(row, params(key))
-        batch.step(rows=np.concatenate([NOTHING_ALLOWED, logits(1)]))
-        batch.go_on()
-        found = sorted((record.request_key, record.kind) for record in records(batch.runner))
-        assert found == [("a", "undecided"), ("b", "token")]
-
-    def test_a_mean_and_a_link_go_on_from_the_last_token_that_entropy_chose(
-        self, seen: Seen
-    ) -> None:
-        seen.sources["system"].commits = True
-        batch = V1Batch()
-        batch.add(0, params("a", **DRIFTING))
-        for rows in (spread_logits(1.0), NOTHING_ALLOWED.copy(), spread_logits(2.0)):
-            batch.step(rows=rows)
-            batch.go_on()
-        first, second = tokens(batch.runner)
-        assert second.running_entropy_nats == as_strategies_see(first)
-        run_id = batch.runner.session._journal.run_id
-        link = link_digest(bytes.fromhex(first.row_digest), first.token_id, first.u)
-        context = RowContext(run_id, second.sequence, 2, link)
-        expected = row_digest(
-            context,
-            temperature=second.temperature,
-            entropy_nats=second.entropy_nats,
-            varentropy_nats2=second.varentropy_nats2,
-        )
-        assert bytes.fromhex(second.row_digest) == expected
 
     def test_it_ends_its_request_where_the_operator_ends_those_without_entropy(
         self, seen: Seen, monkeypatch: pytest.MonkeyPatch
@@ -1126,35 +932,6 @@ class TestCommitments:
         expected = linked(run, batch.runner.session._journal.run_id)
         assert [bytes.fromhex(record.row_digest) for record in run] == expected
 
-    def test_every_row_of_a_step_is_in_its_commitment(self) -> None:
-        batch = V1Batch(config())
-        for row, key in enumerate("abc"):
-            batch.add(row, params(key))
-        for step in range(3):
-            batch.step(rows=spread_logits(0.5 + step, 2.5, 1.0))
-            batch.go_on()
-        batch.runner.flush()
-        steps: dict[str, list[bytes]] = {}
-        for record in records(batch.runner):
-            steps.setdefault(record.commitment, []).append(bytes.fromhex(record.row_digest))
-        whole = [(told, rows) for told, rows in steps.items() if len(rows) == 3]
-        assert len(whole) >= 2
-        for told, rows in whole:
-            assert step_commitment(rows).hex() == told
-
-    def test_who_does_not_listen_is_told_nothing(self, seen: Seen) -> None:
-        for source in seen.sources.values():
-            source.commits = False
-        batch = V1Batch(config())
-        batch.add(0, params("a"))
-        batch.step(rows=spread_logits(1.0))
-        batch.go_on()
-        batch.step(rows=spread_logits(1.0))
-        batch.runner.flush()
-        told = [(one.commitment, one.row_digest, one.echo_verified) for one in tokens(batch.runner)]
-        assert told
-        assert set(told) == {("", "", None)}
-
 
 class TestRunningEntropy:
     """The running mean is that of the emitted tokens, whatever else was sampled."""
@@ -1181,19 +958,6 @@ class TestRunningEntropy:
         assert np.isfinite(expected[1:]).all()
         assert len({value for step in expected[1:] for value in step}) == 6
 
-    def test_v1_forgets_what_vllm_threw_away(self) -> None:
-        batch = V1Batch(self.config)
-        batch.add(0, params("a", **DRIFTING))
-        for step, emits in enumerate((False, False, True, False, True, True)):
-            batch.step(rows=spread_logits(0.5 + step), emits=emits)
-            batch.go_on()
-        assert len(records(batch.runner)) == 6
-        before = replayed(tokens(batch.runner))
-        seen = [mean for (mean,) in self.seen.running_entropy]
-        np.testing.assert_array_equal(
-            seen, [before[0], before[0], before[0], before[1], before[1], before[2]]
-        )
-
     def test_the_mean_survives_a_preemption(self) -> None:
         batch = V1Batch(self.config)
         batch.add(0, params("a", **DRIFTING))
@@ -1206,20 +970,6 @@ class TestRunningEntropy:
         np.testing.assert_array_equal(
             self.seen.running_entropy, [[np.nan], [as_strategies_see(token)]]
         )
-
-    def test_a_token_that_was_dropped_does_not_count(self) -> None:
-        batch = V1Batch(config(overlapping=True))
-        batch.add(0, params("a", **DRIFTING))
-        first = int(np.argmax(batch.step(rows=spread_logits(1.0))[0]))
-        batch.go_on()
-        batch.step(rows=spread_logits(2.0))
-        batch.remove(0)
-        batch.add(0, params("a", **DRIFTING), output=[first])
-        batch.step(rows=spread_logits(3.0))
-        token, dropped = tokens(batch.runner)
-        assert (token.position, dropped.position) == (0, 1)
-        seen = as_strategies_see(token)
-        np.testing.assert_array_equal(self.seen.running_entropy, [[np.nan], [seen], [seen]])
 
     def test_v2_carries_the_mean_of_each_request_through_its_slots(self) -> None:
         runner = RunnerV2(self.config, states([2, 2, 9]))
@@ -1235,61 +985,3 @@ class TestRunningEntropy:
         np.testing.assert_array_equal(first, [means["a"][0], means["b"][0]])
         np.testing.assert_array_equal(second, [means["c"][0], means["b"][1], means["a"][1]])
         np.testing.assert_array_equal(third, [means["b"][2], means["c"][1]])
-
-    def test_a_token_after_the_stop_token_does_not_count(self) -> None:
-        runner = RunnerV2(self.config, states([2]))
-        runner.add_request(0, params("a", stop_token_ids=tuple(range(VOCAB)), **DRIFTING))
-        for length in (2, 3, 4):
-            runner.apply(spread_logits(float(length)), Context([0], [length]))
-        (token,) = tokens(runner)
-        seen = as_strategies_see(token)
-        np.testing.assert_array_equal(self.seen.running_entropy, [[np.nan], [seen], [seen]])
-
-    def test_temperatures_follow_from_the_records(self) -> None:
-        runner = RunnerV2(self.config, states([2]))
-        runner.add_request(0, params("a", varentropy_entropy_weight=0.2, **DRIFTING))
-        for length in range(2, 12):
-            runner.apply(spread_logits(0.3 * length), Context([0], [length]))
-        found = tokens(runner)
-        assert len(found) == 10
-        for token, before in zip(found, replayed(found), strict=True):
-            drift = 0.0 if np.isnan(before) else as_strategies_see(token) - before
-            expected = 1.0 + 0.2 * as_strategies_see(token) + 0.5 * drift
-            assert token.temperature == pytest.approx(expected, rel=1e-14)
-
-
-def reachable(root: Any) -> list[Any]:
-    """Returns all objects that *root* keeps alive, but for classes, modules and functions."""
-    found: dict[int, Any] = {}
-    waiting = [root]
-    while waiting:
-        one = waiting.pop()
-        if id(one) in found or isinstance(one, (type, ModuleType, FunctionType)):
-            continue
-        found[id(one)] = one
-        waiting += gc.get_referents(one)
-    return list(found.values())
-
-
-def test_a_sequence_that_left_holds_on_to_no_step() -> None:
-    """Sequences are remembered for long, because a preempted one may come back at any time."""
-    block = 50_000
-    batch = V1Batch(config(overlapping=True))
-    for _ in range(3):
-        batch.add(0, params("a", sample_count=block))
-        for _ in range(3):
-            batch.step()
-            batch.go_on()
-        held = reachable(batch.runner._batch[0])
-        assert any(isinstance(one, StepResult) for one in held)
-        assert largest(held) < block
-        batch.remove(0)
-    departed = reachable(batch.runner._departed)
-    assert sum(isinstance(one, TokenSequence) for one in departed) == 3
-    assert not any(isinstance(one, StepResult) for one in departed)
-
-
-def largest(objects: list[Any]) -> int:
-    """Returns the size of the largest piece of data among *objects*, in bytes."""
-    texts = [len(one) for one in objects if isinstance(one, (bytes, bytearray))]
-    return max([*texts, *(one.nbytes for one in objects if isinstance(one, np.ndarray))])

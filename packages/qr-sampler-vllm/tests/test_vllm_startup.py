@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
@@ -17,8 +16,6 @@ from typing import Any
 import pytest
 
 from qr_sampler import ConfigError, Settings
-from qr_sampler.host.journal import Journal
-from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm import flush_records, processor
 from qr_sampler_vllm.engine.layout import check_layout, ranks_of
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor
@@ -196,37 +193,6 @@ def test_a_request_that_has_to_be_ended_needs_a_token_for_it(
     else:
         with pytest.raises(ConfigError, match=r"ignore_eos=True: .*stop_token_ids"):
             check_request(settings, endless)
-
-
-def test_journal_starts_with_a_genesis_line_that_gives_nothing_away(tmp_path: Path) -> None:
-    settings = Settings.load(ledger_dir=tmp_path / "ledger")
-    journal = Journal(settings, [ConstantEntropySource()], engine="vllm", model="tiny")
-    journal.close()
-    (file,) = (tmp_path / "ledger").glob("*.jsonl")
-    (line,) = file.read_text(encoding="utf-8").splitlines()
-    genesis = json.loads(line)
-    assert genesis["kind"] == "genesis"
-    assert genesis["run_id"] == journal.run_id
-    assert genesis["versions"]["qr-sampler-core"]
-    assert "ledger_dir" not in genesis["settings"]
-    assert str(tmp_path) not in line
-
-
-def test_each_of_several_engines_has_a_file_named_after_it(tmp_path: Path) -> None:
-    settings = Settings.load(ledger_dir=tmp_path)
-    for rank in range(3):
-        Journal(
-            settings, [ConstantEntropySource()], engine="vllm", model="tiny", engine_rank=rank
-        ).close()
-    names = sorted(file.name.split("-")[1] for file in tmp_path.iterdir())
-    assert names == ["dp0", "dp1", "dp2"]
-
-
-def test_journal_without_a_directory_keeps_no_file(tmp_path: Path) -> None:
-    journal = Journal(Settings.load(), [ConstantEntropySource()], engine="vllm", model="tiny")
-    journal.write([])
-    journal.close()
-    assert list(tmp_path.iterdir()) == []
 
 
 LEAVE = """

@@ -141,7 +141,7 @@ class ToyHost(RecordKeeper):
             logits: Shape ``(B, V)``, modified; made up if not given.
             unfinished: Requests whose token is thrown away, as that of an unfinished prefill.
         """
-        self._begin_step()
+        self.begin_step()
         if not self.running:
             return
         rows = self._made_up() if logits is None else logits
@@ -169,8 +169,8 @@ class ToyHost(RecordKeeper):
         if self._steps_in_flight == 1:
             self.running = [request for request in self.running if not request.finished]
 
-    def _begin_step(self) -> None:
-        """Takes in what the further step shows of the last one."""
+    def begin_step(self) -> None:
+        """Takes in what a further step shows of the last one; :meth:`step` does so itself."""
         records: list[Record] = []
         for request in self.running:
             if request.sequence is not None:

@@ -1,15 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows share a draw, but not each other's fate; and the thread that writes records lives on."""
+"""Rows share a draw, but not each other's fate."""
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
-
-import pytest
 
 from qr_sampler import (
     ComponentError,
@@ -19,7 +13,6 @@ from qr_sampler import (
     SamplingParameters,
 )
 from qr_sampler.host import RowGroups, StepRows, StopConditions, TokenSequence, serve_or_split
-from qr_sampler_vllm.runners import engines
 
 LATE = EntropyUnavailableError("device", "too late")
 DEFECT = ComponentError("signal amplifier", "theirs", "u is not inside (0, 1)")
@@ -127,36 +120,3 @@ def test_a_group_falls_apart_into_sequences_with_all_their_rows() -> None:
     assert [part.indices for part in parts] == [[2, 3], [0, 1]]
     assert all(part.rows.follow_each_other for part in parts)
     assert [part.apart(rows.sequences) for part in parts] == [[part] for part in parts]
-
-
-class Flushed:
-    """A runner that raises in its first flush."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error: BaseException | None = error
-        self.flushed = threading.Event()
-
-    def flush(self) -> None:
-        error, self.error = self.error, None
-        if error is not None:
-            raise error
-        self.flushed.set()
-
-    def write_overdue(self) -> None:
-        """Nothing waits."""
-
-    def close(self) -> None:
-        """Nothing remains."""
-
-
-@pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(3), KeyboardInterrupt()])
-def test_the_thread_that_writes_records_goes_on(
-    error: BaseException, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engines, "_defects", engines.DefectLog("the thread", "it goes on"))
-    config: Any = SimpleNamespace()
-    runner, owner = Flushed(error), Flushed(error)
-    with caplog.at_level(logging.ERROR, logger="qr_sampler"):
-        engines.register(config, runner, owner)
-        assert runner.flushed.wait(timeout=PATIENCE_S)
-    assert type(error).__name__ in caplog.text
