@@ -146,7 +146,7 @@ def test_fallback_bytes_never_pass_for_the_devices() -> None:
     with serve(source, "127.0.0.1:0") as server, stub_for(server.address) as stub:
         code, details = status_of(lambda: stub.GetEntropy(EntropyRequest(bytes_needed=1)))
         assert code is grpc.StatusCode.UNAVAILABLE
-        assert details == "only fallback bytes are to be had (laser: shutter closed)"
+        assert details == "only fallback bytes are available (laser: shutter closed)"
         broken.fail_with = None
         assert stub.GetEntropy(EntropyRequest(bytes_needed=1)).data == b"\x7f"
 

@@ -20,6 +20,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_grpc.device import answer_memory
 from qr_sampler_grpc.device.answer_memory import AnswerMemory, CrowdedError
+from qr_sampler_grpc.device.telemetry import Telemetry
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import serve, wait_limits
@@ -274,6 +275,16 @@ def test_answers_that_nobody_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) 
         assert eventually(lambda: server.device.answer_memory._total == 0)
 
 
+class Ended(Telemetry):
+    """Notes how requests end."""
+
+    def __init__(self) -> None:
+        self.codes: list[str] = []
+
+    def answered(self, method: str, code: str) -> None:
+        self.codes.append(code)
+
+
 def test_unread_answers_make_way_for_those_who_read(monkeypatch: pytest.MonkeyPatch) -> None:
     size = 2**20
     monkeypatch.setattr(answer_memory, "_LEAST_BYTES", 4 * size)
@@ -284,8 +295,12 @@ def test_unread_answers_make_way_for_those_who_read(monkeypatch: pytest.MonkeyPa
         grpc.insecure_channel(server.address) as channel,
     ):
         message = EntropyRequest(bytes_needed=size).SerializeToString()
+        ended = Ended()
+        server.device.attach(ended)
         for _ in range(30):
             hostile.call(GET_ENTROPY, message)
+        # None of them waits for memory any more, and could take that of an answer that is read.
+        assert eventually(lambda: len(ended.codes) == 30)
         for _ in range(10):
             answer = EntropyServiceStub(channel).GetEntropy(
                 EntropyRequest(bytes_needed=2**19), timeout=PATIENCE_S

@@ -14,13 +14,13 @@ _Value = TypeVar("_Value")
 
 
 class PerProcess(Generic[_Value]):
-    """Something of which each process has its own; threads may share an instance.
+    """Holds a value for each process; threads may share an instance.
 
     Threads, locks and connections are useless in the child of the process that made them.
 
     Args:
         make: Makes the value of a process.
-        discard: Is given what a thread has made in vain, because another one was faster.
+        discard: Disposes of a value that another thread was faster to make.
     """
 
     def __init__(

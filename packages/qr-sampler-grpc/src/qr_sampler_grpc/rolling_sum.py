@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much there was within the latest minute or day: what quotas are counted with."""
+"""Sums over the latest minute or day, with which quotas are counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RollingSum:
     def __init__(self, limit: float, window_s: float, grain_s: float = 0.0) -> None:
         self.limit = limit
         self.total = 0
-        """What the window holds, as of the latest look at it."""
+        """The sum of the window, as of the latest call."""
         self._grain_s = grain_s
         self._kept_s = window_s + grain_s
         self._kept: deque[tuple[float, int]] = deque()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an entropy server, in whatever language, keeps the wire contract.
+"""Checks that an entropy server, in any language, honours the wire contract.
 
-The cases are data, in ``cases.json`` beside this file, for those who want to run them by other
-means. :func:`run_cases` runs them over a channel; it shares no code with the entropy source, so
-that a mistake of the one cannot hide in the other.
+The cases are data, in ``cases.json`` beside this file, for anyone who wants to run them another
+way. :func:`run_cases` runs them over a channel; it shares no code with the entropy source, so that
+a mistake in one cannot hide in the other.
 """
 
 from __future__ import annotations

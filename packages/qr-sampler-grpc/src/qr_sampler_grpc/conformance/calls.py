@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the calls of a conformance case and keeps what came back, unread."""
+"""Makes the calls of a conformance case and keeps the raw answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Exchange", "exchange", "wall_anchor_ns"]
 
 
 def wall_anchor_ns() -> int:
-    """Returns what the wall clock is ahead of the monotonic one, in nanoseconds.
+    """Returns how far the wall clock is ahead of the monotonic one, in nanoseconds.
 
     Times of one run are compared, so a step of the wall clock must not come between them.
     """
@@ -40,7 +40,7 @@ Metadata = Sequence[tuple[str, str]]
 
 @dataclass(slots=True)
 class Exchange:
-    """One call that is over."""
+    """A finished call."""
 
     call: Call
     """What was called."""
@@ -59,13 +59,13 @@ class Exchange:
 def exchange(
     channel: grpc.Channel, call: Call, path: str, metadata: Metadata, timeout_s: float
 ) -> Exchange:
-    """Returns *call* as it went, whatever its end.
+    """Makes *call* and returns how it went, however it ended.
 
     Args:
         channel: Connection to the server.
         call: What to send.
         path: The method to send it to.
-        metadata: What travels along.
+        metadata: Metadata sent with the call.
         timeout_s: Longest that the call may take, in seconds.
     """
     done = Exchange(call, sent_ns=_now_ns())

@@ -23,7 +23,7 @@ CASES_FILE: Final = Path(__file__).with_name("cases.json")
 """The published cases; the file says how to read them."""
 
 ENTROPY_SERVICE: Final = "/qr_entropy.EntropyService/"
-"""How the methods of the cases begin that hand out random bytes."""
+"""Prefix of the methods that return random bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +64,13 @@ class Call:
     kind: Literal["unary", "stream"]
     """Whether the method takes and gives single messages or streams."""
     api_key: Literal["configured", "none", "wrong"]
-    """Which key travels along."""
+    """Which API key is sent."""
     wait_for_answers: bool
     """Whether each request waits for the answer to the one before."""
     requests: tuple[SentRequest, ...]
     """What is sent."""
     status: frozenset[str]
-    """Names of the statuses of which one must end the call."""
+    """Names of the statuses that the call may end with."""
     answers: tuple[ExpectedAnswer, ...]
     """What must come back, request by request, if the call ends with OK."""
 
@@ -84,7 +84,7 @@ class Case:
     checks: str
     """What is checked, in a sentence."""
     why: str
-    """What it is good for."""
+    """Why it matters."""
     level: Literal["must", "should"]
     """Whether clients rely on it."""
     feature: str
@@ -102,12 +102,12 @@ class Case:
 
     @property
     def data_bytes(self) -> int:
-        """Random bytes that a server sends that keeps the contract."""
+        """Random bytes that a conforming server sends."""
         return sum(answer.data_bytes or 0 for call in self.calls for answer in call.answers)
 
     @property
     def requests(self) -> int:
-        """Requests for random bytes that are sent; those about health are none."""
+        """Requests for random bytes; health checks do not count."""
         asked = (call for call in self.calls if call.method.startswith(ENTROPY_SERVICE))
         return sum(len(call.requests) for call in asked)
 

@@ -89,4 +89,4 @@ RULES: Final[Mapping[str, Rule]] = MappingProxyType(
         "signed": _signed,
     }
 )
-"""Each raises :class:`NonconformanceError` when it is broken, and returns what it has found."""
+"""Each raises :class:`NonconformanceError` when it is violated, and returns its findings."""

@@ -47,7 +47,7 @@ _BY_FIELD: Final[Mapping[str, Callable[[EntropyResponse], object]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls, and how."""
+    """How the server is called."""
 
     channel: grpc.Channel = field(repr=False)
     """Connection to the server."""
@@ -60,14 +60,14 @@ class Caller:
     timeout_s: float = 10.0
     """Longest that a call may take, in seconds."""
     patience: QuotaPacer = field(default_factory=QuotaPacer, repr=False)
-    """What keeps and waits for the quotas of the server."""
+    """Paces the calls to the server's quotas."""
 
 
 def run_cases(caller: Caller, cases: Iterable[Case]) -> Iterator[CaseResult]:
     """Yields the result of each of *cases*; runs the next one when its result is asked for.
 
     Args:
-        caller: Who calls.
+        caller: How the server is called.
         cases: See :func:`~qr_sampler_grpc.conformance.load_cases`.
     """
     for case in cases:
@@ -113,7 +113,7 @@ def _patient_exchanges(caller: Caller, case: Case) -> tuple[list[Exchange], int]
         if not refused:
             caller.patience.note_answer()
             return exchanges, wasted
-        # After a quiet minute it may be this one request that is too much.
+        # After a quiet minute, this one request may exceed the quota by itself.
         if caller.patience.in_vain and _answers(caller):
             caller.patience.note_answer()
             if case.data_bytes:
@@ -158,7 +158,7 @@ def _exchange(caller: Caller, call: Call) -> Exchange:
 
 
 def _addressed(caller: Caller, call: Call) -> Call:
-    """Returns *call* with the service called what it is called on this server."""
+    """Returns *call* with the service under its name on this server."""
     path = next(iter(caller.paths.values()), "")
     service = path.strip("/").rpartition("/")[0].encode() or _SERVICE
 
@@ -187,15 +187,15 @@ def _random_bytes(message: bytes) -> int:
 
 
 def _judged(caller: Caller, case: Case, exchanges: Sequence[Exchange]) -> str:
-    """Returns what there is to be said of a case that has passed."""
+    """Returns the remarks on a case that has passed."""
     answered: list[Answered] = []
     for done in exchanges:
         _check_status(caller, case, done)
         if done.status == "OK":
             answered += [(done, answer) for answer in answers_of(done)]
     _check_offered(case, answered)
-    said = [RULES[rule](answered, caller.verification_key) for rule in case.rules]
-    return "; ".join(filter(None, said))
+    remarks = [RULES[rule](answered, caller.verification_key) for rule in case.rules]
+    return "; ".join(filter(None, remarks))
 
 
 def _check_status(caller: Caller, case: Case, done: Exchange) -> None:

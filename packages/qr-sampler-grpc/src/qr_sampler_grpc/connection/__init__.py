@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the two ends meet: addresses, sockets, channels, keys and certificates."""
+"""Connecting to a server: addresses, sockets, channels, keys and certificates."""

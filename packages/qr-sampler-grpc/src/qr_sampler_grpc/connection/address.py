@@ -74,7 +74,7 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether nobody outside of this machine can take part: a socket or the loopback."""
+        """Whether only this machine can connect: a Unix socket or the loopback interface."""
         if self.path or _folded(self.host) == "localhost":
             return True
         address = _ip_address(self.host)
@@ -84,7 +84,7 @@ class Address:
     def is_own(self) -> bool:
         """Whether a connection ends on this machine, on whichever of its interfaces.
 
-        Costs no look-up of a name: of names only that of the machine itself is known.
+        Never resolves a name: the only name that it knows is the machine's own.
         """
         if self.is_local:
             return True

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Channels of gRPC's asyncio interface, used as those of the synchronous one are.
+"""Channels of gRPC's asyncio interface behind the synchronous interface.
 
-The event loop runs in a thread of its own, and whoever asks waits for it. Where the synchronous
-interface raises something, so does this one; only what the transports use of it is here.
+The event loop runs in a thread of its own, and callers wait for it. Errors are those of the
+synchronous interface. Only what the transports use is implemented.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _Call:
         return bytes(message)
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Has *callback* called in the loop when the call ends, which it may have; ``True``."""
+        """Calls *callback* in the loop once the call has ended; returns ``True``."""
         loop = _LOOPS.get().get()
         loop.call_soon_threadsafe(self._call.add_done_callback, lambda _: callback())
         return True
@@ -102,7 +102,7 @@ class _Call:
             for message in messages:
                 _in_loop(self._call.write(message))
         except (grpc.RpcError, asyncio.InvalidStateError):
-            # The call is over; why, whoever reads from it learns.
+            # The call is over; its reader finds out why.
             return
 
 
@@ -117,7 +117,7 @@ class AioChannel:
         self._channel: Any = _in_loop(_called(make))
 
     def unary_unary(self, path: str, *codecs: Callable[[bytes], bytes]) -> Callable[..., bytes]:
-        """Returns what makes a call with one answer, and returns that."""
+        """Returns a function that makes a call and returns its only answer."""
         method = self._channel.unary_unary(path, *codecs)
 
         async def ask(message: bytes, options: dict[str, Any]) -> bytes:
@@ -126,14 +126,14 @@ class AioChannel:
         return lambda message, **options: _in_loop(ask(message, options))
 
     def unary_stream(self, path: str, *codecs: Callable[[bytes], bytes]) -> Callable[..., _Call]:
-        """Returns what makes a call with several answers."""
+        """Returns a function that makes a call with several answers."""
         method = self._channel.unary_stream(path, *codecs)
         return lambda message, **options: _in_loop(
             _called(lambda: _Call(method(message, **options)))
         )
 
     def stream_stream(self, path: str, *codecs: Callable[[bytes], bytes]) -> Callable[..., _Call]:
-        """Returns what opens a stream; a thread of its own sends the requests, as gRPC's does."""
+        """Returns a function that opens a stream; a separate thread sends the requests."""
         method = self._channel.stream_stream(path, *codecs)
 
         def open_stream(messages: Iterable[bytes], **options: Any) -> _Call:

@@ -48,7 +48,7 @@ class Channel:
 
     Args:
         address: Where the server listens.
-        tls: How the connection is encrypted; ``None`` leaves it open.
+        tls: How the connection is encrypted; ``None`` leaves it unencrypted.
         max_message_bytes: Largest message that is received. A larger one, also one that becomes
             larger when it is decompressed, ends its call before it takes up memory.
         aio: Whether to use gRPC's asyncio interface, in a thread of its own.
@@ -80,11 +80,11 @@ class Channel:
         return self._channels.get()
 
     def _check_owner(self) -> None:
-        # Every time: gRPC connects again by itself, to whatever is there then.
+        # Checked every time: gRPC reconnects by itself, to whatever is there by then.
         try:
             reason = reason_to_distrust(self.address.path)
         except OSError:
-            # Not there, or not to be looked at; connecting says so.
+            # Missing or not accessible; connecting will say so.
             return
         if reason:
             raise ChannelUnusableError(f"{self.address} is not believed: {reason}")

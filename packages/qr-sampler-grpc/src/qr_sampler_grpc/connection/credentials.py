@@ -54,7 +54,7 @@ def secret_in(path: Path) -> str:
     try:
         secret = path.read_text("utf-8-sig").strip()
     except UnicodeDecodeError:
-        # Outside of a chain of errors: this one holds what is in the file.
+        # Raised without its cause, which holds the contents of the file.
         raise ConfigError(nothing) from None
     except OSError as error:
         raise ConfigError(f"cannot read the API key from {path}: {error.strerror}") from error

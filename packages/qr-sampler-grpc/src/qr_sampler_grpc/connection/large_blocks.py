@@ -11,7 +11,7 @@ _BLOCK_BYTES: Final = 4 * 2**20
 
 
 def keep_large_blocks() -> None:
-    """Lets the memory of an answer of a megabyte or two serve the next one, too.
+    """Lets the memory of one large answer be reused for the next.
 
     glibc gives freed memory back when there is more of it than twice the largest mapped block
     that was freed before (``M_MMAP_THRESHOLD`` in mallopt(3)). A few copies of an answer are more

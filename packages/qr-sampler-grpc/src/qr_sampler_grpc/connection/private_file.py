@@ -20,8 +20,8 @@ _warned: Final[set[tuple[Path, int]]] = set()
 def warn_of_others(path: Path, what: str) -> None:
     """Logs a warning when every user of this machine can read *path*, or others can change it.
 
-    It is no error: containers mount secrets for their only user in such modes. Each file is warned
-    of once for each mode.
+    This is not an error: containers mount secrets for their only user in such modes. Warns once for
+    each file and mode.
 
     Args:
         path: The file, which need not exist.
@@ -30,7 +30,7 @@ def warn_of_others(path: Path, what: str) -> None:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except OSError:
-        # Whoever reads the file reports that.
+        # Reported when the file is read.
         return
     if not mode & (_READ | _WRITE) or (path, mode) in _warned:
         return

@@ -19,9 +19,9 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 def reason_to_distrust(path: str, uid: int | None = None) -> str:
-    """Returns why what listens at *path* may not be the server that was meant; ``""`` if it is.
+    """Returns why the listener at *path* is not trusted to be the server; ``""`` if it is.
 
-    It is believed when it runs as this user or as root, and as another user only where nobody else
+    It is trusted when it runs as this user or as root, and as another user only where nobody else
     could have put a socket there: the socket lies in a directory that belongs to root, to this
     user or to the server's own user, all directories above it belong to root or this user, and none
     can be written to by a group or by everybody.
@@ -41,9 +41,9 @@ def reason_to_distrust(path: str, uid: int | None = None) -> str:
     # As it was written and as it is resolved: a link can be set by whoever can write beside it.
     for location in (Path(path).absolute(), Path(path).resolve()):
         for depth, folder in enumerate(location.parents):
-            found = folder.stat()
+            status = folder.stat()
             owners = trusted if depth else (*trusted, uid)
-            if found.st_uid not in owners or found.st_mode & _OTHERS_WRITE:
+            if status.st_uid not in owners or status.st_mode & _OTHERS_WRITE:
                 return (
                     f"it is served by user {uid}, and others than that user, this one and root "
                     f"could have put a socket there, for they can write to {folder}; run the "
@@ -77,7 +77,7 @@ def remove_stale_socket(path: Path) -> None:
 
 def _is_listening(path: Path) -> bool:
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
-        # Where as many wait as may, connecting would wait with them for ever.
+        # With a full backlog, connecting would block forever.
         probe.setblocking(False)
         try:
             probe.connect(str(path))

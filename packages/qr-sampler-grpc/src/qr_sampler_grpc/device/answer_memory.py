@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much a server keeps in memory for clients that have not read their answers yet."""
+"""The memory that a server spends on answers that clients have not read yet."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _LEAST_BYTES: Final = 128 * 2**20
 _CALL_BYTES: Final = 32 * 2**10
 """What an open call costs beside its data, roughly."""
 _HOLDERS: Final = 2
-"""How many holders may take all that one of them may."""
+"""How many holders can use their full share at once."""
 _UNREAD_S: Final = 1.0
-"""How long an answer may lie unread where its place is wanted for another."""
+"""How long an answer may stay unread while its memory is needed for another."""
 _WAIT_S: Final = 2.0
-"""How long a place is waited for: longer than it takes until unread answers make way."""
+"""How long to wait for memory: longer than it takes to give up unread answers."""
 _POLL_S: Final = 0.1
 _PATIENCE_S: Final = 30.0
 _SLOWEST_BYTES_PER_S: Final = 256 * 2**10
 
 
 class CrowdedError(QRSamplerError, RuntimeError):
-    """Too much is on its way already."""
+    """Too many answers are on their way already."""
 
 
 class Place:
-    """What one answer takes until it has been read or given up."""
+    """The memory reserved for one answer until it has been read or given up."""
 
     __slots__ = ("_give_up", "_memory", "_since_s", "holder", "size")
 
@@ -43,16 +43,16 @@ class Place:
         self.size = size
 
     def sending(self, give_up: Callable[[], object]) -> None:
-        """The answer is on its way from now on; *give_up* ends that at once and raises nothing."""
+        """Notes that the answer is being sent; *give_up* ends that at once and raises nothing."""
         self._since_s = time.monotonic()
         self._give_up = give_up
 
     def free(self) -> None:
-        """The answer is gone. May be called more than once."""
+        """Releases the reservation. May be called more than once."""
         self._memory.leave(self)
 
     def abandon(self) -> bool:
-        """Gives up an answer that has been lying for long; returns whether it was one."""
+        """Gives up an answer that has been unread for too long; returns whether it was."""
         give_up = self._give_up
         if give_up is None or time.monotonic() - self._since_s < _UNREAD_S:
             return False
@@ -62,9 +62,9 @@ class Place:
 
 
 class AnswerMemory:
-    """Bounds what all answers on their way to clients take together, and those of one client.
+    """Bounds the memory of all answers on their way to clients, and of those of one client.
 
-    Where there is no place left, the answers that their client leaves unread make way.
+    When it is full, answers that their clients leave unread are given up.
 
     Args:
         largest_bytes: Most data that one answer has.
@@ -129,7 +129,7 @@ class AnswerMemory:
         )
 
     def _make_way(self, holder: str) -> bool:
-        """Gives one answer up: of *holder*, or of whoever holds most where all is taken."""
+        """Gives up one answer: of *holder*, or of the largest holder when everything is taken."""
         if self._held.get(holder, 0) * 2 < self._share and self._held:
             holder = max(self._held, key=self._held.__getitem__)
         return any(place.abandon() for place in list(self._places.get(holder, ())))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one device behind every listener of a server: who may draw, one at a time, and how it went.
+"""The one device behind every listener of a server, drawn from by one caller at a time.
 
 A listener, whatever its protocol, asks :meth:`Device.measure` and turns a
 :class:`MeasurementRefusedError` into its own status codes. Nothing here knows of gRPC.
@@ -51,8 +51,8 @@ class Measured(NamedTuple):
     data: bytes
     """Exactly as many as were asked for."""
     timestamp_ns: int
-    """When they were there, by the clock of the device if it has one, in nanoseconds since the Unix
-    epoch."""
+    """When they were ready, in nanoseconds since the Unix epoch, by the device's clock if it has
+    one."""
     device_id: str
     """Identity of the device."""
     commitment: bytes = b""
@@ -101,11 +101,11 @@ class Device:
         self._source = (
             source if isinstance(source, EntropySource) else GenerateSource(source, device_id)
         )
-        # A function has nothing to say of its bytes but the bytes.
+        # A function returns nothing but bytes: no time, no identity.
         self._is_function = self._source is not source
         self.device_id = device_id or self._source.name
         self._is_named = bool(device_id)
-        # Whoever asks another server knows only from its answer what that one had in time.
+        # A proxy learns only from the answer whether the server behind it had the commitment.
         self._is_proxy = getattr(self._source, "is_client", False)
         self._meters = Meters(requests_per_minute, bytes_per_day, clock=clock)
         # What exceeds a day's quota is never served; as a malformed request it names the size.
@@ -114,7 +114,7 @@ class Device:
         """Where listeners take a place for each answer until its client has read it."""
         self._signing_key = signing_key
         self._lock = threading.Lock()
-        # Not the device's own: whoever watches must not wait for a device that hangs.
+        # A lock of its own: telemetry must not wait for a device that hangs.
         self._watching = threading.Lock()
         self._telemetry: tuple[Telemetry, ...] = ()
         self._serving = self._source.status().available
@@ -130,13 +130,13 @@ class Device:
         return self._signing_key is not None
 
     def attach(self, telemetry: Telemetry) -> None:
-        """Tells *telemetry* of everything from now on, and of the present state first."""
+        """Reports to *telemetry* from now on, beginning with the current state."""
         with self._watching:
             self._telemetry += (telemetry,)
             telemetry.health(serving=self._serving)
 
     def detach(self, telemetry: Telemetry) -> None:
-        """Tells *telemetry* nothing more."""
+        """Stops reporting to *telemetry*."""
         with self._watching:
             self._telemetry = tuple(one for one in self._telemetry if one is not telemetry)
 
@@ -169,7 +169,7 @@ class Device:
         """Returns *n* bytes that were generated after this call began.
 
         The request is checked and counted first, then waits for the device, and is dropped
-        unmeasured when nobody waits for it any more.
+        unmeasured if its caller has gone.
 
         Args:
             n: Number of bytes.
@@ -271,7 +271,7 @@ class Device:
             )
         if draw.fallback:
             # The contracts have no way to flag them; unflagged they would pass for the device's.
-            words = f"only fallback bytes are to be had ({draw.fallback_reason})"
+            words = f"only fallback bytes are available ({draw.fallback_reason})"
             _refuse(Refusal.UNAVAILABLE, words)
         returned = commitment if self._had(draw) else b""
         return Measured(draw.data, _time_of(draw), self._identity(draw), returned)
@@ -299,9 +299,9 @@ class Device:
 
 
 def _time_of(draw: EntropyDraw) -> int:
-    """Returns the time that the device tells, if every protocol can carry it, else that of here."""
-    told = draw.device_timestamp_ns
-    return told if type(told) is int and 0 < told < 2**63 else draw.wall_time_ns
+    """Returns the device's timestamp if every protocol can carry it, else this machine's."""
+    stamp_ns = draw.device_timestamp_ns
+    return stamp_ns if type(stamp_ns) is int and 0 < stamp_ns < 2**63 else draw.wall_time_ns
 
 
 def _refuse_exhausted(limit: str, wait_s: float) -> NoReturn:

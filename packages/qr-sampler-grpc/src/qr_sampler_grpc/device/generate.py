@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An entropy source made of a plain function, which is all that the owner of a device writes."""
+"""An entropy source made of a plain function, which is all that a device owner has to write."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Generate: TypeAlias = Callable[[int], bytes]
 class GenerateSource(EntropySource):
     """Asks a function for the bytes.
 
-    An ``OSError`` of the function, which is how most devices fail, means that the bytes cannot be
-    had; so does another number of bytes than were asked for. Any other error is a defect.
+    An ``OSError`` of the function, which is how most devices fail, means that no bytes are
+    available; so does a wrong number of bytes. Any other error is a defect.
 
     Args:
         generate: Returns exactly as many bytes as it is asked for.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a device has no bytes for a request, in the terms of no protocol."""
+"""Why a device has no bytes for a request, independent of any protocol."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Refusal(Enum):
     UNAVAILABLE = "unavailable"
     """The device cannot deliver at the moment."""
     DEFECT = "defect"
-    """The code that reads the device failed in a way that it does not foresee."""
+    """The code that reads the device failed unexpectedly."""
 
 
 class MeasurementRefusedError(QRSamplerError, RuntimeError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server tells those who watch it."""
+"""The events that a server reports to its monitoring."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ __all__ = ["Telemetry"]
 
 
 class Telemetry:
-    """Hears what happens at a device and its listeners; override what is of interest.
+    """Receives the events of a device and its listeners; override what you need.
 
     Every method is called from the thread in which it happens, some while the device is held: they
     return at once and raise nothing.

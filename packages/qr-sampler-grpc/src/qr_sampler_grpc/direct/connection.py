@@ -33,7 +33,7 @@ _WINDOW: Final = 16
 """Most unanswered requests. A server that is busy sending reads none, so they have to fit into the
 buffer of a socket."""
 _LEFTOVER_BYTES: Final = 64 * 1024
-"""How much more than was asked for is read of what is of no use, to be counted."""
+"""How many unusable bytes beyond the request are read in order to count them."""
 _COPIED_BYTES: Final = 64 * 1024
 """Most bytes that are read together with what comes before them and then copied, which takes less
 time than a second read."""
@@ -59,14 +59,14 @@ class DirectAnswer(NamedTuple):
 class Connection:
     """A connection that serves one draw at a time.
 
-    Whoever catches an error of it closes it: what still arrives on it would answer nobody.
+    After an error its caller closes it: whatever still arrives would answer no request.
 
     Args:
         endpoint: Where to connect to.
         deadline: When the time of the draw is over, in ``time.monotonic_ns()``.
 
     Raises:
-        LinkFailure: When there is no connection to be had.
+        LinkFailure: When no connection can be made.
     """
 
     def __init__(self, endpoint: Endpoint, deadline: int) -> None:
@@ -79,7 +79,7 @@ class Connection:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing has arrived beyond the answers that were waited for."""
+        """Whether nothing has arrived beyond the expected answers."""
         return not self._inbox.pending
 
     def ask(
@@ -107,12 +107,12 @@ class Connection:
             raise
 
     def ask_all(
-        self, wanted: Sequence[tuple[int, int]], timeout_us: int, commitment: bytes, deadline: int
+        self, pairs: Sequence[tuple[int, int]], timeout_us: int, commitment: bytes, deadline: int
     ) -> list[DirectAnswer]:
         """Returns the answer to each of several requests, which do not wait for each other.
 
         Args:
-            wanted: The number of each request and how many bytes it asks for.
+            pairs: The number of each request and how many bytes it asks for.
             timeout_us: As for :meth:`ask`.
             commitment: As for :meth:`ask`.
             deadline: As for :meth:`ask`.
@@ -121,13 +121,13 @@ class Connection:
             LinkFailure: As for :meth:`ask`; counts the bytes of the answers before.
             StaleConnectionError: As for :meth:`ask`.
         """
-        requests = [encode_request(number, size, timeout_us, commitment) for number, size in wanted]
-        total = sum(size for _, size in wanted)
+        requests = [encode_request(number, size, timeout_us, commitment) for number, size in pairs]
+        total = sum(size for _, size in pairs)
         self._check_silence(total)
         self._send(b"".join(requests[:_WINDOW]), deadline)
         answers: list[DirectAnswer] = []
         try:
-            for later, (number, size) in enumerate(wanted, _WINDOW):
+            for later, (number, size) in enumerate(pairs, _WINDOW):
                 answers.append(self._receive(number, size, commitment, deadline))
                 if later < len(requests):
                     self._send(requests[later], deadline)
@@ -138,7 +138,7 @@ class Connection:
         return answers
 
     def close(self) -> None:
-        """Ends the connection, also where a forked child still holds a copy of it."""
+        """Ends the connection, even if a forked child still holds a copy of it."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self.release()
@@ -173,7 +173,7 @@ class Connection:
         )
 
     def _count_leftovers(self, failure: LinkFailure, size: int) -> None:
-        """Counts what has arrived of the answers and was not read any more."""
+        """Counts the bytes of the answers that have arrived but were not read."""
         stream, missing = self._inbox.leftovers(size + _LEFTOVER_BYTES)
         failure.dropped_bytes += data_in(stream, missing)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where all connections of one source lead to, and how one of them begins."""
+"""The server that a source connects to, and how a connection is made."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Endpoint(NamedTuple):
             deadline_ns: When the time of the draw is over, in ``time.monotonic_ns()``.
 
         Raises:
-            LinkFailure: When there is none, or it leads to somebody who is not believed.
+            LinkFailure: When there is none, or the server is not trusted.
         """
         if not hasattr(socket, "AF_UNIX"):
             raise self.lost("this platform has no Unix domain sockets")

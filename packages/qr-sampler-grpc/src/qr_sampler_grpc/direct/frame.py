@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames of the direct protocol: bytes to values and back, as ``PROTOCOL.md`` defines them.
 
-Nothing here touches a socket, and no length is believed before it has been compared with what was
-asked for.
+Nothing here touches a socket, and no length is trusted before it has been checked against the
+request.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Status(IntEnum):
     DENIED = 6
     """The server does not serve this user."""
     UNREADABLE = 7
-    """What arrived is no request of this version."""
+    """The bytes are not a request of this version."""
     DEFECT = 8
     """The server or the code of the device failed."""
 
@@ -91,7 +91,7 @@ _OK: Final = int(Status.OK)
 
 
 class MalformedFrameError(QRSamplerError, ValueError):
-    """Bytes that are not the frame that was due.
+    """Bytes that are not the expected frame.
 
     Attributes:
         reason: What is wrong, without quoting more than numbers.
@@ -189,14 +189,14 @@ def encode_answer(
     words: str = "",
     data_length: int = 0,
 ) -> bytes:
-    """Returns all of an answer but its data, which follows as it is.
+    """Returns an answer up to its data, which follows unchanged.
 
     Words that are too long are cut.
 
     Raises:
         struct.error: When a number is out of its field's range.
     """
-    said = words.encode()[:MAX_WORDS_BYTES] if words else b""
+    encoded = words.encode()[:MAX_WORDS_BYTES] if words else b""
     header = _ANSWER.pack(
         _ANSWER_START,
         status,
@@ -206,9 +206,9 @@ def encode_answer(
         data_length,
         len(commitment),
         len(signature),
-        len(said),
+        len(encoded),
     )
-    return b"".join((header, device_id, commitment, signature, said))
+    return b"".join((header, device_id, commitment, signature, encoded))
 
 
 def decode_answer_header(

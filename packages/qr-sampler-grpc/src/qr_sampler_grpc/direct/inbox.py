@@ -40,12 +40,12 @@ class Inbox:
         self._readable = select.poll()
         self._readable.register(connection, select.POLLIN)
         self.pending = b""
-        """What has been read and not taken yet: nothing between two draws."""
+        """Bytes that were read but not taken yet: none between two draws."""
         self._missing = 0
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing has arrived, not even the end."""
+        """Whether nothing has arrived, not even the end of the stream."""
         return not self.pending and not self._readable.poll(0)
 
     def leftovers(self, most: int) -> tuple[bytes, int]:
@@ -60,7 +60,7 @@ class Inbox:
                 pieces.append(some)
                 length += len(some)
         except OSError:
-            # There is no more, or no connection any more.
+            # Nothing more is there, or the connection is gone.
             pass
         self.pending = b""
         return b"".join(pieces), self._missing
@@ -78,7 +78,7 @@ class Inbox:
                 some = b""
             if some:
                 return some
-        # Waits as exactly as it must, and tells an end from a delay.
+        # Waits exactly until the deadline, and tells a closed connection from a slow one.
         return self._some(most, deadline, "where an answer was due")
 
     def fill(self, need: int, deadline: int) -> None:

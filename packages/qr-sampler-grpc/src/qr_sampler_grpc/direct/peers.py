@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is at the other end of a Unix domain socket, and whether they are served."""
+"""Which user is at the other end of a Unix domain socket, and whether it is served."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The idle connections of one process, and what becomes of them in a forked one."""
+"""The idle connections of one process, and what happens to them in a forked one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qr_sampler_grpc.direct.connection import Connection
 __all__ = ["Pool", "Pools"]
 
 _MAX_IDLE: Final = 8
-"""Further connections are closed after use: more threads than that draw at once only in a rush."""
+"""Connections beyond these are closed after use: so many threads rarely draw at once."""
 
 
 class Pool:

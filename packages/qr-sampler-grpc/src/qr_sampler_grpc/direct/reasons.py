@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the end of a failed draw into words that an operator can act on.
+"""Describes a failed draw in words that an operator can act on.
 
-The only place that knows what a status means to the one who draws; callers see
+The only place that knows what a status means to a client; callers see
 :class:`~qr_sampler.errors.EntropyUnavailableError` alone.
 """
 
@@ -74,8 +74,8 @@ def describe_refusal(server: str, status: int, words: str, bytes_needed: int) ->
     line = _CONTROL.sub(" ", words).strip()
     if len(line) > _MAX_WORDS:
         line = line[:_MAX_WORDS] + "…"
-    said = f" ({line})" if line else ""
-    return f"{happened.format(**facts)}{said}; {remedy}"
+    quoted = f" ({line})" if line else ""
+    return f"{happened.format(**facts)}{quoted}; {remedy}"
 
 
 def describe_lapse(server: str) -> str:
@@ -87,7 +87,7 @@ def describe_lapse(server: str) -> str:
 
 
 def describe_loss(server: str, problem: str) -> str:
-    """Returns the reason for a draw that ended with something else than an answer."""
+    """Returns the reason for a draw that ended with something other than an answer."""
     return f"{server}: {problem}; the connection was closed, see the log of the server"
 
 

@@ -27,7 +27,7 @@ __all__ = ["DirectServer", "DirectServerStartError", "serve_direct"]
 _LOGGER: Final = logging.getLogger("qr_sampler.grpc")
 _BACKLOG: Final = 128
 _MAX_LEAVING: Final = 16
-"""Connections more than are admitted that may still be on their way out."""
+"""How many connections beyond the limit may still be closing."""
 _FAREWELL_S: Final = 1.0
 """Longest that a thread takes to notice that its connection is gone, unless it is measuring."""
 
@@ -90,7 +90,7 @@ def _listen(path: Path, peers: AllowedPeers) -> socket.socket:
         with private_files():
             listener.bind(str(path))
         if peers.are_others:
-            # Whoever connects is asked who they are.
+            # The kernel is asked who connects.
             path.chmod(0o666)
         listener.listen(_BACKLOG)
     except BaseException:
@@ -134,7 +134,7 @@ class DirectServer:
 
     @property
     def connections(self) -> int:
-        """How many connections are open, without those that had to make way."""
+        """How many connections are open, not counting those that had to make way."""
         return len(self._sessions) - len(self._leaving)
 
     def wait(self, timeout_s: float | None = None) -> bool:
@@ -239,7 +239,7 @@ class DirectServer:
         try:
             session.run()
         finally:
-            # Under the lock, so that nobody hangs up on a descriptor that means another file now.
+            # Under the lock, so that a descriptor that has been reused is never shut down.
             with self._lock:
                 del self._sessions[session]
                 self._leaving.discard(session)
@@ -266,7 +266,7 @@ class DirectServer:
 
 def _identity(path: str) -> tuple[int, int] | None:
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

@@ -51,7 +51,7 @@ class Session:
     """One connection of a client; runs in a thread of its own.
 
     Args:
-        connection: The accepted socket, blocking. Whoever makes a session closes it.
+        connection: The accepted socket, blocking. The creator of the session closes it.
         device: What measures.
         account: Whose quota the requests count against.
         is_stopping: Whether the server wants to end.
@@ -78,7 +78,7 @@ class Session:
         )
 
     def run(self) -> None:
-        """Answers requests until either side has had enough."""
+        """Answers requests until either side ends the connection."""
         # Whatever ends a connection, from a reset to a client that reads nothing, ends it here.
         with suppress(OSError):
             while self._serve_one():
@@ -99,10 +99,10 @@ class Session:
         return True
 
     def _request(self) -> tuple[RequestHeader, bytes] | None:
-        """Returns the next request with its commitment, or ``None`` when there is none to come."""
+        """Returns the next request with its commitment, or ``None`` when there are no more."""
         frame = self._pending
         if frame:
-            # What has been waiting since who knows when was not sent just now.
+            # A request that has waited for an unknown time was not sent just now.
             self._arrived_ns = 0
         else:
             frame = self._socket.recv(MAX_REQUEST_BYTES)
@@ -205,7 +205,7 @@ class Session:
             self._send_rest(memoryview(data)[sent - len(head) :])
 
     def _send_rest(self, rest: memoryview) -> None:
-        # A client that reads a byte now and then would hold the answer for ever otherwise.
+        # Otherwise a client that reads a byte now and then could hold the answer forever.
         deadline_s = time.monotonic() + reading_time_s(len(rest))
         while rest := rest[self._socket.send(rest[:_PIECE_BYTES]) :]:
             if time.monotonic() > deadline_s:
@@ -217,6 +217,6 @@ def _nothing() -> None:
 
 
 def send_refusal(connection: socket.socket, status: Status, words: str) -> None:
-    """Says that a connection is of no use, if the client is there to hear it."""
+    """Tells the client that its connection is refused, if it still listens."""
     with suppress(OSError):
         connection.send(encode_answer(0, status, words=words))

@@ -31,8 +31,8 @@ class DirectSource(LinkedSource):
 
     Connects on the first draw, never at construction. Nothing is asked for ahead of a draw and
     nothing is kept after it. A draw larger than *max_bytes_per_request* is split into several
-    requests, which travel together and share one time limit. Threads that draw at once have a
-    connection each; so has every process.
+    requests, which travel together and share one time limit. Each thread that draws at the same
+    time has its own connection, and so has each process.
 
     Args:
         server_address: Where the server listens: ``unix:///path``.
@@ -117,7 +117,7 @@ class DirectSource(LinkedSource):
         return f"{type(self).__name__}({self._options.server_address!r})"
 
     def _draw(self, n: int, commitment: bytes) -> EntropyDraw:
-        """Every draw begins and ends here."""
+        """Makes every draw."""
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
         requested_ns = time.monotonic_ns()
@@ -180,15 +180,15 @@ class DirectSource(LinkedSource):
         commitment: bytes,
         until_ns: int,
     ) -> DirectAnswer:
-        # What the server knows ends its wait for the device, so that nobody is measured for who
-        # has given up.
+        # The server stops waiting for the device then, so nothing is measured for a client that has
+        # given up.
         timeout_us = max(1, (until_ns - time.monotonic_ns()) // _NS_PER_US)
         try:
             if len(sizes) == 1:
                 answer = connection.ask(unguessable(), sizes[0], timeout_us, commitment, until_ns)
             else:
-                wanted = [(unguessable(), size) for size in sizes]
-                answer = _joined(connection.ask_all(wanted, timeout_us, commitment, until_ns))
+                pairs = [(unguessable(), size) for size in sizes]
+                answer = _joined(connection.ask_all(pairs, timeout_us, commitment, until_ns))
             # Reading and checking what has arrived takes time, too.
             if time.monotonic_ns() > until_ns:
                 raise self._endpoint.lapsed(len(answer.data))
@@ -201,7 +201,7 @@ class DirectSource(LinkedSource):
 
 def _joined(answers: list[DirectAnswer]) -> DirectAnswer:
     """Returns several answers as one."""
-    # What is no time is none: 0 says so, and nothing was measured before the epoch.
+    # 0 stands for no time; nothing was measured before the epoch.
     times = [one.generation_timestamp_ns for one in answers if one.generation_timestamp_ns > 0]
     return DirectAnswer(
         b"".join(one.data for one in answers),

@@ -16,8 +16,8 @@ from qr_sampler_grpc.link.quota import Quota, QuotaExceededError
 __all__ = ["EXHAUSTED_PAUSE_S", "Link", "LinkFailure", "Refused"]
 
 EXHAUSTED_PAUSE_S: Final = 5.0
-"""Pause before a server is asked again that has reached a limit: the statuses of the protocols do
-not carry when it recovers, and quotas by the minute recover little by little."""
+"""Pause before a server is asked again that has reached a limit: the protocols' statuses do not say
+when it recovers, and quotas by the minute recover little by little."""
 _UNTRIED: Final = SourceStatus(available=True, reason="not contacted yet")
 _WORKING: Final = SourceStatus(available=True)
 
@@ -38,12 +38,12 @@ class Refused(Exception):  # noqa: N818 - an outcome, not a fault
 
 
 class LinkFailure(AttemptFailure):
-    """The server was asked in vain.
+    """The server was asked and did not deliver.
 
     Args:
         reason: What happened and what to do.
         lapsed: Whether the time was used up.
-        dropped_bytes: How many bytes arrived for nothing.
+        dropped_bytes: How many bytes arrived but were not used.
         retry_after_s: See :class:`~qr_sampler.errors.EntropyUnavailableError`.
     """
 

@@ -80,6 +80,6 @@ class LinkedSource(EntropySource):
 def unguessable() -> int:
     """Returns the number of a request, 1 to 2**63 - 1: an answer with it was made afterwards.
 
-    Numbers in a row could be foreseen, and an answer sent before its request has left.
+    Consecutive numbers could be predicted, and an answer sent before its request.
     """
     return secrets.randbits(_NUMBER_BITS) or 1

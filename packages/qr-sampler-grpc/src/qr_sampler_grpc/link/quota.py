@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much may still be asked for: a quota is refused here before the server has to."""
+"""The client's own quotas: a draw beyond them is refused before the server has to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Quota", "QuotaExceededError"]
 
 
 class _Words(NamedTuple):
-    """How a quota is spoken of."""
+    """The words for a quota in messages."""
 
     unit: str
     window: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How one who examines a server keeps its quotas, and waits where they are used up."""
+"""Keeps the examination of a server within its quotas."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from qr_sampler_grpc.link.quota import Quota, QuotaExceededError
 __all__ = ["QUIET_S", "QuotaPacer", "QuotaUsedUpError"]
 
 QUIET_S: Final = 62.0
-"""After so many seconds without a request no quota by the minute is used up any more, also where
-the server counts by the second."""
+"""After so many seconds without a request every quota by the minute has recovered, even where the
+server counts by the second."""
 
 
 class QuotaUsedUpError(Exception):
@@ -27,7 +27,7 @@ def _silent(_words: str) -> None:
 
 
 class QuotaPacer:
-    """Waits until something may be asked for; shared by all who ask one server.
+    """Waits until a request is allowed; shared by everything that asks one server.
 
     The quotas of the settings are kept beforehand. Those that only the server knows show in its
     refusals: after one of them a quiet minute tells a quota by the minute from a longer one.
@@ -62,7 +62,8 @@ class QuotaPacer:
         """Counts requests, after waiting until they fit into the quotas of the settings.
 
         Raises:
-            QuotaUsedUpError: When that would take longer than a minute, or patience is over.
+            QuotaUsedUpError: When that would take longer than a minute, or waiting has not helped
+                before.
         """
         if self._used_up:
             raise QuotaUsedUpError(self._used_up)
@@ -77,10 +78,10 @@ class QuotaPacer:
     def sit_out(self, reason: str) -> bool:
         """Waits for a quiet minute, and returns whether asking again is worthwhile.
 
-        It is not after a minute in vain: then patience is over.
+        It is not if the last quiet minute did not help; from then on nothing is waited for.
 
         Args:
-            reason: With what words the server has refused.
+            reason: The words of the server's refusal.
         """
         if self._in_vain or self._used_up:
             self._used_up = self._used_up or reason

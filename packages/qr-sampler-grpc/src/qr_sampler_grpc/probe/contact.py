@@ -45,7 +45,7 @@ def open_channel(options: GrpcOptions) -> Iterator[grpc.Channel]:
 
 
 def is_reachable(channel: grpc.Channel, options: GrpcOptions) -> bool:
-    """Returns whether anything answers, be it a refusal."""
+    """Returns whether anything answers, even with a refusal."""
     check: Callable[..., bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
     try:
         check(b"", timeout=options.timeout_ms / _MS_PER_S)
@@ -77,5 +77,5 @@ def repeats_sequence_ids(channel: grpc.Channel, options: GrpcOptions) -> bool | 
         message = ask(question, timeout=options.timeout_ms / _MS_PER_S, metadata=metadata)
         return contract.wire.decode(message).sequence_id == _SEQUENCE_ID
     except (grpc.RpcError, UnreadableAnswerError):
-        # The modes tell what is wrong; here is nothing to be learnt.
+        # The modes report what is wrong; there is nothing to learn here.
         return None

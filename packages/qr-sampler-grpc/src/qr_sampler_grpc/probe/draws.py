@@ -62,7 +62,7 @@ def measure_mode(
     patience: QuotaPacer,
     progress: Callable[[int, int], None],
 ) -> tuple[ModeReport, list[EntropyDraw]]:
-    """Returns how *draws* draws in *mode* went, and what they brought.
+    """Makes *draws* draws in *mode*; returns how they went, and the draws.
 
     Stops at the first failure, unless that is a quota which recovers. One draw more is made at the
     beginning, and not timed.
@@ -72,7 +72,7 @@ def measure_mode(
         mode: The mode.
         draws: Number of timed draws, at least 1.
         draw_bytes: Bytes of each.
-        patience: What keeps and waits for the quotas.
+        patience: Keeps the quotas and waits for them.
         progress: Called with the number of draws made and to be made.
     """
     done: list[EntropyDraw] = []

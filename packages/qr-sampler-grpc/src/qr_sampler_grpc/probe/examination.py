@@ -42,13 +42,13 @@ Watch = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 def examine(
     target: ProbeTarget, plan: Plan, watch: Watch, patience: QuotaPacer | None = None
 ) -> ProbeReport:
-    """Returns what is to be known of *target*; its faults are in the report.
+    """Returns a report on *target*, which includes its faults.
 
     Args:
         target: The server.
         plan: What to do, see :meth:`Plan.checked`.
-        watch: Is told what is going on.
-        patience: What keeps the quotas of the settings, and waits for the server's.
+        watch: Is told of the progress.
+        patience: Keeps the quotas of the settings, and waits for the server's.
 
     Raises:
         ConfigError: When a file that is configured cannot be used.

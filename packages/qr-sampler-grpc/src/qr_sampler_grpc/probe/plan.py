@@ -23,9 +23,9 @@ __all__ = [
 ]
 
 SIGNED_BYTES: Final = 64
-"""What is drawn to see a signature."""
+"""Bytes that are drawn to see a signature."""
 SEQUENCE_BYTES: Final = 1
-"""What is drawn to see a sequence id."""
+"""Bytes that are drawn to see a sequence id."""
 _MOST_DRAWN: Final = 2**28
 """All of it is kept until it has been looked at."""
 CONTRACT: Final = "qr_entropy"
@@ -36,7 +36,7 @@ _ANY_CONTRACT: Final = ("health", "reflection")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is done to find out."""
+    """The steps of a probe."""
 
     draws: int = 50
     """Timed draws in each mode."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a probe has found."""
+"""The findings of a probe."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Verdict = Literal["usable", "not usable", "not judged"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReport:
-    """A server as it has shown itself."""
+    """The findings about one server."""
 
     address: str
     """Where it listens."""
     profile: str
-    """What it was spoken to in."""
+    """The protocol or profile that it was probed with."""
     modes: tuple[ModeReport, ...]
     """Every mode that there is."""
     size_limit: SizeLimit | None

@@ -36,7 +36,7 @@ class SanityCheck:
     """One check and its outcome."""
 
     name: str
-    """What was looked at."""
+    """What was checked."""
     passed: bool | None
     """Whether it is as it should be; ``None`` when there is too little to tell."""
     words: str

@@ -53,7 +53,7 @@ def find_size_limit(
         mode: The mode to ask in.
         known_bytes: A size that was answered already.
         budget_bytes: Most bytes to draw in all.
-        patience: What keeps and waits for the quotas; the search ends where they are used up.
+        patience: Keeps the quotas and waits for them; the search ends where they are used up.
     """
 
     def ask(n: int) -> str:
@@ -77,11 +77,11 @@ def _search(ask: Ask, accepted: int, budget: int) -> SizeLimit:
         if tried > min(_LARGEST, budget - spent):
             break
         try:
-            said = ask(tried)
+            refusal = ask(tried)
         except QuotaUsedUpError:
             break
-        if said:
-            refused, reason = tried, said
+        if refusal:
+            refused, reason = tried, refusal
         else:
             accepted = tried
             spent += tried

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said over gRPC: profiles of contracts, their messages, and what signatures cover.
+"""The messages spoken over gRPC: profiles of contracts, encodings and signatures.
 
 The contract itself and its generated stubs are in :mod:`qr_sampler_grpc.proto`.
 """

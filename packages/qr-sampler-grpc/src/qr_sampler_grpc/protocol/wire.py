@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What requests and answers look like on the wire, and what of an answer may be believed."""
+"""How requests and answers are encoded, and which parts of an answer can be trusted."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Answer:
     data: bytes
     """The random bytes; their number is not checked yet."""
     flaw: str = ""
-    """Why the data decide nothing although they have arrived; empty when they may."""
+    """Why the data must not be used although they have arrived; empty when they may."""
     sequence_id: int | None = None
     """Name of the request, 0 from a server that does not repeat it; ``None`` where the contract
     has no place for it."""
@@ -91,7 +91,7 @@ class Answer:
     """Identity of the device, when reported."""
     device_timestamp_ns: int | None = None
     """Time of measurement in nanoseconds since the epoch on the server's clock, 1 to 2**63 - 1;
-    ``None`` when there is none, or one that is no such time."""
+    ``None`` when there is none, or it is not a valid time."""
     commitment: bytes | None = None
     """The commitment as it came back; ``None`` where the contract has no place for it."""
     signature: bytes = b""
@@ -119,8 +119,8 @@ class FieldWire:
 
     Services give the same number another meaning (a time where another one has the echo of the
     sequence_id), so only fields that were declared are sent and read. Protobuf itself writes and
-    reads, by message types made of the declared fields: an answer comes from outside, and what it
-    is padded with must not cost the time of a loop in Python.
+    reads, by message types made of the declared fields: an answer comes from outside, and padding
+    in it must not cost a loop in Python.
 
     Where the server integrates a block itself and answers with the uniform number u, that travels
     on as the eight bytes of the whole number floor(u * 2**64), most significant first. Eight
@@ -142,7 +142,7 @@ class FieldWire:
     def __init__(
         self, *, request: Mapping[str, int], answer: Mapping[str, int], constant: bytes = b""
     ) -> None:
-        self._said = tuple(request)
+        self._request_names = tuple(request)
         self._request = _message_type(tuple(request.items()))
         self._constant = constant
         self._answer = _message_type(tuple(answer.items()))
@@ -152,8 +152,8 @@ class FieldWire:
 
     def encode(self, question: Question) -> bytes:
         """Returns the declared fields of *question*; absent stands for zero and empty."""
-        said = self._request(**{name: getattr(question, name) for name in self._said})
-        message: bytes = said.SerializeToString()
+        request = self._request(**{name: getattr(question, name) for name in self._request_names})
+        message: bytes = request.SerializeToString()
         return message + self._constant
 
     def decode(self, message: bytes) -> Answer:
@@ -163,18 +163,18 @@ class FieldWire:
             UnreadableAnswerError: When it is no message, or holds no draw.
         """
         try:
-            said = self._answer.FromString(message)
+            answer = self._answer.FromString(message)
         except (DecodeError, UnicodeDecodeError) as error:
             raise UnreadableAnswerError(f"the answer is no protobuf message ({error})") from error
-        data, flaw = _integrated(said.u) if self._integrates else (said.data, "")
+        data, flaw = _integrated(answer.u) if self._integrates else (answer.data, "")
         return Answer(
             data=data,
             flaw=flaw,
-            sequence_id=said.sequence_id if self._names_requests else None,
-            device_id=getattr(said, "device_id", ""),
-            device_timestamp_ns=_timestamp_ns(said),
-            commitment=said.commitment if self._commits else None,
-            signature=getattr(said, "signature", b""),
+            sequence_id=answer.sequence_id if self._names_requests else None,
+            device_id=getattr(answer, "device_id", ""),
+            device_timestamp_ns=_timestamp_ns(answer),
+            commitment=answer.commitment if self._commits else None,
+            signature=getattr(answer, "signature", b""),
         )
 
 
@@ -210,9 +210,9 @@ def _integrated(u: float) -> tuple[bytes, str]:
     return int(u * 2.0**64).to_bytes(INTEGRATED_BYTES, "big"), ""
 
 
-def _timestamp_ns(said: Any) -> int | None:
+def _timestamp_ns(answer: Any) -> int | None:
     """Returns the reported time; one that no signature and no record can hold counts as none."""
-    nanoseconds: int = getattr(said, "timestamp_us", 0) * _NS_PER_US or getattr(
-        said, "timestamp_ns", 0
+    nanoseconds: int = getattr(answer, "timestamp_us", 0) * _NS_PER_US or getattr(
+        answer, "timestamp_ns", 0
     )
     return nanoseconds if 0 < nanoseconds <= _MAX_INT64 else None

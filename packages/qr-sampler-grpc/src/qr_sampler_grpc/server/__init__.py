@@ -9,7 +9,7 @@
 - :mod:`qr_sampler_grpc.server.keys` and :mod:`qr_sampler_grpc.server.tls`: who may call, and how.
 - :mod:`qr_sampler_grpc.server.monitoring`: health and metrics, which need the extra ``server``.
 - :mod:`qr_sampler_grpc.server.program` and :mod:`qr_sampler_grpc.server.logs`: the command line of
-  a server that is a program.
+  a server program.
 
 The device behind it, with its turn, its quotas and its signature, is
 :class:`~qr_sampler_grpc.device.Device`.

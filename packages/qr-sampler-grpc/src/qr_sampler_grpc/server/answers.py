@@ -44,7 +44,7 @@ def serialised(answer: ServedAnswer) -> bytes:
     ).SerializeToString()
     if not answer.data:
         return others
-    # The data have the first number, and protobuf writes fields in the order of their numbers.
+    # The data is field 1, and protobuf writes fields in the order of their numbers.
     return b"".join((_DATA_TAG, _varint(len(answer.data)), answer.data, others))
 
 

@@ -23,8 +23,8 @@ def check_exposure(place: Address, *, encrypted: bool, insecure: bool) -> None:
     """Returns if a server may listen at *place*.
 
     Raises:
-        ConfigError: When other machines could reach it, nothing is encrypted and nobody has said
-            that this is meant.
+        ConfigError: When other machines could reach it, nothing is encrypted and this was not
+            explicitly allowed.
     """
     if place.is_local or encrypted or insecure:
         return
@@ -39,7 +39,7 @@ def check_metrics_exposure(place: Address, *, insecure: bool) -> None:
     """Returns if metrics may be offered at *place*; they are never encrypted.
 
     Raises:
-        ConfigError: When other machines could read them and nobody has said that this is meant.
+        ConfigError: When other machines could read them and this was not explicitly allowed.
     """
     if place.is_local or insecure:
         return
@@ -62,7 +62,7 @@ def bind(
         credentials: What connections are encrypted with; ``None`` leaves them as they are.
 
     Raises:
-        ServerStartError: When something else is there, or the address cannot be had.
+        ServerStartError: When something else is there, or the address is not available.
     """
     try:
         if place.path:

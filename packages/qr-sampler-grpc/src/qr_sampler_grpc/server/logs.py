@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Log lines of a server that is a program: for people, or one JSON object each for machines."""
+"""Log lines of a server program: plain text, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 __all__ = ["FORMATS", "JsonFormatter", "configure_logging"]
 
 FORMATS: Final = ("text", "json")
-"""What the log lines of a program may look like."""
+"""The formats of log lines."""
 
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _FACTS: Final = ("peer", "method", "code")
@@ -50,7 +50,7 @@ def configure_logging(form: str = "text", level: str = "INFO") -> None:
 
     Args:
         form: One of :data:`FORMATS`.
-        level: Least level that is written, such as ``"INFO"``.
+        level: Lowest level that is written, such as ``"INFO"``.
 
     Raises:
         ValueError: When *form* or *level* is unknown.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line of a server that is a program: its options, and its life until a signal."""
+"""The command line of a server program: its options, and its life until a signal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["READY_PREFIX", "add_options", "run"]
 
 READY_PREFIX: Final = "entropy server listening on "
-"""What the line on the standard output begins with that tells the address."""
+"""Beginning of the line on standard output that gives the address."""
 
 _LOGGER: Final = logging.getLogger("qr_sampler.grpc")
 _LEVELS: Final = ("debug", "info", "warning", "error")
@@ -71,7 +71,7 @@ def run(source: EntropySource | Generate | Device, options: argparse.Namespace) 
             return 2
         with beside:
             print(f"{READY_PREFIX}{server.address}", flush=True)
-            # A wait without end could not be interrupted everywhere.
+            # An endless wait cannot be interrupted on every platform.
             while not stop.wait(1.0):
                 pass
         return _stop(server, options.grace)

@@ -71,7 +71,7 @@ class EntropyServer:
     def stop(self, grace_s: float = 1.0) -> None:
         """Refuses new requests, lets running ones finish for *grace_s* seconds, then cancels them.
 
-        The health service reports at once that nothing is served any more. May be called more than
+        The health service reports at once that nothing is served. May be called more than
         once. The source is left open, and a measurement that does not end is left alone.
         """
         if self._health is not None:

@@ -45,8 +45,8 @@ _WAITING_CALLS: Final = 256
 class EntropyServicer(grpc.GenericRpcHandler):
     """Serves *device*: measures when a request has arrived, and only then.
 
-    Who calls is looked at before a thread is taken and before a message is waited for, so whoever
-    has no key cannot hold up those who have one.
+    A call's key is checked before it takes a thread and before its message is waited for, so
+    callers without a key cannot hold up those with one.
 
     Args:
         device: Where the bytes come from.
@@ -73,7 +73,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
         unary = Lane(_UNARY_THREADS, "qr-entropy-call", waiting=_WAITING_CALLS)
         streams = Lane(max_streams, "qr-entropy-stream")
         self.lanes: Final = (unary, streams)
-        """The threads of the calls; whoever stops the server shuts them down."""
+        """The threads of the calls; shut down when the server stops."""
         self.refusals: Final = Refusals()
         """The thread that refuses calls, for all services of the server."""
         accounts = ("",) if keys is None else keys.accounts
@@ -146,7 +146,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
                     reading_s = reading_time_s(len(measured.data))
                     place.sending(context.cancel)
                     with self._wait_limits.limit(reading_s, context.cancel):
-                        # Goes on when the message has been sent.
+                        # Continues when the message has been sent.
                         yield from self._messages(request, measured)
                 finally:
                     place.free()

@@ -75,5 +75,5 @@ def _check_certificates(path: Path, pem: bytes) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("ascii"))
     except (ssl.SSLError, ValueError):
-        # Somebody may have named the key file here, which must not be quoted.
+        # The file may be the key, named here by mistake, and must not be quoted.
         raise ConfigError(f"{path} holds no certificate in PEM form") from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends what a client keeps waiting for longer than it may."""
+"""Ends calls whose clients keep the server waiting for too long."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Wait:
         waits.add(self)
 
     def end(self) -> None:
-        """Nobody waits any more. May be called more than once."""
+        """Ends the wait. May be called more than once."""
         self._waits.discard(self)
 
     def __enter__(self) -> Wait:
@@ -41,7 +41,7 @@ class Wait:
 
 
 class WaitLimits:
-    """Looks at all waits from one thread: a timer for each call would cost a thread each."""
+    """Watches all waits from one thread: a timer for each call would cost a thread each."""
 
     def __init__(self) -> None:
         # Adding to a set, discarding and copying are atomic.
@@ -65,13 +65,13 @@ class WaitLimits:
         """Returns the message of a call that has one; ``None`` when its client sends none.
 
         Raises:
-            grpc.RpcError: When the client goes, or takes too long; gRPC knows it and is silent.
+            grpc.RpcError: When the client goes, or takes too long; gRPC handles it silently.
         """
         with self.limit(_MESSAGE_S, context.cancel):
             return next(messages, None)
 
     def stop(self) -> None:
-        """Ends the thread; whoever still waits is left alone."""
+        """Ends the thread; waits under way are left alone."""
         self._ended.set()
         self._thread.join()
 

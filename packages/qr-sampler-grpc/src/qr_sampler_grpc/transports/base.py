@@ -28,8 +28,8 @@ __all__ = [
 
 _NS_PER_S: Final = 1_000_000_000
 _LAPSES_BEFORE_RENEWAL: Final = 2
-"""One lapse is a slow answer. Of a dead path there is nothing else, and a new connection that takes
-longer than the time of a draw is still being made when the next one comes."""
+"""One lapse may be a slow answer; on a dead path every draw lapses. A new connection that takes
+longer than a draw may is still being made when the next draw comes."""
 
 
 class DeadlineLapsedError(Exception):
@@ -41,7 +41,7 @@ class UnfitAnswerError(Exception):
 
 
 class StrayAnswerError(UnfitAnswerError):
-    """An answer on a stream to a request that nobody has sent there."""
+    """An answer on a stream to a request that was not sent on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class PreparedRequest:
     """A request that is ready to leave."""
 
     sequence_id: int
-    """Its name, which nobody knows before the request has left."""
+    """Its name, which cannot be predicted before the request has left."""
     bytes_needed: int
     """How many bytes it asks for."""
     message: bytes
@@ -61,9 +61,9 @@ class Attempt:
     """One attempt at a draw."""
 
     deadline_ns: int
-    """``time.monotonic_ns()`` of the moment until which it may take."""
+    """Its deadline, in ``time.monotonic_ns()``."""
     received_bytes: int = 0
-    """How many random bytes have arrived, whatever became of them."""
+    """How many random bytes have arrived, used or not."""
 
     def remaining_s(self) -> float:
         """Returns how many seconds are left, more than none.
@@ -94,14 +94,14 @@ class Transport(Protocol):
             grpc.RpcError: When a call ends with another status than OK.
             DeadlineLapsedError: When the time is used up.
             UnfitAnswerError: When an answer is not that to its request.
-            UnreadableAnswerError: When an answer is none.
+            UnreadableAnswerError: When an answer cannot be read.
             ChannelUnusableError: When no connection can be made from this process.
             ValueError: When another thread closed the channel as a call began.
         """
         ...
 
     def note_end(self, *, lapsed: bool) -> None:
-        """Hears how an attempt ended; after lapses in a row, the next one has a new connection.
+        """Notes how an attempt ended; after lapses in a row, the next one has a new connection.
 
         A connection that silently swallows what it is given is never reported broken, so it would
         be kept for as long as the process lives.
@@ -137,7 +137,7 @@ class ChannelTransport:
         self._lapses_in_a_row = 0
 
     def note_end(self, *, lapsed: bool) -> None:
-        """Hears how an attempt ended; see :class:`Transport`."""
+        """Notes how an attempt ended; see :class:`Transport`."""
         if not lapsed:
             self._lapses_in_a_row = 0
             return
@@ -172,20 +172,20 @@ class AnswerParts:
         Raises:
             UnfitAnswerError: When it names another request, is empty or flawed, or holds too much.
         """
-        wanted = self._request
+        request = self._request
         self._attempt.received_bytes += len(answer.data)
-        if answer.sequence_id not in (None, 0, wanted.sequence_id):
+        if answer.sequence_id not in (None, 0, request.sequence_id):
             raise UnfitAnswerError(
-                f"the answer names request {answer.sequence_id}, but {wanted.sequence_id} was sent"
+                f"the answer names request {answer.sequence_id}, but {request.sequence_id} was sent"
             )
         if answer.flaw:
             raise UnfitAnswerError(answer.flaw)
         self._last = answer
         self._pieces.append(answer.data)
         self._received += len(answer.data)
-        if self._received > wanted.bytes_needed or not len(answer.data):
+        if self._received > request.bytes_needed or not len(answer.data):
             raise self.unfit()
-        return self._received == wanted.bytes_needed
+        return self._received == request.bytes_needed
 
     def waste(self, answer: Answer) -> None:
         """Counts an answer to no request among what the attempt has received."""
@@ -209,14 +209,14 @@ class AnswerParts:
         return dataclasses.replace(self._last, data=b"".join(self._pieces))
 
     def unfit(self) -> UnfitAnswerError:
-        """Returns the error of an answer of another length than was asked for."""
+        """Returns the error of an answer of the wrong length."""
         return UnfitAnswerError(
             f"asked for {self._request.bytes_needed} bytes, received {self._received}"
         )
 
 
 def stray(sequence_id: int) -> StrayAnswerError:
-    """Returns the error of an answer on a stream to a request that nobody has sent there."""
+    """Returns the error of an answer on a stream to a request that was not sent on it."""
     if not sequence_id:
         return StrayAnswerError(
             "the server does not repeat the sequence_id, without which a stream cannot be trusted; "

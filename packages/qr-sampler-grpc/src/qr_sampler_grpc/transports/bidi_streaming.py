@@ -104,7 +104,7 @@ class _Pending:
 
 
 class _Stream:
-    """An open call. Among the threads that wait, one reads for all.
+    """An open call. One of the waiting threads reads for all.
 
     A thread of its own that reads would cost every answer another change of threads, which takes
     longer than everything else that Python does here.
@@ -123,7 +123,7 @@ class _Stream:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can be asked on it any more."""
+        """Whether it takes no more requests."""
         return self._failure is not None
 
     def send(self, requests: Iterable[PreparedRequest], attempt: Attempt) -> list[_Pending] | None:
@@ -164,7 +164,7 @@ class _Stream:
         self._fail(UnfitAnswerError(why))
 
     def _call_ended(self) -> None:
-        """Notes that the server is gone. Who waits learns more from reading."""
+        """Notes that the server is gone. Waiting threads learn more by reading."""
         if not self._waiting:
             self.end("the server has ended the stream")
 

@@ -19,7 +19,7 @@ __all__ = ["describe_failure", "describe_lapse", "retry_after_s"]
 
 _MAX_DETAILS: Final = 200
 _TOO_LARGE: Final = re.compile("larger than max", re.IGNORECASE)
-"""What gRPC itself says of a message beyond its own bounds, with the status of a quota."""
+"""gRPC's own words for a message over its limit, sent with the status of a quota."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]+")
 
 _REASONS: Final = {
@@ -97,8 +97,8 @@ def describe_failure(error: grpc.RpcError, options: GrpcOptions, bytes_needed: i
         "code": code.name,
     }
     details = _presentable(error, options)
-    said = f" ({details})" if details else ""
-    return f"{happened.format(**facts)}{said}; {remedy.format(**facts)}"
+    quoted = f" ({details})" if details else ""
+    return f"{happened.format(**facts)}{quoted}; {remedy.format(**facts)}"
 
 
 def retry_after_s(error: grpc.RpcError) -> float | None:

@@ -40,7 +40,7 @@ class ServerStreamingTransport(ChannelTransport):
             try:
                 yield self._answer(call, AnswerParts(request, attempt))
             finally:
-                # Nothing that comes after the answer is wanted.
+                # Anything after the answer is unwanted.
                 call.cancel()
 
     def _answer(self, messages: Iterator[bytes], parts: AnswerParts) -> Answer:

@@ -13,7 +13,7 @@ __all__ = ["AnswerCheck", "UntrustedAnswerError"]
 
 
 class UntrustedAnswerError(Exception):
-    """An answer was made for something else, or not by whom it should have been made."""
+    """An answer was made for another commitment, or is not signed with the expected key."""
 
 
 class AnswerCheck:

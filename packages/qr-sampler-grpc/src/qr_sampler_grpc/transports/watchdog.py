@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends what has taken too long, for calls that cannot be given a time limit of their own."""
+"""Enforces deadlines on calls that cannot have a time limit of their own."""
 
 from __future__ import annotations
 

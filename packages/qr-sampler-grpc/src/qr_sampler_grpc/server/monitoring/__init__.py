@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server tells those who watch it: its health, its contract and its metrics.
+"""Monitoring: health, reflection and metrics.
 
-All of it needs the extra ``server``. It is answered apart from the clients that draw.
+It needs the extra ``server``, and is served apart from the clients that draw.
 """

@@ -49,28 +49,28 @@ class HealthService(Telemetry):
         self._set(self._kinds.SERVING if serving else self._kinds.NOT_SERVING)
 
     def stop(self) -> None:
-        """Reports from now on that nothing is served any more, whatever the device does."""
+        """Reports from now on that nothing is served, whatever the device does."""
         self._set(self._kinds.NOT_SERVING)
         self._stopped = True
 
     def check(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """Answers what the state is."""
+        """Returns the state."""
         state = self._states.get(request.service)
         if state is None:
             context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return self._kinds(status=state)
 
     def watch(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        """Answers what the state is, and again whenever it has changed."""
-        told = None
+        """Sends the state, and again whenever it has changed."""
+        reported = None
         if not context.add_callback(self._wake):
             return
         while context.is_active():
             with self._changed:
-                while self._state(request) == told and context.is_active():
+                while self._state(request) == reported and context.is_active():
                     self._changed.wait()
-                told = self._state(request)
-            yield self._kinds(status=told)
+                reported = self._state(request)
+            yield self._kinds(status=reported)
 
     def add_to(self, services: ServiceApart) -> None:
         """Offers the two methods."""

@@ -19,7 +19,7 @@ __all__ = ["Metrics", "MetricsEndpoint"]
 _BUCKETS_S: Final = tuple(float(f"{factor}e{power}") for power in range(-5, 2) for factor in (1, 3))
 _SCRAPE_TIMEOUT_S: Final = 5.0
 _POLL_S: Final = 0.1
-"""How long the end of the endpoint may take."""
+"""Longest time to stop the endpoint."""
 
 
 class Metrics(Telemetry):
@@ -141,6 +141,6 @@ def _handler(metrics: Metrics) -> Any:
     from prometheus_client import MetricsHandler
 
     handler: Any = MetricsHandler.factory(metrics.registry)
-    # A client that connects and says nothing must not keep its thread.
+    # A client that connects and stays silent must not keep its thread.
     handler.timeout = _SCRAPE_TIMEOUT_S
     return handler
