@@ -60,18 +60,14 @@ class GrpcOptions(BaseModel):
     )
     stubs: Literal["sync", "aio"] = Field(
         "sync",
-        description=(
-            "Which of gRPC's Python interfaces carries the requests; sync is the faster one in "
-            "every mode."
-        ),
+        description="Which of gRPC's Python interfaces to use; sync is faster in every mode.",
     )
     timeout_ms: float = Field(
         5000.0,
         gt=0.0,
         le=_MAX_TIMEOUT_MS,
         description=(
-            "Longest that one draw may take, in milliseconds; the circuit breaker usually allows "
-            "less."
+            "Longest time for one draw, in milliseconds; the circuit breaker usually allows less."
         ),
     )
     profile: str = Field(
@@ -128,34 +124,33 @@ class GrpcOptions(BaseModel):
     max_requests_per_minute: int | None = Field(
         None,
         ge=1,
-        description="Requests within a minute that are not exceeded; the profile's by default.",
+        description="Limit of requests per minute; the profile's by default.",
     )
     max_bytes_per_day: int | None = Field(
         None,
         ge=1,
-        description="Bytes within a day that are not exceeded; the profile's by default.",
+        description="Daily byte limit; the profile's by default.",
     )
     retry_count: int = Field(
         0,
         ge=0,
         le=10,
         description=(
-            "How often a failed draw is tried again within its time limit. Each lost attempt may "
-            "have cost a measurement; what arrived of it is recorded as dropped."
+            "How often a failed draw is retried within its time limit. A lost attempt may have "
+            "cost a measurement; bytes of it that arrived are recorded as dropped."
         ),
     )
     commitment: bool = Field(
         True,
         description=(
-            "Send the digest of what the bytes will decide along, where the contract has a place "
-            "for it."
+            "Send a digest of what the bytes will decide, where the contract has a field for it."
         ),
     )
     public_key: Path | None = Field(
         None,
         description=(
-            "File with the Ed25519 public key of the device (PEM). Answers without its signature "
-            "are then refused. Needs the extra signing."
+            "File with the device's Ed25519 public key (PEM); answers without its signature are "
+            "refused. Needs the extra signing."
         ),
     )
     api_key: SecretStr = Field(
@@ -171,8 +166,8 @@ class GrpcOptions(BaseModel):
     tls_ca_cert: Path | None = Field(
         None,
         description=(
-            "File with the certificates (PEM) that may vouch for the server; those of the system "
-            "by default."
+            "File with the CA certificates (PEM) that are trusted for the server; the "
+            "system's by default."
         ),
     )
     tls_client_cert: Path | None = Field(

@@ -29,7 +29,7 @@ class DirectOptions(Options):
         5000.0,
         gt=0.0,
         le=_MAX_TIMEOUT_MS,
-        description="Longest that one draw may take, in milliseconds.",
+        description="Longest time for one draw, in milliseconds.",
     )
     max_bytes_per_request: int = Field(
         16 * 2**20,
@@ -43,13 +43,11 @@ class DirectOptions(Options):
     public_key: str = Field(
         "",
         description=(
-            "File with the Ed25519 public key, in PEM form, that every answer must be signed for; "
-            "empty asks for no signature."
+            "File with the Ed25519 public key (PEM) that must have signed every answer; empty "
+            "asks for no signature."
         ),
     )
-    commitment: bool = Field(
-        True, description="Whether the server is told a digest of what its bytes will decide."
-    )
+    commitment: bool = Field(True, description="Send a digest of what the bytes will decide.")
 
     @field_validator("server_address")
     @classmethod
