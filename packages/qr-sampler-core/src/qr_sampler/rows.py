@@ -45,11 +45,11 @@ class RowParameters:
     def groups(self, *fields: str) -> dict[tuple[object, ...], IndexArray]:
         """Returns the row indices that share the values of *fields*, in order of appearance."""
         if fields not in self._groups:
-            found: dict[tuple[object, ...], list[int]] = {}
+            members: dict[tuple[object, ...], list[int]] = {}
             for index, row in enumerate(self.parameters):
                 key = tuple(getattr(row, field) for field in fields)
-                found.setdefault(key, []).append(index)
-            self._groups[fields] = {key: np.array(rows, np.intp) for key, rows in found.items()}
+                members.setdefault(key, []).append(index)
+            self._groups[fields] = {key: np.array(rows, np.intp) for key, rows in members.items()}
         return self._groups[fields]
 
     def derived(self, function: Callable[..., T], *arguments: object) -> T:
@@ -66,8 +66,8 @@ class RowParameters:
             if isinstance(derived, np.ndarray):
                 derived.flags.writeable = False
             self._derived[key] = derived
-        found: T = self._derived[key]
-        return found
+        value: T = self._derived[key]
+        return value
 
 
 class Rows:

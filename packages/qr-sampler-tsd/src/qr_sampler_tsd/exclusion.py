@@ -74,8 +74,8 @@ def excluded_from_bits(bits: bytes, vocab_size: int) -> TokenArray:
         PsiError: When there are not ``ceil(vocab_size / 8)`` bytes, or bits beyond the vocabulary.
     """
     if len(bits) != (vocab_size + 7) // 8:
-        wanted = (vocab_size + 7) // 8
-        raise PsiError(f"a mask of {vocab_size} tokens has {wanted} bytes, got {len(bits)}")
+        expected = (vocab_size + 7) // 8
+        raise PsiError(f"a mask of {vocab_size} tokens has {expected} bytes, got {len(bits)}")
     flags: NDArray[np.uint8] = np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")
     if flags[vocab_size:].any():
         raise PsiError(f"the mask sets bits beyond the vocabulary of {vocab_size} tokens")

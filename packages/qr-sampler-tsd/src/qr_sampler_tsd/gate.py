@@ -67,14 +67,14 @@ class PayloadResult:
     @property
     def failures(self) -> tuple[str, ...]:
         """Everything that speaks against the unit, in words."""
-        found = list(self.complaints)
+        failures = list(self.complaints)
         for test, p_value in self.p_values.items():
             if p_value < self.least_p_value:
-                found.append(f"{test}: p = {p_value:.2g} < {self.least_p_value:.2g}")
+                failures.append(f"{test}: p = {p_value:.2g} < {self.least_p_value:.2g}")
         bound = self.sampling_floor + self.allowance
         if self.total_variation > bound:
-            found.append(f"total variation {self.total_variation:.4f} > {bound:.4f}")
-        return tuple(found)
+            failures.append(f"total variation {self.total_variation:.4f} > {bound:.4f}")
+        return tuple(failures)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +96,10 @@ class GateReport:
         return not any(result.failures for result in self.results)
 
     def __str__(self) -> str:
-        found = [
+        failures = [
             f"{result.payload}: {failure}" for result in self.results for failure in result.failures
         ]
-        outcome = f"failed: {'; '.join(found)}" if found else "passed"
+        outcome = f"failed: {'; '.join(failures)}" if failures else "passed"
         return f"gate of {self.unit}, {self.samples} draws per payload: {outcome}"
 
 
@@ -230,14 +230,14 @@ def _possible(law: HeadTailLaw, tokens: TokenArray) -> NDArray[np.bool_]:
 
 def _complaints(law: HeadTailLaw, drawn: TSUSamples) -> tuple[str, ...]:
     possible = _possible(law, drawn.tokens)
-    found = []
+    complaints = []
     if not possible.all():
         wrong = drawn.tokens[~possible]
-        found.append(f"{wrong.size} draws of tokens without probability, such as {wrong[0]}")
+        complaints.append(f"{wrong.size} draws of tokens without probability, such as {wrong[0]}")
     due = law.log_probs_of(drawn.tokens[possible])
     if not np.allclose(drawn.log_q[possible], due, rtol=1e-12, atol=1e-12):
-        found.append("log_q is not that of F(psi)")
-    return tuple(found)
+        complaints.append("log_q is not that of F(psi)")
+    return tuple(complaints)
 
 
 def _sorted_out(law: HeadTailLaw, tokens: TokenArray) -> tuple[TokenArray, TokenArray]:

@@ -174,12 +174,12 @@ class HeadTailLaw:
 
     def probs_of(self, ids: ArrayLike) -> FloatArray:
         """Returns the probabilities of *ids* in [0, V), of their shape. O(log K) each."""
-        wanted = np.asarray(ids)
+        tokens = np.asarray(ids)
         if not self._apart.size:
-            return np.full(wanted.shape, self.tail_prob)
-        places = np.minimum(np.searchsorted(self._apart, wanted), self._apart.size - 1)
-        is_apart = self._apart[places] == wanted
-        return np.where(is_apart, self._apart_probs[places], self.tail_prob)
+            return np.full(tokens.shape, self.tail_prob)
+        indices = np.minimum(np.searchsorted(self._apart, tokens), self._apart.size - 1)
+        is_apart = self._apart[indices] == tokens
+        return np.where(is_apart, self._apart_probs[indices], self.tail_prob)
 
     def prob_of(self, token: int) -> float:
         """Returns what :meth:`probs_of` returns, for one token and several times as fast."""

@@ -182,9 +182,9 @@ def rounded(value: object, dtype: type[np.floating], name: str, *, positive: boo
     held = as_stored(value, dtype, name)
     if not np.isfinite(held) or held < 0 or (positive and held == 0):
         largest = float(np.finfo(dtype).max)
-        wanted = "above 0" if positive else "at least 0"
+        bound = "above 0" if positive else "at least 0"
         raise PsiError(
-            f"{name}={value!r} is {held} in {dtype.__name__}; it must be {wanted} and at most "
+            f"{name}={value!r} is {held} in {dtype.__name__}; it must be {bound} and at most "
             f"{largest:g} there"
         )
     return held

@@ -232,11 +232,11 @@ def _checked_followed(followed: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _switch(key: str, value: Any) -> bool:
-    """Returns what a key says that is true or false; over HTTP there are no booleans."""
-    said = {"1": True, "true": True, "0": False, "false": False}.get(_as_text(value))
-    if said is None:
+    """Returns the value of a boolean key; over HTTP there are no booleans."""
+    switch = {"1": True, "true": True, "0": False, "false": False}.get(_as_text(value))
+    if switch is None:
         raise ConfigError(f"{key}={shown(value)}: expected 0 or 1, or 'true' or 'false'")
-    return said
+    return switch
 
 
 def _as_text(value: Any) -> str:

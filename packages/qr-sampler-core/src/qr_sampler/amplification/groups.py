@@ -49,8 +49,8 @@ def amplify_groups(
     starts = np.cumsum(sizes) - sizes
     parts = []
     for amplifier, lines in groups:
-        places = np.add.outer(starts[lines], np.arange(sizes[lines[0]]))
-        blocks = data[places]
+        positions = np.add.outer(starts[lines], np.arange(sizes[lines[0]]))
+        blocks = data[positions]
         # As read-only as what a source delivers.
         blocks.flags.writeable = False
         parts.append(_amplified(amplifier, blocks, count))

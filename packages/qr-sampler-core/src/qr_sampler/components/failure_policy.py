@@ -32,7 +32,7 @@ def configured_sources(
 
     Args:
         settings: The deployment's settings.
-        on_dropped: Is told of bytes that sources delivered for nothing, from any thread.
+        on_dropped: Called with bytes that were drawn but not used, from any thread.
 
     Raises:
         PluginError: When a source is unknown, contested or broken.

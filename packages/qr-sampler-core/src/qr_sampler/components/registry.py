@@ -66,8 +66,8 @@ class Registry(Generic[T]):
 
     def plugins(self) -> tuple[Plugin, ...]:
         """Returns every entry point of the group, sorted by name; conflicts appear twice."""
-        found = {self._plugin(entry_point) for entry_point in entry_points(group=self.group)}
-        return tuple(sorted(found, key=lambda plugin: (plugin.name, plugin.distribution)))
+        plugins = {self._plugin(entry_point) for entry_point in entry_points(group=self.group)}
+        return tuple(sorted(plugins, key=lambda plugin: (plugin.name, plugin.distribution)))
 
     def names(self) -> tuple[str, ...]:
         """Returns the names that the configuration may use, sorted."""

@@ -67,7 +67,7 @@ class AdaptiveDeadline:
         return allowed_ms if allowed_ms < rule.cap_ms else rule.cap_ms
 
     def observe(self, payload_bytes: int, latency_ms: float) -> None:
-        """Notes how long an answer of *payload_bytes* bytes took, or was waited for in vain."""
+        """Notes how long an answer of *payload_bytes* bytes took, or the wait until giving up."""
         size_class = _size_class(payload_bytes)
         window = self._windows.get(size_class)
         if window is None:

@@ -35,7 +35,7 @@ class Call:
         """Makes the call."""
         try:
             self.result = self._function()
-        # Nothing is hidden: whoever made the call reads the error and says what it means. Here it
+        # Nothing is hidden: the caller reads the error and interprets it. Here it
         # would end the thread, and those who wait for the call would never learn of it.
         except BaseException as error:
             self.error = error
@@ -43,7 +43,7 @@ class Call:
         return self
 
     def hand_over(self) -> bool:
-        """Tells the one who waits that the call is finished; False when nobody does any more."""
+        """Tells the waiting caller that the call is finished; False if it was given up."""
         if not self._outcome.acquire(blocking=False):
             return False
         self._done.release()
@@ -69,7 +69,7 @@ class Caller:
 
     Args:
         name: Name of the thread.
-        on_late: Is told of every call that was finished when nobody waited for it any more.
+        on_late: Called with each call that finishes after it was given up.
         purpose: What a call is for, as reasons name it.
     """
 
@@ -107,7 +107,7 @@ class Caller:
     def make_last(self, function: Callable[[], object], timeout_s: float) -> Call:
         """Returns the finished call of *function*, after which the thread ends.
 
-        Unlike any other call it is made even when nobody waits for it any more.
+        Unlike any other call it is made even after it was given up.
 
         Args:
             function: What to call, without arguments.
@@ -145,7 +145,7 @@ class Caller:
         """Ends the thread once it is done with what it does.
 
         Args:
-            last: What to call before; nobody waits for it, or hears of its errors.
+            last: What to call first; it is not waited for, and its errors are dropped.
         """
         if last is not None:
             self._calls.put(Call(last))
@@ -161,7 +161,7 @@ class Caller:
         try:
             in_time = call.wait(remaining_s)
         except BaseException:
-            # An interrupt of the one who waits; then the answer has to be dropped by somebody.
+            # The waiting caller was interrupted, so nobody else would drop the answer.
             if not call.give_up():
                 self._on_late(call)
             raise

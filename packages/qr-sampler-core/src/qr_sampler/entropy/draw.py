@@ -94,7 +94,7 @@ class EntropyDraw:
     """Bytes of earlier attempts at this draw that were asked for and are lost."""
 
     def without_data(self) -> EntropyDraw:
-        """Returns the provenance alone, for whoever keeps it: :attr:`data` is empty."""
+        """Returns the provenance alone, to be kept: :attr:`data` is empty."""
         return EntropyDraw(
             data=b"",
             source=self.source,

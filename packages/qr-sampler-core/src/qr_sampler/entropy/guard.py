@@ -63,7 +63,7 @@ class GuardedSource(EntropySource):
     Args:
         source: Where the bytes come from.
         timeout_ms: Longest time that a draw may take, greater than 0.
-        on_dropped: Is told of bytes that were delivered for nothing, from any thread. It must not
+        on_dropped: Called with bytes that were drawn but not used, from any thread; must not
             fail.
         breaker: When a draw is given up and when the source is left alone; ``None`` for a source
             that is asked every time.
@@ -99,7 +99,7 @@ class GuardedSource(EntropySource):
         """Whether the source belongs to this project."""
         self._name = plain_text(source.name)
         declared: tuple[object, ...] = source.secrets
-        secrets = tuple(one for one in declared if isinstance(one, str) and one)
+        secrets = tuple(text for text in declared if isinstance(text, str) and text)
         self._intake = Intake(self._name, self.origin, secrets)
         self._direct = self.is_ours and not source.blocks
         self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
@@ -219,7 +219,7 @@ class GuardedSource(EntropySource):
             self._intake.defects.report(call.error)
 
     def _late(self, call: Call) -> None:
-        """Drops what *call* has delivered, because nobody waits for it any more."""
+        """Drops what *call* has delivered after it was given up."""
         if isinstance(call.result, FailedDraw):
             self._drop(call.result.dropped_bytes, "late")
         elif isinstance(call.result, EntropyDraw):

@@ -35,7 +35,7 @@ class FailedDraw:
     reason: str
     """Why, in plain words."""
     dropped_bytes: int = 0
-    """Number of bytes that were delivered for nothing."""
+    """Number of bytes that were delivered but not used."""
     dropped_because: str = "failed"
     """Why those were dropped, as in :class:`~qr_sampler.DroppedBytes`."""
     retry_after_s: float | None = None
@@ -47,7 +47,7 @@ class Intake:
     """Asks one source, and returns plain values of bounded size whatever it answers or raises.
 
     Its methods raise nothing but what a signal to the process raises. They may take as long as the
-    source does, so that whoever cannot wait calls them from another thread.
+    source does, so callers that cannot wait use another thread.
 
     Args:
         name: Name of the source. No answer may claim another one.

@@ -19,12 +19,12 @@ _Answer = TypeVar("_Answer")
 
 
 class AttemptFailure(Exception):  # noqa: N818 - an outcome, not a fault
-    """The source was asked in vain.
+    """The source was asked and did not deliver.
 
     Args:
         reason: What happened and what to do.
         lapsed: Whether the time was used up.
-        dropped_bytes: How many bytes arrived for nothing.
+        dropped_bytes: How many bytes arrived but were not used.
     """
 
     def __init__(self, reason: str, *, lapsed: bool = False, dropped_bytes: int = 0) -> None:

@@ -30,7 +30,7 @@ class TimedCalls:
         name: Name of the source.
         timeout_s: Longest time in seconds that a call may take.
         patience: Bounds the draws further, by what it has learnt of the source.
-        on_late: Is told of every call that was finished when nobody waited for it any more.
+        on_late: Called with each call that finishes after it was given up.
     """
 
     def __init__(
@@ -97,7 +97,8 @@ class TimedCalls:
 
         Args:
             close: Closes the source.
-            on_late: Closes it where a draw is overdue: nobody waits then, and there is no call.
+            on_late: Closes it where a draw is overdue; it is not waited for, and no call is
+                returned.
 
         Raises:
             TimeoutError: When *close* is not finished in time.

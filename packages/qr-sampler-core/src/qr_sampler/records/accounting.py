@@ -129,7 +129,7 @@ def discard_record(
 
 
 def dropped_record(dropped: DroppedBytes) -> DiscardRecord:
-    """Returns the record of bytes that a source delivered for nothing."""
+    """Returns the record of bytes that were drawn but not used."""
     return DiscardRecord(
         request_key="",
         sequence="",

@@ -49,7 +49,7 @@ class JsonLinesSink:
 
     The file is created on the first write, readable by its owner only. When the disk refuses, the
     sink says so once and tries again with the next batch. Every write first looks whether the file
-    is in its place: if somebody has removed it, moved it away or cut it short, it is begun anew.
+    is in its place: if it was removed, moved away or cut short, it is started anew.
     What is gone is counted in :attr:`lost`, and a :class:`GapRecord` stands where lines are
     missing. A line that a full disk or a crash cut short is ended before the next one.
 
@@ -131,7 +131,7 @@ class JsonLinesSink:
         return self._file
 
     def _fate(self) -> str | None:
-        """Returns what somebody has done to the file, ``None`` if it is as it was left."""
+        """Returns what was done to the file by others, ``None`` if it is unchanged."""
         if self._identity is None:
             return None
         try:

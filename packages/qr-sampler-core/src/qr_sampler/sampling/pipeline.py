@@ -65,8 +65,8 @@ class SamplingPipeline:
         source: Where the bytes come from, usually wrapped in a fallback.
         selector: Selects the tokens; :class:`FastSelector` if not given.
         count: Counts the bytes and bits of blocks.
-        on_dropped: Is told of bytes that were drawn and decide nothing, because what comes after
-            the draw fails.
+        on_dropped: Called with bytes that were drawn but not used, because a later part of the step
+            failed.
     """
 
     def __init__(

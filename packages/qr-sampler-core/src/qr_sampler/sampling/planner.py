@@ -2,7 +2,7 @@
 """The part of a sampling step that needs no randomness, and can reach none.
 
 Nothing here knows of a source, so what is planned cannot have drawn: the bytes of a step are asked
-for when the logits are complete, by whoever holds the plan.
+for only once a plan exists, and so after the logits are complete.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``.env`` file: which one it is, and what is said of one that cannot be read.
 
-All settings of a process come from the same file, whoever reads them and whenever: it is the one in
+All settings of a process come from the same file, regardless of who reads them when: the one in
 the working directory unless :func:`pin_env_file` has named another.
 """
 

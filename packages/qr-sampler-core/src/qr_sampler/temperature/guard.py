@@ -48,13 +48,13 @@ class GuardedStrategy(TemperatureStrategy):
             ComponentError: When the strategy has returned something else, or raised anything.
         """
         try:
-            found = np.array(self._strategy.temperatures(statistics, rows), dtype=np.float64)
-            if found.shape != (len(rows),):
-                raise ValueError(f"it returned shape {found.shape}, expected {(len(rows),)}")
-            if not ((found >= MIN_TEMPERATURE) & (found <= MAX_TEMPERATURE)).all():
+            temperatures = np.array(self._strategy.temperatures(statistics, rows), dtype=np.float64)
+            if temperatures.shape != (len(rows),):
+                raise ValueError(f"it returned shape {temperatures.shape}, expected {(len(rows),)}")
+            if not ((temperatures >= MIN_TEMPERATURE) & (temperatures <= MAX_TEMPERATURE)).all():
                 raise ValueError(
                     f"a temperature is not within {MIN_TEMPERATURE} and {MAX_TEMPERATURE}"
                 )
-            return found
+            return temperatures
         except BaseException as error:
             raise component_failure(KIND, self._name, error) from None

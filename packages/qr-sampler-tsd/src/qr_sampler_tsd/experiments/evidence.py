@@ -86,8 +86,8 @@ def context_chi_square(
         row = row_of(context)
         if not row[drawn].all():
             return ChiSquare(float("inf"), 1, 0.0, tested + 1)
-        found, free = _pearson(row, drawn)
-        statistic, degrees, tested = statistic + found, degrees + free, tested + (free > 0)
+        row_statistic, free = _pearson(row, drawn)
+        statistic, degrees, tested = statistic + row_statistic, degrees + free, tested + (free > 0)
     p_value = float(chi2.sf(statistic, degrees)) if degrees else 1.0
     return ChiSquare(statistic, degrees, p_value, tested)
 

@@ -53,10 +53,11 @@ class BigramProposer(Proposer[int]):
         self.rows = _private(rows)
         """Which payload follows each token, read-only."""
         for row in range(offsets.size - 1):
-            found = self._payload(row).vocab_size
-            if found != rows.size:
+            row_size = self._payload(row).vocab_size
+            if row_size != rows.size:
                 raise ProposerError(
-                    f"payload {row} is of a vocabulary of {found} tokens, the table of {rows.size}"
+                    f"payload {row} is of a vocabulary of {row_size} tokens, the table of "
+                    f"{rows.size}"
                 )
 
     @classmethod

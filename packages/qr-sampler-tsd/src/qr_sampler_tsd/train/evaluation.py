@@ -83,9 +83,9 @@ class Evaluation:
     def joined(cls, parts: Sequence[Evaluation]) -> Evaluation:
         """Returns all *parts* as if their texts were one, which blurs a place per seam."""
         return cls(
-            overlaps=np.concatenate([one.overlaps for one in parts]),
-            gaps_nats=np.concatenate([one.gaps_nats for one in parts]),
-            ratios=np.concatenate([one.ratios for one in parts]),
+            overlaps=np.concatenate([part.overlaps for part in parts]),
+            gaps_nats=np.concatenate([part.gaps_nats for part in parts]),
+            ratios=np.concatenate([part.ratios for part in parts]),
         )
 
 

@@ -87,12 +87,13 @@ class Examples:
         Raises:
             ProposerError: When there are none, or they do not agree.
         """
-        if len({(one.contexts.shape[1], one.ids.shape[1], one.vocab_size) for one in parts}) != 1:
+        sizes = {(part.contexts.shape[1], part.ids.shape[1], part.vocab_size) for part in parts}
+        if len(sizes) != 1:
             raise ProposerError("examples are joined when there are some, all of equal C, M and V")
         return cls(
-            contexts=np.concatenate([one.contexts for one in parts]),
-            ids=np.concatenate([one.ids for one in parts]),
-            probs=np.concatenate([one.probs for one in parts]),
+            contexts=np.concatenate([part.contexts for part in parts]),
+            ids=np.concatenate([part.ids for part in parts]),
+            probs=np.concatenate([part.probs for part in parts]),
             vocab_size=parts[0].vocab_size,
         )
 

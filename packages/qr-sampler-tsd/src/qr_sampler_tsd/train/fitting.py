@@ -77,17 +77,17 @@ def fit_head(
     Raises:
         ProposerError: When examples and weights do not fit.
     """
-    wide, wanted = examples.contexts.shape[1], weights.context_tokens
-    if not len(examples) or examples.vocab_size != weights.vocab_size or wide < wanted:
+    wide, needed = examples.contexts.shape[1], weights.context_tokens
+    if not len(examples) or examples.vocab_size != weights.vocab_size or wide < needed:
         raise ProposerError(
             f"{len(examples)} examples of {wide} tokens from {examples.vocab_size} do not fit a "
-            f"head that looks at {wanted} from {weights.vocab_size}"
+            f"head that looks at {needed} from {weights.vocab_size}"
         )
     rng = np.random.default_rng(settings.seed)
     adam = _Adam()
     for step in range(1, settings.steps + 1):
         chosen = rng.integers(len(examples), size=settings.batch)
-        contexts = examples.contexts[chosen, :wanted]
+        contexts = examples.contexts[chosen, :needed]
         loss, gradients = head_gradients(weights, contexts, examples.dense(chosen), objective)
         share = 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))
         weights = adam.stepped(weights, gradients, settings.learning_rate * share)

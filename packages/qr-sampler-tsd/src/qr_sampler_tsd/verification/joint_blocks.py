@@ -24,7 +24,14 @@ from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_masses, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
-from qr_sampler_tsd.verification.verdict import Rows, Verdict, check_block, stands, token_of
+from qr_sampler_tsd.verification.verdict import (
+    Rows,
+    Verdict,
+    capped_ratio,
+    check_block,
+    stands,
+    token_of,
+)
 
 __all__ = ["verify_block"]
 
@@ -69,8 +76,7 @@ def _joint_ratios(p: Rows, q: Sequence[Law], drafts: Sequence[int]) -> list[floa
     """Returns P_0 .. P_L."""
     joint = [1.0]
     for row, law, token in zip(p, q, drafts, strict=False):
-        wanted, offered = joint[-1] * float(row[token]), law.prob_of(token)
-        joint.append(wanted / offered if wanted < offered else float(wanted > 0))
+        joint.append(capped_ratio(joint[-1] * float(row[token]), law.prob_of(token)))
     return joint
 
 

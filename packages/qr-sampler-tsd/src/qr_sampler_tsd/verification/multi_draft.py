@@ -27,7 +27,7 @@ from qr_sampler_tsd.errors import VerificationError
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_masses, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
-from qr_sampler_tsd.verification.verdict import Verdict, stands
+from qr_sampler_tsd.verification.verdict import Verdict, capped_ratio, stands
 
 __all__ = ["k_seq_acceptance", "optimal_division", "verify_k_seq"]
 
@@ -109,8 +109,7 @@ def k_seq_acceptance(
 
 
 def _chance(p: FloatArray, q: Law, token: int, rho: float) -> float:
-    wanted, offered = float(p[token]), rho * q.prob_of(token)
-    return wanted / offered if wanted < offered else float(wanted > 0)
+    return capped_ratio(float(p[token]), rho * q.prob_of(token))
 
 
 def _overlap(p: FloatArray, q: Law, rho: float, buffer: FloatArray) -> float:

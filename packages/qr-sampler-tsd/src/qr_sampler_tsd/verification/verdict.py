@@ -14,7 +14,7 @@ from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import token_at
 from qr_sampler_tsd.uniforms import Role, UniformSource
 
-__all__ = ["Rows", "Verdict", "acceptance", "check_block", "stands", "token_of"]
+__all__ = ["Rows", "Verdict", "acceptance", "capped_ratio", "check_block", "stands", "token_of"]
 
 Rows: TypeAlias = FloatArray | Sequence[FloatArray]
 """Target rows of shape ``(L + 1, V)``: an array, or rows that lie apart."""
@@ -41,10 +41,12 @@ def acceptance(p: FloatArray, q: Law, token: int) -> float:
 
     A token that q cannot propose can only come from a faulty device; it stands if p has it.
     """
-    wanted, offered = float(p[token]), q.prob_of(token)
-    if wanted >= offered:
-        return 1.0 if wanted > 0 else 0.0
-    return wanted / offered
+    return capped_ratio(float(p[token]), q.prob_of(token))
+
+
+def capped_ratio(target: float, draft: float) -> float:
+    """Returns min(1, *target* / *draft*) of two weights of a token, 0 where both are 0."""
+    return target / draft if target < draft else float(target > 0)
 
 
 def stands(probability: float, uniforms: UniformSource) -> bool:
