@@ -12,11 +12,13 @@ from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from qr_sampler.entropy.draw import SourceStatus
 from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.foreign import is_ours
 from qr_sampler.host.public_text import public_text
+from qr_sampler.host.status_report import LastDraw, LastFailure, StatusReport
 from qr_sampler.records import (
     BypassRecord,
     DiscardRecord,
@@ -68,8 +70,8 @@ class EngineStatus:
         self._latest_request_ns = 0
         self._failed: dict[str, bool] = {}
         """By source, whether its last draw has failed."""
-        self._last_draw: dict[str, Any] | None = None
-        self._last_failure: dict[str, Any] | None = None
+        self._last_draw: LastDraw | None = None
+        self._last_failure: LastFailure | None = None
         self._recent: deque[bool] = deque(maxlen=RECENT_TOKENS)
 
     def observe(self, records: Iterable[Record]) -> None:
@@ -92,18 +94,23 @@ class EngineStatus:
                     self._observe_draw(record)
 
     def as_dict(self, *, records_lost: int) -> dict[str, Any]:
-        """Returns the status as JSON-ready values.
+        """Returns the status as JSON-ready values: the facts, then a :class:`StatusReport`.
 
         Args:
             records_lost: Number of records that are not in the ledger any more, or never were.
         """
-        sources = [_source_status(name, source) for name, source in self._sources.items()]
+        statuses = {name: _status_of(source) for name, source in self._sources.items()}
         with self._lock:
-            for source in sources:
-                source["last_draw_failed"] = self._failed.get(source["name"], False)
-            return {
-                **self._facts,
-                "sources": sources,
+            report: StatusReport = {
+                "sources": [
+                    {
+                        "name": name,
+                        "available": status.available,
+                        "reason": status.reason,
+                        "last_draw_failed": self._failed.get(name, False),
+                    }
+                    for name, status in statuses.items()
+                ],
                 "requests_left_to_engine": self._left_to_engine,
                 "tokens": [
                     {"source": name, "fallback": fallback, "count": count}
@@ -126,6 +133,7 @@ class EngineStatus:
                 "recent_without_source": sum(self._recent),
                 "records_lost": records_lost,
             }
+        return {**self._facts, **report}
 
     def _observe_token(self, record: TokenSamplingRecord) -> None:
         self._tokens[record.source, record.fallback] += 1
@@ -176,7 +184,7 @@ class EngineStatus:
         }
 
 
-def _source_status(name: str, source: EntropySource) -> dict[str, Any]:
+def _status_of(source: EntropySource) -> SourceStatus:
     """Returns what is known of a source itself, not of what takes over from it."""
     primary = source.primary if isinstance(source, FallbackEntropySource) else source
     try:
@@ -185,9 +193,9 @@ def _source_status(name: str, source: EntropySource) -> dict[str, Any]:
     # thread that writes its records.
     except Exception as error:
         reason = f"its status is not available ({type(error).__name__})"
-        return {"name": name, "available": False, "reason": reason}
+        return SourceStatus(available=False, reason=reason)
     reason = _public_reason(str(status.reason), primary)
-    return {"name": name, "available": bool(status.available), "reason": reason}
+    return SourceStatus(available=bool(status.available), reason=reason)
 
 
 def _public_reason(reason: str, source: EntropySource | None) -> str:
