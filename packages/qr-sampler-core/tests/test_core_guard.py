@@ -23,7 +23,7 @@ from qr_sampler import (
     GuardedSource,
     SourceStatus,
 )
-from qr_sampler.entropy.caller import Call, Caller
+from qr_sampler.entropy.caller_thread import CallerThread, TimedCall
 from qr_sampler.testing import ConstantEntropySource
 
 SOON_MS = 200.0
@@ -374,7 +374,7 @@ def test_the_deadline_covers_the_wait_for_ones_turn() -> None:
         entered.set()
         assert release.wait(timeout=PATIENCE_S)
 
-    caller = Caller("test", lambda call: None)
+    caller = CallerThread("test", lambda call: None)
     thread = threading.Thread(target=caller.make, args=(hang, PATIENCE_S))
     thread.start()
     assert entered.wait(timeout=PATIENCE_S)
@@ -389,7 +389,7 @@ def test_the_deadline_covers_the_wait_for_ones_turn() -> None:
 
 
 def test_a_call_is_handed_over_or_given_up_but_never_both() -> None:
-    handed_over, given_up = Call(int).run(), Call(int).run()
+    handed_over, given_up = TimedCall(int).run(), TimedCall(int).run()
     assert handed_over.hand_over()
     assert not handed_over.give_up()
     assert handed_over.wait(PATIENCE_S)
@@ -401,10 +401,10 @@ def test_a_call_is_handed_over_or_given_up_but_never_both() -> None:
 def test_what_was_given_up_before_it_began_is_not_asked_for() -> None:
     release, asked = threading.Event(), threading.Event()
     late: list[Any] = []
-    caller = Caller("test", late.append)
+    caller = CallerThread("test", late.append)
     with pytest.raises(TimeoutError, match="no answer"):
         caller.make(lambda: release.wait(timeout=PATIENCE_S), SOON_MS / 1000)
-    given_up = Call(asked.set)
+    given_up = TimedCall(asked.set)
     assert given_up.give_up()
     caller._calls.put(given_up)
     caller.stop()
@@ -490,7 +490,7 @@ def test_a_probe_that_hangs_fails_in_time() -> None:
 
 
 def test_a_close_that_was_given_up_before_it_began_is_made_all_the_same() -> None:
-    caller = Caller("test", lambda call: None)
+    caller = CallerThread("test", lambda call: None)
     begun, release, closed = threading.Event(), threading.Event(), threading.Event()
 
     def hang() -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from qr_sampler.entropy.breaker import CircuitOpenError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
-from qr_sampler.entropy.caller import Call
+from qr_sampler.entropy.caller_thread import TimedCall
 from qr_sampler.entropy.draw import (
     DroppedBytes,
     EntropyDraw,
@@ -24,7 +24,7 @@ from qr_sampler.entropy.draw import (
 from qr_sampler.entropy.intake import FailedDraw, Intake
 from qr_sampler.entropy.patience import Patience
 from qr_sampler.entropy.source import EntropySource
-from qr_sampler.entropy.timed_calls import TimedCalls
+from qr_sampler.entropy.source_calls import SourceCalls
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.foreign import is_ours, plain_text, words_of
 from qr_sampler.per_process import PerProcess
@@ -210,15 +210,15 @@ class GuardedSource(EntropySource):
             has_fallback=self.source.has_fallback,
         )
 
-    def _new_calls(self) -> TimedCalls:
-        return TimedCalls(self._name, self._timeout_s, self._patience.get(), self._late)
+    def _new_calls(self) -> SourceCalls:
+        return SourceCalls(self._name, self._timeout_s, self._patience.get(), self._late)
 
     def _close_late(self) -> None:
-        call = Call(self.source.close).run()
+        call = TimedCall(self.source.close).run()
         if call.error is not None:
             self._intake.defects.report(call.error)
 
-    def _late(self, call: Call) -> None:
+    def _late(self, call: TimedCall) -> None:
         """Drops what *call* has delivered after it was given up."""
         if isinstance(call.result, FailedDraw):
             self._drop(call.result.dropped_bytes, "late")

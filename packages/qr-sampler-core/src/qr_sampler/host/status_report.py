@@ -10,14 +10,14 @@ __all__ = [
     "DrawDurations",
     "LastDraw",
     "LastFailure",
-    "SourceReport",
+    "SourceHealth",
     "StatusReport",
     "TokenCount",
     "UndecidedCount",
 ]
 
 
-class SourceReport(TypedDict):
+class SourceHealth(TypedDict):
     """One source, without what takes over from it."""
 
     name: str
@@ -81,7 +81,7 @@ class LastFailure(TypedDict):
 class StatusReport(TypedDict):
     """The status of one engine; what a host adds to it comes before these."""
 
-    sources: list[SourceReport]
+    sources: list[SourceHealth]
     requests_left_to_engine: int
     tokens: list[TokenCount]
     forced_tokens: int

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from qr_sampler.entropy.caller import Call, Caller
+from qr_sampler.entropy.caller_thread import CallerThread, TimedCall
 from qr_sampler.entropy.draw import EntropyDraw
 from qr_sampler.entropy.intake import FailedDraw
 from qr_sampler.entropy.patience import AttemptFailure, Patience
 
-__all__ = ["TimedCalls"]
+__all__ = ["SourceCalls"]
 
 STATUS_TIMEOUT_S: Final = 1.0
 """Longest time in seconds that a source may take to say how it is, without touching its device."""
@@ -20,7 +20,7 @@ STATUS_TIMEOUT_S: Final = 1.0
 _T = TypeVar("_T")
 
 
-class TimedCalls:
+class SourceCalls:
     """Draws in one thread, and asks how the source is in another, also while it draws.
 
     The threads start with their first calls. While a call is overdue, further ones of its thread
@@ -34,12 +34,16 @@ class TimedCalls:
     """
 
     def __init__(
-        self, name: str, timeout_s: float, patience: Patience, on_late: Callable[[Call], object]
+        self,
+        name: str,
+        timeout_s: float,
+        patience: Patience,
+        on_late: Callable[[TimedCall], object],
     ) -> None:
         self._timeout_s = timeout_s
         self._patience = patience
-        self._drawing = Caller(f"qr-sampler-{name}", on_late)
-        self._watching = Caller(f"qr-sampler-{name}-status", on_late, "a status")
+        self._drawing = CallerThread(f"qr-sampler-{name}", on_late)
+        self._watching = CallerThread(f"qr-sampler-{name}-status", on_late, "a status")
 
     def overdue(self) -> str | None:
         """Returns what to say of the draw that is overdue, ``None`` if there is none."""
@@ -92,7 +96,7 @@ class TimedCalls:
         """
         return _result(self._watching, question, min(STATUS_TIMEOUT_S, self._timeout_s))
 
-    def close(self, close: Callable[[], object], on_late: Callable[[], object]) -> Call | None:
+    def close(self, close: Callable[[], object], on_late: Callable[[], object]) -> TimedCall | None:
         """Ends the threads; returns the finished call of *close*.
 
         Args:
@@ -128,7 +132,7 @@ class TimedCalls:
         return draw
 
 
-def _result(caller: Caller, question: Callable[[], _T], timeout_s: float) -> _T:
+def _result(caller: CallerThread, question: Callable[[], _T], timeout_s: float) -> _T:
     call = caller.make(question, timeout_s)
     # The intake lets nothing pass that a source raises.
     if call.error is not None:

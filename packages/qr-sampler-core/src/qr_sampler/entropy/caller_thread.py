@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["Call", "Caller"]
+__all__ = ["CallerThread", "TimedCall"]
 
 
-class Call:
+class TimedCall:
     """One call of a function and what became of it.
 
     Args:
@@ -31,7 +31,7 @@ class Call:
         self.finished = False
         self.given_up_at: float | None = None
 
-    def run(self) -> Call:
+    def run(self) -> TimedCall:
         """Makes the call."""
         try:
             self.result = self._function()
@@ -61,7 +61,7 @@ class Call:
         return self._done.acquire(timeout=timeout_s)
 
 
-class Caller:
+class CallerThread:
     """A thread that makes one call after the other, for callers that cannot wait forever.
 
     While a call is overdue, further ones are refused without being made. The thread starts with the
@@ -74,17 +74,17 @@ class Caller:
     """
 
     def __init__(
-        self, name: str, on_late: Callable[[Call], object], purpose: str = "a draw"
+        self, name: str, on_late: Callable[[TimedCall], object], purpose: str = "a draw"
     ) -> None:
         self._name = name
         self._on_late = on_late
         self._purpose = purpose
-        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[TimedCall | None] = queue.SimpleQueue()
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._latest: Call | None = None
+        self._latest: TimedCall | None = None
 
-    def make(self, function: Callable[[], object], timeout_s: float) -> Call:
+    def make(self, function: Callable[[], object], timeout_s: float) -> TimedCall:
         """Returns the finished call of *function*.
 
         Args:
@@ -100,11 +100,11 @@ class Caller:
             raise TimeoutError(f"busy with the draws of others for {1000 * timeout_s:.0f} ms")
         try:
             self._refuse_while_overdue()
-            return self._made(Call(function), due, timeout_s)
+            return self._made(TimedCall(function), due, timeout_s)
         finally:
             self._turn.release()
 
-    def make_last(self, function: Callable[[], object], timeout_s: float) -> Call:
+    def make_last(self, function: Callable[[], object], timeout_s: float) -> TimedCall:
         """Returns the finished call of *function*, after which the thread ends.
 
         Unlike any other call it is made even after it was given up.
@@ -118,7 +118,7 @@ class Caller:
             RuntimeError: When the system has no thread to spare.
         """
         due = time.monotonic() + timeout_s
-        call = Call(function, essential=True)
+        call = TimedCall(function, essential=True)
         # Whoever has the turn for so long has started the thread.
         has_turn = self._turn.acquire(timeout=timeout_s)
         try:
@@ -148,10 +148,10 @@ class Caller:
             last: What to call first; it is not waited for, and its errors are dropped.
         """
         if last is not None:
-            self._calls.put(Call(last))
+            self._calls.put(TimedCall(last))
         self._calls.put(None)
 
-    def _made(self, call: Call, due: float, timeout_s: float) -> Call:
+    def _made(self, call: TimedCall, due: float, timeout_s: float) -> TimedCall:
         remaining_s = due - time.monotonic()
         if remaining_s <= 0:
             raise TimeoutError(f"busy with the draws of others for {1000 * timeout_s:.0f} ms")
