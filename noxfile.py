@@ -90,8 +90,8 @@ def keep_bytecode() -> None:
 def configure_uv() -> None:
     """Hand pip's extra places to uv, which does not read them, and forbid interpreter downloads."""
     os.environ["UV_PYTHON_DOWNLOADS"] = "never"
-    if places := os.environ.get("PIP_FIND_LINKS"):
-        os.environ.setdefault("UV_FIND_LINKS", ",".join(places.split()))
+    if links := os.environ.get("PIP_FIND_LINKS"):
+        os.environ.setdefault("UV_FIND_LINKS", ",".join(links.split()))
     if not os.environ.get("UV_FIND_LINKS"):
         # Without it Linux gets the CUDA build of torch, which is gigabytes and unused here.
         os.environ.setdefault("UV_TORCH_BACKEND", "cpu")
@@ -412,16 +412,16 @@ class Engine:
 
     def install_pinned(self) -> None:
         """Create the environment anew when a pin has changed."""
-        pins, wanted = self.pins, self.pins.digest()
+        pins, digest = self.pins, self.pins.digest()
         marker = pins.location / "requirements.sha256"
-        if marker.exists() and marker.read_text("utf-8") == wanted:
+        if marker.exists() and marker.read_text("utf-8") == digest:
             return
         interpreter = f"--python={interpreter_for_vllm(self.session)}"
         self.session.run_install(
             "uv", "venv", "--quiet", "--clear", interpreter, str(pins.location)
         )
         self.pip_install(f"--override={pins.overrides}", f"--requirement={pins.requirements}")
-        marker.write_text(wanted, "utf-8")
+        marker.write_text(digest, "utf-8")
 
     def install_ours(self) -> None:
         """Install what a user would: wheels, not the source tree."""
@@ -442,10 +442,10 @@ class Engine:
 
 def interpreter_for_vllm(session: nox.Session) -> str:
     """Return the path of an interpreter that vLLM supports, or skip the session by name."""
-    found = next(filter(None, map(get_interpreter, VLLM_PYTHONS)), None)
-    if found is None:
+    interpreter = next(filter(None, map(get_interpreter, VLLM_PYTHONS)), None)
+    if interpreter is None:
         session.skip(f"vLLM needs one of Python {', '.join(VLLM_PYTHONS)}; none is installed")
-    return str(found.executable)
+    return str(interpreter.executable)
 
 
 ENGINE_OPTIONS: Final = (

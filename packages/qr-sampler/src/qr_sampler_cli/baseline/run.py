@@ -141,13 +141,13 @@ def _begun(source: EntropySource, kept: Path, block_bytes: int) -> BaselineMeasu
     fresh = BaselineMeasurement.of(source, block_bytes=block_bytes)
     if not kept.exists():
         return fresh
-    found = BaselineMeasurement.load(kept)
-    if _described(found) != _described(fresh):
+    earlier = BaselineMeasurement.load(kept)
+    if _described(earlier) != _described(fresh):
         raise ConfigError(
-            f"{kept} holds blocks of {_described(found)}, and this would be {_described(fresh)}; "
+            f"{kept} holds blocks of {_described(earlier)}, and this would be {_described(fresh)}; "
             "remove it to begin anew, or choose another --output"
         )
-    return found
+    return earlier
 
 
 def _described(measurement: BaselineMeasurement) -> str:

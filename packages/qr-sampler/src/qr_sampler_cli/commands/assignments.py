@@ -39,10 +39,10 @@ def pairs(assignments: Iterable[str], option: str) -> list[tuple[str, str]]:
     Raises:
         ConfigError: When one is not of the form ``KEY=VALUE``.
     """
-    found = []
+    result = []
     for assignment in assignments:
         key, separator, value = assignment.partition("=")
         if not (key and separator):
             raise ConfigError(f"{option} {assignment}: expected KEY=VALUE")
-        found.append((key, value))
-    return found
+        result.append((key, value))
+    return result

@@ -172,10 +172,10 @@ def generate(
 def _all_prompts(prompts: list[str], file: Path | None) -> tuple[str, ...]:
     """Returns the prompts of the command line, then the non-empty lines of the file."""
     lines = [] if file is None else _read(file).splitlines()
-    found = (*prompts, *(line for line in lines if line.strip()))
-    if not found:
+    every_prompt = (*prompts, *(line for line in lines if line.strip()))
+    if not every_prompt:
         raise ConfigError("no prompt; give one on the command line or with --prompt-file")
-    return found
+    return every_prompt
 
 
 def _read(file: Path) -> str:

@@ -42,13 +42,13 @@ def numbers(texts: Iterable[str], option: str) -> tuple[float, ...]:
 def _parsed(
     texts: Iterable[str], option: str, parse: Callable[[str], Number], what: str
 ) -> tuple[Number, ...]:
-    found: list[Number] = []
+    parsed: list[Number] = []
     for text in texts:
         for part in text.split(","):
             try:
-                found.append(parse(part))
+                parsed.append(parse(part))
             except ValueError as error:
                 raise ConfigError(
                     f"{option} {text}: {part!r} is none of the {what}, separated by commas"
                 ) from error
-    return tuple(found)
+    return tuple(parsed)

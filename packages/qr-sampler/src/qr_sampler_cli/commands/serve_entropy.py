@@ -88,7 +88,7 @@ def serve_entropy(
         if not status.available:
             _warn(f"{source} is not available yet: {status.reason}")
         device = _kit("device").Device(served, device_id)
-        places = []
+        addresses = []
         if address is not None:
             server = _kit("server").serve(
                 device,
@@ -102,13 +102,13 @@ def serve_entropy(
             _announce(source, address, server.address)
             if api_key_file is None:
                 _warn_if_open(address)
-            places.append(server.address)
+            addresses.append(server.address)
         if direct is not None:
             beside = servers.enter_context(_kit("direct.server").serve_direct(device, direct))
             typer.echo(f"serving {source}; QR_DIRECT_SERVER_ADDRESS={beside.address}", err=True)
-            places.append(beside.address)
+            addresses.append(beside.address)
         # Scripts wait for this line, after which everything is ready.
-        typer.echo(f"{READY_PREFIX}{places[0]}")
+        typer.echo(f"{READY_PREFIX}{addresses[0]}")
         # A wait without a timeout could not be interrupted on every platform.
         while not stop.wait(1.0):
             pass

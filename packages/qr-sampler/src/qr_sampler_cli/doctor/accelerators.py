@@ -54,11 +54,11 @@ def _triton(examined: Examination) -> Finding:
     installed = find_spec("triton") is not None
     if installed and examined.has_triton is not False:
         return SECTION.ok("Triton", "installed; on CUDA the passes over the logits run in kernels")
-    found = "installed, but vLLM cannot use it here" if installed else "not installed"
+    state = "installed, but vLLM cannot use it here" if installed else "not installed"
     if examined.cuda_devices:
         return SECTION.warning(
             "Triton",
-            f"{found}; torch operations choose the same tokens, more slowly",
+            f"{state}; torch operations choose the same tokens, more slowly",
             "install it with: pip install triton",
         )
-    return SECTION.ok("Triton", f"{found}; without CUDA only Model Runner V2 needs it")
+    return SECTION.ok("Triton", f"{state}; without CUDA only Model Runner V2 needs it")

@@ -245,10 +245,10 @@ def _named(target: str) -> Any:
     module, separator, path = target.partition(":")
     if not separator:
         raise ValueError(f"{target!r} is not of the form module:Class")
-    found: Any = import_module(module)
+    component: Any = import_module(module)
     for name in path.split("."):
-        found = getattr(found, name)
-    return found
+        component = getattr(component, name)
+    return component
 
 
 def _processor(target: str, load: Callable[[], Any], interfaces: list[Any]) -> Processor:
@@ -267,8 +267,8 @@ def main() -> None:
     """Reads a request from standard input and writes its examination to standard output."""
     request = EngineRequest(**json.load(sys.stdin))
     with stdout_reserved():
-        found = examination(request)
-    print(MARKER + json.dumps(dataclasses.asdict(found)), flush=True)
+        result = examination(request)
+    print(MARKER + json.dumps(dataclasses.asdict(result)), flush=True)
 
 
 if __name__ == "__main__":

@@ -53,10 +53,10 @@ VLLM_DISTRIBUTIONS: Final = ("vllm", CPU_BUILD)
 
 def vllm_findings() -> Iterator[Finding]:
     """Yields which distribution vLLM comes from, and whether its version is supported."""
-    found = _vllm_distributions()
+    distributions = _vllm_distributions()
     location = vllm_location()
     if location is None:
-        claim = f", although {_names(found)} claims to be" if found else ""
+        claim = f", although {_names(distributions)} claims to be" if distributions else ""
         yield SECTION.problem(
             "installed",
             f"the package vllm is not installed{claim}; sources and entropy servers work without "
@@ -64,23 +64,23 @@ def vllm_findings() -> Iterator[Finding]:
             INSTALL_VLLM,
         )
         return
-    if not found:
+    if not distributions:
         yield SECTION.warning(
             "installed",
             f"{location} belongs to no installed distribution, so its version is unknown",
             "install vLLM with pip, or leave the directory that holds its source code",
         )
         return
-    if len(found) > 1:
+    if len(distributions) > 1:
         yield SECTION.problem(
             "installed",
-            f"{_names(found)} overwrite each other's files in {location}",
+            f"{_names(distributions)} overwrite each other's files in {location}",
             "uninstall all of them, then install the one that suits your device",
         )
         return
-    yield SECTION.ok("installed", f"{_names(found)} in {location}")
-    yield _version_finding(found[0].version)
-    if found[0].metadata["Name"] == CPU_BUILD:
+    yield SECTION.ok("installed", f"{_names(distributions)} in {location}")
+    yield _version_finding(distributions[0].version)
+    if distributions[0].metadata["Name"] == CPU_BUILD:
         yield SECTION.warning(
             "command",
             f"the script 'vllm' of {CPU_BUILD} does not start: it asks for the version of a "
@@ -91,22 +91,22 @@ def vllm_findings() -> Iterator[Finding]:
 
 def package_findings() -> Iterator[Finding]:
     """Yields which of our packages are installed, and whether they are compatible."""
-    found = {name: dist for name in OURS if (dist := _distribution(name)) is not None}
-    yield SECTION.ok("our packages", _names(list(found.values())))
-    if PLUGIN not in found:
+    installed = {name: dist for name in OURS if (dist := _distribution(name)) is not None}
+    yield SECTION.ok("our packages", _names(list(installed.values())))
+    if PLUGIN not in installed:
         yield SECTION.problem(
             "our packages",
             f"{PLUGIN} is not installed, so vLLM would choose the tokens itself",
             f"install it {from_clone(PLUGIN)}",
         )
-    for name, dist in found.items():
+    for name, dist in installed.items():
         for required_name, allowed in required(dist.requires).items():
-            sibling = found.get(required_name)
+            sibling = installed.get(required_name)
             if sibling and satisfies(sibling.version, allowed) is False:
                 yield SECTION.problem(
                     "our packages",
                     f"{name} {dist.version} needs {required_name} {allowed}, not {sibling.version}",
-                    f"upgrade them together {from_clone(*found, options='--upgrade')}",
+                    f"upgrade them together {from_clone(*installed, options='--upgrade')}",
                 )
 
 

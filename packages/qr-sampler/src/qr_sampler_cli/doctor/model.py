@@ -101,15 +101,15 @@ def _end_of_text(directory: Path, settings: Settings | None) -> Finding:
         if value is not None:
             shown = value.get("content") if isinstance(value, dict) else value
             return SECTION.ok("end of text", f"{shown!r}, from {name}")
-    found = f"no file in {directory} names an end-of-text token"
+    absence = f"no file in {directory} names an end-of-text token"
     remedy = "set eos_token_id in generation_config.json"
     if settings is not None and settings.fallback_mode == END_REQUEST:
         return SECTION.problem(
             "end of text",
-            f"{found}, and QR_FALLBACK_MODE={END_REQUEST} ends requests with it",
+            f"{absence}, and QR_FALLBACK_MODE={END_REQUEST} ends requests with it",
             f"{remedy}, or choose another QR_FALLBACK_MODE",
         )
-    return SECTION.warning("end of text", f"{found}; requests run to their length limit", remedy)
+    return SECTION.warning("end of text", f"{absence}; requests run to their length limit", remedy)
 
 
 def _read(file: Path) -> dict[str, Any]:

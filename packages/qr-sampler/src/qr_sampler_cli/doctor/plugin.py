@@ -65,8 +65,8 @@ def front_end_findings() -> Iterator[Finding]:
     lost = "a server could not refuse engines that drop qr-sampler, or show their status"
     absent = [group for group in FRONT_END_GROUPS if not _has_ours(group)]
     if absent:
-        found = f"nothing of {PLUGIN_PACKAGE} in {', '.join(absent)}: {lost}"
-        yield SECTION.warning("front end", found, INSTALL_AGAIN)
+        message = f"nothing of {PLUGIN_PACKAGE} in {', '.join(absent)}: {lost}"
+        yield SECTION.warning("front end", message, INSTALL_AGAIN)
         return
     allowed = os.environ.get(ALLOWED)
     if allowed is not None and ENTRY_POINT not in allowed.split(","):

@@ -90,8 +90,8 @@ class _Check:
             f"({source.jit_class.name.lower()}), conditioning {source.conditioning}"
         )
         if source.jit_class in CONTROLS:
-            found = f"{about}: {CONTROLS[source.jit_class]}"
-            return SECTION.warning(self._name, found, "use it for controls only")
+            message = f"{about}: {CONTROLS[source.jit_class]}"
+            return SECTION.warning(self._name, message, "use it for controls only")
         return SECTION.ok(self._name, about)
 
     def _status_finding(self, status: SourceStatus) -> Finding:
@@ -99,11 +99,11 @@ class _Check:
         asked = "asked for one byte" if self._probe else "without a draw"
         if status.available:
             return SECTION.ok(self._name, f"available, {asked}{remark}")
-        found = f"not available, {asked}{remark}"
+        message = f"not available, {asked}{remark}"
         remedy = "repair the source; until then QR_FALLBACK_MODE decides what happens to tokens"
         if self._name == self._settings.entropy_source_type:
-            return SECTION.problem(self._name, found, remedy)
-        return SECTION.warning(self._name, found, remedy)
+            return SECTION.problem(self._name, message, remedy)
+        return SECTION.warning(self._name, message, remedy)
 
     def _limit_findings(self, source: EntropySource) -> Iterator[Finding]:
         """Yields into how many requests a full step is split, and how long the quotas last."""
@@ -148,7 +148,7 @@ class _Check:
         """
         remedy = "lower QR_SAMPLE_COUNT or --max-num-seqs, or ask for a larger quota"
         if steps < 1:
-            found = f"{quota} are not enough for one full step; it would fail every time"
-            return SECTION.problem(self._name, found, remedy)
+            message = f"{quota} are not enough for one full step; it would fail every time"
+            return SECTION.problem(self._name, message, remedy)
         rate = f"{steps * self._rows / seconds:.3g} tokens a second on average"
         return SECTION.warning(self._name, f"{quota} last for {rate}", remedy)

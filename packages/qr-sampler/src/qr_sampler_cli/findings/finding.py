@@ -71,8 +71,10 @@ def examined(section: Section, check: str, look: Callable[[], Iterable[Finding]]
         findings.extend(look())
     # The environment may be broken in any way, and third-party code may even leave by sys.exit().
     except (Exception, SystemExit) as error:
-        found = f"could not be checked to the end: {in_one_line(error)}"
-        findings.append(section.problem(check, found, "fix what the message names, then try again"))
+        message = f"could not be checked to the end: {in_one_line(error)}"
+        findings.append(
+            section.problem(check, message, "fix what the message names, then try again")
+        )
     return findings
 
 

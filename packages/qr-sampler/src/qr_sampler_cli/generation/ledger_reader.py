@@ -137,18 +137,18 @@ class Ledger:
         A record whose ``emitted`` is null is settled by the next ``emission`` line of its token; if
         there is none, its token may or may not have been emitted.
         """
-        found: dict[int, tuple[LedgerLine, bool]] = {}
+        records: dict[int, tuple[LedgerLine, bool]] = {}
         open_: dict[tuple[str, object, object], int] = {}
         for index, line in enumerate(self.lines):
             token = (line.request_key, line.values.get("sequence"), line.values.get("position"))
             if line.kind in EMITTED_KINDS:
-                found[index] = (line, line.values.get("emitted", True) is True)
+                records[index] = (line, line.values.get("emitted", True) is True)
                 open_[token] = index
             elif line.kind == "emission" and token in open_:
-                record = found.pop(open_.pop(token))
+                record = records.pop(open_.pop(token))
                 if line.values.get("emitted") is True:
-                    found[index] = (record[0], True)
-        return tuple(found.values())
+                    records[index] = (record[0], True)
+        return tuple(records.values())
 
     def without_entropy(self, request_key: str) -> dict[int, str]:
         """Returns the tokens that were not chosen by entropy: by position, the kind of record."""
@@ -215,12 +215,12 @@ def read_ledger(
     Raises:
         LedgerError: When a file cannot be read.
     """
-    wanted = frozenset(request_keys)
+    keys = frozenset(request_keys)
     lines: list[LedgerLine] = []
     unreadable: list[str] = []
     for path in sorted(ledger_files(directory) - ignore):
         of_file = _read_file(path)
-        if wanted.intersection(line.request_key for line in of_file.lines):
+        if keys.intersection(line.request_key for line in of_file.lines):
             lines.extend(of_file.lines)
             unreadable.extend(of_file.unreadable)
     return Ledger(lines=tuple(lines), unreadable=tuple(unreadable))

@@ -72,17 +72,17 @@ def _size_limit(report: ProbeReport) -> Finding:
     )
 
 
-def _provenance(found: Provenance) -> Iterator[Finding]:
-    devices = ", ".join(found.device_ids)
+def _provenance(provenance: Provenance) -> Iterator[Finding]:
+    devices = ", ".join(provenance.device_ids)
     yield (
         PROVENANCE.ok("device", devices)
         if devices
         else PROVENANCE.skipped("device", "the server does not say")
     )
-    yield _echo("sequence id", found.sequence_id_echoed, found.sequence_id_words)
-    yield _echo("commitment", found.commitment_echoed, found.commitment_words)
-    yield _signature(found)
-    yield _clock(found)
+    yield _echo("sequence id", provenance.sequence_id_echoed, provenance.sequence_id_words)
+    yield _echo("commitment", provenance.commitment_echoed, provenance.commitment_words)
+    yield _signature(provenance)
+    yield _clock(provenance)
 
 
 def _echo(what: str, echoed: bool | None, unknown: str) -> Finding:
@@ -93,18 +93,18 @@ def _echo(what: str, echoed: bool | None, unknown: str) -> Finding:
     return PROVENANCE.skipped(what, "does not come back")
 
 
-def _signature(found: Provenance) -> Finding:
-    if found.signature_verified is None:
-        return PROVENANCE.skipped("signature", found.signature_words)
-    if found.signature_verified:
-        return PROVENANCE.ok("signature", found.signature_words)
+def _signature(provenance: Provenance) -> Finding:
+    if provenance.signature_verified is None:
+        return PROVENANCE.skipped("signature", provenance.signature_words)
+    if provenance.signature_verified:
+        return PROVENANCE.ok("signature", provenance.signature_words)
     return PROVENANCE.problem(
-        "signature", found.signature_words, "find out whose server this is, or correct the key"
+        "signature", provenance.signature_words, "find out whose server this is, or correct the key"
     )
 
 
-def _clock(found: Provenance) -> Finding:
-    clock = found.clock
+def _clock(provenance: Provenance) -> Finding:
+    clock = provenance.clock
     if clock is None:
         return PROVENANCE.skipped("time of measurement", "the server does not say")
     between = f"{clock.at_least_ms:+.1f} and {clock.at_most_ms:+.1f} ms"
@@ -143,7 +143,7 @@ def _case(case: CaseResult, *, counts: bool) -> Finding:
         return CONFORMANCE.ok(case.case, case.words or case.checks)
     if case.outcome in ("not offered", "not judged"):
         return CONFORMANCE.skipped(case.case, f"{case.outcome}: {case.words}")
-    found = f"{case.checks} {case.words[:1].upper()}{case.words[1:]}"
+    message = f"{case.checks} {case.words[:1].upper()}{case.words[1:]}"
     if case.level == "must" and counts:
-        return CONFORMANCE.problem(case.case, found, OPERATOR)
-    return CONFORMANCE.warning(case.case, found, OPERATOR)
+        return CONFORMANCE.problem(case.case, message, OPERATOR)
+    return CONFORMANCE.warning(case.case, message, OPERATOR)

@@ -86,9 +86,9 @@ def ensure_tiny_model(
         MissingPackageError: When torch, transformers or tokenizers is needed and missing.
         ValueError: When *steps* is below 1.
     """
-    found = _read_marker(directory, recipe_digest(ModelShape(), steps=steps, seed=seed))
-    if found is not None:
-        return found
+    existing = _read_marker(directory, recipe_digest(ModelShape(), steps=steps, seed=seed))
+    if existing is not None:
+        return existing
     return train_tiny_model(directory, steps=steps, seed=seed, progress=progress)
 
 

@@ -89,16 +89,16 @@ def _number(value: float | None, form: str) -> str:
 def refuted(result: ExperimentResult) -> tuple[str, ...]:
     """Returns in words every deviation that is too large to be due to chance."""
     where = f"{result.mode}, V = {result.vocab_size:,}, K = {result.k}, seed {result.seed}"
-    found = []
+    reasons = []
     if result.chi_square.p_value < LEAST_P_VALUE:
-        found.append(
+        reasons.append(
             f"{where}: the text does not follow the target, p = {result.chi_square.p_value:.2g}"
         )
     if result.accept_z is not None and not abs(result.accept_z) < LARGEST_Z:
-        found.append(
+        reasons.append(
             f"{where}: the acceptance is {result.accept_z:+.1f} standard deviations off the overlap"
         )
-    return tuple(found)
+    return tuple(reasons)
 
 
 def gate_table(report: GateReport, *, fancy: bool) -> Table:
