@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import random
@@ -14,6 +15,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -150,3 +152,22 @@ def run_python() -> Callable[..., str]:
         return finished.stdout.strip()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def campaign() -> Callable[[str], ModuleType]:
+    """Imports a campaign of this package by its name."""
+
+    def load(name: str) -> ModuleType:
+        path = Path(__file__).parents[1] / "campaigns" / f"{name}.py"
+        if not path.exists():
+            pytest.skip("the campaigns are not part of the source distribution")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+    return load

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import re
 import struct
-import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +35,6 @@ from qr_sampler_grpc.direct.frame import (
 )
 
 PROTOCOL = Path(qr_sampler_grpc.direct.__file__).with_name("PROTOCOL.md")
-FUZZER = Path(__file__).parents[1] / "campaigns" / "fuzz_direct.py"
 
 NUMBERS = st.integers(1, 2**63 - 1)
 TIMES = st.integers(-(2**63), 2**63 - 1)
@@ -230,16 +228,8 @@ def test_noise_is_refused_in_one_way(frame: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def fuzzer() -> ModuleType:
-    if not FUZZER.exists():
-        pytest.skip("the campaigns are not part of the source distribution")
-    spec = importlib.util.spec_from_file_location("fuzz_direct", FUZZER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz_direct"] = module
-    spec.loader.exec_module(module)
-    return module
+def fuzzer(campaign: Callable[[str], ModuleType]) -> ModuleType:
+    return campaign("fuzz_direct")
 
 
 @pytest.mark.slow

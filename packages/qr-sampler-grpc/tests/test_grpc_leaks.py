@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +11,6 @@ from typing import Any
 
 import pytest
 
-CAMPAIGN = Path(__file__).parents[1] / "campaigns" / "leaks_grpc.py"
 CYCLES = 45
 WAYS = [
     (mode, stubs)
@@ -23,18 +20,10 @@ WAYS = [
 
 
 @pytest.fixture(scope="module")
-def leaks() -> ModuleType:
-    if not CAMPAIGN.exists():
-        pytest.skip("the campaigns are not part of the source distribution")
+def leaks(campaign: Callable[[str], ModuleType]) -> ModuleType:
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("counts descriptors in /proc, which this system does not have")
-    spec = importlib.util.spec_from_file_location("leaks_grpc", CAMPAIGN)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["leaks_grpc"] = module
-    spec.loader.exec_module(module)
-    return module
+    return campaign("leaks_grpc")
 
 
 @pytest.fixture(scope="module")

@@ -44,15 +44,7 @@ def serialised(answer: ServedAnswer) -> bytes:
     ).SerializeToString()
     if not answer.data:
         return others
-    # The data is field 1, and protobuf writes fields in the order of their numbers.
-    return b"".join((_DATA_TAG, _varint(len(answer.data)), answer.data, others))
-
-
-def _varint(value: int) -> bytes:
-    """Returns a length as https://protobuf.dev/programming-guides/encoding/ has it."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    # The data is field 1, and protobuf writes fields in the order of their numbers. Its length is
+    # written like any integer, here that of a field whose tag is left out.
+    length = EntropyResponse(sequence_id=len(answer.data)).SerializeToString()[1:]
+    return b"".join((_DATA_TAG, length, answer.data, others))
