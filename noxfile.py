@@ -57,6 +57,9 @@ PARALLEL: Final = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorde
 Tests wait a lot, so it pays on one core as well. ``-n0`` runs them in one process.
 """
 
+MORE_WORKERS: Final = {"qr-sampler-grpc": 3}
+"""Workers for tests that wait for more than half of their time."""
+
 GRPC_TOOLS: Final = "grpcio-tools==1.70.0"
 """Not newer than the floors of qr-sampler-grpc: runtimes accept older stubs and refuse newer."""
 
@@ -258,7 +261,9 @@ def tests(session: nox.Session, package: str) -> None:
     extras = [f"--extra={extra}" for extra in EXTRAS.get(package, ())]
     sync(session, f"--package={package}", *extras, "--group=test")
     # The tests come first: they import what pytest rewrites before the docstrings do.
-    suite = (f"packages/{package}/tests", "--doctest-modules", f"packages/{package}/src")
+    suite = [f"packages/{package}/tests", "--doctest-modules", f"packages/{package}/src"]
+    if package in MORE_WORKERS:
+        suite.append(f"--numprocesses={MORE_WORKERS[package]}")
 
     def python(*arguments: str, **environment: str) -> None:
         session.run("python", *arguments, env=environment)
