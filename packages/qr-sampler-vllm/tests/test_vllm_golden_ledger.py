@@ -13,7 +13,8 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ import pytest
 
 from qr_sampler import EntropySource, EntropyUnavailableError
 from qr_sampler.host import NumpyLogits
+from qr_sampler.testing import EmittedText, check_ledger
 from qr_sampler_tsd import craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
 from qr_sampler_vllm.engine import session
@@ -42,7 +44,7 @@ STEPS = 200
 
 
 class SeededSource(EntropySource):
-    """Hands out the bytes of a generator; fails where it is told to."""
+    """Hands out the bytes of a generator; fails when a test has it fail."""
 
     name = "seeded"
     blocks = False
@@ -50,11 +52,13 @@ class SeededSource(EntropySource):
     def __init__(self, name: str, seed: int) -> None:
         self.name = name
         self.fails = False
+        self.drawn = 0
         self._bytes = random.Random(seed).randbytes
 
     def get_random_bytes(self, n: int) -> bytes:
         if self.fails:
             raise EntropyUnavailableError(self.name, "unplugged")
+        self.drawn += n
         return self._bytes(n)
 
 
@@ -166,21 +170,50 @@ def digest(directory: Path) -> tuple[str, int]:
     return hashlib.sha256(json.dumps(parsed).encode()).hexdigest()[:16], len(lines)
 
 
-def play_v1(sources: dict[str, SeededSource], *, overlapping: bool) -> None:
+def over(own: SimpleNamespace, output: list[int], *, faithful: bool) -> bool:
+    """Returns whether vLLM has ended a request; without *faithful*, it misses tokens that do."""
+    ends = {*own.stop_token_ids, own.eos_token_id}
+    return len(output) >= own.max_tokens or (faithful and not ends.isdisjoint(output))
+
+
+def text_of(own: SimpleNamespace, output: list[int]) -> EmittedText:
+    """Returns what vLLM has emitted for a request: it ends with the first token that ends it."""
+    ends = {*own.stop_token_ids, own.eos_token_id}
+    end = next((index + 1 for index, token in enumerate(output) if token in ends), None)
+    key = own.extra_args["qr_request_key"]
+    return EmittedText(
+        request_key=key,
+        trial=str(own.extra_args["qr_trial"]),
+        tokens=tuple(output[:end][: own.max_tokens]),
+        settled=end is not None or len(output) >= own.max_tokens,
+    )
+
+
+def emitted(outputs: Iterable[tuple[SimpleNamespace, list[int]]]) -> list[EmittedText]:
+    """Returns what was emitted for all requests but those that are left to vLLM."""
+    return [text_of(own, out) for own, out in outputs if "qr_bypass" not in own.extra_args]
+
+
+def play_v1(
+    sources: dict[str, SeededSource], *, overlapping: bool = False, faithful: bool = False
+) -> list[EmittedText]:
     """Adds, aborts, preempts, resumes and steps, in a batch without gaps."""
     script = random.Random(11)
     runner = RunnerV1(config(overlapping=overlapping))
     batch: list[tuple[Any, list[int]]] = []
+    texts: dict[int, tuple[Any, list[int]]] = {}
     waiting: list[tuple[Any, list[int]]] = []
     for step in range(STEPS):
         removed: list[int] = []
-        gone = [index for index, (own, out) in enumerate(batch) if len(out) >= own.max_tokens]
+        gone = [
+            index for index, (own, out) in enumerate(batch) if over(own, out, faithful=faithful)
+        ]
         if script.random() < 0.1 and batch:
             gone.append(script.randrange(len(batch)))
         for index in sorted(set(gone), reverse=True):
             own, out = batch.pop(index)
             removed.append(index)
-            if len(out) < own.max_tokens and script.random() < 0.6:
+            if not over(own, out, faithful=faithful) and script.random() < 0.6:
                 waiting.append((own, out))
         moved = [
             (origin, origin - sum(index < origin for index in removed))
@@ -192,11 +225,12 @@ def play_v1(sources: dict[str, SeededSource], *, overlapping: bool) -> None:
             if waiting and script.random() < 0.5:
                 own, out = waiting.pop()
                 # What was on the way when the sequence left may be dropped.
-                out = out[: len(out) - script.randrange(2)]
+                out = out[: len(out) - (0 if faithful else script.randrange(2))]
             else:
                 own, out = params(script, 1000 + step * 10 + len(batch)), []
             added.append((len(batch), own, [1, 2, 3], out))
             batch.append((own, out))
+            texts[id(own)] = (own, out)
         update = SimpleNamespace(
             batch_size=len(batch) - len(added),
             removed=removed,
@@ -220,9 +254,16 @@ def play_v1(sources: dict[str, SeededSource], *, overlapping: bool) -> None:
             runner.write_overdue()
     runner.close()
     runner.session.close()
+    return emitted(texts.values())
 
 
-def play_v2(sources: dict[str, SeededSource], *, drafts: int, overlapping: bool) -> None:
+def play_v2(
+    sources: dict[str, SeededSource],
+    *,
+    drafts: int = 0,
+    overlapping: bool = False,
+    faithful: bool = False,
+) -> list[EmittedText]:
     """Slots that are taken over without notice, with drafts of which some are right."""
     script = random.Random(12)
     size = 4
@@ -234,15 +275,17 @@ def play_v2(sources: dict[str, SeededSource], *, drafts: int, overlapping: bool)
     )
     runner = RunnerV2(config(drafts=drafts, overlapping=overlapping), states)
     slots: dict[int, tuple[Any, list[int]]] = {}
+    texts: dict[int, tuple[Any, list[int]]] = {}
     waiting: list[tuple[Any, list[int]]] = []
+    leaving: list[tuple[Any, list[int]]] = []
     for step in range(STEPS):
         for slot in list(slots):
             own, out = slots[slot]
-            if len(out) >= own.max_tokens:
+            if over(own, out, faithful=faithful):
                 del slots[slot]
             elif script.random() < 0.05:
                 if script.random() < 0.6:
-                    waiting.append(slots[slot])
+                    (leaving if faithful else waiting).append(slots[slot])
                 del slots[slot]
         for slot in set(range(size)) - set(slots):
             if script.random() < 0.6:
@@ -254,7 +297,10 @@ def play_v2(sources: dict[str, SeededSource], *, drafts: int, overlapping: bool)
                 states.prefill_len.np[slot] = 3 + len(out)
                 states.all_token_ids.gpu[slot, : 3 + len(out)] = [1, 2, 3, *out]
                 runner.add_request(slot, own)
-                slots[slot] = (own, out)
+                slots[slot] = texts[id(own)] = (own, out)
+        # vLLM resumes nothing in the step in which it preempts it.
+        waiting += leaving
+        leaving.clear()
         runner.apply_staged_writes()
         order = script.sample(sorted(slots), len(slots))
         unplug(script, sources)
@@ -285,7 +331,7 @@ def play_v2(sources: dict[str, SeededSource], *, drafts: int, overlapping: bool)
                 stands[slot] = None
                 continue
             stands[slot] = int(np.argmax(rows[line]))
-            if len(slots[slot][1]) < slots[slot][0].max_tokens:
+            if not over(*slots[slot], faithful=faithful):
                 slots[slot][1].append(int(np.argmax(rows[line])))
         if script.random() < 0.2:
             runner.flush()
@@ -293,9 +339,12 @@ def play_v2(sources: dict[str, SeededSource], *, drafts: int, overlapping: bool)
             runner.write_overdue()
     runner.close()
     runner.session.close()
+    return emitted(texts.values())
 
 
-def play_tsd(sources: dict[str, SeededSource], *, mode: str) -> None:
+def play_tsd(
+    sources: dict[str, SeededSource], *, mode: str, faithful: bool = False
+) -> list[EmittedText]:
     """Drafts of a proposer, verified in one of the two modes."""
     script = random.Random(13)
     engine = config(drafts=2)
@@ -314,6 +363,7 @@ def play_tsd(sources: dict[str, SeededSource], *, mode: str) -> None:
     )
     proposer = BigramProposer.from_payloads(craft_relative_psi([1.0 / VOCAB] * VOCAB, 4), {})
     live: dict[str, RequestRows] = {}
+    texts: dict[str, RequestRows] = {}
     for step in range(STEPS // 2):
         for name in list(live):
             sequence = live[name].sequence
@@ -324,7 +374,7 @@ def play_tsd(sources: dict[str, SeededSource], *, mode: str) -> None:
         while len(live) < 3:
             own = params(script, 1000 + step * 10 + len(live))
             name = f"r{step}-{len(live)}"
-            live[name] = RequestRows(name, own_session.admit(own, 3), own, 0, [])
+            live[name] = texts[name] = RequestRows(name, own_session.admit(own, 3), own, 0, [])
         unplug(script, sources)
         wants = [
             DraftRequest(name, row.sequence, len(row.output), proposer.start([1]), 2)
@@ -346,6 +396,7 @@ def play_tsd(sources: dict[str, SeededSource], *, mode: str) -> None:
                 own_session.record(row.sequence.go_on(1))
     own_session.publish()
     own_session.close()
+    return emitted([(row.params, row.output) for row in texts.values()])
 
 
 GOLDEN = {
@@ -359,7 +410,7 @@ GOLDEN = {
 }
 """By script, the digest of its ledger and how many lines that has."""
 
-SCRIPTS: dict[str, Callable[[dict[str, SeededSource]], None]] = {
+SCRIPTS: dict[str, Callable[[dict[str, SeededSource]], object]] = {
     "v1": lambda sources: play_v1(sources, overlapping=False),
     "v1 overlapping": lambda sources: play_v1(sources, overlapping=True),
     "v2": lambda sources: play_v2(sources, drafts=0, overlapping=False),
@@ -376,3 +427,25 @@ def test_the_ledger_of_a_fixed_script_is_what_it_was(
 ) -> None:
     SCRIPTS[name](sources)
     assert digest(tmp_path) == GOLDEN[name]
+
+
+@pytest.mark.parametrize(
+    "play",
+    [
+        play_v1,
+        partial(play_v1, overlapping=True),
+        play_v2,
+        partial(play_v2, overlapping=True),
+        partial(play_v2, drafts=2),
+        partial(play_tsd, mode="exact_match"),
+        partial(play_tsd, mode="canonical"),
+    ],
+)
+def test_the_ledger_passes_the_checks_of_every_host(
+    play: Any, sources: dict[str, SeededSource], tmp_path: Path
+) -> None:
+    texts = play(sources, faithful=True)
+    (file,) = tmp_path.glob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    check_ledger(lines, texts, bytes_drawn=sum(source.drawn for source in sources.values()))
+    assert sum(len(text.tokens) for text in texts) > 200

@@ -58,18 +58,18 @@ class TensorParallelGroup:
         """
         import torch
 
-        told = torch.full((len(logits),), NO_TOKEN, dtype=torch.int64)
+        chosen = torch.full((len(logits),), NO_TOKEN, dtype=torch.int64)
         for line, token_id in tokens.items():
-            told[line] = token_id
-        self._group.broadcast(told.to(logits.device), src=0)
+            chosen[line] = token_id
+        self._group.broadcast(chosen.to(logits.device), src=0)
 
     def hear(self, logits: Any) -> None:
         """Forces in *logits*, in place, what the first rank has forced. Shape ``(R, V)``."""
         import torch
 
-        told = torch.empty((len(logits),), dtype=torch.int64, device=logits.device)
-        self._group.broadcast(told, src=0)
-        force_where_told(logits, told)
+        chosen = torch.empty((len(logits),), dtype=torch.int64, device=logits.device)
+        self._group.broadcast(chosen, src=0)
+        force_where_told(logits, chosen)
 
 
 def force_where_told(logits: Any, told: Any) -> None:

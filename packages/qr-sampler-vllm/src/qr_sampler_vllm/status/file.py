@@ -52,8 +52,8 @@ class StatusFile:
                 return
         self._written, self._written_at = status, now
         try:
-            said = {"said_wall_time_ns": time.time_ns(), "said_monotonic_ns": time.monotonic_ns()}
-            publish(self._name, {**status, **said})
+            times = {"said_wall_time_ns": time.time_ns(), "said_monotonic_ns": time.monotonic_ns()}
+            publish(self._name, {**status, **times})
         except OSError as error:
             if not self._refused:
                 self._refused = True

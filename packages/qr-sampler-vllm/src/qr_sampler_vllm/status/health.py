@@ -31,31 +31,31 @@ def complaints(statuses: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _of(status: Mapping[str, Any]) -> list[str]:
-    found = []
+    reasons = []
     if not _lives(status["pid"]):
-        found.append("its process has ended")
+        reasons.append("its process has ended")
     # All processes of a machine share this clock, and nobody sets it.
     elif (silence_s := (time.monotonic_ns() - status["said_monotonic_ns"]) / 1e9) > SILENCE_S:
-        found.append(f"its process has said nothing for {silence_s:.0f} s")
+        reasons.append(f"its process has said nothing for {silence_s:.0f} s")
     configured = status["sources"][0]
     if not configured["available"]:
-        found.append(f"source {configured['name']} is unavailable: {configured['reason']}")
+        reasons.append(f"source {configured['name']} is unavailable: {configured['reason']}")
     elif configured["last_draw_failed"]:
-        found.append(f"the last draw from source {configured['name']} has failed")
+        reasons.append(f"the last draw from source {configured['name']} has failed")
     recent, without = status["recent_tokens"], status["recent_without_source"]
     if recent and without > MAX_FALLBACK_SHARE * recent:
-        found.append(f"{without} of the last {recent} tokens were not decided by their source")
-    found.extend(
+        reasons.append(f"{without} of the last {recent} tokens were not decided by their source")
+    reasons.extend(
         f"{entry['count']} rows of logits held NaN, which vLLM keeps in freed blocks of its cache, "
         "where it can reach later requests; restart the engine"
         for entry in status["undecided_tokens"]
         if entry["reason"] == "nan"
     )
     if status["records_lost"]:
-        found.append(
+        reasons.append(
             f"{status['records_lost']} records could not be written, or have gone with their file"
         )
-    return found
+    return reasons
 
 
 def _lives(pid: int) -> bool:

@@ -79,11 +79,11 @@ def run_directory() -> Path | None:
     if directory is None:
         return None
     try:
-        found = directory.lstat()
+        details = directory.lstat()
     except OSError:
         return None
-    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-    if not private or found.st_uid != os.geteuid():
+    private = stat.S_ISDIR(details.st_mode) and not details.st_mode & 0o077
+    if not private or details.st_uid != os.geteuid():
         return None
     _seen.add(directory)
     return directory
@@ -110,11 +110,12 @@ def announced() -> dict[int, dict[str, Any]]:
     Each with the settings that it has read; a process may have ended meanwhile.
     """
     directory = run_directory()
-    found = {}
+    processes = {}
     for path in directory.glob(f"{_LOADED}*") if directory is not None else ():
         with contextlib.suppress(OSError):
-            found[int(path.name.removeprefix(_LOADED))] = json.loads(path.read_text("utf-8"))
-    return found
+            process = int(path.name.removeprefix(_LOADED))
+            processes[process] = json.loads(path.read_text("utf-8"))
+    return processes
 
 
 def publish(name: str, status: Mapping[str, Any]) -> None:
@@ -146,14 +147,14 @@ def published() -> list[dict[str, Any]]:
     directory = run_directory()
     if directory is None:
         return []
-    found = []
+    statuses = []
     for path in sorted(directory.glob("[!.]*.json")):
         try:
-            found.append(json.loads(path.read_text("utf-8")))
+            statuses.append(json.loads(path.read_text("utf-8")))
         except OSError:
             # It was removed meanwhile, as happens when everything ends.
             continue
-    return found
+    return statuses
 
 
 def _made_anew() -> Path | None:

@@ -107,7 +107,7 @@ class TSDDrafter:
         if self._drafting is None or self._sequences is None:
             raise ConfigError("the drafter was not bound; give worker_cls with it")
         self._forget()
-        wanted: dict[int, DraftRequest] = {}
+        by_row: dict[int, DraftRequest] = {}
         for row, sampled in enumerate(sampled_token_ids):
             name = self._runner.input_batch.req_ids[row]
             sequence = self._sequences.of(name)
@@ -116,11 +116,12 @@ class TSDDrafter:
                 tokens = token_ids_cpu[row, : int(num_tokens_no_spec[row])]
                 position = len(self._runner.requests[name].output_token_ids)
                 state = self._state(name, tokens)
-                wanted[row] = DraftRequest(name, sequence, position, state, length)
+                by_row[row] = DraftRequest(name, sequence, position, state, length)
         with self._sequences.lock:
-            made = self._drafting.drafts(self._proposer, list(wanted.values())) if wanted else []
-        by_row = dict(zip(wanted, made, strict=True))
-        return [by_row.get(row, []) for row in range(len(sampled_token_ids))]
+            requests = list(by_row.values())
+            drafts = self._drafting.drafts(self._proposer, requests) if requests else []
+        drafts_of = dict(zip(by_row, drafts, strict=True))
+        return [drafts_of.get(row, []) for row in range(len(sampled_token_ids))]
 
     def _state(self, name: str, tokens: Any) -> Any:
         """Returns the state after *tokens*, from the last one known where that is a prefix."""

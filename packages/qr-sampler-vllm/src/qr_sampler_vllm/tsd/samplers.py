@@ -87,8 +87,8 @@ class DraftSampler(Sampler):  # type: ignore[misc]
         self, raw: Any, metadata: Any, requests: list[RequestRows], tokens: Any
     ) -> LogprobsTensors | None:
         """Returns the log probabilities that requests ask for, one line per entry of *tokens*."""
-        count, wanted = metadata.max_num_logprobs, metadata.logprob_token_ids
-        if count is None and not wanted:
+        count, specific = metadata.max_num_logprobs, metadata.logprob_token_ids
+        if count is None and not specific:
             return None
         width = tokens.shape[1]
         first = torch.tensor([request.first for request in requests], device=raw.device)
@@ -97,12 +97,12 @@ class DraftSampler(Sampler):  # type: ignore[misc]
         if self.logprobs_mode == "raw_logprobs":
             values = self.compute_logprobs(values)
         flat = tokens.flatten().clamp(min=0).to(torch.int64)
-        if not wanted:
+        if not specific:
             return self.gather_logprobs(values, count, flat)
         by_line = {
-            width * index + place: token_ids
-            for index, token_ids in wanted.items()
-            for place in range(width)
+            width * index + offset: token_ids
+            for index, token_ids in specific.items()
+            for offset in range(width)
         }
         return self.gather_specific_token_logprobs(values, by_line, flat)
 

@@ -53,8 +53,8 @@ class ExactMatch:
 def _likeliest(proposer: Any, request: DraftRequest) -> list[int]:
     drafts: list[int] = []
     state = request.state
-    for place in range(request.length):
-        if place:
+    for index in range(request.length):
+        if index:
             state = proposer.advance(state, drafts[-1])
         # Best first; empty when a mask leaves the tail only.
         head = proposer.psi(state).law().ids

@@ -46,9 +46,9 @@ class Proposal:
         """
         return [
             record
-            for place in range(first, len(self.drafts))
+            for offset in range(first, len(self.drafts))
             for record in discards_of(
-                self.uniforms[place : place + 1], self.sequence, self.position + place, reason
+                self.uniforms[offset : offset + 1], self.sequence, self.position + offset, reason
             )
         ]
 
@@ -72,7 +72,7 @@ def draw_proposals(
     by_source: dict[str, list[DraftRequest]] = {}
     for request in requests:
         by_source.setdefault(request.sequence.options.source, []).append(request)
-    made: dict[str, Proposal] = {}
+    proposals: dict[str, Proposal] = {}
     for name, sharing in by_source.items():
         total = sum(request.length for request in sharing)
         try:
@@ -80,7 +80,11 @@ def draw_proposals(
         except EntropyUnavailableError as error:
             if session.settings.fallback_mode == RAISE_ERROR:
                 # What other sources have delivered drafts nothing in a step that is not finished.
-                lost = [one for each in made.values() for one in each.discards("step_failed")]
+                lost = [
+                    record
+                    for proposal in proposals.values()
+                    for record in proposal.discards("step_failed")
+                ]
                 session.record(lost)
                 raise
             logger.error("%s; nothing is drafted in this step", error)
@@ -88,16 +92,16 @@ def draw_proposals(
         first = 0
         for request in sharing:
             uniforms = StepUniforms(draw, first, request.length)
-            made[request.name] = _drafted(proposer, request, uniforms)
+            proposals[request.name] = _drafted(proposer, request, uniforms)
             first += request.length
-    return made
+    return proposals
 
 
 def _drafted(proposer: Any, request: DraftRequest, uniforms: StepUniforms) -> Proposal:
     proposal = Proposal(request.sequence, request.position, uniforms=uniforms.used)
     state = request.state
-    for place in range(request.length):
-        if place:
+    for index in range(request.length):
+        if index:
             state = proposer.advance(state, proposal.drafts[-1])
         law = proposer.psi(state).law()
         proposal.laws.append(law)

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The drafts of a step with the rows and the numbers that judge them."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import NamedTuple
+
+import numpy as np
+
+from qr_sampler import DiscardRecord, EntropyDraw
+from qr_sampler.host import StepRows, TokenSequence
+from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
+from qr_sampler_tsd.verification.verdict import Verdict
+from qr_sampler_vllm.tsd.sequences import RequestRows
+from qr_sampler_vllm.tsd.verification.contract import Verified
+from qr_sampler_vllm.tsd.verification.proposals import Proposal
+from qr_sampler_vllm.tsd.verification.step_uniforms import Used
+from qr_sampler_vllm.tsd.verification.target_laws import TargetLaws
+from qr_sampler_vllm.tsd.verification.verified_token import RowFacts, VerifiedToken
+
+__all__ = ["DraftRun", "UniformShare", "VerifiedStep"]
+
+
+class DraftRun(NamedTuple):
+    """The drafts of one request and the rows that judge them."""
+
+    request: RequestRows
+    sequence: TokenSequence
+    proposal: Proposal
+    laws: TargetLaws
+    rows: list[int]
+    """Indices of its decidable rows among those of the laws."""
+
+    @property
+    def length(self) -> int:
+        """Number of drafts that can be judged: each by the row in its own place."""
+        return min(len(self.proposal.drafts), len(self.rows))
+
+    @property
+    def has_bonus(self) -> bool:
+        """Whether there is a row after the last draft."""
+        return len(self.rows) > self.length
+
+    @property
+    def budget(self) -> int:
+        """The most numbers that judging takes."""
+        return self.length + 1
+
+    def emitted(self, verdict: Verdict, used: list[Used]) -> list[VerifiedToken]:
+        """Returns the tokens of a verdict with the numbers that each is accounted.
+
+        The number that drew a draft goes with the draft. Those that judged the drafts, and the one
+        that chose the token after the drafts that stand, go with the last token.
+
+        Args:
+            verdict: What the rule of verification says.
+            used: The numbers that it has used.
+        """
+        accepted, length = verdict.accepted, self.length
+        tokens = list(verdict.tokens)
+        if accepted == length and not self.has_bonus:
+            tokens.pop()
+        emitted = []
+        for offset, token_id in enumerate(tokens):
+            drew = tuple(self.proposal.uniforms[offset : offset + 1] if offset < length else ())
+            is_last = offset == len(tokens) - 1
+            stands = offset < accepted
+            emitted.append(
+                VerifiedToken(
+                    token_id=token_id,
+                    position=self.request.position + offset,
+                    outcome="accepted" if stands else "corrected" if offset < length else "bonus",
+                    row=self._facts(offset, token_id),
+                    uniforms=(*drew, *used) if is_last else drew,
+                    deciding=drew[0] if stands else used[-1],
+                )
+            )
+        return emitted
+
+    def unused(self, draw: EntropyDraw, count: int, reason: str) -> list[DiscardRecord]:
+        """Returns the record of *count* numbers of *draw* that were its and judge nothing."""
+        if not count:
+            return []
+        return [
+            DiscardRecord(
+                request_key=self.sequence.request_key,
+                sequence=self.sequence.name,
+                position=self.request.position,
+                reason=reason,
+                source=draw.source,
+                fallback=draw.fallback,
+                block_bytes=BYTES_PER_UNIFORM * count,
+                u=None,
+                t_logits_ns=self.laws.plan.logits_ready_ns,
+                t_request_ns=draw.requested_ns,
+                t_received_ns=draw.received_ns,
+                wall_time_ns=draw.wall_time_ns,
+            )
+        ]
+
+    def _facts(self, offset: int, token_id: int) -> RowFacts:
+        laws, row = self.laws, self.rows[offset]
+        plan, index = laws.plan, laws.index(row)
+        running = float(plan.rows.running_entropy[index])
+        return RowFacts(
+            t_logits_ns=plan.logits_ready_ns,
+            temperature=float(plan.temperature.temperature[index]),
+            entropy_nats=float(plan.temperature.entropy_nats[index]),
+            varentropy_nats2=float(plan.temperature.varentropy_nats2[index]),
+            running_entropy_nats=None if np.isnan(running) else running,
+            rank=laws.rank(row, token_id),
+            probability=float(laws.probs(row)[token_id]),
+            candidates=laws.candidates(row),
+        )
+
+
+class UniformShare(NamedTuple):
+    """The numbers that judge one run, among those of a draw."""
+
+    owner: int
+    """Index of the request."""
+    run: DraftRun
+    draw: EntropyDraw
+    first: int
+    """Index of the first of its numbers; there are as many as the budget of the run."""
+
+    def discards(self, reason: str) -> list[DiscardRecord]:
+        """Returns the records of its bytes when they judge nothing."""
+        return self.run.unused(self.draw, self.run.budget, reason)
+
+
+class VerifiedStep:
+    """The rows of a step that judge something.
+
+    Args:
+        requests: The requests of the batch.
+        proposals: By index of the request, its drafts; those that emit something have an entry.
+        verified: What has become of them, to be filled in.
+    """
+
+    def __init__(
+        self, requests: list[RequestRows], proposals: dict[int, Proposal], verified: Verified
+    ) -> None:
+        self.requests, self.proposals, self.verified = requests, proposals, verified
+        self.rows = StepRows()
+        self._owners: list[int] = []
+        follows: list[int] = []
+        for index, proposal in proposals.items():
+            request = requests[index]
+            for offset in range(1 + (len(request.drafts) if proposal.drafts else 0)):
+                follows.append(len(follows) - 1 if offset else -1)
+                self.rows.lines.append(request.first + offset)
+                self.rows.sequences.append(request.owner)
+                self.rows.positions.append(request.position + offset)
+                self._owners.append(index)
+        if max(follows, default=-1) >= 0:
+            self.rows.follows = follows
+
+    def runs(self, laws: TargetLaws, indices: list[int]) -> dict[int, DraftRun]:
+        """Returns, by index of the request, what can be judged.
+
+        Args:
+            laws: Of the rows at *indices*.
+            indices: Some of the rows of the step, those of one request in order.
+        """
+        by_owner: dict[int, list[int]] = {}
+        for row, index in enumerate(indices):
+            by_owner.setdefault(self._owners[index], []).append(row)
+        runs: dict[int, DraftRun] = {}
+        for owner, own in by_owner.items():
+            request = self.requests[owner]
+            rows = list(takewhile(laws.__contains__, own))
+            if rows:
+                runs[owner] = DraftRun(request, request.owner, self.proposals[owner], laws, rows)
+        return runs
