@@ -118,7 +118,7 @@ def test_a_known_bigram_model_is_recovered() -> None:
     for begin in range(0, len(text), 17):
         distiller.add(bigram_examples(text[begin : begin + 17], context_tokens=2))
     table = distiller.table(V)
-    assert table.known_tokens == V
+    assert np.count_nonzero(table.rows) == V
     assert distiller.counts.tolist() == [3] * V
     for token in range(V):
         assert distiller.law(token) == pytest.approx(ROWS[token], abs=1e-6)

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from qr_sampler_tsd._typing import FloatArray, IdArray, ScoreCodes, TokenArray
 from qr_sampler_tsd.law import HeadTailLaw
@@ -25,12 +23,9 @@ from qr_sampler_tsd.psi_fields import (
     checked_vocab_size,
     nothing_excluded,
     rounded,
-    tokens_in,
 )
 
 __all__ = ["PsiTopK"]
-
-_FIXED: Final = struct.Struct("<fbeei")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,6 +48,8 @@ class PsiTopK(Payload):
 
     VERSION = "1.0.0"
     """Version of schema, bytes and law."""
+    FIXED = struct.Struct("<fbeei")
+    FIXED_FIELDS = ("scale", "zero_point", "tau", "epsilon", "vocab_size")
 
     ids: IdArray
     """Shape ``(K,)``, K >= 1, int32: different tokens, best first."""
@@ -93,11 +90,6 @@ class PsiTopK(Payload):
         """Shape ``(K,)``: the de-quantised scores, natural-log units."""
         return (self.scores_q8.astype(np.float64) - self.zero_point) * self.scale
 
-    @property
-    def size_bytes(self) -> int:
-        """Length of the bytes: 5 K + 13."""
-        return 5 * self.ids.size + _FIXED.size
-
     def law(self) -> HeadTailLaw:
         """Returns F(psi).
 
@@ -107,28 +99,3 @@ class PsiTopK(Payload):
         floor = np.log(self.epsilon) if self.epsilon else -np.inf
         scores = self.scores / self.tau
         return HeadTailLaw(self.ids, scores, float(floor), self.vocab_size, self.excluded)
-
-    def to_bytes(self) -> bytes:
-        """Returns ids, codes, scale, zero point, tau, epsilon and V, little-endian, unpadded."""
-        fixed = _FIXED.pack(self.scale, self.zero_point, self.tau, self.epsilon, self.vocab_size)
-        return self.ids.astype("<i4").tobytes() + self.scores_q8.tobytes() + fixed
-
-    @classmethod
-    def from_bytes(cls, data: bytes, excluded: ArrayLike = ()) -> PsiTopK:
-        """Returns the payload that :meth:`to_bytes` has written; K follows from the length.
-
-        Raises:
-            PsiError: When the length is not 5 K + 13 with K >= 1, or a value is forbidden.
-        """
-        count = tokens_in(len(data), _FIXED.size)
-        scale, zero_point, tau, epsilon, vocab_size = _FIXED.unpack_from(data, 5 * count)
-        return cls(
-            ids=np.frombuffer(data, "<i4", count),
-            scores_q8=np.frombuffer(data, np.int8, count, offset=4 * count),
-            scale=scale,
-            zero_point=zero_point,
-            tau=tau,
-            epsilon=epsilon,
-            vocab_size=vocab_size,
-            excluded=checked_exclusion(excluded, vocab_size),
-        )

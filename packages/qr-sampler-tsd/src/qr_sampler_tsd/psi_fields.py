@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import struct
 from numbers import Integral, Real
-from typing import Final, Protocol, TypeGuard, TypeVar
+from typing import ClassVar, Final, Protocol, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,12 +26,12 @@ __all__ = [
     "checked_vocab_size",
     "nothing_excluded",
     "rounded",
-    "tokens_in",
 ]
 
 _LARGEST_VOCABULARY: Final = 2**31 - 1
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+_Payload = TypeVar("_Payload", bound="Payload")
 
 
 def _read_only(array: NDArray[_Scalar]) -> NDArray[_Scalar]:
@@ -44,16 +44,50 @@ def _is_integer(value: object) -> TypeGuard[Integral]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-class Payload(ABC):
-    """Equality of payloads: the same version, bytes and exclusion."""
+class Payload:
+    """What all versions have in common: the layout of the bytes, and equality.
+
+    The bytes are the ids and the codes of the head, then :attr:`FIXED`, little-endian, unpadded.
+    Payloads are equal when version, bytes and exclusion are.
+    """
 
     __slots__ = ()
 
+    FIXED: ClassVar[struct.Struct]
+    """Layout of what follows the head."""
+    FIXED_FIELDS: ClassVar[tuple[str, ...]]
+    """The fields in it, V the last."""
+
+    ids: IdArray
+    scores_q8: ScoreCodes
     excluded: TokenArray
 
-    @abstractmethod
+    @property
+    def size_bytes(self) -> int:
+        """Length of the bytes: 5 K and what :attr:`FIXED` takes."""
+        return 5 * self.ids.size + self.FIXED.size
+
     def to_bytes(self) -> bytes:
-        """Returns the payload as it travels."""
+        """Returns the payload as it travels; an exclusion travels beside it."""
+        fixed = self.FIXED.pack(*(getattr(self, name) for name in self.FIXED_FIELDS))
+        return self.ids.astype("<i4").tobytes() + self.scores_q8.tobytes() + fixed
+
+    @classmethod
+    def from_bytes(cls: type[_Payload], data: bytes, excluded: ArrayLike = ()) -> _Payload:
+        """Returns the payload that :meth:`to_bytes` has written; K follows from the length.
+
+        Raises:
+            PsiError: When the length fits no K >= 1, or a value is forbidden.
+        """
+        count = _tokens_in(len(data), cls.FIXED.size)
+        fixed = dict(zip(cls.FIXED_FIELDS, cls.FIXED.unpack_from(data, 5 * count), strict=True))
+        head = {
+            "ids": np.frombuffer(data, "<i4", count),
+            "scores_q8": np.frombuffer(data, np.int8, count, offset=4 * count),
+        }
+        excluded = checked_exclusion(excluded, fixed["vocab_size"])
+        # Every version is a dataclass of these fields.
+        return cls(**head, **fixed, excluded=excluded)  # type: ignore[call-arg]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):
@@ -190,7 +224,7 @@ def rounded(value: object, dtype: type[np.floating], name: str, *, positive: boo
     return held
 
 
-def tokens_in(length: int, fixed_bytes: int) -> int:
+def _tokens_in(length: int, fixed_bytes: int) -> int:
     """Returns K of a payload of 5 K + *fixed_bytes* bytes.
 
     Raises:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from qr_sampler_tsd._typing import FloatArray, IdArray, ScoreCodes, TokenArray
 from qr_sampler_tsd.errors import PsiError
@@ -28,15 +27,12 @@ from qr_sampler_tsd.psi_fields import (
     checked_vocab_size,
     nothing_excluded,
     rounded,
-    tokens_in,
 )
 
 __all__ = ["TOP_CODE", "PsiRelative"]
 
 TOP_CODE: Final = 127
 """The code of the score 0."""
-
-_FIXED: Final = struct.Struct("<fefi")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,6 +55,8 @@ class PsiRelative(Payload):
 
     VERSION = "2.0.0"
     """Version of schema, bytes and law."""
+    FIXED = struct.Struct("<fefi")
+    FIXED_FIELDS = ("scale", "tau", "log_tail", "vocab_size")
 
     ids: IdArray
     """Shape ``(K,)``, K >= 1, int32: different tokens, best first."""
@@ -97,11 +95,6 @@ class PsiRelative(Payload):
         """Shape ``(K,)``: the de-quantised scores, natural-log units, at most 0."""
         return (self.scores_q8.astype(np.float64) - TOP_CODE) * self.scale
 
-    @property
-    def size_bytes(self) -> int:
-        """Length of the bytes: 5 K + 14."""
-        return 5 * self.ids.size + _FIXED.size
-
     def law(self) -> HeadTailLaw:
         """Returns F(psi).
 
@@ -112,30 +105,6 @@ class PsiRelative(Payload):
         share = self.log_tail - np.log(others) if others else -np.inf
         scores = self.scores / self.tau
         return HeadTailLaw(self.ids, scores, float(share), self.vocab_size, self.excluded)
-
-    def to_bytes(self) -> bytes:
-        """Returns ids, codes, scale, tau, log tail and V, little-endian, unpadded."""
-        fixed = _FIXED.pack(self.scale, self.tau, self.log_tail, self.vocab_size)
-        return self.ids.astype("<i4").tobytes() + self.scores_q8.tobytes() + fixed
-
-    @classmethod
-    def from_bytes(cls, data: bytes, excluded: ArrayLike = ()) -> PsiRelative:
-        """Returns the payload that :meth:`to_bytes` has written; K follows from the length.
-
-        Raises:
-            PsiError: When the length is not 5 K + 14 with K >= 1, or a value is forbidden.
-        """
-        count = tokens_in(len(data), _FIXED.size)
-        scale, tau, log_tail, vocab_size = _FIXED.unpack_from(data, 5 * count)
-        return cls(
-            ids=np.frombuffer(data, "<i4", count),
-            scores_q8=np.frombuffer(data, np.int8, count, offset=4 * count),
-            scale=scale,
-            tau=tau,
-            log_tail=log_tail,
-            vocab_size=vocab_size,
-            excluded=checked_exclusion(excluded, vocab_size),
-        )
 
 
 def _rounded_log(value: object) -> float:

@@ -83,11 +83,6 @@ class BigramProposer(Proposer[int]):
         return self.rows.size
 
     @property
-    def known_tokens(self) -> int:
-        """Number of previous tokens that have a payload of their own."""
-        return int(np.count_nonzero(self.rows))
-
-    @property
     def size_bytes(self) -> int:
         """Memory of the table."""
         return self.payloads.nbytes + self.offsets.nbytes + self.rows.nbytes
