@@ -138,7 +138,7 @@ class Device:
     def detach(self, telemetry: Telemetry) -> None:
         """Stops reporting to *telemetry*."""
         with self._watching:
-            self._telemetry = tuple(one for one in self._telemetry if one is not telemetry)
+            self._telemetry = tuple(kept for kept in self._telemetry if kept is not telemetry)
 
     def note_answer(self, method: str, code: str) -> None:
         """Passes on that a listener ended a request of *method* with the status *code*."""
@@ -240,8 +240,8 @@ class Device:
         except MeasurementRefusedError:
             self._set_health(serving=False)
             raise
-        for one in telemetry:
-            one.measured(n, time.perf_counter() - started_s)
+        for observer in telemetry:
+            observer.measured(n, time.perf_counter() - started_s)
         if not self._serving:
             self._set_health(serving=True)
         return measured
