@@ -175,7 +175,7 @@ def generate(arguments: argparse.Namespace, contender: Contender) -> None:
 
 
 def passes(ledger: Path) -> dict[str, float]:
-    """Returns tokens per pass of the model and the share of drafts that stand, of all sequences."""
+    """Returns tokens per pass of the model and the share of accepted drafts, of all sequences."""
     tokens, seen = 0, set()
     outcomes: dict[str | None, int] = {}
     for line in _tokens(ledger):
@@ -200,7 +200,7 @@ def _tokens(ledger: Path) -> Iterator[dict[str, Any]]:
 def table(found: list[tuple[Contender, dict[str, Any]]]) -> Iterator[str]:
     """Yields the lines of a Markdown table."""
     plain = best(found[0][1])
-    yield "| engine | drafts | drafts that stand | tokens per pass | time | processor time |"
+    yield "| engine | drafts | accepted drafts | tokens per pass | time | processor time |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     for contender, one in found:
         wall, processor = (own / base for own, base in zip(best(one), plain, strict=True))

@@ -46,7 +46,7 @@ class TelemetryEvent:
     verifier_latency_ms: float
     """Time to judge and correct, for all rows of the step together."""
     accepted_prefix: int
-    """Drafts that stand."""
+    """Accepted drafts."""
     first_token_reject: bool
     """Whether not even the first stands."""
     emitted: int

@@ -43,7 +43,7 @@ def verify_block(
     uniforms: UniformSource,
     buffer: FloatArray,
 ) -> Verdict:
-    """Returns the drafts that stand and one token more, which together follow the target.
+    """Returns the accepted drafts and one more token, which together follow the target.
 
     Takes O(V + K) for the token and for each prefix that is tried below the whole block.
 

@@ -36,7 +36,7 @@ def verify_tokens(
     uniforms: UniformSource,
     buffer: FloatArray,
 ) -> Verdict:
-    """Returns the drafts that stand and one token more, which together follow the target.
+    """Returns the accepted drafts and one more token, which together follow the target.
 
     Args:
         p: Shape ``(L + 1, V)``, each row of sum 1: row i is the target after i drafts.

@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
     """What is emitted after one pass of the target."""
 
     tokens: tuple[int, ...]
-    """The drafts that stand, then the token that the verifier chose itself, if it chose one."""
+    """The accepted drafts, then the token that the verifier chose itself, if it chose one."""
     accepted: int
     """How many drafts stand."""
     acceptance: float
