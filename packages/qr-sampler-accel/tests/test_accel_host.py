@@ -34,7 +34,7 @@ from qr_sampler_accel.host import masses as compiled_masses
 from qr_sampler_accel.host import passes as compiled_passes
 from qr_sampler_accel.host.bins import CompiledBins
 from qr_sampler_accel.host.byte_counts import CompiledCounts
-from qr_sampler_accel.host.masses import LANES
+from qr_sampler_accel.host.masses import LANES, TABLES
 from qr_sampler_accel.host.passes import CompiledPasses
 
 SIZES = (1, 2, LANES - 1, LANES, LANES + 1, 1_024, 1_025, 2_048, 2_049, 20_001)
@@ -244,13 +244,16 @@ def test_compiled_bins_do_what_their_source_says() -> None:
     maximum, scale = logits.max(), tuple(bin_scale(0.8))
     expected = RowBins(logits.size).totals(logits, maximum, 0.8, 35)
     distance, bins = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
-    totals, counts = np.empty(BINS), np.empty(BINS, np.intp)
+    totals, counts = np.empty((TABLES, BINS)), np.empty((TABLES, BINS), np.int32)
     masses = compiled_masses.MassMemory().arrays
     compiled_bins._totals.py_func(
         logits, maximum, 0.8, 2.0**35, scale, distance, bins, masses, totals, counts
     )
-    assert totals.tolist() == expected.masses.tolist()
-    assert counts.tolist() == expected.counts.tolist()
+    assert totals[0].tolist() == expected.masses.tolist()
+    assert counts[0].tolist() == expected.counts.tolist()
+    repeated = np.array([1.0, 2.0, 1.0, 1.0], dtype=np.float32)
+    assert compiled_bins._token_at.py_func(repeated, np.float32(1.0), 1) == 2
+    assert compiled_bins._token_at.py_func(repeated, np.float32(3.0), 0) == -1
     compiled_bins._fill_bins.py_func(logits[:9], maximum, *scale, distance, bins)
     assert bins[:9].tolist() == [int(d * scale[1]) for d in distance[:9]]
     ids = np.empty(logits.size, np.intp)

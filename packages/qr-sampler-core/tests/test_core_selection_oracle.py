@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from qr_sampler import FastSelector, ReferenceSelector, Rows, SamplingParameters, Selector
 from qr_sampler.amplification import U_MAX, U_MIN
 from qr_sampler.selection.fast import passes
-from qr_sampler.selection.fast.bins import RowBins
+from qr_sampler.selection.fast.bins import BinnedRow, RowBins
+from qr_sampler.selection.fast.energies import RowEnergies
 from qr_sampler.selection.fast.histogram import Histogram
 from qr_sampler.selection.fast.passes import MeasuredMoments, RowPasses, mass_bounds, weight_bounds
 from qr_sampler.selection.fast.row import FastRow
@@ -275,7 +276,6 @@ class Stages:
         self.count: Counter[str] = Counter()
         self._stage = "head"
         self._note(monkeypatch, "histogram_ranking", "histogram")
-        self._note(monkeypatch, "sorted_ranking", "sorted")
 
     def _note(self, monkeypatch: pytest.MonkeyPatch, name: str, stage: str) -> None:
         original: Callable[..., Any] = getattr(FastRow, name)
@@ -344,7 +344,7 @@ def test_every_stage_of_the_fast_selector_decides_tokens(monkeypatch: pytest.Mon
             assert_matches_oracle(
                 [watched], row[np.newaxis], np.ones(1), [parameters], rng, quantiles_per_row=24
             )
-    names = ("head", "histogram", "sorted")
+    names = ("head", "histogram")
     assert min(stages.count[name] for name in names) >= 20, stages.count
 
 
@@ -642,8 +642,8 @@ def test_the_padding_of_a_row_weighs_nothing(name: str, monkeypatch: pytest.Monk
 def test_the_histogram_knows_the_mass_of_every_prefix() -> None:
     for logits, temperature in bounds_rows():
         totals = exact_totals(logits, temperature)
-        bins = RowBins(logits.size)
-        ranking = Histogram(logits, logits.max(), 1.0 / temperature, 35, bins)
+        row = BinnedRow(logits, logits.max(), 1.0 / temperature, 35)
+        ranking = Histogram(row, RowBins(logits.size), RowEnergies(logits.size))
         for rank in np.unique(np.geomspace(1, logits.size, 12).astype(int)).tolist():
             mass = int(totals[rank - 1])
             assert ranking.after_rank(rank) == (rank, mass, mass)

@@ -23,7 +23,14 @@ from qr_sampler_vllm.engine.step import (
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 pytest.importorskip("numba", reason="needs Numba, which vLLM brings")
 
-from qr_sampler_accel.host import bins, byte_counts, masses, passes  # noqa: E402
+from qr_sampler_accel.host import (  # noqa: E402
+    bins,
+    byte_counts,
+    descent,
+    energies,
+    masses,
+    passes,
+)
 
 
 def test_logits_on_the_host_are_served_by_compiled_passes() -> None:
@@ -58,18 +65,23 @@ def test_after_the_warm_up_nothing_is_left_to_compile() -> None:
     get_ready("cpu")
     loops = [
         value
-        for module in (bins, byte_counts, masses, passes)
+        for module in (bins, byte_counts, descent, energies, masses, passes)
         for value in vars(module).values()
         if hasattr(value, "signatures")
     ]
     before = {loop: len(loop.signatures) for loop in loops}
     assert len(loops) >= 12
     settings, rng = Settings.load(fixed_temperature=0.7), np.random.default_rng(3)
-    kinds = [{}, {"sample_count": 1_024}, {"top_k": 5_000, "temperature_strategy": "edt"}]
+    kinds = [
+        {"sample_count": 1_024},
+        {"typical_p": 0.9},
+        {"top_k": 5_000, "temperature_strategy": "edt"},
+    ]
     parameters = [settings.sampling.model_copy(update=kind) for kind in kinds]
     for dtype in (torch.float32, torch.bfloat16):
         for lines in ([0, 1, 2], [1], [2, 0]):
             logits = torch.from_numpy(rng.normal(size=(3, 20_000))).to(dtype)
+            logits[0] *= 1e-5
             source = RecordedEntropySource(rng.bytes(10**6))
             pipeline = pipeline_for(logits, settings, source)
             rows = Rows([parameters[line] for line in lines])

@@ -6,8 +6,10 @@ from __future__ import annotations
 import numpy as np
 
 from qr_sampler.arrays import IndexArray, Logits
-from qr_sampler.selection.fast.bins import BINS, Bins, BinTotals, bin_scale
-from qr_sampler_accel.host.masses import LANES, MassMemory, compiled, fill_masses
+from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins, BinTotals, bin_scale
+from qr_sampler.selection.fast.descent import Goal, Held, Landing
+from qr_sampler_accel.host.descent import DescentMemory, land
+from qr_sampler_accel.host.masses import LANES, TABLES, MassMemory, compiled, fill_masses
 
 __all__ = ["CompiledBins"]
 
@@ -25,22 +27,31 @@ def _fill_bins(logits, maximum, lowest, factor, distance, bins):  # type: ignore
 def _totals(  # type: ignore[no-untyped-def]
     logits, maximum, inverse, unit, scale, distance, bins, mass_memory, totals, counts
 ):
-    """Adds up mass and number of the tokens of each bin; those of the last bin have no mass."""
+    """Adds up mass and number of the tokens of each bin; those of the last bin have no mass.
+
+    Adding to one place over and over is slow, since each addition waits for the one before. Tokens
+    therefore take turns at TABLES tables, whose sums end up in the first.
+    """
     totals[:] = 0.0
     counts[:] = 0
-    last = totals.size - 1
-    counts[last] = logits.size
+    last = totals.shape[1] - 1
+    counts[0, last] = logits.size
     for start in range(0, logits.size, LANES):
         piece = logits[start : start + LANES]
         _fill_bins(piece, maximum, scale[0], scale[1], distance, bins)
         fill_masses(distance, piece.size, inverse, unit, *mass_memory)
         masses = mass_memory[2]
         for j in range(piece.size):
-            # Most tokens are in the last bin, and adding to one place over and over is slow.
+            # Most tokens of most rows are in the last bin.
             if bins[j] < last:
-                totals[bins[j]] += masses[j]
-                counts[bins[j]] += 1
-                counts[last] -= 1
+                totals[j % TABLES, bins[j]] += masses[j]
+                counts[j % TABLES, bins[j]] += 1
+    for table in range(1, TABLES):
+        for index in range(last):
+            totals[0, index] += totals[table, index]
+            counts[0, index] += counts[table, index]
+    for index in range(last):
+        counts[0, last] -= counts[0, index]
 
 
 @compiled
@@ -53,13 +64,30 @@ def _tokens(logits, maximum, scale, distance, bins, first, last, ids):  # type: 
         hits = 0
         for j in range(piece.size):
             hits += (bins[j] >= first) & (bins[j] <= last)
-        # Few pieces have a token that is wanted.
+        # Few pieces have a token that is wanted. In the others a branch would go wrong too often.
         if hits:
             for j in range(piece.size):
-                if first <= bins[j] <= last:
-                    ids[count] = start + j
-                    count += 1
+                ids[count] = start + j
+                count += (bins[j] >= first) & (bins[j] <= last)
     return count
+
+
+@compiled
+def _token_at(logits, logit, place):  # type: ignore[no-untyped-def]
+    """Returns the token that comes after *place* others among those with the given logit."""
+    for start in range(0, logits.size, LANES):
+        piece = logits[start : start + LANES]
+        hits = 0
+        for j in range(piece.size):
+            hits += piece[j] == logit
+        if hits > place:
+            for j in range(piece.size):
+                if piece[j] == logit:
+                    if not place:
+                        return start + j
+                    place -= 1
+        place -= hits
+    return -1
 
 
 class CompiledBins(Bins):
@@ -72,9 +100,11 @@ class CompiledBins(Bins):
     def __init__(self, vocab_size: int) -> None:
         self._memory = (np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.int32))
         self._mass_memory = MassMemory().arrays
-        self._totals = np.empty(BINS, dtype=np.float64)
-        self._counts = np.empty(BINS, dtype=np.intp)
+        self._totals = np.empty((TABLES, BINS), dtype=np.float64)
+        self._counts = np.empty((TABLES, BINS), dtype=np.int32)
         self._ids = np.empty(vocab_size, dtype=np.intp)
+        self._vocab_size = vocab_size
+        self._descent: DescentMemory | None = None
 
     def totals(
         self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
@@ -91,7 +121,7 @@ class CompiledBins(Bins):
             self._totals,
             self._counts,
         )
-        return BinTotals(self._totals.astype(np.int64), self._counts)
+        return BinTotals(self._totals[0].astype(np.int64), self._counts[0].astype(np.intp))
 
     def tokens(
         self,
@@ -106,3 +136,13 @@ class CompiledBins(Bins):
         count = _tokens(logits, maximum, scale, *self._memory, first, last, self._ids)
         ids: IndexArray = self._ids[:count].copy()
         return ids
+
+    def land(self, row: BinnedRow, first: int, last: int, held: Held, goal: Goal) -> Landing:
+        """Returns where the bins reach *goal*. Arguments as in :class:`Bins`."""
+        if self._descent is None:
+            self._descent = DescentMemory(self._vocab_size)
+        return land(row, first, last, held, goal, self._descent)
+
+    def token_at(self, logits: Logits, logit: np.float32, place: int) -> int:
+        """Returns one of the tokens with the given logit. Arguments as in :class:`Bins`."""
+        return int(_token_at(logits, logit, place))

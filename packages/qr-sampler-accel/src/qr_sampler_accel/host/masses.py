@@ -15,13 +15,29 @@ import numpy as np
 from qr_sampler.arrays import Distances, FloatArray
 from qr_sampler.selection.masses import EXPONENT_FLOOR, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, TAYLOR
 
-__all__ = ["LANES", "MassMemory", "compiled", "fill_exponentials", "fill_masses"]
+__all__ = [
+    "LANES",
+    "TABLES",
+    "MassMemory",
+    "compiled",
+    "fill_exponentials",
+    "fill_masses",
+    "summing",
+    "whole_sum",
+]
 
 LANES: Final = 256
 """Tokens that are worked on at a time."""
 
+TABLES: Final = 4
+"""Sums per bin of a histogram. Adding to one place over and over is slow, since each addition waits
+for the one before; tokens therefore take turns."""
+
 # Arguments are arrays and numbers; arrays that a loop does not read first are working memory.
 compiled: Any = numba.njit(nogil=True, error_model="numpy")
+
+summing: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
+"""For sums of whole numbers below 2**53, which are the same in any order."""
 
 T11, T10, T9, T8, T7, T6, T5, T4, T3, T2, T1, T0 = TAYLOR
 
@@ -51,6 +67,15 @@ def fill_masses(distance, count, inverse, unit, sums, sum_bits, masses, bits):  
     fill_exponentials(distance, count, inverse, sums, sum_bits, masses, bits)
     for j in range(count):
         masses[j] = np.rint(masses[j] * unit)
+
+
+@summing
+def whole_sum(values, count):  # type: ignore[no-untyped-def]
+    """Returns the sum of the first *count* values, which are whole numbers."""
+    total = 0.0
+    for j in range(count):
+        total += values[j]
+    return total
 
 
 @compiled

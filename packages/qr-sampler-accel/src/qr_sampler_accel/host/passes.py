@@ -15,6 +15,7 @@ import numpy as np
 
 from qr_sampler.arrays import Distances, FloatArray, Logits
 from qr_sampler.selection.fast.bins import Bins
+from qr_sampler.selection.fast.energies import Energies
 from qr_sampler.selection.fast.head import GROUPS, HEAD_COLUMNS, LOWEST_LOGIT, Head
 from qr_sampler.selection.fast.passes import (
     TERMS,
@@ -25,6 +26,7 @@ from qr_sampler.selection.fast.passes import (
 )
 from qr_sampler.selection.masses import LOG2_E
 from qr_sampler_accel.host.bins import CompiledBins
+from qr_sampler_accel.host.energies import CompiledEnergies
 from qr_sampler_accel.host.masses import LANES, MassMemory
 
 __all__ = ["CompiledPasses"]
@@ -187,6 +189,8 @@ class CompiledPasses(RowPasses):
 
     make_bins: ClassVar[Callable[[int], Bins]] = CompiledBins
     """Makes what sorts rows of V tokens into bins."""
+    make_energies: ClassVar[Callable[[int], Energies]] = CompiledEnergies
+    """Makes what measures the energies of rows of V tokens."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__(vocab_size)

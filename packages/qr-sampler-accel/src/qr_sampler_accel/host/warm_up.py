@@ -7,6 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from qr_sampler.arrays import Logits
+from qr_sampler.selection.fast.bins import BinnedRow
+from qr_sampler.selection.fast.descent import Goal, Held
 from qr_sampler_accel.host.byte_counts import CompiledCounts
 from qr_sampler_accel.host.passes import CompiledPasses
 
@@ -35,3 +38,13 @@ def warm_up(*, logits_on_host: bool) -> None:
     passes.masses(passes.head(logits, maximum).distance, 2.0, 35)
     passes.bins.totals(logits, maximum, 2.0, 35)
     passes.bins.tokens(logits, maximum, 2.0, 0, 1)
+    _warm_up_for_crowds(passes, np.zeros(VOCAB_SIZE, dtype=np.float32))
+
+
+def _warm_up_for_crowds(passes: CompiledPasses, logits: Logits) -> None:
+    """Runs the loops that only rows with crowded bins need, and those of typical-p."""
+    row, held = BinnedRow(logits, logits[0], 1.0, 35), Held(VOCAB_SIZE, VOCAB_SIZE << 35)
+    for counts in (True, False):
+        landing = passes.bins.land(row, 0, 0, held, Goal(1, counts))
+        passes.bins.token_at(logits, landing.logit, 0)
+    passes.energies.totals(passes.energies.mean(row, None), 0, 0)

@@ -121,8 +121,8 @@ class Ranking(Protocol):
             stop: End of the range.
         """
 
-    def typical_range(self, rank: int, typical_p: float) -> tuple[int, int] | None:
-        """Returns what :func:`typical_range` says of the first *rank* tokens."""
+    def typical_cuts(self, stop: Cut, typical_p: float) -> tuple[Cut, Cut] | None:
+        """Returns both ends of what :func:`typical_range` keeps of the tokens before *stop*."""
 
     def token(self, rank: int) -> tuple[int, int]:
         """Returns id and mass of the token at *rank*, the last one of a cut returned before."""

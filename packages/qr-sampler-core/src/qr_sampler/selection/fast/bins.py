@@ -7,10 +7,11 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from qr_sampler.arrays import IndexArray, Logits, MassArray
+from qr_sampler.arrays import Distances, FloatArray, IndexArray, Logits, MassArray
+from qr_sampler.selection.fast.descent import Goal, Held, Landing, land
 from qr_sampler.selection.masses import MASSLESS, library_masses
 
-__all__ = ["BINS", "BinScale", "BinTotals", "Bins", "RowBins", "bin_of", "bin_scale"]
+__all__ = ["BINS", "BinScale", "BinTotals", "BinnedRow", "Bins", "RowBins", "bin_of", "bin_scale"]
 
 BINS: Final = 4096
 """The last of them is for tokens without a mass."""
@@ -35,6 +36,29 @@ class BinTotals(NamedTuple):
     """Shape ``(BINS,)``."""
     counts: IndexArray
     """Shape ``(BINS,)``, numbers of tokens."""
+
+
+class BinnedRow(NamedTuple):
+    """One row of logits at one temperature."""
+
+    logits: Logits
+    """Shape ``(V,)``."""
+    maximum: np.float32
+    """The largest of them, finite."""
+    inverse_temperature: float
+    """1 / T."""
+    exponent: int
+    """The mass of the most probable token is 2**exponent."""
+
+    def distances(self, logits: Logits) -> Distances:
+        """Returns the distances of some *logits*, -inf where they are too large for float32."""
+        with np.errstate(over="ignore"):
+            distance: Distances = logits - self.maximum
+        return distance
+
+    def masses(self, logits: Logits) -> FloatArray:
+        """Returns the masses of some *logits*."""
+        return library_masses(self.distances(logits), self.inverse_temperature, self.exponent)
 
 
 def bin_scale(inverse_temperature: float) -> BinScale:
@@ -82,6 +106,22 @@ class Bins(Protocol):
         Shape ``(N,)``. The other arguments are those of :meth:`totals`.
         """
 
+    def land(self, row: BinnedRow, first: int, last: int, held: Held, goal: Goal) -> Landing:
+        """Returns where the running total over the bins from *first* to *last* reaches *goal*.
+
+        It takes a bounded number of passes over their tokens.
+
+        Args:
+            row: The row.
+            first: The first bin.
+            last: The last one.
+            held: What they hold.
+            goal: From 1 to what the bins hold.
+        """
+
+    def token_at(self, logits: Logits, logit: np.float32, place: int) -> int:
+        """Returns the token that comes after *place* others among those with the given logit."""
+
 
 class RowBins(Bins):
     """Bins in NumPy.
@@ -127,6 +167,15 @@ class RowBins(Bins):
         # As floats the places are not truncated, so that the last bin ends before the next.
         np.less(self._distance, last + 1, out=below)
         return np.flatnonzero(np.logical_and(wanted, below, out=wanted))
+
+    def land(self, row: BinnedRow, first: int, last: int, held: Held, goal: Goal) -> Landing:
+        """Returns where the bins reach *goal*. Arguments as in :class:`Bins`."""
+        ids = self.tokens(row.logits, row.maximum, row.inverse_temperature, first, last)
+        return land(row.logits[ids], goal, row.masses)
+
+    def token_at(self, logits: Logits, logit: np.float32, place: int) -> int:
+        """Returns one of the tokens with the given logit. Arguments as in :class:`Bins`."""
+        return int(np.flatnonzero(np.equal(logits, logit, out=self._wanted[0]))[place])
 
     def _fill_distance(self, logits: Logits, maximum: np.float32, scale: BinScale) -> None:
         # A difference too large for float32 becomes -inf, as for a masked token.

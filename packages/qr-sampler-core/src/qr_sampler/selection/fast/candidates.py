@@ -74,12 +74,5 @@ def find_candidates(
         stop = ranking.after_rank(stop.rank)
     if stop is None or filters.typical_p == 1.0:
         return None if stop is None else Candidates(ranking, NOTHING, stop)
-    return _typical(ranking, stop.rank, filters.typical_p)
-
-
-def _typical(ranking: Ranking, rank: int, typical_p: float) -> Candidates | None:
-    ranks = ranking.typical_range(rank, typical_p)
-    if ranks is None:
-        return None
-    start, stop = ranking.after_rank(ranks[0]), ranking.after_rank(ranks[1])
-    return None if start is None or stop is None else Candidates(ranking, start, stop)
+    cuts = ranking.typical_cuts(stop, filters.typical_p)
+    return None if cuts is None else Candidates(ranking, *cuts)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A ranking of a whole row that sorts nothing but the bin in question.
+"""A ranking of a whole row that answers every question without sorting the row.
 
 The exact masses of the bins over the distance from the maximum say how much mass lies above any
-bin. A question about a rank or a mass leads to one bin, or a few, whose tokens are sorted. It
-answers every question but that of typical-p.
+bin. A question about a rank or a mass leads to one bin, or a few.
 """
 
 from __future__ import annotations
@@ -14,9 +13,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler.arrays import IndexArray, Logits, MassArray
-from qr_sampler.selection.fast.bins import BINS, Bins, bin_of
-from qr_sampler.selection.fast.ranked_tokens import RankedTokens, rank_order
+from qr_sampler.arrays import MassArray
+from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins, bin_of
+from qr_sampler.selection.fast.descent import Held
+from qr_sampler.selection.fast.energies import Edge, Energies, typical_reach
+from qr_sampler.selection.fast.sections import FEW, CrowdedSection, Section, SortedSection
 from qr_sampler.selection.filters import Cut, Ranking
 from qr_sampler.selection.masses import MASSLESS, ceil_product
 
@@ -26,10 +27,10 @@ NEAR: Final = 1e-4
 """Margin in nats, by far larger than the rounding of an exponent and smaller than a bin."""
 
 
-class Section(NamedTuple):
-    """Neighbouring bins, sorted, and what lies above them."""
+class Place(NamedTuple):
+    """Neighbouring bins, and what lies above them."""
 
-    tokens: RankedTokens
+    section: Section
     """Their tokens."""
     rank: int
     """Number of tokens above."""
@@ -38,7 +39,7 @@ class Section(NamedTuple):
 
     def cut(self, count: int) -> Cut:
         """Returns the cut after the first *count* of its tokens."""
-        mass = self.mass + (int(self.tokens.cumulative[count - 1]) if count else 0)
+        mass = self.mass + self.section.mass_of(count)
         return Cut(self.rank + count, mass, mass)
 
 
@@ -46,99 +47,103 @@ class Histogram(Ranking):
     """One row, binned by its exponents d / T.
 
     Args:
-        logits: Shape ``(V,)``, float32.
-        maximum: The largest of them, finite.
-        inverse_temperature: 1 / T.
-        exponent: The mass of the most probable token is 2**exponent.
+        row: The row.
         bins: Bins of rows of V tokens.
+        energies: Energies of rows of V tokens.
     """
 
-    def __init__(
-        self,
-        logits: Logits,
-        maximum: np.float32,
-        inverse_temperature: float,
-        exponent: int,
-        bins: Bins,
-    ) -> None:
-        self._logits = logits
-        self._maximum = maximum
-        self._inverse = inverse_temperature
-        self._exponent = exponent
-        self._bins = bins
-        totals = bins.totals(logits, maximum, inverse_temperature, exponent)
+    def __init__(self, row: BinnedRow, bins: Bins, energies: Energies) -> None:
+        self._row, self._bins, self._energies = row, bins, energies
+        totals = bins.totals(row.logits, row.maximum, row.inverse_temperature, row.exponent)
         self._mass_above = _above(totals.masses)
         self._rank_above = _above(totals.counts)
-        self._place = (0, -1)
-        self._section: Section | None = None
+        self._found = (0, -1)
+        self._place: Place | None = None
 
     def everything(self) -> Cut:
         """Returns the cut after the last rank."""
         mass = int(self._mass_above[BINS])
-        return Cut(self._logits.size, mass, mass)
+        return Cut(self._row.logits.size, mass, mass)
 
     def after_rank(self, rank: int) -> Cut:
         """Returns the cut after *rank* tokens."""
-        if rank >= self._logits.size:
+        if rank >= self._row.logits.size:
             return self.everything()
-        section = self._section_at(int(self._rank_above[1:].searchsorted(rank, side="left")))
-        return section.cut(rank - section.rank)
+        place = self._bin(int(self._rank_above[1:].searchsorted(rank, side="left")))
+        return place.cut(rank - place.rank)
 
     def within_distance(self, distance: float) -> Cut:
         """Returns the cut after the last token at most *distance* below the maximum."""
-        section = self._around(-distance * self._inverse)
-        distances = -section.tokens.distance
-        return section.cut(int(np.searchsorted(distances, np.float64(distance), side="right")))
+        place = self._around(-distance * self._row.inverse_temperature)
+        return place.cut(place.section.count_within(distance))
 
     def with_mass(self, mass: int) -> Cut:
         """Returns the cut after the last token whose mass is at least *mass*."""
         # Masses are rounded, so half a unit less will do.
-        section = self._around(math.log((mass - 0.5) / 2.0**self._exponent))
-        return section.cut(int(np.searchsorted(-section.tokens.masses, -mass, side="right")))
+        place = self._around(math.log((mass - 0.5) / 2.0**self._row.exponent))
+        return place.cut(place.section.count_with_mass(mass))
 
     def reaching(self, fraction: float, start: Cut, stop: Cut) -> Cut:
-        """Returns the shortest prefix that reaches *fraction* of the mass before *stop*.
+        """Returns the shortest prefix that reaches *fraction* of the mass between two cuts.
 
         Args:
             fraction: In the open interval (0, 1).
-            start: Nothing; this ranking offers no other ranges.
-            stop: The end of the range.
+            start: Beginning of the range.
+            stop: End of the range.
         """
-        goal = ceil_product(fraction, stop.lowest)
-        section = self._section_at(int(self._mass_above[1:].searchsorted(goal, side="left")))
-        inside = section.tokens.cumulative.searchsorted(goal - section.mass, side="left")
-        return section.cut(int(inside) + 1)
+        return self._with_total(start.lowest + ceil_product(fraction, stop.lowest - start.lowest))
 
-    def typical_range(self, rank: int, typical_p: float) -> None:
-        """Returns ``None``: typical-p depends on every token."""
+    def typical_cuts(self, stop: Cut, typical_p: float) -> tuple[Cut, Cut]:
+        """Returns both ends of what typical-p keeps of the tokens before *stop*."""
+        goal = ceil_product(typical_p, stop.lowest)
+        reach = typical_reach(self._energies, self._row, self._edge(stop), goal)
+        cut = self._with_total(reach.goal)
+        if not reach.below:
+            return reach.start, cut
+        mass = cut.lowest - self.token(cut.rank - 1)[1]
+        return Cut(cut.rank - 1, mass, mass), reach.stop
 
     def token(self, rank: int) -> tuple[int, int]:
         """Returns id and mass of the token at *rank*, the last one of the cut just returned."""
-        section = self._sections(*self._place)
-        return section.tokens.token(rank - section.rank)
+        place = self._bins_at(*self._found)
+        return place.section.token(rank + 1 - place.rank)
 
-    def _around(self, exponent: float) -> Section:
+    def _with_total(self, goal: int) -> Cut:
+        """Returns the shortest prefix with a mass of at least *goal*."""
+        place = self._bin(int(self._mass_above[1:].searchsorted(goal, side="left")))
+        return place.cut(place.section.count_reaching(goal - place.mass))
+
+    def _edge(self, stop: Cut) -> Edge | None:
+        """Returns the logit at *stop*, and how many tokens before it have that logit."""
+        logits = self._row.logits
+        if stop.rank >= logits.size:
+            return None
+        self.after_rank(stop.rank)
+        logit = logits[self.token(stop.rank - 1)[0]]
+        return Edge(logit, stop.rank - int(np.count_nonzero(logits > logit)))
+
+    def _around(self, exponent: float) -> Place:
         exponent = max(exponent, MASSLESS)
-        return self._sections(bin_of(exponent + NEAR), bin_of(exponent - NEAR))
+        return self._bins_at(bin_of(exponent + NEAR), bin_of(exponent - NEAR))
 
-    def _section_at(self, index: int) -> Section:
-        return self._sections(index, index)
+    def _bin(self, index: int) -> Place:
+        return self._bins_at(index, index)
 
-    def _sections(self, first: int, last: int) -> Section:
-        """Returns the bins from *first* to *last*, sorted; remembers the last answer."""
-        if self._section is None or self._place != (first, last):
-            ids = self._bins.tokens(self._logits, self._maximum, self._inverse, first, last)
+    def _bins_at(self, first: int, last: int) -> Place:
+        """Returns the bins from *first* to *last*; remembers the last answer."""
+        if self._place is None or self._found != (first, last):
             rank, mass = int(self._rank_above[first]), int(self._mass_above[first])
-            self._place, self._section = (first, last), Section(self._sorted(ids), rank, mass)
-        return self._section
+            held = Held(
+                int(self._rank_above[last + 1]) - rank, int(self._mass_above[last + 1]) - mass
+            )
+            self._found = (first, last)
+            self._place = Place(self._section(first, last, held), rank, mass)
+        return self._place
 
-    def _sorted(self, ids: IndexArray) -> RankedTokens:
-        ids = ids[rank_order(self._logits[ids], ids)]
-        # A difference too large for float32 becomes -inf, as for a masked token.
-        with np.errstate(over="ignore"):
-            distance = self._logits[ids] - self._maximum
-        size = self._logits.size
-        return RankedTokens(ids, distance, self._inverse, self._exponent, vocab_size=size)
+    def _section(self, first: int, last: int, held: Held) -> Section:
+        if held.tokens <= FEW:
+            return SortedSection(self._row, self._bins, first, last)
+        return CrowdedSection(self._row, self._bins, first, last, held)
 
 
 def _above(values: NDArray[Any]) -> MassArray:

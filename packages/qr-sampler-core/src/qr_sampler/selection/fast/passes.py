@@ -14,6 +14,7 @@ import numpy as np
 
 from qr_sampler.arrays import Distances, FloatArray, Logits
 from qr_sampler.selection.fast.bins import Bins, RowBins
+from qr_sampler.selection.fast.energies import Energies, RowEnergies
 from qr_sampler.selection.fast.head import Head, column_count, column_maxima, leading_tokens
 from qr_sampler.selection.masses import MASSLESS, library_masses
 from qr_sampler.selection.statistics import Moments, is_settled, logit_deviation, row_moments
@@ -101,11 +102,14 @@ class RowPasses:
 
     make_bins: ClassVar[Callable[[int], Bins]] = RowBins
     """Makes what sorts rows of V tokens into bins."""
+    make_energies: ClassVar[Callable[[int], Energies]] = RowEnergies
+    """Makes what measures the energies of rows of V tokens."""
 
     def __init__(self, vocab_size: int) -> None:
         padded = -(-vocab_size // TERMS) * TERMS
         self.vocab_size = vocab_size
         self._row_bins: Bins | None = None
+        self._energies: Energies | None = None
         self._float64: FloatArray | None = None
         self._maxima = np.empty(column_count(vocab_size), dtype=np.float32)
         self._distance = np.empty(padded, dtype=np.float32)
@@ -119,6 +123,13 @@ class RowPasses:
         if self._row_bins is None:
             self._row_bins = type(self).make_bins(self.vocab_size)
         return self._row_bins
+
+    @property
+    def energies(self) -> Energies:
+        """Energies of rows of V tokens, made when they are first needed."""
+        if self._energies is None:
+            self._energies = type(self).make_energies(self.vocab_size)
+        return self._energies
 
     def maximum(self, logits: Logits) -> np.float32:
         """Returns the largest logit of one row, NaN if there is one. :meth:`head` is next."""

@@ -61,8 +61,7 @@ class RankedTokens(Ranking):
         """Returns the cut after *rank* tokens, if that many are sorted."""
         rank = min(rank, self._vocab_size)
         if rank <= len(self.token_ids):
-            mass = int(self.cumulative[rank - 1]) if rank else 0
-            return Cut(rank, mass, mass)
+            return self._cut(rank)
         if rank < self._vocab_size or self._total is None:
             return None
         return self._total()
@@ -89,12 +88,15 @@ class RankedTokens(Ranking):
         highest = base + ceil_product(fraction, stop.highest - base)
         return cut if cut.lowest >= highest else None
 
-    def typical_range(self, rank: int, typical_p: float) -> tuple[int, int] | None:
-        """Returns the ranks that typical-p keeps of the first *rank*, if those are sorted."""
+    def typical_cuts(self, stop: Cut, typical_p: float) -> tuple[Cut, Cut] | None:
+        """Returns both ends of what typical-p keeps before *stop*, if that much is sorted."""
+        rank = stop.rank
         if rank > len(self.token_ids):
             return None
         exponents = self.distance[:rank].astype(np.float64) * self._inverse
-        return typical_range(exponents, self.masses[:rank], typical_p)
+        ranks = typical_range(exponents, self.masses[:rank], typical_p)
+        first, last = (self._cut(rank) for rank in ranks)
+        return first, last
 
     def token(self, rank: int) -> tuple[int, int]:
         """Returns id and mass of the token at *rank*."""
@@ -104,3 +106,7 @@ class RankedTokens(Ranking):
         """Returns the cut after *count* tokens, unless the next one is out of sight."""
         in_sight = count < len(self.token_ids) or count == self._vocab_size
         return self.after_rank(count) if in_sight else None
+
+    def _cut(self, rank: int) -> Cut:
+        mass = int(self.cumulative[rank - 1]) if rank else 0
+        return Cut(rank, mass, mass)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One row of logits, and the ways to rank it that the fast selector tries one after the other."""
+"""One row of logits, and the two ways to rank it, of which the second answers every question."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qr_sampler.arrays import Logits
+from qr_sampler.selection.fast.bins import BinnedRow
 from qr_sampler.selection.fast.candidates import Candidates, Choice, RankingAt, find_candidates
 from qr_sampler.selection.fast.head import Head
 from qr_sampler.selection.fast.histogram import Histogram
 from qr_sampler.selection.fast.passes import RowPasses, mass_bounds, weight_bounds
-from qr_sampler.selection.fast.ranked_tokens import RankedTokens, rank_order
+from qr_sampler.selection.fast.ranked_tokens import RankedTokens
 from qr_sampler.selection.filters import Cut, Filters, Ranking
-from qr_sampler.selection.masses import distances, unit_exponent
+from qr_sampler.selection.masses import unit_exponent
 from qr_sampler.selection.statistics import Moments
 
 __all__ = ["FastRow"]
@@ -24,8 +25,8 @@ __all__ = ["FastRow"]
 class FastRow:
     """What is known of one row.
 
-    The ways to rank it are called with 1 / T; the rankings of the leading tokens and of the
-    histogram admit it where they cannot tell.
+    The ways to rank it are called with 1 / T; the ranking of the leading tokens admits it where it
+    cannot tell.
     """
 
     logits: Logits
@@ -85,11 +86,5 @@ class FastRow:
 
     def histogram_ranking(self, inverse: float) -> Ranking:
         """Returns the row in bins; valid until another row is sorted into bins."""
-        return Histogram(self.logits, self.maximum, inverse, self.exponent, self.passes.bins)
-
-    def sorted_ranking(self, inverse: float) -> Ranking:
-        """Returns the whole row in rank order."""
-        size = self.logits.size
-        order = rank_order(self.logits, np.arange(size))
-        distance = distances(self.logits)[order]
-        return RankedTokens(order, distance, inverse, self.exponent, vocab_size=size)
+        row = BinnedRow(self.logits, self.maximum, inverse, self.exponent)
+        return Histogram(row, self.passes.bins, self.passes.energies)

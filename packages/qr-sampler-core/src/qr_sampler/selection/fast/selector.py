@@ -47,8 +47,8 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
 
     Column maxima give the leading tokens, a float32 pass gives the total within proved bounds. If
     every total within the bounds leads to the same token, that is the token. Otherwise a histogram
-    of exact masses narrows the question down to one bin. Only typical-p can make it necessary to
-    sort the row.
+    of exact masses narrows the question down to one bin, whose tokens are sorted if they are few.
+    If they are many, pivots narrow it down further. No row takes more than a few passes.
 
     Args:
         make_passes: Makes what does the work on rows of a given number of tokens.
@@ -144,10 +144,8 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
 def _choose(row: FastRow, inverse: float, candidates: Candidates | None, u: float) -> Choice:
     choice = candidates.choose(u) if candidates is not None else None
     if choice is None:
-        choice = row.choose(inverse, row.histogram_ranking, u)
-    if choice is None:
-        # A sorted row leaves no question open.
-        choice = cast("Choice", row.choose(inverse, row.sorted_ranking, u))
+        # The histogram leaves no question open.
+        choice = cast("Choice", row.choose(inverse, row.histogram_ranking, u))
     return choice
 
 
