@@ -511,6 +511,18 @@ class TestRecordKeeping:
         assert later["emitted"] is (lose == 0)
         assert later["reason"] == ("dropped_on_resumption" if lose else "")
 
+    def test_a_token_that_is_dropped_is_forgotten_and_its_bytes_are_discarded(
+        self, world: World
+    ) -> None:
+        request = world.host.add(request_key="a")
+        world.step()
+        world.host.step(logits(1))
+        assert request.sequence is not None
+        world.session.record(request.sequence.drop("dropped", keep=1))
+        assert request.sequence.tokens == request.output[:1]
+        (discard,) = world.kind("discard")
+        assert (discard["position"], discard["reason"], discard["block_bytes"]) == (1, "dropped", 4)
+
     def test_sequences_of_one_request_have_names_of_their_own(self, world: World) -> None:
         for _ in range(3):
             world.host.add(request_key="same")
