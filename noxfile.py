@@ -205,6 +205,7 @@ def check_types(session: nox.Session) -> None:
     session.run("mypy", "deployments/openwebui")
     session.run("mypy", str(VLLM_PACKAGE / "benchmarks"))
     session.run("mypy", "packages/qr-sampler-grpc/benchmarks")
+    session.run("mypy", "packages/qr-sampler-core/benchmarks")
     session.run("mypy", "packages/qr-sampler/benchmarks")
     session.run("mypy", "servers")
     session.run("mypy", "deployments/docker/health_check.py")
@@ -582,6 +583,14 @@ def bench_transport(session: nox.Session) -> None:
     extras = [f"--extra={extra}" for extra in EXTRAS["qr-sampler-grpc"]]
     sync(session, "--package=qr-sampler-grpc", *extras)
     folder = str(ROOT / "packages/qr-sampler-grpc")
+    session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": folder})
+
+
+@nox.session(python=COVERAGE_PYTHON, reuse_venv=True, default=False)
+def bench_host(session: nox.Session) -> None:
+    """Measure what a token costs a host beside its selection; see docs/benchmarks.md."""
+    sync(session, "--package=qr-sampler-core", "--extra=testing")
+    folder = str(ROOT / "packages/qr-sampler-core")
     session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": folder})
 
 

@@ -609,6 +609,7 @@ class TestDeparted:
             held = reachable(request.sequence)
             assert any(isinstance(each, StepResult) for each in held)
             assert largest(held) < block
+            assert largest(reachable(world.session._handover._entries)) < block
             world.host.running.remove(request)
             assert request.sequence is not None
             world.session.record(departed.add(request.sequence))

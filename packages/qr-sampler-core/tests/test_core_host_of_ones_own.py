@@ -17,9 +17,10 @@ import pytest
 import qr_sampler
 import qr_sampler.host
 import qr_sampler.testing
-from qr_sampler import EntropySource, Record, Settings
+from qr_sampler import EntropySource, Settings
 from qr_sampler.host import (
     EngineFacts,
+    Entry,
     RecordKeeper,
     SamplingSession,
     StepRows,
@@ -89,14 +90,14 @@ class Loop(RecordKeeper):
                 positions=[len(text.output) for text in running],
             )
             outcomes = self.session.decide(self.model.logits([t.tokens for t in running]), step)
-            records: list[Record] = []
+            records: list[Entry] = []
             for text, outcome in zip(running, outcomes, strict=True):
                 text.tokens.append(outcome.token_id)
                 # Nothing can come between: what is taken is emitted.
                 records += text.sequence.sampled(outcome) + text.sequence.confirm()
             self.session.record(records)
 
-    def settled(self) -> list[Record]:
+    def settled(self) -> list[Entry]:
         return []
 
     def open_sequences(self) -> list[TokenSequence]:

@@ -29,7 +29,7 @@ from qr_sampler import (
     link_digest,
     row_digest,
 )
-from qr_sampler.host import NumpyLogits
+from qr_sampler.host import NumpyLogits, records_of
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm.engine import session
 from qr_sampler_vllm.runners import draft_rows, v2
@@ -64,6 +64,9 @@ class Journal(MemorySink):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__()
+
+    def write(self, entries: Any) -> None:
+        super().write(records_of(entries))
 
 
 class Seen(NumpyLogits):
@@ -248,6 +251,7 @@ class TestRunnerV1:
             batch.go_on()
         batch.step()
         batch.remove(0)
+        batch.runner.session.write()
         found = batch.runner.session._journal.records  # type: ignore[attr-defined]
         assert [(t.kind, t.position, t.emitted) for t in found] == [
             ("token", 0, True),
@@ -631,6 +635,7 @@ class TestRunnerV2:
             runner.add_request(slot, params(key))
         runner.apply(logits(2), Context([0, 1], [2, 2]))
         runner.apply(logits(1), Context([1], [3]))
+        runner.session.write()
         found = runner.session._journal.records  # type: ignore[attr-defined]
         assert sorted((t.request_key, t.position, t.emitted) for t in found) == [
             ("a", 0, None),

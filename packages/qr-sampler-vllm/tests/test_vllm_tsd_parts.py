@@ -151,6 +151,9 @@ class FakeSession:
     def record(self, records: list[Record]) -> None:
         self.records += records
 
+    def write(self) -> None:
+        pass
+
     def publish(self) -> None:
         pass
 

@@ -72,6 +72,9 @@ class FakeSession:
     def record(self, records: list[Any]) -> None:
         self.recorded += records
 
+    def write(self) -> None:
+        pass
+
     def raise_if_told_to(self, error: Exception) -> None:
         if self.settings.fallback_mode == "error":
             raise error

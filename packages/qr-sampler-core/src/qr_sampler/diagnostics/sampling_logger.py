@@ -25,9 +25,14 @@ class SamplingLogger:
         self.level = level
         self._logger = logging.getLogger("qr_sampler")
 
+    @property
+    def enabled(self) -> bool:
+        """Whether anything would be logged."""
+        return self.level != "none" and self._logger.isEnabledFor(logging.INFO)
+
     def log(self, records: Iterable[Record]) -> None:
         """Logs the token records among *records*; costs next to nothing while INFO is disabled."""
-        if self.level == "none" or not self._logger.isEnabledFor(logging.INFO):
+        if not self.enabled:
             return
         for record in records:
             if isinstance(record, (TokenSamplingRecord, ForcedRecord, UndecidedRecord)):

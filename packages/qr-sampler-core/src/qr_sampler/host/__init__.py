@@ -13,8 +13,9 @@ A host is whatever computes logits. It meets a :class:`SamplingSession` in four 
   :meth:`TokenSequence.drop` or :meth:`TokenSequence.resume` when it has taken some back, and
   :meth:`TokenSequence.record_unsettled` when nobody can say.
 
-The latter two return records, which :meth:`SamplingSession.record` keeps. A :class:`RecordKeeper`
-writes them while no step does. Nothing here knows torch or any engine.
+The latter two return entries, which :meth:`SamplingSession.record` takes in: a step says what has
+become of which of its rows, and records are made of that by whoever writes. A :class:`RecordKeeper`
+writes while no step waits for it. Nothing here knows torch or any engine.
 """
 
 from __future__ import annotations
@@ -35,13 +36,16 @@ from qr_sampler.host.session import EngineFacts, SamplingSession
 from qr_sampler.host.shared_draws import serve_or_split
 from qr_sampler.host.status import EngineStatus
 from qr_sampler.host.stop_conditions import StopConditions, StopStrings
+from qr_sampler.records.entries import DiscardEntry, Entry, TokenEntry, records_of
 
 __all__ = [
     "UNKNOWN_TOKEN",
     "ChosenToken",
     "DepartedSequences",
+    "DiscardEntry",
     "EngineFacts",
     "EngineStatus",
+    "Entry",
     "ForcedEnd",
     "LogitsAccess",
     "NumpyLogits",
@@ -53,8 +57,10 @@ __all__ = [
     "StepRows",
     "StopConditions",
     "StopStrings",
+    "TokenEntry",
     "TokenSequence",
     "UnchosenToken",
     "UndecidedToken",
+    "records_of",
     "serve_or_split",
 ]

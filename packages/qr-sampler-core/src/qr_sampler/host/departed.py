@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qr_sampler.admission.overrides import RequestOptions
 from qr_sampler.host.sequence import TokenSequence
-from qr_sampler.records import Record
+from qr_sampler.records.entries import Entry
 
 __all__ = ["DepartedSequences"]
 
@@ -28,7 +28,7 @@ class DepartedSequences:
         self._capacity = capacity
         self._sequences: list[TokenSequence] = []
 
-    def add(self, sequence: TokenSequence) -> list[Record]:
+    def add(self, sequence: TokenSequence) -> list[Entry]:
         """Takes in a sequence that left the batch; returns the records of its tokens so far."""
         if sequence.ended:
             return []

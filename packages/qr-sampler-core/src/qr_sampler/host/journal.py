@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
-from qr_sampler.records import GenesisRecord, Record
+from qr_sampler.records import GenesisRecord
+from qr_sampler.records.entries import Entry, records_of
 from qr_sampler.records.ledger import JsonLinesSink
 from qr_sampler.settings import Settings
 
@@ -75,12 +76,17 @@ class Journal:
         """Number of records that the disk has refused, or that have gone with the file."""
         return 0 if self._sink is None else self._sink.lost
 
-    def write(self, records: Iterable[Record]) -> None:
-        """Keeps *records*, in order; without any it still notices that the file has gone."""
-        kept = tuple(records)
-        self._logger.log(kept)
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Keeps the records of *entries*, in order, which are made only if somebody reads them.
+
+        Without any it still notices that the file has gone.
+        """
+        if self._sink is None and not self._logger.enabled:
+            return
+        records = records_of(entries)
+        self._logger.log(records)
         if self._sink is not None:
-            self._sink.write(kept)
+            self._sink.write(records)
 
     def close(self) -> None:
         """Closes the ledger file; writing more opens it again."""

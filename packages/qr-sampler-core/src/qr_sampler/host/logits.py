@@ -100,9 +100,9 @@ class NumpyLogits:
 
     def force(self, logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
         """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place."""
-        for line, token_id in zip(lines, token_ids, strict=True):
-            logits[line] = -math.inf
-            logits[line, token_id] = 0.0
+        rows = list(lines)
+        logits[rows] = -math.inf
+        logits[rows, list(token_ids)] = 0.0
 
 
 def defect_of(logits: Any, line: int) -> tuple[int, str]:

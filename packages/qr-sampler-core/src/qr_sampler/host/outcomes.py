@@ -5,23 +5,13 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-
-from qr_sampler.records import (
-    DiscardRecord,
-    ForcedRecord,
-    Record,
-    TokenSamplingRecord,
-    UnchosenRecord,
-    UndecidedRecord,
-)
-from qr_sampler.records.accounting import discard_record, token_record
-from qr_sampler.sampling.commitment import link_digest
-from qr_sampler.sampling.pipeline import StepResult
-from qr_sampler.temperature import rounded
+from qr_sampler.records import ForcedRecord, UnchosenRecord, UndecidedRecord
+from qr_sampler.records.entries import DiscardEntry, Entry, TokenEntry
+from qr_sampler.sampling.columns import StepColumns
 
 if TYPE_CHECKING:
     from qr_sampler.host.sequence import TokenSequence
@@ -51,16 +41,16 @@ class Outcome(Protocol):
         ``None`` if no entropy has chosen the token, so that an earlier link goes on to hold.
         """
 
-    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> Record:
-        """Returns the record of the token as one of *sequence*.
+    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> Entry:
+        """Returns what is to be recorded of the token as one of *sequence*.
 
         Args:
             sequence: Its sequence.
             emitted: Whether it was emitted; ``None`` when that is not known.
         """
 
-    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
-        """Returns the records of the bytes that it cost, when *sequence* has not emitted it.
+    def discards(self, sequence: TokenSequence, reason: str) -> Sequence[Entry]:
+        """Returns what is to be recorded of its bytes, when *sequence* has not emitted it.
 
         Args:
             sequence: Its sequence.
@@ -68,13 +58,15 @@ class Outcome(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenToken:
-    """A token that entropy has chosen."""
+class ChosenToken(NamedTuple):
+    """A token that entropy has chosen.
 
-    step: StepResult
+    A tuple, because every row of every step has one.
+    """
+
+    step: StepColumns
     """The step that selected it."""
-    index: int
+    row: int
     """Which of the step's decided rows it is."""
     position: int
     """Its index among the tokens of its sequence."""
@@ -85,46 +77,25 @@ class ChosenToken:
     @property
     def token_id(self) -> int:
         """The token."""
-        return int(self.step.selection.token_ids[self.index])
+        return self.step.token_ids[self.row]
 
     @property
     def link(self) -> bytes:
         """What ties the next row of its sequence to it; empty if the source takes no commitment."""
-        if not self.step.row_digests:
-            return b""
-        u = float(self.step.amplification.u[self.index])
-        return link_digest(self.step.row_digests[self.index], self.token_id, u)
+        return self.step.links[self.row]
 
     @property
     def entropy_nats(self) -> float:
         """Entropy of its row, rounded so that means are the same on every machine."""
-        (seen,) = rounded(np.array([self.step.plan.temperature.entropy_nats[self.index]]))
-        return float(seen)
+        return self.step.seen_entropy_nats[self.row]
 
-    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> TokenSamplingRecord:
-        """Returns the record of the token."""
-        return token_record(
-            self.step,
-            self.index,
-            request_key=sequence.request_key,
-            sequence=sequence.name,
-            position=self.position,
-            options=sequence.options,
-            outcome=self.draft_outcome,
-            emitted=emitted,
-        )
+    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> TokenEntry:
+        """Returns what the record of the token is made of."""
+        return TokenEntry(self.step, self.row, sequence, self.position, self.draft_outcome, emitted)
 
-    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
-        """Returns the record of its bytes when it was not emitted."""
-        discard = discard_record(
-            self.step,
-            self.index,
-            request_key=sequence.request_key,
-            sequence=sequence.name,
-            position=self.position,
-            reason=reason,
-        )
-        return [discard]
+    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardEntry]:
+        """Returns what the record of its bytes is made of when it was not emitted."""
+        return [DiscardEntry(self.step, self.row, sequence, self.position, reason)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +118,10 @@ class UnchosenToken(ABC):
         return None
 
     @abstractmethod
-    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> UnchosenRecord:
+    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> UnchosenRecord:
         """Returns the record of the token; arguments as in :class:`Outcome`."""
 
-    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
+    def discards(self, sequence: TokenSequence, reason: str) -> list[Entry]:
         """Returns nothing: it has cost no bytes."""
         return []
 
@@ -172,7 +143,7 @@ class UnchosenToken(ABC):
 class ForcedEnd(UnchosenToken):
     """A token that is to end a sequence which gets no entropy any more."""
 
-    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> ForcedRecord:
+    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> ForcedRecord:
         """Returns the record of the token."""
         return ForcedRecord(
             **self._common_fields(sequence, emitted),
@@ -188,6 +159,6 @@ class UndecidedToken(UnchosenToken):
     reason: str
     """What is wrong with the row, as in :attr:`~qr_sampler.UndecidedRecord.reason`."""
 
-    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> UndecidedRecord:
+    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> UndecidedRecord:
         """Returns the record of the token."""
         return UndecidedRecord(**self._common_fields(sequence, emitted), reason=self.reason)

@@ -9,7 +9,7 @@ from threading import RLock
 
 from qr_sampler.host.sequence import TokenSequence
 from qr_sampler.host.session import SamplingSession
-from qr_sampler.records import Record
+from qr_sampler.records.entries import Entry
 
 __all__ = ["RecordKeeper"]
 
@@ -27,7 +27,7 @@ class RecordKeeper(ABC):
         """Held while the state changes: another thread settles the tokens of an idle host."""
 
     @abstractmethod
-    def settled(self) -> list[Record]:
+    def settled(self) -> list[Entry]:
         """Returns the records that are settled by what the host has taken so far."""
 
     @abstractmethod
@@ -38,8 +38,10 @@ class RecordKeeper(ABC):
         """Writes the records of all tokens that are known to have been emitted, and the status."""
         # First, and without the lock: a step holds it while it waits for a source.
         self.session.publish()
+        self.session.write()
         with self.lock:
             self.session.record(self.settled())
+        self.session.write()
 
     def write_overdue(self) -> None:
         """Writes the records of tokens that have waited since the last call.
@@ -47,15 +49,21 @@ class RecordKeeper(ABC):
         Whether those have been emitted is not known, and their records say so.
         """
         with self.lock:
-            records = self.settled()
-            for sequence in self.open_sequences():
-                records += sequence.record_overdue()
-            self.session.record(records)
+            self.session.record(self.overdue())
+        self.session.write()
+
+    def overdue(self) -> list[Entry]:
+        """Returns what is settled, and the records of tokens that were there at the last call."""
+        entries = self.settled()
+        for sequence in self.open_sequences():
+            entries += sequence.record_overdue()
+        return entries
 
     def close(self) -> None:
         """Writes the records that remain when the host ends."""
         with self.lock:
-            records = self.settled()
+            entries = self.settled()
             for sequence in self.open_sequences():
-                records += sequence.record_unsettled()
-            self.session.record(records)
+                entries += sequence.record_unsettled()
+            self.session.record(entries)
+        self.session.write()

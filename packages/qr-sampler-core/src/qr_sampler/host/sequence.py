@@ -16,7 +16,8 @@ from typing import Final
 from qr_sampler.admission.overrides import RequestOptions
 from qr_sampler.host.outcomes import Outcome
 from qr_sampler.host.stop_conditions import StopConditions
-from qr_sampler.records import EmissionRecord, Record
+from qr_sampler.records import EmissionRecord
+from qr_sampler.records.entries import Entry
 from qr_sampler.temperature import RunningMean
 
 __all__ = ["UNKNOWN_TOKEN", "TokenSequence"]
@@ -86,100 +87,96 @@ class TokenSequence:
         """Names its request in the records."""
         return self.options.request_key or self.name
 
-    @property
-    def awaits_records(self) -> bool:
-        """Whether any of its tokens has no record yet."""
-        return any(token.outcome is not None for token in self._unsettled)
-
-    def sampled(self, outcome: Outcome) -> list[Record]:
+    def sampled(self, outcome: Outcome) -> list[Entry]:
         """Takes in a token that the engine has taken, and returns the records that this settles.
 
         An engine whose steps overlap samples on before it learns of the end of a sequence.
         """
         if self.ended:
             return self.wasted(outcome, "after_stop")
-        missed = outcome.position - len(self.tokens)
-        self.tokens.extend([UNKNOWN_TOKEN] * missed)
-        self.tokens.append(outcome.token_id)
-        self._unsettled.append(
-            _UnsettledToken(
-                outcome,
-                outcome.position,
-                outcome.token_id,
-                self.running_entropy.value,
-                self.link,
-            )
-        )
-        if outcome.entropy_nats is not None:
-            self.running_entropy.observe(outcome.entropy_nats)
-        if outcome.link is not None:
-            self.link = outcome.link
-        self.ended = self.stop.end_with(self.tokens)
+        tokens, position, token_id = self.tokens, outcome.position, outcome.token_id
+        if len(tokens) < position:
+            tokens.extend([UNKNOWN_TOKEN] * (position - len(tokens)))
+        tokens.append(token_id)
+        mean = self.running_entropy
+        self._unsettled.append(_UnsettledToken(outcome, position, token_id, mean.value, self.link))
+        entropy_nats, link = outcome.entropy_nats, outcome.link
+        if entropy_nats is not None:
+            mean.observe(entropy_nats)
+        if link is not None:
+            self.link = link
+        self.ended = self.stop.end_with(tokens)
         return self.confirm() if self.ended else []
 
-    def wasted(self, outcome: Outcome, reason: str) -> list[Record]:
+    def wasted(self, outcome: Outcome, reason: str) -> list[Entry]:
         """Returns the records of a token that the engine threw away: of its bytes, if any."""
         return [*outcome.discards(self, reason)]
 
-    def confirm(self) -> list[Record]:
+    def confirm(self) -> list[Entry]:
         """Returns the records that are settled when all sampled tokens have been emitted."""
         emitted, self._unsettled = self._unsettled, []
         return [self._emitted(token) for token in emitted]
 
-    def go_on(self, steps_in_flight: int) -> list[Record]:
+    def go_on(self, steps_in_flight: int) -> list[Entry]:
         """Returns the records that are settled when a further step of the sequence begins.
 
         Args:
             steps_in_flight: Number of steps that the engine may begin before it takes in the tokens
                 of the first of them, that one included.
         """
-        for token in self._unsettled:
+        unsettled = self._unsettled
+        count = 0
+        for token in unsettled:
             token.steps += 1
-        emitted = [token for token in self._unsettled if token.steps >= steps_in_flight]
-        self._unsettled = self._unsettled[len(emitted) :]
-        return [self._emitted(token) for token in emitted]
+            count += token.steps >= steps_in_flight
+        if not count:
+            return []
+        self._unsettled = unsettled[count:]
+        return [self._emitted(token) for token in unsettled[:count]]
 
-    def drop(self, reason: str, *, keep: int) -> list[Record]:
+    def drop(self, reason: str, *, keep: int) -> list[Entry]:
         """Returns the records of sampled tokens that were not emitted after all.
 
         Args:
             reason: Why.
             keep: Number of tokens of the sequence that were, or may still be.
         """
-        kept = [token for token in self._unsettled if token.position < keep]
-        dropped = self._unsettled[len(kept) :]
+        unsettled = self._unsettled
+        if not unsettled or unsettled[-1].position < keep:
+            return []
+        kept = [token for token in unsettled if token.position < keep]
+        dropped = unsettled[len(kept) :]
         self._unsettled = kept
-        if dropped:
-            first = dropped[0]
-            self.running_entropy.value, self.link = first.running_entropy, first.link
-            del self.tokens[first.position :]
-            self.stop.start_again(self.tokens)
-        return [record for token in dropped for record in self._dropped(token, reason)]
+        first = dropped[0]
+        self.running_entropy.value, self.link = first.running_entropy, first.link
+        del self.tokens[first.position :]
+        self.stop.start_again(self.tokens)
+        return [entry for token in dropped for entry in self._dropped(token, reason)]
 
-    def record_unsettled(self) -> list[Record]:
+    def record_unsettled(self) -> list[Entry]:
         """Returns the records of sampled tokens that may or may not be emitted."""
         return self._records_of_unknown(self._unsettled)
 
-    def record_overdue(self) -> list[Record]:
+    def record_overdue(self) -> list[Entry]:
         """Returns the same, only of tokens that were there at the last call."""
         overdue = [token for token in self._unsettled if token.overdue]
         for token in self._unsettled:
             token.overdue = True
         return self._records_of_unknown(overdue)
 
-    def resume(self, history: Sequence[int]) -> list[Record]:
+    def resume(self, history: Sequence[int]) -> list[Entry]:
         """Returns the records that are settled when the engine takes the sequence up again.
 
         Args:
             history: Its emitted tokens as the engine knows them.
         """
-        records = self.drop("dropped_on_resumption", keep=len(history))
+        dropped = self.drop("dropped_on_resumption", keep=len(history))
         self.tokens[:] = [
             ours if theirs == UNKNOWN_TOKEN and ours is not None else theirs
             for ours, theirs in zip_longest(self.tokens[: len(history)], history)
         ]
         self.stop.start_again(self.tokens)
-        return self.confirm() + records
+        return self.confirm() + dropped
 
     def twin(self, history: Sequence[int]) -> TokenSequence:
         """Returns a sequence of its own that goes on from *history* as this one would."""
@@ -201,27 +198,27 @@ class TokenSequence:
         pairs = zip(self.tokens, history, strict=False)
         return all(ours == theirs or UNKNOWN_TOKEN in (ours, theirs) for ours, theirs in pairs)
 
-    def _emitted(self, token: _UnsettledToken) -> Record:
+    def _emitted(self, token: _UnsettledToken) -> Entry:
         """Returns what is to be recorded of a token now that it is known to be emitted."""
         if token.outcome is None:
             return self._later_record(token, emitted=True)
-        return token.outcome.record(self, emitted=True)
+        return token.outcome.entry(self, emitted=True)
 
-    def _dropped(self, token: _UnsettledToken, reason: str) -> list[Record]:
+    def _dropped(self, token: _UnsettledToken, reason: str) -> list[Entry]:
         """Returns what is to be recorded of a token now that it is known not to be emitted."""
         if token.outcome is None:
             return [self._later_record(token, emitted=False, reason=reason)]
         return self.wasted(token.outcome, reason)
 
-    def _records_of_unknown(self, tokens: Sequence[_UnsettledToken]) -> list[Record]:
+    def _records_of_unknown(self, tokens: Sequence[_UnsettledToken]) -> list[Entry]:
         """Returns the records of those *tokens* that have none, and says that they have one."""
-        records: list[Record] = []
+        entries: list[Entry] = []
         for token in tokens:
             if token.outcome is not None:
-                records.append(token.outcome.record(self, emitted=None))
+                entries.append(token.outcome.entry(self, emitted=None))
                 # What is remembered must not hold on to the step.
                 token.outcome = None
-        return records
+        return entries
 
     def _later_record(
         self, token: _UnsettledToken, *, emitted: bool, reason: str = ""

@@ -22,6 +22,7 @@ from qr_sampler.errors import (
     EntropyUnavailableError,
     QRSamplerError,
 )
+from qr_sampler.host.handover import Handover
 from qr_sampler.host.journal import DISTRIBUTIONS, Journal
 from qr_sampler.host.logits import LogitsAccess, NumpyLogits, defect_of
 from qr_sampler.host.outcomes import ChosenToken, ForcedEnd, Outcome, UndecidedToken
@@ -31,8 +32,9 @@ from qr_sampler.host.sequence import TokenSequence
 from qr_sampler.host.shared_draws import serve_or_split
 from qr_sampler.host.status import EngineStatus
 from qr_sampler.host.stop_conditions import StopConditions
-from qr_sampler.records import Record
-from qr_sampler.records.accounting import bypass_record, dropped_record
+from qr_sampler.records.accounting import bypass_record
+from qr_sampler.records.entries import Entry
+from qr_sampler.sampling.columns import StepColumns
 from qr_sampler.sampling.commitment import RowContext
 from qr_sampler.sampling.pipeline import SamplingPipeline
 from qr_sampler.settings import Settings
@@ -104,6 +106,7 @@ class SamplingSession:
             more_settings=facts.more_settings,
         )
         self._status = EngineStatus(self._described(facts), self._sources)
+        self._handover = Handover(self._journal, self._status, self._dropped)
 
     @property
     def run_id(self) -> str:
@@ -161,16 +164,10 @@ class SamplingSession:
         except BaseException:
             # What the groups before it have drawn decides no token of a step that is not finished.
             self.record(_wasted(step, outcomes))
+            self.write()
             raise
-        forced = {
-            index: self.without_entropy(logits, step.lines[index], sequence, step.positions[index])
-            for index, sequence in enumerate(step.sequences)
-            if index not in outcomes
-        }
-        if forced:
-            lines = [step.lines[index] for index in forced]
-            self._access.force(logits, lines, [outcome.token_id for outcome in forced.values()])
-        outcomes.update(forced)
+        if len(outcomes) < len(step.lines):
+            self._do_without(logits, step, outcomes)
         return [outcomes[index] for index in range(len(step.lines))]
 
     def without_entropy(
@@ -196,15 +193,17 @@ class SamplingSession:
             self._groups.forget()
         return UndecidedToken(token_id, position, defect)
 
-    def record(self, records: Iterable[Record]) -> None:
-        """Keeps *records*, and those of bytes that sources have dropped meanwhile."""
-        dropped = [self._dropped.popleft() for _ in range(len(self._dropped))]
-        kept: list[Record] = [*map(dropped_record, dropped), *records]
-        self._journal.write(kept)
-        self._status.observe(kept)
+    def record(self, entries: Iterable[Entry]) -> None:
+        """Takes *entries*, and what sources have dropped; :meth:`write` writes them, or a step."""
+        self._handover.put(entries)
+
+    def write(self) -> None:
+        """Writes and counts what :meth:`record` has taken. May be called from any thread."""
+        self._handover.write()
 
     def status(self) -> dict[str, Any]:
         """Returns how the engine is doing, as JSON-ready values that anybody may read."""
+        self.write()
         return self._status.as_dict(records_lost=self._journal.lost)
 
     def publish(self) -> None:
@@ -212,7 +211,7 @@ class SamplingSession:
 
     def close(self) -> None:
         """Closes the ledger, behind the records of bytes that sources have dropped meanwhile."""
-        self.record(())
+        self.write()
         self._journal.close()
 
     def source(self, name: str) -> EntropySource:
@@ -275,10 +274,11 @@ class SamplingSession:
         self, logits: Any, step: StepRows, group: RowGroup, outcomes: dict[int, Outcome]
     ) -> QRSamplerError | None:
         """Decides the rows of *group* with one draw; returns why that has failed, if it has."""
+        indices, sequences, positions = group.indices, step.sequences, step.positions
         rows = group.rows.with_running_entropy(
-            [step.sequences[index].running_entropy.value for index in group.indices]
+            [sequences[index].running_entropy.value for index in indices]
         )
-        lines = [step.lines[index] for index in group.indices]
+        lines = [step.lines[index] for index in indices]
         pipeline = self._pipeline(group.source, logits)
         contexts = self._contexts(step, group) if pipeline.source.commits else None
         try:
@@ -286,10 +286,22 @@ class SamplingSession:
         except (EntropyUnavailableError, ComponentError) as error:
             return error
         if result is not None:
+            columns = StepColumns(result)
             for decided, line in enumerate(result.plan.lines.tolist()):
-                index = group.indices[line]
-                outcomes[index] = ChosenToken(result, decided, step.positions[index])
+                index = indices[line]
+                outcomes[index] = ChosenToken(columns, decided, positions[index])
         return None
+
+    def _do_without(self, logits: Any, step: StepRows, outcomes: dict[int, Outcome]) -> None:
+        """Forces the rows that no draw has decided and fills in their *outcomes*."""
+        forced = {
+            index: self.without_entropy(logits, step.lines[index], sequence, step.positions[index])
+            for index, sequence in enumerate(step.sequences)
+            if index not in outcomes
+        }
+        lines = [step.lines[index] for index in forced]
+        self._access.force(logits, lines, [outcome.token_id for outcome in forced.values()])
+        outcomes.update(forced)
 
     def _contexts(self, step: StepRows, group: RowGroup) -> list[RowContext]:
         """Returns which tokens the rows of *group* are going to decide."""
@@ -327,10 +339,10 @@ class SamplingSession:
         }
 
 
-def _wasted(step: StepRows, outcomes: Mapping[int, Outcome]) -> list[Record]:
-    """Returns the records of what was drawn for rows of a step that is not finished."""
+def _wasted(step: StepRows, outcomes: Mapping[int, Outcome]) -> list[Entry]:
+    """Returns what is to be recorded of rows of a step that is not finished."""
     return [
-        record
+        entry
         for index, outcome in outcomes.items()
-        for record in step.sequences[index].wasted(outcome, "step_failed")
+        for entry in step.sequences[index].wasted(outcome, "step_failed")
     ]

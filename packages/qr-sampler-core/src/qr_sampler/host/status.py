@@ -10,9 +10,10 @@ import threading
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from itertools import groupby, repeat
+from typing import Any, Final, NamedTuple
 
-from qr_sampler.entropy.draw import SourceStatus
+from qr_sampler.entropy.draw import EntropyDraw, SourceStatus
 from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.source import EntropySource
@@ -23,10 +24,11 @@ from qr_sampler.records import (
     BypassRecord,
     DiscardRecord,
     ForcedRecord,
-    Record,
     TokenSamplingRecord,
     UndecidedRecord,
 )
+from qr_sampler.records.entries import DiscardEntry, Entry, TokenEntry
+from qr_sampler.sampling.columns import StepColumns
 
 __all__ = ["DRAW_SECONDS", "RECENT_TOKENS", "EngineStatus"]
 
@@ -74,24 +76,36 @@ class EngineStatus:
         self._last_failure: LastFailure | None = None
         self._recent: deque[bool] = deque(maxlen=RECENT_TOKENS)
 
-    def observe(self, records: Iterable[Record]) -> None:
-        """Takes in what has been recorded."""
+    def observe(self, entries: Iterable[Entry]) -> None:
+        """Takes in what is recorded; tokens of one step that follow each other are one piece."""
         with self._lock:
-            for record in records:
-                if isinstance(record, TokenSamplingRecord):
-                    self._observe_token(record)
-                elif isinstance(record, ForcedRecord):
-                    self._forced += 1
-                    self._recent.append(True)
-                    self._note_failure(record.source, record.reason, record.wall_time_ns)
-                elif isinstance(record, BypassRecord):
-                    self._left_to_engine += 1
-                elif isinstance(record, UndecidedRecord):
-                    self._undecided[record.reason] += 1
-                elif isinstance(record, DiscardRecord):
-                    self._discards[record.reason] += 1
-                    self._discarded_bytes[record.reason] += record.block_bytes
-                    self._observe_draw(record)
+            for step, run in groupby(entries, _step_of):
+                if step is not None:
+                    self._observe_step(step, [entry.row for entry in run])  # type: ignore[union-attr]
+                else:
+                    for entry in run:
+                        self._observe_one(entry)
+
+    def _observe_step(self, step: StepColumns, indices: list[int]) -> None:
+        draw, sizes = step.draw, step.block_bytes
+        self._observe_tokens(_DrawFacts.of_draw(draw), len(indices), sum(sizes[i] for i in indices))
+
+    def _observe_one(self, entry: Entry) -> None:
+        if isinstance(entry, DiscardEntry):
+            size = entry.step.block_bytes[entry.row]
+            self._observe_discard(entry.reason, size, _DrawFacts.of_draw(entry.step.draw))
+        elif isinstance(entry, DiscardRecord):
+            self._observe_discard(entry.reason, entry.block_bytes, _DrawFacts.of_record(entry))
+        elif isinstance(entry, TokenSamplingRecord):
+            self._observe_tokens(_DrawFacts.of_record(entry), 1, entry.block_bytes)
+        elif isinstance(entry, ForcedRecord):
+            self._forced += 1
+            self._recent.append(True)
+            self._note_failure(entry.source, entry.reason, entry.wall_time_ns)
+        elif isinstance(entry, BypassRecord):
+            self._left_to_engine += 1
+        elif isinstance(entry, UndecidedRecord):
+            self._undecided[entry.reason] += 1
 
     def as_dict(self, *, records_lost: int) -> dict[str, Any]:
         """Returns the status as JSON-ready values: the facts, then a :class:`StatusReport`.
@@ -135,21 +149,27 @@ class EngineStatus:
             }
         return {**self._facts, **report}
 
-    def _observe_token(self, record: TokenSamplingRecord) -> None:
-        self._tokens[record.source, record.fallback] += 1
-        self._token_bytes += record.block_bytes
-        self._recent.append(record.fallback)
-        if record.fallback:
+    def _observe_tokens(self, draw: _DrawFacts, count: int, size: int) -> None:
+        """Counts *count* tokens that one draw has decided, with *size* bytes in all."""
+        self._tokens[draw.source, draw.fallback] += count
+        self._token_bytes += size
+        self._recent.extend(repeat(draw.fallback, min(count, RECENT_TOKENS)))
+        if draw.fallback:
             # The reason begins with the name of the source that was to draw.
-            source, _, reason = record.fallback_reason.partition(": ")
-            self._note_failure(source, reason, record.wall_time_ns)
+            source, _, reason = draw.fallback_reason.partition(": ")
+            self._note_failure(source, reason, draw.wall_time_ns)
         else:
-            self._failed[record.source] = False
-        self._observe_draw(record)
+            self._failed[draw.source] = False
+        self._observe_draw(draw)
 
-    def _observe_draw(self, record: TokenSamplingRecord | DiscardRecord) -> None:
-        """Counts the draw behind *record* unless another row of its step has told of it."""
-        requested_ns, received_ns = record.t_request_ns, record.t_received_ns
+    def _observe_discard(self, reason: str, size: int, draw: _DrawFacts) -> None:
+        self._discards[reason] += 1
+        self._discarded_bytes[reason] += size
+        self._observe_draw(draw)
+
+    def _observe_draw(self, draw: _DrawFacts) -> None:
+        """Counts *draw* unless another row of its step has told of it."""
+        requested_ns, received_ns = draw.requested_ns, draw.received_ns
         if requested_ns is None or received_ns is None or not self._is_new(requested_ns):
             return
         seconds = (received_ns - requested_ns) / 1e9
@@ -158,10 +178,10 @@ class EngineStatus:
         if requested_ns > self._latest_request_ns:
             self._latest_request_ns = requested_ns
             self._last_draw = {
-                "source": record.source,
-                "fallback": record.fallback,
+                "source": draw.source,
+                "fallback": draw.fallback,
                 "seconds": seconds,
-                "wall_time_ns": record.wall_time_ns,
+                "wall_time_ns": draw.wall_time_ns,
                 "monotonic_ns": received_ns,
             }
 
@@ -182,6 +202,46 @@ class EngineStatus:
             "reason": _public_reason(reason, self._sources.get(source)),
             "wall_time_ns": wall_time_ns,
         }
+
+
+class _DrawFacts(NamedTuple):
+    """What the status tells of a draw."""
+
+    source: str
+    fallback: bool
+    fallback_reason: str
+    requested_ns: int | None
+    received_ns: int | None
+    wall_time_ns: int
+
+    @classmethod
+    def of_draw(cls, draw: EntropyDraw) -> _DrawFacts:
+        """Returns those of a draw."""
+        return cls(
+            draw.source,
+            draw.fallback,
+            draw.fallback_reason,
+            draw.requested_ns,
+            draw.received_ns,
+            draw.wall_time_ns,
+        )
+
+    @classmethod
+    def of_record(cls, record: TokenSamplingRecord | DiscardRecord) -> _DrawFacts:
+        """Returns those of the draw behind a record."""
+        return cls(
+            record.source,
+            record.fallback,
+            record.fallback_reason if isinstance(record, TokenSamplingRecord) else "",
+            record.t_request_ns,
+            record.t_received_ns,
+            record.wall_time_ns,
+        )
+
+
+def _step_of(entry: Entry) -> StepColumns | None:
+    """Returns the step that has chosen a token, ``None`` for every other entry."""
+    return entry.step if isinstance(entry, TokenEntry) else None
 
 
 def _status_of(source: EntropySource) -> SourceStatus:

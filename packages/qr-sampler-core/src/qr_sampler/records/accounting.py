@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 from qr_sampler.admission.overrides import RequestOptions
 from qr_sampler.entropy.draw import DroppedBytes
 from qr_sampler.records import BypassRecord, DiscardRecord, TokenSamplingRecord
+from qr_sampler.sampling.columns import StepColumns
 from qr_sampler.sampling.pipeline import StepResult
 
 __all__ = ["bypass_record", "discard_record", "dropped_record", "token_record"]
@@ -29,7 +29,7 @@ def bypass_record(options: RequestOptions) -> BypassRecord:
 
 
 def token_record(
-    step: StepResult,
+    step: StepResult | StepColumns,
     index: int,
     *,
     request_key: str,
@@ -42,7 +42,7 @@ def token_record(
     """Returns the record of a token.
 
     Args:
-        step: The step that selected it.
+        step: The step that selected it; its columns where several rows are recorded.
         index: Which of the step's decided rows it is.
         request_key: Name of its request.
         sequence: Name of its sequence.
@@ -51,24 +51,25 @@ def token_record(
         outcome: What has become of the draft in its place, where drafts are verified.
         emitted: Whether it was emitted; ``None`` when that is not known yet.
     """
-    draw, selection, plan = step.draw, step.selection, step.plan
+    columns = step if isinstance(step, StepColumns) else StepColumns(step)
+    draw = columns.draw
     return TokenSamplingRecord(
         request_key=request_key,
         sequence=sequence,
         position=position,
-        token_id=int(selection.token_ids[index]),
-        u=float(step.amplification.u[index]),
-        statistic=float(step.amplification.statistic[index]),
-        lattice_step=_known(float(step.amplification.lattice_step[index])),
-        temperature=float(plan.temperature.temperature[index]),
-        entropy_nats=float(plan.temperature.entropy_nats[index]),
-        varentropy_nats2=float(plan.temperature.varentropy_nats2[index]),
-        running_entropy_nats=_known(float(plan.rows.running_entropy[index])),
-        rank=int(selection.rank[index]),
-        probability=float(selection.probability[index]),
-        candidates=int(selection.candidates[index]),
+        token_id=columns.token_ids[index],
+        u=columns.u[index],
+        statistic=columns.statistic[index],
+        lattice_step=columns.lattice_step[index],
+        temperature=columns.temperature[index],
+        entropy_nats=columns.entropy_nats[index],
+        varentropy_nats2=columns.varentropy_nats2[index],
+        running_entropy_nats=columns.running_entropy_nats[index],
+        rank=columns.rank[index],
+        probability=columns.probability[index],
+        candidates=columns.candidates[index],
         amplifier=options.parameters.signal_amplifier_type,
-        baseline=str(step.amplification.baseline[index]),
+        baseline=columns.baseline[index],
         temperature_strategy=options.parameters.temperature_strategy,
         source=draw.source,
         source_distribution=draw.origin.distribution,
@@ -77,19 +78,19 @@ def token_record(
         fallback_reason=draw.fallback_reason,
         device_id=draw.device_id,
         device_timestamp_ns=draw.device_timestamp_ns,
-        block_bytes=int(step.block_bytes[index]),
-        block_sum=int(step.block_sum[index]),
-        block_ones=int(step.block_ones[index]),
-        draw_bytes=step.draw_bytes,
+        block_bytes=columns.block_bytes[index],
+        block_sum=columns.block_sum[index],
+        block_ones=columns.block_ones[index],
+        draw_bytes=columns.draw_bytes,
         draw_requests=draw.requests,
-        t_logits_ns=plan.logits_ready_ns,
+        t_logits_ns=columns.logits_ready_ns,
         t_request_ns=draw.requested_ns,
         t_received_ns=draw.received_ns,
         wall_time_ns=draw.wall_time_ns,
         trial=options.trial,
         condition=options.condition,
-        commitment=step.commitment.hex(),
-        row_digest=_row_digest(step, index),
+        commitment=columns.commitment,
+        row_digest=columns.row_digests[index],
         echo_verified=draw.commitment_echoed,
         signature_verified=draw.signature_verified,
         outcome=outcome,
@@ -98,33 +99,41 @@ def token_record(
 
 
 def discard_record(
-    step: StepResult, index: int, *, request_key: str, sequence: str, position: int, reason: str
+    step: StepResult | StepColumns,
+    index: int,
+    *,
+    request_key: str,
+    sequence: str,
+    position: int,
+    reason: str,
 ) -> DiscardRecord:
     """Returns the record of bytes that were drawn for a token that was not emitted.
 
     Args:
-        step: The step that spent them.
+        step: The step that spent them; its columns where several rows are recorded.
         index: Which of the step's decided rows they belong to.
         request_key: Name of the request.
         sequence: Name of the sequence.
         position: Index that the token would have had.
         reason: Why it was not emitted.
     """
+    columns = step if isinstance(step, StepColumns) else StepColumns(step)
+    draw = columns.draw
     return DiscardRecord(
         request_key=request_key,
         sequence=sequence,
         position=position,
         reason=reason,
-        source=step.draw.source,
-        fallback=step.draw.fallback,
-        block_bytes=int(step.block_bytes[index]),
-        u=float(step.amplification.u[index]),
-        t_logits_ns=step.plan.logits_ready_ns,
-        t_request_ns=step.draw.requested_ns,
-        t_received_ns=step.draw.received_ns,
-        wall_time_ns=step.draw.wall_time_ns,
-        commitment=step.commitment.hex(),
-        row_digest=_row_digest(step, index),
+        source=draw.source,
+        fallback=draw.fallback,
+        block_bytes=columns.block_bytes[index],
+        u=columns.u[index],
+        t_logits_ns=columns.logits_ready_ns,
+        t_request_ns=draw.requested_ns,
+        t_received_ns=draw.received_ns,
+        wall_time_ns=draw.wall_time_ns,
+        commitment=columns.commitment,
+        row_digest=columns.row_digests[index],
     )
 
 
@@ -144,12 +153,3 @@ def dropped_record(dropped: DroppedBytes) -> DiscardRecord:
         t_received_ns=None,
         wall_time_ns=dropped.wall_time_ns,
     )
-
-
-def _row_digest(step: StepResult, index: int) -> str:
-    return step.row_digests[index].hex() if step.row_digests else ""
-
-
-def _known(value: float) -> float | None:
-    """Returns *value*, or ``None`` for the NaN that stands for an unknown one."""
-    return None if math.isnan(value) else value

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 __all__ = [
@@ -37,6 +38,7 @@ class Record:
         return {"kind": self.kind, **{name: getattr(self, name) for name in self.columns()}}
 
     @classmethod
+    @cache
     def columns(cls) -> tuple[str, ...]:
         """Returns the names of the fields in the order in which a line has them."""
         return tuple(field.name for field in dataclasses.fields(cls))  # type: ignore[arg-type]
@@ -246,6 +248,7 @@ class ForcedRecord(UnchosenRecord):
     """The source that the request had chosen."""
 
     @classmethod
+    @cache
     def columns(cls) -> tuple[str, ...]:
         """Returns the names of its fields, the source behind the reason."""
         names = list(UnchosenRecord.columns())

@@ -11,8 +11,14 @@ from typing import Final
 import numpy as np
 
 from qr_sampler._typing import Logits
-from qr_sampler.host import RecordKeeper, SamplingSession, StepRows, StopConditions, TokenSequence
-from qr_sampler.records import Record
+from qr_sampler.host import (
+    Entry,
+    RecordKeeper,
+    SamplingSession,
+    StepRows,
+    StopConditions,
+    TokenSequence,
+)
 from qr_sampler.testing.ledger_checks import EmittedText
 
 __all__ = ["END_TOKEN", "VOCAB_SIZE", "ToyHost", "ToyRequest", "play_script"]
@@ -83,7 +89,7 @@ class ToyHost(RecordKeeper):
         self._logits = np.random.default_rng(seed)
         self._steps_in_flight = 2 if overlapping else 1
 
-    def settled(self) -> list[Record]:
+    def settled(self) -> list[Entry]:
         """Returns nothing: every step records what it settles."""
         return []
 
@@ -145,7 +151,7 @@ class ToyHost(RecordKeeper):
         if not self.running:
             return
         rows = self._made_up() if logits is None else logits
-        records: list[Record] = []
+        records: list[Entry] = []
         step = StepRows()
         for line, request in enumerate(self.running):
             if request.sequence is not None:
@@ -153,6 +159,7 @@ class ToyHost(RecordKeeper):
                 step.sequences.append(request.sequence)
                 step.positions.append(len(request.output))
         outcomes = iter(self.session.decide(rows, step))
+        chosen = rows.argmax(axis=1).tolist()
         for line, request in enumerate(self.running):
             takes = request not in unfinished and not request.finished
             if request.sequence is not None:
@@ -164,14 +171,14 @@ class ToyHost(RecordKeeper):
                 )
             request.taken.append(takes)
             if takes:
-                request.output.append(int(rows[line].argmax()))
+                request.output.append(chosen[line])
         self.session.record(records)
         if self._steps_in_flight == 1:
             self.running = [request for request in self.running if not request.finished]
 
     def begin_step(self) -> None:
         """Takes in what a further step shows of the last one; :meth:`step` does so itself."""
-        records: list[Record] = []
+        records: list[Entry] = []
         for request in self.running:
             if request.sequence is not None:
                 records += request.sequence.go_on(self._steps_in_flight)

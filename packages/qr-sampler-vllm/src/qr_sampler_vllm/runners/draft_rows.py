@@ -10,16 +10,14 @@ next row. The rows after the first rejection decide nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from qr_sampler_vllm.engine.interfaces import LogitsContextLike
 
 __all__ = ["LogitsRow", "rows_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class LogitsRow:
+class LogitsRow(NamedTuple):
     """One row of the logits."""
 
     line: int

@@ -34,9 +34,9 @@ class Runner(Protocol):
 
 
 FLUSH_INTERVAL_S: Final = 0.1
-"""How often records are looked for that no step has written, in seconds. A token is written within
-two intervals of its step: vLLM shows with the step after it that it was emitted, and an idle engine
-makes none. What a killed process loses is what was drawn within that time."""
+"""How often records are written, in seconds. A token is written within two intervals of its step:
+vLLM shows with the step after it that it was emitted, and an idle engine makes none. What a killed
+process loses is what was drawn within that time."""
 
 _started = threading.Event()
 _defects = DefectLog("the thread that writes records", "it goes on, but records may be late")

@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from qr_sampler import Record
-from qr_sampler.host import DepartedSequences, Outcome, RecordKeeper, StepRows, TokenSequence
+from qr_sampler.host import DepartedSequences, Entry, Outcome, RecordKeeper, StepRows, TokenSequence
 from qr_sampler_vllm.engine.interfaces import BatchUpdateLike, LogitsContextLike
 from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
 from qr_sampler_vllm.engine.session import EngineSession
@@ -40,7 +39,7 @@ class BatchRow:
     forced: Outcome | None = None
     """What was forced last, until the length of the list tells whether vLLM has taken it."""
 
-    def take(self) -> list[Record]:
+    def take(self) -> list[Entry]:
         """Returns the records that are settled if vLLM has taken the token forced last."""
         if (
             self.sequence is None
@@ -51,7 +50,7 @@ class BatchRow:
         forced, self.forced = self.forced, None
         return self.sequence.sampled(forced)
 
-    def settle(self) -> list[Record]:
+    def settle(self) -> list[Entry]:
         """Returns the records that are settled by the end of the step, in which it has or has not.
 
         Rows of an unfinished prefill are sampled like any other, and their tokens thrown away.
@@ -107,7 +106,7 @@ class RunnerV1(EngineRole, RecordKeeper):
                 self._ranks.tell(logits, forced)
         return logits
 
-    def settled(self) -> list[Record]:
+    def settled(self) -> list[Entry]:
         """Returns the records of tokens that vLLM has taken by now."""
         return self._settled(BatchRow.take)
 
@@ -158,16 +157,16 @@ class RunnerV1(EngineRole, RecordKeeper):
                 [row.sequence.tokens for _, row in penalised if row.sequence],
             )
 
-    def _settled(self, settle: Callable[[BatchRow], list[Record]]) -> list[Record]:
+    def _settled(self, settle: Callable[[BatchRow], list[Entry]]) -> list[Entry]:
         """Returns the records that are settled by the end of the last step."""
-        records: list[Record] = []
+        records: list[Entry] = []
         for row in self._batch.values():
             records += settle(row)
             if self._at_once and row.sequence is not None:
                 records += row.sequence.confirm()
         return records
 
-    def _follow(self, update: BatchUpdateLike) -> list[Record]:
+    def _follow(self, update: BatchUpdateLike) -> list[Entry]:
         """Follows the changes of the batch and returns the records that they settle."""
         # Who leaves has to be known before anyone enters: it may be the same sequence.
         after = dict(self._batch)
@@ -182,19 +181,19 @@ class RunnerV1(EngineRole, RecordKeeper):
         apply_update(self._batch, update, added)
         return records
 
-    def _leave(self, rows: list[BatchRow]) -> list[Record]:
+    def _leave(self, rows: list[BatchRow]) -> list[Entry]:
         """Takes in rows that left the batch and returns the records that this settles."""
         sequences = [row.sequence for row in rows if row.sequence is not None]
         return [record for sequence in sequences for record in self._departed.add(sequence)]
 
     def _enter(
         self, params: Any, prompt: Sequence[int] | None, output: list[int]
-    ) -> tuple[BatchRow, list[Record]]:
+    ) -> tuple[BatchRow, list[Entry]]:
         """Returns the row of a request that enters the batch and the records that this settles."""
         sequence = self.session.admit(params, len(prompt or ()))
         if sequence is None:
             return BatchRow(None), []
-        records: list[Record] = []
+        records: list[Entry] = []
         if output:
             sequence = self._departed.take(sequence.options, output) or sequence
             records = sequence.resume(output)
@@ -206,7 +205,7 @@ class RunnerV1(EngineRole, RecordKeeper):
         row = BatchRow(sequence, output, penalties, distinct_tokens(prompt) if penalties else None)
         return row, records
 
-    def _confirm(self, before: list[BatchRow]) -> list[Record]:
+    def _confirm(self, before: list[BatchRow]) -> list[Entry]:
         """Returns the records of rows that vLLM goes on with."""
         still = {id(row) for row in self._batch.values()}
         return [

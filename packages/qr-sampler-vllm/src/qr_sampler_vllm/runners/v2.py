@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
-from qr_sampler import Record
-from qr_sampler.host import DepartedSequences, Outcome, RecordKeeper, StepRows, TokenSequence
+from qr_sampler.host import DepartedSequences, Entry, Outcome, RecordKeeper, StepRows, TokenSequence
 from qr_sampler_vllm.engine.interfaces import LogitsContextLike, RequestStatesLike
 from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
 from qr_sampler_vllm.engine.session import EngineSession
@@ -18,8 +17,16 @@ from qr_sampler_vllm.runners.role import EngineRole
 
 __all__ = ["RunnerV2"]
 
-DecidingRow: TypeAlias = tuple[LogitsRow, TokenSequence]
-"""A row of the logits and the sequence that gets its token."""
+
+class DecidingRow(NamedTuple):
+    """A row of the logits whose token vLLM can take."""
+
+    row: LogitsRow
+    """The row."""
+    sequence: TokenSequence
+    """The sequence that gets its token."""
+    position: int
+    """Index of that token in its sequence."""
 
 
 class RunnerV2(EngineRole, RecordKeeper):
@@ -99,13 +106,13 @@ class RunnerV2(EngineRole, RecordKeeper):
                 self._ranks.tell(logits, forced)
         return logits
 
-    def settled(self) -> list[Record]:
+    def settled(self) -> list[Entry]:
         """Returns the records that are settled by the end of the last step."""
         decided, self._decided = self._decided, []
         records = _accounted(decided)
-        self._open.update(dict.fromkeys(sequence for (_, sequence), _ in decided))
+        self._open.update(dict.fromkeys(deciding.sequence for deciding, _ in decided))
         if self._at_once:
-            records += [record for (_, sequence), _ in decided for record in sequence.confirm()]
+            records += [record for deciding, _ in decided for record in deciding.sequence.confirm()]
         return records
 
     def open_sequences(self) -> list[TokenSequence]:
@@ -128,18 +135,19 @@ class RunnerV2(EngineRole, RecordKeeper):
         self.session.record(records)
         if not rows:
             return {}
-        self._stepping = {row.slot for row, _ in rows}
+        self._stepping = {deciding.row.slot for deciding in rows}
         outcomes = self.session.decide(logits, self._step(rows))
         self._decided = list(zip(rows, outcomes, strict=True))
         if self._ranks is None:
             return {}
-        return {row.line: outcome.token_id for (row, _), outcome in self._decided}
+        return {deciding.row.line: outcome.token_id for deciding, outcome in self._decided}
 
     def _deciding(self, context: LogitsContextLike) -> list[DecidingRow]:
         """Returns the rows whose tokens vLLM can take, with the sequences that get them."""
         rows: list[DecidingRow] = []
         hopeless: set[int] = set()
-        prefill = self._states.prefill_len.np
+        prefill: list[int] = self._states.prefill_len.np.tolist()
+        prompt: list[int] = self._states.prompt_len.np.tolist()
         for row in rows_of(context, drafts=self._drafts):
             sequence = self._slots[row.slot]
             if row.draft is not None and row.draft < 0:
@@ -149,38 +157,35 @@ class RunnerV2(EngineRole, RecordKeeper):
                 and row.slot not in hopeless
                 and row.length >= prefill[row.slot]
             ):
-                rows.append((row, sequence))
+                rows.append(DecidingRow(row, sequence, row.length - prompt[row.slot]))
         return rows
 
     def _step(self, rows: Sequence[DecidingRow]) -> StepRows:
         step = StepRows()
         last: dict[int, int] = {}
         follows: list[int] = []
-        for index, (row, sequence) in enumerate(rows):
+        for index, (row, sequence, position) in enumerate(rows):
             step.lines.append(row.line)
             step.sequences.append(sequence)
-            step.positions.append(self._position(row))
+            step.positions.append(position)
             follows.append(-1 if row.draft is None else last.get(row.slot, -1))
             last[row.slot] = index
         if max(follows) >= 0:
             step.follows = follows
         return step
 
-    def _position(self, row: LogitsRow) -> int:
-        return row.length - int(self._states.prompt_len.np[row.slot])
-
-    def _confirm(self, rows: Sequence[DecidingRow]) -> list[Record]:
+    def _confirm(self, rows: Sequence[DecidingRow]) -> list[Entry]:
         """Returns the records of the tokens that this step shows something about.
 
         From some vLLM goes on: it has emitted them. The sequences that are not in the step were
         aborted, or wait, which does not show.
         """
-        records: list[Record] = []
-        for row, sequence in rows:
+        records: list[Entry] = []
+        for row, sequence, position in rows:
             if row.draft is None and not sequence.ended:
-                dropped = sequence.drop("dropped", keep=self._position(row))
+                dropped = sequence.drop("dropped", keep=position)
                 records += sequence.go_on(self._steps_in_flight) + dropped
-        going_on = dict.fromkeys(sequence for _, sequence in rows)
+        going_on = dict.fromkeys(deciding.sequence for deciding in rows)
         for sequence in self._open:
             if sequence not in going_on:
                 records += sequence.record_unsettled()
@@ -218,11 +223,11 @@ class RunnerV2(EngineRole, RecordKeeper):
         return known or fresh
 
 
-def _accounted(decided: Sequence[tuple[DecidingRow, Outcome]]) -> list[Record]:
+def _accounted(decided: Sequence[tuple[DecidingRow, Outcome]]) -> list[Entry]:
     """Returns the records that are settled by what was forced in a step."""
-    records: list[Record] = []
+    records: list[Entry] = []
     taken: dict[int, int | None] = {}
-    for (row, sequence), outcome in decided:
+    for (row, sequence, _), outcome in decided:
         accepted = row.draft is None or taken.get(row.slot) == row.draft
         taken[row.slot] = outcome.token_id if accepted else None
         if accepted:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 from weakref import proxy
 
-from qr_sampler import DiscardRecord, Record
-from qr_sampler.host import RecordKeeper, TokenSequence
+from qr_sampler import DiscardRecord
+from qr_sampler.host import Entry, RecordKeeper, TokenSequence
 from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
 from qr_sampler_vllm.engine.session import EngineSession
 
@@ -77,7 +77,7 @@ class Sequences(RecordKeeper):
         self._at_once = settles_at_once(vllm_config)
         self._steps_in_flight = steps_in_flight(vllm_config)
         self._sequences: dict[str, TokenSequence | None] = {}
-        self._waiting: list[Record] = []
+        self._waiting: list[Entry] = []
         """Settled by the step that is under way."""
         self.pending: dict[str, Pending] = {}
         """By request, drafts that were drawn and are not verified yet."""
@@ -115,14 +115,14 @@ class Sequences(RecordKeeper):
         with self.lock:
             return self._sequences.get(name)
 
-    def settle(self, records: list[Record]) -> None:
+    def settle(self, records: list[Entry]) -> None:
         """Takes in what the tokens of a step have settled; it is written when the step is over."""
         self._waiting += records
         if self._at_once:
             for sequence in self.open_sequences():
                 self._waiting += sequence.confirm()
 
-    def settled(self) -> list[Record]:
+    def settled(self) -> list[Entry]:
         """Returns the records that are settled and not written yet."""
         settled, self._waiting = self._waiting, []
         return settled
@@ -131,12 +131,11 @@ class Sequences(RecordKeeper):
         """Returns the sequences of the requests that vLLM has not forgotten."""
         return [sequence for sequence in self._sequences.values() if sequence is not None]
 
-    def write_overdue(self) -> None:
-        """Writes the records of tokens that have waited, and of drafts that wait in vain."""
-        with self.lock:
-            super().write_overdue()
-            self._give_up_drafts()
-            self._write()
+    def overdue(self) -> list[Entry]:
+        """Returns what is to be recorded of tokens that have waited, and of drafts in vain."""
+        entries = super().overdue()
+        self._give_up_drafts()
+        return entries + self.settled()
 
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
@@ -145,9 +144,10 @@ class Sequences(RecordKeeper):
             for name in list(self.pending):
                 self._waiting += self.pending.pop(name).discards(ABORTED)
             self._sequences.clear()
-            self._write()
+            self._hand_over()
+        self.session.write()
 
-    def _write(self) -> None:
+    def _hand_over(self) -> None:
         self.session.record(self.settled())
 
     def _follow(self) -> None:
@@ -163,7 +163,7 @@ class Sequences(RecordKeeper):
             else:
                 self._waiting += sequence.go_on(self._steps_in_flight)
         self._give_up_drafts()
-        self._write()
+        self._hand_over()
 
     def _give_up_drafts(self) -> None:
         """Discards the drafts of requests that vLLM has forgotten."""

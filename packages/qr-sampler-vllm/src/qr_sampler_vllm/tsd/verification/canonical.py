@@ -23,9 +23,8 @@ from qr_sampler import (
     ConfigError,
     EntropyUnavailableError,
     QRSamplerError,
-    Record,
 )
-from qr_sampler.host import RowGroup, RowGroups, serve_or_split
+from qr_sampler.host import Entry, RowGroup, RowGroups, serve_or_split
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
 from qr_sampler_tsd.verification import verify_block, verify_tokens
 from qr_sampler_tsd.verification.verdict import Verdict, token_of
@@ -94,6 +93,7 @@ class Canonical:
             drawn: list[UniformShare | Proposal] = [*shares, *proposals.values()]
             lost = [record for each in drawn for record in each.discards("step_failed")]
             self._session.record([*verified.records, *lost])
+            self._session.write()
             raise
         for share in shares:
             self._judge(share, verified)
@@ -102,7 +102,7 @@ class Canonical:
                 self._do_without(logits, step, index)
         return verified
 
-    def _take(self, request: RequestRows, records: list[Record]) -> Proposal:
+    def _take(self, request: RequestRows, records: list[Entry]) -> Proposal:
         """Returns the drafts that wait for the logits of *request*, an empty one if none do."""
         sequence = request.owner
         nothing = Proposal(sequence, request.position)

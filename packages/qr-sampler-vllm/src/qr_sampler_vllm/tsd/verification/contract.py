@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-from qr_sampler import Record
+from qr_sampler.host import Entry
 from qr_sampler_vllm.tsd.sequences import RequestRows
 
 __all__ = ["Verification", "Verified"]
@@ -16,7 +16,7 @@ class Verified(NamedTuple):
 
     tokens: list[list[int]]
     """The tokens that each request emits; none where vLLM has to choose, or takes nothing."""
-    records: list[Record]
+    records: list[Entry]
     """The records that this settles."""
 
 

@@ -10,11 +10,9 @@ draft that does not stand is discarded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from qr_sampler import Record
-from qr_sampler.host import ChosenToken, Outcome, StepRows
+from qr_sampler.host import ChosenToken, Entry, Outcome, StepRows
 from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows
@@ -84,10 +82,10 @@ def _step(requests: list[RequestRows]) -> StepRows:
     return step
 
 
-def _matched(request: RequestRows, rows: list[Outcome]) -> tuple[list[int], list[Record]]:
+def _matched(request: RequestRows, rows: list[Outcome]) -> tuple[list[int], list[Entry]]:
     """Returns the tokens up to the first that is not the draft, and the records of all rows."""
     tokens: list[int] = []
-    records: list[Record] = []
+    records: list[Entry] = []
     stands = True
     for row, outcome in enumerate(rows):
         if not stands:
@@ -113,4 +111,4 @@ def _named(request: RequestRows, row: int, outcome: Outcome, stands: bool) -> Ou
         return outcome
     drafted = row < len(request.drafts)
     became = "accepted" if stands else "corrected" if drafted else "bonus"
-    return replace(outcome, draft_outcome=became)
+    return outcome._replace(draft_outcome=became)

@@ -86,6 +86,7 @@ def draw_proposals(
                     for record in proposal.discards("step_failed")
                 ]
                 session.record(lost)
+                session.write()
                 raise
             logger.error("%s; nothing is drafted in this step", error)
             continue

@@ -69,7 +69,7 @@ class VerifiedToken:
         (seen,) = rounded(np.array([self.row.entropy_nats]))
         return float(seen)
 
-    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> TokenSamplingRecord:
+    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> TokenSamplingRecord:
         """Returns the record of the token as one of *sequence*."""
         draw, options, row = self.deciding.draw, sequence.options, self.row
         data = b"".join(used.data for used in self.uniforms)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of a step as lists, which are read one by one more quickly than arrays are."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qr_sampler.arrays import FloatArray
+from qr_sampler.entropy.draw import EntropyDraw
+from qr_sampler.sampling.commitment import link_digest
+from qr_sampler.sampling.pipeline import StepResult
+from qr_sampler.temperature.base import rounded
+
+__all__ = ["StepColumns"]
+
+
+class StepColumns:
+    """What a step has decided, by column; each column is made once, when it is first read.
+
+    An accelerator's tokens are on their way to the host when the step is over, so that reading any
+    column but those of the plan may wait for them.
+
+    Args:
+        step: What was decided, D rows. Its fields are explained there and in
+            :class:`~qr_sampler.TokenSamplingRecord`.
+    """
+
+    def __init__(self, step: StepResult) -> None:
+        self._step = step
+
+    @property
+    def draw(self) -> EntropyDraw:
+        """The draw that served all rows, without its bytes."""
+        return self._step.draw
+
+    @property
+    def draw_bytes(self) -> int:
+        """How many bytes it brought."""
+        return self._step.draw_bytes
+
+    @property
+    def logits_ready_ns(self) -> int:
+        """When the logits were complete."""
+        return self._step.plan.logits_ready_ns
+
+    @cached_property
+    def token_ids(self) -> list[int]:
+        """The tokens."""
+        return _listed(self._step.selection.token_ids)
+
+    @cached_property
+    def u(self) -> list[float]:
+        """The numbers that selected them."""
+        return _listed(self._step.amplification.u)
+
+    @cached_property
+    def seen_entropy_nats(self) -> list[float]:
+        """Entropies as strategies see them: rounded, so that means are equal on every machine."""
+        return _listed(rounded(self._step.plan.temperature.entropy_nats))
+
+    @cached_property
+    def links(self) -> list[bytes]:
+        """What ties the next row of each sequence to this one; empty without a commitment."""
+        digests = self._step.row_digests
+        if not digests:
+            return [b""] * len(self._step.block_bytes)
+        rows = zip(digests, self.token_ids, self.u, strict=True)
+        return [link_digest(digest, token_id, u) for digest, token_id, u in rows]
+
+    @cached_property
+    def block_bytes(self) -> list[int]:
+        """Number of bytes that decided each token."""
+        return _listed(self._step.block_bytes)
+
+    @cached_property
+    def block_sum(self) -> list[int]:
+        """Sum of those bytes."""
+        return _listed(self._step.block_sum)
+
+    @cached_property
+    def block_ones(self) -> list[int]:
+        """Number of one bits among those bytes."""
+        return _listed(self._step.block_ones)
+
+    @cached_property
+    def statistic(self) -> list[float]:
+        """The amplifier's statistics."""
+        return _listed(self._step.amplification.statistic)
+
+    @cached_property
+    def lattice_step(self) -> list[float | None]:
+        """Distances between neighbouring values of u; ``None`` where unknown."""
+        return _known(self._step.amplification.lattice_step)
+
+    @cached_property
+    def baseline(self) -> list[str]:
+        """Digests of the baselines that u refers to."""
+        return _listed(self._step.amplification.baseline)
+
+    @cached_property
+    def temperature(self) -> list[float]:
+        """Temperatures used."""
+        return _listed(self._step.plan.temperature.temperature)
+
+    @cached_property
+    def entropy_nats(self) -> list[float]:
+        """Entropies as measured."""
+        return _listed(self._step.plan.temperature.entropy_nats)
+
+    @cached_property
+    def varentropy_nats2(self) -> list[float]:
+        """Varentropies as measured."""
+        return _listed(self._step.plan.temperature.varentropy_nats2)
+
+    @cached_property
+    def running_entropy_nats(self) -> list[float | None]:
+        """Running means before the tokens; ``None`` where there is none yet."""
+        return _known(self._step.plan.rows.running_entropy)
+
+    @cached_property
+    def rank(self) -> list[int]:
+        """Ranks of the tokens."""
+        return _listed(self._step.selection.rank)
+
+    @cached_property
+    def probability(self) -> list[float]:
+        """Probabilities of the tokens."""
+        return _listed(self._step.selection.probability)
+
+    @cached_property
+    def candidates(self) -> list[int]:
+        """Numbers of tokens that truncation kept."""
+        return _listed(self._step.selection.candidates)
+
+    @cached_property
+    def commitment(self) -> str:
+        """The digest that travelled with the request, hexadecimal; empty if none did."""
+        return self._step.commitment.hex()
+
+    @cached_property
+    def row_digests(self) -> list[str]:
+        """The part of each row in it; empty without one."""
+        digests = self._step.row_digests or [b""] * len(self._step.block_bytes)
+        return [digest.hex() for digest in digests]
+
+
+def _listed(values: NDArray[Any]) -> list[Any]:
+    listed: list[Any] = values.tolist()
+    return listed
+
+
+def _known(values: FloatArray) -> list[float | None]:
+    """Returns *values* with ``None`` for the NaN that stands for an unknown one."""
+    listed = _listed(values)
+    if np.isnan(values).any():
+        return [None if math.isnan(value) else value for value in listed]
+    return listed
