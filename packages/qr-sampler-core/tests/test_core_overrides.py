@@ -328,7 +328,7 @@ tame: dict[str, st.SearchStrategy[Any]] = {
     "qr_top_p": st.floats(0.0, 1.0, exclude_min=True),
     "qr_truncate_first": st.one_of(st.booleans(), st.integers(0, 1)),
     "qr_request_key": st.text(max_size=5),
-    "qr_trial": st.one_of(st.integers(), st.floats(), st.text(max_size=3)),
+    "qr_trial": st.one_of(st.integers(-(2**63) + 1, 2**63 - 1), st.floats(), st.text(max_size=3)),
     "qr_condition": st.text(max_size=5),
 }
 sensible_requests = st.fixed_dictionaries({}, optional=tame)
