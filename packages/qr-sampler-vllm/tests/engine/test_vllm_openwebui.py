@@ -52,6 +52,10 @@ def environment_of(profile: str) -> dict[str, str]:
     }
 
 
+LATEST_RECORD_S = 0.2
+"""How long after its step the record of a token is written at the latest."""
+
+
 class Vllm:
     """A running engine and its records."""
 
@@ -60,7 +64,8 @@ class Vllm:
         self._ledger = ledger
 
     def request_keys(self) -> set[str]:
-        """Returns the request keys of all tokens so far."""
+        """Returns the request keys of all tokens so far, when their records have been written."""
+        time.sleep(5 * LATEST_RECORD_S)
         lines = [
             json.loads(line)
             for file in self._ledger.glob("*.jsonl")
