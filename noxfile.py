@@ -577,6 +577,13 @@ def bench(session: nox.Session) -> None:
     engine.run("-m", "benchmarks", *session.posargs, PYTHONPATH=str(VLLM_PACKAGE))
 
 
+@nox.session(venv_backend="none", default=False)
+def bench_engine(session: nox.Session) -> None:
+    """Compare whole engines with and without the plugin; see docs/benchmarks.md."""
+    environment = {"PYTHONPATH": str(VLLM_PACKAGE)}
+    Engine(session).run("-m", "benchmarks.whole_engine", *session.posargs, **environment)
+
+
 @nox.session(python=STUBS_PYTHON, reuse_venv=True, default=False)
 def bench_transport(session: nox.Session) -> None:
     """Compare every way to an entropy server with a bare socket; see docs/transport.md."""

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokens per second of a whole engine with the plugin, against the same engine without it.
+
+Every model has one engine, in a process of its own. Requests that the plugin samples and requests
+that it leaves to vLLM (``qr_bypass``) take turns in it, so that both meet the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+__all__ = ["main"]
+
+ROUNDS: Final = 7
+BLOCK_BYTES: Final = (64, 10_240)
+WIDE_VOCABULARY: Final = 151_936
+PROMPT_TOKEN: Final = 300
+
+
+class Setting(NamedTuple):
+    """One row of the table."""
+
+    model: str
+    """``tiny``, or ``wide`` for the same with a large vocabulary and random weights."""
+    rows: int
+    """Sequences at a time."""
+    tokens: int
+    """Tokens of each sequence in a round."""
+
+
+SETTINGS: Final = (
+    Setting("tiny", 1, 200),
+    Setting("tiny", 32, 100),
+    Setting("tiny", 256, 32),
+    Setting("wide", 1, 100),
+    Setting("wide", 32, 16),
+)
+TITLES: Final = {
+    "tiny": "tiny, V = 2,048",
+    "wide": f"tiny, V = {WIDE_VOCABULARY:,}, random weights",
+}
+
+
+def main() -> int:
+    """Prints a Markdown table."""
+    parser = argparse.ArgumentParser(prog="uv run nox -s bench_engine --", description=__doc__)
+    parser.add_argument("--model", type=Path, help="directory of a tiny model; made if left out")
+    parser.add_argument("--ledger", action="store_true", help="write a ledger, too")
+    parser.add_argument("--worker", choices=sorted(TITLES), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker is not None:
+        print(json.dumps([measure(engine(arguments), one) for one in settings_of(arguments)]))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.model is None:
+            arguments.model = Path(folder, "tiny")
+            make = [sys.executable, "-m", "qr_sampler_cli", "tiny-model", str(arguments.model)]
+            subprocess.run([*make, "--steps", "20"], check=True, stdout=sys.stderr)
+        found = [line for name in TITLES for line in measured(arguments, name, Path(folder))]
+    print("\n".join(table(found)))
+    return 0
+
+
+def settings_of(arguments: argparse.Namespace) -> list[Setting]:
+    """Returns the settings that the engine of this process serves."""
+    return [one for one in SETTINGS if one.model == arguments.worker]
+
+
+def measured(
+    arguments: argparse.Namespace, model: str, folder: Path
+) -> Iterator[tuple[Setting, dict[str, float]]]:
+    """Yields what an engine in a process of its own has done, one setting after the other."""
+    print(f"... {TITLES[model]}", file=sys.stderr, flush=True)
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("QR_")},
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "QR_ENTROPY_SOURCE_TYPE": "system",
+        "QR_FIXED_TEMPERATURE": "1",
+    }
+    if arguments.ledger:
+        environment["QR_LEDGER_DIR"] = str(folder / "ledger")
+    command = [sys.executable, "-m", "benchmarks.whole_engine", f"--model={arguments.model}"]
+    done = subprocess.run(
+        [*command, f"--worker={model}"],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    chosen = [one for one in SETTINGS if one.model == model]
+    yield from zip(chosen, json.loads(done.stdout.splitlines()[-1]), strict=True)
+
+
+_ENGINES: Final[dict[str, Any]] = {}
+
+
+def engine(arguments: argparse.Namespace) -> Any:
+    """Returns the engine of this process."""
+    from vllm import LLM
+
+    if arguments.worker not in _ENGINES:
+        wide: dict[str, Any] = {
+            "load_format": "dummy",
+            "hf_overrides": {"vocab_size": WIDE_VOCABULARY},
+        }
+        _ENGINES[arguments.worker] = LLM(
+            model=str(arguments.model),
+            distributed_executor_backend="uni",
+            enforce_eager=True,
+            dtype="float32",
+            max_model_len=256,
+            enable_prefix_caching=False,
+            max_num_seqs=max(one.rows for one in settings_of(arguments)),
+            **(wide if arguments.worker == "wide" else {}),
+        )
+    return _ENGINES[arguments.worker]
+
+
+def measure(llm: Any, setting: Setting) -> dict[str, float]:
+    """Returns tokens per second without the plugin, and the plugin's share of it by block size.
+
+    Contenders take turns in an order that rotates. A ratio is formed inside a round, and the median
+    over the rounds counts.
+    """
+    contenders: dict[str, dict[str, Any]] = {"bypass": {"qr_bypass": 1}}
+    contenders |= {str(size): {"qr_sample_count": size} for size in BLOCK_BYTES}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    # The first round warms up.
+    for turn in range(1 + ROUNDS):
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            seconds[name].append(generate(llm, setting, contenders[name]))
+    rounds = {name: durations[1:] for name, durations in seconds.items()}
+    shares = {
+        name: median(b / own for b, own in zip(rounds["bypass"], rounds[name], strict=True))
+        for name in names[1:]
+    }
+    return {"bypass": setting.rows * setting.tokens / median(rounds["bypass"]), **shares}
+
+
+def generate(llm: Any, setting: Setting, extra: dict[str, Any]) -> float:
+    """Returns the seconds that all sequences of *setting* take."""
+    from vllm import SamplingParams
+
+    params = SamplingParams(
+        max_tokens=setting.tokens, ignore_eos=True, detokenize=False, extra_args=extra
+    )
+    prompts = [{"prompt_token_ids": [PROMPT_TOKEN + row] * 4} for row in range(setting.rows)]
+    start = time.perf_counter()
+    llm.generate(prompts, params, use_tqdm=False)
+    return time.perf_counter() - start
+
+
+def table(found: list[tuple[Setting, dict[str, float]]]) -> Iterator[str]:
+    """Yields the lines of a Markdown table."""
+    heads = " | ".join(f"plugin, {size:,}-byte blocks" for size in BLOCK_BYTES)
+    yield f"| model | rows | vLLM alone, tokens/s | {heads} |"
+    yield f"| --- | ---: | ---: |{' ---: |' * len(BLOCK_BYTES)}"
+    for setting, one in found:
+        shares = " | ".join(f"{one[str(size)]:.2f}" for size in BLOCK_BYTES)
+        yield f"| {TITLES[setting.model]} | {setting.rows} | {one['bypass']:,.0f} | {shares} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
