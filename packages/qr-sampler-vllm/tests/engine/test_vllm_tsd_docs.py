@@ -61,7 +61,7 @@ def test_tables_are_the_code() -> None:
         row = next(
             line for line in text.splitlines() if line.startswith(f"| `QR_TSD_{name.upper()}")
         )
-        assert f"`{field.default}`" in row or (field.default is None and "needed" in row)
+        assert f"`{field.default}`" in row or (field.default is None and "required" in row)
     names = {"outcome", "role", "jit", "uniforms"}
     assert names <= set(TokenSamplingRecord.__dataclass_fields__)
     assert all(f"\n| `{name}` |" in text for name in names)
