@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler._typing import Logits
+from qr_sampler.arrays import Logits
 from qr_sampler.host import (
     Entry,
     RecordKeeper,
