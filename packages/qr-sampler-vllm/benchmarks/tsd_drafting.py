@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from benchmarks.engine_process import ENVIRONMENT, OPTIONS
+
 __all__ = ["main"]
 
 SAMPLED_TEXTS: Final = 48
@@ -114,14 +116,7 @@ def measured(contender: Contender, arguments: argparse.Namespace, proposer: Path
     with tempfile.TemporaryDirectory() as ledger:
         environment = {
             **os.environ,
-            "VLLM_USE_V2_MODEL_RUNNER": "0",
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_LOGGING_LEVEL": "ERROR",
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-            "QR_ENTROPY_SOURCE_TYPE": "system",
+            **ENVIRONMENT,
             "QR_FIXED_TEMPERATURE": str(arguments.temperature),
             "QR_LEDGER_DIR": ledger,
         }
@@ -156,12 +151,9 @@ def generate(arguments: argparse.Namespace, contender: Contender) -> None:
         }
     llm = LLM(
         model=str(arguments.model),
-        distributed_executor_backend="uni",
-        enforce_eager=True,
-        dtype="float32",
         max_model_len=512,
-        enable_prefix_caching=False,
         max_num_seqs=arguments.batch,
+        **OPTIONS,
         **options,
     )
     params = SamplingParams(max_tokens=arguments.tokens, ignore_eos=True)

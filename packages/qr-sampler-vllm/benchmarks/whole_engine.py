@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
 
+from benchmarks.engine_process import ENVIRONMENT, OPTIONS
+
 __all__ = ["main"]
 
 ROUNDS: Final = 7
@@ -59,7 +61,8 @@ def main() -> int:
     parser.add_argument("--worker", choices=sorted(TITLES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker is not None:
-        print(json.dumps([measure(engine(arguments), one) for one in settings_of(arguments)]))
+        llm = engine(arguments)
+        print(json.dumps([measure(llm, one) for one in settings_of(arguments)]))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         if arguments.model is None:
@@ -83,14 +86,7 @@ def measured(
     print(f"... {TITLES[model]}", file=sys.stderr, flush=True)
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("QR_")},
-        "VLLM_USE_V2_MODEL_RUNNER": "0",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "QR_ENTROPY_SOURCE_TYPE": "system",
+        **ENVIRONMENT,
         "QR_FIXED_TEMPERATURE": "1",
     }
     if arguments.ledger:
@@ -107,29 +103,21 @@ def measured(
     yield from zip(chosen, json.loads(done.stdout.splitlines()[-1]), strict=True)
 
 
-_ENGINES: Final[dict[str, Any]] = {}
-
-
 def engine(arguments: argparse.Namespace) -> Any:
-    """Returns the engine of this process."""
+    """Returns the engine that a worker measures."""
     from vllm import LLM
 
-    if arguments.worker not in _ENGINES:
-        wide: dict[str, Any] = {
-            "load_format": "dummy",
-            "hf_overrides": {"vocab_size": WIDE_VOCABULARY},
-        }
-        _ENGINES[arguments.worker] = LLM(
-            model=str(arguments.model),
-            distributed_executor_backend="uni",
-            enforce_eager=True,
-            dtype="float32",
-            max_model_len=256,
-            enable_prefix_caching=False,
-            max_num_seqs=max(one.rows for one in settings_of(arguments)),
-            **(wide if arguments.worker == "wide" else {}),
-        )
-    return _ENGINES[arguments.worker]
+    wide: dict[str, Any] = {
+        "load_format": "dummy",
+        "hf_overrides": {"vocab_size": WIDE_VOCABULARY},
+    }
+    return LLM(
+        model=str(arguments.model),
+        max_model_len=256,
+        max_num_seqs=max(one.rows for one in settings_of(arguments)),
+        **OPTIONS,
+        **(wide if arguments.worker == "wide" else {}),
+    )
 
 
 def measure(llm: Any, setting: Setting) -> dict[str, float]:
