@@ -20,7 +20,8 @@ from qr_sampler.selection import Selector
 from qr_sampler.selection.fast.passes import NOTHING, MeasuredMoments, RowPasses
 from qr_sampler.selection.statistics import Moments
 from qr_sampler.settings import SamplingParameters
-from qr_sampler_vllm.engine.step import pipeline_for, sample_rows
+from qr_sampler_accel import block_counts
+from qr_sampler_vllm.engine.logits import TensorLogits
 
 __all__ = [
     "EDT",
@@ -96,6 +97,7 @@ class PluginStep:
         # Without validation, which would read the environment.
         self._settings = Settings.model_construct()
         self._source, self._selector = source, selector
+        self._access = TensorLogits()
         self._pipeline: SamplingPipeline | None = None
         self._rows = Rows([parameters] * batch)
         self._lines: Sequence[int] = range(batch)
@@ -107,11 +109,16 @@ class PluginStep:
             ValueError: When no row can be decided.
         """
         if self._pipeline is None:
-            self._pipeline = pipeline_for(logits, self._settings, self._source, self._selector)
-        result = sample_rows(self._pipeline, logits, self._lines, self._rows)
+            self._pipeline = self._made_for(logits)
+        result = self._access.sample(self._pipeline, logits, self._lines, self._rows)
         if result is None:
             raise ValueError("the benchmark's logits have no finite maximum")
         return result
+
+    def _made_for(self, logits: Any) -> SamplingPipeline:
+        if self._selector is None:
+            return self._access.pipeline(logits, self._settings, self._source)
+        return SamplingPipeline(self._settings, self._source, self._selector, block_counts())
 
 
 class BarePasses(RowPasses):

@@ -95,7 +95,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     )
     monkeypatch.setattr("qr_sampler.host.session.Journal", Journal)
     monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda source, settings: False)
-    monkeypatch.setattr(session, "get_ready", lambda device_type: None)
+    monkeypatch.setattr(session, "warm_up", lambda **_: None)
     monkeypatch.setattr(session, "TensorLogits", lambda most_rows: found)
     monkeypatch.setattr(session.EngineSession, "stop_strings", stop_strings)
     monkeypatch.setattr(draft_rows, "_on_host", lambda context: context.table)

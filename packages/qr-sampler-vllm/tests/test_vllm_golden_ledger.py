@@ -92,7 +92,7 @@ def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Seeded
     )
     monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda *_: False)
     monkeypatch.setattr(session, "TensorLogits", lambda most_rows: NumpyLogits())
-    monkeypatch.setattr(session, "get_ready", lambda device_type: None)
+    monkeypatch.setattr(session, "warm_up", lambda **_: None)
     monkeypatch.setattr(draft_rows, "_on_host", lambda context: context.table)
     monkeypatch.setattr(canonical, "_on_host", lambda logits, lines: logits[lines])
     freeze(monkeypatch)

@@ -1,28 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows in the memory of the host: which selector serves them, and how they are forced."""
+"""Rows in the memory of the host: how they are forced, and that nothing is left to compile."""
 
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
-from qr_sampler import FastSelector, Rows, SamplingParameters, Settings
+from qr_sampler import Rows, Settings
 from qr_sampler.testing import RecordedEntropySource
-from qr_sampler_vllm.engine.step import (
-    force_tokens,
-    get_ready,
-    pipeline_for,
-    sample_rows,
-    selector_for,
-)
+from qr_sampler_vllm.engine.logits import TensorLogits
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 pytest.importorskip("numba", reason="needs Numba, which vLLM brings")
 
+from qr_sampler_accel import warm_up  # noqa: E402
 from qr_sampler_accel.host import (  # noqa: E402
     bins,
     byte_counts,
@@ -33,25 +27,10 @@ from qr_sampler_accel.host import (  # noqa: E402
 )
 
 
-def test_logits_on_the_host_are_served_by_compiled_passes() -> None:
-    selector = selector_for(torch.zeros(1, 3))
-    assert isinstance(selector, FastSelector)
-    logits = np.array([[0.0, 2.0, 1.0]], dtype=np.float32)
-    rows, one = Rows([SamplingParameters()]), np.ones(1)
-    plan = selector.prepare(selector.measure(logits, rows, one), one)
-    assert selector.pick(plan, np.array([0.5])).token_ids.tolist() == [1]
-
-
-def test_without_numba_the_passes_are_numpy_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qr_sampler_vllm.engine.step.find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "qr_sampler_accel.host.passes", None)
-    assert isinstance(selector_for(torch.zeros(1, 3)), FastSelector)
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_forcing_leaves_other_rows_alone(dtype: Any) -> None:
     logits = torch.arange(12, dtype=dtype).reshape(3, 4)
-    force_tokens(logits, [2, 0], [1, 3])
+    TensorLogits().force(logits, [2, 0], [1, 3])
     infinite = -math.inf
     assert logits.tolist() == [
         [infinite, infinite, infinite, 0.0],
@@ -62,7 +41,7 @@ def test_forcing_leaves_other_rows_alone(dtype: Any) -> None:
 
 def test_after_the_warm_up_nothing_is_left_to_compile() -> None:
     """A step on the kinds of logits and batches that engines have adds no compiled version."""
-    get_ready("cpu")
+    warm_up(logits_on_host=True)
     loops = [
         value
         for module in (bins, byte_counts, descent, energies, masses, passes)
@@ -83,7 +62,7 @@ def test_after_the_warm_up_nothing_is_left_to_compile() -> None:
             logits = torch.from_numpy(rng.normal(size=(3, 20_000))).to(dtype)
             logits[0] *= 1e-5
             source = RecordedEntropySource(rng.bytes(10**6))
-            pipeline = pipeline_for(logits, settings, source)
+            pipeline = TensorLogits().pipeline(logits, settings, source)
             rows = Rows([parameters[line] for line in lines])
-            assert sample_rows(pipeline, logits, lines, rows) is not None
+            assert TensorLogits().sample(pipeline, logits, lines, rows) is not None
     assert {loop: len(loop.signatures) for loop in loops} == before

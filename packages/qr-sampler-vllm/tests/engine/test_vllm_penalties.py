@@ -20,7 +20,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessors  # noqa: E402
 from vllm.v1.sample.metadata import SamplingMetadata  # noqa: E402
 from vllm.v1.sample.sampler import Sampler  # noqa: E402
 
-from qr_sampler_vllm.engine.step import force_tokens  # noqa: E402
+from qr_sampler_vllm.engine.logits import TensorLogits  # noqa: E402
 from qr_sampler_vllm.requests.penalties import (  # noqa: E402
     REPETITION_LIMIT,
     Penalties,
@@ -193,7 +193,7 @@ EXTREMES = [
 
 def forced(count: int) -> Any:
     logits = torch.randn((count, VOCAB), generator=torch.Generator().manual_seed(5))
-    force_tokens(logits, list(range(count)), [CHOSEN] * count)
+    TensorLogits().force(logits, list(range(count)), [CHOSEN] * count)
     return logits
 
 

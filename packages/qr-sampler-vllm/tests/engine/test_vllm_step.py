@@ -18,12 +18,9 @@ from qr_sampler.testing import ConstantEntropySource
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
-from qr_sampler_vllm.engine.step import (  # noqa: E402
-    force_on_device,
-    force_tokens,
-    sample_rows,
-)
+from qr_sampler_vllm.engine.logits import TensorLogits, force_together  # noqa: E402
 
+ACCESS = TensorLogits()
 VOCAB = 50
 
 
@@ -51,7 +48,7 @@ def assert_forced(row: Any, token_id: int) -> None:
 def test_forced_rows_hold_the_token_that_the_reference_selects(dtype: Any) -> None:
     logits = random_logits(3, dtype)
     reference = pipeline().sample(logits.to(torch.float32).numpy(), rows(3))
-    step = sample_rows(pipeline(), logits, [0, 1, 2], rows(3))
+    step = ACCESS.sample(pipeline(), logits, [0, 1, 2], rows(3))
     assert step is not None
     assert reference is not None
     tokens = step.selection.token_ids.tolist()
@@ -63,7 +60,7 @@ def test_forced_rows_hold_the_token_that_the_reference_selects(dtype: Any) -> No
 def test_rows_that_were_not_asked_for_stay_as_they_are() -> None:
     logits = random_logits(4)
     before = logits.clone()
-    step = sample_rows(pipeline(), logits, [3, 1], rows(2))
+    step = ACCESS.sample(pipeline(), logits, [3, 1], rows(2))
     assert step is not None
     assert torch.equal(logits[[0, 2]], before[[0, 2]])
     alone = pipeline().sample(before[[3, 1]].numpy(), rows(2))
@@ -78,7 +75,7 @@ def test_rows_without_a_distribution_are_left_to_their_caller() -> None:
     logits[2, 5] = math.nan
     before = logits.clone()
     source = ConstantEntropySource()
-    step = sample_rows(pipeline(source), logits, [0, 1, 2], rows(3))
+    step = ACCESS.sample(pipeline(source), logits, [0, 1, 2], rows(3))
     assert step is not None
     assert step.plan.lines.tolist() == [1]
     assert source.requests == [8]
@@ -105,7 +102,7 @@ def test_the_defect_of_a_row_and_its_token_are_named(
 def test_nothing_is_drawn_when_no_row_can_be_decided() -> None:
     source = ConstantEntropySource()
     logits = torch.full((2, VOCAB), -math.inf)
-    assert sample_rows(pipeline(source), logits, [0, 1], rows(2)) is None
+    assert ACCESS.sample(pipeline(source), logits, [0, 1], rows(2)) is None
     assert source.requests == []
 
 
@@ -113,7 +110,7 @@ def test_masked_tokens_are_never_forced() -> None:
     for value in (0, 127, 128, 255):
         logits = random_logits(1)
         logits[0, 7:] = -math.inf
-        step = sample_rows(pipeline(ConstantEntropySource(value)), logits, [0], rows(1))
+        step = ACCESS.sample(pipeline(ConstantEntropySource(value)), logits, [0], rows(1))
         assert step is not None
         assert int(step.selection.token_ids[0]) < 7
 
@@ -125,13 +122,13 @@ def test_the_request_leaves_after_the_logits_were_complete() -> None:
             return super().get_random_bytes(n)
 
     source = Clock()
-    step = sample_rows(pipeline(source), random_logits(2), [0, 1], rows(2))
+    step = ACCESS.sample(pipeline(source), random_logits(2), [0, 1], rows(2))
     assert step is not None
     assert step.plan.logits_ready_ns <= step.draw.requested_ns <= source.asked_ns
     assert source.asked_ns <= step.draw.received_ns
 
 
-@pytest.mark.parametrize("force", [force_tokens, force_on_device])
+@pytest.mark.parametrize("force", [ACCESS.force, force_together])
 def test_forcing_writes_whole_rows_in_place(force: Callable[..., None]) -> None:
     logits = random_logits(3)
     address = logits.data_ptr()

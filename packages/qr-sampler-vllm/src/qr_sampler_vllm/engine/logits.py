@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,22 +13,24 @@ from qr_sampler import (
     RowContext,
     Rows,
     SamplingPipeline,
+    Selector,
     Settings,
     StepResult,
 )
-from qr_sampler_vllm.engine.step import force_tokens, pipeline_for, sample_rows, selector_for
+from qr_sampler_accel import block_counts, device_selector, host_selector
 
 __all__ = ["TensorLogits"]
 
 
 class TensorLogits:
-    """Logits in a tensor; what selects their tokens works where they are.
+    """Logits in a tensor; their tokens are selected on the device that holds them.
 
     Args:
-        most_rows: Largest number of rows of a step, for which an accelerator's memory is taken.
+        most_rows: Largest number of rows of a step. An accelerator's memory is taken for that many
+            in the first step; without it, for each step what it needs.
     """
 
-    def __init__(self, most_rows: int) -> None:
+    def __init__(self, most_rows: int | None = None) -> None:
         self._most_rows = most_rows
 
     def pipeline(
@@ -35,11 +38,11 @@ class TensorLogits:
         logits: Any,
         settings: Settings,
         source: EntropySource,
-        on_dropped: Callable[[DroppedBytes], object],
+        on_dropped: Callable[[DroppedBytes], object] | None = None,
     ) -> SamplingPipeline:
         """Returns the pipeline that is fastest where *logits* are."""
-        return pipeline_for(
-            logits, settings, source, selector_for(logits, self._most_rows), on_dropped
+        return SamplingPipeline(
+            settings, source, self._selector(logits), block_counts(), on_dropped
         )
 
     def sample(
@@ -48,11 +51,65 @@ class TensorLogits:
         logits: Any,
         lines: Sequence[int],
         rows: Rows,
-        contexts: Sequence[RowContext] | None,
+        contexts: Sequence[RowContext] | None = None,
     ) -> StepResult | None:
-        """Selects a token for each of *lines* and forces it in place."""
-        return sample_rows(pipeline, logits, lines, rows, contexts)
+        """Selects a token for each of *lines* and forces it in place.
+
+        On an accelerator this waits until the logits have been computed; the request for entropy is
+        made after that.
+        """
+        on_host = logits.device.type == "cpu"
+        if on_host:
+            plan = pipeline.prepare(_float32_rows(logits, lines).numpy(), rows)
+        else:
+            selector: Any = pipeline.selector
+            plan = pipeline.prepare(selector.taken(logits, lines), rows)
+        if not plan.lines.size:
+            return None
+        result = pipeline.complete(plan, contexts)
+        decided = [lines[line] for line in plan.lines]
+        if on_host:
+            self.force(logits, decided, result.selection.token_ids.tolist())
+        else:
+            result.selection.force(logits, decided)  # type: ignore[attr-defined]
+        return result
 
     def force(self, logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
         """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place."""
-        force_tokens(logits, lines, token_ids)
+        import torch
+
+        if logits.device.type == "cpu":
+            # NumPy addresses single rows faster, but does not know bfloat16.
+            rows = logits.numpy() if logits.dtype == torch.float32 else logits
+            for line, token_id in zip(lines, token_ids, strict=True):
+                rows[line] = -math.inf
+                rows[line, token_id] = 0.0
+        else:
+            force_together(logits, lines, token_ids)
+
+    def _selector(self, logits: Any) -> Selector[Any, Any]:
+        """Returns the selector of the device that holds *logits*; all select the same tokens."""
+        if logits.device.type == "cpu":
+            return host_selector()
+        selector = device_selector()
+        if self._most_rows is not None:
+            selector.reserve(self._most_rows, logits.shape[1], logits.device)
+        return selector
+
+
+def force_together(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
+    """Forces all of *lines* at once, which an accelerator does faster than one by one."""
+    import torch
+
+    rows = torch.as_tensor(lines, device=logits.device)
+    logits[rows] = -math.inf
+    logits[rows, torch.as_tensor(token_ids, device=logits.device)] = 0.0
+
+
+def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
+    """Returns *lines* as float32 with consecutive columns, if possible without a copy."""
+    import torch
+
+    if list(lines) != list(range(len(logits))):
+        logits = logits[torch.as_tensor(lines)]
+    return logits.to(dtype=torch.float32).contiguous()

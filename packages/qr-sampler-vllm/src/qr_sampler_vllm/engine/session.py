@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from qr_sampler.host import EngineFacts, SamplingSession, StopStrings, TokenSequence
 from qr_sampler.host.journal import installed_versions
+from qr_sampler_accel import warm_up
 from qr_sampler_vllm.engine.layout import Ranks, check_layout, most_rows, ranks_of
 from qr_sampler_vllm.engine.logits import TensorLogits
-from qr_sampler_vllm.engine.step import get_ready
 from qr_sampler_vllm.requests.admission import fields_of
 from qr_sampler_vllm.requests.stop_conditions import (
     DetokenizedStopStrings,
@@ -66,7 +66,7 @@ class EngineSession(SamplingSession):
             more_status={"runner": runner, "ranks": asdict(ranks)},
         )
         super().__init__(facts, access=TensorLogits(most_rows(vllm_config)), logger=logger)
-        get_ready(vllm_config.device_config.device_type)
+        warm_up(logits_on_host=vllm_config.device_config.device_type == "cpu")
         self._status_file = StatusFile(f"engine-{ranks.data_parallel_rank}-{self.run_id}")
         self.publish()
         logger.info("%s", self._banner(runner, ranks))
