@@ -30,12 +30,8 @@ from qr_sampler import EntropyUnavailableError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.scripted import WAYS
 
-WAYS: Final = [
-    (mode, stubs)
-    for stubs in ("sync", "aio")
-    for mode in ("unary", "server_streaming", "bidi_streaming")
-]
 SIZE: Final = 64
 """Bytes of a draw that succeeds. One that is to fail asks for more, which tells the server how."""
 TIMEOUT_MS: Final = 25.0

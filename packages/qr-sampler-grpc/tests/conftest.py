@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from qr_sampler_grpc.direct.source import DirectSource
+from qr_sampler_grpc.testing.patience import NO_BREAKER, PATIENT_MS
 from qr_sampler_grpc.testing.scripted import (
     ENTROPY_METHOD,
     Behaviour,
@@ -28,6 +30,7 @@ from qr_sampler_grpc.testing.scripted import (
     ScriptedStreams,
     StreamBehaviour,
 )
+from qr_sampler_grpc.testing.scripted_direct import DirectBehaviour, ScriptedDirectServer
 
 # Derandomised: a run that passes today passes tomorrow; machines differ in speed.
 settings.register_profile(
@@ -99,6 +102,33 @@ def socket_path() -> Iterator[Path]:
     """A path short enough for a socket, which pytest's own folders are not on every machine."""
     with tempfile.TemporaryDirectory(prefix="qr") as folder:
         yield Path(folder) / "entropy.sock"
+
+
+@pytest.fixture
+def scripted_direct(socket_path: Path) -> Iterator[Callable[..., ScriptedDirectServer]]:
+    """Starts servers of the direct protocol at ``socket_path``; all stop after the test."""
+    with ExitStack() as running:
+
+        def start(behaviour: DirectBehaviour) -> ScriptedDirectServer:
+            server = ScriptedDirectServer(socket_path, behaviour)
+            running.callback(server.stop)
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def direct_source(socket_path: Path) -> Iterator[Callable[..., DirectSource]]:
+    """Makes sources for ``socket_path`` that wait long and try always, unless told otherwise."""
+    with ExitStack() as made:
+
+        def make(**options: Any) -> DirectSource:
+            defaults: dict[str, Any] = {"timeout_ms": PATIENT_MS, "breaker": NO_BREAKER}
+            source = DirectSource(f"unix://{socket_path}", **{**defaults, **options})
+            made.callback(source.close)
+            return source
+
+        yield make
 
 
 @pytest.fixture

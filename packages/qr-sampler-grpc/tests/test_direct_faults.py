@@ -8,7 +8,6 @@ import itertools
 import os
 import random
 import socket
-import struct
 import sys
 import threading
 import time
@@ -27,90 +26,27 @@ from qr_sampler_grpc.direct.frame import Status, data_in, encode_answer
 from qr_sampler_grpc.direct.reasons import describe_connect_failure
 from qr_sampler_grpc.direct.source import DirectSource
 from qr_sampler_grpc.link import LinkFailure
+from qr_sampler_grpc.testing.patience import PATIENT_MS, eventually
+from qr_sampler_grpc.testing.scripted_direct import (
+    DirectBehaviour,
+    DirectRequest,
+    ScriptedDirectServer,
+    direct_answer,
+    hang,
+    right,
+    sends,
+    tagged,
+)
 
 TIMEOUT_MS = 60.0
 """The time limit of a draw that is to fail by it."""
 STALL_MS = 2000.0
 """The same where part of an answer has to arrive before, on a busy machine too."""
-PATIENT_MS = 60_000.0
-"""The time limit of a draw that is to be answered; no test waits for it."""
 LATEST_S = 30.0
 """More than a busy machine adds to the short limits, and less than the long one."""
-NO_BREAKER = BreakerOptions.checked(enabled=False)
-"""Every draw asks the server and may take the whole timeout."""
 
-Request = tuple[int, int, bytes]
-Behaviour = Callable[[socket.socket, Request, int], object]
-
-
-def tagged(number: int, size: int) -> bytes:
-    """Bytes that say which request they answer."""
-    return ((number % 2**32).to_bytes(4, "big") * (size // 4 + 1))[:size]
-
-
-def answer(request: Request, **changes: Any) -> bytes:
-    number, size, commitment = request
-    data: bytes = changes.pop("data", tagged(number, size))
-    fields: dict[str, Any] = {
-        "device_id": b"scripted",
-        "generation_timestamp_ns": 5,
-        "commitment": commitment,
-        "data_length": len(data),
-        **changes,
-    }
-    head: bytes = encode_answer(fields.pop("sequence_id", number), **fields)
-    return head + data
-
-
-class ScriptedServer:
-    """Reads requests by the protocol and leaves the answer to a function."""
-
-    def __init__(self, path: Path, behaviour: Behaviour) -> None:
-        self.behaviour = behaviour
-        self.requests: list[Request] = []
-        self.arrived_ns: list[int] = []
-        self._ends: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen(128)
-        self._path = path
-        self._start(self._accept)
-
-    def _start(self, target: Callable[..., None], *arguments: object) -> None:
-        self._threads.append(threading.Thread(target=target, args=arguments, daemon=True))
-        self._threads[-1].start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                end, _ = self._listener.accept()
-                self._ends.append(end)
-                self._start(self._serve, end)
-
-    def _serve(self, end: socket.socket) -> None:
-        with suppress(OSError), end:
-            while head := end.recv(24, socket.MSG_WAITALL):
-                length, number, size, _ = struct.unpack(">HqII", head[6:])
-                commitment = end.recv(length, socket.MSG_WAITALL) if length else b""
-                self.arrived_ns.append(time.monotonic_ns())
-                request = (number, size, commitment)
-                self.requests.append(request)
-                if self.behaviour(end, request, len(self.requests)) is False:
-                    return
-
-    def stop(self) -> None:
-        for end in (self._listener, *self._ends):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._path.unlink(missing_ok=True)
-        for thread in self._threads:
-            thread.join(LATEST_S)
-            assert not thread.is_alive()
-
-
-Scripted = Callable[[Behaviour], ScriptedServer]
+Scripted = Callable[[DirectBehaviour], ScriptedDirectServer]
+Sources = Callable[..., DirectSource]
 
 
 @pytest.fixture(autouse=True)
@@ -121,22 +57,8 @@ def _numbers_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def direct(socket_path: Path) -> Iterator[Scripted]:
-    with ExitStack() as running:
-
-        def start(behaviour: Behaviour) -> ScriptedServer:
-            server = ScriptedServer(socket_path, behaviour)
-            running.callback(server.stop)
-            return server
-
-        yield start
-
-
-@pytest.fixture
-def source(socket_path: Path) -> Iterator[DirectSource]:
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=NO_BREAKER)
-    yield source
-    source.close()
+def source(direct_source: Sources) -> DirectSource:
+    return direct_source()
 
 
 @contextmanager
@@ -147,87 +69,81 @@ def limited(source: DirectSource, timeout_ms: float) -> Iterator[None]:
         yield
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline_s = time.monotonic() + LATEST_S
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.005)
-    return True
-
-
-def right(end: socket.socket, request: Request, count: int) -> object:
-    end.sendall(answer(request))
-    return True
-
-
-def failing_once(fault: Behaviour) -> Behaviour:
+def failing_once(fault: DirectBehaviour) -> DirectBehaviour:
     """Fails the second request, so that the first makes a connection that is known to work."""
 
-    def behaviour(end: socket.socket, request: Request, count: int) -> object:
-        return fault(end, request, count) if request[0] == 2 else right(end, request, count)
+    def behaviour(end: socket.socket, request: DirectRequest, count: int) -> object:
+        return fault(end, request, count) if request.number == 2 else right(end, request, count)
 
     return behaviour
 
 
-def late(end: socket.socket, request: Request, count: int) -> object:
+def late(end: socket.socket, request: DirectRequest, count: int) -> object:
     time.sleep(2 * TIMEOUT_MS / 1000)
-    end.sendall(answer(request))
+    end.sendall(direct_answer(request))
     return True
 
 
-def hang(end: socket.socket, request: Request, count: int) -> object:
-    return bool(end.recv(1))
-
-
-def dribble(end: socket.socket, request: Request, count: int) -> object:
-    for byte in answer(request):
+def dribble(end: socket.socket, request: DirectRequest, count: int) -> object:
+    for byte in direct_answer(request):
         end.sendall(bytes((byte,)))
         time.sleep(0.005)
     return True
 
 
-def sends(make: Callable[[Request], bytes], *, then_close: bool = False) -> Behaviour:
-    def behaviour(end: socket.socket, request: Request, count: int) -> object:
-        end.sendall(make(request))
-        return not then_close
-
-    return behaviour
-
-
-FAULTS: dict[str, tuple[Behaviour, str, int]] = {
+FAULTS: dict[str, tuple[DirectBehaviour, str, int]] = {
     "late": (late, "in time", 0),
     "hang": (hang, "in time", 0),
     "dribble": (dribble, "in time", 0),
-    "short": (sends(lambda r: answer(r, data=bytes(99))), "asked for 100 bytes, received 99", 99),
-    "long": (sends(lambda r: answer(r, data=bytes(101))), "received 101", 101),
-    "enormous": (sends(lambda r: answer(r, data_length=2**32 - 1)), "received 4294967295", 100),
-    "empty": (sends(lambda r: answer(r, data=b"")), "received 0", 0),
+    "short": (
+        sends(lambda r: direct_answer(r, data=bytes(99))),
+        "asked for 100 bytes, received 99",
+        99,
+    ),
+    "long": (sends(lambda r: direct_answer(r, data=bytes(101))), "received 101", 101),
+    "enormous": (
+        sends(lambda r: direct_answer(r, data_length=2**32 - 1)),
+        "received 4294967295",
+        100,
+    ),
+    "empty": (sends(lambda r: direct_answer(r, data=b"")), "received 0", 0),
     "nothing": (lambda *_: False, "ended where an answer was due", 0),
-    "wrong id": (sends(lambda r: answer(r, sequence_id=r[0] + 1)), "number 3 instead of 2", 100),
-    "old id": (sends(lambda r: answer(r, sequence_id=1)), "the number 1 instead of 2", 100),
-    "other commitment": (sends(lambda r: answer(r, commitment=b"x")), "another commitment", 100),
+    "wrong id": (
+        sends(lambda r: direct_answer(r, sequence_id=r.number + 1)),
+        "number 3 instead of 2",
+        100,
+    ),
+    "old id": (sends(lambda r: direct_answer(r, sequence_id=1)), "the number 1 instead of 2", 100),
+    "other commitment": (
+        sends(lambda r: direct_answer(r, commitment=b"x")),
+        "another commitment",
+        100,
+    ),
     "other version": (
-        sends(lambda r: answer(r)[:4] + b"\x02" + answer(r)[5:]),
+        sends(lambda r: direct_answer(r)[:4] + b"\x02" + direct_answer(r)[5:]),
         "version 2 of the direct protocol",
         0,
     ),
-    "garbage": (sends(lambda r: b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9), "no frame", 0),
-    "device id": (sends(lambda r: answer(r, device_id=b"\xff")), "not UTF-8", 100),
-    "header only": (sends(lambda r: answer(r)[:32]), "in time", 0),
-    "cut header": (sends(lambda r: answer(r)[:20], then_close=True), "ended where", 0),
-    "cut text": (sends(lambda r: answer(r)[:35], then_close=True), "ended where", 0),
-    "cut data": (sends(lambda r: answer(r)[:-1], then_close=True), "ended within an answer", 99),
-    "stalled data": (sends(lambda r: answer(r)[:-40]), "in time", 60),
+    "garbage": (sends(lambda r: b"HTTP/1.1 400 Bad DirectRequest\r\n\r\n" * 9), "no frame", 0),
+    "device id": (sends(lambda r: direct_answer(r, device_id=b"\xff")), "not UTF-8", 100),
+    "header only": (sends(lambda r: direct_answer(r)[:32]), "in time", 0),
+    "cut header": (sends(lambda r: direct_answer(r)[:20], then_close=True), "ended where", 0),
+    "cut text": (sends(lambda r: direct_answer(r)[:35], then_close=True), "ended where", 0),
+    "cut data": (
+        sends(lambda r: direct_answer(r)[:-1], then_close=True),
+        "ended within an answer",
+        99,
+    ),
+    "stalled data": (sends(lambda r: direct_answer(r)[:-40]), "in time", 60),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_unavailable_in_time_and_forgotten(
-    direct: Scripted, source: DirectSource, name: str
+    scripted_direct: Scripted, source: DirectSource, name: str
 ) -> None:
     fault, says, dropped = FAULTS[name]
-    server = direct(failing_once(fault))
+    server = scripted_direct(failing_once(fault))
     commitment = b"c" if name == "other commitment" else b""
     assert source.committed_draw(100, commitment).data == tagged(1, 100)
     timeout_ms = time_limit(name)
@@ -248,7 +164,7 @@ def test_a_fault_is_unavailable_in_time_and_forgotten(
         assert source.draw(100).data == tagged(number, 100)
     assert source.status().available
     # A request that was given up at once may be read after those that follow it.
-    assert eventually(lambda: sorted(request[0] for request in server.requests) == [1, 2, 3, 4])
+    assert eventually(lambda: sorted(request.number for request in server.requests) == [1, 2, 3, 4])
 
 
 def time_limit(name: str) -> float:
@@ -259,52 +175,52 @@ def time_limit(name: str) -> float:
     return STALL_MS if dropped else TIMEOUT_MS
 
 
-def test_a_long_wait_is_as_exact_as_a_short_one(direct: Scripted, socket_path: Path) -> None:
+def test_a_long_wait_is_as_exact_as_a_short_one(
+    scripted_direct: Scripted, direct_source: Sources
+) -> None:
     """Reads wait by themselves at first where there is much time, and are cut off by the kernel."""
 
-    def slow(end: socket.socket, request: Request, count: int) -> object:
+    def slow(end: socket.socket, request: DirectRequest, count: int) -> object:
         time.sleep(0.15)
         return right(end, request, count) if count == 1 else hang(end, request, count)
 
-    direct(slow)
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=NO_BREAKER)
+    scripted_direct(slow)
+    source = direct_source()
     assert source.draw(8).data == tagged(1, 8)
     started_s = time.monotonic()
     with limited(source, 300.0), pytest.raises(EntropyUnavailableError, match="in time"):
         source.draw(8)
     assert 0.3 <= time.monotonic() - started_s < LATEST_S
-    source.close()
 
 
 def test_a_large_answer_that_stalls_is_given_up_in_time(
-    direct: Scripted, socket_path: Path
+    scripted_direct: Scripted, direct_source: Sources
 ) -> None:
-    direct(sends(lambda request: answer(request)[:-1]))
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=STALL_MS, breaker=NO_BREAKER)
+    scripted_direct(sends(lambda request: direct_answer(request)[:-1]))
+    source = direct_source(timeout_ms=STALL_MS)
     started_s = time.monotonic()
     with pytest.raises(EntropyUnavailableError, match="in time") as caught:
         source.draw(2**20)
     assert STALL_MS / 1000 <= time.monotonic() - started_s < LATEST_S
     assert caught.value.dropped_bytes == 2**20 - 1
-    source.close()
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_on_the_first_answer_is_unavailable(
-    direct: Scripted, source: DirectSource, name: str
+    scripted_direct: Scripted, source: DirectSource, name: str
 ) -> None:
     fault, _, _ = FAULTS[name]
-    server = direct(lambda end, request, count: fault(end, request, count))
+    server = scripted_direct(lambda end, request, count: fault(end, request, count))
     if name in {"wrong id", "old id"}:
-        server.behaviour = sends(lambda r: answer(r, sequence_id=9))
+        server.behaviour = sends(lambda r: direct_answer(r, sequence_id=9))
     with limited(source, time_limit(name)), pytest.raises(EntropyUnavailableError):
         source.committed_draw(100, b"c")
     server.behaviour = right
     assert source.draw(8).data == tagged(2, 8)
 
 
-def test_a_repeated_answer_serves_nobody(direct: Scripted, source: DirectSource) -> None:
-    direct(failing_once(sends(lambda r: answer(r) * 2)))
+def test_a_repeated_answer_serves_nobody(scripted_direct: Scripted, source: DirectSource) -> None:
+    scripted_direct(failing_once(sends(lambda r: direct_answer(r) * 2)))
     drawn = [source.draw(100).data for _ in range(2)]
     assert drawn == [tagged(1, 100), tagged(2, 100)]
     with pytest.raises(EntropyUnavailableError, match="before the request left") as caught:
@@ -313,15 +229,18 @@ def test_a_repeated_answer_serves_nobody(direct: Scripted, source: DirectSource)
     assert source.draw(100).data == tagged(4, 100)
 
 
-def test_an_answer_before_its_request_serves_nobody(direct: Scripted, source: DirectSource) -> None:
+def test_an_answer_before_its_request_serves_nobody(
+    scripted_direct: Scripted, source: DirectSource
+) -> None:
     """The numbers are guessed right here: what arrived before the request left is dropped."""
 
-    def eager(end: socket.socket, request: Request, count: int) -> object:
-        number, size, commitment = request
-        end.sendall(answer(request) + answer((number + 1, size, commitment)))
+    def eager(end: socket.socket, request: DirectRequest, count: int) -> object:
+        end.sendall(
+            direct_answer(request) + direct_answer(request._replace(number=request.number + 1))
+        )
         return True
 
-    direct(eager)
+    scripted_direct(eager)
     for number in range(1, 21, 2):
         assert source.draw(8).data == tagged(number, 8)
         with pytest.raises(EntropyUnavailableError, match="had arrived before the request") as lost:
@@ -330,28 +249,31 @@ def test_an_answer_before_its_request_serves_nobody(direct: Scripted, source: Di
         assert not source.status().available
 
 
-def test_what_a_peer_sends_unasked_counts_as_its_fault(direct: Scripted, socket_path: Path) -> None:
+def test_what_a_peer_sends_unasked_counts_as_its_fault(
+    scripted_direct: Scripted, direct_source: Sources
+) -> None:
     breaker = BreakerOptions.checked(max_consecutive_failures=1, recovery_window_s=3600.0)
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=breaker)
-    server = direct(sends(lambda request: answer(request) + b"!"))
+    source = direct_source(breaker=breaker)
+    server = scripted_direct(sends(lambda request: direct_answer(request) + b"!"))
     assert source.draw(8).data == tagged(1, 8)
     with pytest.raises(EntropyUnavailableError, match="had arrived before the request left"):
         source.draw(8)
     with pytest.raises(EntropyUnavailableError, match="not tried again"):
         source.draw(8)
     assert len(server.requests) == 1
-    source.close()
 
 
 def test_numbers_of_requests_cannot_be_foreseen(
-    direct: Scripted, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripted_direct: Scripted, monkeypatch: pytest.MonkeyPatch, direct_source: Sources
 ) -> None:
     monkeypatch.undo()
-    server = direct(sends(lambda request: answer(request, data=bytes(request[1]))))
-    with closing(DirectSource(f"unix://{socket_path}", breaker=NO_BREAKER)) as source:
+    server = scripted_direct(
+        sends(lambda request: direct_answer(request, data=bytes(request.size)))
+    )
+    with closing(direct_source()) as source:
         for _ in range(200):
             source.draw(8)
-    seen = [number for number, _, _ in server.requests]
+    seen = [request.number for request in server.requests]
     assert len(set(seen)) == 200
     assert all(1 <= number < 2**63 for number in seen)
     # Of 200 random bytes, fewer than 65 are distinct with a chance of less than 1e-30.
@@ -360,11 +282,11 @@ def test_numbers_of_requests_cannot_be_foreseen(
 
 
 def test_the_deadline_covers_what_is_done_with_an_answer(
-    direct: Scripted, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripted_direct: Scripted, monkeypatch: pytest.MonkeyPatch, direct_source: Sources
 ) -> None:
     """Here the answer is read in time, and looked at until it is late."""
-    direct(right)
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=NO_BREAKER)
+    scripted_direct(right)
+    source = direct_source()
     assert source.draw(100).data == tagged(1, 100)
     taken = Connection.ask
 
@@ -380,22 +302,20 @@ def test_the_deadline_covers_what_is_done_with_an_answer(
             source.draw(100)
     assert caught.value.dropped_bytes == 100
     assert source.draw(100).data == tagged(3, 100)
-    source.close()
 
 
 @pytest.mark.parametrize("time_ns", [-1, -(2**63), 0])
-def test_a_time_that_is_none_is_unknown(direct: Scripted, socket_path: Path, time_ns: int) -> None:
-    direct(sends(lambda request: answer(request, generation_timestamp_ns=time_ns)))
-    source = DirectSource(
-        f"unix://{socket_path}", timeout_ms=PATIENT_MS, max_bytes_per_request=8, breaker=NO_BREAKER
-    )
+def test_a_time_that_is_none_is_unknown(
+    scripted_direct: Scripted, time_ns: int, direct_source: Sources
+) -> None:
+    scripted_direct(sends(lambda request: direct_answer(request, generation_timestamp_ns=time_ns)))
+    source = direct_source(max_bytes_per_request=8)
     assert source.draw(8).device_timestamp_ns is None
     assert source.draw(24).device_timestamp_ns is None
-    source.close()
 
 
 def test_what_a_server_sent_is_what_was_drawn_or_dropped(
-    direct: Scripted, socket_path: Path
+    scripted_direct: Scripted, direct_source: Sources
 ) -> None:
     """To the byte, through every fault that sends something."""
     faults = [fault for fault, says, _ in FAULTS.values() if says != "in time"]
@@ -416,14 +336,12 @@ def test_what_a_server_sent_is_what_was_drawn_or_dropped(
         def recv(self, size: int) -> bytes:
             return self._end.recv(size)
 
-    def mixed(end: socket.socket, request: Request, count: int) -> object:
+    def mixed(end: socket.socket, request: DirectRequest, count: int) -> object:
         fault = chosen.choice([right, *faults])
         return fault(Counting(end), request, count)  # type: ignore[arg-type]
 
-    server = direct(mixed)
-    source = DirectSource(
-        f"unix://{socket_path}", timeout_ms=PATIENT_MS, max_bytes_per_request=50, breaker=NO_BREAKER
-    )
+    server = scripted_direct(mixed)
+    source = direct_source(max_bytes_per_request=50)
     drawn = dropped = failed = 0
     for _ in range(300):
         try:
@@ -435,83 +353,78 @@ def test_what_a_server_sent_is_what_was_drawn_or_dropped(
     assert drawn > 0
     server.stop()
     assert drawn + dropped == sent
-    source.close()
 
 
-def test_exchanged_answers_serve_nobody(direct: Scripted, socket_path: Path) -> None:
-    kept: list[Request] = []
+def test_exchanged_answers_serve_nobody(scripted_direct: Scripted, direct_source: Sources) -> None:
+    kept: list[DirectRequest] = []
 
-    def exchanged(end: socket.socket, request: Request, count: int) -> None:
+    def exchanged(end: socket.socket, request: DirectRequest, count: int) -> None:
         kept.append(request)
         if count == 2:
-            end.sendall(answer(kept[1]) + answer(kept[0]))
+            end.sendall(direct_answer(kept[1]) + direct_answer(kept[0]))
         elif count > 2:
             right(end, request, count)
 
-    direct(exchanged)
-    source = DirectSource(
-        f"unix://{socket_path}", timeout_ms=PATIENT_MS, max_bytes_per_request=50, breaker=NO_BREAKER
-    )
+    scripted_direct(exchanged)
+    source = direct_source(max_bytes_per_request=50)
     with pytest.raises(EntropyUnavailableError, match="the number 2 instead of 1"):
         source.draw(100)
     assert source.draw(50).data == tagged(3, 50)
-    source.close()
 
 
-def test_answers_before_the_failed_one_are_counted(direct: Scripted, socket_path: Path) -> None:
-    direct(lambda end, request, count: right(end, request, count) if count < 3 else False)
-    source = DirectSource(
-        f"unix://{socket_path}", timeout_ms=PATIENT_MS, max_bytes_per_request=50, breaker=NO_BREAKER
-    )
+def test_answers_before_the_failed_one_are_counted(
+    scripted_direct: Scripted, direct_source: Sources
+) -> None:
+    scripted_direct(lambda end, request, count: right(end, request, count) if count < 3 else False)
+    source = direct_source(max_bytes_per_request=50)
     with pytest.raises(EntropyUnavailableError) as caught:
         source.draw(150)
     assert caught.value.dropped_bytes == 100
-    source.close()
 
 
 @pytest.mark.parametrize("size", [100, 64 * 1024, 64 * 1024 + 1, 300_000])
 @pytest.mark.parametrize("cut", [1, 31, 32, 35, 40, 41, 48, 49, 50, 60, 139])
 def test_an_answer_in_two_parts_is_one_answer(
-    direct: Scripted, socket_path: Path, cut: int, size: int
+    scripted_direct: Scripted, cut: int, size: int, direct_source: Sources
 ) -> None:
     """Cut within its header, its device id, its commitment and its data: 32, 8 and 9 bytes."""
 
-    def in_two(end: socket.socket, request: Request, count: int) -> object:
-        frame = answer(request)
+    def in_two(end: socket.socket, request: DirectRequest, count: int) -> object:
+        frame = direct_answer(request)
         end.sendall(frame[:cut])
         time.sleep(0.002)
         end.sendall(frame[cut:])
         return True
 
-    direct(in_two)
-    source = DirectSource(f"unix://{socket_path}", breaker=NO_BREAKER)
+    scripted_direct(in_two)
+    source = direct_source()
     for number in (1, 2, 3):
         draw = source.committed_draw(size, b"committed")
         assert draw.data == tagged(number, size)
         assert (draw.device_id, draw.commitment_echoed) == ("scripted", True)
     assert len(source._pools.current()._idle) == 1
-    source.close()
 
 
-def test_answers_that_arrive_together_are_told_apart(direct: Scripted, socket_path: Path) -> None:
+def test_answers_that_arrive_together_are_told_apart(
+    scripted_direct: Scripted, direct_source: Sources
+) -> None:
     """The first is shorter than expected: the read for it takes a part of the second along."""
     kept: list[bytes] = []
 
-    def together(end: socket.socket, request: Request, count: int) -> object:
+    def together(end: socket.socket, request: DirectRequest, count: int) -> object:
         device = b"scripted" if count == 1 else b"other"
-        kept.append(answer(request, device_id=device))
+        kept.append(direct_answer(request, device_id=device))
         if count in (1, 4):
             end.sendall(b"".join(kept))
             kept.clear()
         return True
 
-    direct(together)
-    source = DirectSource(f"unix://{socket_path}", max_bytes_per_request=50, breaker=NO_BREAKER)
+    scripted_direct(together)
+    source = direct_source(max_bytes_per_request=50)
     assert source.draw(50).device_id == "scripted"
     draw = source.draw(150)
     assert draw.data == b"".join(tagged(number, 50) for number in (2, 3, 4))
     assert draw.device_id == "other"
-    source.close()
 
 
 WORDS = {
@@ -530,11 +443,11 @@ WORDS = {
 @pytest.mark.parametrize("status", [one for one in (*Status, 99) if one])
 @pytest.mark.parametrize("numbered", [True, False])
 def test_every_status_is_a_reason(
-    direct: Scripted, source: DirectSource, status: Any, numbered: bool
+    scripted_direct: Scripted, source: DirectSource, status: Any, numbered: bool
 ) -> None:
-    direct(
+    scripted_direct(
         failing_once(
-            sends(lambda r: encode_answer(r[0] if numbered else 0, status, words="because\n"))
+            sends(lambda r: encode_answer(r.number if numbered else 0, status, words="because\n"))
         )
     )
     source.draw(100)
@@ -545,94 +458,84 @@ def test_every_status_is_a_reason(
     assert source.draw(100).data == tagged(3, 100)
 
 
-def test_long_words_are_cut(direct: Scripted, source: DirectSource) -> None:
-    direct(sends(lambda r: encode_answer(r[0], Status.DEFECT, words="no\x1b[2J " * 500)))
+def test_long_words_are_cut(scripted_direct: Scripted, source: DirectSource) -> None:
+    scripted_direct(
+        sends(lambda r: encode_answer(r.number, Status.DEFECT, words="no\x1b[2J " * 500))
+    )
     with pytest.raises(EntropyUnavailableError) as caught:
         source.draw(1)
     assert len(caught.value.reason) < 400
     assert "\x1b" not in caught.value.reason
 
 
-def test_a_refusal_ahead_of_the_request_is_heard(direct: Scripted, socket_path: Path) -> None:
-    """A server that is full says so and closes, perhaps before the request is on its way."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(socket_path))
-    listener.listen()
+@pytest.fixture
+def listener(socket_path: Path) -> Iterator[socket.socket]:
+    """A socket that nothing is read from and nothing answers at."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(socket_path))
+        listener.listen()
+        yield listener
 
-    class Slow(Connection):
+
+def ask(source: DirectSource, size: int, kind: type[Connection] = Connection) -> LinkFailure:
+    """Returns how a request fails over a connection of its own."""
+    with (
+        closing(kind(source._endpoint, 2**62)) as connection,
+        pytest.raises(LinkFailure) as caught,
+    ):
+        connection.ask(1, size, 0, b"", 2**62)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("early", "says"),
+    [
+        # A server that is full says so and closes, perhaps before the request is on its way.
+        (encode_answer(0, Status.BUSY, words="128 are open"), "128 are open"),
+        (direct_answer(DirectRequest(1, 8)), "the number 1 instead of 0"),
+    ],
+)
+def test_of_what_arrives_before_the_request_only_a_refusal_counts(
+    listener: socket.socket, source: DirectSource, early: bytes, says: str
+) -> None:
+    class Late(Connection):
         def _send(self, frames: bytes, deadline: int) -> None:
             end, _ = listener.accept()
             with end:
-                end.sendall(encode_answer(0, Status.BUSY, words="128 are open"))
+                end.sendall(early)
             super()._send(frames, deadline)
 
-    endpoint = DirectSource(f"unix://{socket_path}")._endpoint
-    with (
-        closing(listener),
-        closing(Slow(endpoint, 2**62)) as connection,
-        pytest.raises(LinkFailure, match="128 are open"),
-    ):
-        connection.ask(1, 8, 0, b"", 2**62)
+    assert says in str(ask(source, 8, Late))
 
 
-def test_bytes_that_came_without_a_request_serve_nobody(socket_path: Path) -> None:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(socket_path))
-    listener.listen()
-
-    class Hasty(Connection):
+def test_a_server_that_reads_nothing_is_given_up(
+    listener: socket.socket, direct_source: Sources
+) -> None:
+    class Full(Connection):
         def _send(self, frames: bytes, deadline: int) -> None:
-            end, _ = listener.accept()
-            with end:
-                end.sendall(answer((1, 8, b"")))
+            with suppress(BlockingIOError):
+                while True:
+                    self._socket.send(bytes(4096), socket.MSG_DONTWAIT)
             super()._send(frames, deadline)
 
-    endpoint = DirectSource(f"unix://{socket_path}")._endpoint
-    with (
-        closing(listener),
-        closing(Hasty(endpoint, 2**62)) as connection,
-        pytest.raises(LinkFailure, match="the number 1 instead of 0"),
-    ):
-        connection.ask(1, 8, 0, b"", 2**62)
-
-
-def test_a_server_that_reads_nothing_is_given_up(socket_path: Path) -> None:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(socket_path))
-    listener.listen()
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=TIMEOUT_MS, breaker=NO_BREAKER)
-    with listener:
-        connection = Connection(source._endpoint, 2**62)
-        with suppress(BlockingIOError):
-            while True:
-                connection._socket.send(bytes(4096), socket.MSG_DONTWAIT)
-        with pytest.raises(LinkFailure, match="reads no requests"):
-            connection.ask(1, 8, 0, b"", 2**62)
-        connection.close()
+    assert "reads no requests" in str(ask(direct_source(timeout_ms=TIMEOUT_MS), 8, Full))
 
 
 @pytest.mark.parametrize("sent", [0, 35, 60])
-def test_a_reset_is_the_end_of_the_connection(socket_path: Path, sent: int) -> None:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(socket_path))
-    listener.listen()
-
+def test_a_reset_is_the_end_of_the_connection(
+    listener: socket.socket, source: DirectSource, sent: int
+) -> None:
     class Reset(Connection):
         def _send(self, frames: bytes, deadline: int) -> None:
             end, _ = listener.accept()
             with end:
                 super()._send(frames, deadline)
-                end.sendall(answer((1, 99, b""))[:sent])
+                end.sendall(direct_answer(DirectRequest(1, 99))[:sent])
                 # Closed with a request that nobody has read, a socket is reset.
 
-    endpoint = DirectSource(f"unix://{socket_path}")._endpoint
-    with (
-        closing(listener),
-        closing(Reset(endpoint, 2**62)) as connection,
-        pytest.raises(LinkFailure, match="the connection ended") as caught,
-    ):
-        connection.ask(1, 99, 0, b"", 2**62)
-    assert caught.value.dropped_bytes == max(0, sent - 40)
+    failure = ask(source, 99, Reset)
+    assert "the connection ended" in str(failure)
+    assert failure.dropped_bytes == max(0, sent - 40)
 
 
 def test_no_server_is_named(source: DirectSource, socket_path: Path) -> None:
@@ -665,8 +568,10 @@ def test_another_failure_to_connect_is_quoted(socket_path: Path) -> None:
         source.draw(1)
 
 
-def test_a_full_queue_of_connections_is_waited_for(socket_path: Path) -> None:
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=TIMEOUT_MS, breaker=NO_BREAKER)
+def test_a_full_queue_of_connections_is_waited_for(
+    socket_path: Path, direct_source: Sources
+) -> None:
+    source = direct_source(timeout_ms=TIMEOUT_MS)
     with ExitStack() as held:
         listener = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         listener.bind(str(socket_path))
@@ -676,7 +581,6 @@ def test_a_full_queue_of_connections_is_waited_for(socket_path: Path) -> None:
             waiting.connect(str(socket_path))
         with pytest.raises(EntropyUnavailableError, match="in time"):
             source.draw(1)
-    source.close()
 
 
 def test_a_platform_without_sockets_is_named(
@@ -688,89 +592,89 @@ def test_a_platform_without_sockets_is_named(
 
 
 def test_a_server_that_was_restarted_between_draws_is_not_noticed(
-    direct: Scripted, source: DirectSource
+    scripted_direct: Scripted, source: DirectSource
 ) -> None:
-    first = direct(right)
+    first = scripted_direct(right)
     assert source.draw(8).data == tagged(1, 8)
     first.stop()
-    second = direct(right)
+    second = scripted_direct(right)
     assert source.draw(8).data == tagged(3, 8)
-    assert [request[0] for request in second.requests] == [3]
+    assert [request.number for request in second.requests] == [3]
 
 
-def test_the_device_that_answers_may_change(direct: Scripted, source: DirectSource) -> None:
+def test_the_device_that_answers_may_change(
+    scripted_direct: Scripted, source: DirectSource
+) -> None:
     """The text before the data is then longer or shorter than the one that is expected."""
     devices = [b"a", b"a" * 200, b"", b"bb", b"bb", "gerät".encode(), b"a"]
-    direct(lambda end, request, count: end.sendall(answer(request, device_id=devices[count - 1])))
+    scripted_direct(
+        lambda end, request, count: end.sendall(
+            direct_answer(request, device_id=devices[count - 1])
+        )
+    )
     for number, device in enumerate(devices, start=1):
         draw = source.draw(7)
         assert (draw.data, draw.device_id) == (tagged(number, 7), device.decode())
         assert draw.device_timestamp_ns == 5
 
 
-def test_the_echo_is_reported(direct: Scripted, source: DirectSource) -> None:
+def test_the_echo_is_reported(scripted_direct: Scripted, source: DirectSource) -> None:
     echoes = [b"ab", b"", b"ab"]
-    server = direct(
-        lambda end, request, count: end.sendall(answer(request, commitment=echoes[count - 1]))
+    server = scripted_direct(
+        lambda end, request, count: end.sendall(
+            direct_answer(request, commitment=echoes[count - 1])
+        )
     )
     assert [source.committed_draw(7, b"ab").commitment_echoed for _ in echoes] == [
         True,
         False,
         True,
     ]
-    assert [request[2] for request in server.requests] == [b"ab"] * 3
+    assert [request.commitment for request in server.requests] == [b"ab"] * 3
     server.behaviour = right
     assert source.draw(7).commitment_echoed is None
     with pytest.raises(ValueError, match="65 bytes"):
         source.committed_draw(7, bytes(65))
 
 
-def test_a_commitment_that_is_switched_off_is_not_sent(direct: Scripted, socket_path: Path) -> None:
-    server = direct(right)
-    source = DirectSource(f"unix://{socket_path}", commitment=False)
+def test_a_commitment_that_is_switched_off_is_not_sent(
+    scripted_direct: Scripted, direct_source: Sources
+) -> None:
+    server = scripted_direct(right)
+    source = direct_source(commitment=False)
     assert source.committed_draw(7, b"ab").commitment_echoed is None
-    assert server.requests == [(1, 7, b"")]
-    source.close()
-
-
-def test_a_server_that_knows_no_time_says_none(direct: Scripted, source: DirectSource) -> None:
-    direct(lambda end, request, count: end.sendall(answer(request, generation_timestamp_ns=0)))
-    assert source.draw(7).device_timestamp_ns is None
+    assert [request.commitment for request in server.requests] == [b""]
 
 
 def test_many_requests_of_one_draw_are_in_flight_at_once(
-    direct: Scripted, socket_path: Path
+    scripted_direct: Scripted, direct_source: Sources
 ) -> None:
     kept: list[bytes] = []
 
-    def in_blocks(end: socket.socket, request: Request, count: int) -> None:
+    def in_blocks(end: socket.socket, request: DirectRequest, count: int) -> None:
         # As a server that reads all that may be sent before it answers any of it.
-        kept.append(answer(request, device_id=b"d%d" % (count % 2), generation_timestamp_ns=count))
+        kept.append(
+            direct_answer(request, device_id=b"d%d" % (count % 2), generation_timestamp_ns=count)
+        )
         if count >= 16:
             end.sendall(kept.pop(0))
         if count == 40:
             end.sendall(b"".join(kept))
 
-    server = direct(in_blocks)
-    source = DirectSource(f"unix://{socket_path}", max_bytes_per_request=10, breaker=NO_BREAKER)
+    server = scripted_direct(in_blocks)
+    source = direct_source(max_bytes_per_request=10)
     draw = source.committed_draw(391, b"c")
     assert draw.data == b"".join(tagged(number, 10) for number in range(1, 40)) + tagged(40, 1)
     assert (draw.requests, draw.device_id, draw.device_timestamp_ns) == (40, "d1, d0", 1)
     assert draw.commitment_echoed is True
-    assert [request[1] for request in server.requests] == [10] * 39 + [1]
-    source.close()
+    assert [request.size for request in server.requests] == [10] * 39 + [1]
 
 
-def test_large_answers_arrive_whole(direct: Scripted, socket_path: Path) -> None:
-    direct(right)
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=60_000, breaker=NO_BREAKER)
-    assert source.draw(5 * 2**20 + 1).data == tagged(1, 5 * 2**20 + 1)
-    source.close()
-
-
-def test_nothing_is_asked_for_before_its_draw(direct: Scripted, socket_path: Path) -> None:
-    server = direct(right)
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=NO_BREAKER)
+def test_nothing_is_asked_for_before_its_draw(
+    scripted_direct: Scripted, direct_source: Sources
+) -> None:
+    server = scripted_direct(right)
+    source = direct_source()
     asked: list[int] = []
 
     def draw_many() -> None:
@@ -792,19 +696,20 @@ def test_nothing_is_asked_for_before_its_draw(direct: Scripted, socket_path: Pat
     assert alone.requested_ns <= server.arrived_ns[-1] <= alone.received_ns
     time.sleep(0.05)
     assert len(server.requests) == 10_001
-    source.close()
 
 
-def test_closing_leaves_a_draw_under_way_alone(direct: Scripted, socket_path: Path) -> None:
+def test_closing_leaves_a_draw_under_way_alone(
+    scripted_direct: Scripted, direct_source: Sources
+) -> None:
     arrived, go = threading.Event(), threading.Event()
 
-    def waits(end: socket.socket, request: Request, count: int) -> None:
+    def waits(end: socket.socket, request: DirectRequest, count: int) -> None:
         arrived.set()
         go.wait(LATEST_S)
         right(end, request, count)
 
-    direct(waits)
-    source = DirectSource(f"unix://{socket_path}", timeout_ms=PATIENT_MS, breaker=NO_BREAKER)
+    scripted_direct(waits)
+    source = direct_source()
     drawn: list[bytes] = []
     thread = threading.Thread(target=lambda: drawn.append(source.draw(8).data))
     thread.start()
@@ -820,9 +725,9 @@ def test_closing_leaves_a_draw_under_way_alone(direct: Scripted, socket_path: Pa
 
 
 def test_an_interrupted_draw_gives_its_connection_up(
-    direct: Scripted, source: DirectSource, monkeypatch: pytest.MonkeyPatch
+    scripted_direct: Scripted, source: DirectSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    direct(right)
+    scripted_direct(right)
     source.draw(8)
 
     def interrupted(*arguments: object) -> None:

@@ -91,47 +91,6 @@ def test_a_forked_process_has_a_connection_of_its_own(
     assert run_python(script, f"unix://{socket_path}") == "201 1 0 0"
 
 
-@NEEDS_FORK
-def test_draws_of_forked_processes_and_threads_are_all_different(
-    run_python: RunPython, socket_path: Path
-) -> None:
-    script = """
-        import os, sys
-        from concurrent.futures import ThreadPoolExecutor
-        from qr_sampler_grpc.device import Device
-        from qr_sampler_grpc.direct.server import serve_direct
-        from qr_sampler.entropy.breaker_settings import BreakerOptions
-        from qr_sampler_grpc.direct.source import DirectSource
-
-        source = DirectSource(sys.argv[1], breaker=BreakerOptions.checked(enabled=False))
-        pipes, children = [], []
-        go = os.pipe()
-        for _ in range(4):
-            pipes.append(os.pipe())
-            children.append(os.fork())
-            if children[-1] == 0:
-                os.close(go[1])
-                os.read(go[0], 1)
-                with ThreadPoolExecutor(8) as pool:
-                    drawn = b"".join(pool.map(source.get_random_bytes, [16] * 200))
-                source.close()
-                os.write(pipes[-1][1], drawn)
-                os._exit(0)
-        counter = iter(range(10**9))
-        with serve_direct(Device(lambda n: next(counter).to_bytes(n, "big")), sys.argv[1]):
-            os.close(go[1])
-            drawn = b""
-            for end in pipes:
-                data = b""
-                while len(data) < 3200:
-                    data += os.read(end[0], 4096)
-                drawn += data
-        numbers = {int.from_bytes(drawn[at : at + 16], "big") for at in range(0, len(drawn), 16)}
-        print(numbers == set(range(800)), *[os.waitpid(one, 0)[1] for one in children])
-    """
-    assert run_python(script, f"unix://{socket_path}") == "True 0 0 0 0"
-
-
 def test_a_killed_server_is_noticed_and_its_successor_is_used(
     run_python: RunPython, socket_path: Path
 ) -> None:

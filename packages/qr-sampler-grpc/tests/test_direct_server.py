@@ -16,17 +16,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
 
-from qr_sampler import ConfigError, EntropySource, EntropyUnavailableError
-from qr_sampler.entropy import EntropyDraw
-from qr_sampler.entropy.breaker_settings import BreakerOptions
+from qr_sampler import ConfigError, EntropyUnavailableError
 from qr_sampler.testing import ConstantEntropySource, EntropySourceContract
 from qr_sampler_grpc.device import Device, answer_memory
 from qr_sampler_grpc.device.telemetry import Telemetry
@@ -37,66 +28,16 @@ from qr_sampler_grpc.direct.source import DirectSource
 from qr_sampler_grpc.protocol.attestation import SigningKey
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.devices import CountedUrandom, Gate
+from qr_sampler_grpc.testing.keys import make_key_pair
+from qr_sampler_grpc.testing.patience import NO_BREAKER, PATIENCE_S, eventually
 
-NO_BREAKER = BreakerOptions.checked(enabled=False)
-"""No deadline is learnt that a busy machine could miss."""
-PATIENCE_S = 60.0
-LONG_MS = 60_000.0
-"""The time limit of a draw that is to be answered; no test waits for it."""
-
-
-class CountedUrandom(EntropySource):
-    """The far end: counts what it generates."""
-
-    commits = True
-
-    def __init__(self) -> None:
-        self.generated = 0
-        self.commitments: list[bytes] = []
-
-    @property
-    def name(self) -> str:
-        return "counted"
-
-    def get_random_bytes(self, n: int) -> bytes:
-        # Without a lock: the device is asked by one thread at a time.
-        before = self.generated
-        data = os.urandom(n)
-        self.generated = before + n
-        return data
-
-    def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
-        self.commitments.append(commitment)
-        return self.draw(n)
-
-
-class Gate:
-    """A device that measures when it is allowed to."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-        self.entered = threading.Event()
-        self.calls = 0
-
-    def __call__(self, n: int) -> bytes:
-        self.calls += 1
-        self.entered.set()
-        assert self.open.wait(PATIENCE_S)
-        return bytes(n)
+Sources = Callable[..., DirectSource]
 
 
 @pytest.fixture
 def address(socket_path: Path) -> str:
     return f"unix://{socket_path}"
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def connected(address: str) -> socket.socket:
@@ -118,10 +59,8 @@ class TestContract(EntropySourceContract):
             yield server
 
     @pytest.fixture
-    def source(self, server: DirectServer) -> Iterator[DirectSource]:
-        source = DirectSource(server.address, max_bytes_per_request=1024, breaker=NO_BREAKER)
-        yield source
-        source.close()
+    def source(self, server: DirectServer, direct_source: Sources) -> DirectSource:
+        return direct_source(max_bytes_per_request=1024)
 
     @pytest.fixture
     def generation_log(self, far_end: CountedUrandom) -> Callable[[], int]:
@@ -132,12 +71,11 @@ class TestContract(EntropySourceContract):
         return server.stop
 
 
-def test_a_draw_carries_what_the_server_knows(address: str) -> None:
+def test_a_draw_carries_what_the_server_knows(address: str, direct_source: Sources) -> None:
     device, before_ns = CountedUrandom(), time.time_ns()
-    with serve_direct(Device(device, "serial 7"), address) as server:
-        source = DirectSource(server.address, breaker=NO_BREAKER)
+    with serve_direct(Device(device, "serial 7"), address):
+        source = direct_source()
         plain, committed = source.draw(20_480), source.committed_draw(7, b"digest")
-        source.close()
     assert (plain.device_id, plain.commitment_echoed) == ("serial 7", None)
     assert plain.signature_verified is None
     assert plain.device_timestamp_ns is not None
@@ -146,7 +84,7 @@ def test_a_draw_carries_what_the_server_knows(address: str) -> None:
     assert device.commitments == [b"digest"]
 
 
-def test_many_threads_share_no_bytes(address: str) -> None:
+def test_many_threads_share_no_bytes(address: str, direct_source: Sources) -> None:
     blocks: list[bytes] = []
     counter = iter(range(10**9))
 
@@ -155,7 +93,7 @@ def test_many_threads_share_no_bytes(address: str) -> None:
         return b"".join(struct.pack(">Q", next(counter)) for _ in range(n // 8))
 
     with serve_direct(Device(generate), address) as server:
-        source = DirectSource(server.address, breaker=NO_BREAKER)
+        source = direct_source()
 
         def draw_many() -> None:
             for _ in range(20):
@@ -175,18 +113,16 @@ def test_many_threads_share_no_bytes(address: str) -> None:
     assert sorted(words) == [(index,) for index in range(64 * 20 * 32)]
 
 
-def test_one_device_answers_beside_grpc(address: str) -> None:
+def test_one_device_answers_beside_grpc(address: str, direct_source: Sources) -> None:
     counter = iter(range(10**9))
     device = Device(lambda n: next(counter).to_bytes(n, "big"), "shared", bytes_per_day=10**6)
-    with serve(device, "127.0.0.1:0") as remote, serve_direct(device, address) as local:
+    with serve(device, "127.0.0.1:0") as remote, serve_direct(device, address):
         sources = (
             QuantumGrpcSource(remote.address, breaker=NO_BREAKER),
-            DirectSource(local.address, timeout_ms=LONG_MS, breaker=NO_BREAKER),
+            direct_source(),
         )
         with ThreadPoolExecutor(8) as pool:
             draws = list(pool.map(lambda index: sources[index % 2].draw(16), range(200)))
-        for source in sources:
-            source.close()
     assert {draw.source for draw in draws} == {"quantum_grpc", "direct"}
     assert {draw.device_id for draw in draws} == {"shared"}
     assert sorted(int.from_bytes(draw.data, "big") for draw in draws) == list(range(200))
@@ -203,7 +139,10 @@ def test_a_client_that_reads_nothing_is_given_up(
 
 
 def test_a_failure_to_accept_is_survived(
-    address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    address: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    direct_source: Sources,
 ) -> None:
     class Exhausted:
         def accept(self) -> None:
@@ -212,32 +151,29 @@ def test_a_failure_to_accept_is_survived(
 
     with serve_direct(Device(bytes), address) as server:
         monkeypatch.setattr(server, "_listener", Exhausted())
-        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        source = direct_source()
         assert source.draw(8).data == bytes(8)
-        source.close()
     assert "could not be accepted: too many open files" in caplog.text
 
 
-def test_large_answers_arrive_whole(address: str) -> None:
+def test_large_answers_arrive_whole(address: str, direct_source: Sources) -> None:
     data = os.urandom(3 * 2**20)
-    with serve_direct(Device(lambda n: data[:n]), address) as server:
-        source = DirectSource(server.address, breaker=NO_BREAKER)
+    with serve_direct(Device(lambda n: data[:n]), address):
+        source = direct_source()
         assert source.draw(len(data)).data == data
         assert source.draw(1).data == data[:1]
-        source.close()
 
 
-def test_split_draws_are_measured_request_by_request(address: str) -> None:
+def test_split_draws_are_measured_request_by_request(address: str, direct_source: Sources) -> None:
     sizes: list[int] = []
 
     def generate(n: int) -> bytes:
         sizes.append(n)
         return bytes([len(sizes)]) * n
 
-    with serve_direct(Device(generate), address) as server:
-        source = DirectSource(server.address, max_bytes_per_request=10, breaker=NO_BREAKER)
+    with serve_direct(Device(generate), address):
+        source = direct_source(max_bytes_per_request=10)
         draw = source.draw(495)
-        source.close()
     assert sizes == [10] * 49 + [5]
     assert draw.data == b"".join(bytes([index]) * 10 for index in range(1, 50)) + bytes([50]) * 5
 
@@ -262,22 +198,23 @@ def broken(n: int) -> bytes:
         (Device(ConstantEntropySource(fail_with="cold")), "has no bytes at the moment .*cold"),
     ],
 )
-def test_refusals_of_the_device_arrive(device: Device, says: str, address: str) -> None:
-    with serve_direct(device, address) as server:
-        source = DirectSource(server.address, breaker=NO_BREAKER)
+def test_refusals_of_the_device_arrive(
+    device: Device, says: str, address: str, direct_source: Sources
+) -> None:
+    with serve_direct(device, address):
+        source = direct_source()
         with suppress(EntropyUnavailableError):
             source.draw(8)
         with pytest.raises(EntropyUnavailableError, match=says):
             source.draw(8)
-        source.close()
 
 
-def test_a_busy_device_is_waited_for_until_the_deadline(address: str) -> None:
+def test_a_busy_device_is_waited_for_until_the_deadline(
+    address: str, direct_source: Sources
+) -> None:
     gate = Gate()
     with serve_direct(Device(gate), address) as server:
-        patient, hasty = (
-            DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER) for _ in range(2)
-        )
+        patient, hasty = (direct_source() for _ in range(2))
         drawn: list[bytes] = []
         thread = threading.Thread(target=lambda: drawn.append(patient.draw(8).data))
         thread.start()
@@ -294,8 +231,6 @@ def test_a_busy_device_is_waited_for_until_the_deadline(address: str) -> None:
         assert gate.calls == 1
         hasty._timeout_ns = patient._timeout_ns
         assert hasty.draw(8).data == bytes(8)
-        patient.close()
-        hasty.close()
 
 
 def test_a_client_that_has_gone_is_not_measured_for(address: str) -> None:
@@ -314,54 +249,37 @@ def test_a_client_that_has_gone_is_not_measured_for(address: str) -> None:
         assert gate.calls == 1
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> tuple[Path, Path, Path]:
-    """A private key, its public key and another public key."""
-    ours, other = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-    private = ours.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "private.pem").write_bytes(private)
-    for name, key in (("public.pem", ours), ("other.pem", other)):
-        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        (tmp_path / name).write_bytes(public)
-    return tmp_path / "private.pem", tmp_path / "public.pem", tmp_path / "other.pem"
-
-
-def test_signatures_are_verified(keys: tuple[Path, Path, Path], address: str) -> None:
-    private, public, other = keys
-    with serve_direct(Device(os.urandom, signing_key=SigningKey(private)), address):
-        source = DirectSource(
-            address, public_key=str(public), max_bytes_per_request=20, breaker=NO_BREAKER
-        )
+def test_signatures_are_verified(tmp_path: Path, address: str, direct_source: Sources) -> None:
+    pair, other = make_key_pair(tmp_path), make_key_pair(tmp_path, "other")
+    with serve_direct(Device(os.urandom, signing_key=SigningKey(pair.private)), address):
+        source = direct_source(public_key=str(pair.public), max_bytes_per_request=20)
         for n in (8, 50):
             draw = source.committed_draw(n, b"digest")
             assert draw.signature_verified is True
             assert draw.commitment_echoed is True
-        source.close()
-        careless = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
-        assert careless.draw(8).signature_verified is None
-        careless.close()
-        source = DirectSource(address, public_key=str(other), breaker=NO_BREAKER)
+        assert direct_source().draw(8).signature_verified is None
+        source = direct_source(public_key=str(other.public))
         with pytest.raises(EntropyUnavailableError, match="a wrong signature") as caught:
             source.draw(8)
         assert caught.value.dropped_bytes == 8
 
 
 def test_an_unsigned_answer_is_refused_where_there_is_a_key(
-    keys: tuple[Path, Path, Path], address: str
+    tmp_path: Path, address: str, direct_source: Sources
 ) -> None:
     with serve_direct(Device(os.urandom), address):
-        source = DirectSource(address, public_key=str(keys[1]), breaker=NO_BREAKER)
+        source = direct_source(public_key=str(make_key_pair(tmp_path).public))
         with pytest.raises(EntropyUnavailableError, match="not signed") as caught:
             source.draw(8)
     assert caught.value.dropped_bytes == 8
 
 
-def test_the_cap_on_connections_is_kept(address: str) -> None:
+def test_the_cap_on_connections_is_kept(address: str, direct_source: Sources) -> None:
     gate = Gate()
     with serve_direct(Device(gate), address, max_connections=1) as server:
         first, second = (
-            DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER),
-            DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER),
+            direct_source(),
+            direct_source(),
         )
         thread = threading.Thread(target=first.draw, args=(8,))
         thread.start()
@@ -374,40 +292,37 @@ def test_the_cap_on_connections_is_kept(address: str) -> None:
         for source in (second, first, second, second, first):
             assert len(source.draw(8).data) == 8
         assert eventually(lambda: server.connections == 1)
-        first.close()
-        second.close()
 
 
 @pytest.mark.parametrize("begun", [b"", encode_request(1, 8)[:-1]])
-def test_silent_connections_close_nobody_out(address: str, begun: bytes) -> None:
+def test_silent_connections_close_nobody_out(
+    address: str, begun: bytes, direct_source: Sources
+) -> None:
     # Other tests of the same process may have left threads that hang.
     before = threading.active_count()
     with serve_direct(Device(os.urandom), address) as server, ExitStack() as silent:
         for _ in range(200):
             silent.enter_context(connected(address)).sendall(begun)
         assert eventually(lambda: server.connections == 128)
-        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        source = direct_source()
         for _ in range(10):
             assert len(source.draw(8).data) == 8
-        source.close()
     assert threading.active_count() < before + 100
 
 
-def test_a_connection_that_makes_way_loses_no_request(address: str) -> None:
+def test_a_connection_that_makes_way_loses_no_request(address: str, direct_source: Sources) -> None:
     """Two clients at one place: each draw makes the other's connection go."""
     drawn = itertools.count()
     device = Device(lambda n: next(drawn).to_bytes(n, "big"))
     with serve_direct(device, address, max_connections=1):
-        sources = [DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER) for _ in range(2)]
+        sources = [direct_source() for _ in range(2)]
         values = [int.from_bytes(sources[index % 2].draw(8).data, "big") for index in range(200)]
-        for source in sources:
-            source.close()
     # Nothing was measured that nobody got.
     assert values == list(range(200))
 
 
 def test_answers_that_nobody_reads_are_bounded(
-    address: str, monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch, direct_source: Sources
 ) -> None:
     size = 2**20
     monkeypatch.setattr(answer_memory, "_LEAST_BYTES", 4 * size)
@@ -422,7 +337,7 @@ def test_answers_that_nobody_reads_are_bounded(
         assert sorted(statuses) == [Status.OK] * 3 + [Status.EXHAUSTED] * 17
         assert device.answer_memory._total <= 4 * size
         # Small answers fit into a socket and are always served.
-        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        source = direct_source()
         assert len(source.draw(8).data) == 8
         monkeypatch.setattr(answer_memory, "_UNREAD_S", 0.0)
         assert len(source.draw(size).data) == size
@@ -479,16 +394,15 @@ class Heard(Telemetry):
         self.answers.append((method, code))
 
 
-def test_telemetry_hears_of_answers(address: str) -> None:
+def test_telemetry_hears_of_answers(address: str, direct_source: Sources) -> None:
     device, heard = Device(bytes, max_bytes_per_request=10), Heard()
     device.attach(heard)
     with serve_direct(device, address):
-        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        source = direct_source()
         source.draw(8)
         with pytest.raises(EntropyUnavailableError):
             source.draw(11)
         assert eventually(lambda: len(heard.answers) == 2)
-        source.close()
     assert heard.answers == [("direct", "OK"), ("direct", "MALFORMED")]
 
 
@@ -516,14 +430,15 @@ def test_a_socket_that_was_removed_is_no_obstacle(address: str, socket_path: Pat
     assert not socket_path.exists()
 
 
-def test_a_successor_keeps_its_socket(address: str, socket_path: Path) -> None:
+def test_a_successor_keeps_its_socket(
+    address: str, socket_path: Path, direct_source: Sources
+) -> None:
     first = serve_direct(Device(os.urandom), address)
     socket_path.unlink()
     with serve_direct(Device(os.urandom), address):
         first.stop()
-        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        source = direct_source()
         assert len(source.draw(8).data) == 8
-        source.close()
 
 
 def test_the_socket_of_a_dead_server_is_replaced(address: str, socket_path: Path) -> None:
@@ -555,39 +470,37 @@ def test_a_device_id_has_to_fit(address: str) -> None:
 
 
 def test_others_are_served_when_they_are_named(
-    address: str, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+    address: str, socket_path: Path, monkeypatch: pytest.MonkeyPatch, direct_source: Sources
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
     me = os.getuid()
     monkeypatch.setattr(peers, "_ROOT", 4_000_001)
     device = Device(os.urandom)
     with serve_direct(device, address):
-        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        source = direct_source()
         with pytest.raises(EntropyUnavailableError, match=f"does not serve this user .uid {me} is"):
             source.draw(8)
     for uids, gids in (((me,), ()), ((), (os.getgid(),))):
         with serve_direct(device, address, allowed_uids=uids, allowed_gids=gids):
             assert stat.S_IMODE(socket_path.stat().st_mode) == 0o666
             assert len(source.draw(8).data) == 8
-            source.close()
 
 
 def test_a_platform_that_does_not_tell_who_connects_serves_one_user(
-    address: str, monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch, direct_source: Sources
 ) -> None:
     monkeypatch.setattr(peers, "_PEER_CREDENTIALS", None)
     with pytest.raises(ConfigError, match="does not tell who connects"):
         serve_direct(Device(os.urandom), address, allowed_uids=(1,))
     with serve_direct(Device(os.urandom), address):
-        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        source = direct_source()
         assert len(source.draw(8).data) == 8
-        source.close()
 
 
-def test_stopping_lets_a_measurement_finish(address: str) -> None:
+def test_stopping_lets_a_measurement_finish(address: str, direct_source: Sources) -> None:
     gate = Gate()
     server = serve_direct(Device(gate), address)
-    source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+    source = direct_source()
     drawn: list[bytes] = []
     thread = threading.Thread(target=lambda: drawn.append(source.draw(8).data))
     thread.start()
@@ -599,13 +512,14 @@ def test_stopping_lets_a_measurement_finish(address: str) -> None:
     stopper.join()
     thread.join()
     assert drawn == [bytes(8)]
-    source.close()
 
 
-def test_stopping_does_not_wait_for_a_device_that_hangs(address: str) -> None:
+def test_stopping_does_not_wait_for_a_device_that_hangs(
+    address: str, direct_source: Sources
+) -> None:
     gate = Gate()
     server = serve_direct(Device(gate), address)
-    source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+    source = direct_source()
     reasons: list[str] = []
 
     def draw() -> None:
@@ -642,21 +556,20 @@ def test_requests_that_wait_when_the_server_stops_are_not_measured(address: str)
 
 
 def test_a_server_without_a_thread_to_spare_says_so(
-    address: str, monkeypatch: pytest.MonkeyPatch
+    address: str, monkeypatch: pytest.MonkeyPatch, direct_source: Sources
 ) -> None:
     with serve_direct(Device(os.urandom), address) as server:
 
         def no_thread(self: threading.Thread) -> None:
             raise RuntimeError("can't start new thread")
 
-        source = DirectSource(address, timeout_ms=LONG_MS, breaker=NO_BREAKER)
+        source = direct_source()
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", no_thread)
             with pytest.raises(EntropyUnavailableError, match="no thread to spare"):
                 source.draw(8)
         assert len(source.draw(8).data) == 8
         assert server.connections == 1
-        source.close()
 
 
 def test_a_start_at_a_socket_whose_queue_is_full_is_refused_at_once(

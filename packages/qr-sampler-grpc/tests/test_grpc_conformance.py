@@ -30,6 +30,7 @@ from qr_sampler_grpc.proto.entropy_service_pb2_grpc import (
 )
 from qr_sampler_grpc.protocol.attestation import SigningKey, VerificationKey
 from qr_sampler_grpc.server import serve
+from qr_sampler_grpc.testing.keys import make_key_pair
 
 DOCUMENT = json.loads(CASES_FILE.read_text("utf-8"))
 REQUESTS = [
@@ -102,17 +103,19 @@ def by_outcome(results: Iterable[CaseResult], outcome: str) -> set[str]:
 
 
 def test_the_kit_passes_everything(tmp_path: Path) -> None:
-    private, public = key_pair(tmp_path)
+    pair = make_key_pair(tmp_path)
     with (
         serve(
             os.urandom,
             "127.0.0.1:0",
             device_id="bench",
             api_key="k",
-            signing_key=SigningKey(private),
+            signing_key=SigningKey(pair.private),
         ) as server,
         calling(
-            server.address, key=ApiKey("api-key", "k"), verification_key=VerificationKey(public)
+            server.address,
+            key=ApiKey("api-key", "k"),
+            verification_key=VerificationKey(pair.public),
         ) as caller,
     ):
         results = list(run_cases(caller, load_cases()))
@@ -123,24 +126,10 @@ def test_the_kit_passes_everything(tmp_path: Path) -> None:
     assert words["signature"] == "verified"
 
 
-def key_pair(folder: Path) -> tuple[Path, Path]:
-    from cryptography.hazmat.primitives import serialization as s
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key = Ed25519PrivateKey.generate()
-    private, public = folder / "private.pem", folder / "public.pem"
-    private.write_bytes(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
-    public.write_bytes(
-        key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
-    )
-    return private, public
-
-
 def test_another_public_key_is_told_apart(tmp_path: Path) -> None:
-    private, _ = key_pair(tmp_path)
-    with serve(os.urandom, "127.0.0.1:0", signing_key=SigningKey(private)) as server:
-        _, other = key_pair(tmp_path)
-        for key, outcome in ((VerificationKey(other), "failed"), (None, "passed")):
+    ours, other = SigningKey(make_key_pair(tmp_path).private), make_key_pair(tmp_path, "other")
+    with serve(os.urandom, "127.0.0.1:0", signing_key=ours) as server:
+        for key, outcome in ((VerificationKey(other.public), "failed"), (None, "passed")):
             with calling(server.address, verification_key=key) as caller:
                 (result,) = run_cases(caller, chosen("signature"))
             assert result.outcome == outcome

@@ -3,36 +3,18 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qr_sampler import ENTROPY_SOURCES, EntropySource, Origin, create_source
-from qr_sampler.entropy.breaker_settings import BreakerOptions
+from qr_sampler import ENTROPY_SOURCES, Origin, create_source
 from qr_sampler.testing import EntropySourceContract
 from qr_sampler_grpc.server import EntropyServer, serve
 from qr_sampler_grpc.source import QuantumGrpcSource
-
-
-class CountedUrandom(EntropySource):
-    """The far end: counts what it generates."""
-
-    def __init__(self) -> None:
-        self.generated = 0
-        self._lock = threading.Lock()
-
-    @property
-    def name(self) -> str:
-        return "counted"
-
-    def get_random_bytes(self, n: int) -> bytes:
-        with self._lock:
-            self.generated += n
-        return os.urandom(n)
+from qr_sampler_grpc.testing.devices import CountedUrandom
+from qr_sampler_grpc.testing.patience import NO_BREAKER
 
 
 class Checks(EntropySourceContract):
@@ -58,7 +40,7 @@ class Checks(EntropySourceContract):
             stubs=self.stubs,
             max_bytes_per_request=1024,
             # How fast a busy machine is, is not in the contract.
-            breaker=BreakerOptions.checked(enabled=False),
+            breaker=NO_BREAKER,
         )
         yield source
         source.close()

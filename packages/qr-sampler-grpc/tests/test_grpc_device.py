@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qr_sampler import ConfigError, EntropyUnavailableError, FallbackEntropySource
 from qr_sampler.entropy import EntropyDraw
@@ -24,6 +22,7 @@ from qr_sampler_grpc.device import Device, MeasurementRefusedError, Refusal
 from qr_sampler_grpc.device.generate import GenerateSource
 from qr_sampler_grpc.device.telemetry import Telemetry
 from qr_sampler_grpc.protocol.attestation import SigningKey, signed_message
+from qr_sampler_grpc.testing.keys import make_key_pair
 
 
 class Notes(Telemetry):
@@ -313,17 +312,8 @@ def test_before_the_first_draw_the_source_speaks_for_itself() -> None:
 
 
 def test_signatures_are_verified_by_another_implementation(tmp_path: Path) -> None:
-    private = Ed25519PrivateKey.generate()
-    path = tmp_path / "key.pem"
-    path.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    device = Device(ask_with_seven, "unit 3", signing_key=SigningKey(path))
-    assert device.signs
+    pair = make_key_pair(tmp_path)
+    device = Device(ask_with_seven, "unit 3", signing_key=SigningKey(pair.private))
     measured = device.measure(5, commitment=b"c")
     signature = device.sign(measured, sequence_id=-2)
     message = signed_message(
@@ -333,9 +323,8 @@ def test_signatures_are_verified_by_another_implementation(tmp_path: Path) -> No
         commitment=b"c",
         data=b"\x07" * 5,
     )
-    private.public_key().verify(signature, message)
+    pair.public_key.verify(signature, message)
     unsigned = Device(ask_with_seven)
-    assert not unsigned.signs
     assert unsigned.sign(measured, sequence_id=1) == b""
 
 

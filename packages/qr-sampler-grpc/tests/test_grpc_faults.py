@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from types import ModuleType
 from typing import Any
 
 import grpc
@@ -19,16 +19,12 @@ import pytest
 from qr_sampler import EntropyUnavailableError
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.source import QuantumGrpcSource
-from qr_sampler_grpc.testing.scripted import PATIENT_MS, answer, honest, source_for
+from qr_sampler_grpc.testing.patience import PATIENT_MS
+from qr_sampler_grpc.testing.scripted import WAYS, answer, honest, source_for
 
 Scripted = Callable[..., Any]
 Behaviour = Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]
 
-WAYS = [
-    (mode, stubs)
-    for mode in ("unary", "server_streaming", "bidi_streaming")
-    for stubs in ("sync", "aio")
-]
 every_way = pytest.mark.parametrize(("mode", "stubs"), WAYS)
 streaming_ways = pytest.mark.parametrize(("mode", "stubs"), WAYS[2:])
 bidi_ways = pytest.mark.parametrize(("mode", "stubs"), WAYS[4:])
@@ -359,26 +355,8 @@ def test_a_connection_that_is_reset_is_a_refusal(mode: str, stubs: str) -> None:
 
 
 @pytest.mark.slow
-@every_way
-def test_just_in_time_with_concurrent_rows(
-    scripted_streams: Scripted, mode: str, stubs: str
+def test_requests_arrive_within_the_draws_that_they_serve(
+    campaign: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each request arrives between the beginning and the end of the very draw that it serves."""
-    arrivals: dict[int, int] = {}
-
-    def logged(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
-        asked = EntropyRequest.FromString(request)
-        arrivals[asked.sequence_id] = time.monotonic_ns()
-        name = struct.pack("<q", asked.sequence_id)
-        yield answer(request, data=name + os.urandom(asked.bytes_needed - 8))
-
-    source = source_for(scripted_streams(logged), mode, stubs, timeout_ms=60_000)
-    draws_each = 10_000 // len(WAYS) // 8 + 1
-    with ThreadPoolExecutor(8) as rows:
-        batches = rows.map(lambda _: [source.draw(32) for _ in range(draws_each)], range(8))
-        draws = [draw for batch in batches for draw in batch]
-    source.close()
-    assert len({draw.data for draw in draws}) == len(draws) == len(arrivals)
-    for draw in draws:
-        (sequence_id,) = struct.unpack("<q", draw.data[:8])
-        assert draw.requested_ns <= arrivals[sequence_id] <= draw.received_ns
+    monkeypatch.setattr(sys, "argv", ["just_in_time.py", "--draws=2000"])
+    assert campaign("just_in_time").main() == 0

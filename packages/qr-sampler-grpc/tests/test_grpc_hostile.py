@@ -21,7 +21,8 @@ from qr_sampler_grpc.protocol.contract import Contract
 from qr_sampler_grpc.protocol.wire import Answer, FieldWire
 from qr_sampler_grpc.source import QuantumGrpcSource
 from qr_sampler_grpc.testing.fields import tagged
-from qr_sampler_grpc.testing.scripted import PATIENT_MS, answer, honest, source_for
+from qr_sampler_grpc.testing.patience import PATIENT_MS
+from qr_sampler_grpc.testing.scripted import WAYS, answer, honest, source_for
 from qr_sampler_grpc.transports.base import Attempt, DeadlineLapsedError
 from qr_sampler_grpc.transports.bidi_streaming import BidiStreamingTransport
 
@@ -29,11 +30,6 @@ Scripted = Callable[..., Any]
 Limited = Callable[..., AbstractContextManager[None]]
 Behaviour = Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]
 
-WAYS = [
-    (mode, stubs)
-    for mode in ("unary", "server_streaming", "bidi_streaming")
-    for stubs in ("sync", "aio")
-]
 every_way = pytest.mark.parametrize(("mode", "stubs"), WAYS)
 bidi_ways = pytest.mark.parametrize(("mode", "stubs"), WAYS[4:])
 
@@ -269,13 +265,6 @@ def test_what_lies_in_the_stream_is_a_fault_of_the_server(
     assert refused(source).dropped_bytes == size
     assert "not tried again" in refused(source).reason
     source.close()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen within a minute"
-        time.sleep(0.01)
 
 
 # Every byte that arrives is in a draw or among the dropped ones.

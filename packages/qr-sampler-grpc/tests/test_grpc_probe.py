@@ -15,8 +15,6 @@ from typing import Any
 
 import grpc
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qr_sampler import ConfigError
 from qr_sampler_grpc.device import Device
@@ -33,6 +31,7 @@ from qr_sampler_grpc.protocol.attestation import SigningKey
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.settings import GrpcSettings
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.keys import make_key_pair
 
 SIMPLE_SERVER = Path(__file__).parents[3] / "servers" / "simple_urandom_server.py"
 QRNG_METHOD = "/qrng.QuantumRNG/GetRandomBytes"
@@ -295,30 +294,16 @@ def test_a_key_of_the_environment_is_used_and_not_shown(monkeypatch: pytest.Monk
 
 
 def test_signatures_are_verified(tmp_path: Path) -> None:
-    keys = [Ed25519PrivateKey.generate() for _ in range(2)]
-    private = tmp_path / "private.pem"
-    private.write_bytes(
-        keys[0].private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    for number, key in enumerate(keys):
-        (tmp_path / f"{number}.pem").write_bytes(
-            key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-        )
-    with serve(os.urandom, "127.0.0.1:0", signing_key=SigningKey(private)) as server:
-        good = probed(server.address, public_key=tmp_path / "0.pem")
-        bad = probed(server.address, public_key=tmp_path / "1.pem")
+    ours, other = make_key_pair(tmp_path), make_key_pair(tmp_path, "other")
+    with serve(os.urandom, "127.0.0.1:0", signing_key=SigningKey(ours.private)) as server:
+        good = probed(server.address, public_key=ours.public)
+        bad = probed(server.address, public_key=other.public)
         unknown = probed(server.address)
     assert good.usable
     assert good.spent_bytes == unknown.spent_bytes + 64
     assert good.provenance is not None
     assert good.provenance.signature_verified
-    assert good.configuration["QR_GRPC_PUBLIC_KEY"] == str(tmp_path / "0.pem")
+    assert good.configuration["QR_GRPC_PUBLIC_KEY"] == str(ours.public)
     assert not bad.usable
     assert bad.provenance is not None
     assert "not signed with the key" in bad.provenance.signature_words

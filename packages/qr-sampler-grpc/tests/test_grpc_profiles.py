@@ -14,8 +14,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from qr_sampler import AMPLIFIERS, ConfigError, EntropyUnavailableError, GuardedSource
 from qr_sampler.entropy.breaker_settings import BreakerOptions
@@ -26,6 +24,7 @@ from qr_sampler_grpc.proto.qrng_pb2 import RandomRequest, RandomResponse
 from qr_sampler_grpc.protocol.attestation import SigningKey
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.keys import make_key_pair
 
 Scripted = Callable[..., Any]
 
@@ -162,17 +161,17 @@ def test_a_custom_method_has_declared_fields(scripted: Scripted) -> None:
 
 @pytest.mark.parametrize("mode", ["unary", "server_streaming", "bidi_streaming"])
 def test_answers_are_verified_with_the_public_key(tmp_path: Path, mode: str) -> None:
-    mine, other = (keys(tmp_path, name) for name in ("mine", "other"))
-    with serve(os.urandom, "127.0.0.1:0", signing_key=SigningKey(mine[0])) as server:
+    mine, other = (make_key_pair(tmp_path, name) for name in ("mine", "other"))
+    with serve(os.urandom, "127.0.0.1:0", signing_key=SigningKey(mine.private)) as server:
         source = QuantumGrpcSource(
-            server.address, mode=mode, public_key=mine[1], max_bytes_per_request=2**22
+            server.address, mode=mode, public_key=mine.public, max_bytes_per_request=2**22
         )
         # In several messages where the mode allows it: the last one signs for all of them.
         draw = source.committed_draw(2**21 + 1, b"digest")
         assert draw.signature_verified is True
         assert draw.commitment_echoed is True
         source.close()
-        wrong = QuantumGrpcSource(server.address, mode=mode, public_key=other[1])
+        wrong = QuantumGrpcSource(server.address, mode=mode, public_key=other.public)
         with pytest.raises(EntropyUnavailableError, match="not signed with the key"):
             wrong.draw(8)
         wrong.close()
@@ -180,28 +179,10 @@ def test_answers_are_verified_with_the_public_key(tmp_path: Path, mode: str) -> 
 
 def test_an_unsigned_answer_is_refused_where_a_key_is_set(tmp_path: Path) -> None:
     with serve(os.urandom, "127.0.0.1:0") as server:
-        source = QuantumGrpcSource(server.address, public_key=keys(tmp_path, "mine")[1])
+        source = QuantumGrpcSource(server.address, public_key=make_key_pair(tmp_path).public)
         with pytest.raises(EntropyUnavailableError, match="is not signed"):
             source.draw(8)
         source.close()
-
-
-def keys(folder: Path, name: str) -> tuple[Path, Path]:
-    key = ed25519.Ed25519PrivateKey.generate()
-    private, public = folder / f"{name}.key", folder / f"{name}.pub"
-    private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    public.write_bytes(
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-    )
-    return private, public
 
 
 @pytest.mark.parametrize("mode", ["unary", "server_streaming", "bidi_streaming"])
@@ -320,17 +301,3 @@ def test_a_slow_answer_is_given_up_long_before_the_timeout(scripted: Scripted) -
 def test_a_streaming_mode_needs_a_method_that_streams() -> None:
     with pytest.raises(ConfigError, match="give stream_method_path"):
         QuantumGrpcSource(profile="qrng", mode="bidi_streaming")
-
-
-@pytest.mark.parametrize("has_fallback", [True, False])
-def test_a_source_is_more_patient_where_nothing_takes_over(
-    scripted: Scripted, has_fallback: bool
-) -> None:
-    server = scripted(lambda request, context: EntropyResponse(data=bytes(4)).SerializeToString())
-    breaker = BreakerOptions.checked(min_samples=1, min_timeout_ms_without_fallback=40_000)
-    source = QuantumGrpcSource(server.address, timeout_ms=60_000, breaker=breaker)
-    source.has_fallback = has_fallback
-    source.draw(4)
-    deadline_ms = source._links.get()._patience._deadline.milliseconds(4)
-    assert has_fallback is (deadline_ms < 40_000.0)
-    source.close()

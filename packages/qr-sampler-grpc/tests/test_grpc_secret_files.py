@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from qr_sampler import ConfigError
 from qr_sampler.testing import ConstantEntropySource
@@ -18,6 +16,7 @@ from qr_sampler_grpc.protocol.attestation import SigningKey
 from qr_sampler_grpc.server import ServerTls, serve
 from qr_sampler_grpc.server.keys import read_secrets
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.keys import make_key_pair
 
 SECRET = "s3cret-key-0xdeadbeef"
 
@@ -33,8 +32,7 @@ def api_keys(path: Path) -> object:
 
 
 def signing_key(path: Path) -> object:
-    key = Ed25519PrivateKey.generate()
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    make_key_pair(path.parent).private.rename(path)
     return lambda: SigningKey(path)
 
 

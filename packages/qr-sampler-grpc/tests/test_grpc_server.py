@@ -8,7 +8,6 @@ import logging
 import queue
 import socket
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,6 @@ import grpc
 import pytest
 
 from qr_sampler import ConfigError, EntropyUnavailableError, FallbackEntropySource
-from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
@@ -68,22 +66,6 @@ def test_an_answer_is_generated_on_request_and_stamped() -> None:
         assert before_ns <= answer.generation_timestamp_ns <= time.time_ns()
         assert (answer.data, answer.sequence_id, answer.device_id) == (b"\t" * 5, 77, "device")
         assert source.requests == [5]
-
-
-def test_a_stream_answers_one_request_after_the_other() -> None:
-    source = ConstantEntropySource(9)
-    with (
-        serve(source, "127.0.0.1:0", device_id="unit-3") as server,
-        stub_for(server.address) as stub,
-    ):
-        talk = Conversation(stub)
-        for n, sequence_id in ((3, 10), (4, 11), (1, 0)):
-            answer = talk.ask(n, sequence_id)
-            assert (len(answer.data), answer.sequence_id) == (n, sequence_id)
-            assert answer.device_id == "unit-3"
-            assert source.requests[-1] == n
-        talk.finish()
-    assert source.requests == [3, 4, 1]
 
 
 def test_one_request_one_read_and_cancel_is_served() -> None:
@@ -202,27 +184,6 @@ def test_a_missing_or_wrong_key_is_refused_before_anything_is_drawn(
     assert SECRET not in caplog.text
 
 
-def test_the_right_key_is_let_in_on_every_call() -> None:
-    with serve(ConstantEntropySource(), "127.0.0.1:0", api_key=SECRET) as server:
-        client = QuantumGrpcSource(server.address, api_key=SECRET)
-        assert len(client.draw(3).data) == len(client.draw(3).data) == 3
-        client.close()
-        with stub_for(server.address) as stub:
-            talk = Conversation(stub, (("api-key", SECRET),))
-            assert talk.ask(1).data
-            talk.finish()
-
-
-def test_client_and_server_disagree_about_the_key() -> None:
-    with serve(ConstantEntropySource(), "127.0.0.1:0", api_key=SECRET) as server:
-        for key, says in (("", "asks for an API key and none is set"), ("x", "does not accept")):
-            client = QuantumGrpcSource(server.address, api_key=key)
-            with pytest.raises(EntropyUnavailableError, match=says) as caught:
-                client.draw(1)
-            client.close()
-            assert SECRET not in str(caught.value)
-
-
 def test_malformed_arguments_are_refused() -> None:
     with pytest.raises(ConfigError, match="port is missing"):
         serve(ConstantEntropySource(), "localhost")
@@ -317,22 +278,3 @@ def test_a_file_that_is_no_socket_is_left_alone(socket_path: Path) -> None:
 def test_a_missing_folder_is_an_error(socket_path: Path) -> None:
     with pytest.raises(ServerStartError, match="cannot listen at unix:///"):
         serve(ConstantEntropySource(), f"unix://{socket_path}/missing/e.sock")
-
-
-def test_many_clients_at_once_all_get_their_own() -> None:
-    with serve(ConstantEntropySource(5), "127.0.0.1:0") as server:
-        # How fast a busy machine is, says nothing here.
-        breaker = BreakerOptions.checked(enabled=False)
-        client = QuantumGrpcSource(server.address, timeout_ms=60_000, breaker=breaker)
-        lengths: dict[int, int] = {}
-
-        def draw(n: int) -> None:
-            lengths[n] = len(client.draw(n).data)
-
-        threads = [threading.Thread(target=draw, args=(n,)) for n in range(1, 41)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        client.close()
-    assert lengths == {n: n for n in range(1, 41)}

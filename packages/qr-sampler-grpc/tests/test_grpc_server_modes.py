@@ -14,8 +14,6 @@ from typing import Any
 
 import grpc
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qr_sampler import ConfigError
 from qr_sampler.testing import ConstantEntropySource
@@ -25,6 +23,7 @@ from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.protocol.attestation import SigningKey, signed_message
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.server.servicer import CHUNK_BYTES
+from qr_sampler_grpc.testing.keys import make_key_pair
 
 MEBIBYTE = 2**20
 
@@ -118,20 +117,6 @@ def test_chunks_of_one_request_are_the_measurement_in_order() -> None:
     assert whole == list(range(sum(sizes) // 8))
 
 
-@pytest.fixture
-def key_pair(tmp_path: Path) -> tuple[SigningKey, Any]:
-    private = Ed25519PrivateKey.generate()
-    path = tmp_path / "signing.pem"
-    path.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return SigningKey(path), private.public_key()
-
-
 def message_of(answer: EntropyResponse, data: bytes) -> bytes:
     return signed_message(
         sequence_id=answer.sequence_id,
@@ -143,49 +128,22 @@ def message_of(answer: EntropyResponse, data: bytes) -> bytes:
 
 
 def test_signatures_cover_the_whole_answer_however_it_travels(
-    key_pair: tuple[SigningKey, Any],
+    tmp_path: Path,
 ) -> None:
-    key, public = key_pair
+    pair = make_key_pair(tmp_path)
     with (
-        serve(lambda n: bytes(n), "127.0.0.1:0", signing_key=key) as server,
+        serve(lambda n: bytes(n), "127.0.0.1:0", signing_key=SigningKey(pair.private)) as server,
         stub_for(server.address) as stub,
     ):
         request = EntropyRequest(
             bytes_needed=2 * MEBIBYTE + 1, sequence_id=5, commitment=b"c" * 64, accept_chunks=True
         )
         single = stub.GetEntropy(request)
-        public.verify(single.signature, message_of(single, single.data))
+        pair.public_key.verify(single.signature, message_of(single, single.data))
         chunks = list(stub.StreamEntropy(iter([request])))
         assert [bool(one.signature) for one in chunks] == [False, False, True]
         whole = b"".join(one.data for one in chunks)
-        public.verify(chunks[-1].signature, message_of(chunks[-1], whole))
-
-
-def test_without_a_key_nothing_is_signed() -> None:
-    with serve(Counting(), "127.0.0.1:0") as server, stub_for(server.address) as stub:
-        assert stub.GetEntropy(EntropyRequest(bytes_needed=1)).signature == b""
-
-
-@pytest.mark.parametrize("length", [0, 1, 64])
-def test_a_commitment_is_returned(length: int) -> None:
-    with serve(Counting(), "127.0.0.1:0") as server, stub_for(server.address) as stub:
-        request = EntropyRequest(bytes_needed=1, commitment=b"\xff" * length)
-        assert stub.GetEntropy(request).commitment == b"\xff" * length
-        assert next(stub.StreamEntropy(iter([request]))).commitment == b"\xff" * length
-
-
-def test_a_commitment_that_is_too_long_is_refused_unmeasured() -> None:
-    device = Counting()
-    with serve(device, "127.0.0.1:0") as server, stub_for(server.address) as stub:
-        request = EntropyRequest(bytes_needed=1, commitment=b"c" * 65)
-        for attempt in (
-            lambda: stub.GetEntropy(request),
-            lambda: next(stub.StreamEntropy(iter([request]))),
-        ):
-            code, details = status_of(attempt)
-            assert code is grpc.StatusCode.INVALID_ARGUMENT
-            assert "a commitment of 65 bytes" in details
-    assert device.sizes == []
+        pair.public_key.verify(chunks[-1].signature, message_of(chunks[-1], whole))
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,9 @@ from qr_sampler import EntropyUnavailableError
 from qr_sampler_grpc.server import ServerTls, serve
 from qr_sampler_grpc.source import QuantumGrpcSource
 from qr_sampler_grpc.testing.certificates import Identity, issue
+from qr_sampler_grpc.testing.scripted import WAYS
 
-every_way = pytest.mark.parametrize(
-    ("mode", "stubs"),
-    [
-        (mode, stubs)
-        for mode in ("unary", "server_streaming", "bidi_streaming")
-        for stubs in ("sync", "aio")
-    ],
-)
+every_way = pytest.mark.parametrize(("mode", "stubs"), WAYS)
 
 DAY = datetime.timedelta(days=1)
 
@@ -86,30 +80,6 @@ def test_both_sides_can_be_known(ours: Identity, mode: str, stubs: str) -> None:
         )
         assert len(source.draw(32).data) == 32
         source.close()
-
-
-def test_a_client_without_a_certificate_gets_nothing(ours: Identity, theirs: Identity) -> None:
-    server, stranger = ours.vouch_for("server"), theirs.vouch_for("client")
-    drawn = []
-
-    def generate(n: int) -> bytes:
-        drawn.append(n)
-        return os.urandom(n)
-
-    tls = ServerTls(
-        certificate=server.certificate, private_key=server.private_key, client_ca=ours.certificate
-    )
-    with serve(generate, "127.0.0.1:0", tls=tls) as running:
-        refusal(encrypted(running.address, ours))
-        refusal(
-            encrypted(
-                running.address,
-                ours,
-                tls_client_cert=stranger.certificate,
-                tls_client_key=stranger.private_key,
-            )
-        )
-    assert drawn == []
 
 
 @pytest.mark.parametrize("fault", ["expired", "another authority", "another host", "no TLS"])

@@ -11,13 +11,13 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.patience import NO_BREAKER, PATIENT_MS
 
 __all__ = [
     "ENTROPY_METHOD",
-    "PATIENT_MS",
+    "WAYS",
     "Behaviour",
     "ScriptedServer",
     "ScriptedStreams",
@@ -27,11 +27,14 @@ __all__ = [
     "source_for",
 ]
 
-PATIENT_MS: Final = 60_000.0
-"""The time limit of a draw that is to be answered; no test waits for it."""
-
 ENTROPY_METHOD: Final = "/qr_entropy.EntropyService/GetEntropy"
 """The unary method of the wire contract."""
+WAYS: Final = [
+    (mode, stubs)
+    for mode in ("unary", "server_streaming", "bidi_streaming")
+    for stubs in ("sync", "aio")
+]
+"""Every mode with each of gRPC's two interfaces."""
 Behaviour: TypeAlias = Callable[[bytes, grpc.ServicerContext], bytes]
 """Returns the answer to a request, both as they are on the wire."""
 StreamBehaviour: TypeAlias = Callable[[bytes, grpc.ServicerContext], Iterator[bytes]]
@@ -143,7 +146,5 @@ def honest(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
 
 def source_for(server: Any, mode: str, stubs: str, **options: Any) -> QuantumGrpcSource:
     """Returns a source that draws from *server* and is not stopped by failures."""
-    # Faults are looked at one by one, so none of them may stop the next.
-    breaker = BreakerOptions.checked(enabled=False)
-    defaults: dict[str, Any] = {"timeout_ms": PATIENT_MS, "breaker": breaker}
+    defaults: dict[str, Any] = {"timeout_ms": PATIENT_MS, "breaker": NO_BREAKER}
     return QuantumGrpcSource(server.address, mode=mode, stubs=stubs, **{**defaults, **options})
