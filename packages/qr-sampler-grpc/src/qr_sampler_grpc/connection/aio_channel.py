@@ -2,7 +2,7 @@
 """Channels of gRPC's asyncio interface behind the synchronous interface.
 
 The event loop runs in a thread of its own, and callers wait for it. Errors are those of the
-synchronous interface. Only what the transports use is implemented.
+synchronous interface. Only what the transports use is implemented; messages are bytes.
 """
 
 from __future__ import annotations
@@ -116,25 +116,25 @@ class AioChannel:
     def __init__(self, make: Callable[[], Any]) -> None:
         self._channel: Any = _in_loop(_called(make))
 
-    def unary_unary(self, path: str, *codecs: Callable[[bytes], bytes]) -> Callable[..., bytes]:
+    def unary_unary(self, path: str) -> Callable[..., bytes]:
         """Returns a function that makes a call and returns its only answer."""
-        method = self._channel.unary_unary(path, *codecs)
+        method = self._channel.unary_unary(path)
 
         async def ask(message: bytes, options: dict[str, Any]) -> bytes:
             return bytes(await method(message, **options))
 
         return lambda message, **options: _in_loop(ask(message, options))
 
-    def unary_stream(self, path: str, *codecs: Callable[[bytes], bytes]) -> Callable[..., _Call]:
+    def unary_stream(self, path: str) -> Callable[..., _Call]:
         """Returns a function that makes a call with several answers."""
-        method = self._channel.unary_stream(path, *codecs)
+        method = self._channel.unary_stream(path)
         return lambda message, **options: _in_loop(
             _called(lambda: _Call(method(message, **options)))
         )
 
-    def stream_stream(self, path: str, *codecs: Callable[[bytes], bytes]) -> Callable[..., _Call]:
+    def stream_stream(self, path: str) -> Callable[..., _Call]:
         """Returns a function that opens a stream; a separate thread sends the requests."""
-        method = self._channel.stream_stream(path, *codecs)
+        method = self._channel.stream_stream(path)
 
         def open_stream(messages: Iterable[bytes], **options: Any) -> _Call:
             call = _in_loop(_called(lambda: _Call(method(**options))))

@@ -124,11 +124,6 @@ class Device:
         """The name of the source."""
         return self._source.name
 
-    @property
-    def signs(self) -> bool:
-        """Whether answers are signed."""
-        return self._signing_key is not None
-
     def attach(self, telemetry: Telemetry) -> None:
         """Reports to *telemetry* from now on, beginning with the current state."""
         with self._watching:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from qr_sampler.entropy import EntropySource, SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions
@@ -27,57 +28,38 @@ _NO_PLACE: Final = "cannot be sent in this protocol"
 MODES: Final = ("unary", "server_streaming", "bidi_streaming")
 """The modes of gRPC."""
 
+_DIRECT_LARGEST: Final = DirectOptions.model_fields["max_bytes_per_request"].default
+
 # The first failure is what the probe wants to see, and one slow draw must not spoil the next.
 _NO_BREAKER: Final = BreakerOptions.checked(enabled=False)
 
 
-class ProbeTarget(Protocol):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeTarget(ABC):
     """A server with all that is configured about it."""
 
-    @property
-    def address(self) -> str:
-        """Where it listens."""
-        ...
+    address: str
+    """Where it listens."""
+    profile: str
+    """What it speaks."""
+    integrates: bool = False
+    """Whether it returns uniform numbers of eight bytes instead of blocks."""
+    limits: SourceLimits = field(default_factory=SourceLimits)
+    """What may be asked for, by the settings and the profile."""
+    largest_bytes: int | None
+    """Largest single request that the settings allow; ``None`` where they leave it open."""
+    without_commitment: str
+    """Why no commitment is sent, or nothing where it is."""
+    without_sequence_id: str = ""
+    """Why answers cannot name their request, or nothing where they can."""
+    public_key: Path | None
+    """File with the public key of the device, if it is known."""
 
-    @property
-    def profile(self) -> str:
-        """What it speaks."""
-        ...
-
-    @property
-    def integrates(self) -> bool:
-        """Whether it returns uniform numbers of eight bytes instead of blocks."""
-        ...
-
-    @property
-    def limits(self) -> SourceLimits:
-        """What may be asked for, by the settings and the profile."""
-        ...
-
-    @property
-    def largest_bytes(self) -> int | None:
-        """Largest single request that the settings allow; ``None`` where they leave it open."""
-        ...
-
-    @property
-    def without_commitment(self) -> str:
-        """Why no commitment is sent, or nothing where it is."""
-        ...
-
-    @property
-    def without_sequence_id(self) -> str:
-        """Why answers cannot name their request, or nothing where they can."""
-        ...
-
+    @abstractmethod
     def modes(self) -> Iterator[tuple[str, str]]:
         """Yields each mode, and why it cannot be used, or nothing."""
-        ...
 
-    @property
-    def public_key(self) -> Path | None:
-        """File with the public key of the device, if it is known."""
-        ...
-
+    @abstractmethod
     def source(self, mode: str, largest_bytes: int, *, verify: bool = False) -> EntropySource:
         """Returns a source that asks for at most *largest_bytes* at once.
 
@@ -86,11 +68,14 @@ class ProbeTarget(Protocol):
             largest_bytes: Largest single request.
             verify: Whether answers must be signed with the public key.
         """
-        ...
+
+    def largest_of(self, largest_bytes: int) -> int:
+        """Returns *largest_bytes*, or what the settings allow if that is less."""
+        return min(largest_bytes, self.largest_bytes or largest_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class GrpcTarget:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrpcTarget(ProbeTarget):
     """A server that speaks gRPC."""
 
     options: GrpcOptions
@@ -98,47 +83,8 @@ class GrpcTarget:
     configured: Mapping[str, Any] = field(repr=False)
     """The options as they were given or found in the environment."""
 
-    @property
-    def address(self) -> str:
-        """Where it listens."""
-        return self.options.server_address
-
-    @property
-    def profile(self) -> str:
-        """What it speaks."""
-        service = self.options.method_path.rpartition("/")[0]
-        ours = service in ("", DEFAULT_METHOD_PATH.rpartition("/")[0])
-        return self.options.profile or ("qr_entropy" if ours else CUSTOM)
-
-    @property
-    def integrates(self) -> bool:
-        """Whether it returns uniform numbers."""
-        return self.options.contract.integrates
-
-    @property
-    def limits(self) -> SourceLimits:
-        """What may be asked for, by the settings and the profile."""
-        return self.options.contract.limits
-
-    @property
-    def largest_bytes(self) -> int | None:
-        """What ``QR_GRPC_MAX_BYTES_PER_REQUEST`` says."""
-        return self.options.max_bytes_per_request
-
-    @property
-    def without_commitment(self) -> str:
-        """Why no commitment is sent, or nothing where it is."""
-        if not self.options.contract.commits:
-            return _NO_PLACE
-        return "" if self.options.commitment else "not sent: QR_GRPC_COMMITMENT is false"
-
-    @property
-    def without_sequence_id(self) -> str:
-        """Why answers cannot name their request, or nothing where they can."""
-        return "" if self.options.contract.names_requests else _NO_PLACE
-
     def modes(self) -> Iterator[tuple[str, str]]:
-        """Yields each mode, and why the profile has it not, or nothing."""
+        """Yields each mode, and why the profile does not have it, or nothing."""
         for mode in MODES:
             try:
                 self.with_options(mode=mode)
@@ -146,11 +92,6 @@ class GrpcTarget:
                 yield mode, str(error)
             else:
                 yield mode, ""
-
-    @property
-    def public_key(self) -> Path | None:
-        """File with the public key of the device, if it is known."""
-        return self.options.public_key
 
     def with_options(self, **changed: Any) -> GrpcOptions:
         """Returns the options with some of them changed.
@@ -164,69 +105,27 @@ class GrpcTarget:
         """Returns a source that draws in *mode*."""
         options = self.with_options(
             mode=mode,
-            max_bytes_per_request=min(largest_bytes, self.largest_bytes or largest_bytes),
+            max_bytes_per_request=self.largest_of(largest_bytes),
             public_key=self.public_key if verify else None,
         )
         return QuantumGrpcSource(breaker=_NO_BREAKER, **options.model_dump())
 
 
-@dataclass(frozen=True, slots=True)
-class DirectTarget:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectTarget(ProbeTarget):
     """A server that speaks the direct protocol."""
 
     options: DirectOptions
     """How to reach it; the public key is not used for draws."""
 
-    @property
-    def address(self) -> str:
-        """Where it listens."""
-        return self.options.server_address
-
-    @property
-    def profile(self) -> str:
-        """What it speaks."""
-        return DIRECT
-
-    @property
-    def integrates(self) -> bool:
-        """Whether it returns uniform numbers, which it never does."""
-        return False
-
-    @property
-    def limits(self) -> SourceLimits:
-        """What may be asked for; the protocol knows no quotas beforehand."""
-        return SourceLimits()
-
-    @property
-    def largest_bytes(self) -> int | None:
-        """What ``QR_DIRECT_MAX_BYTES_PER_REQUEST`` says, unless that is the default."""
-        largest = self.options.max_bytes_per_request
-        default: int = DirectOptions.model_fields["max_bytes_per_request"].default
-        return None if largest == default else largest
-
-    @property
-    def without_commitment(self) -> str:
-        """Why no commitment is sent, or nothing where it is."""
-        return "" if self.options.commitment else "not sent: QR_DIRECT_COMMITMENT is false"
-
-    @property
-    def without_sequence_id(self) -> str:
-        """Nothing: every frame names its request."""
-        return ""
-
     def modes(self) -> Iterator[tuple[str, str]]:
-        """Yields the one mode that there is."""
+        """Yields the only mode."""
         yield DIRECT, ""
 
-    @property
-    def public_key(self) -> Path | None:
-        """File with the public key of the device, if it is known."""
-        return Path(self.options.public_key) if self.options.public_key else None
-
     def source(self, mode: str, largest_bytes: int, *, verify: bool = False) -> EntropySource:
-        """Returns a source; *mode* is the one that there is."""
-        largest = min(largest_bytes, self.largest_bytes or largest_bytes)
-        options = {**self.options.model_dump(), "max_bytes_per_request": largest}
+        """Returns a source; *mode* is always the same."""
+        options = self.options.model_dump()
+        options["max_bytes_per_request"] = self.largest_of(largest_bytes)
         if not verify:
             options["public_key"] = ""
         return DirectSource(**options)
@@ -255,17 +154,52 @@ def target_for(address: str, profile: str = "", **options: Any) -> ProbeTarget:
     if any(name.startswith("tls_") for name in options):
         options["tls_enabled"] = True
     settings = GrpcSettings.load(server_address=address, mode="unary", **options)
-    configured = settings.model_dump()
-    return GrpcTarget(GrpcOptions.checked(**configured), configured)
+    return _grpc(settings.model_dump())
 
 
-def _direct(address: str, options: dict[str, Any]) -> ProbeTarget:
-    taken = {name: options.pop(name) for name in ("timeout_ms", "public_key") if name in options}
-    if options:
+def _grpc(configured: dict[str, Any]) -> GrpcTarget:
+    options = GrpcOptions.checked(**configured)
+    contract = options.contract
+    return GrpcTarget(
+        address=options.server_address,
+        profile=_profile_of(options),
+        integrates=contract.integrates,
+        limits=contract.limits,
+        largest_bytes=options.max_bytes_per_request,
+        without_commitment=_unsent("GRPC", options.commitment) if contract.commits else _NO_PLACE,
+        without_sequence_id="" if contract.names_requests else _NO_PLACE,
+        public_key=options.public_key,
+        options=options,
+        configured=configured,
+    )
+
+
+def _profile_of(options: GrpcOptions) -> str:
+    service = options.method_path.rpartition("/")[0]
+    ours = service in ("", DEFAULT_METHOD_PATH.rpartition("/")[0])
+    return options.profile or ("qr_entropy" if ours else CUSTOM)
+
+
+def _unsent(protocol: str, commitment: bool) -> str:
+    return "" if commitment else f"not sent: QR_{protocol}_COMMITMENT is false"
+
+
+def _direct(address: str, given: dict[str, Any]) -> DirectTarget:
+    taken = {name: given.pop(name) for name in ("timeout_ms", "public_key") if name in given}
+    if given:
         raise ConfigError(
-            f"{', '.join(sorted(options))}: the direct protocol has no such thing; leave it out"
+            f"{', '.join(sorted(given))}: the direct protocol has no such thing; leave it out"
         )
     if "public_key" in taken:
         taken["public_key"] = str(taken["public_key"])
     settings = DirectSettings.load(server_address=address, **taken)
-    return DirectTarget(DirectOptions.checked(**settings.model_dump()))
+    options = DirectOptions.checked(**settings.model_dump())
+    largest, default = options.max_bytes_per_request, _DIRECT_LARGEST
+    return DirectTarget(
+        address=options.server_address,
+        profile=DIRECT,
+        largest_bytes=None if largest == default else largest,
+        without_commitment=_unsent("DIRECT", options.commitment),
+        public_key=Path(options.public_key) if options.public_key else None,
+        options=options,
+    )

@@ -23,7 +23,6 @@ __all__ = [
     "Transport",
     "UnfitAnswerError",
     "stray",
-    "unchanged",
 ]
 
 _NS_PER_S: Final = 1_000_000_000
@@ -223,8 +222,3 @@ def stray(sequence_id: int) -> StrayAnswerError:
             "use the mode server_streaming or unary"
         )
     return StrayAnswerError(f"the answer names request {sequence_id}, which nobody waits for")
-
-
-def unchanged(message: bytes) -> bytes:
-    """Returns *message*: requests are encoded and answers decoded elsewhere."""
-    return message

@@ -20,7 +20,6 @@ from qr_sampler_grpc.transports.base import (
     PreparedRequest,
     UnfitAnswerError,
     stray,
-    unchanged,
 )
 from qr_sampler_grpc.transports.watchdog import Watchdog
 
@@ -84,7 +83,7 @@ class BidiStreamingTransport(ChannelTransport):
     def _open_stream(self) -> _Stream:
         with self._lock:
             if self._stream is None or self._stream.ended:
-                method = self._channel.get().stream_stream(self._path, unchanged, unchanged)
+                method = self._channel.get().stream_stream(self._path)
                 outgoing: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
                 # No time limit: the stream outlives the draws, each of which has its own.
                 call = method(

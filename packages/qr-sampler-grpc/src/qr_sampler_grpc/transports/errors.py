@@ -90,7 +90,6 @@ def describe_failure(error: grpc.RpcError, options: GrpcOptions, bytes_needed: i
         happened, remedy = _TLS_TROUBLE
     facts = {
         "server": options.server_address,
-        "timeout_ms": options.timeout_ms,
         "header": options.api_key_header,
         "method_path": options.contract.method_path,
         "bytes_needed": bytes_needed,
@@ -114,8 +113,7 @@ def retry_after_s(error: grpc.RpcError) -> float | None:
 def describe_lapse(options: GrpcOptions) -> str:
     """Returns the reason for a draw whose time was used up."""
     happened, remedy = _REASONS[grpc.StatusCode.DEADLINE_EXCEEDED]
-    facts = {"server": options.server_address, "timeout_ms": options.timeout_ms}
-    return f"{happened.format(**facts)}; {remedy.format(**facts)}"
+    return f"{happened.format(server=options.server_address)}; {remedy}"
 
 
 def _presentable(error: grpc.RpcError, options: GrpcOptions) -> str:

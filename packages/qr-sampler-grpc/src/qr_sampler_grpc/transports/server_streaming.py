@@ -11,7 +11,6 @@ from qr_sampler_grpc.transports.base import (
     Attempt,
     ChannelTransport,
     PreparedRequest,
-    unchanged,
 )
 
 __all__ = ["ServerStreamingTransport"]
@@ -29,7 +28,7 @@ class ServerStreamingTransport(ChannelTransport):
 
     def answers(self, requests: Sequence[PreparedRequest], attempt: Attempt) -> Iterator[Answer]:
         """Yields the answers; see :class:`Transport`."""
-        method = self._channel.get().unary_stream(self._path, unchanged, unchanged)
+        method = self._channel.get().unary_stream(self._path)
         for request in requests:
             call = method(
                 request.message,

@@ -11,7 +11,6 @@ from qr_sampler_grpc.transports.base import (
     Attempt,
     ChannelTransport,
     PreparedRequest,
-    unchanged,
 )
 
 __all__ = ["UnaryTransport"]
@@ -26,7 +25,7 @@ class UnaryTransport(ChannelTransport):
 
     def answers(self, requests: Sequence[PreparedRequest], attempt: Attempt) -> Iterator[Answer]:
         """Yields the answers; see :class:`Transport`."""
-        call = self._channel.get().unary_unary(self._path, unchanged, unchanged)
+        call = self._channel.get().unary_unary(self._path)
         for request in requests:
             # Waiting for the server is what the fallback is for: a refusal fails at once.
             message: bytes = call(

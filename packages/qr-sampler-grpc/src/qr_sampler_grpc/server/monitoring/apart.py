@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -13,6 +13,10 @@ from qr_sampler_grpc.server.lanes import Handler, Lane, Refusals
 from qr_sampler_grpc.server.wait_limits import WaitLimits
 
 __all__ = ["ServiceApart"]
+
+
+_LONGEST_S: Final = 60.0
+"""How long a call may last whose client keeps asking."""
 
 
 class ServiceApart(grpc.GenericRpcHandler):
@@ -26,7 +30,6 @@ class ServiceApart(grpc.GenericRpcHandler):
         streams: Where its calls run that may have several, in the same way.
         refusals: Where calls are refused.
         wait_limits: Ends calls that send nothing.
-        longest_s: How long a call whose client goes on asking may last.
     """
 
     def __init__(
@@ -35,14 +38,11 @@ class ServiceApart(grpc.GenericRpcHandler):
         streams: Lane,
         refusals: Refusals,
         wait_limits: WaitLimits,
-        *,
-        longest_s: float = 60.0,
     ) -> None:
         self._lane = lane
         self._streams = streams
         self._refusals = refusals
         self._wait_limits = wait_limits
-        self._longest_s = longest_s
         self._inner: list[grpc.GenericRpcHandler] = []
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
@@ -80,7 +80,7 @@ class ServiceApart(grpc.GenericRpcHandler):
 
     def _conversation(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
         def run(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._wait_limits.limit(self._longest_s, context.cancel):
+            with self._wait_limits.limit(_LONGEST_S, context.cancel):
                 yield from behaviour(messages, context)
 
         return run
