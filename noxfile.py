@@ -65,8 +65,6 @@ GRPC_TOOLS: Final = "grpcio-tools==1.70.0"
 
 VLLM_PACKAGE: Final = Path("packages/qr-sampler-vllm")
 VLLM_PYTHONS: Final = ("3.11", "3.12", "3.13")
-OUTSIDE: Final = f"--project={tempfile.gettempdir()}"
-"""Keeps uv from applying the overrides of the workspace, which leave torch and vLLM out."""
 
 PLOTS: Final = "matplotlib>=3.9"
 """Draws the plot of `bench`; nothing that is tested needs it."""
@@ -152,6 +150,17 @@ def scratch(session: nox.Session) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
+
+
+def outside_workspace() -> str:
+    """Return the option that keeps uv from applying the overrides of the workspace.
+
+    Those leave torch and vLLM out. uv reads the nearest table of its own, upwards from a folder.
+    """
+    folder = ROOT / ".nox" / "outside"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pyproject.toml").write_text("[tool.uv]\n", "utf-8")
+    return f"--project={folder}"
 
 
 def build(session: nox.Session, *formats: str) -> Path:
@@ -438,7 +447,7 @@ class Engine:
     def pip_install(self, *arguments: str) -> None:
         """Run ``uv pip install`` for this environment."""
         python = f"--python={self.pins.location}"
-        self.session.run_install("uv", "pip", "install", OUTSIDE, python, *arguments)
+        self.session.run_install("uv", "pip", "install", outside_workspace(), python, *arguments)
 
     def run(self, *arguments: str, **environment: str) -> None:
         """Run the environment's Python with `arguments`."""
@@ -536,7 +545,7 @@ def openwebui(session: nox.Session) -> None:
         "uv",
         "pip",
         "install",
-        OUTSIDE,
+        outside_workspace(),
         "--quiet",
         f"--python={place}",
         f"--override={overrides}",
@@ -627,7 +636,7 @@ def resolve(session: nox.Session, pins: EnginePins) -> None:
         "uv",
         "pip",
         "compile",
-        OUTSIDE,
+        outside_workspace(),
         "--quiet",
         "--no-annotate",
         f"--python-version={VLLM_PYTHONS[0]}",
