@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -17,30 +16,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from qr_sampler import (
-    ConfigError,
-    DroppedBytes,
-    EntropySource,
-    FallbackEntropySource,
-    ForcedRecord,
-    GuardedSource,
-    Record,
-    RequestOptions,
-    Rows,
-    SamplingPipeline,
-    Settings,
-    SourceStatus,
-    StepResult,
-    TokenSamplingRecord,
-    UndecidedRecord,
-    discard_record,
-    dropped_record,
-    token_record,
-)
-from qr_sampler.host.status import RECENT_TOKENS, REMEMBERED_DRAWS, EngineStatus
+from qr_sampler import ConfigError, FallbackEntropySource, Settings
+from qr_sampler.host import EngineFacts, EngineStatus, SamplingSession
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_vllm import processor
 from qr_sampler_vllm.front_end import checks
@@ -53,8 +32,6 @@ from qr_sampler_vllm.status.endpoint import HEALTHY, status_document
 from qr_sampler_vllm.status.file import REPEAT_S, StatusFile
 from qr_sampler_vllm.status.health import SILENCE_S, complaints
 from qr_sampler_vllm.status.run_directory import VARIABLE, announce, publish, published
-
-FACTS = {"engine": 0, "run_id": "r", "pid": os.getpid(), "runner": "Model Runner V1"}
 
 
 @pytest.fixture
@@ -81,216 +58,56 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixt
     checks.logger.removeHandler(caplog.handler)
 
 
-def steps(source: EntropySource, count: int) -> Iterator[StepResult]:
-    """Steps of one row."""
-    settings = Settings.load(sample_count=4, max_ks_distance=1)
-    pipeline = SamplingPipeline(settings, source)
-    logits = np.zeros((1, 8), np.float32)
-    for _ in range(count):
-        step = pipeline.sample(logits, Rows([settings.sampling]))
-        assert step is not None
-        yield step
+def said_by(pid: int, **changes: Any) -> dict[str, Any]:
+    """What a healthy engine in the process *pid* says, but for *changes*."""
+    facts = {"engine": 0, "run_id": "r", "pid": pid, "runner": "Model Runner V1"}
+    status = EngineStatus(facts, {"device": ConstantEntropySource(name="device")})
+    said_ns = {"said_monotonic_ns": time.monotonic_ns()}
+    return {**status.as_dict(records_lost=0), **said_ns, **changes}
 
 
-def token_records(source: EntropySource, count: int) -> list[Record]:
-    """Records of *count* steps of one row."""
-    options = RequestOptions(parameters=Settings.load().sampling, source=source.name)
-    return [
-        token_record(step, 0, request_key="r", sequence="s", position=position, options=options)
-        for position, step in enumerate(steps(source, count))
-    ]
+def reasons(**changes: Any) -> list[str]:
+    """What is complained of when an engine of this process says what *changes* tell."""
+    return complaints([said_by(os.getpid(), **changes)])
 
 
-def discards(source: EntropySource, count: int) -> list[Record]:
-    """Records of *count* steps whose token was thrown away."""
-    return [
-        discard_record(step, 0, request_key="r", sequence="s", position=0, reason="aborted")
-        for step in steps(source, count)
-    ]
+SOURCE = {"name": "device", "available": True, "reason": "", "last_draw_failed": False}
+FAILED = {**SOURCE, "last_draw_failed": True}
+UNPLUGGED = {**FAILED, "available": False, "reason": "unplugged"}
+NAN = {"reason": "nan", "count": 2}
+MASKED = {"reason": "masked", "count": 3}
 
 
-def forced(reason: str) -> ForcedRecord:
-    return ForcedRecord(
-        request_key="r",
-        sequence="s",
-        position=1,
-        token_id=0,
-        reason=reason,
-        source="device",
-        wall_time_ns=5,
-    )
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"sources": [UNPLUGGED]}, "source device is unavailable: unplugged"),
+        ({"sources": [FAILED, SOURCE]}, "the last draw from source device has failed"),
+        ({"recent_tokens": 100, "recent_without_source": 51}, "51 of the last 100 tokens"),
+        ({"undecided_tokens": [MASKED, NAN]}, "2 rows of logits held NaN"),
+        ({"undecided_tokens": [NAN]}, "restart the engine"),
+        ({"records_lost": 3}, "3 records could not be written"),
+    ],
+)
+def test_what_makes_an_engine_unhealthy_is_named(changes: dict[str, Any], complaint: str) -> None:
+    (reason,) = reasons(**changes)
+    assert reason.startswith("engine 0: ")
+    assert complaint in reason
 
 
-class Device:
-    """A device with a spare, and the status of an engine that draws from it."""
-
-    def __init__(self) -> None:
-        self.primary = ConstantEntropySource(name="device")
-        self.source = FallbackEntropySource(self.primary, ConstantEntropySource(name="spare"))
-        self.status = EngineStatus(FACTS, {"device": self.source})
-
-    def sample(self, count: int) -> None:
-        self.status.observe(token_records(self.source, count))
-
-    def said(self, records_lost: int = 0) -> dict[str, Any]:
-        said: dict[str, Any] = self.status.as_dict(records_lost=records_lost)
-        assert json.loads(json.dumps(said, allow_nan=False)) == said
-        return {**said, "said_monotonic_ns": time.monotonic_ns()}
-
-
-def test_a_status_counts_what_was_recorded() -> None:
-    device = Device()
-    device.sample(3)
-    device.primary.fail_with = "unplugged"
-    device.sample(2)
-    device.status.observe([forced("gone"), dropped_record(DroppedBytes("device", 7, "late", 1))])
-    said = device.said(records_lost=2)
-    assert said["tokens"] == [
-        {"source": "device", "fallback": False, "count": 3},
-        {"source": "spare", "fallback": True, "count": 2},
-    ]
-    assert (said["token_bytes"], said["forced_tokens"], said["records_lost"]) == (20, 1, 2)
-    assert said["discards"] == [{"reason": "late", "count": 1, "bytes": 7}]
-    assert sum(said["draws"]["buckets"]) == 5
-    assert said["last_draw"]["source"] == "spare"
-    assert 0.0 < said["last_draw"]["seconds"] <= said["draws"]["seconds"]
-    assert said["last_failure"] == {"source": "device", "reason": "gone", "wall_time_ns": 5}
-    assert said["sources"] == [
-        {"name": "device", "available": False, "reason": "unplugged", "last_draw_failed": True}
-    ]
-    assert (said["recent_tokens"], said["recent_without_source"]) == (6, 3)
-
-
-def undecided(reason: str) -> UndecidedRecord:
-    return UndecidedRecord(
-        request_key="r", sequence="s", position=1, token_id=0, reason=reason, wall_time_ns=5
-    )
-
-
-def test_rows_that_could_not_be_decided_are_counted_and_blame_no_source() -> None:
-    device = Device()
-    device.status.observe([undecided("masked")] * 3)
-    said = device.said()
-    assert said["undecided_tokens"] == [{"reason": "masked", "count": 3}]
-    assert (said["recent_tokens"], said["last_failure"]) == (0, None)
-    assert complaints([said]) == []
-
-
-def test_nan_stays_in_the_cache_of_vllm_and_so_in_the_status() -> None:
-    device = Device()
-    device.status.observe([undecided("nan"), undecided("masked"), undecided("nan")])
-    (complaint,) = complaints([device.said()])
-    assert "2 rows of logits held NaN" in complaint
-    assert "restart the engine" in complaint
-
-
-def test_rows_of_one_draw_are_one_draw() -> None:
-    device = Device()
-    device.status.observe(token_records(device.source, 1) * 4)
-    said = device.said()
-    assert said["tokens"][0]["count"] == 4
-    assert sum(said["draws"]["buckets"]) == 1
-
-
-def test_every_draw_is_counted_once_in_whatever_order_its_rows_are_recorded() -> None:
-    """A token is recorded when it is known to be emitted, for some rows steps after the others."""
-    device = Device()
-    records = token_records(device.source, 3 * REMEMBERED_DRAWS)
-    late = records[-1:] + records[-50:-1:-1] + records[-50:]
-    device.status.observe(records[:-50] + late)
-    device.status.observe(records[:7])
-    said = device.said()
-    assert sum(said["draws"]["buckets"]) == len(records)
-    latest = records[-1]
-    assert isinstance(latest, TokenSamplingRecord)
-    assert said["last_draw"]["wall_time_ns"] == latest.wall_time_ns
-
-
-def test_a_draw_that_was_wasted_is_a_draw() -> None:
-    device = Device()
-    (wasted,) = discards(device.source, 1)
-    device.status.observe([wasted])
-    assert sum(device.said()["draws"]["buckets"]) == 1
-
-
-def test_the_last_draw_tells_of_a_failure_that_the_source_does_not_admit() -> None:
-    """A status of sources that remember nothing is always well."""
-    device = Device()
-    device.sample(RECENT_TOKENS)
-    device.primary.fail_with = "unplugged"
-    device.sample(1)
-    device.primary.fail_with = None
-    assert complaints([device.said()]) == ["engine 0: the last draw from source device has failed"]
-    device.sample(1)
-    assert complaints([device.said()]) == []
-    device.status.observe([forced("gone")])
-    assert "has failed" in complaints([device.said()])[0]
-
-
-def test_another_source_of_a_request_does_not_speak_for_the_configured_one() -> None:
-    broken = ConstantEntropySource(name="other", fail_with="unplugged")
-    other = FallbackEntropySource(broken, ConstantEntropySource(name="spare"))
-    device = Device()
-    device.status = EngineStatus(FACTS, {"device": device.source, "other": other})
-    device.sample(RECENT_TOKENS)
-    device.status.observe(token_records(other, 1))
-    assert [source["last_draw_failed"] for source in device.said()["sources"]] == [False, True]
-    assert complaints([device.said()]) == []
-
-
-def test_a_source_without_a_status_costs_the_engine_nothing() -> None:
-    class Broken(ConstantEntropySource):
-        def status(self) -> SourceStatus:
-            raise RuntimeError("secret")
-
-    status = EngineStatus(FACTS, {"device": Broken()}).as_dict(records_lost=0)
-    (source,) = status["sources"]
-    assert not source["available"]
-    assert source["reason"] == "its status is not available (RuntimeError)"
-
-
-def test_words_of_other_projects_stay_out_of_what_is_public() -> None:
-    class Theirs(ConstantEntropySource):
-        """Is of this module, hence not of the project."""
-
-    theirs = GuardedSource(Theirs(name="device", fail_with="correct horse battery"), 60_000.0)
-    ours = GuardedSource(ConstantEntropySource(name="spare", fail_with="unplugged"), 60_000.0)
-    status = EngineStatus(
-        FACTS,
-        {
-            "device": theirs,
-            "spare": ours,
-            "both": FallbackEntropySource(ours, theirs),
-        },
-    )
-    failures = []
-    for name in ("device", "spare", "both", "unknown"):
-        record = dataclasses.replace(forced("correct horse battery"), source=name)
-        status.observe([record])
-        failures.append(status.as_dict(records_lost=0)["last_failure"]["reason"])
-    withheld, shown = "the reason is in the records", "correct horse battery"
-    assert failures == [withheld, shown, withheld, withheld]
-    reasons = [source["reason"] for source in status.as_dict(records_lost=0)["sources"]]
-    assert reasons == [withheld, "unplugged", "unplugged"]
-    theirs.source.fail_with = None  # type: ignore[attr-defined]
-    assert status.as_dict(records_lost=0)["sources"][0]["reason"] == ""
-
-
-def test_health_follows_the_source_and_the_share_of_the_fallback() -> None:
-    device = Device()
-    device.sample(RECENT_TOKENS)
-    assert complaints([device.said()]) == []
-    device.primary.fail_with = "unplugged"
-    (complaint,) = complaints([device.said()])
-    assert complaint == "engine 0: source device is unavailable: unplugged"
-    device.sample(RECENT_TOKENS // 2)
-    assert len(complaints([device.said()])) == 1
-    device.sample(1)
-    assert f"51 of the last {RECENT_TOKENS}" in complaints([device.said()])[1]
-    device.primary.fail_with = None
-    device.sample(RECENT_TOKENS)
-    assert complaints([device.said()]) == []
-    assert "3 records" in complaints([device.said(records_lost=3)])[0]
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"recent_tokens": 100, "recent_without_source": 50},
+        {"undecided_tokens": [MASKED]},
+        {"sources": [SOURCE, UNPLUGGED]},
+    ],
+)
+def test_half_of_the_tokens_masked_rows_and_other_sources_are_no_reason(
+    changes: dict[str, Any],
+) -> None:
+    assert reasons(**changes) == []
 
 
 def test_an_engine_whose_process_has_ended_is_unhealthy() -> None:
@@ -315,16 +132,14 @@ def test_an_engine_that_is_stuck_is_unhealthy() -> None:
 def silence(seconds: float) -> str:
     """What is complained of when an engine has last said something so many seconds ago."""
     said_ns = time.monotonic_ns() - round(seconds * 1e9)
-    return "".join(complaints([{**said_by(os.getpid()), "said_monotonic_ns": said_ns}]))
+    return "".join(reasons(said_monotonic_ns=said_ns))
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_who_sets_the_clock_makes_no_engine_sick_or_healthy(
     directory: Path, monkeypatch: pytest.MonkeyPatch, hours: int
 ) -> None:
-    device = Device()
-    device.sample(1)
-    StatusFile("engine-0-r").update(device.status.as_dict(records_lost=0))
+    StatusFile("engine-0-r").update(said_by(os.getpid(), last_draw=last_draw()))
     real = time.time_ns
     monkeypatch.setattr(time, "time_ns", lambda: real() + hours * 3600 * 10**9)
     code, document = status_document()
@@ -335,12 +150,6 @@ def test_who_sets_the_clock_makes_no_engine_sick_or_healthy(
     assert not silence(SILENCE_S - 30)
 
 
-def said_by(pid: int) -> dict[str, Any]:
-    """What a healthy engine in the process *pid* says."""
-    status = EngineStatus({**FACTS, "pid": pid}, {"device": ConstantEntropySource()})
-    return {**status.as_dict(records_lost=0), "said_monotonic_ns": time.monotonic_ns()}
-
-
 def test_no_engine_at_all_is_unhealthy(directory: Path) -> None:
     code, body = status_document()
     assert code == 503
@@ -349,24 +158,38 @@ def test_no_engine_at_all_is_unhealthy(directory: Path) -> None:
 
 
 def test_the_document_shows_engines_and_gives_nothing_away(directory: Path) -> None:
-    device = Device()
-    device.sample(1)
-    publish("engine-0-r", device.said())
+    secret = "no answer from qrng.internal:50051 with key s3cr3t7"
+    source = FallbackEntropySource(
+        ConstantEntropySource(name="device", fail_with=secret), ConstantEntropySource(name="spare")
+    )
+    session = SamplingSession(
+        EngineFacts(engine="e", model=str(directory)),
+        Settings.load(entropy_source_type="system"),
+        sources={"system": source},
+    )
+    publish("engine-0-r", {**session.status(), "said_monotonic_ns": time.monotonic_ns()})
+    code, body = status_document()
+    assert code == 503
+    text = json.dumps(body, ensure_ascii=False)
+    assert "no answer from … with key …" in text
+    for hidden in (str(directory), "qrng", "50051", "s3cr3t7"):
+        assert hidden not in text
+
+
+def test_the_document_shows_the_age_of_the_last_draw_and_no_number_of_a_process(
+    directory: Path,
+) -> None:
+    publish("engine-0-r", said_by(os.getpid(), last_draw=last_draw()))
     code, body = status_document()
     assert code == 200
     assert body["healthy"]
     (engine,) = body["engines"]
     assert 0.0 <= engine["last_draw_age_s"] < 60.0
     assert "pid" not in engine
-    device.primary.fail_with = "no answer from qrng.internal:50051 with key s3cr3t7"
-    device.sample(1)
-    publish("engine-0-r", device.said())
-    code, body = status_document()
-    assert code == 503
-    text = json.dumps(body, ensure_ascii=False)
-    assert "no answer from … with key …" in text
-    for hidden in (str(directory), "qrng", "50051", "s3cr3t7", '"r"'):
-        assert hidden not in text.replace('"run_id": "r"', "")
+
+
+def last_draw() -> dict[str, Any]:
+    return {"source": "device", "wall_time_ns": 5, "monotonic_ns": time.monotonic_ns()}
 
 
 class TestStatusFile:

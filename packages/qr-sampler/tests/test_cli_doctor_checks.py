@@ -19,9 +19,9 @@ from qr_sampler_cli.doctor import accelerators, deployment, installation, model,
 from qr_sampler_cli.doctor.examination import Configuration, Examination, Processor
 from qr_sampler_cli.doctor.request import EngineRequest, engine_arguments
 from qr_sampler_cli.doctor.requirements import required, satisfies
-from qr_sampler_cli.findings.finding import Finding, Section, examined, in_one_line, worst
+from qr_sampler_cli.findings.finding import Finding, ReportSection, examined, in_one_line, worst
 
-SECTION = Section("test")
+SECTION = ReportSection("test")
 VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
 PINS = Path(__file__).parents[2] / "qr-sampler-vllm" / "requirements-vllm-cpu.in"
 

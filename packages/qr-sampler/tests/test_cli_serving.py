@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_cli import server_process
 from qr_sampler_cli.main import app
-from qr_sampler_cli.server_process import READY_PREFIX, ServerStartError, entropy_server
+from qr_sampler_cli.server_process import READY_PREFIX, ServerProcessError, entropy_server
 
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
 from qr_sampler_grpc.source import QuantumGrpcSource
@@ -120,7 +120,7 @@ def test_server_for_a_block_stops_when_the_block_fails() -> None:
 
 def test_server_that_cannot_start_is_reported(capfd: pytest.CaptureFixture[str]) -> None:
     with (
-        pytest.raises(ServerStartError, match="status 2 before it listened"),
+        pytest.raises(ServerProcessError, match="status 2 before it listened"),
         entropy_server(["--source=bogus"]),
     ):
         pass
@@ -247,6 +247,6 @@ def test_server_that_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -
     silent = [sys.executable, "-c", "import signal; signal.pause()"]
     with (
         subprocess.Popen(silent, stdout=subprocess.PIPE, text=True) as process,
-        pytest.raises(ServerStartError, match="before it listened"),
+        pytest.raises(ServerProcessError, match="before it listened"),
     ):
         server_process.announced_address(process)

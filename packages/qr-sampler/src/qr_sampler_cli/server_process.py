@@ -14,7 +14,7 @@ from qr_sampler.errors import QRSamplerError
 
 __all__ = [
     "READY_PREFIX",
-    "ServerStartError",
+    "ServerProcessError",
     "announced_address",
     "entropy_server",
     "stop",
@@ -27,7 +27,7 @@ START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
 
 
-class ServerStartError(QRSamplerError, RuntimeError):
+class ServerProcessError(QRSamplerError, RuntimeError):
     """The entropy server ended, or stayed silent, before it listened."""
 
 
@@ -41,7 +41,7 @@ def entropy_server(arguments: Sequence[str] = ()) -> Iterator[str]:
         arguments: Further arguments of ``serve-entropy``.
 
     Raises:
-        ServerStartError: When the server does not come up.
+        ServerProcessError: When the server does not come up.
     """
     command = [sys.executable, "-m", "qr_sampler_cli", "serve-entropy", "--address=127.0.0.1:0"]
     # Our own interpreter and our own arguments, without a shell.
@@ -58,7 +58,7 @@ def announced_address(process: subprocess.Popen[str]) -> str:
     """Returns the address that a starting server prints.
 
     Raises:
-        ServerStartError: When it ends, or prints none in time.
+        ServerProcessError: When it ends, or prints none in time.
     """
     # A server that hangs is killed, which ends its output and with it the wait below.
     watchdog = threading.Timer(START_SECONDS, process.kill)
@@ -68,7 +68,7 @@ def announced_address(process: subprocess.Popen[str]) -> str:
     finally:
         watchdog.cancel()
     if address is None:
-        raise ServerStartError(
+        raise ServerProcessError(
             f"the entropy server ended with status {process.wait()} before it listened; its own "
             "message is above"
         )

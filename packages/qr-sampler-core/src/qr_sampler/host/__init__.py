@@ -36,7 +36,13 @@ from qr_sampler.host.session import EngineFacts, SamplingSession
 from qr_sampler.host.shared_draws import serve_or_split
 from qr_sampler.host.status import EngineStatus
 from qr_sampler.host.stop_conditions import StopConditions, StopStrings
-from qr_sampler.records.entries import DiscardEntry, Entry, TokenEntry, records_of
+from qr_sampler.records.entries import (
+    DiscardEntry,
+    Entry,
+    RecordedToken,
+    TokenEntry,
+    records_of,
+)
 
 __all__ = [
     "UNKNOWN_TOKEN",
@@ -51,6 +57,7 @@ __all__ = [
     "NumpyLogits",
     "Outcome",
     "RecordKeeper",
+    "RecordedToken",
     "RowGroup",
     "RowGroups",
     "SamplingSession",

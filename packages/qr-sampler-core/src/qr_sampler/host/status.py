@@ -27,7 +27,7 @@ from qr_sampler.records import (
     TokenSamplingRecord,
     UndecidedRecord,
 )
-from qr_sampler.records.entries import DiscardEntry, Entry, TokenEntry
+from qr_sampler.records.entries import DiscardEntry, Entry, RecordedToken, TokenEntry
 from qr_sampler.sampling.columns import StepColumns
 
 __all__ = ["DRAW_SECONDS", "RECENT_TOKENS", "EngineStatus"]
@@ -95,9 +95,11 @@ class EngineStatus:
             size = entry.step.block_bytes[entry.row]
             self._observe_discard(entry.reason, size, _DrawFacts.of_draw(entry.step.draw))
         elif isinstance(entry, DiscardRecord):
-            self._observe_discard(entry.reason, entry.block_bytes, _DrawFacts.of_record(entry))
+            self._observe_discard(entry.reason, entry.block_bytes, _DrawFacts.of_discard(entry))
+        elif isinstance(entry, RecordedToken):
+            self._observe_tokens(_DrawFacts.of_token(*entry), 1, entry.token.block_bytes)
         elif isinstance(entry, TokenSamplingRecord):
-            self._observe_tokens(_DrawFacts.of_record(entry), 1, entry.block_bytes)
+            self._observe_tokens(_DrawFacts.of_token(entry, ""), 1, entry.block_bytes)
         elif isinstance(entry, ForcedRecord):
             self._forced += 1
             self._recent.append(True)
@@ -154,12 +156,10 @@ class EngineStatus:
         self._tokens[draw.source, draw.fallback] += count
         self._token_bytes += size
         self._recent.extend(repeat(draw.fallback, min(count, RECENT_TOKENS)))
-        if draw.fallback:
-            # The reason begins with the name of the source that was to draw.
-            source, _, reason = draw.fallback_reason.partition(": ")
-            self._note_failure(source, reason, draw.wall_time_ns)
-        else:
+        if not draw.fallback:
             self._failed[draw.source] = False
+        elif draw.fallback_from:
+            self._note_failure(draw.fallback_from, draw.failure, draw.wall_time_ns)
         self._observe_draw(draw)
 
     def _observe_discard(self, reason: str, size: int, draw: _DrawFacts) -> None:
@@ -209,6 +209,7 @@ class _DrawFacts(NamedTuple):
 
     source: str
     fallback: bool
+    fallback_from: str
     fallback_reason: str
     requested_ns: int | None
     received_ns: int | None
@@ -220,6 +221,7 @@ class _DrawFacts(NamedTuple):
         return cls(
             draw.source,
             draw.fallback,
+            draw.fallback_from,
             draw.fallback_reason,
             draw.requested_ns,
             draw.received_ns,
@@ -227,16 +229,35 @@ class _DrawFacts(NamedTuple):
         )
 
     @classmethod
-    def of_record(cls, record: TokenSamplingRecord | DiscardRecord) -> _DrawFacts:
-        """Returns those of the draw behind a record."""
+    def of_token(cls, record: TokenSamplingRecord, fallback_from: str) -> _DrawFacts:
+        """Returns those of the draw that decided a token."""
         return cls(
             record.source,
             record.fallback,
-            record.fallback_reason if isinstance(record, TokenSamplingRecord) else "",
+            fallback_from,
+            record.fallback_reason,
             record.t_request_ns,
             record.t_received_ns,
             record.wall_time_ns,
         )
+
+    @classmethod
+    def of_discard(cls, record: DiscardRecord) -> _DrawFacts:
+        """Returns those of a draw that decided nothing; why it was a fallback's is not known."""
+        return cls(
+            record.source,
+            record.fallback,
+            "",
+            "",
+            record.t_request_ns,
+            record.t_received_ns,
+            record.wall_time_ns,
+        )
+
+    @property
+    def failure(self) -> str:
+        """Why the fallback took over, without the name of the source, which comes before it."""
+        return self.fallback_reason.removeprefix(f"{self.fallback_from}: ")
 
 
 def _step_of(entry: Entry) -> StepColumns | None:

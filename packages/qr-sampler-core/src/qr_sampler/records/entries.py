@@ -15,7 +15,14 @@ from qr_sampler.records import DiscardRecord, Record, TokenSamplingRecord
 from qr_sampler.records.accounting import discard_record, token_record
 from qr_sampler.sampling.columns import StepColumns
 
-__all__ = ["DiscardEntry", "Entry", "NamedSequence", "TokenEntry", "records_of"]
+__all__ = [
+    "DiscardEntry",
+    "Entry",
+    "NamedSequence",
+    "RecordedToken",
+    "TokenEntry",
+    "records_of",
+]
 
 
 class NamedSequence(Protocol):
@@ -64,6 +71,19 @@ class TokenEntry(NamedTuple):
         )
 
 
+class RecordedToken(NamedTuple):
+    """A token that is not a row of a step, with what its record does not tell."""
+
+    token: TokenSamplingRecord
+    """Its record."""
+    fallback_from: str
+    """Source that was to supply the bytes which came from the fallback; empty if none did."""
+
+    def record(self) -> TokenSamplingRecord:
+        """Returns its record."""
+        return self.token
+
+
 class DiscardEntry(NamedTuple):
     """The bytes of a token that was not emitted."""
 
@@ -90,7 +110,7 @@ class DiscardEntry(NamedTuple):
         )
 
 
-Entry: TypeAlias = Record | TokenEntry | DiscardEntry
+Entry: TypeAlias = Record | TokenEntry | RecordedToken | DiscardEntry
 """A line of the ledger, made already or not."""
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -25,8 +25,70 @@ __all__ = ["EngineCollector"]
 Status = Mapping[str, Any]
 
 
+class _Counter(NamedTuple):
+    """A counter that stands in the statuses as it is, by engine and further labels."""
+
+    name: str
+    help: str
+    key: str
+    """Key of the status: of a number, or of a list of counts with labels."""
+    labels: tuple[str, ...] = ()
+    """The further labels, which are keys of each count."""
+    number: str = "count"
+    """Key of the number in each count."""
+
+    def metric(self, statuses: Sequence[Status]) -> Metric:
+        """Returns its samples of all engines."""
+        metric = CounterMetricFamily(self.name, self.help, labels=["engine", *self.labels])
+        for status in statuses:
+            value = status[self.key]
+            for entry in value if self.labels else [{self.number: value}]:
+                labels = [_label(entry[label]) for label in self.labels]
+                metric.add_metric([status["engine"], *labels], entry[self.number])
+        return metric
+
+
+_COUNTERS: Final = (
+    _Counter(
+        "qr_sampler_tokens",
+        "Emitted tokens, by the source that decided them.",
+        "tokens",
+        ("source", "fallback"),
+    ),
+    _Counter(
+        "qr_sampler_requests_left_to_vllm",
+        "Requests whose tokens vLLM chose, each time that they were admitted.",
+        "requests_left_to_engine",
+    ),
+    _Counter(
+        "qr_sampler_forced_tokens",
+        "Tokens that ended a request because no entropy was available.",
+        "forced_tokens",
+    ),
+    _Counter(
+        "qr_sampler_undecided_tokens",
+        "Tokens of rows of logits without a finite maximum, by what was wrong with the row.",
+        "undecided_tokens",
+        ("reason",),
+    ),
+    _Counter("qr_sampler_token_bytes", "Bytes that decided emitted tokens.", "token_bytes"),
+    _Counter(
+        "qr_sampler_discarded_bytes",
+        "Bytes that decided no emitted token, by the reason.",
+        "discards",
+        ("reason",),
+        "bytes",
+    ),
+    _Counter(
+        "qr_sampler_records_lost",
+        "Records that the disk has refused, or that have gone with their file.",
+        "records_lost",
+    ),
+)
+
+
 class EngineCollector:
-    """Collects what the engines of this front end say of themselves.
+    """Collects what the engines of this front end report.
 
     Args:
         read: Returns their statuses.
@@ -43,40 +105,15 @@ class EngineCollector:
         """Yields the metrics of all engines."""
         statuses = _told_apart(self._read())
         yield _healthy(statuses)
-        yield _tokens(statuses)
-        yield _simple(
-            CounterMetricFamily,
-            "qr_sampler_requests_left_to_vllm",
-            "Requests whose tokens vLLM chose, each time that they were admitted.",
-            statuses,
-            "requests_left_to_engine",
-        )
-        yield _simple(
-            CounterMetricFamily,
-            "qr_sampler_forced_tokens",
-            "Tokens that ended a request because no entropy could be had.",
-            statuses,
-            "forced_tokens",
-        )
-        yield _undecided_tokens(statuses)
-        yield _simple(
-            CounterMetricFamily,
-            "qr_sampler_token_bytes",
-            "Bytes that decided emitted tokens.",
-            statuses,
-            "token_bytes",
-        )
-        yield _discarded_bytes(statuses)
+        for counter in _COUNTERS:
+            yield counter.metric(statuses)
         yield _draw_seconds(statuses)
         yield _source_available(statuses)
         yield _last_draw(statuses)
-        yield _simple(
-            CounterMetricFamily,
-            "qr_sampler_records_lost",
-            "Records that the disk has refused, or that have gone with their file.",
-            statuses,
-            "records_lost",
-        )
+
+
+def _label(value: str | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _told_apart(statuses: Sequence[Status]) -> list[Status]:
@@ -98,52 +135,6 @@ def _told_apart(statuses: Sequence[Status]) -> list[Status]:
 def _healthy(statuses: Sequence[Status]) -> Metric:
     text = "Whether /qr/status finds nothing to complain of."
     return GaugeMetricFamily("qr_sampler_healthy", text, value=float(not complaints(statuses)))
-
-
-def _simple(
-    family: type[CounterMetricFamily], name: str, text: str, statuses: Sequence[Status], field: str
-) -> Metric:
-    metric = family(name, text, labels=["engine"])
-    for status in statuses:
-        metric.add_metric([status["engine"]], status[field])
-    return metric
-
-
-def _tokens(statuses: Sequence[Status]) -> Metric:
-    metric = CounterMetricFamily(
-        "qr_sampler_tokens",
-        "Emitted tokens, by the source that decided them.",
-        labels=["engine", "source", "fallback"],
-    )
-    for status in statuses:
-        for entry in status["tokens"]:
-            labels = [status["engine"], entry["source"], str(entry["fallback"]).lower()]
-            metric.add_metric(labels, entry["count"])
-    return metric
-
-
-def _undecided_tokens(statuses: Sequence[Status]) -> Metric:
-    metric = CounterMetricFamily(
-        "qr_sampler_undecided_tokens",
-        "Tokens of rows of logits without a finite maximum, by what was wrong with the row.",
-        labels=["engine", "reason"],
-    )
-    for status in statuses:
-        for entry in status["undecided_tokens"]:
-            metric.add_metric([status["engine"], entry["reason"]], entry["count"])
-    return metric
-
-
-def _discarded_bytes(statuses: Sequence[Status]) -> Metric:
-    metric = CounterMetricFamily(
-        "qr_sampler_discarded_bytes",
-        "Bytes that decided no emitted token, by the reason.",
-        labels=["engine", "reason"],
-    )
-    for status in statuses:
-        for entry in status["discards"]:
-            metric.add_metric([status["engine"], entry["reason"]], entry["bytes"])
-    return metric
 
 
 def _draw_seconds(statuses: Sequence[Status]) -> Metric:

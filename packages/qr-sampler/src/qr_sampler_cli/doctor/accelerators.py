@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from typing import Final
 
 from qr_sampler_cli.doctor.examination import Examination
-from qr_sampler_cli.findings.finding import Finding, Section
+from qr_sampler_cli.findings.finding import Finding, ReportSection
 
 __all__ = ["SECTION", "accelerator_findings"]
 
-SECTION: Final = Section("accelerators")
+SECTION: Final = ReportSection("accelerators")
 
 
 def accelerator_findings(examined: Examination) -> Iterator[Finding]:

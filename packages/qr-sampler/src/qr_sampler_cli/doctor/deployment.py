@@ -15,11 +15,11 @@ from qr_sampler.admission.component_checks import check_components
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings, public_name
 from qr_sampler.settings.env_file import env_file
-from qr_sampler_cli.findings.finding import Finding, Section
+from qr_sampler_cli.findings.finding import Finding, ReportSection
 
 __all__ = ["SECTION", "load_settings", "settings_findings"]
 
-SECTION: Final = Section("settings")
+SECTION: Final = ReportSection("settings")
 
 PREFIX: Final = "QR_"
 SIMILARITY: Final = 0.9

@@ -19,7 +19,7 @@ from packaging.version import Version
 
 from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.requirements import required, satisfies
-from qr_sampler_cli.findings.finding import Finding, Section
+from qr_sampler_cli.findings.finding import Finding, ReportSection
 from qr_sampler_cli.remedies import INSTALL_VLLM, RUN_SERVER, WITHOUT_GPU, from_clone
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "vllm_findings",
 ]
 
-SECTION: Final = Section("vLLM")
+SECTION: Final = ReportSection("vLLM")
 
 NEWEST_TESTED: Final = "0.32"
 """Newest release of vLLM that the tests of qr-sampler-vllm run engines of."""

@@ -12,11 +12,11 @@ from qr_sampler.components.failure_policy import END_REQUEST
 from qr_sampler.settings import Settings
 from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.request import EngineRequest
-from qr_sampler_cli.findings.finding import Finding, Section
+from qr_sampler_cli.findings.finding import Finding, ReportSection
 
 __all__ = ["SECTION", "model_findings"]
 
-SECTION: Final = Section("model")
+SECTION: Final = ReportSection("model")
 
 TOKENIZERS: Final = (
     "tokenizer.json",

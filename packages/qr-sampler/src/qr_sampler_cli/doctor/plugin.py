@@ -10,13 +10,13 @@ from typing import Final
 
 from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.request import EngineRequest
-from qr_sampler_cli.findings.finding import Finding, Section
+from qr_sampler_cli.findings.finding import Finding, ReportSection
 from qr_sampler_cli.generation.engine import PLUGIN_GROUP, PLUGIN_PACKAGE
 from qr_sampler_cli.remedies import from_clone
 
 __all__ = ["SECTION", "flag_findings", "front_end_findings", "load_findings", "plugin_findings"]
 
-SECTION: Final = Section("plugin")
+SECTION: Final = ReportSection("plugin")
 
 ENTRY_POINT: Final = "qr_sampler"
 """Name of our entry point."""

@@ -10,11 +10,11 @@ from typing import Final
 
 from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.request import EngineRequest
-from qr_sampler_cli.findings.finding import Finding, Section
+from qr_sampler_cli.findings.finding import Finding, ReportSection
 
 __all__ = ["SECTION", "VARIABLE", "Outlook", "outlook", "runner_findings"]
 
-SECTION: Final = Section("engine")
+SECTION: Final = ReportSection("engine")
 
 VARIABLE: Final = "VLLM_USE_V2_MODEL_RUNNER"
 """How an operator chooses the model runner; unset leaves it to vLLM."""

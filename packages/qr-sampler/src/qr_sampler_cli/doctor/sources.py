@@ -12,11 +12,11 @@ from qr_sampler import create_source
 from qr_sampler.entropy import EntropySource, GuardedSource, JitClass, SourceStatus
 from qr_sampler.errors import QRSamplerError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
-from qr_sampler_cli.findings.finding import Finding, Section, examined
+from qr_sampler_cli.findings.finding import Finding, ReportSection, examined
 
 __all__ = ["SECTION", "source_findings"]
 
-SECTION: Final = Section("sources")
+SECTION: Final = ReportSection("sources")
 
 CONTROLS: Final = {
     JitClass.PSEUDO: "pseudo-random, no measurement",

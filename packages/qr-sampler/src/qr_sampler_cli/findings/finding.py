@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["LEVELS", "Finding", "Level", "Section", "examined", "in_one_line", "worst"]
+__all__ = ["LEVELS", "Finding", "Level", "ReportSection", "examined", "in_one_line", "worst"]
 
 Level = Literal["ok", "skipped", "warning", "problem"]
 
@@ -32,7 +32,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReportSection:
     """Makes the findings of one section."""
 
     name: str
@@ -58,7 +58,9 @@ class Section:
         return Finding(section=self.name, check=check, level=level, found=found, remedy=remedy)
 
 
-def examined(section: Section, check: str, look: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def examined(
+    section: ReportSection, check: str, look: Callable[[], Iterable[Finding]]
+) -> list[Finding]:
     """Returns the findings of *look*; its own failure is reported as a problem.
 
     Args:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from qr_sampler_cli.findings.finding import Finding, Section
+from qr_sampler_cli.findings.finding import Finding, ReportSection
 
 if TYPE_CHECKING:
     from qr_sampler_grpc.conformance import CaseResult
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["findings_of"]
 
-MODES: Final = Section("modes")
-LIMITS: Final = Section("limits")
-PROVENANCE: Final = Section("provenance")
-BYTES: Final = Section("sanity")
-CONFORMANCE: Final = Section("conformance")
+MODES: Final = ReportSection("modes")
+LIMITS: Final = ReportSection("limits")
+PROVENANCE: Final = ReportSection("provenance")
+BYTES: Final = ReportSection("sanity")
+CONFORMANCE: Final = ReportSection("conformance")
 
 OPERATOR: Final = "tell the operator of the server"
 

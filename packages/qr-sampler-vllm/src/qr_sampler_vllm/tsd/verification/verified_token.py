@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from qr_sampler import DiscardRecord, TokenSamplingRecord
-from qr_sampler.host import TokenSequence
+from qr_sampler.host import RecordedToken, TokenSequence
 from qr_sampler.temperature import rounded
 from qr_sampler_vllm.tsd.verification.step_uniforms import Used
 
@@ -69,12 +69,12 @@ class VerifiedToken:
         (seen,) = rounded(np.array([self.row.entropy_nats]))
         return float(seen)
 
-    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> TokenSamplingRecord:
-        """Returns the record of the token as one of *sequence*."""
+    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> RecordedToken:
+        """Returns what is to be recorded of the token as one of *sequence*."""
         draw, options, row = self.deciding.draw, sequence.options, self.row
         data = b"".join(used.data for used in self.uniforms)
         fallbacks = [used.draw for used in self.uniforms if used.draw.fallback]
-        return TokenSamplingRecord(
+        record = TokenSamplingRecord(
             request_key=sequence.request_key,
             sequence=sequence.name,
             position=self.position,
@@ -117,6 +117,7 @@ class VerifiedToken:
             uniforms=[used.as_dict() for used in self.uniforms],
             emitted=emitted,
         )
+        return RecordedToken(record, fallbacks[0].fallback_from if fallbacks else "")
 
     def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
         """Returns the records of its numbers when *sequence* has not emitted it."""
