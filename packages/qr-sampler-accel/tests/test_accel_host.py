@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compiled passes against those in NumPy, and the selector that runs on them."""
+"""The compiled loops over a row against those in NumPy."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import pytest
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from qr_sampler import FastSelector, ReferenceSelector, Rows
-from qr_sampler.amplification import U_MAX, U_MIN
 from qr_sampler.selection.fast.bins import BINS, RowBins, bin_scale
-from qr_sampler.selection.fast.head import GROUPS, column_maxima, head_threshold
+from qr_sampler.selection.fast.head import (
+    COLUMN_HEIGHT,
+    GROUPS,
+    column_count,
+    column_maxima,
+    leading_tokens,
+)
 from qr_sampler.selection.fast.passes import (
     EXP_ERROR,
     PRODUCT_ERROR,
-    RowPasses,
+    RowSums,
+    measured_moments,
     weight_bounds,
 )
 from qr_sampler.selection.masses import LOG2_E, fixed_point_masses
-from qr_sampler.testing.selection_cases import (
-    LOGIT_KINDS,
-    random_logits,
-    random_parameters,
-    random_temperatures,
-)
+from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits
 
 pytest.importorskip("numba", reason="needs the extra numba")
 
 from qr_sampler_accel.host import bins as compiled_bins
 from qr_sampler_accel.host import byte_counts as compiled_counts
+from qr_sampler_accel.host import leading, moments
 from qr_sampler_accel.host import masses as compiled_masses
-from qr_sampler_accel.host import passes as compiled_passes
 from qr_sampler_accel.host.bins import CompiledBins
 from qr_sampler_accel.host.byte_counts import CompiledCounts
+from qr_sampler_accel.host.leading import MOST_LEADING
 from qr_sampler_accel.host.masses import LANES, TABLES
+from qr_sampler_accel.host.moments import MomentMemory
 from qr_sampler_accel.host.passes import CompiledPasses
 
 SIZES = (1, 2, LANES - 1, LANES, LANES + 1, 1_024, 1_025, 2_048, 2_049, 20_001)
@@ -60,11 +62,11 @@ def test_masses_are_those_of_the_definition_bit_for_bit() -> None:
 
 def powers_of(logits: NDArray[np.float32], maximum: float, scale: float) -> NDArray[np.float32]:
     """What the compiled loop makes of each logit."""
-    z, e, bits, k, _ = CompiledPasses(1)._memory
+    z, e, bits, k, _ = MomentMemory().arrays
     found = np.empty_like(logits)
     for start in range(0, logits.size, LANES):
         piece = logits[start : start + LANES]
-        compiled_passes._powers(piece, np.float32(maximum), np.float32(scale), z, e, bits, k)
+        moments.fill_powers(piece, np.float32(maximum), np.float32(scale), z, e, bits, k)
         found[start : start + LANES] = e[: piece.size]
     return found
 
@@ -89,60 +91,85 @@ def test_every_exponential_keeps_to_its_bound() -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_sums_stay_within_the_proved_bounds(size: int) -> None:
     rng = np.random.default_rng(size)
-    passes = CompiledPasses(size)
+    memory = MomentMemory().arrays
     for temperature in (0.3, 1.0, 1.7):
         logits = typical_row(rng, size)
-        maximum = passes.maximum(logits)
+        maximum = logits.max()
         exact = np.exp((logits.astype(np.float64) - maximum) / temperature).sum()
-        lowest, highest = weight_bounds(passes.weight(logits, maximum, 1.0 / temperature))
+        weight = moments.row_weight(logits, maximum, 1.0 / temperature, *memory)
+        lowest, highest = weight_bounds(weight)
         assert lowest <= exact <= highest
-        measured = passes.moments(logits, maximum)
         p = softmax(logits.astype(np.float64))
         surprisal = -np.log(p[p > 0.0])
         entropy = float((p[p > 0.0] * surprisal).sum())
         varentropy = float((p[p > 0.0] * (surprisal - entropy) ** 2).sum())
+        weight, first, second = moments.row_sums(logits, maximum, *memory)
+        measured = measured_moments(RowSums(weight, first / LOG2_E, second / LOG2_E**2))
         assert abs(measured.moments.entropy_nats - entropy) <= measured.entropy_error
         assert abs(measured.moments.varentropy_nats2 - varentropy) <= measured.varentropy_error
+        for count in (0, 1, 2):
+            found = moments.row_moments(logits, maximum, count, memory)
+            assert found[:3] == pytest.approx((*measured.moments, weight), rel=1e-9, abs=1e-12)
+            assert found[3] == measured.settles(count)
 
 
-@pytest.mark.parametrize("size", SIZES)
+def test_moments_are_settled_where_those_in_numpy_are() -> None:
+    """Rows whose entropy is close to the middle between two multiples of the step, and others."""
+    rng = np.random.default_rng(11)
+    memory = MomentMemory().arrays
+    verdicts = []
+    for _ in range(400):
+        logits = rng.normal(0.0, rng.uniform(0.1, 3.0), 700).astype(np.float32)
+        maximum = logits.max()
+        weight, first, second = moments.row_sums(logits, maximum, *memory)
+        measured = measured_moments(RowSums(weight, first / LOG2_E, second / LOG2_E**2))
+        verdicts += [(measured.settles(count), count) for count in (1, 2)]
+        found = [moments.row_moments(logits, maximum, count, memory)[3] for count in (1, 2)]
+        assert found == [settled for settled, _ in verdicts[-2:]]
+    assert {(True, 1), (False, 1), (True, 2), (False, 2)} == set(verdicts)
+
+
+@pytest.mark.parametrize("size", [size for size in SIZES if size > GROUPS * COLUMN_HEIGHT])
 def test_the_head_holds_exactly_the_leading_tokens(size: int) -> None:
     rng = np.random.default_rng(size)
-    passes = CompiledPasses(size)
     for logits in (typical_row(rng, size), np.zeros(size, np.float32)):
-        head = passes.head(logits, passes.maximum(logits))
+        found, distance = head_of(logits)
         order = np.argsort(-logits, kind="stable")
-        assert head.token_ids.tolist() == order[: head.token_ids.size].tolist()
-        assert head.distance.tolist() == (logits[head.token_ids] - logits.max()).tolist()
-    plain = RowPasses(size)
+        assert found.tolist() == order[: found.size].tolist()
+        assert distance.tolist() == (logits[found] - logits.max()).tolist()
     logits = typical_row(rng, size)
-    found, expected = (each.head(logits, each.maximum(logits)) for each in (passes, plain))
-    assert found.token_ids.tolist() == expected.token_ids.tolist()
+    expected = leading_tokens(logits, column_maxima(logits), logits.max())
+    assert head_of(logits)[0].tolist() == expected.token_ids.tolist()
 
 
-@pytest.mark.parametrize("kind", LOGIT_KINDS)
-def test_selects_what_the_reference_selects(kind: str) -> None:
-    rng = np.random.default_rng(LOGIT_KINDS.index(kind))
-    fast, reference = FastSelector(CompiledPasses), ReferenceSelector()
-    for vocab_size in (3, 130, 5_000, 20_000):
-        count = 6
-        logits = np.stack([random_logits(rng, kind, vocab_size) for _ in range(count)])
-        rows = Rows([random_parameters(rng, vocab_size) for _ in range(count)])
-        temperature = random_temperatures(rng, count)
-        unknown = np.full(count, np.nan)
-        measured, expected = (one.measure(logits, rows, unknown) for one in (fast, reference))
-        for name in ("entropy_nats", "varentropy_nats2"):
-            rounded = [np.rint(getattr(one, name) * 1024.0) for one in (measured, expected)]
-            assert rounded[0].tolist() == rounded[1].tolist()
-        plans = fast.prepare(measured, temperature), reference.prepare(expected, temperature)
-        steps = np.linspace(0.0, 1.0, 9)[1:-1]
-        edges = [*steps, *np.nextafter(steps, 0.0), *np.nextafter(steps, 1.0)]
-        for u in (U_MIN, 0.3, 0.9, 0.999_99, 1.0 - 1e-10, U_MAX, *rng.random(4), *edges):
-            us = np.full(count, u)
-            found, right = fast.pick(plans[0], us), reference.pick(plans[1], us)
-            assert found.token_ids.tolist() == right.token_ids.tolist()
-            assert found.rank.tolist() == right.rank.tolist()
-            assert found.candidates.tolist() == right.candidates.tolist()
+def head_of(logits: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The leading tokens as compiled loops find them, and their distances."""
+    maxima, groups = np.empty(column_count(logits.size), np.float32), np.empty(GROUPS, np.float32)
+    ids, distance = np.empty(MOST_LEADING, np.intp), np.empty(MOST_LEADING, np.float32)
+    maximum = leading.fold(logits, maxima)
+    assert maximum == logits.max()
+    assert maxima.tolist() == column_maxima(logits).tolist()
+    count = leading.leading_tokens(logits, maximum, maxima, groups, ids, distance)
+    return ids[:count], distance[:count]
+
+
+def test_a_row_with_a_nan_has_no_maximum() -> None:
+    for size, place in ((1, 0), (3, 2), (5_000, 0), (5_000, 4_999), (5_000, 313)):
+        logits = np.zeros(size, np.float32)
+        logits[place] = np.nan
+        assert np.isnan(leading.fold(logits, np.empty(column_count(size), np.float32)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 64, 65, 1_000, 2_048])
+def test_ranking_sorts_by_logit_and_then_by_id(count: int) -> None:
+    rng = np.random.default_rng(count)
+    logits = rng.integers(-40, 0, 4_000).astype(np.float32)
+    logits[::50] = -np.inf
+    ids = rng.permutation(4_000)
+    expected = sorted(ids[:count].tolist(), key=lambda token: (-logits[token], token))
+    rest = ids[count:].tolist()
+    leading.rank(logits, ids, count)
+    assert ids.tolist() == expected + rest
 
 
 def test_bins_hold_what_those_of_the_base_class_hold() -> None:
@@ -186,22 +213,6 @@ def test_the_longest_block_does_not_overflow() -> None:
     assert CompiledCounts(blocks).ones.tolist() == [8 * size]
 
 
-def test_compiled_loops_do_what_their_source_says() -> None:
-    """The same functions, run by Python and by the compiler; their sums may round differently."""
-    rng = np.random.default_rng(4)
-    logits = rng.normal(0.0, 3.0, 2 * LANES + 5).astype(np.float32)
-    passes = CompiledPasses(logits.size)
-    maximum, scale, memory = logits.max(), np.float32(0.8 * LOG2_E), passes._memory
-    for loop in (compiled_passes._sums, compiled_passes._weight):
-        found = loop(logits, maximum, scale, *memory)
-        assert loop.py_func(logits, maximum, scale, *memory) == pytest.approx(found, rel=1e-6)
-    z, e, bits, k, _ = memory
-    compiled_passes._powers.py_func(logits[:7], maximum, scale, z, e, bits, k)
-    exponents = (logits[:7] - maximum).astype(np.float64) * 0.8
-    errors = EXP_ERROR - PRODUCT_ERROR * exponents
-    assert (np.abs(e[:7] / np.exp(exponents) - 1.0) <= errors).all()
-
-
 def test_compiled_masses_do_what_their_source_says() -> None:
     rng = np.random.default_rng(5)
     distance = -rng.exponential(8.0, LANES + 5).astype(np.float32)
@@ -216,28 +227,6 @@ def test_compiled_masses_do_what_their_source_says() -> None:
     assert result.tolist() == expected.tolist()
 
 
-def test_compiled_heads_do_what_their_source_says() -> None:
-    rng = np.random.default_rng(6)
-    logits = np.round(rng.normal(0.0, 3.0, 4_000), 1).astype(np.float32)
-    maxima = column_maxima(logits)
-    groups = np.empty(GROUPS, dtype=np.float32)
-    threshold = compiled_passes._threshold.py_func(maxima, groups)
-    assert threshold == head_threshold(maxima)
-    for room in (500, 3):
-        ids = np.empty(room, dtype=np.intp)
-        count = compiled_passes._leading.py_func(logits, maxima, threshold, ids)
-        assert count == (np.count_nonzero(logits >= threshold) if room == 500 else 0)
-    ids = np.empty(500, dtype=np.intp)
-    found, distance = compiled_passes._head.py_func(logits, maxima, groups, ids, logits.max())
-    order = np.argsort(-logits, kind="stable")[: found.size]
-    assert found.tolist() == order.tolist()
-    assert distance.tolist() == (logits[order] - logits.max()).tolist()
-    shuffled = rng.permutation(found)
-    compiled_passes._rank.py_func(logits, shuffled, distance, logits.max())
-    assert shuffled.tolist() == order.tolist()
-    assert distance.tolist() == (logits[order] - logits.max()).tolist()
-
-
 def test_compiled_bins_do_what_their_source_says() -> None:
     rng = np.random.default_rng(7)
     logits = random_logits(rng, "language model", LANES + 5)
@@ -246,7 +235,7 @@ def test_compiled_bins_do_what_their_source_says() -> None:
     distance, bins = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
     totals, counts = np.empty((TABLES, BINS)), np.empty((TABLES, BINS), np.int32)
     masses = compiled_masses.MassMemory().arrays
-    compiled_bins._totals.py_func(
+    compiled_bins.fill_totals.py_func(
         logits, maximum, 0.8, 2.0**35, scale, distance, bins, masses, totals, counts
     )
     assert totals[0].tolist() == expected.masses.tolist()
@@ -257,7 +246,7 @@ def test_compiled_bins_do_what_their_source_says() -> None:
     compiled_bins._fill_bins.py_func(logits[:9], maximum, *scale, distance, bins)
     assert bins[:9].tolist() == [int(d * scale[1]) for d in distance[:9]]
     ids = np.empty(logits.size, np.intp)
-    count = compiled_bins._tokens.py_func(logits, maximum, scale, distance, bins, 0, 500, ids)
+    count = compiled_bins.tokens_within.py_func(logits, maximum, scale, distance, bins, 0, 500, ids)
     assert count == expected.counts[:501].sum()
 
 

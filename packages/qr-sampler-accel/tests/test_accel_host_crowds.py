@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qr_sampler import FastSelector, ReferenceSelector, Rows, SamplingParameters
+from qr_sampler import ReferenceSelector, Rows, SamplingParameters
 from qr_sampler.amplification import U_MAX, U_MIN
 from qr_sampler.selection.fast.bins import BINS, BinnedRow, RowBins
 from qr_sampler.selection.fast.descent import Goal, Held
@@ -22,7 +22,7 @@ from qr_sampler_accel.host.bins import CompiledBins
 from qr_sampler_accel.host.descent import MOST_ROUNDS, DescentMemory, land
 from qr_sampler_accel.host.energies import CompiledEnergies
 from qr_sampler_accel.host.masses import LANES, whole_sum
-from qr_sampler_accel.host.passes import CompiledPasses
+from qr_sampler_accel.host.selector import CompiledSelector
 
 KINDS = (*CROWDED_KINDS, *LOGIT_KINDS)
 SIZE = 20_000
@@ -84,7 +84,7 @@ def test_a_descent_lands_where_that_in_numpy_does(kind: str, sampled: bool) -> N
 @pytest.mark.parametrize("kind", CROWDED_KINDS)
 def test_crowded_rows_are_selected_from_as_the_reference_does(kind: str) -> None:
     rng = np.random.default_rng([CROWDED_KINDS.index(kind), 9])
-    selectors = FastSelector(CompiledPasses), ReferenceSelector()
+    selectors = CompiledSelector(), ReferenceSelector()
     for filters in FILTERS:
         batch = np.stack([crowded_row(rng, kind, SIZE) for _ in range(2)])
         rows = Rows([SamplingParameters.model_validate(filters)] * 2)

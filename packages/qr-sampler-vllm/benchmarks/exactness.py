@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.logit_sets import LogitSet
-from qr_sampler import FastSelector, ReferenceSelector, Rows, Selector
+from qr_sampler import ReferenceSelector, Rows, Selector
 from qr_sampler.settings import SamplingParameters
-from qr_sampler_accel.host.passes import CompiledPasses
+from qr_sampler_accel.host.selector import CompiledSelector
 
 __all__ = ["Exactness", "measure_exactness"]
 
@@ -41,7 +41,7 @@ def measure_exactness(sets: Iterable[LogitSet], count: int) -> Exactness:
         count: Rows of each set.
     """
     us = np.concatenate([EDGES, np.random.default_rng(SEED).uniform(size=UNIFORMS)])
-    fast, reference = FastSelector(CompiledPasses), ReferenceSelector()
+    fast, reference = CompiledSelector(), ReferenceSelector()
     cases = mismatches = 0
     for each, temperature, (top_k, top_p) in itertools.product(sets, TEMPERATURES, TRUNCATIONS):
         logits = each.rows[:count].numpy()

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qr_sampler import BlockCounts, FastSelector
+from qr_sampler import BlockCounts, FastSelector, Selector
 
 if TYPE_CHECKING:
     from qr_sampler.arrays import ByteBlocks
@@ -21,16 +21,16 @@ def has_compiler() -> bool:
     return find_spec("numba") is not None
 
 
-def host_selector() -> FastSelector:
+def host_selector() -> Selector[Any, Any]:
     """Returns a selector for float32 logits in the memory of the host.
 
     Its loops are compiled where Numba is installed: by :func:`warm_up`, or else by the first rows.
     """
     if not has_compiler():
         return FastSelector()
-    from qr_sampler_accel.host.passes import CompiledPasses
+    from qr_sampler_accel.host.selector import CompiledSelector
 
-    return FastSelector(CompiledPasses)
+    return CompiledSelector()
 
 
 def device_selector() -> TorchSelector:

@@ -11,7 +11,7 @@ from qr_sampler.selection.fast.descent import Goal, Held, Landing
 from qr_sampler_accel.host.descent import DescentMemory, land
 from qr_sampler_accel.host.masses import LANES, TABLES, MassMemory, compiled, fill_masses
 
-__all__ = ["CompiledBins"]
+__all__ = ["CompiledBins", "fill_totals", "tokens_within"]
 
 
 @compiled
@@ -24,7 +24,7 @@ def _fill_bins(logits, maximum, lowest, factor, distance, bins):  # type: ignore
 
 
 @compiled
-def _totals(  # type: ignore[no-untyped-def]
+def fill_totals(  # type: ignore[no-untyped-def]
     logits, maximum, inverse, unit, scale, distance, bins, mass_memory, totals, counts
 ):
     """Adds up mass and number of the tokens of each bin; those of the last bin have no mass.
@@ -55,7 +55,7 @@ def _totals(  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _tokens(logits, maximum, scale, distance, bins, first, last, ids):  # type: ignore[no-untyped-def]
+def tokens_within(logits, maximum, scale, distance, bins, first, last, ids):  # type: ignore[no-untyped-def]
     """Writes the ids of the tokens in the bins from *first* to *last* and returns their number."""
     count = 0
     for start in range(0, logits.size, LANES):
@@ -110,7 +110,7 @@ class CompiledBins(Bins):
         self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
     ) -> BinTotals:
         """Returns what the bins hold. Arguments as in :class:`Bins`."""
-        _totals(
+        fill_totals(
             logits,
             maximum,
             inverse_temperature,
@@ -133,7 +133,7 @@ class CompiledBins(Bins):
     ) -> IndexArray:
         """Returns the ids of the tokens in some bins. Arguments as in :class:`Bins`."""
         scale = tuple(bin_scale(inverse_temperature))
-        count = _tokens(logits, maximum, scale, *self._memory, first, last, self._ids)
+        count = tokens_within(logits, maximum, scale, *self._memory, first, last, self._ids)
         ids: IndexArray = self._ids[:count].copy()
         return ids
 

@@ -8,10 +8,14 @@ from typing import Final
 import numpy as np
 
 from qr_sampler.arrays import Logits
+from qr_sampler.rows import Rows
+from qr_sampler.sampling.planner import StepPlanner
 from qr_sampler.selection.fast.bins import BinnedRow
 from qr_sampler.selection.fast.descent import Goal, Held
+from qr_sampler.settings import SamplingParameters
 from qr_sampler_accel.host.byte_counts import CompiledCounts
 from qr_sampler_accel.host.passes import CompiledPasses
+from qr_sampler_accel.host.selector import CompiledSelector
 
 __all__ = ["warm_up"]
 
@@ -30,20 +34,20 @@ def warm_up(*, logits_on_host: bool) -> None:
     _ = counts.sums, counts.ones
     if not logits_on_host:
         return
-    logits = np.linspace(-9.0, 0.0, VOCAB_SIZE, dtype=np.float32)
+    selector = CompiledSelector()
+    logits = np.linspace(-9.0, 0.0, VOCAB_SIZE, dtype=np.float32).reshape(1, -1)
+    rows = Rows([SamplingParameters.model_validate({})])
+    selector.pick(StepPlanner(selector).prepare(logits, rows).selection, np.full(1, 0.5))
+    _warm_up_for_open_rows(np.zeros(VOCAB_SIZE, dtype=np.float32))
+
+
+def _warm_up_for_open_rows(logits: Logits) -> None:
+    """Runs the loops over single rows, which those over a batch leave open."""
     passes = CompiledPasses(VOCAB_SIZE)
-    maximum = passes.maximum(logits)
-    passes.moments(logits, maximum)
-    passes.weight(logits, maximum, 2.0)
-    passes.masses(passes.head(logits, maximum).distance, 2.0, 35)
-    passes.bins.totals(logits, maximum, 2.0, 35)
-    passes.bins.tokens(logits, maximum, 2.0, 0, 1)
-    _warm_up_for_crowds(passes, np.zeros(VOCAB_SIZE, dtype=np.float32))
-
-
-def _warm_up_for_crowds(passes: CompiledPasses, logits: Logits) -> None:
-    """Runs the loops that only rows with crowded bins need, and those of typical-p."""
+    passes.masses(logits, 2.0, 35)
     row, held = BinnedRow(logits, logits[0], 1.0, 35), Held(VOCAB_SIZE, VOCAB_SIZE << 35)
+    passes.bins.totals(*row)
+    passes.bins.tokens(*row[:3], 0, 1)
     for counts in (True, False):
         landing = passes.bins.land(row, 0, 0, held, Goal(1, counts))
         passes.bins.token_at(logits, landing.logit, 0)

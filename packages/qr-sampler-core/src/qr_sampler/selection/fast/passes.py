@@ -7,8 +7,7 @@ They never decide anything that lies within their bounds; what does is computed 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import ClassVar, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,6 +26,7 @@ __all__ = [
     "SUM_ERROR",
     "TERMS",
     "MeasuredMoments",
+    "Passes",
     "RowPasses",
     "RowSums",
     "mass_bounds",
@@ -86,24 +86,43 @@ class MeasuredMoments(NamedTuple):
         )
 
 
-class RowPasses:
+class Passes(Protocol):
+    """What the two rankings of a row ask of it."""
+
+    @property
+    def bins(self) -> Bins:
+        """Bins of rows of V tokens."""
+
+    @property
+    def energies(self) -> Energies:
+        """Energies of rows of V tokens."""
+
+    def weight(self, logits: Logits, maximum: np.float32, inverse_temperature: float) -> float:
+        """Returns the sum of exp(d / T) over one row, as accurate as :func:`weight_bounds` says.
+
+        Args:
+            logits: Shape ``(V,)``, float32.
+            maximum: The largest of them, finite.
+            inverse_temperature: 1 / T.
+        """
+
+    def masses(self, distance: Distances, inverse_temperature: float, exponent: int) -> FloatArray:
+        """Returns what :func:`fixed_point_masses` returns."""
+
+
+class RowPasses(Passes):
     """What takes time with a row, for one row at a time, and its working memory.
 
     A distance that is too large for float32 becomes ``-inf``, as for a masked token. That NumPy
     warns of it in :meth:`head` and :meth:`moments`, the caller prevents: once for all rows, since
     that takes time, too.
 
-    A subclass may do the same faster. Whatever keeps to the bounds of this module gives the same
-    tokens; :meth:`masses` is exact.
+    A subclass may do the same in another way. Whatever keeps to the bounds of this module gives the
+    same tokens; :meth:`masses` is exact.
 
     Args:
         vocab_size: Number of tokens V.
     """
-
-    make_bins: ClassVar[Callable[[int], Bins]] = RowBins
-    """Makes what sorts rows of V tokens into bins."""
-    make_energies: ClassVar[Callable[[int], Energies]] = RowEnergies
-    """Makes what measures the energies of rows of V tokens."""
 
     def __init__(self, vocab_size: int) -> None:
         padded = -(-vocab_size // TERMS) * TERMS
@@ -121,14 +140,14 @@ class RowPasses:
     def bins(self) -> Bins:
         """Bins of rows of V tokens, made when they are first needed."""
         if self._row_bins is None:
-            self._row_bins = type(self).make_bins(self.vocab_size)
+            self._row_bins = RowBins(self.vocab_size)
         return self._row_bins
 
     @property
     def energies(self) -> Energies:
         """Energies of rows of V tokens, made when they are first needed."""
         if self._energies is None:
-            self._energies = type(self).make_energies(self.vocab_size)
+            self._energies = RowEnergies(self.vocab_size)
         return self._energies
 
     def maximum(self, logits: Logits) -> np.float32:
@@ -169,7 +188,7 @@ class RowPasses:
         return logit_deviation(logits, self._scratch)
 
     def weight(self, logits: Logits, maximum: np.float32, inverse_temperature: float) -> float:
-        """Returns the sum of exp(d / T) over one row, as accurate as :func:`weight_bounds` says."""
+        """Returns the sum of exp(d / T) over one row. Arguments as in :class:`Passes`."""
         with np.errstate(over="ignore"):
             exponents = self._distances(logits, maximum, NOTHING)
             if inverse_temperature != 1.0:

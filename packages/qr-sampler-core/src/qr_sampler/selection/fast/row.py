@@ -12,11 +12,10 @@ from qr_sampler.selection.fast.bins import BinnedRow
 from qr_sampler.selection.fast.candidates import Candidates, Choice, RankingAt, find_candidates
 from qr_sampler.selection.fast.head import Head
 from qr_sampler.selection.fast.histogram import Histogram
-from qr_sampler.selection.fast.passes import RowPasses, mass_bounds, weight_bounds
+from qr_sampler.selection.fast.passes import Passes, mass_bounds, weight_bounds
 from qr_sampler.selection.fast.ranked_tokens import RankedTokens
 from qr_sampler.selection.filters import Cut, Filters, Ranking
 from qr_sampler.selection.masses import unit_exponent
-from qr_sampler.selection.statistics import Moments
 
 __all__ = ["FastRow"]
 
@@ -35,12 +34,10 @@ class FastRow:
     """The largest logit."""
     filters: Filters
     """How it is truncated."""
-    passes: RowPasses
+    passes: Passes
     """What works on rows of V tokens."""
     head: Head
     """Its leading tokens."""
-    moments: Moments
-    """Its entropy and varentropy, as settled as its temperature needs them."""
     deviation: float
     """Standard deviation of its logits; NaN where top-n-sigma is off."""
     weight: float

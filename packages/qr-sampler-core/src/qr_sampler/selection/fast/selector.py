@@ -18,6 +18,7 @@ from qr_sampler.selection.fast.passes import RowPasses
 from qr_sampler.selection.fast.row import FastRow
 from qr_sampler.selection.filters import Filters
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
+from qr_sampler.selection.statistics import Moments
 
 __all__ = ["FastMeasurement", "FastPlan", "FastSelector"]
 
@@ -78,8 +79,8 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
         with np.errstate(over="ignore", invalid="ignore"):
             measured = enumerate(self._measure(*each) for each in arguments)
             found = {line: row for line, row in measured if row is not None}
-        fast_rows, decidable = list(found.values()), np.array(list(found), dtype=np.intp)
-        moments = np.array([row.moments for row in fast_rows], dtype=np.float64).reshape(-1, 2)
+        fast_rows, decidable = [row for row, _ in found.values()], np.array([*found], dtype=np.intp)
+        moments = np.array([pair for _, pair in found.values()], dtype=np.float64).reshape(-1, 2)
         return FastMeasurement(
             lines=decidable,
             rows=rows.take(decidable),
@@ -116,8 +117,11 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
 
     def _measure(
         self, logits: Logits, filters: Filters, settle: int, inverse: float
-    ) -> FastRow | None:
-        """Returns what can be said of one row, or ``None`` if it has no finite maximum."""
+    ) -> tuple[FastRow, Moments] | None:
+        """Returns one row, and its moments as settled as its temperature needs them.
+
+        ``None`` if it has no finite maximum.
+        """
         passes = self._passes
         maximum = passes.maximum(logits)
         if not math.isfinite(maximum):
@@ -132,13 +136,13 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
             filters=filters,
             passes=passes,
             head=head,
-            moments=measured.moments if settled else passes.settled_moments(logits, maximum),
             deviation=passes.deviation(logits) if filters.top_n_sigma else math.nan,
             weight=measured.weight,
         )
         if filters.needs_total and not settle:
             row.total(inverse)
-        return row
+        moments = measured.moments if settled else passes.settled_moments(logits, maximum)
+        return row, moments
 
 
 def _choose(row: FastRow, inverse: float, candidates: Candidates | None, u: float) -> Choice:

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A batch of rows in one compiled call: what is measured of them, and the tokens that u selects."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import numpy as np
+
+from qr_sampler.selection.fast.head import GROUPS, column_count
+from qr_sampler.selection.fast.sections import FEW
+from qr_sampler.selection.masses import unit_exponent
+from qr_sampler_accel.host.asked import NEEDS_TOTAL, TYPICAL_P
+from qr_sampler_accel.host.from_bins import BinMemory, choose_from_bins
+from qr_sampler_accel.host.from_head import UNKNOWN, choose_from_head
+from qr_sampler_accel.host.leading import MOST_LEADING, fold, leading_tokens
+from qr_sampler_accel.host.masses import MassMemory, compiled
+from qr_sampler_accel.host.moments import MomentMemory, row_moments, row_weight
+
+__all__ = [
+    "ENTROPY",
+    "MAXIMUM",
+    "NUMBERS",
+    "SETTLED",
+    "VARENTROPY",
+    "WEIGHT",
+    "WEIGHT_AT_T",
+    "RowMemory",
+    "measure_rows",
+    "pick_rows",
+    "weigh_rows",
+]
+
+MAXIMUM: Final = 0
+ENTROPY: Final = 1
+VARENTROPY: Final = 2
+SETTLED: Final = 3
+WEIGHT: Final = 4
+WEIGHT_AT_T: Final = 5
+NUMBERS: Final = 6
+
+
+class RowMemory:
+    """The working memory of the loops over rows of *vocab_size* tokens.
+
+    Args:
+        vocab_size: Number of tokens V.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+        self.unit = 2.0 ** unit_exponent(vocab_size)
+        self.leading = 0 if vocab_size <= FEW else MOST_LEADING
+        columns = np.empty(column_count(vocab_size), dtype=np.float32)
+        self.measuring = (columns, np.empty(GROUPS, dtype=np.float32), MomentMemory().arrays)
+        masses = np.empty((2, MOST_LEADING), dtype=np.float64)
+        head = (masses[0], masses[1], MassMemory().arrays)
+        self.picking = (head, BinMemory(vocab_size).arrays)
+
+
+@compiled
+def measure_rows(logits, asked, settle, inverse, memory, numbers, ids, distance, counts):  # type: ignore[no-untyped-def]
+    """Measures B rows and finds their leading tokens.
+
+    Args:
+        logits: Shape ``(B, V)``, float32, consecutive.
+        asked: Filters of the rows. Shape ``(B, COLUMNS)``.
+        settle: How many moments have to be settled. Shape ``(B,)``.
+        inverse: 1 / T; NaN where it is unknown yet. Shape ``(B,)``.
+        memory: Working memory.
+        numbers: Receives what is measured. Shape ``(NUMBERS, B)``.
+        ids: Receives the leading tokens. Shape ``(B, N)``, N = 0 for none.
+        distance: Receives their distances. Shape ``(B, N)``.
+        counts: Receives how many there are. Shape ``(B,)``.
+
+    Returns:
+        How many rows have a finite maximum, and how many of them have unsettled moments.
+    """
+    columns, groups, lanes = memory
+    decidable = unsettled = 0
+    for line in range(len(logits)):
+        row = logits[line]
+        maximum = fold(row, columns)
+        numbers[MAXIMUM, line] = maximum
+        counts[line] = 0
+        if not math.isfinite(maximum):
+            continue
+        decidable += 1
+        if ids.shape[1]:
+            # The leading tokens first, while the row is in the processor's cache.
+            counts[line] = leading_tokens(row, maximum, columns, groups, ids[line], distance[line])
+        entropy, varentropy, weight, settled = row_moments(row, maximum, settle[line], lanes)
+        numbers[ENTROPY, line], numbers[VARENTROPY, line] = entropy, varentropy
+        numbers[WEIGHT, line], numbers[SETTLED, line] = weight, settled
+        unsettled += not settled
+        if asked[line, NEEDS_TOTAL] and counts[line] and inverse[line] > 0.0:
+            weight = _weight(row, maximum, inverse[line], weight, lanes)
+            numbers[WEIGHT_AT_T, line] = weight
+        else:
+            numbers[WEIGHT_AT_T, line] = np.nan
+    return decidable, unsettled
+
+
+@compiled
+def weigh_rows(logits, lines, asked, inverse, memory, numbers, counts):  # type: ignore[no-untyped-def]
+    """Completes the weights of rows whose temperatures have become known.
+
+    Args:
+        logits: Shape ``(B, V)``.
+        lines: The D rows among them. Shape ``(D,)``.
+        asked: Filters of the D rows.
+        inverse: 1 / T of the D rows.
+        memory: Working memory.
+        numbers: What has been measured of the D rows.
+        counts: How many leading tokens the D rows have.
+    """
+    for i in range(lines.size):
+        if asked[i, NEEDS_TOTAL] and counts[i] and math.isnan(numbers[WEIGHT_AT_T, i]):
+            row, maximum = logits[lines[i]], np.float32(numbers[MAXIMUM, i])
+            weight = _weight(row, maximum, inverse[i], numbers[WEIGHT, i], memory[2])
+            numbers[WEIGHT_AT_T, i] = weight
+
+
+@compiled
+def _weight(row, maximum, inverse, weight, lanes):  # type: ignore[no-untyped-def]
+    return weight if inverse == 1.0 else row_weight(row, maximum, inverse, *lanes)
+
+
+@compiled
+def pick_rows(  # type: ignore[no-untyped-def]
+    logits, lines, asked, farthest, inverse, u, numbers, heads, unit, memory, chosen, probability
+):
+    """Selects the tokens of D rows.
+
+    Args:
+        logits: Shape ``(B, V)``.
+        lines: The D rows among them. Shape ``(D,)``.
+        asked: Filters of the D rows.
+        farthest: Distances that top-n-sigma allows. Shape ``(D,)``.
+        inverse: 1 / T. Shape ``(D,)``.
+        u: Selects the tokens. Shape ``(D,)``.
+        numbers: What has been measured of the D rows.
+        heads: Their leading tokens, the distances of these, and how many they are.
+        unit: The mass of the most probable token.
+        memory: Working memory.
+        chosen: Receives tokens, ranks and numbers of candidates; the token is UNKNOWN where it
+            cannot be told. Shape ``(3, D)``.
+        probability: Receives their probabilities. Shape ``(D,)``.
+
+    Returns:
+        How many tokens cannot be told.
+    """
+    ids, distance, counts = heads
+    unknown = 0
+    for i in range(lines.size):
+        row, token, rank, share, stop = logits[lines[i]], UNKNOWN, 0, 0.0, 0
+        if asked[i, TYPICAL_P] == 1.0:
+            question, count = (asked[i], farthest[i], inverse[i], u[i]), counts[i]
+            if count:
+                head = (ids[i, :count], distance[i, :count])
+                weights = (numbers[WEIGHT, i], numbers[WEIGHT_AT_T, i])
+                token, rank, share, stop = choose_from_head(
+                    question, head, row.size, unit, weights, memory[0]
+                )
+            if token == UNKNOWN:
+                whole = (row, np.float32(numbers[MAXIMUM, i]))
+                token, rank, share, stop = choose_from_bins(question, whole, unit, memory[1])
+        unknown += token == UNKNOWN
+        chosen[0, i], chosen[1, i], chosen[2, i], probability[i] = token, rank, stop, share
+    return unknown
