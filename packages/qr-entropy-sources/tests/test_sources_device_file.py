@@ -701,24 +701,15 @@ def test_impossible_options_are_refused(options: dict[str, int]) -> None:
         DeviceFileSource(URANDOM, **options)
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory without a .env file of someone else."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("PATH", "FLUSH_BYTES", "TIMEOUT_MS"):
-        monkeypatch.delenv(f"QR_DEVICE_FILE_{name}", raising=False)
-    return tmp_path
-
-
 def test_default_is_the_hardware_generator_of_linux() -> None:
     source = DeviceFileSource.from_environment()
     assert (source.path, source.flush_bytes, source.timeout_ms) == (Path("/dev/hwrng"), 128, 5000)
 
 
 def test_settings_come_from_the_environment_and_a_dotenv_file(
-    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (elsewhere / ".env").write_text(
+    (tmp_path / ".env").write_text(
         "QR_DEVICE_FILE_PATH=/dev/chaoskey0\nQR_DEVICE_FILE_TIMEOUT_MS=250\n"
     )
     monkeypatch.setenv("QR_DEVICE_FILE_FLUSH_BYTES", "0")

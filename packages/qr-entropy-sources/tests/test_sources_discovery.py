@@ -6,7 +6,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 
@@ -14,11 +13,6 @@ import qr_entropy_sources
 from qr_sampler import ENTROPY_SOURCES, EntropySource, create_source
 
 NAMES = ("device_file", "mock_uniform", "system", "timing_noise")
-
-
-@pytest.fixture(autouse=True)
-def _no_dotenv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def test_all_sources_are_listed() -> None:

@@ -213,33 +213,16 @@ def test_fork_continues_a_seeded_stream() -> None:
     assert drawn_in_child(source) == source.get_random_bytes(32)
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory without a .env file of someone else."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("QR_MOCK_UNIFORM_SEED", "QR_MOCK_UNIFORM_MEAN"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
 def test_defaults_are_unbiased_and_unseeded() -> None:
     source = MockUniformSource.from_environment()
     assert (source.seed, source.mean) == (None, 127.5)
     assert source.jit_class is JitClass.PSEUDO
 
 
-def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QR_MOCK_UNIFORM_SEED", "42")
-    monkeypatch.setenv("QR_MOCK_UNIFORM_MEAN", "130.25")
-    source = MockUniformSource.from_environment()
-    expected = MockUniformSource(seed=42, mean=130.25)
-    assert source.get_random_bytes(64) == expected.get_random_bytes(64)
-
-
 def test_settings_come_from_a_dotenv_file_below_the_environment(
-    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (elsewhere / ".env").write_text(
+    (tmp_path / ".env").write_text(
         "QR_MOCK_UNIFORM_SEED=5\nQR_MOCK_UNIFORM_MEAN=20\nQR_SAMPLE_COUNT=64\n"
     )
     monkeypatch.setenv("QR_MOCK_UNIFORM_MEAN", "30")

@@ -65,8 +65,7 @@ def test_the_speed_that_stty_sets_is_the_one_that_is_read_with() -> None:
     os.close(slave)
 
 
-def test_the_variables_are_accepted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_variables_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in re.findall(r"export (QR_DEVICE\w+)=(\S+)", recipe()):
         monkeypatch.setenv(name, value)
     settings = DeviceFileSettings.load()

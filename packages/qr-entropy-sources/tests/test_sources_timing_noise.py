@@ -213,8 +213,6 @@ def test_impossible_assumptions_are_refused(bits: float) -> None:
 def test_settings_come_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("QR_TIMING_NOISE_BITS_PER_DELTA", raising=False)
     assert TimingNoiseSource.from_environment().deltas_per_block == DELTAS_PER_BLOCK
     (tmp_path / ".env").write_text("QR_TIMING_NOISE_BITS_PER_DELTA=0.5\n")
     assert TimingNoiseSource.from_environment().bits_per_delta == 0.5
@@ -223,10 +221,7 @@ def test_settings_come_from_the_environment(
 
 
 @pytest.mark.parametrize("value", ["many", "0", "1.01", "nan"])
-def test_malformed_settings_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_malformed_settings_are_named(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("QR_TIMING_NOISE_BITS_PER_DELTA", value)
     with pytest.raises(ConfigError, match="QR_TIMING_NOISE_BITS_PER_DELTA") as caught:
         TimingNoiseSource.from_environment()

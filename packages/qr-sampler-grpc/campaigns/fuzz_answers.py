@@ -12,17 +12,14 @@ own parser says what has to come out: just these bytes, or a refusal.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
-import time
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 from typing import Any
 
+from fuzzing import Fuzzer
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
@@ -30,12 +27,6 @@ from qr_sampler_grpc.proto import entropy_service_pb2, purity_service_pb2, qrng_
 from qr_sampler_grpc.protocol.contract import Contract
 from qr_sampler_grpc.protocol.wire import Answer, UnreadableAnswerError
 from qr_sampler_grpc.transports.base import AnswerParts, Attempt, PreparedRequest, UnfitAnswerError
-
-SHARDS = 64
-"""Pieces of work with a seed each, so that the cases do not depend on the number of processes."""
-
-SLOWEST_S = 1.0
-"""A case takes some ten microseconds; one that takes this long three times hangs."""
 
 U_BYTES = 8
 """Length of a uniform number that the server has integrated."""
@@ -237,57 +228,7 @@ def received(case: Case) -> Answer | None:
     return None
 
 
-def verdict(case: Case, due: bytes | None) -> str:
-    """Returns what is wrong with the client's answer; empty when nothing is."""
-    for _ in range(3):
-        started_s = time.monotonic()
-        answer = received(case)
-        if time.monotonic() - started_s <= SLOWEST_S:
-            break
-    else:
-        return "it took too long"
-    if answer is None:
-        return "" if due is None else "a right answer was refused"
-    if len(answer.data) != case.size:
-        return f"{len(answer.data)} bytes were accepted"
-    return "" if answer.data == due else "other bytes were accepted"
-
-
-def run_shard(seed: int, shard: int, cases: int) -> tuple[Counter[str], list[str]]:
-    """Returns how many cases of which kind there were, and what went wrong."""
-    rng = random.Random(seed * SHARDS + shard)
-    kinds, wrong = Counter[str](), list[str]()
-    for _ in range(cases):
-        case = make_case(rng)
-        due = expected(case)
-        kinds[case.kind + (" refused" if due is None else " accepted")] += 1
-        if problem := verdict(case, due):
-            wrong.append(f"{problem}: {case}")
-    return kinds, wrong
-
-
-def main() -> int:
-    """Runs the campaign and returns the exit status: 1 on any wrong verdict."""
-    arguments = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    arguments.add_argument("--cases", type=int, default=10**6)
-    arguments.add_argument("--processes", type=int, default=2)
-    arguments.add_argument("--seed", type=int, default=20_260_101)
-    options = arguments.parse_args()
-    goal, started_s = -(-options.cases // SHARDS), time.monotonic()
-    kinds, wrong = Counter[str](), list[str]()
-    with ProcessPoolExecutor(options.processes) as pool:
-        futures = [pool.submit(run_shard, options.seed, one, goal) for one in range(SHARDS)]
-        for future in futures:
-            counted, found = future.result()
-            kinds, wrong = kinds + counted, wrong + found
-    for kind, count in sorted(kinds.items()):
-        print(f"{kind:20s} {count:9,d}")
-    for problem in wrong[:20]:
-        print(problem, file=sys.stderr)
-    total, took_s = sum(kinds.values()), time.monotonic() - started_s
-    print(f"{total:,} cases, {len(wrong)} wrong, {took_s:.0f} s, {total / took_s:,.0f} a second")
-    return 1 if wrong else 0
-
+FUZZER = Fuzzer(make_case, expected, received)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(FUZZER.main(__doc__))

@@ -12,29 +12,21 @@ of the time on a connection that knows the device already. A reader of its own, 
 
 from __future__ import annotations
 
-import argparse
 import random
 import socket
 import sys
-import time
-from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+
+from fuzzing import Fuzzer
 
 from qr_sampler_grpc.direct.connection import Connection, DirectAnswer
 from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import Status, encode_answer
 from qr_sampler_grpc.link import LinkFailure
 
-SHARDS = 64
-"""Pieces of work with a seed each, so that the cases do not depend on the number of processes."""
-
 NO_TIME_LEFT = 0
 """Nothing that is not there yet is waited for."""
-
-SLOWEST_S = 1.0
-"""A case takes some ten microseconds; one that takes this long three times hangs."""
 
 LENGTH_FIELDS = ((7, 1), (24, 4), (28, 1), (29, 1), (30, 2))
 NUMBER_FIELDS = ((0, 4), (4, 1), (5, 1), (6, 1), (8, 8), (16, 8), *LENGTH_FIELDS)
@@ -175,58 +167,7 @@ def received(case: Case) -> DirectAnswer | None:
             connection.close()
 
 
-def verdict(case: Case) -> str:
-    """Returns what is wrong with the client's answer; empty when nothing is."""
-    for _ in range(3):
-        started_s = time.monotonic()
-        answer = received(case)
-        if time.monotonic() - started_s <= SLOWEST_S:
-            break
-    else:
-        return "it took too long"
-    due = expected(case)
-    if answer is None:
-        return "" if due is None else "a right answer was refused"
-    if len(answer.data) != case.size:
-        return f"{len(answer.data)} bytes were accepted"
-    return "" if answer.data == due else "other bytes were accepted"
-
-
-def run_shard(seed: int, shard: int, cases: int) -> tuple[Counter[str], list[str]]:
-    """Returns how many cases of which kind there were, and what went wrong."""
-    rng = random.Random(seed * SHARDS + shard)
-    kinds, wrong = Counter[str](), list[str]()
-    for _ in range(cases):
-        case = make_case(rng)
-        problem = verdict(case)
-        kinds[case.kind + (" accepted" if expected(case) is not None else " refused")] += 1
-        if problem:
-            wrong.append(f"{problem}: {case}")
-    return kinds, wrong
-
-
-def main() -> int:
-    """Runs the campaign and returns the exit status: 1 on any wrong verdict."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cases", type=int, default=10**6)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=20_260_101)
-    options = parser.parse_args()
-    goal, started_s = -(-options.cases // SHARDS), time.monotonic()
-    kinds, wrong = Counter[str](), list[str]()
-    with ProcessPoolExecutor(options.processes) as pool:
-        futures = [pool.submit(run_shard, options.seed, one, goal) for one in range(SHARDS)]
-        for future in futures:
-            counted, found = future.result()
-            kinds, wrong = kinds + counted, wrong + found
-    for kind, count in sorted(kinds.items()):
-        print(f"{kind:20s} {count:9,d}")
-    for problem in wrong[:20]:
-        print(problem, file=sys.stderr)
-    total = sum(kinds.values())
-    print(f"{total:,} cases, {len(wrong)} wrong, {time.monotonic() - started_s:.0f} s")
-    return 1 if wrong else 0
-
+FUZZER = Fuzzer(make_case, expected, received)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(FUZZER.main(__doc__))

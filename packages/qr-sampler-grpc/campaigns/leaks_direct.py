@@ -14,7 +14,6 @@ succeed and whose only place for a connection is taken by silent ones again and 
 from __future__ import annotations
 
 import argparse
-import gc
 import os
 import socket
 import struct
@@ -27,6 +26,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from holdings import Held, settled
+
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.device import Device
@@ -36,8 +37,6 @@ from qr_sampler_grpc.direct.source import DirectSource
 
 TIMEOUT_MS = 4.0
 SIZE = 1000
-SETTLE_S = 30.0
-MEMORY_SLACK_MIB = 8.0
 
 
 def answer(number: int, size: int) -> bytes:
@@ -92,27 +91,6 @@ class FaultyServer:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join()
-
-
-def held() -> tuple[int, int]:
-    """Returns the number of open descriptors and of threads of this process."""
-    files, threads = (len(list(Path(f"/proc/self/{kind}").iterdir())) for kind in ("fd", "task"))
-    return files, threads
-
-
-def memory_mib() -> float:
-    """Returns how much memory this process occupies, after the garbage has been collected."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def settled(limit: tuple[int, int]) -> tuple[int, int]:
-    """Returns what is held once it is no more than *limit*, or after some seconds."""
-    deadline_s = time.monotonic() + SETTLE_S
-    while any(map(int.__gt__, (now := held()), limit)) and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    return now
 
 
 def fail(source: DirectSource, *, after_one: bool = False) -> str:
@@ -174,20 +152,18 @@ def main() -> int:
     started_s = time.monotonic()
     for draws in (100, options.draws):
         with tempfile.TemporaryDirectory(prefix="qr") as folder:
-            before, before_mib = held(), memory_mib()
+            before = Held.now()
             kinds, wrong = run(draws, Path(folder))
-            after, after_mib = settled(before), memory_mib()
+            after = settled(before)
     for kind, count in sorted(kinds.items()):
         print(f"{kind:12s} {count:7,d}")
     for problem in wrong[:20]:
         print(problem, file=sys.stderr)
     print(
-        f"{options.draws:,} failed draws, {len(wrong)} wrong; descriptors {before[0]} -> "
-        f"{after[0]}, threads {before[1]} -> {after[1]}, MiB {before_mib:.1f} -> {after_mib:.1f}; "
+        f"{options.draws:,} failed draws, {len(wrong)} wrong; {after.since(before)}; "
         f"{time.monotonic() - started_s:.0f} s"
     )
-    has_grown = any(map(int.__gt__, after, before)) or after_mib > before_mib + MEMORY_SLACK_MIB
-    return 1 if wrong or has_grown else 0
+    return 1 if wrong or not after.is_within(before) else 0
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ descriptors, threads or memory grow, or when a draw ends in another way than it 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import os
 import subprocess
 import sys
@@ -21,10 +19,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import grpc
+from holdings import Held, settled
 
 from qr_sampler import EntropyUnavailableError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
@@ -40,8 +38,6 @@ PADDING: Final = bytes(4 * 2**20)
 HELD_SLACK: Final = 8
 """Descriptors and threads that gRPC may not have given back at the moment of counting."""
 ARENAS: Final = "MALLOC_ARENA_MAX"
-MEMORY_SLACK_MIB: Final = 12
-"""What an allocator may hold more of at the end than after the cycles that warm up."""
 
 Fault = Callable[[EntropyRequest, grpc.ServicerContext], bytes]
 
@@ -141,45 +137,6 @@ def far_side() -> Iterator[str]:
         server.communicate()
 
 
-class Held(NamedTuple):
-    """What this process holds."""
-
-    descriptors: int
-    threads: int
-    memory_mib: float
-
-    @classmethod
-    def now(cls) -> Held:
-        """Counts, after the garbage has been collected and freed memory given back."""
-        # The calls of gRPC's asyncio interface refer to themselves.
-        gc.collect()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim:
-            trim(0)
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-        return cls(
-            len(list(Path("/proc/self/fd").iterdir())),
-            len(list(Path("/proc/self/task").iterdir())),
-            pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
-        )
-
-    def is_within(self, before: Held) -> bool:
-        """Returns whether nothing has grown since *before*."""
-        return (
-            self.descriptors <= before.descriptors + HELD_SLACK
-            and self.threads <= before.threads + HELD_SLACK
-            and self.memory_mib <= before.memory_mib + MEMORY_SLACK_MIB
-        )
-
-
-def settled(before: Held) -> Held:
-    """Return what is held once it is not more than *before*, or after half a minute."""
-    deadline = time.monotonic() + 30
-    while not (after := Held.now()).is_within(before) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return after
-
-
 class Cycles:
     """Draws that fail and draws that succeed, in turn, in one mode of one interface."""
 
@@ -230,15 +187,14 @@ def examine(address: str, mode: str, stubs: str, cycles: int) -> tuple[bool, str
     examined = Cycles(address, mode, stubs)
     examined.run(cycles)
     examined.close()
-    after = settled(before)
+    after = settled(before, HELD_SLACK)
     accepted = {name: n for name, n in examined.outcomes.items() if name.startswith("accepted")}
-    fine = after.is_within(before) and not accepted and examined.outcomes["fine"] == cycles
+    fine = (
+        after.is_within(before, HELD_SLACK) and not accepted and examined.outcomes["fine"] == cycles
+    )
     return fine, (
         f"{'fine ' if fine else 'WRONG'} {mode} {stubs}: {cycles} cycles; "
-        f"descriptors {before.descriptors} -> {after.descriptors}, "
-        f"threads {before.threads} -> {after.threads}, "
-        f"MiB {before.memory_mib:.1f} -> {after.memory_mib:.1f}; "
-        f"{dict(examined.outcomes)}"
+        f"{after.since(before)}; {dict(examined.outcomes)}"
     )
 
 

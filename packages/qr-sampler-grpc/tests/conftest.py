@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import itertools
 import os
 import random
@@ -188,16 +188,13 @@ def run_python() -> Callable[..., str]:
 def campaign() -> Callable[[str], ModuleType]:
     """Imports a campaign of this package by its name."""
 
+    folder = Path(__file__).parents[1] / "campaigns"
+
     def load(name: str) -> ModuleType:
-        path = Path(__file__).parents[1] / "campaigns" / f"{name}.py"
-        if not path.exists():
+        if not folder.exists():
             pytest.skip("the campaigns are not part of the source distribution")
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
+        return importlib.import_module(name)
 
     return load

@@ -419,7 +419,7 @@ def fuzzer(campaign: Callable[[str], ModuleType]) -> ModuleType:
 
 
 def test_broken_answers_never_pass_for_right_ones(fuzzer: ModuleType) -> None:
-    kinds, wrong = fuzzer.run_shard(seed=1, shard=0, cases=20_000)
+    kinds, wrong = fuzzer.FUZZER.run_shard(seed=1, shard=0, cases=20_000)
     assert not wrong, wrong[:3]
     assert sum(kinds.values()) == 20_000
     for kind in ("intact accepted", "flip accepted", "more accepted", "cut refused"):
@@ -430,7 +430,7 @@ def test_the_campaign_notices_short_bytes_and_foreign_exceptions(
     fuzzer: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fuzzer.AnswerParts, "add_all", lambda _parts, answer: answer)
-    _, wrong = fuzzer.run_shard(seed=1, shard=0, cases=2000)
+    _, wrong = fuzzer.FUZZER.run_shard(seed=1, shard=0, cases=2000)
     assert any("bytes were accepted" in problem for problem in wrong)
 
     def failing(_parts: object, _answer: object) -> None:
@@ -438,7 +438,7 @@ def test_the_campaign_notices_short_bytes_and_foreign_exceptions(
 
     monkeypatch.setattr(fuzzer.AnswerParts, "add_all", failing)
     with pytest.raises(KeyError):
-        fuzzer.run_shard(seed=1, shard=0, cases=2000)
+        fuzzer.FUZZER.run_shard(seed=1, shard=0, cases=2000)
 
 
 def test_the_descriptor_name_is_our_own() -> None:

@@ -84,14 +84,6 @@ def test_probabilities_are_those_of_the_definition(case: Case) -> None:
     np.testing.assert_array_equal(masses, 1.0 - law.probs())
 
 
-@given(cases(largest=20.0))
-def test_the_logarithm_of_the_total_is_on_the_scale_of_the_scores(case: Case) -> None:
-    if case.has_mass():
-        logs = dict(zip(case.ids, case.log_weights, strict=True))
-        total = math.fsum(math.exp(logs.get(token, case.log_tail)) for token in case.order())
-        assert case.law().log_total == pytest.approx(math.log(total), rel=1e-12, abs=1e-12)
-
-
 @given(cases(largest=8.0))
 def test_every_token_is_selected_over_its_share_and_nowhere_else(case: Case) -> None:
     if not case.has_mass():

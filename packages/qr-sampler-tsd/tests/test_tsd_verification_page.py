@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``docs/tsd/verification.md`` and ``experiments.md``: snippets run, names and links exist."""
+"""``docs/tsd/verification.md`` and ``experiments.md``: names exist."""
 
 from __future__ import annotations
 
@@ -20,19 +20,6 @@ EXPERIMENTS = ROOT / "docs" / "tsd" / "experiments.md"
 pytestmark = pytest.mark.skipif(
     not VERIFICATION.exists(), reason="the pages are not part of an sdist"
 )
-
-
-@pytest.mark.parametrize("page", [VERIFICATION, EXPERIMENTS], ids=lambda page: page.name)
-def test_the_example_runs(page: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
-    assert max(map(len, example.splitlines())) <= 100
-    exec(example, {})
-
-
-@pytest.mark.parametrize("page", [VERIFICATION, EXPERIMENTS], ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\((?!https?:|#)([^)]+)\)", page.read_text("utf-8"))
-    assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_the_commands_name_tests_that_exist() -> None:

@@ -75,7 +75,6 @@ class HeadTailLaw:
         "_tail_weight",
         "_total",
         "ids",
-        "log_total",
         "tail_count",
         "tail_prob",
         "vocab_size",
@@ -123,8 +122,6 @@ class HeadTailLaw:
         total = float(self._cumulative[-1])
         self._total = total
         self._head_weight = float(self._cumulative[-2]) if self.ids.size else 0.0
-        self.log_total = float(np.log(total)) + shift
-        """Natural logarithm of Z, on the scale of the scores."""
         self.tail_prob = self._tail_weight / total
         """The probability of one tail token."""
         # What is excluded stays 0.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import grpc
 
-from qr_sampler_grpc.conformance.cases import Call
+from qr_sampler_grpc.conformance.cases import CaseCall
 
 __all__ = ["Exchange", "exchange", "wall_anchor_ns"]
 
@@ -42,7 +42,7 @@ Metadata = Sequence[tuple[str, str]]
 class Exchange:
     """A finished call."""
 
-    call: Call
+    call: CaseCall
     """What was called."""
     sent_ns: int
     """Before the call: nanoseconds since the epoch on this machine's clock."""
@@ -57,7 +57,7 @@ class Exchange:
 
 
 def exchange(
-    channel: grpc.Channel, call: Call, path: str, metadata: Metadata, timeout_s: float
+    channel: grpc.Channel, call: CaseCall, path: str, metadata: Metadata, timeout_s: float
 ) -> Exchange:
     """Makes *call* and returns how it went, however it ended.
 

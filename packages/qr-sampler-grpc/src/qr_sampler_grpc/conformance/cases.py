@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 __all__ = [
     "CASES_FILE",
     "ENTROPY_SERVICE",
-    "Call",
     "Case",
+    "CaseCall",
     "ExpectedAnswer",
     "SentRequest",
     "load_cases",
@@ -56,7 +56,7 @@ class ExpectedAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class CaseCall:
     """One call of a case."""
 
     method: str
@@ -97,7 +97,7 @@ class Case:
     """Seconds between two calls that are not made at once."""
     rules: tuple[str, ...]
     """What the answers must satisfy together."""
-    calls: tuple[Call, ...]
+    calls: tuple[CaseCall, ...]
     """What is called."""
 
     @property
@@ -138,8 +138,8 @@ def _case(entry: dict[str, Any]) -> Case:
     )
 
 
-def _call(entry: dict[str, Any]) -> Call:
-    return Call(
+def _call(entry: dict[str, Any]) -> CaseCall:
+    return CaseCall(
         method=entry["method"],
         kind=entry["kind"],
         api_key=entry.get("api_key", "configured"),

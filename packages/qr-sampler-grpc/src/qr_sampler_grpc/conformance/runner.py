@@ -13,7 +13,7 @@ import grpc
 
 from qr_sampler_grpc.conformance.answers import answers_of, parsed
 from qr_sampler_grpc.conformance.calls import Exchange, Metadata, exchange
-from qr_sampler_grpc.conformance.cases import Call, Case, ExpectedAnswer, load_cases
+from qr_sampler_grpc.conformance.cases import Case, CaseCall, ExpectedAnswer, load_cases
 from qr_sampler_grpc.conformance.results import (
     CaseResult,
     NonconformanceError,
@@ -150,14 +150,14 @@ def _exchanges(caller: Caller, case: Case) -> list[Exchange]:
     return done
 
 
-def _exchange(caller: Caller, call: Call) -> Exchange:
+def _exchange(caller: Caller, call: CaseCall) -> Exchange:
     path = caller.paths.get(call.method, call.method)
     return exchange(
         caller.channel, _addressed(caller, call), path, _metadata(caller, call), caller.timeout_s
     )
 
 
-def _addressed(caller: Caller, call: Call) -> Call:
+def _addressed(caller: Caller, call: CaseCall) -> CaseCall:
     """Returns *call* with the service under its name on this server."""
     path = next(iter(caller.paths.values()), "")
     service = path.strip("/").rpartition("/")[0].encode() or _SERVICE
@@ -168,7 +168,7 @@ def _addressed(caller: Caller, call: Call) -> Call:
     return replace(call, answers=tuple(renamed(answer) for answer in call.answers))
 
 
-def _metadata(caller: Caller, call: Call) -> Metadata:
+def _metadata(caller: Caller, call: CaseCall) -> Metadata:
     if caller.key is None or call.api_key == "none":
         return ()
     return ((caller.key.header, _WRONG_KEY),) if call.api_key == "wrong" else caller.key.metadata

@@ -71,7 +71,7 @@ def _in_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
         raise ValueError(str(error)) from error
 
 
-class _Call:
+class _OpenCall:
     """An open call whose answers are read one after the other."""
 
     def __init__(self, call: Any) -> None:
@@ -125,19 +125,19 @@ class AioChannel:
 
         return lambda message, **options: _in_loop(ask(message, options))
 
-    def unary_stream(self, path: str) -> Callable[..., _Call]:
+    def unary_stream(self, path: str) -> Callable[..., _OpenCall]:
         """Returns a function that makes a call with several answers."""
         method = self._channel.unary_stream(path)
         return lambda message, **options: _in_loop(
-            _called(lambda: _Call(method(message, **options)))
+            _called(lambda: _OpenCall(method(message, **options)))
         )
 
-    def stream_stream(self, path: str) -> Callable[..., _Call]:
+    def stream_stream(self, path: str) -> Callable[..., _OpenCall]:
         """Returns a function that opens a stream; a separate thread sends the requests."""
         method = self._channel.stream_stream(path)
 
-        def open_stream(messages: Iterable[bytes], **options: Any) -> _Call:
-            call = _in_loop(_called(lambda: _Call(method(**options))))
+        def open_stream(messages: Iterable[bytes], **options: Any) -> _OpenCall:
+            call = _in_loop(_called(lambda: _OpenCall(method(**options))))
             threading.Thread(
                 target=call.send, args=(messages,), name="qr-sampler-grpc-aio-send", daemon=True
             ).start()

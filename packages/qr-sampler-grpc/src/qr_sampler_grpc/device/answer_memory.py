@@ -10,7 +10,7 @@ from typing import Final
 
 from qr_sampler.errors import QRSamplerError
 
-__all__ = ["AnswerMemory", "CrowdedError", "Place", "reading_time_s"]
+__all__ = ["AnswerMemory", "AnswerPlace", "CrowdedError", "reading_time_s"]
 
 _LEAST_BYTES: Final = 128 * 2**20
 _CALL_BYTES: Final = 32 * 2**10
@@ -30,7 +30,7 @@ class CrowdedError(QRSamplerError, RuntimeError):
     """Too many answers are on their way already."""
 
 
-class Place:
+class AnswerPlace:
     """The memory reserved for one answer until it has been read or given up."""
 
     __slots__ = ("_give_up", "_memory", "_since_s", "holder", "size")
@@ -74,11 +74,11 @@ class AnswerMemory:
         self._share = max(_LEAST_BYTES, 2 * (largest_bytes + _CALL_BYTES))
         # Reentrant: giving an answer up may free it from the same thread.
         self._changed = threading.Condition(threading.RLock())
-        self._places: dict[str, dict[Place, None]] = {}
+        self._places: dict[str, dict[AnswerPlace, None]] = {}
         self._held: dict[str, int] = {}
         self._total = 0
 
-    def take(self, holder: str, data_bytes: int) -> Place:
+    def take(self, holder: str, data_bytes: int) -> AnswerPlace:
         """Returns the place for an answer with so much data; waits for it for a moment.
 
         Args:
@@ -88,7 +88,7 @@ class AnswerMemory:
         Raises:
             CrowdedError: When *holder*, or all together, have too much on its way.
         """
-        place = Place(self, holder, data_bytes + _CALL_BYTES)
+        place = AnswerPlace(self, holder, data_bytes + _CALL_BYTES)
         with self._changed:
             if not self._fits(place):
                 self._wait_for(place)
@@ -97,7 +97,7 @@ class AnswerMemory:
             self._total += place.size
         return place
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: AnswerPlace) -> None:
         """Frees *place*, if it has not been before."""
         with self._changed:
             places = self._places.get(place.holder, {})
@@ -110,7 +110,7 @@ class AnswerMemory:
                 del self._places[place.holder], self._held[place.holder]
             self._changed.notify_all()
 
-    def _wait_for(self, place: Place) -> None:
+    def _wait_for(self, place: AnswerPlace) -> None:
         deadline_s = time.monotonic() + _WAIT_S
         while not self._fits(place):
             if self._make_way(place.holder):
@@ -122,7 +122,7 @@ class AnswerMemory:
                 )
             self._changed.wait(_POLL_S)
 
-    def _fits(self, place: Place) -> bool:
+    def _fits(self, place: AnswerPlace) -> bool:
         return (
             self._held.get(place.holder, 0) + place.size <= self._share
             and self._total + place.size <= _HOLDERS * self._share

@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from qr_sampler_grpc.device import Device, Measured, MeasurementRefusedError, Refusal
-from qr_sampler_grpc.device.answer_memory import CrowdedError, Place, reading_time_s
+from qr_sampler_grpc.device.answer_memory import AnswerPlace, CrowdedError, reading_time_s
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest
 from qr_sampler_grpc.server.answers import ServedAnswer, serialised
 from qr_sampler_grpc.server.keys import ApiKeys
@@ -184,7 +184,7 @@ class EntropyServicer(grpc.GenericRpcHandler):
 
     def _place(
         self, request: EntropyRequest, context: grpc.ServicerContext, account: str, method: str
-    ) -> Place:
+    ) -> AnswerPlace:
         # A size that is never served is refused as such, below.
         size = min(max(request.bytes_needed, 0), self._device.max_bytes_per_request)
         try:

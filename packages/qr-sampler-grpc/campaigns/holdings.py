@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process holds: descriptors, threads and memory, which the leak campaigns compare."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+SETTLE_S: Final = 30.0
+MEMORY_SLACK_MIB: Final = 12.0
+"""What an allocator may hold more of at the end than after the cycles that warm up."""
+
+
+class Held(NamedTuple):
+    """What this process holds."""
+
+    descriptors: int
+    threads: int
+    memory_mib: float
+
+    @classmethod
+    def now(cls) -> Held:
+        """Counts, after the garbage has been collected and freed memory given back."""
+        # The calls of gRPC's asyncio interface refer to themselves.
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim:
+            trim(0)
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        return cls(
+            len(list(Path("/proc/self/fd").iterdir())),
+            len(list(Path("/proc/self/task").iterdir())),
+            pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
+        )
+
+    def is_within(self, before: Held, slack: int = 0) -> bool:
+        """Returns whether there are at most *slack* more descriptors and threads than *before*."""
+        return (
+            self.descriptors <= before.descriptors + slack
+            and self.threads <= before.threads + slack
+            and self.memory_mib <= before.memory_mib + MEMORY_SLACK_MIB
+        )
+
+    def since(self, before: Held) -> str:
+        """Returns a line about the change since *before*."""
+        return (
+            f"descriptors {before.descriptors} -> {self.descriptors}, "
+            f"threads {before.threads} -> {self.threads}, "
+            f"MiB {before.memory_mib:.1f} -> {self.memory_mib:.1f}"
+        )
+
+
+def settled(before: Held, slack: int = 0) -> Held:
+    """Returns what is held once it is within *before*, or after half a minute."""
+    deadline_s = time.monotonic() + SETTLE_S
+    while not (after := Held.now()).is_within(before, slack) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    return after
