@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from qr_sampler import ConfigError, EntropyUnavailableError, FallbackEntropySource
+from qr_sampler import EntropyUnavailableError, FallbackEntropySource
 from qr_sampler.entropy import EntropyDraw
 from qr_sampler.testing import ConstantEntropySource
 from qr_sampler_grpc.device import Device, MeasurementRefusedError, Refusal
@@ -331,13 +331,6 @@ def test_signatures_are_verified_by_another_implementation(tmp_path: Path) -> No
 def test_refusals_survive_pickling() -> None:
     error = pickle.loads(pickle.dumps(MeasurementRefusedError(Refusal.DEFECT, "words")))
     assert (error.kind, error.words, str(error)) == (Refusal.DEFECT, "words", "words")
-
-
-def test_a_limit_of_nothing_is_a_mistake() -> None:
-    with pytest.raises(ConfigError, match="at least 1"):
-        Device(ask_with_seven, max_bytes_per_request=0)
-    with pytest.raises(ConfigError, match="requests_per_minute=0"):
-        Device(ask_with_seven, requests_per_minute=0)
 
 
 def test_the_source_made_of_a_function_keeps_the_contract() -> None:

@@ -177,14 +177,6 @@ def test_answers_are_verified_with_the_public_key(tmp_path: Path, mode: str) -> 
         wrong.close()
 
 
-def test_an_unsigned_answer_is_refused_where_a_key_is_set(tmp_path: Path) -> None:
-    with serve(os.urandom, "127.0.0.1:0") as server:
-        source = QuantumGrpcSource(server.address, public_key=make_key_pair(tmp_path).public)
-        with pytest.raises(EntropyUnavailableError, match="is not signed"):
-            source.draw(8)
-        source.close()
-
-
 @pytest.mark.parametrize("mode", ["unary", "server_streaming", "bidi_streaming"])
 def test_a_step_of_256_rows_is_one_request(scripted_streams: Scripted, mode: str) -> None:
     def honest(request: bytes, context: Any) -> Iterator[bytes]:

@@ -263,21 +263,6 @@ def test_each_key_has_a_quota_of_its_own() -> None:
             assert "10 bytes a day" in details
 
 
-def test_two_listeners_share_one_device() -> None:
-    counting = Counting()
-    device = Device(counting, "shared", requests_per_minute=3)
-    with ExitStack() as stack:
-        servers = [stack.enter_context(serve(device, "127.0.0.1:0")) for _ in range(2)]
-        assert all(server.device is device for server in servers)
-        stubs = [stack.enter_context(stub_for(server.address)) for server in servers]
-        request = EntropyRequest(bytes_needed=8)
-        answers = [stubs[i % 2].GetEntropy(request) for i in range(3)]
-        assert [words_of(answer.data) for answer in answers] == [[0], [1], [2]]
-        assert {answer.device_id for answer in answers} == {"shared"}
-        code, _ = status_of(lambda: stubs[1].GetEntropy(request))
-        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-
-
 @pytest.mark.parametrize(
     "options",
     [{"device_id": "x"}, {"max_bytes_per_request": 1}, {"bytes_per_day": 1}],

@@ -99,16 +99,6 @@ def test_names_of_requests_cannot_be_foreseen(scripted: Scripted) -> None:
     assert all(one.sequence_id > 0 for one in requests)
 
 
-def test_names_are_unique_among_threads(scripted: Scripted) -> None:
-    server = scripted(honest)
-    source = QuantumGrpcSource(server.address, breaker=NO_BREAKER)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(source.get_random_bytes, [4] * 64))
-    source.close()
-    ids = [EntropyRequest.FromString(request).sequence_id for request in server.requests]
-    assert len(set(ids)) == 64
-
-
 def test_nothing_is_asked_before_or_without_a_draw(scripted: Scripted) -> None:
     server = scripted(honest)
     source = QuantumGrpcSource(server.address)
@@ -150,12 +140,6 @@ def test_the_default_fits_the_smallest_server_limit(scripted: Scripted) -> None:
     assert max(sizes) <= 13_312
 
 
-def test_answers_beyond_grpcs_default_limit_arrive(scripted: Scripted) -> None:
-    source = QuantumGrpcSource(scripted(honest).address, max_bytes_per_request=2**30)
-    assert len(source.get_random_bytes(5 * 2**20)) == 5 * 2**20
-    source.close()
-
-
 @pytest.mark.parametrize(
     ("code", "happened", "remedy"),
     [
@@ -185,22 +169,6 @@ def test_every_status_has_a_reason_and_a_remedy(
     reason = refusal_of(QuantumGrpcSource(server.address))
     assert reason.startswith(happened.format(address=server.address))
     assert remedy in reason
-
-
-def test_a_server_that_crashes_is_unavailable(scripted: Scripted) -> None:
-    def crash(request: bytes, context: grpc.ServicerContext) -> bytes:
-        raise RuntimeError("device on fire")
-
-    reason = refusal_of(QuantumGrpcSource(scripted(crash).address))
-    assert "ended the call with UNKNOWN" in reason
-    assert "device on fire" in reason
-
-
-def test_a_missing_method_is_named(scripted: Scripted) -> None:
-    server = scripted(honest, "/qrng.QuantumRNG/GetRandomBytes")
-    assert "has no method /qr_entropy.EntropyService/GetEntropy" in refusal_of(
-        QuantumGrpcSource(server.address)
-    )
 
 
 def test_no_server_is_refused_at_once() -> None:
@@ -423,10 +391,3 @@ def test_a_qrng_server_is_served_by_its_method_path(scripted: Scripted) -> None:
     assert first.data != second.data
     # Fields of unknown meaning are not passed off as facts about the device.
     assert (first.device_id, first.device_timestamp_ns) == ("", None)
-
-
-def test_bytes_of_different_draws_differ(scripted: Scripted) -> None:
-    source = QuantumGrpcSource(scripted(honest).address, breaker=NO_BREAKER)
-    draws = {source.get_random_bytes(16) for _ in range(64)}
-    source.close()
-    assert len(draws) == 64
