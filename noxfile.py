@@ -348,7 +348,7 @@ def wheels(session: nox.Session) -> None:
 
 
 def check_wheel(session: nox.Session, package: str, folder: Path, place: Path) -> None:
-    """Check the contents of one wheel and use it in an environment of its own at `place`."""
+    """Check the contents of one wheel and use it in its own environment at `place`."""
     module, wheel = PACKAGES[package], wheel_of(package, folder)
     session.log(f"--- {wheel.name}")
     if f"{module}/py.typed" not in zipfile.ZipFile(wheel).namelist():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pseudo-random stand-in: its laws, its streams, its settings."""
+"""The pseudo-random stand-in: its distributions, its streams, its settings."""
 
 from __future__ import annotations
 

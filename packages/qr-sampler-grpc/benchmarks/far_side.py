@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The servers, in a process of their own: gRPC, direct and bare sockets with the same bytes."""
+"""The servers, in their own process: gRPC, direct and bare sockets with the same bytes."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 A case is one request and what arrives instead of its answer: the right answer, one with changed,
 missing, additional or swapped bytes, one whose numbers are set to their extremes, the answer to
 another request, or noise. It goes through a real socket into the code that serves every draw, half
-of the time on a connection that knows the device already. A reader of its own, written from
+of the time on a connection that knows the device already. A separate reader, written from
 ``PROTOCOL.md`` alone, says what has to come out: just these bytes, or no draw.
 
     python campaigns/fuzz_direct.py --cases 1000000 --processes 2

@@ -62,7 +62,7 @@ def busy(processes: int) -> Iterator[None]:
 
 
 def serve_until_told(folder: str, ready: multiprocessing.synchronize.Event) -> None:
-    """Serve the operating system's random bytes at two sockets, in a process of its own."""
+    """Serve the operating system's random bytes at two sockets, in its own process."""
     device = Device(os.urandom)
     with serve(device, f"unix://{folder}/grpc"), serve_direct(device, f"unix://{folder}/direct"):
         ready.set()

@@ -33,7 +33,7 @@ from qr_sampler_grpc.testing.scripted import WAYS
 SIZE: Final = 64
 """Bytes of a draw that succeeds. One that is to fail asks for more, which tells the server how."""
 TIMEOUT_MS: Final = 25.0
-"""Of draws that wait in vain; the others have a minute."""
+"""Of draws that time out; the others have a minute."""
 PADDING: Final = bytes(4 * 2**20)
 HELD_SLACK: Final = 8
 """Descriptors and threads that gRPC may not have given back at the moment of counting."""
@@ -128,7 +128,7 @@ def serve() -> None:
 
 @contextmanager
 def far_side() -> Iterator[str]:
-    """Yields the address of a server in a process of its own."""
+    """Yields the address of a server in its own process."""
     command = [sys.executable, __file__, "--serve"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as server:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts the reference servers under load and looks for bytes that are served twice.
 
-Each server runs as a process of its own and is asked by 64 clients at once: single calls, streams
+Each server runs as its own process and is asked by 64 clients at once: single calls, streams
 that stay open, and streams of one request. They use the generated stubs alone. At the end the
 server gets SIGTERM while all of them are still asking. It passes if
 

@@ -167,7 +167,7 @@ def limited() -> Callable[[Any, float], AbstractContextManager[None]]:
 
 @pytest.fixture
 def run_python() -> Callable[..., str]:
-    """Runs a script in a process of its own and returns what it prints; a hang is a failure."""
+    """Runs a script in its own process and returns what it prints; a hang is a failure."""
 
     def run(script: str, *arguments: str, **environment: str) -> str:
         finished = subprocess.run(

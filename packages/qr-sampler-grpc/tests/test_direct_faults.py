@@ -478,7 +478,7 @@ def listener(socket_path: Path) -> Iterator[socket.socket]:
 
 
 def ask(source: DirectSource, size: int, kind: type[Connection] = Connection) -> LinkFailure:
-    """Returns how a request fails over a connection of its own."""
+    """Returns how a request fails over its own connection."""
     with (
         closing(kind(source._endpoint, 2**62)) as connection,
         pytest.raises(LinkFailure) as caught,

@@ -106,7 +106,7 @@ def test_a_goaway_during_a_call_is_a_failed_draw_in_every_mode(
     goaway_server: GoawayServer, run_python: Callable[..., str], error_code: int
 ) -> None:
     goaway_server.error_code = error_code
-    # A process of its own: what is guarded against cannot be caught.
+    # A separate process: what is guarded against cannot be caught.
     survived = run_python(DRAWS_IN_EVERY_MODE, goaway_server.address).splitlines()
     assert survived == [
         f"{stubs} {mode} False"

@@ -28,7 +28,7 @@ NEEDS_FORK = pytest.mark.skipif(sys.platform != "linux", reason="forks reliably 
 
 
 class ReferenceServer:
-    """`servers/simple_urandom_server.py` in a process of its own."""
+    """`servers/simple_urandom_server.py` in its own process."""
 
     def __init__(self, address: str) -> None:
         self.process = subprocess.Popen(

@@ -136,7 +136,7 @@ def test_health_check_of_the_deployments_speaks_tls(
     with serve(ConstantEntropySource(9), "127.0.0.1:0", tls=tls) as server:
         ca = ("--tls-ca", authority.certificate)
         assert check(*ca, *ours, *key, server.address) == (0, "")
-        # In plain text, without a certificate of its own, and with half of one.
+        # In plain text, without its own certificate, and with half of one.
         assert check(server.address)[0] == 1
         assert check(*ca, server.address)[0] == 1
         assert check(*ca, *ours, server.address)[0] == 2

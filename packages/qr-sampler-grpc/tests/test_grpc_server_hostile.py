@@ -267,7 +267,7 @@ def test_answers_that_nobody_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) 
         hostile.until(is_refusal)
         assert source.requests == [size] * 3
         assert 3 * size < server.device.answer_memory._total <= 4 * size
-        # Whoever has another key has a share of their own.
+        # Whoever has another key has their own share.
         stub = EntropyServiceStub(channel)
         answer = stub.GetEntropy(ONE, metadata=(("api-key", "other"),), timeout=PATIENCE_S)
         assert answer.data == b"\t"

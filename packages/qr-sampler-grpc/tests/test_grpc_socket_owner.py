@@ -98,7 +98,7 @@ def test_a_server_of_another_user_is_not_believed(
 
 @by_root
 def test_a_server_with_a_directory_of_its_own_is_believed() -> None:
-    """As systemd makes one for a unit with a user of its own: below `/run`, which is root's."""
+    """As systemd makes one for a unit with its own user: below `/run`, which is root's."""
     home = Path(f"/run/qr-sampler-test-{os.getpid()}")
     home.mkdir(mode=0o755)
     os.chown(home, NOBODY, NOBODY)

@@ -160,7 +160,7 @@ def batches(samples: int) -> Iterable[int]:
 
 
 def variation(one: HeadTailLaw, other: HeadTailLaw) -> float:
-    """Returns the total variation between two laws of the same head and tail."""
+    """Returns the total variation between two distributions of the same head and tail."""
     return 0.5 * float(np.abs(one.cell_probs - other.cell_probs).sum())
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What proposers take over from a model: laws as examples, and bigram rows."""
+"""What proposers take over from a model: distributions as examples, and bigram rows."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def variation(p: FloatArray, q: FloatArray) -> float:
 def rounding_bound(row: FloatArray) -> float:
     """TV that 8-bit codes cost: each logarithm is half a step off, and that of the sum as well.
 
-    2e-6 more for laws that went through float32.
+    2e-6 more for distributions that went through float32.
     """
     step = (np.log(row).max() - np.log(row).min()) / 255
     return float(np.expm1(step)) / 2 + 2e-6

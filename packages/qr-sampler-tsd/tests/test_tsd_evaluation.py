@@ -66,7 +66,7 @@ def drafts_that_stand(length: int, *, joint: bool) -> float:
     """Expected number of accepted drafts after token 0, summed over all drafts from Q.
 
     Token rule: the first rejection ends it. Block rule: h_i of Sun et al. 2025 (arXiv 2403.10444,
-    algorithm 2); the longest prefix whose event of probability h_i occurs stands.
+    algorithm 2); the longest prefix whose event of probability h_i occurs is accepted.
     """
     expected = 0.0
     for drafts in itertools.product(range(V), repeat=length):

@@ -234,7 +234,7 @@ def test_tail_tests_count_what_they_say(tail_count: int, hits: int, seed: int) -
 
 
 def test_repeats_are_bounded_by_the_birthday_law() -> None:
-    """40 draws of 1,000: the exact law of the number of different tokens, by its recursion."""
+    """40 draws of 1,000: the exact distribution of the number of different tokens, by recursion."""
     different = np.zeros(41)
     different[0] = 1.0
     for _ in range(40):
@@ -250,7 +250,7 @@ def test_repeats_are_bounded_by_the_birthday_law() -> None:
 
 
 def test_the_sampling_floor_is_above_the_mean_by_the_stated_term() -> None:
-    """The exact mean of |X / N - p| for each cell, from the binomial law."""
+    """The exact mean of |X / N - p| for each cell, from the binomial distribution."""
     probs, samples, exceeded = np.array([0.7, 0.25, 0.05]), 400, 1e-6
     numbers = np.arange(samples + 1)
     mean = 0.5 * sum(
@@ -313,8 +313,9 @@ def test_a_report_of_another_unit_does_not_count() -> None:
 def output_law(p: Probs, device: Probs, acceptance: Probs, residual: Probs) -> Probs:
     """What a verifier emits for proposals of *device*, by enumeration.
 
-    A proposal x stands with alpha(x) = min(1, p(x) / q(x)), 1 where q(x) = 0, and is replaced by a
-    draw from r ~ (p - q)+ otherwise; *acceptance* and *residual* are the q of one and the other.
+    A proposal x is accepted with alpha(x) = min(1, p(x) / q(x)), 1 where q(x) = 0, and is replaced
+    by a draw from r ~ (p - q)+ otherwise; *acceptance* and *residual* are the q of one and the
+    other.
     """
     masses = np.maximum(p - residual, 0)
     masses = masses / masses.sum() if masses.sum() else p

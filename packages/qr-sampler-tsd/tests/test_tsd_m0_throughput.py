@@ -60,7 +60,8 @@ def test_text_and_acceptance(options: dict[str, Any]) -> None:
 
 
 def test_known_figures() -> None:
-    # V = 1000, K = 64, seed 7: the overlap of the same law, measured by other means, is .7453.
+    # V = 1000, K = 64, seed 7: the overlap of the same distribution, computed by other means,
+    # is .7453.
     result = run()
     assert result.overlap_mass == pytest.approx(0.7453, abs=5e-5)
     assert result.psi_bytes == 5 * 64 + 13
@@ -110,7 +111,7 @@ def test_a_unit_gives_the_same_text_as_the_direct_route() -> None:
 
 
 class Skewed(SimTSU):
-    """Proposes the best token twice as often as the law says."""
+    """Proposes the best token twice as often as the distribution says."""
 
     @property
     def name(self) -> str:

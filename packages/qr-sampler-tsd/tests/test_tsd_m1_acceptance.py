@@ -74,7 +74,7 @@ def test_blocks_as_a_whole_emit_more() -> None:
 
 
 def test_the_mean_of_the_rows_is_not_what_to_test_against() -> None:
-    """A chain emits by its stationary law, which is not the mean of the rows."""
+    """A chain emits by its stationary distribution, which is not the mean of the rows."""
     p = np.array([[0.9, 0.1], [0.9, 0.1]])
     p[1] = [0.5, 0.5]
     rng = np.random.default_rng(1)
@@ -195,7 +195,7 @@ def test_events_of_alternatives(tmp_path: Path) -> None:
         result = run_m1(settings, Equipment(SeededUniforms(9), writer=writer))
     lines = (writer.directory / "tsd_metrics.jsonl").read_text("utf-8").splitlines()
     events = [json.loads(line) for line in lines]
-    # One payload serves all three drafts, and one of them at most stands.
+    # One payload serves all three drafts, and at most one of them is accepted.
     assert {event["psi_bytes"] for event in events} == {5 * 8 + 13}
     assert {event["accepted_prefix"] for event in events} == {0, 1}
     assert {event["emitted"] for event in events} == {1}

@@ -41,7 +41,7 @@ def distance(one: Probs, other: Probs) -> float:
 
 
 def tree_by_hand(cells: list[float], dac_bits: int | None) -> list[float]:
-    """The law of the leaves: below each prefix, the bias of the next bit, converted."""
+    """The distribution of the leaves: below each prefix, the bias of the next bit, converted."""
     levels = (len(cells) - 1).bit_length()
     padded = cells + [0.0] * (2**levels - len(cells))
 

@@ -114,7 +114,7 @@ def test_acceptance_of_the_oracle_is_the_overlap_mass() -> None:
     p, law = ROWS[11], proposer.psi(proposer.start([11])).law()
     overlap = overlap_mass(p, law)
     assert overlap == pytest.approx(np.minimum(p, law.probs()).sum(), abs=1e-14)
-    # Exactly: a draft x ~ q stands with probability min(1, p / q).
+    # Exactly: a draft x ~ q is accepted with probability min(1, p / q).
     q = law.probs()
     assert (q * np.minimum(1, p / q)).sum() == pytest.approx(overlap, abs=1e-14)
     uniforms, buffer = SeededUniforms(8), np.empty(V)
@@ -195,7 +195,7 @@ def test_malformed_tables_are_refused() -> None:
 
 
 def reference_law(given: HeadWeights, tokens: list[int]) -> FloatArray:
-    """The head's law in plain Python and float64."""
+    """The head's distribution in plain Python and float64."""
     buckets, width = given.tables.shape[1] - 1, given.tables.shape[2]
     hidden = []
     for unit in range(width):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Both versions of the payload: what they refuse, and the law that they stand for."""
+"""Both versions of the payload: what they refuse, and the distribution they represent."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_an_excluded_token_takes_only_its_own_weight_along(
 
 
 def test_scores_are_not_shift_invariant_in_version_1() -> None:
-    """The floor stands beside the scores: codes that are 20 higher shrink the tail."""
+    """The floor applies beside the scores: codes that are 20 higher shrink the tail."""
     shifted = {**V1, "scores_q8": [17, 10, -108]}
     ratio = PsiTopK(**shifted).law().tail_mass / PsiTopK(**V1).law().tail_mass
     assert ratio < math.exp(-20 * 0.125 / 0.75) * 1.1

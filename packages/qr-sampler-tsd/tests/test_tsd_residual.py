@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three ways to a residual token against the residual law in fractions."""
+"""The three ways to a residual token against the residual distribution in fractions."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets: laws that sum to 1, the same for the same seed, right by plain Python."""
+"""Targets: distributions that sum to 1, the same for the same seed, right by plain Python."""
 
 from __future__ import annotations
 

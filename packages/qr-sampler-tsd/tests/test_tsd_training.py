@@ -164,7 +164,7 @@ def test_a_fit_is_reproducible_and_leaves_its_start_alone() -> None:
 
 
 def every_token_once() -> Examples:
-    """A law of its own for each token."""
+    """Each token has its own distribution."""
     return Examples(
         contexts=np.arange(V, dtype=np.int32)[:, None],
         ids=np.tile(np.arange(V, dtype=np.int32), (V, 1)),
@@ -199,7 +199,7 @@ def test_a_head_with_room_learns_every_law() -> None:
 
 @pytest.mark.heavy
 def test_fine_tuning_raises_the_acceptance_of_a_head_without_room() -> None:
-    """One hidden unit for 16 random laws over 32 tokens; acceptance is exact, not sampled.
+    """One hidden unit for 16 random distributions over 32 tokens; acceptance is exact, not sampled.
 
     The control goes on with cross entropy for as many steps: it is the objective that helps.
     """

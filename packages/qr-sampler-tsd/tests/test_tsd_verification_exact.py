@@ -51,7 +51,7 @@ class Scripted(UniformSource):
 
 
 def outcome_law(verify: Callable[[UniformSource], Verdict]) -> Masses:
-    """Returns the law of what a verifier emits, its uniforms integrated out.
+    """Returns the distribution of what a verifier emits, its uniforms integrated out.
 
     Whatever follows from a uniform is a step function of it, which returns to no earlier step; its
     steps are found by bisection on the multiples of 2**-53 that uniforms are.
@@ -103,7 +103,7 @@ def _steps(
 
 
 def law_from(masses: Sequence[float]) -> HeadTailLaw:
-    """Returns the law of these masses, zeros among them."""
+    """Returns the distribution of these masses, zeros among them."""
     given = np.asarray(masses, dtype=np.float64)
     ids = np.flatnonzero(given)
     return HeadTailLaw(ids, np.log(given[ids]), -np.inf, vocab_size=given.size)
@@ -141,7 +141,7 @@ Verifier: TypeAlias = Callable[
 
 
 def joint_law(verifier: Verifier, bigram: Bigram, length: int) -> tuple[FloatArray, float]:
-    """Returns the law of the next L + 1 tokens, and how many drafts are accepted on average.
+    """Returns the distribution of the next L + 1 tokens, and the mean of accepted drafts.
 
     A pass that emits fewer tokens is continued with the target.
     """

@@ -43,7 +43,8 @@ P = zipf(1)
 CUMULATIVE = np.cumsum(P)
 # A proposal that is wrong everywhere: another temperature, and a head that misses tokens.
 Q = craft_relative_psi(np.roll(P, 1) * 0.4 + P * 0.6, k=64, tau=1.3).law()
-# A proposal that takes the five best tokens for the next thirty-five, so that few blocks stand.
+# A proposal that takes the five best tokens for the next thirty-five, so that few blocks are
+# accepted.
 _ORDER = np.argsort(-P, kind="stable")
 _SHUFFLED = P.copy()
 _SHUFFLED[_ORDER[:HEAD_CELLS]] = P[np.roll(_ORDER[:HEAD_CELLS], 5)]
@@ -151,7 +152,7 @@ def as_a_whole(
 def joint_ratio_alone(
     rows: FloatArray, laws: list[HeadTailLaw], drafts: list[int], uniforms: SeededUniforms
 ) -> tuple[int, ...]:
-    """Lets prefix i stand with probability P_i, a common misreading of h_i."""
+    """Accepts prefix i with probability P_i, a common misreading of h_i."""
     joint = [1.0]
     for draft in drafts:
         joint.append(min(1.0, joint[-1] * P[draft] / POOR.prob_of(draft)))
@@ -165,7 +166,7 @@ def joint_ratio_alone(
 
 
 def pair_p_value(verify: Callable[..., tuple[int, ...]], passes: int) -> float:
-    """Tests the joint law of the first two tokens, in 6 x 6 cells of the same target."""
+    """Tests the joint distribution of the first two tokens, in 6 x 6 cells of the same target."""
     cell = np.searchsorted([1, 4, 12, HEAD_CELLS, HEAD_CELLS + 10], CELL, side="right")
     masses = np.bincount(cell, weights=P)
     uniforms = SeededUniforms(seed=8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probability laws on the byte values 0..255."""
+"""Probability distributions on the byte values 0..255."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ _BISECTIONS: Final = 200
 
 
 def tilted_byte_law(mean: float) -> npt.NDArray[np.float64]:
-    """Returns the law on 0..255 that has this mean and is otherwise as uniform as possible.
+    """Returns the distribution on 0..255 of this mean that is otherwise as uniform as possible.
 
-    It is ``p(k) = exp(t*k) / sum_j exp(t*j)`` with the tilt ``t`` solved for the mean: of all laws
-    with that mean, the one of largest entropy and the closest to uniform in Kullback-Leibler
-    divergence (Jaynes 1957; Csiszar 1975). ``mean=127.5`` gives ``t = 0``, exactly 1/256 each.
+    It is ``p(k) = exp(t*k) / sum_j exp(t*j)`` with the tilt ``t`` solved for the mean: of all
+    distributions with that mean, the one of largest entropy and the closest to uniform in
+    Kullback-Leibler divergence (Jaynes 1957; Csiszar 1975). ``mean=127.5`` gives ``t = 0``, exactly
+    1/256 each.
 
     Args:
         mean: Expected byte value, in the open interval (0, 255).

@@ -33,9 +33,9 @@ def repetition_cutoff(bits_per_delta: float) -> int:
 def proportion_cutoff(bits_per_delta: float) -> int:
     """Returns the count of one value in a window that the claimed min-entropy rules out.
 
-    Section 4.4.2 takes the critical value of a binomial law; this is Chernoff's upper bound on it,
-    which needs no tables and errs on the side of fewer false alarms. A claim so low that it rules
-    nothing out yields ``WINDOW + 1``, which no count reaches.
+    Section 4.4.2 takes the critical value of a binomial distribution; this is Chernoff's upper
+    bound on it, which needs no tables and errs on the side of fewer false alarms. A claim so low
+    that it rules nothing out yields ``WINDOW + 1``, which no count reaches.
     """
     allowed = _FALSE_ALARM_BITS * math.log(2) / WINDOW
     probability = 2.0**-bits_per_delta

@@ -37,16 +37,16 @@ class MockUniformSettings(SourceSettings):
 class MockUniformSource(EntropySource):
     """Pseudo-random bytes from NumPy's PCG64, for tests, controls and power studies.
 
-    Every byte consumes one 64-bit word of the generator and inverts the cumulative law of
-    :func:`~qr_entropy_sources.byte_law.tilted_byte_law` at its upper 53 bits. The unbiased law is
-    met exactly; the cumulative probabilities of a biased one to within 1e-13.
+    Every byte consumes one 64-bit word of the generator and inverts the cumulative distribution of
+    :func:`~qr_entropy_sources.byte_law.tilted_byte_law` at its upper 53 bits. The unbiased
+    distribution is met exactly; the cumulative probabilities of a biased one to within 1e-13.
 
     One word per byte also means that a seeded stream does not depend on how it is split into
     requests: ten requests for one byte return what one request for ten would have. Threads that
     share a seeded source share its stream; which of them gets which part is up to their timing.
 
-    After a fork, a source without a seed starts a stream of its own in the child, and a seeded one
-    goes on from the same position in both processes.
+    After a fork, a source without a seed starts its own stream in the child, and a seeded one
+    continues from the same position in both processes.
 
     Args:
         seed: Non-negative seed, or ``None`` for a fresh one from the operating system.

@@ -17,7 +17,7 @@ class RollingSum:
 
     Amounts that come within *grain_s* seconds are kept as one, so that the memory does not depend
     on how many there are. They are forgotten together: never early, and late by a grain at most.
-    Not safe for threads, and without a clock of its own.
+    Not safe for threads, and without its own clock.
 
     Args:
         limit: Most that any half-open window may hold.

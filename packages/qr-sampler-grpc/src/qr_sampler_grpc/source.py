@@ -142,7 +142,7 @@ class QuantumGrpcSource(LinkedSource):
     def _fetch(
         self, sizes: Sequence[int], requested_ns: int, check: AnswerCheck
     ) -> tuple[list[Answer], int]:
-        """Returns the answers, and how many bytes arrived for nothing in attempts before.
+        """Returns the answers, and how many bytes of earlier attempts were not used.
 
         Raises:
             EntropyUnavailableError: When there are none.

@@ -3,7 +3,8 @@
 
 The names to start from:
 
-* :class:`PsiTopK` and :class:`PsiRelative` are payloads; :class:`HeadTailLaw` is the law F(psi).
+* :class:`PsiTopK` and :class:`PsiRelative` are payloads; :class:`HeadTailLaw` is the distribution
+  F(psi).
 * :class:`TSUAdapter` draws from it, once :mod:`qr_sampler_tsd.gate` has found that it does.
 * :func:`accept_correct`, :func:`verify_tokens` and :func:`verify_block` keep the text exact.
 * :class:`Proposer` guesses the next token.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Payloads from a known law: what the best proposer for that law would send.
+"""Payloads from a known distribution: what the best proposer for that distribution would send.
 
 Such a payload comes from the target itself, so experiments call its proposer an oracle.
 """
@@ -22,7 +22,7 @@ _SMALLEST_SCALE = 1e-6
 
 
 def craft_psi(p: ArrayLike, k: int, tau: float = 1.0, epsilon: float | None = None) -> PsiTopK:
-    """Returns the payload of version 1 for the law *p*.
+    """Returns the payload of version 1 for the distribution *p*.
 
     The scores are ``log p`` of the k most probable tokens, ties by ascending id, in symmetric 8-bit
     codes. The floor that gives the tail its true mass at any *tau* follows from the head mass h of
@@ -36,7 +36,7 @@ def craft_psi(p: ArrayLike, k: int, tau: float = 1.0, epsilon: float | None = No
         epsilon: The floor, ``None`` for the one above.
 
     Raises:
-        PsiError: When *p* is no law, or a value is out of range.
+        PsiError: When *p* is no distribution, or a value is out of range.
     """
     law, ids = _law_and_head(p, k)
     logs = np.log(law[ids])
@@ -59,7 +59,7 @@ def craft_psi(p: ArrayLike, k: int, tau: float = 1.0, epsilon: float | None = No
 
 
 def craft_relative_psi(p: ArrayLike, k: int, tau: float = 1.0) -> PsiRelative:
-    """Returns the payload of version 2 for the law *p*, its tail at its true mass at any *tau*.
+    """Returns the payload of version 2 for *p*, its tail at its true mass at any *tau*.
 
     Args:
         p: Shape ``(V,)``: probabilities.
@@ -67,7 +67,7 @@ def craft_relative_psi(p: ArrayLike, k: int, tau: float = 1.0) -> PsiRelative:
         tau: Temperature of the scores.
 
     Raises:
-        PsiError: When *p* is no law, or a value is out of range.
+        PsiError: When *p* is no distribution, or a value is out of range.
     """
     law, ids = _law_and_head(p, k)
     logs = np.log(law[ids])

@@ -37,7 +37,7 @@ class ProposerFileError(TSDError, ValueError):
 
 
 class TargetError(TSDError, ValueError):
-    """A target law, or what it is made of, is malformed."""
+    """A target distribution, or what it is made of, is malformed."""
 
 
 class VerificationError(TSDError, ValueError):
@@ -53,7 +53,7 @@ class UniformsExhaustedError(TSDError, RuntimeError):
 
 
 class MixingError(TSDError, ValueError):
-    """A Markov chain is farther from its law after its sweeps than its user allows."""
+    """A Markov chain is farther from its distribution after its sweeps than its user allows."""
 
 
 class GateError(TSDError, RuntimeError):

@@ -3,8 +3,8 @@
 
 Why it decides: with a verifier that computes acceptance and residual from F(psi), one step of
 speculative decoding is a Markov kernel from the proposed token to the emitted one, and it turns
-F(psi) into the target p. The law q~ of another unit goes through the same kernel, and no kernel
-increases the total variation (data processing), therefore
+F(psi) into the target p. The distribution q~ of another unit goes through the same kernel, and no
+kernel increases the total variation (data processing), therefore
 
     TV(output, p) <= TV(q~, F(psi)),
 
@@ -56,13 +56,13 @@ class PayloadResult:
     least_p_value: float
     """A test fails below."""
     total_variation: float
-    """Between the frequencies of the cells and their law."""
+    """Between the frequencies of the cells and their distribution."""
     sampling_floor: float
     """What that of an exact unit exceeds with the probability *least_p_value* at most."""
     allowance: float
     """What the unit may add to it."""
     complaints: tuple[str, ...]
-    """What no law of chance excuses: tokens that cannot occur, another log q than F(psi)'s."""
+    """What chance cannot excuse: tokens that cannot occur, another log q than F(psi)'s."""
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ def run_gate(
 
     Six tests per payload share *false_alarm* equally (Bonferroni). The bound on the total
     variation and the tests of the top cell and of repeats hold for any number of samples, the
-    others to the accuracy of the chi-square law with at least 25 expected draws per cell.
+    others to the accuracy of the chi-square distribution with at least 25 expected draws per cell.
 
     Args:
         unit: The unit.
@@ -148,7 +148,7 @@ def require_gate(unit: TSUAdapter, uniforms: UniformSource, samples: int = 200_0
     """Returns *unit*, fit for use, after it has passed :func:`run_gate`.
 
     Raises:
-        GateError: When it has not; the message says why.
+        GateError: When it has not; the message states why.
     """
     return GatedUnit(unit, run_gate(unit, uniforms, samples))
 
@@ -178,7 +178,7 @@ class GatedUnit(TSUAdapter):
         return self._unit.name
 
     def law(self, psi: Psi) -> HeadTailLaw | None:
-        """Returns the law that the unit gives."""
+        """Returns the distribution that the unit gives."""
         return self._unit.law(psi)
 
     def sample_categorical(self, psi: Psi, batch_size: int, uniforms: UniformSource) -> TSUSamples:

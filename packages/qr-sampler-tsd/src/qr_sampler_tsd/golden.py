@@ -80,7 +80,7 @@ def _ids(vocab_size: int) -> IdArray:
 
 
 def _codes() -> ScoreCodes:
-    """Returns 255 steps of a power law, ``-ln(rank)`` from 0 to ``-ln K``."""
+    """Returns 255 steps of a power distribution, ``-ln(rank)`` from 0 to ``-ln K``."""
     logs = np.log(np.arange(1, _HEAD + 1)) / np.log(_HEAD)
     codes: ScoreCodes = (TOP_CODE - np.rint(255 * logs)).astype(np.int8)
     return codes

@@ -66,8 +66,8 @@ def repeats(ranks: TokenArray, tail_count: int) -> float:
 
     Tail tokens made of too few random bits lie on a lattice and come again too soon. Draw i repeats
     one of the i - 1 before with a probability of at most (i - 1) / n whatever these were, so that
-    the number of repeats is at most that of independent events; above its mean a binomial law of
-    the same mean bounds their sum (Hoeffding 1956, theorem 4).
+    the number of repeats is at most that of independent events; above its mean a binomial
+    distribution of the same mean bounds their sum (Hoeffding 1956, theorem 4).
     """
     count = ranks.size - np.unique(ranks).size
     chances = np.minimum(1.0, np.arange(ranks.size) / max(1, tail_count))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""F(psi): the categorical law that a payload stands for.
+"""F(psi): the categorical distribution that a payload represents.
 
 A head of K tokens with weights of their own and a tail in which all tokens weigh the same:
 
@@ -24,7 +24,7 @@ _SMALLEST_FLOAT: Final = 5e-324
 
 
 class Law(Protocol):
-    """A categorical law over a vocabulary, as a verifier needs it of a proposal."""
+    """A categorical distribution over a vocabulary, as a verifier needs it of a proposal."""
 
     @property
     def vocab_size(self) -> int:
@@ -41,7 +41,7 @@ class Law(Protocol):
 
 
 class HeadTailLaw:
-    """A law of K weighted tokens and equal weights for all others.
+    """A distribution of K weighted tokens and equal weights for all others.
 
     Immutable. Sums are made in float64; the largest head weight is scaled to 1, so that nothing
     overflows whatever the scores are.
@@ -144,7 +144,7 @@ class HeadTailLaw:
         return np.append(self.head_probs, self.tail_mass)
 
     def with_cells(self, cells: FloatArray) -> HeadTailLaw:
-        """Returns the law of the same head and tail in which cells have other probabilities.
+        """Returns the same head and tail with other probabilities of the cells.
 
         Args:
             cells: Shape ``(K + 1,)``, at least 0, in the order of :attr:`cell_probs`. A head token

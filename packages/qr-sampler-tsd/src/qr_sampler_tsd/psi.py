@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The payload psi, version 1: the K best tokens with 8-bit scores, and a floor for all others.
 
-docs/tsd/payload.md has the schema and the law. Both sides compute with the stored values, so that
-rounding them costs acceptance and never exactness.
+docs/tsd/payload.md has the schema and the distribution. Both sides compute with the stored values,
+so that rounding them costs acceptance and never exactness.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PsiTopK(Payload):
     """
 
     VERSION = "1.0.0"
-    """Version of schema, bytes and law."""
+    """Version of schema, bytes and distribution."""
     FIXED = struct.Struct("<fbeei")
     FIXED_FIELDS = ("scale", "zero_point", "tau", "epsilon", "vocab_size")
 

@@ -54,7 +54,7 @@ class PsiRelative(Payload):
     """
 
     VERSION = "2.0.0"
-    """Version of schema, bytes and law."""
+    """Version of schema, bytes and distribution."""
     FIXED = struct.Struct("<fefi")
     FIXED_FIELDS = ("scale", "tau", "log_tail", "vocab_size")
 

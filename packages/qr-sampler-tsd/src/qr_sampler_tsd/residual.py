@@ -44,7 +44,7 @@ def token_at(masses: FloatArray, u: float) -> int:
     total = float(masses[-1])
     if not total > 0:
         raise ValueError("the masses are all 0: there is no token to choose")
-    # A running sum stands still at a token of mass 0, and 'right' steps over it.
+    # A running sum does not grow at a token of mass 0, and 'right' skips it.
     return int(masses.searchsorted(u * total, side="right"))
 
 

@@ -35,7 +35,7 @@ _MANTISSA_ULP = 2.0**-53
 
 
 def uniforms_of(data: bytes) -> FloatArray:
-    """Returns the uniforms that *data* stands for, in [0, 1), multiples of 2**-53.
+    """Returns the uniforms encoded by *data*, in [0, 1), multiples of 2**-53.
 
     Each is the upper 53 bits of eight bytes, little-endian, as
     :meth:`EntropySource.get_random_float64` makes them.
@@ -54,7 +54,7 @@ class Role(str, Enum):
     PROPOSAL = "proposal"
     """The draft token; it precedes the target's logits, so it is never just in time."""
     ACCEPT = "accept"
-    """Whether a draft token stands."""
+    """Whether a draft token is accepted."""
     RESIDUAL = "residual"
     """The token in place of a rejected one."""
     BONUS = "bonus"

@@ -53,7 +53,7 @@ class Exchange:
     status: str = "OK"
     """Name of the status that ended it."""
     details: str = ""
-    """What the server said about the status."""
+    """The server's explanation of the status."""
 
 
 def exchange(

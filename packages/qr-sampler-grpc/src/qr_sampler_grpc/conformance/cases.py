@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 CASES_FILE: Final = Path(__file__).with_name("cases.json")
-"""The published cases; the file says how to read them."""
+"""The published cases; the file explains how to read them."""
 
 ENTROPY_SERVICE: Final = "/qr_entropy.EntropyService/"
 """Prefix of the methods that return random bytes."""

@@ -12,11 +12,11 @@ Outcome = Literal["passed", "failed", "not offered", "not judged"]
 
 
 class NonconformanceError(Exception):
-    """The server does not do what the case asks for; says what it did."""
+    """The server does not do what the case asks for; the words state what it did."""
 
 
 class NotOfferedError(Exception):
-    """The server lacks the optional feature of the case; says how that is known."""
+    """The server lacks the optional feature of the case; the words state how that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,6 @@ class CaseResult:
     outcome: Outcome
     """How it ended."""
     words: str
-    """What happened, empty when nothing needs to be said."""
+    """What happened, empty when there is nothing to add."""
     spent_bytes: int
     """Random bytes that arrived."""

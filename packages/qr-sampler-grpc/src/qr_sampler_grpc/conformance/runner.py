@@ -125,7 +125,7 @@ def _patient_exchanges(caller: Caller, case: Case) -> tuple[list[Exchange], int]
 
 
 def _is_exhausted(done: Exchange) -> bool:
-    """Whether a call met a quota, which says nothing of how the server keeps the contract."""
+    """Whether a call met a quota, which tells nothing about how the server keeps the contract."""
     return done.status == "RESOURCE_EXHAUSTED" and done.status not in done.call.status
 
 

@@ -44,7 +44,7 @@ class Address:
             listening: Whether a server will listen there, which allows port 0.
 
         Raises:
-            ConfigError: When *text* has another form; says which part is wrong.
+            ConfigError: When *text* has another form; names the part that is wrong.
 
         Examples:
             >>> Address.parse("[::1]:50051").target

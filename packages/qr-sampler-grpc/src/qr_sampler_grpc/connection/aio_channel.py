@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Channels of gRPC's asyncio interface behind the synchronous interface.
 
-The event loop runs in a thread of its own, and callers wait for it. Errors are those of the
+The event loop runs in its own thread, and callers wait for it. Errors are those of the
 synchronous interface. Only what the transports use is implemented; messages are bytes.
 """
 

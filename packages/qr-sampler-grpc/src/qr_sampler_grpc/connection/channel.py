@@ -37,7 +37,7 @@ _OWN_OPTIONS: Final = (("grpc.enable_http_proxy", 0),)
 
 
 class ChannelUnusableError(RuntimeError):
-    """No connection can be made from this process; the message says why and what to do."""
+    """No connection can be made from this process; the message states why and what to do."""
 
 
 class Channel:
@@ -51,7 +51,7 @@ class Channel:
         tls: How the connection is encrypted; ``None`` leaves it unencrypted.
         max_message_bytes: Largest message that is received. A larger one, also one that becomes
             larger when it is decompressed, ends its call before it takes up memory.
-        aio: Whether to use gRPC's asyncio interface, in a thread of its own.
+        aio: Whether to use gRPC's asyncio interface, in its own thread.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Channel:
         try:
             reason = reason_to_distrust(self.address.path)
         except OSError:
-            # Missing or not accessible; connecting will say so.
+            # Missing or not accessible; connecting will report it.
             return
         if reason:
             raise ChannelUnusableError(f"{self.address} is not believed: {reason}")

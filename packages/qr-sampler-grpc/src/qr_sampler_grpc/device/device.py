@@ -114,7 +114,7 @@ class Device:
         """Where listeners take a place for each answer until its client has read it."""
         self._signing_key = signing_key
         self._lock = threading.Lock()
-        # A lock of its own: telemetry must not wait for a device that hangs.
+        # A separate lock: telemetry must not wait for a device that hangs.
         self._watching = threading.Lock()
         self._telemetry: tuple[Telemetry, ...] = ()
         self._serving = self._source.status().available

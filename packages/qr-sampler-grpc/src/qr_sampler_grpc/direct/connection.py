@@ -187,7 +187,8 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             if not fresh:
                 raise StaleConnectionError from None
-            # It may have said why before it closed the connection; nothing else can answer 0.
+            # It may have sent the reason before it closed the connection; nothing else
+            # can answer 0.
             self._take_apart(0, 0, b"", deadline)
         raise self._endpoint.lost("the server reads no requests")
 

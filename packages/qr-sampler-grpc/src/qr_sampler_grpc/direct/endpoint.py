@@ -25,7 +25,7 @@ _RETRY_S: Final = 0.001
 
 
 class Endpoint(NamedTuple):
-    """Where a source connects to, and the failures that say so."""
+    """Where a source connects to, and the failures that name it."""
 
     path: str
     """Path of the socket."""

@@ -305,7 +305,7 @@ def usual_answer(
 
 
 def _checked_refusal(header: AnswerHeader, sequence_id: int) -> AnswerHeader:
-    # What is wrong with the connection itself is said without a number.
+    # What is wrong with the connection itself is reported without a number.
     if header.sequence_id not in (sequence_id, 0):
         raise MalformedFrameError(_misnumbered(header, sequence_id))
     if header.data_length:

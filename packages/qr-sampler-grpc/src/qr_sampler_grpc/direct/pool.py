@@ -50,7 +50,7 @@ class Pool:
         self.empty()
 
     def release(self) -> None:
-        """Closes this process's copies of connections that another process goes on using."""
+        """Closes this process's copies of connections that another process keeps using."""
         while (connection := self.take()) is not None:
             connection.release()
 

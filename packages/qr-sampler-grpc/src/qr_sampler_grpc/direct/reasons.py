@@ -68,7 +68,7 @@ _CONNECT: Final[dict[int | None, tuple[str, str]]] = {
 
 
 def describe_refusal(server: str, status: int, words: str, bytes_needed: int) -> str:
-    """Returns what the status of an answer means, what the server said about it, and what to do."""
+    """Returns what the status of an answer means, the server's explanation, and what to do."""
     happened, remedy = _REFUSALS.get(status, _UNKNOWN)
     facts = {"server": server, "status": status, "bytes_needed": bytes_needed}
     line = _CONTROL.sub(" ", words).strip()

@@ -39,7 +39,7 @@ _STATUSES: Final = {
     Refusal.MALFORMED: Status.MALFORMED,
     Refusal.EXHAUSTED: Status.EXHAUSTED,
     Refusal.TOO_LATE: Status.TOO_LATE,
-    # It goes to nobody.
+    # Nobody receives it.
     Refusal.ABANDONED: Status.TOO_LATE,
     Refusal.UNAVAILABLE: Status.UNAVAILABLE,
     Refusal.DEFECT: Status.DEFECT,
@@ -48,7 +48,7 @@ _NAMES: Final = tuple(status.name for status in Status)
 
 
 class Session:
-    """One connection of a client; runs in a thread of its own.
+    """One connection of a client; runs in its own thread.
 
     Args:
         connection: The accepted socket, blocking. The creator of the session closes it.

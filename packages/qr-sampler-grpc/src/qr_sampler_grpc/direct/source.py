@@ -109,7 +109,7 @@ class DirectSource(LinkedSource):
     def close(self) -> None:
         """Closes idle connections; a later draw connects again.
 
-        A draw under way goes on until it has its answer or its time is over, and closes its own.
+        A draw under way continues until it has its answer or its time is over, and closes its own.
         """
         self._pools.close()
 

@@ -48,7 +48,7 @@ class LinkedSource(EntropySource):
         return self.draw(n).data
 
     def draw(self, n: int) -> EntropyDraw:
-        """Returns *n* bytes with what the server said about them.
+        """Returns *n* bytes with what the server reported about them.
 
         A draw of several requests carries the earliest of the reported times and every distinct
         device.

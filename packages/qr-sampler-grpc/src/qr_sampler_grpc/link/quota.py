@@ -44,7 +44,7 @@ _BYTES: Final = _Words(
 
 
 class QuotaExceededError(Exception):
-    """A draw would exceed a quota, so nothing was asked for; says which, and what to do.
+    """A draw would exceed a quota, so nothing was asked for; names it and states what to do.
 
     Args:
         reason: What it says.

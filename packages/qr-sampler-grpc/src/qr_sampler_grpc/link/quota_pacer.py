@@ -19,7 +19,7 @@ server counts by the second."""
 
 
 class QuotaUsedUpError(Exception):
-    """Something cannot be asked for within the quotas, at least not soon; says why."""
+    """Something cannot be asked for within the quotas, at least not soon; states why."""
 
 
 def _silent(_words: str) -> None:

@@ -58,7 +58,7 @@ def is_reachable(channel: grpc.Channel, options: GrpcOptions) -> bool:
 
 
 def repeats_sequence_ids(channel: grpc.Channel, options: GrpcOptions) -> bool | None:
-    """Returns whether an answer names its request; asks for one byte in a call of its own.
+    """Returns whether an answer names its request; asks for one byte in its own call.
 
     Args:
         channel: Connection to the server.

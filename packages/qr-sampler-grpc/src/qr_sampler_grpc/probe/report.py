@@ -26,7 +26,7 @@ class ProbeReport:
     profile: str
     """The protocol or profile that it was probed with."""
     modes: tuple[ModeReport, ...]
-    """Every mode that there is."""
+    """Every mode."""
     size_limit: SizeLimit | None
     """The largest request; ``None`` when it was not looked for."""
     provenance: Provenance | None

@@ -44,7 +44,7 @@ class SanityCheck:
 
 
 def check_bytes(answers: Sequence[bytes]) -> list[SanityCheck]:
-    """Returns what is to be said about blocks of bytes that claim to be uniform.
+    """Returns the findings about blocks of bytes that claim to be uniform.
 
     Args:
         answers: The blocks, one for each draw, in the order of their arrival. Only the first
@@ -64,7 +64,7 @@ def check_bytes(answers: Sequence[bytes]) -> list[SanityCheck]:
 
 
 def check_numbers(answers: Sequence[bytes]) -> list[SanityCheck]:
-    """Returns what is to be said about numbers u that claim to be uniform.
+    """Returns the findings about numbers u that claim to be uniform.
 
     Args:
         answers: Each the eight bytes of floor(u * 2**64), most significant first.

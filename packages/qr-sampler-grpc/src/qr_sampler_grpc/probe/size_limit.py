@@ -35,7 +35,7 @@ class SizeLimit:
     refused_bytes: int | None = None
     """Smallest one that was refused; ``None`` when none was."""
     reason: str = ""
-    """What was said about that one."""
+    """Why that one was refused."""
     spent_bytes: int = 0
     """Bytes that the search has cost."""
 

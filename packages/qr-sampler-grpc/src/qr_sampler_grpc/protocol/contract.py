@@ -60,7 +60,7 @@ class Contract:
     commits: bool
     """Whether requests have a place for a commitment."""
     names_requests: bool
-    """Whether answers say which request they belong to."""
+    """Whether answers name the request they belong to."""
     accepts_chunks: bool
     """Whether the server is told that an answer may come in several messages."""
     integrates: bool
@@ -87,7 +87,8 @@ class Contract:
         """Returns the profile called *profile_name* with the other arguments in place of its own.
 
         Raises:
-            ConfigError: When they do not fit together; says which and what to do.
+            ConfigError: When they do not fit together; the message names them and states what to
+                do.
         """
         profile = PROFILES[profile_name]
         _check_applicable(profile_name, request_fields, answer_fields, source_id, integrated_bytes)

@@ -78,7 +78,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a server said, as far as its meaning is known."""
+    """What a server sent, as far as its meaning is known."""
 
     data: bytes
     """The random bytes; their number is not checked yet."""
@@ -191,7 +191,7 @@ def _message_type(fields: tuple[tuple[str, int], ...]) -> Any:
             type=_TYPES[name],
             label=FieldDescriptorProto.LABEL_OPTIONAL,
         )
-    # A pool of its own: profiles give the same names other numbers.
+    # A separate pool: profiles give the same names other numbers.
     pool = DescriptorPool()
     pool.Add(file)
     return GetMessageClass(pool.FindMessageTypeByName("qr_sampler_grpc.Fields"))

@@ -94,7 +94,7 @@ def serve(
         address: Where to listen: this machine alone unless told otherwise. Port 0 takes a free
             port. A Unix domain socket is open to the same user only.
         device_id: Identity to report; the source's name when empty.
-        tls: Encrypts every connection, and asks the clients for certificates if it says so.
+        tls: Encrypts every connection, and asks clients for certificates if it names an authority.
         insecure: Allows an address that other machines can reach without *tls*, and a
             *metrics_address* that they can reach at all.
         api_key: One key or several; every call must carry one of them. ``None`` answers everybody

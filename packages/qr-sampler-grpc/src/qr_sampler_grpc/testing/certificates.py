@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Certificates of the moment: an authority, and what it signs for this machine."""
+"""Certificates made for one test: an authority, and what it signs for this machine."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class _Pending:
 class _Stream:
     """An open call. One of the waiting threads reads for all.
 
-    A thread of its own that reads would cost every answer another change of threads, which takes
+    A separate reading thread would cost every answer another change of threads, which takes
     longer than everything else that Python does here.
     """
 

@@ -73,7 +73,7 @@ _NO_KEY: Final = (
 
 
 def describe_failure(error: grpc.RpcError, options: GrpcOptions, bytes_needed: int) -> str:
-    """Returns what happened, what the server said about it, and what to do.
+    """Returns what happened, the server's explanation, and what to do.
 
     Args:
         error: How the call ended.

@@ -40,7 +40,7 @@ class Context:
     rho: float
     """The division of K-SEQ, 1 for other rules."""
     predicted: float
-    """The probability that a draft, or for K-SEQ one of the drafts, stands."""
+    """The probability that a draft, or for K-SEQ one of the drafts, is accepted."""
 
 
 @dataclass(slots=True)

@@ -45,7 +45,7 @@ class Drafter:
 
     Args:
         table: Payload of every context.
-        unit: Draws them; ``None`` for the direct route, which is the same law in fewer steps.
+        unit: Draws them; ``None`` for the direct route, the same distribution in fewer steps.
         uniforms: Where randomness comes from.
     """
 

@@ -74,7 +74,7 @@ def context_chi_square(
     target and on the number of visits, never on what was drawn.
 
     Args:
-        row_of: Returns the law after a context, shape ``(V,)``.
+        row_of: Returns the distribution after a context, shape ``(V,)``.
         contexts: N contexts.
         tokens: N tokens, each emitted after the context of the same place.
     """

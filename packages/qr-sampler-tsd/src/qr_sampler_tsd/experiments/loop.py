@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draft, judge, go on: the loop that all experiments share."""
+"""Draft, judge, repeat: the loop that all experiments share."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Recording:
     """Every emitted token."""
     predictions: list[float] = field(default_factory=list)
     """Predicted probability of every acceptance test: of every draft that was looked at token by
-    token, else of each pass that anything stands."""
+    token, else of each pass that any draft is accepted."""
     accepted_tests: int = 0
     """How many of them accepted."""
     accepted_drafts: int = 0

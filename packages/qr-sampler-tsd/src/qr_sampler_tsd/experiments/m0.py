@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M0, the smoke test: a fixed law without context."""
+"""M0, the smoke test: a fixed distribution without context."""
 
 from __future__ import annotations
 

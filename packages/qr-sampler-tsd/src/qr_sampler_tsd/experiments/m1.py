@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M1: a bigram, of a corpus or synthetic, where every context has a payload of its own."""
+"""M1: a bigram, of a corpus or synthetic, where every context has its own payload."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class ExperimentResult:
     """Their ratio."""
     accept_rate: float
     """Share of the acceptance tests that accepted. Token by token, each draft that was looked at is
-    a test; for the other rules it is each pass, which accepts when any draft stands."""
+    a test; for the other rules it is each pass, which accepts when any draft is accepted."""
     accept_interval: tuple[float, float]
     """Its Wilson interval, at :data:`~qr_sampler_tsd.experiments.evidence.CONFIDENCE`."""
     overlap_mass: float | None

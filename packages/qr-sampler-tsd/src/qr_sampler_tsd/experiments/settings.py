@@ -71,7 +71,7 @@ class ExperimentSettings:
             )
 
     def psi_for(self, p: FloatArray) -> PsiTopK | PsiRelative:
-        """Returns the payload of the oracle for the law *p*.
+        """Returns the payload of the oracle for the distribution *p*.
 
         Raises:
             PsiError: When a value is out of range.

@@ -19,14 +19,14 @@ class Proposer(ABC, Generic[State]):
     """Maps the tokens of a sequence so far to a payload for the next one.
 
     What it carries from token to token is a state per sequence. States are immutable: a verifier
-    that rejects a draft goes on from the state after the last token that stood.
+    that rejects a draft continues from the state after the last accepted token.
 
     Must be overridden: :attr:`vocab_size`, :meth:`start`, :meth:`advance` and :meth:`psi`. None of
     them draws randomness. An instance serves any number of sequences at once.
     """
 
     is_oracle: ClassVar[bool] = False
-    """Whether it looks at the target's own law, which no proposer of any use does."""
+    """Whether it looks at the target's own distribution, which no proposer of any use does."""
 
     @property
     @abstractmethod

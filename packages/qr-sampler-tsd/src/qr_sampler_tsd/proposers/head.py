@@ -2,7 +2,7 @@
 """A small learned proposer: the last C tokens, one hidden layer, low-rank logits.
 
 The shape is that of the neural probabilistic language model of Bengio et al. 2003 (JMLR 3), the
-embedding and the first layer multiplied out: every position c has a table of its own,
+embedding and the first layer multiplied out: every position c has its own table,
 
     h = tanh(b + sum over c of T_c[token at c]),    z = W h + a,    q = softmax(z).
 
@@ -30,7 +30,7 @@ __all__ = ["ABSENT", "HeadProposer", "HeadWeights", "softmax"]
 _Real = TypeVar("_Real", bound=np.floating)
 
 ABSENT = -1
-"""Stands in a context where a sequence has not that many tokens yet."""
+"""Fills a context while a sequence has fewer tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,7 +43,7 @@ class HeadWeights:
 
     tables: SingleArray
     """T, shape ``(C, buckets + 1, d)``; context position 0 is the last token. Token i has the row
-    ``i % buckets``, the last row stands for :data:`ABSENT`."""
+    ``i % buckets``, the last row is that of :data:`ABSENT`."""
     hidden_bias: SingleArray
     """b, shape ``(d,)``."""
     output: SingleArray
@@ -71,10 +71,10 @@ class HeadWeights:
         buckets: int,
         rng: np.random.Generator | int,
     ) -> HeadWeights:
-        """Returns weights that stand for the law *unigram* whatever the context, ready to train.
+        """Returns weights that give *unigram* in every context, ready to train.
 
         Args:
-            unigram: Shape ``(V,)``, above 0: the law to start from.
+            unigram: Shape ``(V,)``, above 0: the distribution to start from.
             context_tokens: C, at least 1.
             width: d, at least 1.
             buckets: Rows that tokens share, at least 1; at most V are of use, and used.
@@ -176,7 +176,7 @@ class HeadProposer(Proposer[tuple[int, ...]]):
         return longer[-self.weights.context_tokens :]
 
     def psi(self, state: tuple[int, ...]) -> PsiRelative:
-        """Returns the payload for the next token: the head's law, its tail made even."""
+        """Returns the payload for the next token: the head's distribution, its tail made even."""
         context = np.full((1, self.weights.context_tokens), ABSENT, dtype=np.int32)
         context[0, : len(state)] = state[::-1]
         law = softmax(self.weights.logits(context).astype(np.float64))[0]
@@ -184,7 +184,7 @@ class HeadProposer(Proposer[tuple[int, ...]]):
 
 
 def softmax(logits: NDArray[_Real]) -> NDArray[_Real]:
-    """Returns the laws of *logits*, natural-log units, over their last axis, in their dtype."""
+    """Returns the softmax of *logits*, natural-log units, over their last axis, in their dtype."""
     shifted: NDArray[_Real] = logits - logits.max(axis=-1, keepdims=True)
     np.exp(shifted, out=shifted)
     shifted /= shifted.sum(axis=-1, keepdims=True)

@@ -24,7 +24,7 @@ class OracleProposer(Proposer[tuple[int, ...]]):
     draft token, so that it never makes anything faster.
 
     Args:
-        target: Returns the law of the next token, shape ``(V,)``, after the tokens it is given.
+        target: Returns the distribution of the next token, shape ``(V,)``, after given tokens.
         vocab_size: Number of tokens, V.
         k: Tokens of the head, 1 to V.
         tau: Temperature of the scores.
@@ -72,11 +72,11 @@ class OracleProposer(Proposer[tuple[int, ...]]):
         return longer if self._context_tokens is None else longer[-self._context_tokens :]
 
     def psi(self, state: tuple[int, ...]) -> PsiRelative:
-        """Returns the best payload for the target's own law.
+        """Returns the best payload for the target's own distribution.
 
         Raises:
-            ProposerError: When the target's law is not over the vocabulary.
-            PsiError: When it is no law.
+            ProposerError: When the target's distribution is not over the vocabulary.
+            PsiError: When it is no distribution.
         """
         law = np.asarray(self._target(state), dtype=np.float64)
         if law.shape != (self._vocab_size,):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets of the milestones: a fixed law (M0) and bigrams (M1), all reproducible from a seed."""
+"""Targets of the milestones: a fixed distribution (M0), bigrams (M1); a seed reproduces each."""
 
 from __future__ import annotations
 

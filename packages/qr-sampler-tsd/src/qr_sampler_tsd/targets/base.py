@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an experiment needs of a target: finitely many contexts, each with a law."""
+"""What an experiment needs of a target: finitely many contexts, each with a distribution."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ class Target(Protocol):
         """Returns the context, in [0, C), that a token leads to."""
 
     def row(self, context: int) -> FloatArray:
-        """Returns the law of the next token, shape ``(V,)``, sum 1."""
+        """Returns the distribution of the next token, shape ``(V,)``, sum 1."""

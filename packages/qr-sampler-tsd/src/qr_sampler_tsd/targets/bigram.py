@@ -44,7 +44,7 @@ class CorpusBigram(NamedTuple):
 
 
 class BigramTable:
-    """A bigram whose table is in memory; every token is a context of its own.
+    """A bigram whose table is in memory; every token is its own context.
 
     Args:
         p: Shape ``(V, V)``, rows of sum 1.

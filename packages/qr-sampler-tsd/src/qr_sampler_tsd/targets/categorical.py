@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""M0, the target of a smoke test: a fixed law without context."""
+"""M0, the target of a smoke test: a fixed distribution without context."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CategoricalTarget", "checked_size", "entropy", "make_p", "make_p_zip
 
 
 def make_p(vocab_size: int, seed: int) -> tuple[FloatArray, FloatArray]:
-    """Returns p and log p of a law from the prior Dirichlet(1), by PCG64.
+    """Returns p and log p of a distribution from the prior Dirichlet(1), by PCG64.
 
     Args:
         vocab_size: V.
@@ -54,7 +54,7 @@ def entropy(p: FloatArray) -> float:
 
 
 class CategoricalTarget:
-    """A law that no context changes.
+    """A distribution that no context changes.
 
     Args:
         p: Shape ``(V,)``, sum 1.
@@ -76,7 +76,7 @@ class CategoricalTarget:
         return 0
 
     def row(self, context: int) -> FloatArray:
-        """Returns the law, whatever the *context*."""
+        """Returns the distribution, whatever the *context*."""
         del context
         return self._p
 

@@ -48,7 +48,7 @@ class TelemetryEvent:
     accepted_prefix: int
     """Accepted drafts."""
     first_token_reject: bool
-    """Whether not even the first stands."""
+    """Whether even the first draft was rejected."""
     emitted: int
     """Tokens of the pass."""
     overlap_mass: float

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A directory of its own for every run, which only its owner can read."""
+"""Every run has its own directory, which only its owner can read."""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ def fine_tune_acceptance(
 ) -> HeadWeights:
     """Returns weights with a higher mean acceptance on *examples*.
 
-    It is that of the head's own law q; a payload keeps K tokens of it and evens out the others.
+    It is that of the head's own distribution q; a payload keeps K tokens of it and evens out the
+    others.
 
     Args:
         weights: Of a distilled head.

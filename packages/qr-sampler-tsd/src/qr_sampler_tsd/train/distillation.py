@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Proposers that imitate a model: they learn its laws, not only the tokens that it has chosen."""
+"""Proposers that imitate a model: they learn its distributions, not only its chosen tokens."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from qr_sampler_tsd.train.fitting import FitSettings, Progress, fit_head
 __all__ = ["BigramDistiller", "cross_entropy", "distil_head", "mean_law"]
 
 _LEAST_OF_ALL = 1e-12
-"""A head starts from the logarithm of a law, and a law may hold zeros."""
+"""A head starts from the logarithm of a distribution, and a distribution may hold zeros."""
 
 
 class BigramDistiller:
-    """Adds up the laws that follow each token, in pieces of any size.
+    """Adds up the distributions that follow each token, in pieces of any size.
 
-    The mean of the model's laws after a token is the row that has the least cross entropy among all
-    that know only that token. Sums are kept for tokens that examples name; what they leave open is
-    spread evenly, so that memory grows with the variety of the text and not with V squared.
+    The mean of the model's distributions after a token is the row that has the least cross entropy
+    among all that know only that token. Sums are kept for tokens that examples name; what they
+    leave open is spread evenly, so that memory grows with the variety of the text and not with V
+    squared.
 
     Args:
         vocab_size: Number of tokens, V.
@@ -38,7 +39,7 @@ class BigramDistiller:
 
     @property
     def counts(self) -> TokenArray:
-        """Shape ``(V,)``: how many laws each token was followed by so far."""
+        """Shape ``(V,)``: how many distributions each token was followed by so far."""
         return np.array(self._counts)
 
     def add(self, examples: Examples) -> None:
@@ -60,10 +61,10 @@ class BigramDistiller:
         np.add.at(self._counts, last, 1)
 
     def law(self, token: int | None) -> FloatArray:
-        """Returns the mean law after *token*, of all tokens when ``None``; shape ``(V,)``.
+        """Returns the mean distribution after *token*, of all tokens when ``None``; shape ``(V,)``.
 
         Raises:
-            ProposerError: When no law was added for it.
+            ProposerError: When no distribution was added for it.
         """
         rows = slice(None) if token is None else slice(token, token + 1)
         seen = int(self._counts[rows].sum())
@@ -78,7 +79,7 @@ class BigramDistiller:
         return law
 
     def table(self, k: int) -> BigramProposer:
-        """Returns the table: a payload for every token seen, that of the mean law for the others.
+        """Returns the table: a payload for every token seen, the mean's for the others.
 
         Args:
             k: Tokens of each payload's head, 1 to V.
@@ -108,7 +109,7 @@ def cross_entropy(logits: SingleArray, targets: SingleArray) -> tuple[SingleArra
 
 
 def mean_law(examples: Examples) -> FloatArray:
-    """Returns the mean of all laws of *examples*, shape ``(V,)``, every entry above 0."""
+    """Returns the mean of all distributions of *examples*, shape ``(V,)``, every entry above 0."""
     share = float(examples.rest().sum()) / examples.vocab_size
     masses = np.full(examples.vocab_size, share + _LEAST_OF_ALL * len(examples))
     np.add.at(masses, examples.ids.ravel(), examples.probs.ravel())
@@ -125,7 +126,7 @@ def distil_head(
     buckets: int = 4096,
     progress: Progress | None = None,
 ) -> HeadWeights:
-    """Returns the weights of a head with a small cross entropy to the laws of *examples*.
+    """Returns the weights of a head with a small cross entropy to the distributions of *examples*.
 
     Args:
         examples: What to learn, with contexts of at least *context_tokens*.

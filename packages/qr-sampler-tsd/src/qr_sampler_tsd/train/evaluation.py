@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a proposer is for a model, computed from laws and without any draw."""
+"""How good a proposer is for a model, computed from distributions and without any draw."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Evaluation:
     gaps_nats: FloatArray
     """Shape ``(N,)``: sum of p log(p / q), the cross entropy of q beyond the entropy of p."""
     ratios: FloatArray
-    """Shape ``(N - 1,)``: q / p of the token that the text goes on with."""
+    """Shape ``(N - 1,)``: q / p of the token that continues the text."""
 
     @property
     def acceptance(self) -> float:
@@ -101,7 +101,7 @@ def evaluate(
     Args:
         proposer: Starts with *before* and the first token.
         tokens: N tokens, at least one.
-        laws: Shape ``(N, V)``: the model's law after each of them.
+        laws: Shape ``(N, V)``: the model's distribution after each of them.
         before: Earlier tokens of the sequence, which are not judged.
 
     Raises:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a proposer learns from: contexts, and the laws that a model gave after them."""
+"""What a proposer learns from: contexts, and the distributions that a model gave after them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Examples"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Examples:
-    """Laws of the next token after N contexts, each by its M best tokens.
+    """Distributions of the next token after N contexts, each by its M best tokens.
 
     What the others have together is spread evenly over them: 8 M bytes an example instead of 4 V.
     With M = V nothing is lost.
@@ -109,7 +109,7 @@ class Examples:
         return left
 
     def dense(self, rows: slice | TokenArray = slice(None)) -> SingleArray:
-        """Returns the laws of some examples, shape ``(B, V)``."""
+        """Returns the distributions of some examples, shape ``(B, V)``."""
         others = max(self.vocab_size - self.ids.shape[1], 1)
         share = self.rest(rows) / np.float32(others)
         laws = np.repeat(share[:, None], self.vocab_size, axis=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient descent on the weights of a head: any objective of logits and target laws, by Adam."""
+"""Gradient descent on the weights of a head, by Adam: any objective of logits and targets."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def head_gradients(
     Args:
         weights: Of the head.
         contexts: Shape ``(B, C)``, as :meth:`HeadWeights.table_rows` takes them.
-        targets: Shape ``(B, V)``: laws.
+        targets: Shape ``(B, V)``: distributions.
         objective: See :data:`Objective`.
     """
     rows = weights.table_rows(contexts)

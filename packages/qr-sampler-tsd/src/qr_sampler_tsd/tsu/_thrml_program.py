@@ -60,7 +60,7 @@ class CategoricalProgram:
         )
         factor = CategoricalEBMFactor([block], jnp.zeros((nodes, states)))
         self._program = FactorSamplingProgram(spec, [_InverseDistribution(states)], [factor], [])
-        # A program of its own per payload would be traced again: nodes are compared by identity.
+        # A separate program per payload would be traced again: nodes are compared by identity.
         self._step = eqx.filter_jit(_step)
         self._key = jax.random.key(0)
         self._initial = jnp.zeros(nodes, _STATE_DTYPE)

@@ -28,11 +28,11 @@ class TSUSamples(NamedTuple):
 class TSUAdapter(ABC):
     """A sampling unit: draws tokens from F(psi), or as near to it as its device comes.
 
-    ``log_q`` is always that of F(psi), also where the device has another law. Acceptance and
-    residual then speak of the same q, a verifier needs to know nothing of devices, and its output
-    differs from the target by no more than the device differs from F(psi), see
-    :mod:`qr_sampler_tsd.gate`. Acceptance by the law of the device would not make up for it: the
-    output is exact only when the residual is of that law, too.
+    ``log_q`` is always that of F(psi), also where the device has another distribution. Acceptance
+    and residual then refer to the same q, a verifier needs to know nothing of devices, and its
+    output differs from the target by no more than the device differs from F(psi), see
+    :mod:`qr_sampler_tsd.gate`. Acceptance by the distribution of the device would not make up for
+    it: the output is exact only when the residual is of that distribution, too.
 
     Must be overridden: :attr:`name` and :meth:`draw_tokens`. May be: :meth:`law`. Every random
     number comes from the :class:`UniformSource` of the call, for :attr:`Role.PROPOSAL`. A unit
@@ -65,7 +65,7 @@ class TSUAdapter(ABC):
         return TSUSamples(tokens, law.log_probs_of(tokens))
 
     def law(self, psi: Psi) -> HeadTailLaw | None:
-        """Returns the law that the device really has for *psi*, ``None`` where it is unknown."""
+        """Returns the device's actual distribution for *psi*, ``None`` where it is unknown."""
         return None
 
     @abstractmethod

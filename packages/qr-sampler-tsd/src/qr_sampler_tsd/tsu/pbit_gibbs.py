@@ -6,8 +6,8 @@ p-bits. One update sets one bit by its conditional probability, sigma(2 gamma) w
 gamma = ln(W1 / W0) / 2 of the two states it may choose from; a sweep updates all bits, the highest
 first. Clearing a bit leads to a more probable cell, so that every cell is connected to the first.
 
-All chains start at the most probable cell. The law after each sweep is known exactly, therefore so
-is its distance from F(psi): how many sweeps are enough is computed, not guessed.
+All chains start at the most probable cell. The distribution after each sweep is known exactly,
+therefore so is its distance from F(psi): how many sweeps are enough is computed, not guessed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class PBitGibbsTSU(TSUAdapter):
 
     Args:
         sweeps: At least 1.
-        tv_target: The total variation between the chain's law and F(psi) that is allowed, above 0
-            and at most 1. A payload for which the sweeps do not reach it is refused.
+        tv_target: The total variation between the chain's distribution and F(psi) that is allowed,
+            above 0 and at most 1. A payload for which the sweeps do not reach it is refused.
 
     Raises:
         ValueError: When an argument is out of range.
@@ -54,7 +54,7 @@ class PBitGibbsTSU(TSUAdapter):
         return f"PBitGibbsTSU(sweeps={self._sweeps}, tv_target={self._tv_target:g})"
 
     def law(self, psi: Psi) -> HeadTailLaw:
-        """Returns the law of the chain after its sweeps.
+        """Returns the distribution of the chain after its sweeps.
 
         Raises:
             MixingError: When that is farther from F(psi) than the target.
@@ -66,7 +66,7 @@ class PBitGibbsTSU(TSUAdapter):
         return law.with_cells(cells)
 
     def _mixed(self, ranked: FloatArray, updates: _Updates) -> FloatArray:
-        """Returns the law of the states after the sweeps, near enough to *ranked*."""
+        """Returns the distribution of the states after the sweeps, near enough to *ranked*."""
         reached = _start(ranked.size)
         for _ in range(self._sweeps):
             reached = _updated(reached, updates)
@@ -93,7 +93,7 @@ class PBitGibbsTSU(TSUAdapter):
 
 
 def sweeps_needed(psi: Psi, tv_target: float, limit: int = 1_000) -> int:
-    """Returns the least number of sweeps whose law is within *tv_target* of F(psi).
+    """Returns the least number of sweeps whose distribution is within *tv_target* of F(psi).
 
     Args:
         psi: The payload.
@@ -113,11 +113,11 @@ def sweeps_needed(psi: Psi, tv_target: float, limit: int = 1_000) -> int:
 
 
 def sweep_law(reached: FloatArray, ranked: FloatArray) -> FloatArray:
-    """Returns the law of the states one sweep later. O(b 2**b), exact but for rounding.
+    """Returns the distribution of the states one sweep later. O(b 2**b), exact but for rounding.
 
     Args:
-        reached: Shape ``(..., 2**b)``: laws now; the identity matrix gives the transition matrix.
-        ranked: Shape ``(2**b,)``: the law that the sweep leaves as it is.
+        reached: Shape ``(..., 2**b)``: distributions now; the identity gives the transition matrix.
+        ranked: Shape ``(2**b,)``: the distribution that the sweep leaves as it is.
     """
     return _updated(reached, _updates(ranked))
 
@@ -133,7 +133,7 @@ def _updated(reached: FloatArray, updates: _Updates) -> FloatArray:
 
 
 def _ranked(law: HeadTailLaw) -> tuple[TokenArray, FloatArray]:
-    """Returns the cells by descending probability, and the law of their ranks, shape ``(2**b,)``.
+    """Returns the cells by descending probability, and that of each rank, shape ``(2**b,)``.
 
     Ranks without a cell have probability 0.
     """
@@ -145,7 +145,7 @@ def _ranked(law: HeadTailLaw) -> tuple[TokenArray, FloatArray]:
 
 
 def _start(states: int) -> FloatArray:
-    """Returns the law of a chain that is at the most probable cell."""
+    """Returns the distribution of a chain that is at the most probable cell."""
     law = np.zeros(states)
     law[0] = 1.0
     return law

@@ -53,7 +53,7 @@ class PBitTreeTSU(TSUAdapter):
         return f"PBitTreeTSU(dac_bits={self._dac_bits})"
 
     def law(self, psi: Psi) -> HeadTailLaw:
-        """Returns the law with the biases as the converter sets them."""
+        """Returns the distribution with the biases as the converter sets them."""
         law = psi.law()
         return law.with_cells(_leaf_probs(self._bit_probs(law))[: law.ids.size + 1])
 

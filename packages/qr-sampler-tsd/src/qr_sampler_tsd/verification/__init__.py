@@ -3,7 +3,8 @@
 
 * :func:`accept_correct` judges one draft, :func:`verify_tokens` a block token by token,
   :func:`verify_block` a block as a whole, :func:`verify_k_seq` several drafts of one position.
-* All are lossless. Rules that change the law of the text, such as typical acceptance, are left out.
+* All are lossless. Rules that change the distribution of the text, such as typical acceptance, are
+  left out.
 """
 
 from __future__ import annotations

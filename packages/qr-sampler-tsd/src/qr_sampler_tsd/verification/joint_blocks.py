@@ -7,10 +7,10 @@ Sun et al. 2025 (arXiv 2403.10444, algorithm 2). With x_1 .. x_L the drafts,
     R_i = sum over x of max(P_i p_(i+1)(x) - q_(i+1)(x), 0),
     h_i = R_i / (R_i + 1 - P_i) for 0 < i < L, h_L = P_L,
 
-the longest prefix i whose own event of probability h_i occurs stands, the empty one always. The
+the longest prefix i whose own event of probability h_i occurs is accepted, or the empty one. The
 next token comes from max(P_i p_(i+1) - q_(i+1), 0), or after all L from p_(L+1). The text follows
-the target, on average at least as many drafts stand as token by token, and for L = 1 it is the same
-rule.
+the target, on average at least as many drafts are accepted as token by token, and for L = 1 it is
+the same rule.
 
 Uniforms: prefixes are tried from the longest down, each with at most one of :attr:`Role.ACCEPT`,
 none where h_i is 0 or 1, so at most L; then one of :attr:`Role.RESIDUAL` or of :attr:`Role.BONUS`.
@@ -29,7 +29,7 @@ from qr_sampler_tsd.verification.verdict import (
     Verdict,
     capped_ratio,
     check_block,
-    stands,
+    is_accepted,
     token_of,
 )
 
@@ -49,7 +49,7 @@ def verify_block(
 
     Args:
         p: Shape ``(L + 1, V)``, each row of sum 1: row i is the target after i drafts.
-        q: L laws; law i is the one that draft i was drawn from.
+        q: L distributions; distribution i is the one that draft i was drawn from.
         drafts: L tokens.
         uniforms: Where randomness comes from.
         buffer: Shape ``(V,)``, overwritten.
@@ -61,7 +61,7 @@ def verify_block(
     joint = _joint_ratios(p, q, drafts)
     accepted = length = len(drafts)
     chance = joint[length]
-    while not stands(chance, uniforms):
+    while not is_accepted(chance, uniforms):
         accepted -= 1
         chance = _chance(p, q, joint, accepted, buffer) if accepted else 1.0
     if accepted == length:
@@ -86,5 +86,5 @@ def _chance(
     """Returns h_i for i = *place*, 0 < i < L."""
     rest = float(residual_masses(p[place], q[place], buffer, joint[place]).sum())
     slack = 1.0 - joint[place]
-    # Both are 0 only where p = q and P = 1; then a longer prefix stands for certain.
+    # Both are 0 only where p = q and P = 1; then a longer prefix is accepted for certain.
     return rest / (rest + slack) if rest + slack > 0 else 1.0

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """k independent drafts of one position, judged in turn: K-SEQ.
 
-Sun et al. 2023 (SpecTr, arXiv 2310.15141, algorithm 2). A draft x ~ q stands with probability
-min(1, p(x) / (rho q(x))), the first that stands is emitted. With beta(rho) = sum min(q, p / rho),
-one of k stands with probability 1 - (1 - beta)^k, and what is emitted so has the mass
+Sun et al. 2023 (SpecTr, arXiv 2310.15141, algorithm 2). A draft x ~ q is accepted with probability
+min(1, p(x) / (rho q(x))), the first accepted one is emitted. With beta(rho) = sum min(q, p / rho),
+one of k is accepted with probability 1 - (1 - beta)^k, and what is emitted so has the mass
 min(q, p / rho) (1 - (1 - beta)^k) / beta. The rest of p must supply the correction, so rho solves
 
     1 - (1 - beta(rho))^k = rho beta(rho),
@@ -12,7 +12,7 @@ where that mass is min(rho q, p), and the correction comes from max(p - rho q, 0
 least 1 - 1 / e of the best acceptance that k drafts allow.
 
 Uniforms: at most one of :attr:`Role.ACCEPT` per draft that is looked at, none where the
-probability is 0 or 1, and one of :attr:`Role.RESIDUAL` when none stands.
+probability is 0 or 1, and one of :attr:`Role.RESIDUAL` when none is accepted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qr_sampler_tsd.errors import VerificationError
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_masses, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
-from qr_sampler_tsd.verification.verdict import Verdict, capped_ratio, stands
+from qr_sampler_tsd.verification.verdict import Verdict, capped_ratio, is_accepted
 
 __all__ = ["k_seq_acceptance", "optimal_division", "verify_k_seq"]
 
@@ -44,7 +44,7 @@ def verify_k_seq(
 
     Args:
         p: Shape ``(V,)``, sum 1: the target.
-        q: The law that every draft was drawn from, independently.
+        q: The distribution that every draft was drawn from, independently.
         drafts: k tokens.
         uniforms: Where randomness comes from.
         buffer: Shape ``(V,)``, overwritten.
@@ -59,7 +59,7 @@ def verify_k_seq(
     chance = 0.0
     for token in drafts:
         chance = _chance(p, q, token, rho)
-        if stands(chance, uniforms):
+        if is_accepted(chance, uniforms):
             return Verdict((token,), 1, chance)
     u = uniforms.draw_one(Role.RESIDUAL)
     return Verdict((residual_token(p, q, u, buffer, 1.0 / rho),), 0, chance)
@@ -94,7 +94,7 @@ def optimal_division(p: FloatArray, q: Law, drafts: int, buffer: FloatArray) -> 
 def k_seq_acceptance(
     p: FloatArray, q: Law, drafts: int, buffer: FloatArray, rho: float | None = None
 ) -> float:
-    """Returns 1 - (1 - beta)^k, the probability that one of k drafts stands.
+    """Returns 1 - (1 - beta)^k, the probability that one of k drafts is accepted.
 
     Args:
         p: Shape ``(V,)``, sum 1: the target.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accept or correct one draft, L = 1; docs/tsd/verification.md derives it.
 
-The draft x ~ q stands with probability alpha = min(1, p(x) / q(x)); otherwise the token comes from
-r ~ max(p - q, 0). Then q min(1, p / q) + (1 - M) r = min(p, q) + (p - min(p, q)) = p, with
-M = sum min(p, q) the probability that a draft stands (Leviathan et al. 2023, arXiv 2211.17192,
+The draft x ~ q is accepted with probability alpha = min(1, p(x) / q(x)); otherwise the token comes
+from r ~ max(p - q, 0). Then q min(1, p / q) + (1 - M) r = min(p, q) + (p - min(p, q)) = p, with M =
+sum min(p, q) the probability that a draft is accepted (Leviathan et al. 2023, arXiv 2211.17192,
 appendix A.1). alpha and r use one and the same q: with two, the result is biased.
 
 Uniforms: at most one of :attr:`Role.ACCEPT`, none when alpha is 0 or 1, and one of
@@ -16,7 +16,7 @@ from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_by_thinning, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
-from qr_sampler_tsd.verification.verdict import Verdict, acceptance, stands
+from qr_sampler_tsd.verification.verdict import Verdict, acceptance, is_accepted
 
 __all__ = ["accept_correct", "accept_correct_by_thinning"]
 
@@ -28,7 +28,7 @@ def accept_correct(
 
     Args:
         p: Shape ``(V,)``, sum 1: the target.
-        q: The law that *token* was drawn from.
+        q: The distribution that *token* was drawn from.
         token: The draft.
         uniforms: Where randomness comes from.
         buffer: Shape ``(V,)``, overwritten after a rejection.
@@ -43,7 +43,7 @@ def accept_correct(
         ((2,), 0, 0.1)
     """
     alpha = acceptance(p, q, token)
-    if stands(alpha, uniforms):
+    if is_accepted(alpha, uniforms):
         return Verdict((token,), 1, alpha)
     u = uniforms.draw_one(Role.RESIDUAL)
     return Verdict((residual_token(p, q, u, buffer),), 0, alpha)
@@ -52,7 +52,7 @@ def accept_correct(
 def accept_correct_by_thinning(
     p: FloatArray, cumulative: FloatArray, q: Law, token: int, uniforms: UniformSource
 ) -> Verdict:
-    """Returns what :func:`accept_correct` returns, in law, for a *p* that is used many times.
+    """Returns the same in distribution as :func:`accept_correct`, for a *p* that is reused.
 
     A correction takes O(log V) per candidate and 1 / (1 - M) candidates on average, each with two
     uniforms of :attr:`Role.RESIDUAL`. A rejection has probability 1 - M, so one candidate per draft
@@ -61,11 +61,11 @@ def accept_correct_by_thinning(
     Args:
         p: Shape ``(V,)``, sum 1: the target.
         cumulative: Shape ``(V,)``: its running sum.
-        q: The law that *token* was drawn from.
+        q: The distribution that *token* was drawn from.
         token: The draft.
         uniforms: Where randomness comes from.
     """
     alpha = acceptance(p, q, token)
-    if stands(alpha, uniforms):
+    if is_accepted(alpha, uniforms):
         return Verdict((token,), 1, alpha)
     return Verdict((residual_by_thinning(p, cumulative, q, uniforms),), 0, alpha)

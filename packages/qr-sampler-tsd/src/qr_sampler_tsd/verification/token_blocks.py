@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A block of L drafts, judged token by token, and a bonus token when all stand.
+"""A block of L drafts, judged token by token, and a bonus token when all are accepted.
 
 Leviathan et al. 2023 (arXiv 2211.17192, algorithm 1) and Chen et al. 2023 (arXiv 2302.01318): the
-rule for one draft is applied from left to right until one falls. When drafts stand independently
-with probability a, a pass of the target emits (1 - a^(L + 1)) / (1 - a) tokens on average.
+rule for one draft is applied from left to right until one is rejected. When drafts are accepted
+independently with probability a, a pass of the target emits (1 - a^(L + 1)) / (1 - a) tokens on
+average.
 
 Uniforms: at most one of :attr:`Role.ACCEPT` per draft that is looked at, none where alpha is 0 or
 1, then one of :attr:`Role.RESIDUAL` or of :attr:`Role.BONUS`.
@@ -22,7 +23,7 @@ from qr_sampler_tsd.verification.verdict import (
     Verdict,
     acceptance,
     check_block,
-    stands,
+    is_accepted,
     token_of,
 )
 
@@ -40,7 +41,7 @@ def verify_tokens(
 
     Args:
         p: Shape ``(L + 1, V)``, each row of sum 1: row i is the target after i drafts.
-        q: L laws; law i is the one that draft i was drawn from.
+        q: L distributions; distribution i is the one that draft i was drawn from.
         drafts: L tokens.
         uniforms: Where randomness comes from.
         buffer: Shape ``(V,)``, overwritten.
@@ -64,7 +65,7 @@ def verify_tokens_by_thinning(
     drafts: Sequence[int],
     uniforms: UniformSource,
 ) -> Verdict:
-    """Returns what :func:`verify_tokens` returns, in law, for rows that are used many times.
+    """Returns the same in distribution as :func:`verify_tokens`, for rows that are reused.
 
     The last token takes O(log V) per candidate; see
     :func:`~qr_sampler_tsd.verification.accept_correct_by_thinning`.
@@ -72,7 +73,7 @@ def verify_tokens_by_thinning(
     Args:
         p: Shape ``(L + 1, V)``, each row of sum 1: row i is the target after i drafts.
         cumulative: Shape ``(L + 1, V)``: the running sum of each row.
-        q: L laws; law i is the one that draft i was drawn from.
+        q: L distributions; distribution i is the one that draft i was drawn from.
         drafts: L tokens.
         uniforms: Where randomness comes from.
 
@@ -92,11 +93,11 @@ def verify_tokens_by_thinning(
 def _prefix(
     p: Rows, q: Sequence[Law], drafts: Sequence[int], uniforms: UniformSource
 ) -> tuple[int, float]:
-    """Returns how many drafts stand and the probability of the last test."""
+    """Returns how many drafts are accepted and the probability of the last test."""
     check_block(len(p), len(q), len(drafts))
     alpha = 1.0
     for place, token in enumerate(drafts):
         alpha = acceptance(p[place], q[place], token)
-        if not stands(alpha, uniforms):
+        if not is_accepted(alpha, uniforms):
             return place, alpha
     return len(drafts), alpha

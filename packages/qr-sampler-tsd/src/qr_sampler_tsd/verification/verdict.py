@@ -14,7 +14,15 @@ from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import token_at
 from qr_sampler_tsd.uniforms import Role, UniformSource
 
-__all__ = ["Rows", "Verdict", "acceptance", "capped_ratio", "check_block", "stands", "token_of"]
+__all__ = [
+    "Rows",
+    "Verdict",
+    "acceptance",
+    "capped_ratio",
+    "check_block",
+    "is_accepted",
+    "token_of",
+]
 
 Rows: TypeAlias = FloatArray | Sequence[FloatArray]
 """Target rows of shape ``(L + 1, V)``: an array, or rows that lie apart."""
@@ -26,7 +34,7 @@ class Verdict(NamedTuple):
     tokens: tuple[int, ...]
     """The accepted drafts, then the token that the verifier chose itself, if it chose one."""
     accepted: int
-    """How many drafts stand."""
+    """How many drafts are accepted."""
     acceptance: float
     """The probability, given the drafts, of the last acceptance test: for one draft, alpha."""
 
@@ -39,7 +47,7 @@ class Verdict(NamedTuple):
 def acceptance(p: FloatArray, q: Law, token: int) -> float:
     """Returns alpha = min(1, p / q) at *token*.
 
-    A token that q cannot propose can only come from a faulty device; it stands if p has it.
+    A token that q cannot propose can only come from a faulty device; it is accepted if p has it.
     """
     return capped_ratio(float(p[token]), q.prob_of(token))
 
@@ -49,7 +57,7 @@ def capped_ratio(target: float, draft: float) -> float:
     return target / draft if target < draft else float(target > 0)
 
 
-def stands(probability: float, uniforms: UniformSource) -> bool:
+def is_accepted(probability: float, uniforms: UniformSource) -> bool:
     """Returns whether an event of this *probability* occurs; draws nothing when it is certain."""
     if probability <= 0 or probability >= 1:
         return probability >= 1

@@ -23,7 +23,7 @@ _POLL_S: Final = 0.1
 
 
 class Metrics(Telemetry):
-    """Counts into a registry of its own, so that two servers in one process stay apart.
+    """Counts into its own registry, so that two servers in one process stay apart.
 
     Raises:
         ConfigError: When the package ``prometheus-client`` is missing.
@@ -80,7 +80,7 @@ class Metrics(Telemetry):
 
 
 class MetricsEndpoint:
-    """Answers scrapes over HTTP from a thread of its own, until it is stopped.
+    """Answers scrapes over HTTP from its own thread, until it is stopped.
 
     Args:
         metrics: What is scraped.
