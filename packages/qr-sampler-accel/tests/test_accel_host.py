@@ -24,6 +24,7 @@ from qr_sampler.selection.fast.passes import (
     weight_bounds,
 )
 from qr_sampler.selection.masses import LOG2_E, fixed_point_masses
+from qr_sampler.selection.statistics import logit_deviation
 from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits
 
 pytest.importorskip("numba", reason="needs the extra numba")
@@ -32,6 +33,7 @@ from qr_sampler_accel.host import bins as compiled_bins
 from qr_sampler_accel.host import byte_counts as compiled_counts
 from qr_sampler_accel.host import leading, moments
 from qr_sampler_accel.host import masses as compiled_masses
+from qr_sampler_accel.host import statistics as compiled_statistics
 from qr_sampler_accel.host.bins import CompiledBins
 from qr_sampler_accel.host.byte_counts import CompiledCounts
 from qr_sampler_accel.host.leading import MOST_LEADING
@@ -258,3 +260,17 @@ def test_compiled_counts_do_what_their_source_says() -> None:
         compiled_counts._ones.py_func(blocks, found[1])
     assert found[0].tolist() == blocks.sum(axis=1).tolist()
     assert found[1].tolist() == np.unpackbits(blocks, axis=1).sum(axis=1).tolist()
+
+
+def test_the_deviation_is_that_of_the_reference() -> None:
+    rng = np.random.default_rng(15)
+    for kind in LOGIT_KINDS:
+        for size in (1, 5, LANES + 1, 20_001):
+            logits = random_logits(rng, kind, size)
+            found = compiled_statistics.compiled_deviation(logits)
+            assert found == logit_deviation(logits)
+    logits = np.array([1.5, -np.inf, 0.5, -2.0], dtype=np.float32)
+    found = compiled_statistics._distances.py_func(logits, 1.5)
+    assert found == compiled_statistics._distances(logits, 1.5) == (3, -4.5, -3.5)
+    assert compiled_statistics._squares.py_func(logits, 1.5, -1.5) == 1.5**2 + 0.5**2 + 2.0**2
+    assert compiled_statistics._variance.py_func(logits, 1.5) == (6.5 / 3, 3.5)

@@ -24,7 +24,13 @@ from qr_sampler import (
 from qr_sampler.selection import distances, statistics
 from qr_sampler.selection.fast import passes
 from qr_sampler.selection.fast.passes import RowPasses
-from qr_sampler.selection.statistics import Moments, is_settled, logit_deviation, row_moments
+from qr_sampler.selection.statistics import (
+    Moments,
+    exact_sum,
+    is_settled,
+    logit_deviation,
+    row_moments,
+)
 from qr_sampler.temperature import rounded
 from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits
 
@@ -255,15 +261,40 @@ def test_a_float64_sum_in_doubt_is_made_exact(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(statistics, "FLOAT64_ERROR", 1.0)
     sums = []
 
-    original = math.fsum
-
     def noted(values: NDArray[np.float64]) -> float:
-        sums.append(original(values))
+        sums.append(exact_sum(values))
         return sums[-1]
 
-    monkeypatch.setattr(statistics.math, "fsum", noted)
+    monkeypatch.setattr(statistics, "exact_sum", noted)
     exact = moments_of(logits), logit_deviation(logits)
     assert len(sums) == 5
     assert exact[0] == pytest.approx(plain[0], rel=1e-12)
     assert exact[1] == plain[1]
     assert moments_of(np.random.default_rng(15).permutation(logits)) == exact[0]
+
+
+@settings(max_examples=300)
+@given(st.lists(st.floats(-1e290, 1e290), min_size=1, max_size=40), st.integers(0, 3))
+def test_exact_sums_are_those_of_the_standard_library(values: list[float], halves: int) -> None:
+    values += [value * 2.0 ** -(53 * halves) for value in values]
+    assert exact_sum(np.array(values)) == math.fsum(values)
+    assert exact_sum(np.array(values + [-value for value in values])) == 0.0
+
+
+def test_an_exact_sum_of_many_numbers_of_all_sizes_is_rounded_once() -> None:
+    rng = np.random.default_rng(16)
+    for spread in (0.0, 1.0, 30.0):
+        values = rng.normal(size=9_000) * 10.0 ** (spread * rng.normal(size=9_000)).clip(-200, 200)
+        assert exact_sum(values) == math.fsum(values)
+    # In the middle between two numbers: what is far smaller decides.
+    for least in (0.0, 2.0**-300, -(2.0**-300)):
+        middle = [1.0, 2.0**-53, least]
+        assert exact_sum(np.array(middle)) == math.fsum(middle)
+
+
+def test_a_deviation_between_two_numbers_is_settled_by_exact_sums() -> None:
+    """Half of the logits are 1 + 2**-23 and the others -1: sigma = 1 + 2**-24."""
+    logits = np.repeat(np.array([1.0 + 2.0**-23, -1.0], dtype=np.float32), 4_096)
+    assert logit_deviation(logits) == 1.0
+    logits[0] = 2.0
+    assert logit_deviation(logits) == np.float32(np.std(logits.astype(np.float64)))

@@ -8,19 +8,22 @@ import numpy as np
 from qr_sampler.arrays import IndexArray, Logits
 from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins, BinTotals, bin_scale
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
-from qr_sampler_accel.host.descent import DescentMemory, land
-from qr_sampler_accel.host.masses import LANES, TABLES, MassMemory, compiled, fill_masses
+from qr_sampler_accel.host.descent import Descent
+from qr_sampler_accel.host.masses import LANES, TABLES, MassMemory, compiled, fill_masses, whole_sum
 
 __all__ = ["CompiledBins", "fill_totals", "tokens_within"]
 
 
 @compiled
 def _fill_bins(logits, maximum, lowest, factor, distance, bins):  # type: ignore[no-untyped-def]
-    """Writes the distances and the bins of up to LANES tokens."""
+    """Writes the distances and the bins of up to LANES tokens; returns the smallest bin."""
+    least = np.int32(BINS)
     for j in range(logits.size):
         d = max(logits[j] - maximum, lowest)
         distance[j] = d
         bins[j] = np.int32(d * factor)
+        least = min(least, bins[j])
+    return least
 
 
 @compiled
@@ -30,28 +33,26 @@ def fill_totals(  # type: ignore[no-untyped-def]
     """Adds up mass and number of the tokens of each bin; those of the last bin have no mass.
 
     Adding to one place over and over is slow, since each addition waits for the one before. Tokens
-    therefore take turns at TABLES tables, whose sums end up in the first.
+    therefore take turns at TABLES tables, whose sums end up in the first. No branch depends on a
+    single token, which would go wrong too often where half of them have no mass.
     """
     totals[:] = 0.0
     counts[:] = 0
     last = totals.shape[1] - 1
-    counts[0, last] = logits.size
     for start in range(0, logits.size, LANES):
         piece = logits[start : start + LANES]
-        _fill_bins(piece, maximum, scale[0], scale[1], distance, bins)
+        if _fill_bins(piece, maximum, scale[0], scale[1], distance, bins) == last:
+            counts[0, last] += piece.size
+            continue
         fill_masses(distance, piece.size, inverse, unit, *mass_memory)
         masses = mass_memory[2]
         for j in range(piece.size):
-            # Most tokens of most rows are in the last bin.
-            if bins[j] < last:
-                totals[j % TABLES, bins[j]] += masses[j]
-                counts[j % TABLES, bins[j]] += 1
+            totals[j % TABLES, bins[j]] += masses[j]
+            counts[j % TABLES, bins[j]] += 1
     for table in range(1, TABLES):
-        for index in range(last):
+        for index in range(last + 1):
             totals[0, index] += totals[table, index]
             counts[0, index] += counts[table, index]
-    for index in range(last):
-        counts[0, last] -= counts[0, index]
 
 
 @compiled
@@ -70,6 +71,25 @@ def tokens_within(logits, maximum, scale, distance, bins, first, last, ids):  # 
                 ids[count] = start + j
                 count += (bins[j] >= first) & (bins[j] <= last)
     return count
+
+
+@compiled
+def _leading(logits, row, least_mass, most_distance, distance, mass_memory):  # type: ignore[no-untyped-def]
+    """Returns number and mass of the tokens that are near enough and have enough of a mass."""
+    maximum, inverse, unit = row
+    count, total = 0, 0.0
+    for start in range(0, logits.size, LANES):
+        piece = logits[start : start + LANES]
+        for j in range(piece.size):
+            distance[j] = piece[j] - maximum
+        fill_masses(distance, piece.size, inverse, unit, *mass_memory)
+        masses = mass_memory[2]
+        for j in range(piece.size):
+            kept = (np.float64(-distance[j]) <= most_distance) & (masses[j] >= least_mass)
+            count += kept
+            masses[j] = masses[j] if kept else 0.0
+        total += whole_sum(masses, piece.size)
+    return count, total
 
 
 @compiled
@@ -104,7 +124,7 @@ class CompiledBins(Bins):
         self._counts = np.empty((TABLES, BINS), dtype=np.int32)
         self._ids = np.empty(vocab_size, dtype=np.intp)
         self._vocab_size = vocab_size
-        self._descent: DescentMemory | None = None
+        self._descent: Descent | None = None
 
     def totals(
         self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
@@ -137,11 +157,18 @@ class CompiledBins(Bins):
         ids: IndexArray = self._ids[:count].copy()
         return ids
 
+    def leading(self, row: BinnedRow, distance: float, mass: int) -> Held:
+        """Returns number and mass of some tokens. Arguments as in :class:`Bins`."""
+        numbers = (row.maximum, row.inverse_temperature, 2.0**row.exponent)
+        memory = (self._memory[0], self._mass_memory)
+        count, total = _leading(row.logits, numbers, float(mass), distance, *memory)
+        return Held(int(count), int(total))
+
     def land(self, row: BinnedRow, first: int, last: int, held: Held, goal: Goal) -> Landing:
         """Returns where the bins reach *goal*. Arguments as in :class:`Bins`."""
         if self._descent is None:
-            self._descent = DescentMemory(self._vocab_size)
-        return land(row, first, last, held, goal, self._descent)
+            self._descent = Descent(self._vocab_size)
+        return self._descent.land(row, first, last, held, goal)
 
     def token_at(self, logits: Logits, logit: np.float32, place: int) -> int:
         """Returns one of the tokens with the given logit. Arguments as in :class:`Bins`."""

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a running total over crowded bins reaches a goal, as compiled loops.
 
-Two pivots from a sample of the logits enclose the goal narrowly, so that one round usually leaves
-a fifth of the tokens, and a few rounds a handful that are sorted. If the goal is between pivots
-that are equal, the logit is found. Should samples mislead, pivots halve the range of float32
-numbers instead, after which 32 rounds leave a single number: no row takes more than
+Two pivots from a random sample of the logits enclose the goal narrowly, so that one round usually
+leaves a fifth of the tokens, and a few rounds a handful that are sorted. If the goal is between
+pivots that are equal, the logit is found. The sample is drawn by a generator that starts from the
+goal, which depends on u: no row can be made so that its samples mislead. Should they mislead by
+chance, pivots are found exactly, digit by digit of the keys of the logits: no row takes more than
 ``MOST_ROUNDS`` rounds, each over what the one before has left.
 """
 
@@ -17,45 +18,42 @@ import numpy as np
 from qr_sampler.arrays import Logits
 from qr_sampler.selection.fast.bins import BINS, BinnedRow, bin_scale
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
-from qr_sampler_accel.host.masses import LANES, MassMemory, compiled, fill_masses, whole_sum
+from qr_sampler_accel.host.masses import LANES, compiled
+from qr_sampler_accel.host.pivots import (
+    WORD,
+    DescentMemory,
+    State,
+    digit_pivots,
+    key_of,
+    number_of,
+    sampled_pivots,
+    share_of,
+    sort_few,
+    weigh,
+)
 
-__all__ = ["MOST_ROUNDS", "DescentMemory", "land"]
+__all__ = ["MOST_ROUNDS", "MOST_VISITS", "SAMPLED_ROUNDS", "Descent"]
 
-SAMPLE: Final = LANES
-"""Most logits that pivots are chosen from."""
+SAMPLED_ROUNDS: Final = 4
+"""Rounds with pivots from samples; those of later ones are exact."""
 
-SAMPLED_ROUNDS: Final = 8
-"""Rounds with pivots from samples; later ones halve the range."""
+MOST_ROUNDS: Final = SAMPLED_ROUNDS + 3
+"""Three digits tell all keys apart."""
 
-MOST_ROUNDS: Final = SAMPLED_ROUNDS + 33
-"""A range of float32 numbers is halved 32 times at most before one of them is left."""
+MOST_VISITS: Final = SAMPLED_ROUNDS + 2 * 3
+"""How often the rounds look at each logit at most: once, and once more for exact pivots."""
 
 LOWEST_KEY: Final = -0x7F800000
 """The key of -inf."""
 
 
 @compiled
-def _key(value, cell, cell_bits):  # type: ignore[no-untyped-def]
-    """Returns an integer that orders float32 numbers; both zeros have 0."""
-    cell[0] = value
-    bits = np.int64(cell_bits[0])
-    return bits if bits >= 0 else -(bits & 0x7FFFFFFF)
-
-
-@compiled
-def _number(key, cell, cell_bits):  # type: ignore[no-untyped-def]
-    """Returns the float32 number that has a key."""
-    cell_bits[0] = np.int32(key) if key >= 0 else np.int32(-key - 0x80000000)
-    return cell[0]
-
-
-@compiled
-def _lowest_key(last, maximum, scale, cell, cell_bits):  # type: ignore[no-untyped-def]
+def _lowest_key(last, maximum, scale, memory):  # type: ignore[no-untyped-def]
     """Returns the key of the smallest logit whose bin is *last* or one before it."""
-    low, high = np.int64(LOWEST_KEY), _key(maximum, cell, cell_bits)
+    low, high = np.int64(LOWEST_KEY), key_of(maximum, memory)
     while low < high:
         middle = (low + high) >> 1
-        d = max(_number(middle, cell, cell_bits) - maximum, scale[0])
+        d = max(number_of(middle, memory) - maximum, scale[0])
         if np.int32(d * scale[1]) <= last:
             high = middle
         else:
@@ -64,148 +62,44 @@ def _lowest_key(last, maximum, scale, cell, cell_bits):  # type: ignore[no-untyp
 
 
 @compiled
-def _weigh(values, count, row, distance, mass_memory):  # type: ignore[no-untyped-def]
-    """Returns the mass of the first *count* logits."""
-    maximum, inverse, unit = row
-    total = 0.0
-    for start in range(0, count, LANES):
-        size = min(LANES, count - start)
-        for j in range(size):
-            distance[j] = values[start + j] - maximum
-        fill_masses(distance, size, inverse, unit, *mass_memory)
-        total += whole_sum(mass_memory[2], size)
-    return total
-
-
-@compiled
-def _sample(values, count, size, turn, low, high, sample):  # type: ignore[no-untyped-def]
-    """Writes some of the *size* logits from *low* to *high*, largest first; returns how many."""
-    stride = size // SAMPLE + 1
-    found = 0
-    for j in range(turn % stride, count, stride):
-        x = values[j]
-        if low <= x <= high and found < sample.size:
-            place = found
-            while place and sample[place - 1] < x:
-                sample[place] = sample[place - 1]
-                place -= 1
-            sample[place] = x
-            found += 1
-    return found
-
-
-@compiled
-def _place(share, counts, sample, found, row, distance, mass_memory):  # type: ignore[no-untyped-def]
-    """Returns how many logits of a sorted sample have a share of its number or of its mass."""
-    if counts:
-        return int(share * found)
-    total = _weigh(sample, found, row, distance, mass_memory)
-    running = 0.0
-    for place in range(found):
-        running += mass_memory[2][place]
-        if running >= share * total:
-            return place
-    return found
-
-
-@compiled
-def _pivots(values, count, size, turn, keys, share, counts, row, memory, mass_memory):  # type: ignore[no-untyped-def]
-    """Returns two logits, the smaller one first, between which the goal is likely to be reached.
-
-    *share* is what the goal is of the total, *keys* those of the smallest and the largest logit.
-    """
-    _, sample, cell, cell_bits, distance = memory
-    bottom, top = _number(keys[0], cell, cell_bits), _number(keys[1], cell, cell_bits)
-    found = 0
-    if turn < SAMPLED_ROUNDS:
-        found = _sample(values, count, size, turn, bottom, top, sample)
-    if not found:
-        middle = _number((keys[0] + keys[1]) >> 1, cell, cell_bits)
-        return middle, middle
-    place = _place(share, counts, sample, found, row, distance, mass_memory)
-    low, high = bottom, top
-    # Three standard deviations of the place of a quantile among so many.
-    spread = int(1.5 * np.sqrt(found)) + 1
-    if place >= spread:
-        high = sample[place - spread]
-    if place + spread < found:
-        low = sample[place + spread]
-    if low == bottom and high == top and size > LANES:
-        # Ties have to go: with both pivots equal they are told apart from all others.
-        low = high = sample[found // 2]
-    return low, high
-
-
-@compiled
-def _part(values, count, pivots, above, inside, below):  # type: ignore[no-untyped-def]
-    """Parts logits at two pivots and returns the size of each part.
-
-    One of the parts may be written over *values*.
-    """
-    low, high = pivots
-    a = i = b = 0
-    for j in range(count):
-        x = values[j]
-        above[a] = x
-        a += x > high
-        inside[i] = x
-        i += (x >= low) & (x <= high)
-        below[b] = x
-        b += x < low
-    return a, i, b
-
-
-@compiled
-def _part_row(logits, ends, pivots, above_first, outer, inside):  # type: ignore[no-untyped-def]
-    """Does the same for those logits of a row that are from one end to the other.
-
-    Writes only one of the outer parts: that above both pivots or that below them.
-    """
-    low, high = pivots
-    first, last = (high, ends[1]) if above_first else (ends[0], low)
+def _part(values, count, outer, inner, into_outer, into_inner, marks):  # type: ignore[no-untyped-def]
+    """Copies the logits in two intervals, which are given by both ends; returns their numbers."""
     o = i = 0
-    for j in range(logits.size):
-        x = logits[j]
-        is_inside = (x >= low) & (x <= high)
-        inside[i] = x
-        i += is_inside
-        outer[o] = x
-        o += (x >= first) & (x <= last) & (not is_inside)
+    for start in range(0, count, LANES):
+        piece = values[start : min(start + LANES, count)]
+        for j in range(piece.size):
+            marks[0, j] = (piece[j] >= outer[0]) & (piece[j] <= outer[1])
+            marks[1, j] = (piece[j] >= inner[0]) & (piece[j] <= inner[1])
+        for j in range(piece.size):
+            into_outer[o] = piece[j]
+            o += marks[0, j]
+            into_inner[i] = piece[j]
+            i += marks[1, j]
     return o, i
 
 
 @compiled
-def _finish(values, count, row, goal, counts, distance, mass_memory):  # type: ignore[no-untyped-def]
-    """Sorts up to LANES logits; returns where they reach the goal, and rank and mass above."""
-    for i in range(1, count):
-        x, place = values[i], i
-        while place and values[place - 1] < x:
-            values[place] = values[place - 1]
-            place -= 1
-        values[place] = x
-    _weigh(values, count, row, distance, mass_memory)
-    total, rank, mass = 0.0, 0, 0.0
-    for i in range(count):
-        if i and values[i] < values[i - 1]:
-            rank, mass = i, total
-        total += mass_memory[2][i]
-        if (i + 1.0 if counts else total) >= goal:
-            break
-    return values[rank], rank, mass
+def _outer_ends(state, pivots, above_first, memory):  # type: ignore[no-untyped-def]
+    """Returns the smallest and the largest number above both pivots, or below them."""
+    if above_first:
+        return number_of(key_of(pivots[1], memory) + 1, memory), number_of(state.high, memory)
+    return number_of(state.low, memory), number_of(key_of(pivots[0], memory) - 1, memory)
 
 
 @compiled
-def _weigh_parts(buffers, outer, inside, equal, row, distance, mass_memory):  # type: ignore[no-untyped-def]
+def _weigh_parts(outer, inside, alike, row, memory):  # type: ignore[no-untyped-def]
     """Returns the masses of two parts, each given as its buffer and its number of tokens.
 
-    Those inside are all alike where the pivots are *equal*. In one loop, which is compiled once.
+    Those inside may be all *alike*. In one loop, which is compiled once.
     """
     masses = (0.0, 0.0)
     for turn in range(2):
         place, count = inside if turn else outer
-        alike = turn and equal
-        mass = _weigh(buffers[place], min(count, 1) if alike else count, row, distance, mass_memory)
-        masses = (masses[1], mass * count if alike else mass)
+        if turn and alike:
+            mass = weigh(memory.buffers[place], min(count, 1), row, memory) * count
+        else:
+            mass = weigh(memory.buffers[place], count, row, memory)
+        masses = (masses[1], mass)
     return masses
 
 
@@ -222,142 +116,129 @@ def _part_with_goal(goal, counts, above, inside):  # type: ignore[no-untyped-def
 
 
 @compiled
-def _narrowed(state, part, above, inside, pivots, cell, cell_bits):  # type: ignore[no-untyped-def]
-    """Returns the state of a descent into one part.
-
-    A state is the keys of the smallest and the largest logit, number and mass of the tokens, number
-    and mass of those above.
-    """
-    keys, size, total, rank, mass = state
+def _narrowed(state, part, above, inside, pivots, memory):  # type: ignore[no-untyped-def]
+    """Returns the state of a descent into one part."""
+    low, high, size, total, rank, mass = state
     if part == 0:
-        low = _key(pivots[1], cell, cell_bits) + 1
-        return (low, keys[1]), above[0], above[1], rank, mass
+        return State(key_of(pivots[1], memory) + 1, high, above[0], above[1], rank, mass)
     rank, mass = rank + above[0], mass + above[1]
     if part == 1:
-        low, high = _key(pivots[0], cell, cell_bits), _key(pivots[1], cell, cell_bits)
-        return (low, high), inside[0], inside[1], rank, mass
+        ends = key_of(pivots[0], memory), key_of(pivots[1], memory)
+        return State(ends[0], ends[1], inside[0], inside[1], rank, mass)
     size, total = size - above[0] - inside[0], total - above[1] - inside[1]
-    high = _key(pivots[0], cell, cell_bits) - 1
-    return (keys[0], high), size, total, rank + inside[0], mass + inside[1]
-
-
-@compiled
-def _share(goal, counts, state):  # type: ignore[no-untyped-def]
-    """Returns what the goal inside a state is of its number of tokens or of its mass."""
-    _, size, total, rank, mass = state
-    return (goal - rank) / size if counts else (goal - mass) / total
+    high = key_of(pivots[0], memory) - 1
+    return State(low, high, size, total, rank + inside[0], mass + inside[1])
 
 
 @compiled
 def _inner(goal, counts, state):  # type: ignore[no-untyped-def]
     """Returns the goal inside a state."""
-    return goal - state[3] if counts else goal - state[4]
+    return goal - state.rank if counts else goal - state.mass
 
 
 @compiled
-def _land(logits, row, state, goal, counts, memory, mass_memory):  # type: ignore[no-untyped-def]
+def _finish(values, count, row, goal, counts, memory):  # type: ignore[no-untyped-def]
+    """Returns where up to LANES logits reach the goal, and rank and mass above."""
+    ranked = memory.sample
+    sort_few(values, count, memory.places, ranked)
+    weigh(ranked, count, row, memory)
+    total, rank, mass = 0.0, 0, 0.0
+    for i in range(count):
+        if i and ranked[i] < ranked[i - 1]:
+            rank, mass = i, total
+        total += memory.masses[2][i]
+        if (i + 1.0 if counts else total) >= goal:
+            break
+    return ranked[rank], rank, mass
+
+
+@compiled
+def _land(logits, row, state, goal, counts, sampled_rounds, memory):  # type: ignore[no-untyped-def]
     """Returns the logit at which the goal is reached, rank and mass above, rounds and visits."""
-    buffers, _, cell, cell_bits, distance = memory
+    buffers = memory.buffers
     turn = visited = 0
+    seed = np.int64(goal) & WORD
     # The row itself is looked at until a part of it has been written to memory.
-    source = -1
-    while source < 0 or state[1] > LANES:
-        share = _share(goal, counts, state)
-        above_first = source >= 0 or share < 0.5
-        if source < 0:
-            values, count = logits, logits.size
+    source, count = -1, logits.size
+    while source < 0 or count > LANES:
+        values = logits if source < 0 else buffers[source]
+        inner_goal = _inner(goal, counts, state)
+        if turn < sampled_rounds:
+            low, high, seed = sampled_pivots(
+                values, count, state, inner_goal, counts, seed, row, memory
+            )
         else:
-            values, count = buffers[source], state[1]
-        pivots = _pivots(
-            values, count, state[1], turn, state[0], share, counts, row, memory, mass_memory
-        )
-        if source < 0:
-            ends = (_number(state[0][0], cell, cell_bits), _number(state[0][1], cell, cell_bits))
-            outer, inner = 0, 1
-            o, i = _part_row(logits, ends, pivots, above_first, buffers[outer], buffers[inner])
-        else:
-            outer, inner = (source + 1) % 3, (source + 2) % 3
-            o, i, _ = _part(values, count, pivots, buffers[outer], buffers[inner], values)
+            low, high = digit_pivots(values, count, state, inner_goal, counts, row, memory)
+            visited += count
         turn, visited = turn + 1, visited + count
-        equal = pivots[0] == pivots[1]
-        outer_mass, inside_mass = _weigh_parts(
-            buffers, (outer, o), (inner, i), equal, row, distance, mass_memory
-        )
-        inside, above = (i, inside_mass), (o, outer_mass)
+        above_first = share_of(inner_goal, counts, state) < 0.5
+        outer, inner = (source + 1) % 3, (source + 2) % 3
+        ends = _outer_ends(state, (low, high), above_first, memory)
+        o, i = _part(values, count, ends, (low, high), buffers[outer], buffers[inner], memory.marks)
+        masses = _weigh_parts((outer, o), (inner, i), low == high, row, memory)
+        above, inside = (o, masses[0]), (i, masses[1])
         if not above_first:
-            above = (state[1] - o - i, state[2] - outer_mass - inside_mass)
-        part = _part_with_goal(_inner(goal, counts, state), counts, above, inside)
-        state = _narrowed(state, part, above, inside, pivots, cell, cell_bits)
+            above = (state.size - o - i, state.total - masses[0] - masses[1])
+        part = _part_with_goal(inner_goal, counts, above, inside)
+        state = _narrowed(state, part, above, inside, (low, high), memory)
         if part == 1:
-            source = inner
-            if equal:
-                return pivots[0], state[3], state[4], turn, visited
+            if low == high:
+                return low, state.rank, state.mass, turn, visited
+            source, count = inner, i
         elif above_first == (part == 0):
-            source = outer
-    _, size, _, rank, mass = state
-    inner = _inner(goal, counts, state)
-    logit, more, further = _finish(buffers[source], size, row, inner, counts, distance, mass_memory)
-    return logit, rank + more, mass + further, turn, visited
+            source, count = outer, o
+    inner_goal = _inner(goal, counts, state)
+    logit, more, further = _finish(buffers[source], count, row, inner_goal, counts, memory)
+    return logit, state.rank + more, state.mass + further, turn, visited
 
 
-class DescentMemory:
-    """The working memory of :func:`land`.
+class Descent:
+    """Descents in rows of V tokens, one at a time.
 
     Args:
         vocab_size: Number of tokens V.
+        sampled_rounds: How many rounds have pivots from samples.
     """
 
-    def __init__(self, vocab_size: int) -> None:
-        cell = np.empty(1, dtype=np.float32)
-        self.arrays = (
-            np.empty((3, vocab_size), dtype=np.float32),
-            np.empty(SAMPLE, dtype=np.float32),
-            cell,
-            cell.view(np.int32),
-            np.empty(LANES, dtype=np.float32),
-        )
-        self.mass_memory = MassMemory().arrays
+    def __init__(self, vocab_size: int, sampled_rounds: int = SAMPLED_ROUNDS) -> None:
+        self.memory = DescentMemory.of(vocab_size)
+        self._sampled_rounds = sampled_rounds
         self.rounds = 0
         """Rounds that the last descent took."""
         self.visited = 0
         """Logits that its rounds looked at, all together."""
 
+    def land(self, row: BinnedRow, first: int, last: int, held: Held, goal: Goal) -> Landing:
+        """Returns where the bins from *first* to *last* reach *goal*.
 
-def land(
-    row: BinnedRow, first: int, last: int, held: Held, goal: Goal, memory: DescentMemory
-) -> Landing:
-    """Returns where the bins from *first* to *last* reach *goal*.
+        Args:
+            row: The row.
+            first: The first bin.
+            last: The last one.
+            held: What they hold.
+            goal: From 1 to what the bins hold.
+        """
+        low, high = self._ends(row, first, last)
+        logit, rank, mass, self.rounds, self.visited = _land(
+            _writable(row.logits),
+            (row.maximum, row.inverse_temperature, 2.0**row.exponent),
+            State(low, high, held.tokens, float(held.mass), 0, 0.0),
+            float(goal.amount),
+            goal.counts,
+            self._sampled_rounds,
+            self.memory,
+        )
+        return Landing(np.float32(logit), int(rank), int(mass))
 
-    Args:
-        row: The row.
-        first: The first bin.
-        last: The last one.
-        held: What they hold.
-        goal: From 1 to what the bins hold.
-        memory: For rows of V tokens.
-    """
-    logit, rank, mass, memory.rounds, memory.visited = _land(
-        _writable(row.logits),
-        (row.maximum, row.inverse_temperature, 2.0**row.exponent),
-        (_ends(row, first, last, memory), held.tokens, float(held.mass), 0, 0.0),
-        float(goal.amount),
-        goal.counts,
-        memory.arrays,
-        memory.mass_memory,
-    )
-    return Landing(np.float32(logit), int(rank), int(mass))
-
-
-def _ends(row: BinnedRow, first: int, last: int, memory: DescentMemory) -> tuple[int, int]:
-    """Returns the keys of the smallest and of the largest logit of some bins."""
-    cells = memory.arrays[2:4]
-    scale = tuple(bin_scale(row.inverse_temperature))
-    low, high = LOWEST_KEY, _key(row.maximum, *cells)
-    if last < BINS - 1:
-        low = _lowest_key(last, row.maximum, scale, *cells)
-    if first:
-        high = _lowest_key(first - 1, row.maximum, scale, *cells) - 1
-    return low, high
+    def _ends(self, row: BinnedRow, first: int, last: int) -> tuple[int, int]:
+        """Returns the keys of the smallest and of the largest logit of some bins."""
+        scale = tuple(bin_scale(row.inverse_temperature))
+        low, high = LOWEST_KEY, key_of(row.maximum, self.memory)
+        if last < BINS - 1:
+            low = _lowest_key(last, row.maximum, scale, self.memory)
+        if first:
+            high = _lowest_key(first - 1, row.maximum, scale, self.memory) - 1
+        return low, high
 
 
 def _writable(logits: Logits) -> Logits:

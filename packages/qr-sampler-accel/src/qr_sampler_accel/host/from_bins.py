@@ -13,7 +13,6 @@ from typing import Final
 import numpy as np
 
 from qr_sampler.selection.fast.bins import BINS
-from qr_sampler.selection.fast.histogram import NEAR
 from qr_sampler.selection.fast.sections import FEW
 from qr_sampler.selection.masses import MASSLESS
 from qr_sampler_accel.host.asked import MIN_P, TOP_K, TOP_N_SIGMA, TOP_P, TRUNCATE_FIRST
@@ -33,6 +32,10 @@ __all__ = ["BinMemory", "choose_from_bins"]
 
 FEWER_BINS: Final = 512
 """For rows of up to FEW tokens: clearing more bins would take longer than filling them."""
+
+
+NEAR: Final = 1e-4
+"""Margin in nats, by far larger than the rounding of an exponent and smaller than a bin."""
 
 
 class BinMemory:

@@ -18,7 +18,7 @@ from qr_sampler.selection.fast.row import FastRow
 from qr_sampler.selection.filters import Filters
 from qr_sampler.selection.masses import distances
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
-from qr_sampler.selection.statistics import logit_deviation, row_moments
+from qr_sampler.selection.statistics import row_moments
 from qr_sampler_accel.host.asked import TOP_N_SIGMA, filters_asked
 from qr_sampler_accel.host.from_head import UNKNOWN
 from qr_sampler_accel.host.passes import CompiledPasses
@@ -34,6 +34,7 @@ from qr_sampler_accel.host.row_loops import (
     pick_rows,
     weigh_rows,
 )
+from qr_sampler_accel.host.statistics import compiled_deviation
 
 __all__ = ["CompiledMeasurement", "CompiledPlan", "CompiledSelector"]
 
@@ -214,5 +215,5 @@ def _deviations(logits: Logits, lines: IndexArray, asked: FloatArray) -> FloatAr
     sigmas = asked[lines, TOP_N_SIGMA]
     if sigmas.any():
         for index in np.flatnonzero(sigmas).tolist():
-            deviations[index] = logit_deviation(logits[lines[index]])
+            deviations[index] = compiled_deviation(logits[lines[index]])
     return deviations

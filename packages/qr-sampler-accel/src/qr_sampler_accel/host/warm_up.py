@@ -16,6 +16,7 @@ from qr_sampler.settings import SamplingParameters
 from qr_sampler_accel.host.byte_counts import CompiledCounts
 from qr_sampler_accel.host.passes import CompiledPasses
 from qr_sampler_accel.host.selector import CompiledSelector
+from qr_sampler_accel.host.statistics import compiled_deviation
 
 __all__ = ["warm_up"]
 
@@ -45,9 +46,11 @@ def _warm_up_for_open_rows(logits: Logits) -> None:
     """Runs the loops over single rows, which those over a batch leave open."""
     passes = CompiledPasses(VOCAB_SIZE)
     passes.masses(logits, 2.0, 35)
+    compiled_deviation(logits)
     row, held = BinnedRow(logits, logits[0], 1.0, 35), Held(VOCAB_SIZE, VOCAB_SIZE << 35)
     passes.bins.totals(*row)
     passes.bins.tokens(*row[:3], 0, 1)
+    passes.bins.leading(row, 1.0, 0)
     for counts in (True, False):
         landing = passes.bins.land(row, 0, 0, held, Goal(1, counts))
         passes.bins.token_at(logits, landing.logit, 0)

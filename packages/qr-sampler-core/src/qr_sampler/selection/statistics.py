@@ -21,9 +21,11 @@ from qr_sampler.temperature.base import STATISTICS_STEP
 __all__ = [
     "FLOAT64_ERROR",
     "Moments",
+    "exact_sum",
     "is_settled",
     "logit_deviation",
     "row_moments",
+    "settled_deviation",
 ]
 
 FLOAT64_ERROR: Final = 2.0**-40
@@ -70,7 +72,7 @@ def row_moments(distance: Distances, scratch: FloatArray | None = None) -> Momen
     error = FLOAT64_ERROR * (1.0 + distance.size.bit_length() + moments.varentropy_nats2)
     if all(is_settled(value, error) for value in moments):
         return moments
-    return _moments(exponentials(distance, 1.0), exponents, math.fsum)
+    return _moments(exponentials(distance, 1.0), exponents, exact_sum)
 
 
 def is_settled(value: float, error: float) -> bool:
@@ -89,24 +91,65 @@ def logit_deviation(logits: Logits, scratch: FloatArray | None = None) -> float:
         scratch: Working memory. Shape ``(2, V)``.
     """
     values, spare = np.empty((2, logits.size)) if scratch is None else scratch
-    np.copyto(values, logits)
+    np.subtract(logits, logits.max(), out=values, dtype=np.float64)
     masked = np.isinf(values, out=spare.view(np.bool_)[: values.size])
     np.putmask(values, masked, 0.0)
     count = values.size - int(np.count_nonzero(masked))
-    largest = max(float(values.max()), -float(values.min()))
+    spread = -float(values.min())
     values -= _plain_sum(values) / count
     np.putmask(values, masked, 0.0)
     values *= values
-    deviation = math.sqrt(_plain_sum(values) / count)
-    error = FLOAT64_ERROR * (deviation + largest)
+    return settled_deviation(logits, math.sqrt(_plain_sum(values) / count), spread)
+
+
+def settled_deviation(logits: Logits, deviation: float, spread: float) -> float:
+    """Returns what :func:`logit_deviation` returns, given what float64 sums make of it.
+
+    Args:
+        logits: Shape ``(V,)`` with at least one finite value.
+        deviation: Their standard deviation from distances to the largest of them.
+        spread: The largest of those distances.
+    """
+    if not spread:
+        return 0.0
+    top = float(logits.max())
+    # Of the mean, here and in exact sums, whose own result is one number of float64. Around a wrong
+    # mean the squares are larger by the square of its error: what is left is of second order.
+    error = FLOAT64_ERROR * spread + 2.0**-52 * (abs(top) + spread)
+    error = FLOAT64_ERROR * deviation + error * min(1.0, error / deviation)
     if np.float32(max(deviation - error, 0.0)) != np.float32(deviation + error):
         deviation = _exact_deviation(logits[np.isfinite(logits)].astype(np.float64))
     return float(np.float32(deviation))
 
 
 def _exact_deviation(values: FloatArray) -> float:
-    mean = math.fsum(values) / values.size
-    return math.sqrt(math.fsum((values - mean) ** 2) / values.size)
+    mean = exact_sum(values) / values.size
+    return math.sqrt(exact_sum((values - mean) ** 2) / values.size)
+
+
+def exact_sum(values: FloatArray) -> float:
+    """Returns what ``math.fsum`` returns, without looking at one value after the other.
+
+    The leading bits of all values, which are multiples of one power of two, add up without any
+    rounding; then the next ones do, until what is left cannot change the result (Rump, Ogita and
+    Oishi 2008, SIAM J. Sci. Comput. 31, 189).
+
+    Args:
+        values: Shape ``(N,)``, N from 1 to 2**40, finite, and so is N times the largest of them.
+    """
+    sums: list[float] = []
+    rest, leading = values.copy(), np.empty_like(values)
+    while True:
+        bound = float(max(rest.max(), -rest.min())) * rest.size
+        lowest, highest = math.fsum([*sums, -bound]), math.fsum([*sums, bound])
+        if lowest == highest:
+            return lowest
+        # A power of two, at least twice the bound: adding it leaves the leading bits.
+        power = math.ldexp(1.0, math.frexp(bound)[1] + 1)
+        np.add(rest, power, out=leading)
+        leading -= power
+        sums.append(_plain_sum(leading))
+        rest -= leading
 
 
 def _moments(weights: FloatArray, exponents: FloatArray, total: Summation) -> Moments:

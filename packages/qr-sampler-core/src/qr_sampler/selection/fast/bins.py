@@ -11,7 +11,7 @@ from qr_sampler.arrays import Distances, FloatArray, IndexArray, Logits, MassArr
 from qr_sampler.selection.fast.descent import Goal, Held, Landing, land
 from qr_sampler.selection.masses import MASSLESS, library_masses
 
-__all__ = ["BINS", "BinScale", "BinTotals", "BinnedRow", "Bins", "RowBins", "bin_of", "bin_scale"]
+__all__ = ["BINS", "BinScale", "BinTotals", "BinnedRow", "Bins", "RowBins", "bin_scale"]
 
 BINS: Final = 4096
 """The last of them is for tokens without a mass."""
@@ -73,11 +73,6 @@ def bin_scale(inverse_temperature: float) -> BinScale:
     )
 
 
-def bin_of(exponent: float) -> int:
-    """Returns the bin of an exponent, or a neighbour if rounding could make the difference."""
-    return min(int(max(-exponent, 0.0) * BINS_PER_NAT), BINS - 1)
-
-
 class Bins(Protocol):
     """Sorts rows of V tokens into bins, one row at a time, in memory of its own."""
 
@@ -104,6 +99,15 @@ class Bins(Protocol):
         """Returns the ids of the tokens in the bins from *first* to *last*, ascending.
 
         Shape ``(N,)``. The other arguments are those of :meth:`totals`.
+        """
+
+    def leading(self, row: BinnedRow, distance: float, mass: int) -> Held:
+        """Returns number and mass of the tokens near the maximum.
+
+        Args:
+            row: The row.
+            distance: How far below the maximum they are at most.
+            mass: What each of them has at least.
         """
 
     def land(self, row: BinnedRow, first: int, last: int, held: Held, goal: Goal) -> Landing:
@@ -167,6 +171,12 @@ class RowBins(Bins):
         # As floats the places are not truncated, so that the last bin ends before the next.
         np.less(self._distance, last + 1, out=below)
         return np.flatnonzero(np.logical_and(wanted, below, out=wanted))
+
+    def leading(self, row: BinnedRow, distance: float, mass: int) -> Held:
+        """Returns number and mass of some tokens. Arguments as in :class:`Bins`."""
+        distances, masses = row.distances(row.logits), row.masses(row.logits)
+        kept = masses[(-distances.astype(np.float64) <= distance) & (masses >= mass)]
+        return Held(kept.size, int(kept.sum()))
 
     def land(self, row: BinnedRow, first: int, last: int, held: Held, goal: Goal) -> Landing:
         """Returns where the bins reach *goal*. Arguments as in :class:`Bins`."""

@@ -2,36 +2,33 @@
 """A ranking of a whole row that answers every question without sorting the row.
 
 The exact masses of the bins over the distance from the maximum say how much mass lies above any
-bin. A question about a rank or a mass leads to one bin, or a few.
+bin. A question about a rank or a total leads to one bin.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler.arrays import MassArray
-from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins, bin_of
+from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins
 from qr_sampler.selection.fast.descent import Held
 from qr_sampler.selection.fast.energies import Edge, Energies, typical_reach
 from qr_sampler.selection.fast.sections import FEW, CrowdedSection, Section, SortedSection
 from qr_sampler.selection.filters import Cut, Ranking
-from qr_sampler.selection.masses import MASSLESS, ceil_product
+from qr_sampler.selection.masses import ceil_product
 
 __all__ = ["Histogram"]
 
-NEAR: Final = 1e-4
-"""Margin in nats, by far larger than the rounding of an exponent and smaller than a bin."""
-
 
 class Place(NamedTuple):
-    """Neighbouring bins, and what lies above them."""
+    """A bin, and what lies above it."""
 
     section: Section
-    """Their tokens."""
+    """Its tokens."""
     rank: int
     """Number of tokens above."""
     mass: int
@@ -57,7 +54,7 @@ class Histogram(Ranking):
         totals = bins.totals(row.logits, row.maximum, row.inverse_temperature, row.exponent)
         self._mass_above = _above(totals.masses)
         self._rank_above = _above(totals.counts)
-        self._found = (0, -1)
+        self._found = -1
         self._place: Place | None = None
 
     def everything(self) -> Cut:
@@ -74,14 +71,11 @@ class Histogram(Ranking):
 
     def within_distance(self, distance: float) -> Cut:
         """Returns the cut after the last token at most *distance* below the maximum."""
-        place = self._around(-distance * self._row.inverse_temperature)
-        return place.cut(place.section.count_within(distance))
+        return self._leading(distance, 0)
 
     def with_mass(self, mass: int) -> Cut:
         """Returns the cut after the last token whose mass is at least *mass*."""
-        # Masses are rounded, so half a unit less will do.
-        place = self._around(math.log((mass - 0.5) / 2.0**self._row.exponent))
-        return place.cut(place.section.count_with_mass(mass))
+        return self._leading(math.inf, mass)
 
     def reaching(self, fraction: float, start: Cut, stop: Cut) -> Cut:
         """Returns the shortest prefix that reaches *fraction* of the mass between two cuts.
@@ -105,7 +99,7 @@ class Histogram(Ranking):
 
     def token(self, rank: int) -> tuple[int, int]:
         """Returns id and mass of the token at *rank*, the last one of the cut just returned."""
-        place = self._bins_at(*self._found)
+        place = self._bin(self._found)
         return place.section.token(rank + 1 - place.rank)
 
     def _with_total(self, goal: int) -> Cut:
@@ -122,28 +116,25 @@ class Histogram(Ranking):
         logit = logits[self.token(stop.rank - 1)[0]]
         return Edge(logit, stop.rank - int(np.count_nonzero(logits > logit)))
 
-    def _around(self, exponent: float) -> Place:
-        exponent = max(exponent, MASSLESS)
-        return self._bins_at(bin_of(exponent + NEAR), bin_of(exponent - NEAR))
+    def _leading(self, distance: float, mass: int) -> Cut:
+        held = self._bins.leading(self._row, distance, mass)
+        return Cut(held.tokens, held.mass, held.mass)
 
     def _bin(self, index: int) -> Place:
-        return self._bins_at(index, index)
-
-    def _bins_at(self, first: int, last: int) -> Place:
-        """Returns the bins from *first* to *last*; remembers the last answer."""
-        if self._place is None or self._found != (first, last):
-            rank, mass = int(self._rank_above[first]), int(self._mass_above[first])
+        """Returns one bin; remembers the last answer."""
+        if self._place is None or self._found != index:
+            rank, mass = int(self._rank_above[index]), int(self._mass_above[index])
             held = Held(
-                int(self._rank_above[last + 1]) - rank, int(self._mass_above[last + 1]) - mass
+                int(self._rank_above[index + 1]) - rank, int(self._mass_above[index + 1]) - mass
             )
-            self._found = (first, last)
-            self._place = Place(self._section(first, last, held), rank, mass)
+            self._found = index
+            self._place = Place(self._section(index, held), rank, mass)
         return self._place
 
-    def _section(self, first: int, last: int, held: Held) -> Section:
+    def _section(self, index: int, held: Held) -> Section:
         if held.tokens <= FEW:
-            return SortedSection(self._row, self._bins, first, last)
-        return CrowdedSection(self._row, self._bins, first, last, held)
+            return SortedSection(self._row, self._bins, index)
+        return CrowdedSection(self._row, self._bins, index, held)
 
 
 def _above(values: NDArray[Any]) -> MassArray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Neighbouring bins of a row in rank order: sorted where they hold few tokens, else never."""
+"""A bin of a row in rank order: sorted where it holds few tokens, else never."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from qr_sampler.arrays import Distances
 from qr_sampler.selection.fast.bins import BinnedRow, Bins
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
 from qr_sampler.selection.fast.ranked_tokens import RankedTokens, rank_order
-from qr_sampler.selection.masses import library_masses
 
 __all__ = ["FEW", "CrowdedSection", "Section", "SortedSection"]
 
@@ -20,13 +18,7 @@ FEW: Final = 2048
 
 
 class Section(Protocol):
-    """The tokens of a few neighbouring bins, counted from the first of them in rank order."""
-
-    def count_within(self, distance: float) -> int:
-        """Returns how many tokens are at most *distance* below the maximum of the row."""
-
-    def count_with_mass(self, mass: int) -> int:
-        """Returns how many tokens have at least the given mass."""
+    """The tokens of a bin, counted from the first of them in rank order."""
 
     def count_reaching(self, goal: int) -> int:
         """Returns how many tokens are needed for a mass of *goal*, which is from 1 to the total."""
@@ -44,12 +36,11 @@ class SortedSection(Section):
     Args:
         row: The row.
         bins: Its bins.
-        first: The first bin of the section.
-        last: The last one.
+        index: The bin.
     """
 
-    def __init__(self, row: BinnedRow, bins: Bins, first: int, last: int) -> None:
-        ids = bins.tokens(row.logits, row.maximum, row.inverse_temperature, first, last)
+    def __init__(self, row: BinnedRow, bins: Bins, index: int) -> None:
+        ids = bins.tokens(row.logits, row.maximum, row.inverse_temperature, index, index)
         ids = ids[rank_order(row.logits[ids], ids)]
         self._tokens = RankedTokens(
             ids,
@@ -58,15 +49,6 @@ class SortedSection(Section):
             row.exponent,
             vocab_size=row.logits.size,
         )
-
-    def count_within(self, distance: float) -> int:
-        """Returns how many tokens are at most *distance* below the maximum of the row."""
-        farthest = np.float64(distance)
-        return int(np.searchsorted(-self._tokens.distance, farthest, side="right"))
-
-    def count_with_mass(self, mass: int) -> int:
-        """Returns how many tokens have at least the given mass."""
-        return int(np.searchsorted(-self._tokens.masses, -mass, side="right"))
 
     def count_reaching(self, goal: int) -> int:
         """Returns how many tokens are needed for a mass of *goal*."""
@@ -89,24 +71,13 @@ class CrowdedSection(Section):
     Args:
         row: The row.
         bins: Its bins.
-        first: The first bin of the section.
-        last: The last one.
-        held: What they hold.
+        index: The bin.
+        held: What it holds.
     """
 
-    def __init__(self, row: BinnedRow, bins: Bins, first: int, last: int, held: Held) -> None:
-        self._row, self._bins, self._place, self._held = row, bins, (first, last), held
+    def __init__(self, row: BinnedRow, bins: Bins, index: int, held: Held) -> None:
+        self._row, self._bins, self._index, self._held = row, bins, index, held
         self._landings: dict[int, Landing] = {}
-
-    def count_within(self, distance: float) -> int:
-        """Returns how many tokens are at most *distance* below the maximum of the row."""
-        return int(np.count_nonzero(-self._distances() <= np.float64(distance)))
-
-    def count_with_mass(self, mass: int) -> int:
-        """Returns how many tokens have at least the given mass."""
-        row = self._row
-        masses = library_masses(self._distances(), row.inverse_temperature, row.exponent)
-        return int(np.count_nonzero(masses >= mass))
 
     def count_reaching(self, goal: int) -> int:
         """Returns how many tokens are needed for a mass of *goal*."""
@@ -135,12 +106,7 @@ class CrowdedSection(Section):
         return self._landings[count]
 
     def _land(self, goal: Goal) -> Landing:
-        return self._bins.land(self._row, *self._place, self._held, goal)
+        return self._bins.land(self._row, self._index, self._index, self._held, goal)
 
     def _mass_at(self, landing: Landing) -> int:
         return int(self._row.masses(np.array([landing.logit]))[0])
-
-    def _distances(self) -> Distances:
-        row = self._row
-        ids = self._bins.tokens(row.logits, row.maximum, row.inverse_temperature, *self._place)
-        return row.distances(row.logits[ids])
