@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Ask an entropy server whether it is serving.")
     parser.add_argument("address", help="host:port or unix:///path")
     parser.add_argument(
-        "--wait", type=float, default=0.0, metavar="SECONDS", help="go on asking for so long"
+        "--wait", type=float, default=0.0, metavar="SECONDS", help="keep asking for this long"
     )
     tls = parser.add_argument_group("a server with TLS")
     tls.add_argument("--tls-ca", type=Path, help="PEM file of who has signed its certificate")

@@ -164,7 +164,7 @@ class Sampling(BaseModel):
         return None if value == "" else value
 
     def keys(self) -> dict[str, str | int | float]:
-        """Returns the keys of a request that say what is set here.
+        """Returns the request keys for what is set here.
 
         vLLM takes texts and numbers only, so a choice becomes 1 or 0.
         """
