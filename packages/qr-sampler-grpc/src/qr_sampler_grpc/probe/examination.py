@@ -60,14 +60,8 @@ def examine(
     limit = _limit(target, plan, best, watch, patience) if best else None
     cases, echoed = _conversation(target, plan, key, watch, patience, works=bool(best))
     provenance = _provenance(target, best, draws, cases, echoed, patience) if draws else None
-    spent = [len(draw.data) for draw in draws] + [case.spent_bytes for case in cases]
-    if provenance is not None and provenance.signature_verified:
-        spent.append(INTEGRATED_BYTES if target.integrates else SIGNED_BYTES)
-    if echoed is not None:
-        spent.append(SEQUENCE_BYTES)
-    largest = None
-    if not target.integrates:
-        largest = target.largest_bytes or (limit.accepted_bytes if limit else plan.draw_bytes)
+    verified = provenance is not None and bool(provenance.signature_verified)
+    spent = _spent(target, draws, cases, limit, verified=verified, named=echoed is not None)
     return ProbeReport(
         address=target.address,
         profile=target.profile,
@@ -77,16 +71,36 @@ def examine(
         sanity=_sanity(target, draws),
         cases=cases,
         thorough=plan.thorough,
-        spent_bytes=sum(spent) + (limit.spent_bytes if limit else 0),
-        configuration=configuration_lines(
-            target,
-            mode=best,
-            largest_bytes=largest,
-            verified=bool(provenance and provenance.signature_verified),
-        )
-        if best
-        else {},
+        spent_bytes=spent,
+        configuration=_configuration(target, plan, best, limit, verified=verified) if best else {},
     )
+
+
+def _spent(
+    target: ProbeTarget,
+    draws: Sequence[EntropyDraw],
+    cases: Sequence[CaseResult],
+    limit: SizeLimit | None,
+    *,
+    verified: bool,
+    named: bool,
+) -> int:
+    """Returns how many bytes the whole examination has taken."""
+    spent = sum(len(draw.data) for draw in draws) + sum(case.spent_bytes for case in cases)
+    if limit:
+        spent += limit.spent_bytes
+    if verified:
+        spent += INTEGRATED_BYTES if target.integrates else SIGNED_BYTES
+    return spent + (SEQUENCE_BYTES if named else 0)
+
+
+def _configuration(
+    target: ProbeTarget, plan: Plan, mode: str, limit: SizeLimit | None, *, verified: bool
+) -> dict[str, str]:
+    largest = None
+    if not target.integrates:
+        largest = target.largest_bytes or (limit.accepted_bytes if limit else plan.draw_bytes)
+    return configuration_lines(target, mode=mode, largest_bytes=largest, verified=verified)
 
 
 def _modes(
