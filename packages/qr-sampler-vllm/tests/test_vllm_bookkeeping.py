@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -20,14 +20,8 @@ import pytest
 from qr_sampler import (
     DiscardRecord,
     EmissionRecord,
-    ForcedRecord,
     MemorySink,
-    RowContext,
-    Rows,
-    RunningMean,
     TokenSamplingRecord,
-    link_digest,
-    row_digest,
 )
 from qr_sampler.host import NumpyLogits, records_of
 from qr_sampler.testing import ConstantEntropySource
@@ -35,6 +29,7 @@ from qr_sampler_vllm.engine import session
 from qr_sampler_vllm.runners import draft_rows, v2
 from qr_sampler_vllm.runners.v1 import RunnerV1
 from qr_sampler_vllm.runners.v2 import RunnerV2
+from qr_sampler_vllm.testing import engine_config, sampling_params
 
 VOCAB = 16
 
@@ -69,34 +64,24 @@ class Journal(MemorySink):
         super().write(records_of(entries))
 
 
-class Seen(NumpyLogits):
-    """What the pipelines were asked for."""
-
-    def __init__(self) -> None:
-        self.sources = {name: ConstantEntropySource(name=name) for name in ("system", "other")}
-        self.running_entropy: list[list[float]] = []
-
-    def sample(self, pipeline: Any, logits: Any, lines: Any, rows: Rows, contexts: Any) -> Any:
-        """Notes the running means and goes on as usual."""
-        self.running_entropy.append(rows.running_entropy.tolist())
-        return super().sample(pipeline, logits, lines, rows, contexts)
+Sources: TypeAlias = "dict[str, ConstantEntropySource]"
 
 
 @pytest.fixture(autouse=True)
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """Engines without vLLM, torch or files."""
-    found = Seen()
+def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
+    """The sources of engines without vLLM, torch or files."""
+    found = {name: ConstantEntropySource(name=name) for name in ("system", "other")}
     monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
     monkeypatch.setenv("QR_SAMPLE_COUNT", "4")
     monkeypatch.setenv("QR_MAX_KS_DISTANCE", "1")
     monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
     monkeypatch.setattr(
-        "qr_sampler.host.session.configured_sources", lambda settings, on_dropped: found.sources
+        "qr_sampler.host.session.configured_sources", lambda settings, on_dropped: found
     )
     monkeypatch.setattr("qr_sampler.host.session.Journal", Journal)
     monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda source, settings: False)
     monkeypatch.setattr(session, "warm_up", lambda **_: None)
-    monkeypatch.setattr(session, "TensorLogits", lambda most_rows: found)
+    monkeypatch.setattr(session, "TensorLogits", lambda most_rows: NumpyLogits())
     monkeypatch.setattr(session.EngineSession, "stop_strings", stop_strings)
     monkeypatch.setattr(draft_rows, "_on_host", lambda context: context.table)
     return found
@@ -121,50 +106,24 @@ def stop_strings(_: Any, sampling_params: Any, prompt: Any, history: Any = ()) -
     return StopsAt(sampling_params, history)
 
 
-def config(*, overlapping: bool = False, **changes: Any) -> SimpleNamespace:
-    """An engine in a process of its own, whose steps may overlap."""
-    return SimpleNamespace(
-        device_config=SimpleNamespace(device_type="cpu"),
-        parallel_config=SimpleNamespace(
-            tensor_parallel_size=1,
-            pipeline_parallel_size=1,
-            data_parallel_size=1,
-            data_parallel_rank=0,
-        ),
-        model_config=SimpleNamespace(model="tiny", max_model_len=100),
-        scheduler_config=SimpleNamespace(max_num_seqs=4, async_scheduling=overlapping),
-        speculative_config=changes.get("speculative_config"),
-    )
-
-
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """An engine in the caller's process, which emits what it has sampled."""
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    return config()
+    return engine_config()
 
 
-ORDINARY = {"stop_token_ids": (), "eos_token_id": None, "max_tokens": 50, "stop": ()}
+ORDINARY = {"stop", "stop_token_ids", "eos_token_id", "max_tokens"}
+"""Fields of a request that tests change; everything else is a key of ours."""
 
 
-def params(key: str | None = None, **extra: Any) -> SimpleNamespace:
-    """Same fields as vLLM's ``SamplingParams``; what it does not know becomes a ``qr_`` key."""
-    ordinary = {name: extra.pop(name, value) for name, value in ORDINARY.items()}
-    arguments = {f"qr_{name}": value for name, value in extra.items()}
+def params(key: str | None = None, **changes: Any) -> SimpleNamespace:
+    """A request; what vLLM does not know of *changes* becomes a ``qr_`` key."""
+    arguments = {f"qr_{name}": value for name, value in changes.items() if name not in ORDINARY}
     if key is not None:
         arguments["qr_request_key"] = key
-    return SimpleNamespace(
-        extra_args=arguments or None,
-        min_tokens=0,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=0,
-        min_p=0.0,
-        repetition_penalty=1.0,
-        frequency_penalty=0.0,
-        presence_penalty=0.0,
-        **ordinary,
-    )
+    own = {name: value for name, value in changes.items() if name in ORDINARY}
+    return sampling_params(extra_args=arguments or None, **own)
 
 
 def logits(rows: int) -> Any:
@@ -189,7 +148,7 @@ class V1Batch:
     """vLLM's side of Model Runner V1 for rows that nothing but the test moves."""
 
     def __init__(self, vllm_config: Any = None) -> None:
-        self.runner = RunnerV1(vllm_config or config())
+        self.runner = RunnerV1(vllm_config or engine_config())
         self.outputs: dict[int, list[int]] = {}
 
     def add(self, row: int, sampling_params: Any, output: list[int] | None = None) -> None:
@@ -264,7 +223,7 @@ class TestRunnerV1:
 
     def test_where_steps_overlap_the_next_one_shows_nothing(self) -> None:
         """vLLM takes in the tokens of a step only after it has begun the next one."""
-        batch = V1Batch(config(overlapping=True))
+        batch = V1Batch(engine_config(async_scheduling=True))
         batch.add(0, params("a"))
         for _ in range(4):
             batch.step()
@@ -386,25 +345,6 @@ class TestRunnerV1:
         assert len({record.sequence for record in found}) == 1
         assert discards(batch.runner) == []
 
-    def test_the_token_on_the_way_of_a_preempted_sequence_is_settled_when_it_comes_back(
-        self,
-    ) -> None:
-        for kept in (True, False):
-            batch = V1Batch()
-            batch.add(0, params("a"))
-            first = int(np.argmax(batch.step()[0]))
-            batch.go_on()
-            second = int(np.argmax(batch.step()[0]))
-            batch.remove(0)
-            batch.add(0, params("a"), output=[first, second] if kept else [first])
-            found = [(t.position, t.token_id, t.emitted) for t in tokens(batch.runner)]
-            assert found == [(0, first, True), (1, second, None)]
-            later = records(batch.runner)[2]
-            assert isinstance(later, EmissionRecord)
-            assert (later.position, later.token_id) == (1, second)
-            assert later.emitted is kept
-            assert later.reason == ("" if kept else "dropped_on_resumption")
-
     def test_a_sequence_that_nobody_remembers_goes_on_all_the_same(self) -> None:
         batch = V1Batch()
         batch.add(0, params("a"), output=[5, 6, 7])
@@ -412,12 +352,12 @@ class TestRunnerV1:
         batch.go_on()
         assert [record.position for record in tokens(batch.runner)] == [3]
 
-    def test_empty_batch_draws_nothing(self, seen: Seen) -> None:
-        runner = RunnerV1(config())
+    def test_empty_batch_draws_nothing(self, sources: Sources) -> None:
+        runner = RunnerV1(engine_config())
         runner.update_state(None)
         rows = logits(1)
         assert runner.apply(rows) is rows
-        assert seen.sources["system"].requests == []
+        assert sources["system"].requests == []
 
     def test_each_row_obeys_its_own_overrides_after_a_swap(self) -> None:
         batch = V1Batch()
@@ -429,7 +369,9 @@ class TestRunnerV1:
         candidates = {record.request_key: record.candidates for record in tokens(batch.runner)}
         assert candidates == {"narrow": 1, "wide": VOCAB}
 
-    def test_rows_that_are_left_to_vllm_are_untouched_and_cost_nothing(self, seen: Seen) -> None:
+    def test_rows_that_are_left_to_vllm_are_untouched_and_cost_nothing(
+        self, sources: Sources
+    ) -> None:
         batch = V1Batch()
         batch.add(0, params("ours"))
         batch.add(1, params("theirs", bypass=1))
@@ -442,7 +384,7 @@ class TestRunnerV1:
             ("bypass", "theirs"),
             ("token", "ours"),
         ]
-        assert seen.sources["system"].requests == [4]
+        assert sources["system"].requests == [4]
 
 
 class TestEndRequest:
@@ -452,43 +394,17 @@ class TestEndRequest:
     def policy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
 
-    def test_only_the_affected_requests_end(self, seen: Seen) -> None:
-        batch = V1Batch()
-        batch.add(0, params("dead", eos_token_id=9, entropy_source="other"))
-        batch.add(1, params("alive", eos_token_id=9))
-        batch.step()
-        batch.go_on()
-        seen.sources["other"].fail_with = "unplugged"
-        rows = batch.step()
-        batch.go_on()
-        assert np.argmax(rows[0]) == 9
-        assert np.isfinite(rows[0]).sum() == 1
-        (forced,) = [r for r in records(batch.runner) if isinstance(r, ForcedRecord)]
-        assert (forced.request_key, forced.position, forced.token_id) == ("dead", 1, 9)
-        assert "unplugged" in forced.reason
-        assert [t.request_key for t in tokens(batch.runner)] == ["dead", "alive", "alive"]
-
     def test_a_request_without_an_ending_token_is_flagged_until_its_length_ends_it(
-        self, seen: Seen
+        self, sources: Sources
     ) -> None:
         batch = V1Batch()
         batch.add(0, params("a", max_tokens=3))
-        seen.sources["system"].fail_with = "unplugged"
+        sources["system"].fail_with = "unplugged"
         for _ in range(3):
             batch.step()
             batch.go_on()
         forced = [(r.kind, r.position) for r in records(batch.runner)]
         assert forced == [("forced", 0), ("forced", 1), ("forced", 2)]
-
-    def test_the_operator_can_have_the_engine_stop_instead(
-        self, seen: Seen, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("QR_FALLBACK_MODE", "error")
-        batch = V1Batch()
-        batch.add(0, params("a"))
-        seen.sources["system"].fail_with = "unplugged"
-        with pytest.raises(RuntimeError, match="unplugged"):
-            batch.step()
 
 
 NOTHING_ALLOWED = np.full((1, VOCAB), -math.inf, np.float32)
@@ -521,26 +437,6 @@ class TestUndecidable:
         found = [(record.kind, record.position) for record in records(batch.runner)]
         assert found == [("undecided", 0), ("token", 1), ("token", 2), ("discard", 3)]
 
-    def test_it_ends_its_request_where_the_operator_ends_those_without_entropy(
-        self, seen: Seen, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
-        batch = V1Batch()
-        batch.add(0, params("ends", eos_token_id=9))
-        batch.add(1, params("goes on", eos_token_id=9))
-        batch.step(rows=np.concatenate([NOTHING_ALLOWED, logits(1)]))
-        batch.go_on()
-        rows = batch.step()
-        batch.go_on()
-        assert np.argmax(rows[0]) == 9
-        found = [(r.kind, r.request_key, r.position) for r in records(batch.runner)]
-        assert sorted(found) == [
-            ("token", "goes on", 0),
-            ("token", "goes on", 1),
-            ("undecided", "ends", 0),
-        ]
-        assert seen.sources["system"].requests == [4, 4]
-
     def test_it_is_flagged_to_the_end_of_a_request_that_no_token_ends(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -555,7 +451,7 @@ class TestUndecidable:
         assert "no finite maximum (nan)" in second.reason
 
     def test_v2_records_it_too(self) -> None:
-        runner = RunnerV2(config(), states([2]))
+        runner = RunnerV2(engine_config(), states([2]))
         runner.add_request(0, params("a", stop=("2",)))
         runner.apply_staged_writes()
         for length, rows in ((2, with_nan()), (3, logits(1)), (4, logits(1))):
@@ -563,8 +459,8 @@ class TestUndecidable:
         found = [(record.kind, record.position) for record in records(runner)]
         assert found == [("undecided", 0), ("token", 1), ("discard", 2)]
 
-    def test_a_draft_row_is_judged_like_any_other(self, seen: Seen) -> None:
-        runner = RunnerV2(config(speculative_config=SPECULATION), states([2]))
+    def test_a_draft_row_is_judged_like_any_other(self, sources: Sources) -> None:
+        runner = RunnerV2(engine_config(speculative_config=SPECULATION), states([2]))
         runner.add_request(0, params("a", top_k=1))
         chosen = int(np.argmax(logits(1)[0]))
         rows = np.concatenate([logits(1), with_nan(), logits(1)])
@@ -574,7 +470,7 @@ class TestUndecidable:
         drafted(runner, 0, 5, [])
         found = [(record.kind, record.position) for record in records(runner)]
         assert found == [("token", 0), ("undecided", 1), ("token", 2)]
-        assert seen.sources["system"].requests == [8, 4]
+        assert sources["system"].requests == [8, 4]
 
 
 class Context(SimpleNamespace):
@@ -618,7 +514,7 @@ class TestRunnerV2:
         assert found == {"late": 0, "early": 3}
 
     def test_a_token_is_recorded_when_vllm_goes_on_with_it(self) -> None:
-        runner = RunnerV2(config(), states([2]))
+        runner = RunnerV2(engine_config(), states([2]))
         runner.add_request(0, params("a"))
         runner.apply(logits(1), Context([0], [2]))
         assert records(runner) == []
@@ -630,7 +526,7 @@ class TestRunnerV2:
 
     def test_a_sequence_that_is_not_in_the_step_may_have_been_aborted(self) -> None:
         """Its slot may be taken over much later, or never."""
-        runner = RunnerV2(config(), states([2, 2]))
+        runner = RunnerV2(engine_config(), states([2, 2]))
         for slot, key in enumerate("ab"):
             runner.add_request(slot, params(key))
         runner.apply(logits(2), Context([0, 1], [2, 2]))
@@ -646,7 +542,7 @@ class TestRunnerV2:
         assert [(r.request_key, r.position, r.emitted) for r in later] == [("a", 0, True)]
 
     def test_an_idle_engine_writes_its_last_tokens_all_the_same(self) -> None:
-        runner = RunnerV2(config(), states([2]))
+        runner = RunnerV2(engine_config(), states([2]))
         runner.add_request(0, params("a"))
         runner.apply(logits(1), Context([0], [2]))
         runner.write_overdue()
@@ -656,7 +552,7 @@ class TestRunnerV2:
     def test_nobody_sees_half_of_a_request_that_enters(self) -> None:
         """Another thread writes records at any time."""
         state = states([4], prefill=[9])
-        runner = RunnerV2(config(), state)
+        runner = RunnerV2(engine_config(), state)
         runner.add_request(0, params("resumed"))
         held = []
 
@@ -672,7 +568,7 @@ class TestRunnerV2:
         assert held == [False]
 
     def test_unfinished_prefill_spends_nothing_and_leaves_the_row_alone(
-        self, at_once: SimpleNamespace, seen: Seen
+        self, at_once: SimpleNamespace, sources: Sources
     ) -> None:
         runner = RunnerV2(at_once, states([32, 4]))
         runner.add_request(0, params("chunked"))
@@ -680,14 +576,14 @@ class TestRunnerV2:
         rows = logits(2)
         runner.apply(rows, Context([0, 1], [15, 4]))
         assert [record.request_key for record in tokens(runner)] == ["ready"]
-        assert seen.sources["system"].requests == [4]
+        assert sources["system"].requests == [4]
         np.testing.assert_array_equal(rows[0], logits(2)[0])
 
     def test_a_preempted_sequence_goes_on_where_it_was(self) -> None:
         """In a slot of its own choice, while its old one may be empty or in use."""
         for taken_over in (True, False):
             state = states([2, 2])
-            runner = RunnerV2(config(), state)
+            runner = RunnerV2(engine_config(), state)
             runner.add_request(0, params("a"))
             rows = logits(1)
             runner.apply(rows, Context([0], [2]))
@@ -718,7 +614,7 @@ class TestRunnerV2:
         assert [record.position for record in tokens(runner)] == [5]
 
     def test_stop_strings_end_a_sequence(self) -> None:
-        runner = RunnerV2(config(), states([2]))
+        runner = RunnerV2(engine_config(), states([2]))
         runner.add_request(0, params("a", stop=("2",)))
         runner.apply_staged_writes()
         for length in (2, 3, 4):
@@ -726,21 +622,21 @@ class TestRunnerV2:
         assert [record.position for record in tokens(runner)] == [0, 1]
         assert [(d.reason, d.position) for d in discards(runner)] == [("after_stop", 2)]
 
-    def test_warm_up_draws_nothing(self, seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_warm_up_draws_nothing(self, sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(v2, "is_warming_up", lambda: True)
-        runner = RunnerV2(config(), states([3]))
+        runner = RunnerV2(engine_config(), states([3]))
         assert not runner.add_request(0, params("a"))
         rows = logits(1)
         assert runner.apply(rows, Context([0], [3])) is rows
-        assert seen.sources["system"].requests == []
+        assert sources["system"].requests == []
         assert records(runner) == []
 
-    def test_a_bypassed_request_is_declined(self, seen: Seen) -> None:
-        runner = RunnerV2(config(), states([3]))
+    def test_a_bypassed_request_is_declined(self, sources: Sources) -> None:
+        runner = RunnerV2(engine_config(), states([3]))
         assert not runner.add_request(0, params("a", bypass=1))
         rows = logits(1)
         np.testing.assert_array_equal(runner.apply(rows, Context([0], [3])), logits(1))
-        assert seen.sources["system"].requests == []
+        assert sources["system"].requests == []
         assert runner.session.status()["requests_left_to_engine"] == 1
         assert [(r.kind, r.request_key) for r in records(runner)] == [("bypass", "a")]
 
@@ -755,7 +651,7 @@ class TestRunnerV2:
         assert (new.request_key, new.candidates) == ("new", VOCAB)
 
     def test_a_token_after_the_stop_token_is_a_discard(self) -> None:
-        runner = RunnerV2(config(), states([2]))
+        runner = RunnerV2(engine_config(), states([2]))
         runner.add_request(0, params("a", stop_token_ids=tuple(range(VOCAB))))
         for length in (2, 3):
             runner.apply(logits(1), Context([0], [length]))
@@ -764,6 +660,14 @@ class TestRunnerV2:
         assert isinstance(discard, DiscardRecord)
         assert discard.reason == "after_stop"
 
+
+DRIFTING = {
+    "temperature_strategy": "varentropy",
+    "varentropy_base_temp": 1.0,
+    "varentropy_variance_weight": 0.0,
+    "varentropy_drift_weight": 0.5,
+    "varentropy_drift_rate": 0.25,
+}
 
 SPECULATION = SimpleNamespace(rejection_sample_method="standard")
 
@@ -781,7 +685,7 @@ class TestDrafts:
     """Model Runner V2 with speculative decoding: one row for each draft."""
 
     def engine(self) -> RunnerV2:
-        return RunnerV2(config(speculative_config=SPECULATION), states([2, 2]))
+        return RunnerV2(engine_config(speculative_config=SPECULATION), states([2, 2]))
 
     def chosen(self, **extra: Any) -> int:
         """The token that every row of these tests is decided on."""
@@ -812,13 +716,13 @@ class TestDrafts:
         found = [(d.reason, d.position) for d in discards(runner)]
         assert found == [("rejected_draft", position) for position in range(accepted, 3)]
 
-    def test_every_row_has_bytes_of_its_own(self, seen: Seen) -> None:
+    def test_every_row_has_bytes_of_its_own(self, sources: Sources) -> None:
         drafted(self.started(), 0, 2, [1, 2])
-        assert seen.sources["system"].requests == [12]
+        assert sources["system"].requests == [12]
 
-    def test_places_without_a_draft_cost_nothing(self, seen: Seen) -> None:
+    def test_places_without_a_draft_cost_nothing(self, sources: Sources) -> None:
         drafted(self.started(), 0, 2, [-1, 3])
-        assert seen.sources["system"].requests == [4]
+        assert sources["system"].requests == [4]
 
     def test_accepted_drafts_after_the_end_are_discards(self) -> None:
         chosen = self.chosen()
@@ -856,137 +760,11 @@ class TestDrafts:
         assert found[0] == found[1]
 
     def test_an_ending_request_ends_in_its_first_row(
-        self, seen: Seen, monkeypatch: pytest.MonkeyPatch
+        self, sources: Sources, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
         runner = self.started(eos_token_id=9)
-        seen.sources["system"].fail_with = "unplugged"
+        sources["system"].fail_with = "unplugged"
         rows = drafted(runner, 0, 2, [9, 4])
         assert np.argmax(rows, axis=1).tolist() == [9, 9, 9]
         assert [(r.kind, r.position) for r in records(runner)] == [("forced", 0)]
-
-
-def spread_logits(*spreads: float) -> Any:
-    """Rows of different entropies, which a step can be told by."""
-    return np.outer(spreads, logits(1)[0]).astype(np.float32)
-
-
-DRIFTING = {
-    "temperature_strategy": "varentropy",
-    "varentropy_base_temp": 1.0,
-    "varentropy_variance_weight": 0.0,
-    "varentropy_drift_weight": 0.5,
-    "varentropy_drift_rate": 0.25,
-}
-
-
-def as_strategies_see(token: TokenSamplingRecord) -> float:
-    """Returns the entropy of a record rounded to a multiple of 2**-10."""
-    return round(token.entropy_nats * 1024.0) / 1024.0
-
-
-def replayed(found: list[TokenSamplingRecord]) -> list[float]:
-    """The running mean before each token of one request, recomputed from its records."""
-    mean, before = RunningMean(rate=0.25), []
-    for token in found:
-        before.append(mean.value)
-        mean.observe(as_strategies_see(token))
-    return before
-
-
-def linked(run: list[Any], run_id: str) -> list[bytes]:
-    """Returns the row digests that the tokens of one sequence must have, from the records alone."""
-    link, digests = b"", []
-    for record in run:
-        context = RowContext(run_id, record.sequence, record.position, link)
-        digests.append(
-            row_digest(
-                context,
-                temperature=record.temperature,
-                entropy_nats=record.entropy_nats,
-                varentropy_nats2=record.varentropy_nats2,
-            )
-        )
-        link = link_digest(digests[-1], record.token_id, record.u)
-    return digests
-
-
-class TestCommitments:
-    """What a source is told follows from the records, whatever else was sampled."""
-
-    @pytest.fixture(autouse=True)
-    def listening(self, seen: Seen) -> None:
-        for source in seen.sources.values():
-            source.commits = True
-
-    def test_rows_are_linked_through_what_was_emitted(self) -> None:
-        batch = V1Batch(config())
-        batch.add(0, params("a"))
-        first = int(np.argmax(batch.step(rows=spread_logits(1.0))[0]))
-        batch.go_on()
-        # This token is dropped, and with it the link that it made.
-        batch.step(rows=spread_logits(2.0))
-        batch.remove(0)
-        batch.add(0, params("a"), output=[first])
-        batch.step(rows=spread_logits(3.0))
-        batch.go_on()
-        batch.step(rows=spread_logits(4.0))
-        batch.runner.flush()
-        run = [token for token in tokens(batch.runner) if token.emitted]
-        assert len(run) >= 2
-        expected = linked(run, batch.runner.session._journal.run_id)
-        assert [bytes.fromhex(record.row_digest) for record in run] == expected
-
-
-class TestRunningEntropy:
-    """The running mean is that of the emitted tokens, whatever else was sampled."""
-
-    @pytest.fixture(autouse=True)
-    def remember(self, seen: Seen, at_once: SimpleNamespace) -> None:
-        self.seen = seen
-        self.config = at_once
-
-    def test_v1_carries_the_mean_of_each_request_through_the_batch(self) -> None:
-        batch = V1Batch(self.config)
-        for row, key in enumerate("ab"):
-            batch.add(row, params(key, **DRIFTING))
-        for step in range(4):
-            batch.step(rows=spread_logits(0.5 + step, 2.5 - 0.5 * step))
-            swap = Update(2, moved=[(0, 1, Direction.SWAP)])
-            batch.runner.update_state(swap if step == 1 else None)
-        of = {key: [r for r in tokens(batch.runner) if r.request_key == key] for key in "ab"}
-        means = {key: replayed(of[key]) for key in "ab"}
-        expected = [[means["a"][step], means["b"][step]] for step in (0, 1)]
-        expected += [[means["b"][step], means["a"][step]] for step in (2, 3)]
-        np.testing.assert_array_equal(self.seen.running_entropy, expected)
-        assert np.isnan(expected[0]).all()
-        assert np.isfinite(expected[1:]).all()
-        assert len({value for step in expected[1:] for value in step}) == 6
-
-    def test_the_mean_survives_a_preemption(self) -> None:
-        batch = V1Batch(self.config)
-        batch.add(0, params("a", **DRIFTING))
-        chosen = int(np.argmax(batch.step(rows=spread_logits(1.0))[0]))
-        batch.remove(0)
-        batch.add(0, params("a", **DRIFTING), output=[chosen])
-        batch.step(rows=spread_logits(2.0))
-        batch.runner.flush()
-        token = tokens(batch.runner)[0]
-        np.testing.assert_array_equal(
-            self.seen.running_entropy, [[np.nan], [as_strategies_see(token)]]
-        )
-
-    def test_v2_carries_the_mean_of_each_request_through_its_slots(self) -> None:
-        runner = RunnerV2(self.config, states([2, 2, 9]))
-        for slot, key in enumerate("abc"):
-            runner.add_request(slot, params(key, **DRIFTING))
-        runner.apply(spread_logits(0.5, 1.0, 1.5), Context([0, 1, 2], [2, 2, 4]))
-        runner.apply(spread_logits(2.0, 2.5, 3.0), Context([2, 1, 0], [9, 3, 3]))
-        runner.apply(spread_logits(0.7, 0.9), Context([1, 2], [4, 10]))
-        of = {key: [r for r in tokens(runner) if r.request_key == key] for key in "abc"}
-        means = {key: replayed(of[key]) for key in "abc"}
-        assert [len(means[key]) for key in "abc"] == [2, 3, 2]
-        first, second, third = self.seen.running_entropy
-        np.testing.assert_array_equal(first, [means["a"][0], means["b"][0]])
-        np.testing.assert_array_equal(second, [means["c"][0], means["b"][1], means["a"][1]])
-        np.testing.assert_array_equal(third, [means["b"][2], means["c"][1]])

@@ -33,6 +33,7 @@ from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.runners import draft_rows
 from qr_sampler_vllm.runners.v1 import RunnerV1
 from qr_sampler_vllm.runners.v2 import RunnerV2
+from qr_sampler_vllm.testing import engine_config, sampling_params
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows, Sequences
 from qr_sampler_vllm.tsd.verification import canonical
@@ -99,24 +100,12 @@ def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Seeded
     return found
 
 
-def config(*, drafts: int = 0, overlapping: bool = False) -> SimpleNamespace:
-    speculation = SimpleNamespace(rejection_sample_method="standard", num_speculative_tokens=drafts)
-    return SimpleNamespace(
-        device_config=SimpleNamespace(device_type="cpu"),
-        parallel_config=SimpleNamespace(
-            tensor_parallel_size=1,
-            pipeline_parallel_size=1,
-            data_parallel_size=1,
-            data_parallel_rank=0,
-        ),
-        model_config=SimpleNamespace(model="tiny", max_model_len=60),
-        scheduler_config=SimpleNamespace(max_num_seqs=4, async_scheduling=overlapping),
-        speculative_config=speculation if drafts else None,
-    )
+def speculation(drafts: int) -> SimpleNamespace:
+    return SimpleNamespace(rejection_sample_method="standard", num_speculative_tokens=drafts)
 
 
 def params(script: random.Random, key: int) -> SimpleNamespace:
-    """The request number *key*: same fields as vLLM's ``SamplingParams``."""
+    """The request number *key*."""
     extra: dict[str, Any] = {"qr_request_key": f"request {key}", "qr_trial": key}
     if script.random() < 0.2:
         extra["qr_entropy_source"] = "other"
@@ -126,20 +115,11 @@ def params(script: random.Random, key: int) -> SimpleNamespace:
         extra["qr_sample_count"] = script.choice((8, 256))
     if script.random() < 0.3:
         extra["qr_temperature_strategy"] = script.choice(("edt", "varentropy"))
-    return SimpleNamespace(
+    return sampling_params(
         extra_args=extra,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=0,
-        min_p=0.0,
-        repetition_penalty=1.0,
-        frequency_penalty=0.0,
-        presence_penalty=0.0,
-        stop=(),
         stop_token_ids=(5,) if script.random() < 0.3 else (),
         eos_token_id=9,
         max_tokens=script.randrange(2, 12),
-        min_tokens=0,
     )
 
 
@@ -199,7 +179,7 @@ def play_v1(
 ) -> list[EmittedText]:
     """Adds, aborts, preempts, resumes and steps, in a batch without gaps."""
     script = random.Random(11)
-    runner = RunnerV1(config(overlapping=overlapping))
+    runner = RunnerV1(engine_config(max_model_len=60, async_scheduling=overlapping))
     batch: list[tuple[Any, list[int]]] = []
     texts: dict[int, tuple[Any, list[int]]] = {}
     waiting: list[tuple[Any, list[int]]] = []
@@ -273,7 +253,12 @@ def play_v2(
         prefill_len=SimpleNamespace(np=np.zeros(size, int)),
         all_token_ids=SimpleNamespace(gpu=np.zeros((size, 200), np.int32)),
     )
-    runner = RunnerV2(config(drafts=drafts, overlapping=overlapping), states)
+    engine = engine_config(
+        max_model_len=60,
+        async_scheduling=overlapping,
+        speculative_config=speculation(drafts) if drafts else None,
+    )
+    runner = RunnerV2(engine, states)
     slots: dict[int, tuple[Any, list[int]]] = {}
     texts: dict[int, tuple[Any, list[int]]] = {}
     waiting: list[tuple[Any, list[int]]] = []
@@ -347,7 +332,7 @@ def play_tsd(
 ) -> list[EmittedText]:
     """Drafts of a proposer, verified in one of the two modes."""
     script = random.Random(13)
-    engine = config(drafts=2)
+    engine = engine_config(max_model_len=60, speculative_config=speculation(2))
     own_session = EngineSession(engine, "TSD")
     runner = SimpleNamespace(requests={}, input_batch=SimpleNamespace(req_ids=[]))
 
@@ -410,14 +395,14 @@ GOLDEN = {
 }
 """By script, the digest of its ledger and how many lines that has."""
 
-SCRIPTS: dict[str, Callable[[dict[str, SeededSource]], object]] = {
-    "v1": lambda sources: play_v1(sources, overlapping=False),
-    "v1 overlapping": lambda sources: play_v1(sources, overlapping=True),
-    "v2": lambda sources: play_v2(sources, drafts=0, overlapping=False),
-    "v2 overlapping": lambda sources: play_v2(sources, drafts=0, overlapping=True),
-    "v2 drafts": lambda sources: play_v2(sources, drafts=2, overlapping=False),
-    "tsd exact match": lambda sources: play_tsd(sources, mode="exact_match"),
-    "tsd canonical": lambda sources: play_tsd(sources, mode="canonical"),
+SCRIPTS: dict[str, Callable[..., list[EmittedText]]] = {
+    "v1": play_v1,
+    "v1 overlapping": partial(play_v1, overlapping=True),
+    "v2": play_v2,
+    "v2 overlapping": partial(play_v2, overlapping=True),
+    "v2 drafts": partial(play_v2, drafts=2),
+    "tsd exact match": partial(play_tsd, mode="exact_match"),
+    "tsd canonical": partial(play_tsd, mode="canonical"),
 }
 
 
@@ -429,22 +414,11 @@ def test_the_ledger_of_a_fixed_script_is_what_it_was(
     assert digest(tmp_path) == GOLDEN[name]
 
 
-@pytest.mark.parametrize(
-    "play",
-    [
-        play_v1,
-        partial(play_v1, overlapping=True),
-        play_v2,
-        partial(play_v2, overlapping=True),
-        partial(play_v2, drafts=2),
-        partial(play_tsd, mode="exact_match"),
-        partial(play_tsd, mode="canonical"),
-    ],
-)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_the_ledger_passes_the_checks_of_every_host(
-    play: Any, sources: dict[str, SeededSource], tmp_path: Path
+    name: str, sources: dict[str, SeededSource], tmp_path: Path
 ) -> None:
-    texts = play(sources, faithful=True)
+    texts = SCRIPTS[name](sources, faithful=True)
     (file,) = tmp_path.glob("*.jsonl")
     lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     check_ledger(lines, texts, bytes_drawn=sum(source.drawn for source in sources.values()))

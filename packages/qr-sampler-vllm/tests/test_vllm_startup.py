@@ -21,47 +21,7 @@ from qr_sampler_vllm.engine.layout import check_layout, ranks_of
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor
 from qr_sampler_vllm.requests.admission import check_request
 from qr_sampler_vllm.runners.engines import check_not_loaded, register
-
-
-def engine_config(**changes: Any) -> SimpleNamespace:
-    parallel = SimpleNamespace(
-        tensor_parallel_size=1,
-        pipeline_parallel_size=1,
-        data_parallel_size=changes.get("data_parallel_size", 1),
-        data_parallel_rank=changes.get("data_parallel_rank", 0),
-        enable_batch_sharded_sampling=changes.get("enable_batch_sharded_sampling"),
-    )
-    model = SimpleNamespace(
-        model="tiny",
-        max_model_len=64,
-        enable_trace_replay=changes.get("enable_trace_replay", False),
-        is_diffusion=changes.get("is_diffusion", False),
-    )
-    return SimpleNamespace(
-        device_config=SimpleNamespace(device_type="cpu"),
-        parallel_config=parallel,
-        model_config=model,
-        scheduler_config=SimpleNamespace(max_num_seqs=4, async_scheduling=False),
-        speculative_config=changes.get("speculative_config"),
-        watermark_config=changes.get("watermark_config"),
-    )
-
-
-def sampling_params(**changes: Any) -> SimpleNamespace:
-    """Same fields as vLLM's ``SamplingParams``."""
-    ordinary: dict[str, Any] = {
-        "extra_args": None,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "frequency_penalty": 0.0,
-        "presence_penalty": 0.0,
-        "ignore_eos": False,
-        "stop_token_ids": [],
-    }
-    return SimpleNamespace(**{**ordinary, **changes})
+from qr_sampler_vllm.testing import engine_config, sampling_params
 
 
 def test_entry_point_names_the_processor() -> None:

@@ -11,7 +11,6 @@ import math
 import random
 from collections.abc import Iterator
 from functools import reduce
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from vllm.v1.serial_utils import MsgpackEncoder  # noqa: E402
 from qr_sampler import SamplingParameters  # noqa: E402
 from qr_sampler_vllm import processor  # noqa: E402
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor  # noqa: E402
+from qr_sampler_vllm.testing import engine_config  # noqa: E402
 
 VOCAB = 50
 REQUESTS = 100
@@ -140,18 +140,7 @@ class Engine:
     """The plugin of one engine and the batch that it follows."""
 
     def __init__(self) -> None:
-        self._config = SimpleNamespace(
-            device_config=SimpleNamespace(device_type="cpu"),
-            parallel_config=SimpleNamespace(
-                tensor_parallel_size=1,
-                pipeline_parallel_size=1,
-                data_parallel_size=1,
-                data_parallel_rank=0,
-            ),
-            model_config=SimpleNamespace(model="none", max_model_len=100),
-            scheduler_config=SimpleNamespace(max_num_seqs=ROWS, async_scheduling=False),
-            speculative_config=None,
-        )
+        self._config = engine_config(max_num_seqs=ROWS, max_model_len=100)
         self._plugin = QRSamplerLogitsProcessor(self._config, torch.device("cpu"), False)
 
     def step(self, requests: list[SamplingParams], logits: Any) -> int:

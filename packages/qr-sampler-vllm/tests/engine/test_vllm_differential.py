@@ -24,6 +24,7 @@ from vllm.v1.worker.gpu_input_batch import CachedRequestState, InputBatch  # noq
 from qr_sampler_vllm.processor import QRSamplerLogitsProcessor  # noqa: E402
 from qr_sampler_vllm.runners import v1  # noqa: E402
 from qr_sampler_vllm.runners.v1 import RunnerV1, apply_update  # noqa: E402
+from qr_sampler_vllm.testing import engine_config  # noqa: E402
 
 MAX_REQUESTS = 9
 # vLLM 0.29 asks for the block size of the attention kernel too.
@@ -55,26 +56,11 @@ def key_of(params: SamplingParams) -> str:
     return str(params.extra_args["qr_request_key"])
 
 
-def engine_config() -> Any:
-    return SimpleNamespace(
-        device_config=SimpleNamespace(device_type="cpu"),
-        parallel_config=SimpleNamespace(
-            tensor_parallel_size=1,
-            pipeline_parallel_size=1,
-            data_parallel_size=1,
-            data_parallel_rank=0,
-        ),
-        model_config=SimpleNamespace(model="none", max_model_len=64),
-        scheduler_config=SimpleNamespace(max_num_seqs=MAX_REQUESTS, async_scheduling=False),
-        speculative_config=None,
-    )
-
-
 class Batch:
     """vLLM's persistent batch with our processor and two of vLLM's own followers attached."""
 
     def __init__(self) -> None:
-        config = engine_config()
+        config = engine_config(max_num_seqs=MAX_REQUESTS)
         self.processor = QRSamplerLogitsProcessor(config, torch.device("cpu"), False)
         self.min_p = MinPLogitsProcessor(config, torch.device("cpu"), False)
         self.mirror = DictMirror()
