@@ -47,21 +47,48 @@ RUNNER_VARIABLES = {
     "v2": {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1"},
 }
 
+PREAMBLE = """
+    import json, os, sys, time
+
+    task = json.loads(sys.argv[1])
+
+    def overlap_steps():
+        # vLLM does so on accelerators only; its CPU platform switches that off.
+        from vllm.platforms.cpu import CpuPlatform
+
+        update = CpuPlatform.check_and_update_config.__func__
+
+        def update_and_overlap(cls, vllm_config):
+            update(cls, vllm_config)
+            vllm_config.scheduler_config.async_scheduling = True
+
+        CpuPlatform.check_and_update_config = classmethod(update_and_overlap)
+
+    def engine(**options):
+        # Whoever patches vLLM or changes the directory does so before the import.
+        from vllm import LLM
+
+        if task.get("overlapping"):
+            overlap_steps()
+        usual = {
+            "distributed_executor_backend": "uni",
+            "enforce_eager": True,
+            "dtype": "float32",
+            "max_model_len": 256,
+        }
+        return LLM(model=task["model"], **{**usual, **options, **task.get("engine", {})})
+
+    def result(value):
+        print("RESULT " + json.dumps(value))
+"""
+"""What scripts begin with: they make their engine by ``engine()`` and end with ``result(…)``."""
+
 GENERATE = """
-    import json, sys
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
     import qr_sampler_vllm
 
-    task = json.loads(sys.argv[1])
-    options = {
-        "distributed_executor_backend": "uni",
-        "enforce_eager": True,
-        "dtype": "float32",
-        "max_model_len": 256,
-        **task.get("engine", {}),
-    }
-    llm = LLM(model=task["model"], **options)
+    llm = engine()
     refused = []
     for bad in task.get("bad", []):
         try:
@@ -85,7 +112,7 @@ GENERATE = """
         [{"token_ids": list(o.token_ids), "reason": o.finish_reason} for o in output.outputs]
         for output in outputs
     ]
-    print("RESULT " + json.dumps({"outputs": texts, "refused": refused}))
+    result({"outputs": texts, "refused": refused})
 """
 """Generates what a task says. A task has ``prompts`` and as many ``extra_args``; the options of the
 engine in ``engine``; further sampling parameters by request key in ``params``; and in ``bad``
@@ -252,7 +279,10 @@ class OfflineEngine:
         }
         arguments = [json.dumps({"model": str(self.model), **task})]
         done: subprocess.CompletedProcess[str] = self._run(
-            textwrap.dedent(source), arguments=arguments, env=variables, runner=self.runner
+            textwrap.dedent(PREAMBLE) + textwrap.dedent(source),
+            arguments=arguments,
+            env=variables,
+            runner=self.runner,
         )
         return done
 
@@ -593,18 +623,16 @@ TSD_OPTIONS: dict[str, Any] = {
 }
 
 TSD_PREAMBLE = """
-    import json, os, random, sys
+    import random
     from contextlib import contextmanager, nullcontext
 
     import numpy as np
     import torch
     from torch._subclasses import FakeTensor
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
     from vllm.v1.sample import rejection_sampler
     import qr_sampler_vllm
-
-    task = json.loads(sys.argv[1])
 
     FORBIDDEN = [
         (torch, ["rand", "randn", "randint", "randperm", "multinomial", "bernoulli", "normal"]),
@@ -661,16 +689,6 @@ TSD_PREAMBLE = """
             params["structured_outputs"] = StructuredOutputsParams(regex=regex)
         return SamplingParams(extra_args=request.get("extra"), **params)
 
-    def engine():
-        options = {
-            "distributed_executor_backend": "uni",
-            "enforce_eager": True,
-            "dtype": "float32",
-            "max_model_len": 256,
-            **task["engine"],
-        }
-        return LLM(model=task["model"], **options)
-
     def serve(llm, requests):
         # Everything at once; returns the samples of each request, and who was aborted.
         seen, aborted = {}, set()
@@ -693,11 +711,8 @@ TSD_PREAMBLE = """
     def preemptions(llm):
         name = "vllm:num_preemptions"
         return sum(metric.value for metric in llm.get_metrics() if metric.name == name)
-
-    def result(value):
-        print("RESULT " + json.dumps(value))
 """
-"""What scripts with a TSD engine begin with."""
+"""What scripts with a TSD engine go on with."""
 
 
 def measured() -> dict[str, str]:

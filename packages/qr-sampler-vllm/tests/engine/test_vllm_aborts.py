@@ -16,7 +16,7 @@ import pytest
 BLOCK_BYTES = 64
 
 SERVE = """
-    import asyncio, json, os, signal, sys, time
+    import asyncio, signal
     from pathlib import Path
     import psutil
     from vllm import SamplingParams
@@ -24,7 +24,6 @@ SERVE = """
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    task = json.loads(sys.argv[1])
     seen = {}
 
     def drawn():
@@ -103,7 +102,7 @@ SERVE = """
 
     if __name__ == "__main__":
         asyncio.run(main())
-        print("RESULT " + json.dumps(seen))
+        result(seen)
 """
 
 DRAFTS = {

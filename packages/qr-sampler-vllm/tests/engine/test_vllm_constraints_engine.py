@@ -20,33 +20,12 @@ import pytest
 tokenizers = pytest.importorskip("tokenizers", reason="vLLM, which the vllm session installs")
 
 SERVE = """
-    import json, math, sys
-    from vllm import LLM, SamplingParams
+    import math
+    from vllm import SamplingParams
     from vllm.sampling_params import StructuredOutputsParams
     import qr_sampler_vllm
 
-    task = json.loads(sys.argv[1])
-    if task["overlapping"]:
-        # vLLM overlaps steps on accelerators only; its CPU platform switches that off.
-        from vllm.platforms.cpu import CpuPlatform
-
-        update = CpuPlatform.check_and_update_config.__func__
-
-        def update_and_overlap(cls, vllm_config):
-            update(cls, vllm_config)
-            vllm_config.scheduler_config.async_scheduling = True
-
-        CpuPlatform.check_and_update_config = classmethod(update_and_overlap)
-    llm = LLM(
-        model=task["model"],
-        distributed_executor_backend="uni",
-        enforce_eager=True,
-        dtype="float32",
-        max_model_len=256,
-        max_num_seqs=128,
-        max_logprobs=-1,
-        logprobs_mode="processed_logprobs",
-    )
+    llm = engine(max_num_seqs=128, max_logprobs=-1, logprobs_mode="processed_logprobs")
 
     def params(case, **further):
         wishes = {"detokenize": False, **case["params"]}
@@ -83,15 +62,15 @@ SERVE = """
     prompt = {"prompt_token_ids": task["prompt"]}
     answers = llm.generate([prompt] * len(asked), asked, use_tqdm=False)
     qr_sampler_vllm.flush_records()
-    result, decided = {}, iter(answers)
+    cases, decided = {}, iter(answers)
     for (key, case), reference in zip(task["cases"].items(), answers[len(ours) :], strict=True):
         outputs = [next(decided).outputs[0] for _ in range(case["samples"])]
-        result[key] = {
+        cases[key] = {
             "outputs": [list(output.token_ids) for output in outputs],
             "distributions": distributions(reference.outputs),
         }
     overlapping = llm.llm_engine.vllm_config.scheduler_config.async_scheduling
-    print("RESULT " + json.dumps({"cases": result, "overlapping": bool(overlapping)}))
+    result({"cases": cases, "overlapping": bool(overlapping)})
 """
 
 SEEDED = {

@@ -16,34 +16,12 @@ CHUNK_TOKENS = 16
 LONG_PROMPT_CHUNKS = 5
 
 SERVE = """
-    import json, sys
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
     import qr_sampler_vllm
 
-    task = json.loads(sys.argv[1])
-    if task["overlapping"]:
-        # vLLM overlaps steps on accelerators only; its CPU platform switches that off.
-        from vllm.platforms.cpu import CpuPlatform
-
-        update = CpuPlatform.check_and_update_config.__func__
-
-        def update_and_overlap(cls, vllm_config):
-            update(cls, vllm_config)
-            vllm_config.scheduler_config.async_scheduling = True
-
-        CpuPlatform.check_and_update_config = classmethod(update_and_overlap)
-    llm = LLM(
-        model=task["model"],
-        distributed_executor_backend="uni",
-        enforce_eager=True,
-        dtype="float32",
-        max_model_len=256,
-        block_size=32,
-        disable_log_stats=False,
-        **task["engine"],
-    )
-    engine, tokenizer = llm.llm_engine, llm.get_tokenizer()
+    llm = engine(block_size=32, disable_log_stats=False)
+    engine = llm.llm_engine
     for key, request in task["requests"].items():
         params = SamplingParams(
             extra_args={"qr_request_key": key, "qr_sample_count": 64, **request.get("extra", {})},
@@ -67,17 +45,12 @@ SERVE = """
         metric.value for metric in llm.get_metrics() if metric.name == "vllm:num_preemptions"
     )
     asynchronous = engine.vllm_config.scheduler_config.async_scheduling
-    print(
-        "RESULT "
-        + json.dumps(
-            {
-                "outputs": {key: list(samples.values()) for key, samples in seen.items()},
-                "aborted": sorted(aborted),
-                "preemptions": preemptions,
-                "asynchronous": bool(asynchronous),
-            }
-        )
-    )
+    result({
+        "outputs": {key: list(samples.values()) for key, samples in seen.items()},
+        "aborted": sorted(aborted),
+        "preemptions": preemptions,
+        "asynchronous": bool(asynchronous),
+    })
 """
 
 ENDLESS = {"max_tokens": 60, "ignore_eos": True, "temperature": 1.0}

@@ -21,11 +21,10 @@ FAULTS = ("killed", "hung", "slow", "short", "garbage", "wrong id", "flapping")
 END_OF_TEXT = 0
 
 SERVE = """
-    import json, os, pathlib, sys, time
-    from vllm import LLM, SamplingParams
+    import pathlib
+    from vllm import SamplingParams
     import qr_sampler_vllm
 
-    task = json.loads(sys.argv[1])
     directory = pathlib.Path(task["directory"])
 
     def command(text):
@@ -33,14 +32,7 @@ SERVE = """
         while (directory / "acknowledged").read_text() != text:
             time.sleep(0.01)
 
-    llm = LLM(
-        model=task["model"],
-        distributed_executor_backend="uni",
-        enforce_eager=True,
-        dtype="float32",
-        max_model_len=256,
-        max_num_seqs=4,
-    )
+    llm = engine(max_num_seqs=4)
 
     def generate(keys):
         params = [
@@ -88,7 +80,7 @@ SERVE = """
                 break
             time.sleep(0.5)
         after[fault] = key
-    print("RESULT " + json.dumps({"found": found, "after": after}))
+    result({"found": found, "after": after})
 """
 
 

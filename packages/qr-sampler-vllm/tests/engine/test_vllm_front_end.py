@@ -25,11 +25,9 @@ SPECULATION = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_ma
 
 
 SPECULATE = """
-    import json, sys
     from qr_sampler_vllm.front_end import checks
     from qr_sampler_vllm.status.run_directory import announce
 
-    task = json.loads(sys.argv[1])
     if task["guarded"]:
         # As if another engine of this process had loaded the plugin.
         checks.prepare()
@@ -38,16 +36,9 @@ SPECULATE = """
         # As if vLLM had given its function another name.
         checks.guard_model_runner_v1 = lambda: None
 
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
 
-    llm = LLM(
-        model=task["model"],
-        distributed_executor_backend="uni",
-        enforce_eager=True,
-        dtype="float32",
-        max_model_len=256,
-        speculative_config=task["speculation"],
-    )
+    llm = engine(speculative_config=task["speculation"])
     print("CONSTRUCTED")
     print(llm.generate(["x"], SamplingParams(max_tokens=4), use_tqdm=False))
 """

@@ -23,19 +23,11 @@ TIMEOUT_MS = 3000
 PATIENCE_S = 60.0
 
 SERVE = """
-    import json, os, resource, sys, time
-    from vllm import LLM, SamplingParams
+    import resource
+    from vllm import SamplingParams
     import qr_sampler_vllm
 
-    task = json.loads(sys.argv[1])
-    llm = LLM(
-        model=task["model"],
-        distributed_executor_backend="uni",
-        enforce_eager=True,
-        dtype="float32",
-        max_model_len=256,
-        max_num_seqs=4,
-    )
+    llm = engine(max_num_seqs=4)
 
     def most_mib():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -82,10 +74,10 @@ SERVE = """
         })
         found |= tokens
         honest()
-    print("RESULT " + json.dumps({
+    result({
         "found": found, "honest_s": honest_s, "hostile_s": hostile_s,
         "grown_mib": most_mib() - before_mib,
-    }))
+    })
 """
 
 

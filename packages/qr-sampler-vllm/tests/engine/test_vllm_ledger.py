@@ -9,21 +9,13 @@ from pathlib import Path
 from typing import Any
 
 SCRIPT = """
-    import json, shutil, sys, time
     from pathlib import Path
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
     from qr_sampler_vllm import flush_records
     from qr_sampler_vllm.status.endpoint import status_document
 
-    task = json.loads(sys.argv[1])
     ledger = Path(task["ledger"])
-    llm = LLM(
-        model=task["model"],
-        distributed_executor_backend="uni",
-        enforce_eager=True,
-        dtype="float32",
-        max_model_len=64,
-    )
+    llm = engine()
 
     def tokens(key):
         params = SamplingParams(max_tokens=5, ignore_eos=True, extra_args={"qr_request_key": key})
@@ -50,8 +42,7 @@ SCRIPT = """
     moved = len(file.read_text().splitlines())
     ledger.rename(task["elsewhere"])
     emitted["after"] = tokens("after")
-    result = {"emitted": emitted, "reasons": reasons, "removed": removed, "moved": moved}
-    print("RESULT " + json.dumps(result))
+    result({"emitted": emitted, "reasons": reasons, "removed": removed, "moved": moved})
 """
 
 

@@ -87,20 +87,12 @@ PLUGINS = """
 """
 
 SERVE = """
-    import json, os, pathlib, sys, time
-    from vllm import LLM, SamplingParams
+    import pathlib
+    from vllm import SamplingParams
     import qr_sampler_vllm
     import qr_plugins
 
-    task = json.loads(sys.argv[1])
-    llm = LLM(
-        model=task["model"],
-        distributed_executor_backend="uni",
-        enforce_eager=True,
-        dtype="float32",
-        max_model_len=256,
-        max_num_seqs=4,
-    )
+    llm = engine(max_num_seqs=4)
 
     def generate(requests):
         params = [
@@ -141,7 +133,7 @@ SERVE = """
         if '"reason": "late"' in ledger.read_text() or time.monotonic() > deadline:
             break
         time.sleep(0.05)
-    print("RESULT " + json.dumps({"found": found, "delivered": source.delivered}))
+    result({"found": found, "delivered": source.delivered})
 """
 
 SERVED = ["speaks NumPy", "speaks nonsense", "says too much", "has no status"]

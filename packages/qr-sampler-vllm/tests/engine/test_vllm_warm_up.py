@@ -12,13 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 SCRIPT = """
-    import json, sys
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
     from vllm.v1.worker.cpu_worker import CPUWorker
     from vllm.v1.worker.gpu import warmup
     import qr_sampler_vllm
 
-    task = json.loads(sys.argv[1])
     made_up = []
     first, unusual = warmup.warmup_kernels, SamplingParams.for_sampler_warmup
 
@@ -46,11 +44,7 @@ SCRIPT = """
 
     warmup.warmup_kernels = repeated
     CPUWorker.compile_or_warm_up_model = as_on_accelerators
-    llm = LLM(
-        model=task["model"],
-        distributed_executor_backend="uni",
-        dtype="float32",
-        max_model_len=256,
+    llm = engine(
         max_num_seqs=1,
         skip_tokenizer_init=True,
         enforce_eager=False,
@@ -76,7 +70,7 @@ SCRIPT = """
     llm.llm_engine.input_processor.validate_logits_processors_params = lambda params: None
     emitted += tokens(temperature=0.0, max_tokens=2)
     qr_sampler_vllm.flush_records()
-    print("RESULT " + json.dumps({"emitted": emitted, "made_up": len(made_up)}))
+    result({"emitted": emitted, "made_up": len(made_up)})
 """
 
 

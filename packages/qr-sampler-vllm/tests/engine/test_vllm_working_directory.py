@@ -8,18 +8,12 @@ from pathlib import Path
 from typing import Any
 
 MOVE = """
-    import json, os, sys
-
-    task = json.loads(sys.argv[1])
     os.chdir(task["here"])
 
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
     from vllm.exceptions import VLLMValidationError
 
-    llm = LLM(
-        model=task["model"], enforce_eager=True, dtype="float32", max_model_len=256,
-        distributed_executor_backend="uni",
-    )
+    llm = engine()
     os.chdir(task["elsewhere"])
 
     def length(**extra):
@@ -33,7 +27,7 @@ MOVE = """
     except VLLMValidationError as error:
         refused = str(error)
     del os.environ["QR_TOP_K"]
-    print("RESULT " + json.dumps({"refused": refused, "tokens": length(qr_sample_count=70000)}))
+    result({"refused": refused, "tokens": length(qr_sample_count=70000)})
 """
 
 
