@@ -388,7 +388,7 @@ class TestRunnerV1:
 
 
 class TestEndRequest:
-    """A request ends, flagged, when no entropy can be had for it; the others go on."""
+    """A request ends, flagged, when no entropy is available for it; the others continue."""
 
     @pytest.fixture(autouse=True)
     def policy(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -445,7 +445,7 @@ class TestFrontEnd:
         executor = "vllm.v1.executor.ray_executor_v2"
         monkeypatch.setitem(sys.modules, executor, SimpleNamespace())  # type: ignore[arg-type]
         checks.check_engines()
-        assert "cannot be seen" in warnings.text
+        assert "cannot see whether" in warnings.text
 
     @pytest.mark.parametrize("where", [{"nnodes": 2}, {"backend": "ray"}, {"local": 0}])
     def test_engines_on_other_hosts_cannot_be_seen(
@@ -454,13 +454,13 @@ class TestFrontEnd:
         checks.check_front_end(front_end_config(**where))
         checks.check_engines()
         checks.check_engines()
-        assert {r.getMessage()[:21] for r in warnings.records} == {"it cannot be seen fro"}
+        assert {r.getMessage()[:20] for r in warnings.records} == {"the front end cannot"}
 
     def test_without_a_directory_there_is_a_warning(
         self, warnings: pytest.LogCaptureFixture
     ) -> None:
         checks.check_engines()
-        assert "cannot be seen" in warnings.text
+        assert "cannot see whether" in warnings.text
         assert "VLLM_PLUGINS" in warnings.text
 
 

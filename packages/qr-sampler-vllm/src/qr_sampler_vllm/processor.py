@@ -36,7 +36,7 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
             Model Runner V2.
 
     Raises:
-        ConfigError: When the engine's layout or a setting cannot be served, or when the plugin is
+        ConfigError: When the engine's layout or a setting is not supported, or when the plugin is
             loaded twice.
         PluginError: When the configured source or its fallback is unknown, contested or broken.
     """
@@ -63,15 +63,15 @@ class QRSamplerLogitsProcessor(V1Interface, V2Interface):
         return False
 
     def update_state(self, batch_update: BatchUpdateLike | None) -> None:
-        """Follows the batch of Model Runner V1."""
+        """Applies the batch changes of Model Runner V1."""
         self._role.update_state(batch_update)
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
-        """Takes a slot of Model Runner V2; returns whether its logits will be modified."""
+        """Assigns a slot of Model Runner V2; returns whether its logits will be modified."""
         return self._role.add_request(req_idx, sampling_params)
 
     def apply_staged_writes(self) -> None:
-        """Takes in what Model Runner V2 has written about new requests."""
+        """Reads what Model Runner V2 has written about new requests."""
         self._role.apply_staged_writes()
 
     def apply(self, logits: Any, ctx: LogitsContextLike | None = None) -> Any:

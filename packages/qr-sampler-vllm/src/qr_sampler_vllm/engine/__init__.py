@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read of vLLM's engine: its layout, its interfaces, its ranks and its tensors."""
+"""What the plugin reads of a vLLM engine: layout, interfaces, ranks and tensors."""
 
 from __future__ import annotations
 

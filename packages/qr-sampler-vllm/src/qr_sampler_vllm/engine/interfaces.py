@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two logits-processor interfaces of vLLM, whichever of them the installed version has.
+"""vLLM's two logits-processor interfaces, where the installed version has them.
 
 Model Runner V1 constructs a processor with ``(vllm_config, device, is_pin_memory)``, Model Runner
 V2 with ``(vllm_config, req_states)``. Both load the same entry point, and each insists on its own
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class BatchUpdateLike(Protocol):
-    """What is read of vLLM's ``BatchUpdate`` (Model Runner V1)."""
+    """The part of vLLM's ``BatchUpdate`` that is read (Model Runner V1)."""
 
     @property
     def batch_size(self) -> int:
@@ -33,7 +33,7 @@ class BatchUpdateLike(Protocol):
 
     @property
     def removed(self) -> Sequence[int]:
-        """Row indices whose requests left."""
+        """Row indices whose requests have left."""
 
     @property
     def added(self) -> Sequence[tuple[int, Any, list[int] | None, list[int]]]:
@@ -41,7 +41,7 @@ class BatchUpdateLike(Protocol):
 
     @property
     def moved(self) -> Sequence[tuple[int, int, Any]]:
-        """``(from_row, to_row, directionality)``, in the order in which they happened."""
+        """``(from_row, to_row, directionality)``, in order of occurrence."""
 
 
 class _HostTensor(Protocol):
@@ -57,7 +57,7 @@ class _DeviceTensor(Protocol):
 
 
 class RequestStatesLike(Protocol):
-    """What is read of vLLM's ``LogitsProcRequestState`` (Model Runner V2)."""
+    """The part of vLLM's ``LogitsProcRequestState`` that is read (Model Runner V2)."""
 
     @property
     def max_num_reqs(self) -> int:
@@ -77,7 +77,7 @@ class RequestStatesLike(Protocol):
 
 
 class LogitsContextLike(Protocol):
-    """What is read of vLLM's ``LogitsContext`` (Model Runner V2)."""
+    """The part of vLLM's ``LogitsContext`` that is read (Model Runner V2)."""
 
     @property
     def idx_mapping_np(self) -> NDArray[Any]:
@@ -85,7 +85,7 @@ class LogitsContextLike(Protocol):
 
     @property
     def seq_lens_upper_bound_np(self) -> NDArray[Any]:
-        """Per request, number of tokens visible to the one being sampled; with drafts, at most."""
+        """Per request, number of tokens visible to the sampled one; with drafts an upper bound."""
 
     @property
     def expanded_idx_mapping(self) -> Any:
@@ -101,7 +101,7 @@ class LogitsContextLike(Protocol):
 
     @property
     def input_ids(self) -> Any:
-        """Per row, its input token, on the device; negative for a place without a draft."""
+        """Per row, its input token, on the device; negative in a slot that holds no draft."""
 
 
 class _AbsentV1:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layout of an engine: which are refused at start-up and why, and who samples in the others."""
+"""The layout of an engine: which layouts are refused at start-up, and which process samples."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Ranks:
     pipeline_parallel_size: int
     """Number of stages that hold a part of the layers."""
     data_parallel_rank: int
-    """Which of several data-parallel engines this is, counted from 0. How many there are is not
-    told: each engine of a dense model believes that it is alone."""
+    """Index of this engine among data-parallel ones, from 0. Their number is unknown: each engine
+    of a dense model is configured as if it were alone."""
 
 
 def ranks_of(vllm_config: Any) -> Ranks:
@@ -65,10 +65,10 @@ def samples_here(vllm_config: Any) -> bool:
 
 
 def settles_at_once(vllm_config: Any) -> bool:
-    """Returns whether a token that was sampled is always emitted.
+    """Returns whether every sampled token is emitted.
 
-    Otherwise a request can be aborted while its token is on the way: when the engine is in another
-    process than the caller, or has several steps in flight.
+    Otherwise a request can be aborted while its token is in flight: when the engine runs in another
+    process than its caller, or has several steps in flight.
     """
     return (
         not vllm_config.scheduler_config.async_scheduling
@@ -79,16 +79,16 @@ def settles_at_once(vllm_config: Any) -> bool:
 
 
 def steps_in_flight(vllm_config: Any) -> int:
-    """Returns how many steps of a sequence vLLM may begin before it takes in the tokens of one.
+    """Returns how many steps of a sequence vLLM may begin before it processes the tokens of one.
 
-    With asynchronous scheduling the second begins before those of the first are known, and an abort
-    can come between. The stages of a pipeline work on different sequences at any time.
+    With asynchronous scheduling the second begins before the tokens of the first are known, and an
+    abort can come in between. The stages of a pipeline work on different sequences at any time.
     """
     return 2 if vllm_config.scheduler_config.async_scheduling else 1
 
 
 def tensor_parallel_group(vllm_config: Any) -> TensorParallelGroup | None:
-    """Returns the ranks that sample the same rows, ``None`` where there is only one."""
+    """Returns the ranks that sample the same rows, or ``None`` if there is only one."""
     if vllm_config.parallel_config.tensor_parallel_size == 1:
         return None
     from vllm.distributed import get_tp_group
@@ -108,8 +108,8 @@ def check_layout(vllm_config: Any) -> None:
     parallel, model = vllm_config.parallel_config, vllm_config.model_config
     if getattr(parallel, "enable_batch_sharded_sampling", None):
         raise ConfigError(
-            "enable_batch_sharded_sampling gives every rank other rows, so no rank could record "
-            "them all; switch it off"
+            "enable_batch_sharded_sampling gives every rank different rows, so no rank could "
+            "record them all; switch it off"
         )
     if getattr(model, "enable_trace_replay", False):
         raise ConfigError(
@@ -117,8 +117,7 @@ def check_layout(vllm_config: Any) -> None:
         )
     if getattr(vllm_config, "watermark_config", None) is not None:
         raise ConfigError(
-            "watermark_config changes the choice of tokens behind the entropy source's back; "
-            "remove it"
+            "watermark_config changes the choice of tokens, bypassing the entropy source; remove it"
         )
     if getattr(model, "is_diffusion", False):
         raise ConfigError(
@@ -139,6 +138,6 @@ def _check_speculation(speculative_config: Any) -> None:
         )
     if getattr(speculative_config, "enable_adaptive_verification", False):
         raise ConfigError(
-            "enable_adaptive_verification drops rows of drafts on the device, where no record can "
-            "follow; switch it off"
+            "enable_adaptive_verification drops draft rows on the device, which no record could "
+            "reflect; switch it off"
         )

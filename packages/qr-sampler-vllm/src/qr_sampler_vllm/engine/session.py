@@ -44,7 +44,7 @@ class EngineSession(SamplingSession):
     Args:
         vllm_config: vLLM's ``VllmConfig``.
         runner: Name of the model runner, for the start-up message.
-        more_settings: What else the sampling was configured with, for the genesis record.
+        more_settings: Further settings of the sampling, for the genesis record.
 
     Raises:
         ConfigError: When the layout of the engine or a setting cannot be served.
@@ -72,7 +72,7 @@ class EngineSession(SamplingSession):
         logger.info("%s", self._banner(runner, ranks))
 
     def admit(self, sampling_params: Any, prompt_length: int) -> TokenSequence | None:
-        """Returns a new sequence, or ``None`` when the request leaves its tokens to vLLM.
+        """Returns a new sequence, or ``None`` if the request leaves its tokens to vLLM.
 
         Args:
             sampling_params: vLLM's ``SamplingParams``, validated at admission.
@@ -93,7 +93,7 @@ class EngineSession(SamplingSession):
     def stop_strings(
         self, sampling_params: Any, prompt: Sequence[int], history: Sequence[int] = ()
     ) -> StopStrings:
-        """Returns what looks for the stop strings of a request.
+        """Returns the matcher for the stop strings of a request.
 
         Args:
             sampling_params: vLLM's ``SamplingParams``.
@@ -105,7 +105,7 @@ class EngineSession(SamplingSession):
         return stop_strings
 
     def publish(self) -> None:
-        """Tells the front end how the engine is doing, if that is due."""
+        """Publishes the engine's status to the front end, if an update is due."""
         self._status_file.update(self.status())
 
     def _banner(self, runner: str, ranks: Ranks) -> str:

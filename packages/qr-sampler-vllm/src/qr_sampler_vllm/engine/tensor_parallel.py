@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One choice for all ranks of a tensor-parallel group.
 
-Under tensor parallelism every rank samples the whole batch by itself, and vLLM compares nothing:
-ranks that chose different tokens would go on with different texts. So the first rank draws and
-chooses, the others force what it chose, and only the first keeps records.
+Under tensor parallelism every rank samples the whole batch by itself, and vLLM does not compare the
+results: ranks that chose different tokens would continue with different texts. So the first rank
+draws and chooses, the others force its choice, and only the first keeps records.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 __all__ = ["Group", "TensorParallelGroup", "force_where_told"]
 
 NO_TOKEN: Final = -1
-"""Stands for a row that is left to vLLM."""
+"""Marks a row that is left to vLLM."""
 
 
 class Group(Protocol):
@@ -33,8 +33,8 @@ class Group(Protocol):
 class TensorParallelGroup:
     """The ranks that have to force the same tokens.
 
-    Every rank calls :meth:`tell` or :meth:`hear` once per step, whatever happens in it; otherwise
-    the others would wait for ever.
+    Every rank calls :meth:`tell` or :meth:`hear` once per step, even if the step fails;
+    otherwise the others would wait forever.
 
     Args:
         group: vLLM's group of these ranks.
@@ -45,15 +45,15 @@ class TensorParallelGroup:
 
     @property
     def leads(self) -> bool:
-        """Whether this rank draws and chooses for all."""
+        """Whether this rank draws and chooses for all ranks."""
         return self._group.rank_in_group == 0
 
     def tell(self, logits: Any, tokens: Mapping[int, int]) -> None:
         """Tells the other ranks which tokens this one has forced.
 
         Args:
-            logits: Tensor of shape ``(R, V)``; says where the ranks compute and how many rows
-                there are.
+            logits: Tensor of shape ``(R, V)``; gives the device of the ranks and the number of
+                rows.
             tokens: The forced tokens by row.
         """
         import torch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is done in the front end, so that no engine samples without the plugin unnoticed."""
+"""Front-end checks: no engine samples without the plugin unnoticed."""
 
 from __future__ import annotations
 

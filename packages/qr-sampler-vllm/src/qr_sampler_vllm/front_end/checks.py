@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the front end of vLLM makes sure of: that its engines really sample with the plugin.
+"""Ensures, in vLLM's front end, that its engines really sample with the plugin.
 
-Where vLLM drops the plugin, the tokens would be vLLM's own, and nobody would notice.
+If vLLM dropped the plugin, it would choose the tokens itself, and nobody would notice.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _RAY_EXECUTORS: Final = (
     "vllm.v1.executor.ray_executor",
     "vllm.v1.executor.ray_distributed_executor",
 )
-"""Modules, or the beginning of their names, that vLLM imports only to run an engine on Ray."""
+"""Prefixes of the names of modules that vLLM imports only to run an engine on Ray."""
 
 _engines_known = False
 _elsewhere = False
 
 
 def prepare() -> None:
-    """Gets this process ready. vLLM calls this in every one of its own, in the front end first."""
+    """Prepares this process. vLLM calls this in each of its processes, in the front end first."""
     make_run_directory()
     share_env_file()
     guard_model_runner_v1()
@@ -58,11 +58,11 @@ def check_front_end(vllm_config: Any) -> None:
         vllm_config: vLLM's ``VllmConfig``, as the front end has it.
 
     Raises:
-        ConfigError: Saying why and what to do.
+        ConfigError: With the reason and the remedy.
     """
     global _elsewhere
     check_layout(vllm_config)
-    # The modules of a server are imported after the plugins have been.
+    # A server imports its modules after its plugins.
     refuse_unsampled_answers(load=True)
     if opted_in(vllm_config) or not getattr(vllm_config, "use_v2_model_runner", False):
         check_speculation(vllm_config)
@@ -70,10 +70,10 @@ def check_front_end(vllm_config: Any) -> None:
 
 
 def check_engines() -> None:
-    """Refuses a request as long as no engine of this front end has loaded the plugin.
+    """Refuses requests until an engine of this front end has loaded the plugin.
 
     Raises:
-        ConfigError: Saying why and what to do.
+        ConfigError: With the reason and the remedy.
     """
     global _engines_known
     if _engines_known:
@@ -89,14 +89,14 @@ def check_engines() -> None:
         )
     _engines_known = True
     logger.warning(
-        "it cannot be seen from here whether the engines have loaded qr-sampler; look for their "
-        "start-up message and for their ledgers%s",
+        "the front end cannot see whether the engines have loaded qr-sampler; check their "
+        "start-up messages and ledgers%s",
         "" if VARIABLE in os.environ else ", and name qr_sampler in VLLM_PLUGINS if that is set",
     )
 
 
 def _has_engines_elsewhere(parallel_config: Any) -> bool:
-    """Returns whether engines may be on other hosts, where they cannot be seen from here."""
+    """Returns whether engines may run on other hosts, where this process cannot see them."""
     return (
         getattr(parallel_config, "nnodes", 1) > 1
         or getattr(parallel_config, "distributed_executor_backend", None) == "ray"
@@ -105,8 +105,8 @@ def _has_engines_elsewhere(parallel_config: Any) -> bool:
 
 
 def _on_ray() -> bool:
-    """Returns whether the workers may belong to a Ray cluster that was there before this process.
+    """Returns whether the workers may belong to a Ray cluster older than this process.
 
-    Offline nobody shows the plugin the configuration of the engine.
+    Offline the plugin does not get to see the configuration of the engine.
     """
     return any(name.startswith(_RAY_EXECUTORS) for name in list(sys.modules))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Has Model Runner V1 refuse to start an engine without the plugin instead of dropping it silently.
+"""Makes Model Runner V1 refuse to start an engine rather than silently drop the plugin.
 
-Under speculative decoding Model Runner V1 leaves installed logits processors out without a word.
-That is decided in one function of vLLM, in whichever process the model runs, and nothing else in
-that process is told of it: so this function is wrapped. Where a version of vLLM has none of that
-name, the front end still refuses the first request.
+Under speculative decoding Model Runner V1 silently leaves out installed logits processors. One
+function of vLLM decides that, in the process that runs the model, and nothing else in that process
+learns of it: hence this function is wrapped. If a version of vLLM has no function of that name,
+the front end still refuses the first request.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ def guard_model_runner_v1() -> None:
 
 
 def check_speculation(vllm_config: Any) -> None:
-    """Refuses speculative decoding under Model Runner V1, unless the TSD worker verifies.
+    """Refuses speculative decoding under Model Runner V1 unless the TSD worker verifies drafts.
 
     Args:
         vllm_config: vLLM's ``VllmConfig`` of an engine under Model Runner V1.
 
     Raises:
-        ConfigError: Saying why and what to do.
+        ConfigError: With the reason and the remedy.
     """
     if opted_in(vllm_config):
         check_opt_in(vllm_config)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One set of settings for a front end and all processes of its engines.
 
-A request is accepted by one process and served by others, which may work in other directories and
-start at another time. So the front end hands on where its ``.env`` file is, and compares what it
-has read with what the others say that they have read. Engines on other hosts read their own files.
+One process accepts a request and others serve it, possibly from other directories and started at
+another time. So the front end passes on the path of its ``.env`` file, and compares the settings it
+has read with those that the others report. Engines on other hosts read their own files.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from qr_sampler_vllm.status.run_directory import announced, inherited
 __all__ = ["VARIABLE", "agreed_settings", "share_env_file"]
 
 VARIABLE: Final = "QR_SAMPLER_ENV_FILE"
-"""Environment variable that hands the file on to the processes of an engine, behind the number of
-the process that has chosen it."""
+"""Environment variable that passes the path on to the processes of an engine, after the id of the
+process that chose it and a colon."""
 
 
 def share_env_file() -> None:
-    """Has this process read the file of its front end, which is the one where that was started."""
+    """Makes this process read the ``.env`` file of its front end's working directory."""
     handed_on = inherited(VARIABLE)
     if handed_on is None:
         try:
             handed_on = str(env_file().absolute())
         except FileNotFoundError:
-            # The working directory is gone, and no file can be in it.
+            # The working directory has been removed, so there is no file in it.
             return
         os.environ[VARIABLE] = f"{os.getpid()}:{handed_on}"
     pin_env_file(Path(handed_on))
 
 
 def agreed_settings() -> Settings:
-    """Returns the settings of this front end, which are those of its engines.
+    """Returns the settings of this front end after checking that its engines have the same.
 
     Raises:
-        ConfigError: When a value is malformed, or an engine has read another one; names the
-            variables, and no values, since a client may see them.
+        ConfigError: When a value is malformed, or an engine has read a different one; names the
+            variables but not the values, which a client must not see.
     """
     settings = Settings.load()
     ours = settings.model_dump(mode="json")
@@ -61,6 +61,6 @@ def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
     except OSError:
-        # It has ended, or the number is somebody else's by now.
+        # It has ended, or its id belongs to another user's process by now.
         return False
     return True

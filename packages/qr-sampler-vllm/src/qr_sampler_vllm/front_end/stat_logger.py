@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A logger of vLLM's statistics that logs none: there the front end sees its configuration."""
+"""A statistics logger for vLLM that logs nothing: vLLM shows it the engine's configuration."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class FrontEndCheck(StatLoggerBase):  # type: ignore[misc]
         engine_index: Which of several engines it is.
 
     Raises:
-        ConfigError: When the engine would not be served rightly; vLLM then does not start.
+        ConfigError: When the engine could not be served correctly; vLLM then does not start.
     """
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
         if getattr(vllm_config.model_config, "runner_type", None) == "pooling":
-            # Such an engine emits no tokens and does not load the plugin: it has no health of ours.
+            # Such an engine emits no tokens and does not load the plugin, so it has no status.
             return
         check_front_end(vllm_config)
         if not _collectors:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Has vLLM refuse what it would answer from probabilities alone, with no token that was drawn.
+"""Makes vLLM refuse requests that it answers from probabilities alone, without a drawn token.
 
 Beam search, generative scoring and structured decisions ask the engine for one token at a time,
-read the probabilities beside it and throw the token away. Entropy would be spent on it, and the
-ledger would hold tokens that no client has seen, beside an answer in which chance has no part.
-These requests cannot be told from those of clients when they reach admission, so the functions that
-make them are wrapped, in the front end.
+read the probabilities returned with it and throw the token away. It would cost entropy, and the
+ledger would hold tokens that no client has seen, for an answer in which chance plays no part.
+Admission cannot distinguish these requests from those of clients, so the functions that make them
+are wrapped, in the front end.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ _FEATURES: Final = (
         "a decision",
     ),
 )
-"""What vLLM answers from probabilities; its older versions have fewer of them."""
+"""What vLLM answers from probabilities; older versions have fewer of these."""
 
 
 def refuse_unsampled_answers(*, load: bool) -> None:
     """Wraps the functions that make such answers, each once per process.
 
     Args:
-        load: Whether to import the modules that this process has not imported yet. Without, only
-            those are wrapped that are there.
+        load: Whether to import modules that this process has not imported yet; otherwise only
+            those already imported are wrapped.
     """
     for feature in _FEATURES:
         owner = getattr(_module(feature.module, load), feature.owner, None)
@@ -89,8 +89,8 @@ def _refusal(answer: Any, name: str) -> Any:
     @wraps(answer)
     def refuse(*arguments: Any, **options: Any) -> Any:
         raise ConfigError(
-            f"{name} answers from probabilities and emits no token that was drawn, so the entropy "
-            "source could have no part in it; ask an engine without qr-sampler-vllm"
+            f"{name} answers from probabilities and emits no drawn token, so the entropy source "
+            "could play no part in it; ask an engine without qr-sampler-vllm"
         )
 
     refuse.qr_sampler_refusal = True  # type: ignore[attr-defined]

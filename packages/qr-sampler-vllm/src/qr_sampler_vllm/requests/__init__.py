@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read of vLLM's requests: their options, their penalties, and what ends them."""
+"""What the plugin reads of vLLM's requests: options, penalties and stop conditions."""
 
 from __future__ import annotations
 

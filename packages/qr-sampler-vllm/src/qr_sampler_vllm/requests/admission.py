@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked of a request before it reaches the engine, where a failure would be too late."""
+"""Admission: requests are checked before they reach the engine, where it would be too late."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["check_request", "fields_of", "resolve"]
 
 
 def resolve(settings: Settings, sampling_params: Any) -> RequestOptions:
-    """Returns what a request asked for.
+    """Returns the options of a request.
 
     Args:
         settings: The deployment's settings.
@@ -42,7 +42,7 @@ def fields_of(sampling_params: Any) -> EngineFields:
 
 
 def check_request(settings: Settings, sampling_params: Any) -> None:
-    """Refuses a request that could not be served as it asks.
+    """Refuses a request that cannot be served as asked.
 
     Raises:
         ConfigError: Naming the field, its value and the remedy.
@@ -59,8 +59,8 @@ def check_request(settings: Settings, sampling_params: Any) -> None:
     check_penalties(sampling_params)
     if settings.fallback_mode == END_REQUEST and _cannot_be_ended(sampling_params):
         raise ConfigError(
-            "ignore_eos=True: the operator ends requests for which no entropy can be had "
-            "(QR_FALLBACK_MODE=end_request), which takes a token that ends this one; name one in "
+            "ignore_eos=True: the operator ends requests when no entropy is available "
+            "(QR_FALLBACK_MODE=end_request), which needs a token that ends this one; name one in "
             "stop_token_ids"
         )
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests that vLLM makes up to warm its kernels up: no client waits for their tokens.
+"""Requests that vLLM makes up to warm up its kernels: no client waits for their tokens.
 
-Model Runner V2 sends them through the whole of a step. Their parameters do not give them away: a
-client may send the same ones, and each version of vLLM has made up others. Nor does a mark that
-admission leaves on what clients send, since a front end without the plugin leaves none, and the
-tokens of its clients would then be vLLM's own without a word. What does tell is who is calling.
+Model Runner V2 sends them through a whole step. Their parameters do not identify them: a client may
+send the same ones, and they differ between versions of vLLM. Nor could admission mark the requests
+of clients: a front end without the plugin would set no mark, and vLLM would silently choose the
+tokens of its clients. What does identify them is the caller.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Final
 __all__ = ["is_warming_up"]
 
 _WARMING_UP: Final = re.compile(r"warm(ing)?_?up|dummy_(sampler_)?run|profile_run")
-"""Part of the name of every function, or of its module, with which vLLM's workers get ready."""
+"""Part of the name of every function, or of its module, that prepares vLLM's workers."""
 
 _BEYOND_WORKERS: Final = ("vllm.v1.executor.", "vllm.v1.engine.")
-"""Where the calls of a worker come from. Beyond are front ends and programs, with names of their
-own: an engine may live in the process of its clients."""
+"""The callers of a worker. Frames beyond them belong to front ends and to programs, whose names may
+be anything: an engine may live in the process of its clients."""
 
 
 def is_warming_up() -> bool:
-    """Returns whether vLLM's worker is getting ready in the calling thread.
+    """Returns whether the calling thread is warming up a worker of vLLM.
 
-    A client's request reaches a worker when it is ready; whatever it is asked before is made up.
+    Requests of clients reach a worker once it is ready; all earlier ones are made up.
     """
     frame: FrameType | None = inspect.currentframe()
     while frame is not None:

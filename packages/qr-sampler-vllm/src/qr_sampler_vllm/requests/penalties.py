@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Repetition, frequency and presence penalties, ahead of the choice.
+"""Repetition, frequency and presence penalties, applied before the token is chosen.
 
-Model Runner V1 applies them after its logits processors, when the token has been chosen: too late.
-So its own operation is applied before. What vLLM does to the row afterwards leaves it one-hot: the
-chosen token stays finite and the others stay at -inf.
+Model Runner V1 applies them after its logits processors, once the token has been chosen: too late.
+So vLLM's own operation is applied here, beforehand. When vLLM applies it again, the row stays
+one-hot: the chosen token stays finite and the others stay at -inf.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Penalties:
 
     @classmethod
     def of(cls, sampling_params: Any) -> Penalties | None:
-        """Returns what a request asks for, ``None`` when all of it is neutral.
+        """Returns the penalties of a request, or ``None`` if all are neutral.
 
         Args:
             sampling_params: vLLM's ``SamplingParams``.
@@ -56,8 +56,8 @@ class Penalties:
 def check_penalties(sampling_params: Any) -> None:
     """Refuses a repetition penalty that would turn logits into NaN.
 
-    vLLM takes every positive one. As float32, a very small one is 0 and a very large one infinite,
-    and 0 * -inf makes vLLM emit another token than the one that was forced.
+    vLLM accepts every positive value. In float32 a very small one becomes 0 and a very large one
+    infinite, and 0 * -inf makes vLLM emit a token other than the forced one.
 
     Args:
         sampling_params: vLLM's ``SamplingParams``.
@@ -68,13 +68,13 @@ def check_penalties(sampling_params: Any) -> None:
     repetition = sampling_params.repetition_penalty
     if not 1.0 / REPETITION_LIMIT <= repetition <= REPETITION_LIMIT:
         raise ConfigError(
-            f"repetition_penalty={repetition} is beyond what float32 logits can be scaled by; use "
-            f"one from {1.0 / REPETITION_LIMIT:.1e} to {REPETITION_LIMIT:.1e}"
+            f"repetition_penalty={repetition} is too extreme to scale float32 logits by; use "
+            f"a value from {1.0 / REPETITION_LIMIT:.1e} to {REPETITION_LIMIT:.1e}"
         )
 
 
 def distinct_tokens(prompt: Sequence[int] | None) -> TokenArray:
-    """Returns the tokens of a prompt, each once: all that penalties need to know of it.
+    """Returns the distinct tokens of a prompt, which is all that penalties depend on.
 
     Args:
         prompt: Token ids, or ``None`` for a prompt of embeddings, in which there are none.
@@ -94,7 +94,7 @@ def apply_penalties(
 ) -> None:
     """Applies the penalties of L rows with vLLM's own operation, in place.
 
-    On an accelerator everything is only launched. The result is vLLM's to the last bit, but for a
+    On an accelerator the work is only launched. The result is vLLM's to the last bit, but for a
     repetition penalty on some of the rows of logits that lie in an accelerator's memory with gaps
     between them: there vLLM multiplies by the reciprocal instead of dividing.
 
@@ -102,11 +102,11 @@ def apply_penalties(
         logits: Tensor of shape ``(R, V)`` of any floating type; calculated with as float32. Other
             rows are left untouched.
         lines: The L rows: at least one, and none twice.
-        penalties: What each of them asks for.
-        prompts: The prompt of each, or its :func:`distinct_tokens`, which saves work when there are
+        penalties: The penalties of each.
+        prompts: The prompt of each, or its :func:`distinct_tokens`, which saves work over
             many steps. ``None``, for a prompt of embeddings, holds no token to penalise.
         outputs: The tokens that each has generated so far. Ids outside of ``[0, V)`` stand for
-            unknown tokens and count for nothing.
+            unknown tokens and are ignored.
     """
     from vllm.model_executor.layers.utils import apply_penalties as vllm_apply_penalties
 
@@ -135,7 +135,7 @@ def _columns(penalties: Sequence[Penalties]) -> NDArray[np.float32]:
 
 
 def _padded(rows: Sequence[Sequence[int] | TokenArray | None], vocab_size: int) -> TokenArray:
-    """Returns tokens as vLLM's operation wants them: padded with ``vocab_size``, which is no token.
+    """Returns tokens in the layout of vLLM's operation: padded with ``vocab_size``, no token.
 
     Returns:
         Shape ``(L, T)``, int64, where T is the largest number of tokens in a row.
@@ -149,7 +149,7 @@ def _padded(rows: Sequence[Sequence[int] | TokenArray | None], vocab_size: int) 
 
 
 def _on_device(values: NDArray[Any], logits: Any) -> Any:
-    """Returns an array as a tensor where *logits* are, without waiting for the device."""
+    """Returns an array as a tensor on the device of *logits*, without waiting for the device."""
     import torch
 
     tensor = torch.from_numpy(values)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """When vLLM ends a sequence: the conditions of its scheduler and of its detokenizer.
 
-Neither tells the sampler: with asynchronous scheduling vLLM samples on before it has seen a stop
-token, and stop strings are looked for in the front end, another process.
+Neither informs the sampler: with asynchronous scheduling vLLM keeps sampling before it has seen a
+stop token, and the front end, another process, looks for stop strings.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["DetokenizedStopStrings", "ending_token", "stop_conditions_of"]
 def stop_conditions_of(
     sampling_params: Any, *, max_model_len: int | None = None, prompt_length: int = 0
 ) -> StopConditions:
-    """Returns the conditions of vLLM's *sampling_params*, stop strings left out.
+    """Returns the conditions in vLLM's *sampling_params*, without stop strings.
 
-    They end a sequence in the order of vLLM's ``check_stop``; its detokenizer comes after that.
+    They are checked in the order of vLLM's ``check_stop``, which its detokenizer follows.
     """
     return StopConditions(
         token_ids=_stop_token_ids(sampling_params),
@@ -34,12 +34,12 @@ def stop_conditions_of(
 
 
 class DetokenizedStopStrings:
-    """Finds stop strings with the detokenizer that vLLM's front end finds them with.
+    """Finds stop strings with the same detokenizer as vLLM's front end.
 
     Args:
         model_config: vLLM's ``ModelConfig``, which names the tokenizer.
         sampling_params: The request's ``SamplingParams``.
-        prompt_token_ids: Its prompt, which the text of the first token can depend on.
+        prompt_token_ids: Its prompt, on which the text of the first token can depend.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class DetokenizedStopStrings:
     ) -> None:
         from vllm.tokenizers import cached_tokenizer_from_config
 
-        # What a detokenizer reads of vLLM's ``EngineCoreRequest``.
+        # The part of vLLM's ``EngineCoreRequest`` that a detokenizer reads.
         self._request: Any = SimpleNamespace(
             request_id="",
             prompt_token_ids=list(prompt_token_ids),
@@ -58,11 +58,11 @@ class DetokenizedStopStrings:
         self.start_again(())
 
     def found_with(self, token_id: int) -> bool:
-        """Takes in the next token and returns whether it completes a stop string."""
+        """Consumes the next token and returns whether it completes a stop string."""
         return bool(self._detokenizer.update([token_id], False))
 
     def start_again(self, tokens: Sequence[int]) -> None:
-        """Forgets what was taken in and takes in *tokens*, of which none completes one."""
+        """Starts again from *tokens*, none of which completes a stop string."""
         from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
         self._detokenizer = IncrementalDetokenizer.from_new_request(self._tokenizer, self._request)
@@ -72,7 +72,7 @@ class DetokenizedStopStrings:
 
 
 def ending_token(sampling_params: Any) -> int | None:
-    """Returns a token with which vLLM ends the request, ``None`` if there is none."""
+    """Returns a token that makes vLLM end the request, or ``None`` if there is none."""
     token_ids = _stop_token_ids(sampling_params)
     eos = sampling_params.eos_token_id
     return eos if eos in token_ids else min(token_ids, default=None)
@@ -81,7 +81,7 @@ def ending_token(sampling_params: Any) -> int | None:
 def _stop_token_ids(sampling_params: Any) -> frozenset[int]:
     """Returns the tokens on which vLLM's scheduler ends a request.
 
-    Not ``all_stop_token_ids``: that set also holds an end-of-text token that is to be ignored.
+    Not ``all_stop_token_ids``: that set also contains an end-of-text token that is to be ignored.
     """
     stop_token_ids = set(sampling_params.stop_token_ids or ())
     if sampling_params.eos_token_id is not None:

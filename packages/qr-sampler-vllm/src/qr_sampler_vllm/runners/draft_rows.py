@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of a step of Model Runner V2, where a request has one row for each draft token too.
+"""The rows of a step of Model Runner V2, in which a request also has a row for each draft token.
 
-Rows of a request follow each other: the first decides the token after its last one, the next the
+The rows of a request are consecutive: the first decides the token after its last one, the next the
 token after the first draft, and so on. With all mass on one token, vLLM's rejection sampler accepts
-a draft exactly when it is the token that was forced in the row before it, and then goes on to the
-next row. The rows after the first rejection decide nothing.
+a draft exactly when it equals the token forced in the row before, and then continues with the next
+row. The rows after the first rejection decide nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class LogitsRow(NamedTuple):
     length: int
     """Number of tokens, prompt included, before the one that it decides."""
     draft: int | None
-    """The token that it supposes to have been chosen in the row before, if it is for a draft;
-    negative for a place that holds no draft, which vLLM always rejects."""
+    """The token that it assumes was chosen in the row before, if it belongs to a draft; negative
+    where there is no draft, which vLLM always rejects."""
 
 
 def rows_of(context: LogitsContextLike, *, drafts: bool) -> Iterator[LogitsRow]:
@@ -36,7 +36,7 @@ def rows_of(context: LogitsContextLike, *, drafts: bool) -> Iterator[LogitsRow]:
 
     Args:
         context: vLLM's description of the step.
-        drafts: Whether the engine speculates. Then the layout is known on the device only, and
+        drafts: Whether the engine speculates. In that case only the device knows the layout, and
             reading it waits until the logits have been computed.
     """
     if not drafts:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engines that sample in this process, and when their last records are written."""
+"""The engines that sample in this process, and the writing of their last records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Runner(Protocol):
     def write_overdue(self) -> None:
         """Writes the records of tokens that have waited since the last call.
 
-        Whether those have been emitted is not known, and their records say so.
+        Whether those have been emitted is unknown, and their records say so.
         """
 
     def close(self) -> None:
@@ -34,17 +34,17 @@ class Runner(Protocol):
 
 
 FLUSH_INTERVAL_S: Final = 0.1
-"""How often records are written, in seconds. A token is written within two intervals of its step:
-vLLM shows with the step after it that it was emitted, and an idle engine makes none. What a killed
-process loses is what was drawn within that time."""
+"""Interval between writes of records, in seconds. A token is written within two intervals of its
+step: the next step shows that it was emitted, but an idle engine makes none. A killed process loses
+what was drawn within that time."""
 
 _started = threading.Event()
-_defects = DefectLog("the thread that writes records", "it goes on, but records may be late")
+_defects = DefectLog("the thread that writes records", "it continues, but records may be late")
 _runners: dict[int, tuple[Any, Runner]] = {}
-"""By the identity of its configuration, which is kept so that it stays the only one, a runner. Both
-are kept alive: vLLM forgets its runners before their last records are written."""
+"""The runner of each engine, by the identity of its configuration, which is kept alive so that no
+other object gets that identity. vLLM drops its runners before their last records are written."""
 _abandoned: set[int] = set()
-"""Those of engines that vLLM has let go of."""
+"""The keys of engines that vLLM has released."""
 
 
 def check_not_loaded(vllm_config: Any) -> None:
@@ -65,15 +65,15 @@ def check_not_loaded(vllm_config: Any) -> None:
 
 
 def register(vllm_config: Any, runner: Runner, owner: object) -> None:
-    """Makes *runner* the one runner of an engine.
+    """Makes *runner* the only runner of an engine.
 
-    From now on another thread has it write its records, until vLLM lets go of *owner*. No record
+    From now on another thread makes it write its records, until vLLM releases *owner*. No record
     waits for that, or for the end of the process, which may be killed.
 
     Args:
         vllm_config: vLLM's ``VllmConfig``.
         runner: The runner, which must not keep *owner* alive.
-        owner: What vLLM keeps as long as the engine lives.
+        owner: What vLLM keeps alive as long as the engine.
 
     Raises:
         ConfigError: When the engine has a runner already.
@@ -82,7 +82,7 @@ def register(vllm_config: Any, runner: Runner, owner: object) -> None:
     _close_abandoned()
     key = id(vllm_config)
     _runners[key] = (vllm_config, runner)
-    # Whoever collects garbage may hold a lock, so this only leaves a note.
+    # The thread that collects garbage may hold a lock, so this only leaves a note.
     finalize(owner, _abandoned.add, key).atexit = False
     if not _started.is_set():
         _started.set()
@@ -95,7 +95,8 @@ def register(vllm_config: Any, runner: Runner, owner: object) -> None:
 def flush_records() -> None:
     """Writes the records of every token that is known to have been emitted so far.
 
-    Happens by itself a moment later; needed only to read the ledger of a living in-process engine.
+    This also happens automatically a moment later; it is needed only before reading the ledger of
+    a running in-process engine.
     """
     for runner in _all_runners():
         runner.flush()
@@ -134,17 +135,17 @@ def _flush_once() -> None:
 
 
 def _attempt(writing: Callable[[], None]) -> None:
-    """Writes records; what goes wrong ends neither the thread nor the records of others."""
+    """Writes records; a failure ends neither the thread nor the records of other engines."""
     try:
         writing()
-    # Nobody waits for this thread, so that an error which ended it would be seen by no one while
-    # records of idle engines stay unwritten. The next round tries again.
+    # Nobody waits for this thread: an error that ended it would go unnoticed, and the records of
+    # idle engines would stay unwritten. The next round tries again.
     except BaseException as error:
         _defects.report(error)
 
 
 def _forget() -> None:
-    """Leaves the engines of the parent to the parent; its thread has not come along."""
+    """Leaves the parent's engines to the parent; its thread does not survive the fork."""
     _started.clear()
     _runners.clear()
     _abandoned.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tensor-parallel ranks that choose nothing by themselves."""
+"""The tensor-parallel ranks that follow the choice of the first."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Follower(EngineRole):
         self._settings = Settings.load()
 
     def add_request(self, slot: int, sampling_params: Any) -> bool:
-        """Returns whether logits will be modified; must say the same as on the first rank."""
+        """Returns whether logits will be modified; must agree with the first rank."""
         if is_warming_up():
             return False
         try:
             return not resolve(self._settings, sampling_params).left_to_engine
         except ConfigError:
-            # The first rank says so, and ends the request.
+            # The first rank reports it and ends the request.
             return True
 
     def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
-        """Forces in every row what the first rank has forced there."""
+        """Forces in every row the token that the first rank has forced there."""
         self._ranks.hear(logits)
         return logits

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process does for its engine when vLLM calls on it."""
+"""The role of a process in its engine: what it does when vLLM calls it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ __all__ = ["EngineRole"]
 
 
 class EngineRole:
-    """The calls of both model runners, none of which does anything.
+    """The calls of both model runners, doing nothing.
 
-    As it is, the role of a pipeline stage that never samples; the others override what they need.
+    As it stands this is the role of a pipeline stage that never samples; other roles override what
+    they need.
     """
 
     def update_state(self, update: BatchUpdateLike | None) -> None:

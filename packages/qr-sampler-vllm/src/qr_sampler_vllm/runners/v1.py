@@ -28,16 +28,16 @@ class BatchRow:
     """One row of the batch."""
 
     sequence: TokenSequence | None
-    """What it generates, or ``None`` when its tokens are left to vLLM."""
+    """The sequence that it generates, or ``None`` if its tokens are left to vLLM."""
     output_token_ids: list[int] = field(default_factory=list)
-    """vLLM's own list of its tokens: grows when one is sampled. Under asynchronous scheduling the
-    values are placeholders, so only the length is used."""
+    """vLLM's own list of its tokens; each sampled one is appended. Only the length is used: under
+    asynchronous scheduling the values are placeholders."""
     penalties: Penalties | None = None
     """The penalties that the request asked for."""
     prompt_tokens: TokenArray | None = None
-    """The tokens of the prompt, each once, where penalties need to know them."""
+    """The distinct tokens of the prompt, if penalties depend on them."""
     forced: Outcome | None = None
-    """What was forced last, until the length of the list tells whether vLLM has taken it."""
+    """The token forced last, until the length of the list shows whether vLLM has taken it."""
 
     def take(self) -> list[Entry]:
         """Returns the records that are settled if vLLM has taken the token forced last."""
@@ -51,9 +51,9 @@ class BatchRow:
         return self.sequence.sampled(forced)
 
     def settle(self) -> list[Entry]:
-        """Returns the records that are settled by the end of the step, in which it has or has not.
+        """Returns the records that are settled at the end of the step, whether vLLM has or not.
 
-        Rows of an unfinished prefill are sampled like any other, and their tokens thrown away.
+        Rows of an unfinished prefill are sampled like any other, and their tokens are dropped.
         """
         records = self.take()
         forced, self.forced = self.forced, None
@@ -67,7 +67,7 @@ class RunnerV1(EngineRole, RecordKeeper):
 
     vLLM calls :meth:`update_state` once before each step and :meth:`apply` within it. A row whose
     prefill is unfinished looks like any other in :meth:`apply`; only the next step shows that its
-    token was thrown away.
+    token was dropped.
 
     Args:
         vllm_config: vLLM's ``VllmConfig``.
@@ -85,7 +85,7 @@ class RunnerV1(EngineRole, RecordKeeper):
         self._departed = DepartedSequences(4 * vllm_config.scheduler_config.max_num_seqs)
 
     def update_state(self, update: BatchUpdateLike | None) -> None:
-        """Settles the last step, then follows the changes of the batch."""
+        """Settles the last step, then applies the changes of the batch."""
         with self.lock:
             records = self._settled(BatchRow.settle)
             before = list(self._batch.values())
@@ -101,7 +101,7 @@ class RunnerV1(EngineRole, RecordKeeper):
             with self.lock:
                 forced = self._force(logits)
         finally:
-            # The other ranks wait for this, also when this one has failed.
+            # The other ranks wait for this even if this one has failed.
             if self._ranks is not None:
                 self._ranks.tell(logits, forced)
         return logits
@@ -167,8 +167,8 @@ class RunnerV1(EngineRole, RecordKeeper):
         return records
 
     def _follow(self, update: BatchUpdateLike) -> list[Entry]:
-        """Follows the changes of the batch and returns the records that they settle."""
-        # Who leaves has to be known before anyone enters: it may be the same sequence.
+        """Applies the changes of the batch and returns the records that they settle."""
+        # Departures are processed before arrivals: a sequence may be in both.
         after = dict(self._batch)
         apply_update(after, update, {index: BatchRow(None) for index, *_ in update.added})
         staying = set(map(id, after.values()))
@@ -182,7 +182,7 @@ class RunnerV1(EngineRole, RecordKeeper):
         return records
 
     def _leave(self, rows: list[BatchRow]) -> list[Entry]:
-        """Takes in rows that left the batch and returns the records that this settles."""
+        """Stores the sequences of departed rows; returns the records that this settles."""
         sequences = [row.sequence for row in rows if row.sequence is not None]
         return [record for sequence in sequences for record in self._departed.add(sequence)]
 
@@ -206,7 +206,7 @@ class RunnerV1(EngineRole, RecordKeeper):
         return row, records
 
     def _confirm(self, before: list[BatchRow]) -> list[Entry]:
-        """Returns the records of rows that vLLM goes on with."""
+        """Returns the records of rows that vLLM continues."""
         still = {id(row) for row in self._batch.values()}
         return [
             record
@@ -219,7 +219,7 @@ class RunnerV1(EngineRole, RecordKeeper):
 def apply_update(
     batch: dict[int, BatchRow], update: BatchUpdateLike, added: dict[int, BatchRow]
 ) -> None:
-    """Brings *batch* in line with vLLM's batch, in place: removed, added, moved.
+    """Applies *update* to *batch*, in place and in vLLM's order: removed, added, moved.
 
     A row that is added to or moved onto replaces its occupant, which vLLM does not list as removed.
 

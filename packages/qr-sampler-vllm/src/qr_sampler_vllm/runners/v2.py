@@ -19,7 +19,7 @@ __all__ = ["RunnerV2"]
 
 
 class DecidingRow(NamedTuple):
-    """A row of the logits whose token vLLM can take."""
+    """A row of the logits whose token vLLM can use."""
 
     row: LogitsRow
     """The row."""
@@ -32,12 +32,12 @@ class DecidingRow(NamedTuple):
 class RunnerV2(EngineRole, RecordKeeper):
     """The plugin as Model Runner V2 sees it.
 
-    Rows are reordered every step and a slot is taken over without notice. Whether vLLM will take a
-    row's token is known beforehand: its prefill is finished when the sequence is as long as what
-    was fed. No entropy is spent on the others.
+    Rows are reordered every step, and slots are reused without notice. Whether vLLM will use a
+    row's token is known in advance: its prefill is finished when the sequence is as long as the
+    tokens fed. No entropy is spent on the others.
 
-    What was chosen is looked at when the step is over, so that no step waits for it to come back
-    from an accelerator.
+    The chosen tokens are read after the step, so that no step waits for them to arrive from an
+    accelerator.
 
     Args:
         vllm_config: vLLM's ``VllmConfig``.
@@ -64,14 +64,14 @@ class RunnerV2(EngineRole, RecordKeeper):
         self._stepping: set[int] = set()
         """Slots that the last step decided on."""
         self._entering: list[tuple[int, Any]] = []
-        """Slots and parameters of requests whose tokens so far, or prompt, have to be read."""
+        """Slots and parameters of new requests whose tokens or prompts are yet to be read."""
         self._decided: list[tuple[DecidingRow, Outcome]] = []
-        """What became of the rows of the last step, until that is looked at."""
+        """Outcomes of the rows of the last step, until they are accounted for."""
         self._open: dict[TokenSequence, None] = {}
-        """Sequences that have been in a step and may have tokens without records, in any order."""
+        """Sequences that have been in a step and may have tokens without records."""
 
     def add_request(self, slot: int, sampling_params: Any) -> bool:
-        """Takes *slot* for a new request and returns whether its logits will be modified."""
+        """Assigns *slot* to a new request and returns whether its logits will be modified."""
         with self.lock:
             self._vacate(slot)
             if is_warming_up():
@@ -85,7 +85,7 @@ class RunnerV2(EngineRole, RecordKeeper):
             return True
 
     def apply_staged_writes(self) -> None:
-        """Reads the tokens of requests that enter, which vLLM has put in their place by now."""
+        """Reads the tokens of new requests, which vLLM has written by now."""
         with self.lock:
             entering, self._entering = self._entering, []
             for slot, sampling_params in entering:
@@ -101,7 +101,7 @@ class RunnerV2(EngineRole, RecordKeeper):
                 with self.lock:
                     forced = self._force(logits, context)
         finally:
-            # The other ranks wait for this, also when this one has failed.
+            # The other ranks wait for this even if this one has failed.
             if self._ranks is not None:
                 self._ranks.tell(logits, forced)
         return logits
@@ -120,7 +120,7 @@ class RunnerV2(EngineRole, RecordKeeper):
         return list(self._open)
 
     def _vacate(self, slot: int) -> None:
-        """Takes the sequence out of a slot that vLLM has given to another request."""
+        """Removes the sequence from a slot that vLLM has given to another request."""
         records = self.settled()
         previous, self._slots[slot] = self._slots[slot], None
         if previous is not None:
@@ -143,18 +143,18 @@ class RunnerV2(EngineRole, RecordKeeper):
         return {deciding.row.line: outcome.token_id for deciding, outcome in self._decided}
 
     def _deciding(self, context: LogitsContextLike) -> list[DecidingRow]:
-        """Returns the rows whose tokens vLLM can take, with the sequences that get them."""
+        """Returns the rows whose tokens vLLM can use, with their sequences."""
         rows: list[DecidingRow] = []
-        hopeless: set[int] = set()
+        rejected: set[int] = set()
         prefill: list[int] = self._states.prefill_len.np.tolist()
         prompt: list[int] = self._states.prompt_len.np.tolist()
         for row in rows_of(context, drafts=self._drafts):
             sequence = self._slots[row.slot]
             if row.draft is not None and row.draft < 0:
-                hopeless.add(row.slot)
+                rejected.add(row.slot)
             elif (
                 sequence is not None
-                and row.slot not in hopeless
+                and row.slot not in rejected
                 and row.length >= prefill[row.slot]
             ):
                 rows.append(DecidingRow(row, sequence, row.length - prompt[row.slot]))
@@ -175,10 +175,10 @@ class RunnerV2(EngineRole, RecordKeeper):
         return step
 
     def _confirm(self, rows: Sequence[DecidingRow]) -> list[Entry]:
-        """Returns the records of the tokens that this step shows something about.
+        """Returns the records of the tokens whose fate this step reveals.
 
-        From some vLLM goes on: it has emitted them. The sequences that are not in the step were
-        aborted, or wait, which does not show.
+        A token that vLLM continues from has been emitted. Sequences that are not in the step were
+        aborted or are waiting; which of the two is unknown.
         """
         records: list[Entry] = []
         for row, sequence, position in rows:
@@ -207,9 +207,9 @@ class RunnerV2(EngineRole, RecordKeeper):
             sequence.stop.stop_strings = self.session.stop_strings(sampling_params, prompt, history)
 
     def _resumed(self, slot: int, fresh: TokenSequence, history: list[int]) -> TokenSequence:
-        """Returns the sequence that is resumed in *slot*, *fresh* if it is not known any more.
+        """Returns the sequence that is resumed in *slot*, or *fresh* if it is no longer known.
 
-        A preempted sequence waits in its old slot until that is taken over.
+        A preempted sequence waits in its old slot until that is reused.
         """
         known = self._departed.take(fresh.options, history)
         for other, waiting in enumerate(self._slots):
@@ -217,14 +217,14 @@ class RunnerV2(EngineRole, RecordKeeper):
                 break
             idle = other != slot and other not in self._stepping
             if idle and waiting is not None and waiting.could_be_resumed(fresh.options, history):
-                # Should that slot be in use after all, entropy goes on choosing its tokens.
+                # If that slot is in use after all, entropy continues to choose its tokens.
                 known, self._slots[other] = waiting, waiting.twin(history)
         self._slots[slot] = known or fresh
         return known or fresh
 
 
 def _accounted(decided: Sequence[tuple[DecidingRow, Outcome]]) -> list[Entry]:
-    """Returns the records that are settled by what was forced in a step."""
+    """Returns the records that the tokens forced in a step settle."""
     records: list[Entry] = []
     taken: dict[int, int | None] = {}
     for (row, sequence, _), outcome in decided:

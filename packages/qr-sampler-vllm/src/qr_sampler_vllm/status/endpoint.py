@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes of vLLM's API server that tell how the entropy is doing.
+"""Routes of vLLM's API server that show the state of the entropy source.
 
-vLLM attaches routes of plugins only when the operator names the plugin in ``VLLM_PLUGINS``.
+vLLM adds the routes of a plugin only if the operator names the plugin in ``VLLM_PLUGINS``.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ HEALTHY, UNHEALTHY = 200, 503
 
 _FRESH = {"Cache-Control": "no-store"}
 _FOR_US = ("pid", "said_monotonic_ns")
-"""What tells readers on other machines nothing."""
+"""Keys that mean nothing to readers on other machines."""
 _PUBLIC_NAMES = {"requests_left_to_engine": "requests_left_to_vllm"}
-"""What readers here know by another name than readers of other engines."""
+"""Keys that have another name here than for other engines."""
 
 
 class StatusEndpoint:
     """``/qr/status``, and ``/qr/metrics`` for servers whose ``/metrics`` cannot hold ours.
 
-    Both read what engines have said of themselves; they ask no engine, draw nothing and answer also
-    while an engine waits for a device.
+    Both read what engines have published; they query no engine, draw nothing and answer even while
+    an engine waits for a device.
     """
 
     name = "qr_sampler"
@@ -40,7 +40,7 @@ class StatusEndpoint:
         app.add_api_route("/qr/metrics", _metrics, methods=["GET"], include_in_schema=False)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
-        """Does nothing: no engine is asked."""
+        """Does nothing: no engine is queried."""
 
 
 def status_document() -> tuple[int, Mapping[str, Any]]:

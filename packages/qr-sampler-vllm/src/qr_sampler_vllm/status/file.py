@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the front end reads of one engine, written seldom and never by a step."""
+"""The status file of one engine for its front end, written rarely and never by a step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from qr_sampler_vllm.status.run_directory import publish
 __all__ = ["REPEAT_S", "StatusFile"]
 
 REST_S: Final = 0.5
-"""Least time between two writes, in seconds."""
+"""Minimum time between two writes, in seconds."""
 
 REPEAT_S: Final = 10.0
-"""Time after which an unchanged status is written again, in seconds: it says that the process is
-not stuck, and keeps those away who clear directories of old temporary files."""
+"""Time after which an unchanged status is written again, in seconds: it shows that the process is
+not stuck, and keeps cleaners of old temporary files from removing the directory."""
 
 logger = logging.getLogger("vllm.qr_sampler")
 
@@ -38,9 +38,9 @@ class StatusFile:
         self._refused = False
 
     def update(self, status: Mapping[str, Any]) -> None:
-        """Writes *status* if it is due: it has changed, or was written long ago.
+        """Writes *status* if an update is due: it has changed, or was written long ago.
 
-        A disk that refuses is mentioned once.
+        A failed write is logged once.
 
         Args:
             status: JSON-ready values.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with the engines of a front end, judged by what they say of themselves."""
+"""Complaints about the engines of a front end, judged by the statuses that they publish."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ MAX_FALLBACK_SHARE: Final = 0.5
 """Share of recent tokens without the chosen source above which an engine is unhealthy."""
 
 SILENCE_S: Final = 60.0
-"""Time after which an engine that has said nothing is taken for stuck, in seconds; a healthy one
-repeats itself several times within it."""
+"""Time without a status after which an engine counts as stuck, in seconds; a healthy engine
+publishes several times within it."""
 
 
 def complaints(statuses: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns what is wrong, in words; empty when everything is well.
+    """Returns what is wrong in plain words; empty if nothing is.
 
     Args:
-        statuses: What the engines say, see :class:`~qr_sampler.host.EngineStatus`.
+        statuses: The statuses of the engines, see :class:`~qr_sampler.host.EngineStatus`.
     """
     if not statuses:
         return ["no engine says that it has loaded qr-sampler; if none has, tokens are vLLM's own"]
@@ -34,7 +34,7 @@ def _of(status: Mapping[str, Any]) -> list[str]:
     reasons = []
     if not _lives(status["pid"]):
         reasons.append("its process has ended")
-    # All processes of a machine share this clock, and nobody sets it.
+    # All processes of a machine share this clock, and it cannot be set.
     elif (silence_s := (time.monotonic_ns() - status["said_monotonic_ns"]) / 1e9) > SILENCE_S:
         reasons.append(f"its process has said nothing for {silence_s:.0f} s")
     configured = status["sources"][0]
@@ -65,14 +65,14 @@ def _lives(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return not _waits_for_its_parent(pid)
+    return not _is_zombie(pid)
 
 
-def _waits_for_its_parent(pid: int) -> bool:
-    """Returns whether a process has ended, although its number is still taken."""
+def _is_zombie(pid: int) -> bool:
+    """Returns whether a process has ended although its id is still taken."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
     except OSError:
-        # Not every system has such files, and the process may end at any moment.
+        # Not every system has these files, and the process may end at any moment.
         return False
     return text.rpartition(")")[2].split()[:1] == ["Z"]

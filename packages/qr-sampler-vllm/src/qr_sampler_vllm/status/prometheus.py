@@ -119,7 +119,7 @@ def _label(value: str | bool) -> str:
 def _told_apart(statuses: Sequence[Status]) -> list[Status]:
     """Returns *statuses* with a label of its own for each engine.
 
-    Engines of one process that know nothing of each other have the same number, and a scraper
+    Engines of one process that do not know of each other have the same number, and a scraper
     refuses two samples with the same labels.
     """
     before: Counter[int] = Counter()
@@ -133,7 +133,7 @@ def _told_apart(statuses: Sequence[Status]) -> list[Status]:
 
 
 def _healthy(statuses: Sequence[Status]) -> Metric:
-    text = "Whether /qr/status finds nothing to complain of."
+    text = "Whether /qr/status reports no complaint."
     return GaugeMetricFamily("qr_sampler_healthy", text, value=float(not complaints(statuses)))
 
 
@@ -173,6 +173,6 @@ def _last_draw(statuses: Sequence[Status]) -> Metric:
     for status in statuses:
         if status["last_draw"] is not None:
             age_s = (time.monotonic_ns() - status["last_draw"]["monotonic_ns"]) / 1e9
-            # On the clock as it is now, which readers compare it with.
+            # By the wall clock as it is now, which readers compare it with.
             metric.add_metric([status["engine"]], time.time() - age_s)
     return metric

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A private directory in which the engine processes of one front end leave word of themselves.
+"""A private directory in which the engine processes of one front end publish their statuses.
 
 vLLM's metrics are those of its front end, and a logits processor lives in another process. So the
-front end makes a directory, its children learn of it from the environment, and every engine keeps a
-small file there. Reading it needs no answer from an engine, which may be waiting for a device.
+front end creates a directory, its children find it through the environment, and every engine keeps
+a small file there. Reading it needs no answer from an engine, which may be waiting for a device.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ __all__ = [
 ]
 
 VARIABLE: Final = "QR_SAMPLER_RUN_DIRECTORY"
-"""Environment variable that hands the directory on to the processes of an engine, behind the number
-of the process that has made it."""
+"""Environment variable that passes the directory on to the processes of an engine, after the id of
+the process that created it and a colon."""
 
 _LOADED: Final = "loaded-"
-"""Begins the names of the files in which processes leave word, before their numbers."""
+"""Prefix of the files in which processes announce themselves, before their ids."""
 
 _AFTER_ALL_CHILDREN: Final = -1
-"""Priority of what a process does last, when its children have ended."""
+"""Priority of the last finalizers of a process, after its children have ended."""
 
 logger = logging.getLogger("vllm.qr_sampler")
 
 _seen: set[Path] = set()
-"""Directories that were here for this process, and so belong to a front end on this machine."""
+"""Directories that this process has seen, which hence belong to a front end on this machine."""
 
 
 def make_run_directory() -> None:
-    """Makes the directory, unless the front end has done so; it goes when this process ends."""
+    """Creates the directory unless the front end has; it is removed when this process ends."""
     if _inherited() is not None:
         return
     try:
@@ -60,7 +60,7 @@ def make_run_directory() -> None:
         logger.warning("no status of engines will be known: %s", error)
         return
     os.environ[VARIABLE] = f"{os.getpid()}:{directory}"
-    # A front end may itself be a child of multiprocessing, which leaves without atexit hooks.
+    # A front end may itself be a child of multiprocessing, which ends without atexit hooks.
     Finalize(
         None,
         shutil.rmtree,
@@ -71,9 +71,9 @@ def make_run_directory() -> None:
 
 
 def run_directory() -> Path | None:
-    """Returns the directory, or ``None`` where there is none that can be trusted.
+    """Returns the directory, or ``None`` if there is none that can be trusted.
 
-    On another host than the front end's there is none.
+    There is none on a host other than the front end's.
     """
     directory = _inherited()
     if directory is None:
@@ -90,10 +90,10 @@ def run_directory() -> Path | None:
 
 
 def announce(settings: Mapping[str, Any] | None = None) -> None:
-    """Leaves word that vLLM has loaded the plugin in this process, whatever its part there is.
+    """Announces that vLLM has loaded the plugin in this process, whatever its role.
 
     Args:
-        settings: Those that it has read, as JSON has them.
+        settings: The settings that it has read, JSON-ready.
     """
     directory = run_directory()
     if directory is None:
@@ -105,9 +105,9 @@ def announce(settings: Mapping[str, Any] | None = None) -> None:
 
 
 def announced() -> dict[int, dict[str, Any]]:
-    """Returns the processes of this front end in which vLLM has loaded the plugin, by number.
+    """Returns the settings of each process of this front end that has loaded the plugin, by its id.
 
-    Each with the settings that it has read; a process may have ended meanwhile.
+    A process may have ended in the meantime.
     """
     directory = run_directory()
     processes = {}
@@ -119,12 +119,12 @@ def announced() -> dict[int, dict[str, Any]]:
 
 
 def publish(name: str, status: Mapping[str, Any]) -> None:
-    """Puts *status* in place of what was said under *name* before; readers never see a half of it.
+    """Replaces the status published under *name*, atomically for readers.
 
     Raises:
-        OSError: When the disk refuses.
+        OSError: When it cannot be written.
     """
-    directory = run_directory() or _made_anew()
+    directory = run_directory() or _recreated()
     if directory is None:
         return
     _put(directory, f"{name}.json", status)
@@ -143,7 +143,7 @@ def _put(directory: Path, name: str, content: Mapping[str, Any]) -> None:
 
 
 def published() -> list[dict[str, Any]]:
-    """Returns what the engines of this front end say of themselves, in the order of their names."""
+    """Returns the statuses of the engines of this front end, in the order of their names."""
     directory = run_directory()
     if directory is None:
         return []
@@ -152,15 +152,15 @@ def published() -> list[dict[str, Any]]:
         try:
             statuses.append(json.loads(path.read_text("utf-8")))
         except OSError:
-            # It was removed meanwhile, as happens when everything ends.
+            # It has been removed in the meantime, as happens at shutdown.
             continue
     return statuses
 
 
-def _made_anew() -> Path | None:
-    """Makes the directory again in an engine's process, if somebody has removed it.
+def _recreated() -> Path | None:
+    """Recreates the directory from an engine's process if somebody has removed it.
 
-    In the front end's own it is gone for good: it is removed there in the end.
+    The front end's own process does not: it removes the directory itself at the end.
     """
     directory = _inherited()
     if directory not in _seen or os.environ[VARIABLE].startswith(f"{os.getpid()}:"):
@@ -173,13 +173,13 @@ def _made_anew() -> Path | None:
 
 
 def inherited(variable: str) -> str | None:
-    """Returns what the front end that this process is or belongs to has put into *variable*.
+    """Returns the value that this process's front end has put into *variable*.
 
-    It is ``None`` where there is none, or where it is another front end's.
+    It is ``None`` if there is none, or if it is another front end's.
 
-    The environment reaches every child, also a program that starts another vLLM. The processes of
-    an engine are children of :mod:`multiprocessing`, or workers of Ray, which are told by that they
-    have loaded it before any plugin; everything else is a front end of its own.
+    Every child inherits the environment, even a program that starts another vLLM. The processes of
+    an engine are children of :mod:`multiprocessing`, or workers of Ray, recognisable by having
+    imported it before any plugin; every other process is a front end of its own.
     """
     maker, _, value = os.environ.get(variable, "").partition(":")
     if not value:

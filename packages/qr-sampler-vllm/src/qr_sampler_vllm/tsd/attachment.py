@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts verification with the entropy source in place of vLLM's sampling."""
+"""Replaces vLLM's sampling by verification with the entropy source."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def _mode(
 
 
 def attach(vllm_config: Any, model_runner: Any) -> None:
-    """Has *model_runner* choose every token with the entropy source.
+    """Makes *model_runner* choose every token with the entropy source.
 
     Args:
-        vllm_config: vLLM's ``VllmConfig`` of an engine that was checked.
+        vllm_config: vLLM's ``VllmConfig`` of an engine that has been checked.
         model_runner: Its ``GPUModelRunner`` or ``CPUModelRunner`` (Model Runner V1).
 
     Raises:
-        ConfigError: When the layout of the engine or a setting cannot be served.
+        ConfigError: When the layout of the engine or a setting is not supported.
         PluginError: When a configured source or its fallback is unknown, contested or broken.
     """
     from qr_sampler_vllm.tsd.samplers import DraftSampler, DraftVerifier

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What requests demand of their tokens, applied to every row of a step.
+"""The constraints of requests, applied to every row of a step.
 
 Without drafts vLLM has one row per request, and its sampler masks and penalises by request. Here
 each row is treated as the only row of an engine that has emitted the drafts before it, with vLLM's
-own operations and in the order of its sampler: allowed tokens, bad words, penalties, and the stop
-tokens that come too early.
+own operations and in the order of its sampler: allowed tokens, bad words, penalties, and stop
+tokens before ``min_tokens``.
 """
 
 from __future__ import annotations

@@ -16,34 +16,34 @@ __all__ = ["DraftRequest", "Drafting", "TSDDrafter"]
 
 
 class DraftRequest(NamedTuple):
-    """A sequence that drafts are wanted for."""
+    """A sequence that is to get drafts."""
 
     name: str
     """Name of its request."""
     sequence: TokenSequence
-    """What it generates."""
+    """The sequence that it generates."""
     position: int
     """Index of the token that the first draft is for."""
     state: Any
-    """What the proposer knows of its tokens so far."""
+    """The proposer's state after its tokens so far."""
     length: int
     """Number of drafts."""
 
 
 class Drafting(Protocol):
-    """Makes drafts; that of a mode of verification."""
+    """Makes drafts, each mode of verification in its own way."""
 
     def drafts(self, proposer: Any, requests: Sequence[DraftRequest]) -> list[list[int]]:
         """Returns the drafts of each request.
 
         Args:
             proposer: A ``Proposer``.
-            requests: Who wants them.
+            requests: The sequences that are to get drafts.
         """
 
 
 class _Known(NamedTuple):
-    """What the proposer knows of a sequence."""
+    """The proposer's state of a sequence."""
 
     length: int
     """Number of its tokens, the prompt included."""
@@ -55,9 +55,9 @@ class _Known(NamedTuple):
 class TSDDrafter:
     """Proposes with a saved proposer.
 
-    The state of a sequence is kept under the name of its request and goes on only over tokens that
-    were emitted: proposer states are immutable, so that a rejected draft leaves no trace, and a row
-    of the batch that is used again starts anew.
+    The state of a sequence is kept under the name of its request and advances only over emitted
+    tokens: proposer states are immutable, so that a rejected draft leaves no trace, and a reused
+    row of the batch starts afresh.
 
     Args:
         vllm_config: vLLM's ``VllmConfig``.
@@ -80,10 +80,10 @@ class TSDDrafter:
         """Does nothing; vLLM's CPU build insists on it."""
 
     def bind(self, model_runner: Any, sequences: Sequences, drafting: Drafting) -> None:
-        """Learns whom to draft for.
+        """Connects the drafter to the engine.
 
         Args:
-            model_runner: vLLM's model runner, which has the names that vLLM does not pass.
+            model_runner: vLLM's model runner, which knows the names of requests.
             sequences: The sequences of the engine.
             drafting: Makes the drafts.
         """
@@ -124,7 +124,7 @@ class TSDDrafter:
         return [drafts_of.get(row, []) for row in range(len(sampled_token_ids))]
 
     def _state(self, name: str, tokens: Any) -> Any:
-        """Returns the state after *tokens*, from the last one known where that is a prefix."""
+        """Returns the state after *tokens*, advanced from the last known state of a prefix."""
         known, count = self._known.get(name), len(tokens)
         if known is not None and known.length <= count and tokens[known.length - 1] == known.last:
             state = known.state
@@ -142,9 +142,9 @@ class TSDDrafter:
 
 
 def draft_limit(sequence: TokenSequence | None, length: int) -> int:
-    """Returns how many drafts *sequence* can use in its next step: *length* or fewer.
+    """Returns how many drafts *sequence* can use in its next step: at most *length*.
 
-    One token follows the last draft in any case, so that the last of ``max_tokens`` needs none.
+    One token always follows the last draft, so that the last of ``max_tokens`` needs none.
     """
     if sequence is None or sequence.ended or sequence.failure:
         return 0
@@ -156,7 +156,7 @@ def load(settings: TSDSettings, vocab_size: int) -> Any:
     """Returns the saved proposer of a deployment.
 
     Args:
-        settings: Name its file.
+        settings: Settings that name its file.
         vocab_size: Number of tokens of the model.
 
     Raises:

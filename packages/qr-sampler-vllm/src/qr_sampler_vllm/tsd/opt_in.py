@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who has opted in, and which engines cannot be served rightly then."""
+"""The opt-in to TSD, and the engines that cannot be served with it."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def has_drafter(vllm_config: Any) -> bool:
 
 
 def opted_in(vllm_config: Any) -> bool:
-    """Returns whether an engine has any of the two, so that :func:`check_opt_in` is due."""
+    """Returns whether an engine has either of the two and so needs :func:`check_opt_in`."""
     return has_worker(vllm_config) or has_drafter(vllm_config)
 
 
 def check_opt_in(vllm_config: Any) -> None:
-    """Refuses an engine that would not choose its tokens as it is meant to.
+    """Refuses an engine that could not be served correctly.
 
     Args:
         vllm_config: vLLM's ``VllmConfig`` of an engine that has :func:`opted_in`.
 
     Raises:
-        ConfigError: Saying why and what to do.
+        ConfigError: With the reason and the remedy.
     """
     _check_both_halves(vllm_config)
     _check_runner(vllm_config)
@@ -76,8 +76,8 @@ def _check_runner(vllm_config: Any) -> None:
         )
     if vllm_config.scheduler_config.async_scheduling:
         raise ConfigError(
-            "async_scheduling=True lets vLLM go on before the tokens of a step are known, and the "
-            "TSD worker has to know them; leave it out or set it to False"
+            "async_scheduling=True lets vLLM continue before the tokens of a step are known, and "
+            "the TSD worker has to know them; leave it out or set it to False"
         )
 
 
@@ -87,7 +87,7 @@ def _check_parallelism(parallel: Any) -> None:
         if size != 1:
             raise ConfigError(
                 f"{name}={size}: the TSD worker verifies drafts in one process, and others would "
-                f"not learn which tokens stood; set {name}=1 and use data parallelism"
+                f"not learn which drafts were accepted; set {name}=1 and use data parallelism"
             )
 
 

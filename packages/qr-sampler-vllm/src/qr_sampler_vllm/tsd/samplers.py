@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two modules that vLLM's model runner samples with, with ours in their place.
+"""Replacements for the two modules that vLLM's model runner samples with.
 
 Neither draws a random number of its own: :class:`DraftVerifier` replaces all of vLLM's rejection
-sampling, among it ``expand_batch_to_tokens``, which returns uninitialised memory on vLLM's CPU
+sampling, including ``expand_batch_to_tokens``, which returns uninitialised memory on vLLM's CPU
 build without Triton (0.32.0).
 """
 
@@ -39,13 +39,13 @@ class DraftSampler(Sampler):  # type: ignore[misc]
         self._verification = verification
 
     def forward(self, logits: Any, sampling_metadata: Any, *arguments: Any, **options: Any) -> Any:
-        """Returns one token per request of the batch; made-up batches are vLLM's own affair."""
+        """Returns one token per request of the batch; vLLM samples made-up batches itself."""
         if not self.is_batch(sampling_metadata):
             return super().forward(logits, sampling_metadata, *arguments, **options)
         return self.decided(logits, sampling_metadata, None)
 
     def is_batch(self, sampling_metadata: Any) -> bool:
-        """Returns whether *sampling_metadata* is that of real requests, not of a warm-up."""
+        """Returns whether *sampling_metadata* belongs to real requests, not to a warm-up."""
         return sampling_metadata is self._runner.input_batch.sampling_metadata
 
     def decided(self, logits: Any, metadata: Any, draft_counts: list[int] | None) -> SamplerOutput:
@@ -64,7 +64,7 @@ class DraftSampler(Sampler):  # type: ignore[misc]
             self._sequences.settle(verified.records)
         left = _left_to_vllm(requests, verified.tokens)
         if left:
-            # A row that could not be decided is still as it was.
+            # Rows that could not be decided are unchanged.
             chosen = self._choose(constrained if raw is None else raw, metadata, requests)
             for index in left:
                 verified.tokens[index].append(chosen[index])
@@ -86,7 +86,7 @@ class DraftSampler(Sampler):  # type: ignore[misc]
     def _logprobs(
         self, raw: Any, metadata: Any, requests: list[RequestRows], tokens: Any
     ) -> LogprobsTensors | None:
-        """Returns the log probabilities that requests ask for, one line per entry of *tokens*."""
+        """Returns the log probabilities that requests asked for, one line per entry of *tokens*."""
         count, specific = metadata.max_num_logprobs, metadata.logprob_token_ids
         if count is None and not specific:
             return None
@@ -128,15 +128,15 @@ class DraftVerifier(RejectionSampler):  # type: ignore[misc]
 
 
 def _left_to_vllm(requests: list[RequestRows], tokens: list[list[int]]) -> list[int]:
-    """Returns the requests that emit a token which nobody has chosen yet."""
+    """Returns the requests that emit a token which has not been chosen yet."""
     pairs = zip(requests, tokens, strict=True)
     return [index for index, (request, own) in enumerate(pairs) if request.emits and not own]
 
 
 def _padded(tokens: list[list[int]], width: int, device: Any) -> Any:
-    """Returns *tokens* as vLLM wants them, int32 of shape ``(B, width)``.
+    """Returns *tokens* in vLLM's layout, int32 of shape ``(B, width)``.
 
-    A request whose token vLLM throws away has to have one nevertheless.
+    Even a request whose token vLLM drops must have one.
     """
     lines = [own or [0] for own in tokens]
     padded = [[*own, *[PLACEHOLDER_TOKEN_ID] * (width - len(own))] for own in lines]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sequences of an engine under Model Runner V1, by the names of their requests.
 
-A worker sees its model runner, so that nothing has to be guessed from rows: a preempted request
-keeps its name, each of n samples has one of its own, and a row that is used again has another.
+A worker has access to its model runner, so that nothing has to be inferred from rows: a preempted
+request keeps its name, each of n samples has its own, and a reused row has another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qr_sampler_vllm.engine.session import EngineSession
 __all__ = ["Pending", "RequestRows", "Sequences"]
 
 ABORTED: Final = "aborted"
-"""Reason of drafts that were drawn for a request which was then aborted."""
+"""Why drafts are discarded that were drawn for a request before it was aborted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class RequestRows:
     name: str
     """Name of the request."""
     sequence: TokenSequence | None
-    """What it generates; ``None`` when its tokens are left to vLLM."""
+    """The sequence that it generates; ``None`` if its tokens are left to vLLM."""
     params: Any
     """Its ``SamplingParams``."""
     first: int
@@ -37,9 +37,9 @@ class RequestRows:
     output: list[int]
     """Its tokens so far, vLLM's own list."""
     drafts: list[int] = field(default_factory=list)
-    """The tokens that are supposed to follow."""
+    """The tokens that are drafted to follow."""
     emits: bool = True
-    """Whether vLLM takes what is chosen: not for an unfinished prefill."""
+    """Whether vLLM uses the chosen tokens: not for an unfinished prefill."""
 
     @property
     def owner(self) -> TokenSequence:
@@ -56,11 +56,11 @@ class Pending(Protocol):
     """Drafts that wait for the logits of their step."""
 
     def discards(self, reason: str) -> list[DiscardRecord]:
-        """Returns the records of their bytes when that never comes."""
+        """Returns the records of their bytes if that step never comes."""
 
 
 class Sequences(RecordKeeper):
-    """Keeps one sequence per request in step with the model runner.
+    """Keeps one sequence per request in sync with the model runner.
 
     Args:
         vllm_config: vLLM's ``VllmConfig``.
@@ -78,9 +78,9 @@ class Sequences(RecordKeeper):
         self._steps_in_flight = steps_in_flight(vllm_config)
         self._sequences: dict[str, TokenSequence | None] = {}
         self._waiting: list[Entry] = []
-        """Settled by the step that is under way."""
+        """Records settled by the current step."""
         self.pending: dict[str, Pending] = {}
-        """By request, drafts that were drawn and are not verified yet."""
+        """By request, drafts that have been drawn but not verified yet."""
 
     def rows(self, draft_counts: list[int] | None) -> list[RequestRows]:
         """Returns the rows of a step and settles the tokens of the last one.
@@ -111,12 +111,12 @@ class Sequences(RecordKeeper):
         return rows
 
     def of(self, name: str) -> TokenSequence | None:
-        """Returns what a request generates; ``None`` when its tokens are left to vLLM."""
+        """Returns the sequence of a request; ``None`` if its tokens are left to vLLM."""
         with self.lock:
             return self._sequences.get(name)
 
     def settle(self, records: list[Entry]) -> None:
-        """Takes in what the tokens of a step have settled; it is written when the step is over."""
+        """Stores the records that a step has settled; they are written after the step."""
         self._waiting += records
         if self._at_once:
             for sequence in self.open_sequences():
@@ -128,11 +128,11 @@ class Sequences(RecordKeeper):
         return settled
 
     def open_sequences(self) -> list[TokenSequence]:
-        """Returns the sequences of the requests that vLLM has not forgotten."""
+        """Returns the sequences of the requests that vLLM has not dropped."""
         return [sequence for sequence in self._sequences.values() if sequence is not None]
 
     def overdue(self) -> list[Entry]:
-        """Returns what is to be recorded of tokens that have waited, and of drafts in vain."""
+        """Returns the entries of tokens that have waited, and of drafts never verified."""
         entries = super().overdue()
         self._give_up_drafts()
         return entries + self.settled()
@@ -151,7 +151,7 @@ class Sequences(RecordKeeper):
         self.session.record(self.settled())
 
     def _follow(self) -> None:
-        """Takes in which requests vLLM goes on with, and which it has forgotten."""
+        """Follows which requests vLLM continues and which it has dropped."""
         for name, sequence in list(self._sequences.items()):
             gone = name not in self._requests
             if gone:
@@ -166,7 +166,7 @@ class Sequences(RecordKeeper):
         self._hand_over()
 
     def _give_up_drafts(self) -> None:
-        """Discards the drafts of requests that vLLM has forgotten."""
+        """Discards the drafts of requests that vLLM has dropped."""
         for name in self.pending.keys() - self._requests.keys():
             self._waiting += self.pending.pop(name).discards(ABORTED)
 
@@ -174,7 +174,7 @@ class Sequences(RecordKeeper):
         if name not in self._sequences:
             self._sequences[name] = self._entering(state)
         sequence = self._sequences[name]
-        # vLLM itself has chosen tokens in between, or takes some back.
+        # vLLM has chosen tokens itself in between, or has taken some back.
         if sequence is not None and len(sequence.tokens) != len(state.output_token_ids):
             self._waiting += sequence.resume(state.output_token_ids)
         return sequence

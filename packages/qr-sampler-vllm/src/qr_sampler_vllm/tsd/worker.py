@@ -2,8 +2,8 @@
 """Workers of vLLM whose model runner verifies drafts with the entropy source.
 
 ``worker_cls`` takes the name of a class. ``TSDCPUWorker`` is for vLLM's CPU build and ``TSDWorker``
-for accelerators. Each is made when it is first asked for, because neither base class can be
-imported everywhere.
+for accelerators. Each is created on first access, because neither base class can be imported
+everywhere.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BASES = {
 
 
 class Verifying:
-    """What is added to a worker of vLLM.
+    """Mixin for a vLLM worker.
 
     Args:
         vllm_config: vLLM's ``VllmConfig``.
@@ -30,7 +30,7 @@ class Verifying:
         **options: As vLLM passes them on.
 
     Raises:
-        ConfigError: When the engine cannot be served rightly.
+        ConfigError: When the engine could not be served correctly.
     """
 
     vllm_config: Any
@@ -41,7 +41,7 @@ class Verifying:
         super().__init__(vllm_config, *arguments, **options)  # type: ignore[call-arg]
 
     def init_device(self) -> None:
-        """Makes the model runner and has it verify drafts with the entropy source."""
+        """Creates the model runner and makes it verify drafts with the entropy source."""
         super().init_device()  # type: ignore[misc]
         from qr_sampler_vllm.tsd.attachment import attach
 

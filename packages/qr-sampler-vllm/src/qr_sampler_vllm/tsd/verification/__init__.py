@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How drafts are verified: by the match of one choice, or with the true law of their proposals.
+"""Modes of verification: exact match, or accept and correct with the proposal distribution.
 
-Both modes fulfil the contract of :mod:`qr_sampler_vllm.tsd.verification.contract`.
+Both implement the contract of :mod:`qr_sampler_vllm.tsd.verification.contract`.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The canonical mode: drafts are drawn from proposals F(psi), then accepted or corrected.
 
-The text follows the law that the requests demand, and a draft stands with the probability that its
-proposal overlaps with that law. But the number that draws a draft precedes the logits: such a token
-is not decided just in time, and its record says so.
+The text follows the distribution that the requests specify, and a draft is accepted with the
+probability by which its proposal overlaps with it. But the number that draws a draft precedes the
+logits: such a token is not decided just in time, and its record says so.
 
-After the logits one request to the source brings a number for each draft's test and one for the
-token after the drafts that stand; what a verifier does not use is discarded. A draft that the
+After the logits one request to the source delivers a number for testing each draft and one for the
+token after the accepted drafts; what a verifier does not use is discarded. A draft that the
 scheduler has cut off, because a grammar forbids it or a step was full, is verified like any other
-if the row before it is there: to leave it out would favour the drafts that were not cut.
+if the row before it is there: leaving it out would favour the drafts that were not cut.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _RULES = {"token": verify_tokens, "block": verify_block}
 
 
 class Canonical:
-    """Draws drafts from proposals and verifies them with the true proposal law.
+    """Draws drafts from proposals and verifies them with the exact proposal distribution.
 
     Args:
         session: What the engine samples with.
@@ -77,7 +77,7 @@ class Canonical:
         ]
 
     def verify(self, logits: Any, requests: list[RequestRows]) -> Verified:
-        """Returns what becomes of all rows. Arguments as in :class:`Verification`."""
+        """Returns the outcome of all rows. Arguments as in :class:`Verification`."""
         verified = Verified([[] for _ in requests], [])
         owners = [
             index for index, request in enumerate(requests) if request.emits and request.sequence
@@ -89,7 +89,7 @@ class Canonical:
             for group in self._groups.of(step.rows):
                 self._draw_for(logits, step, group, shares)
         except BaseException:
-            # What was drawn until then decides no token of a step that is not finished.
+            # The step is not finished, so what was drawn until then decides no token.
             drawn: list[UniformShare | Proposal] = [*shares, *proposals.values()]
             lost = [record for each in drawn for record in each.discards("step_failed")]
             self._session.record([*verified.records, *lost])
@@ -103,10 +103,10 @@ class Canonical:
         return verified
 
     def _take(self, request: RequestRows, records: list[Entry]) -> Proposal:
-        """Returns the drafts that wait for the logits of *request*, an empty one if none do."""
+        """Returns the drafts that wait for the logits of *request*, or an empty proposal."""
         sequence = request.owner
         nothing = Proposal(sequence, request.position)
-        # Nobody else has drafts waiting.
+        # Only this mode leaves drafts waiting.
         proposal = cast(Proposal, self._pending.pop(request.name, nothing))
         fits = proposal.position == request.position
         if fits and proposal.drafts[: len(request.drafts)] == request.drafts:
@@ -157,7 +157,7 @@ class Canonical:
         return None
 
     def _do_without(self, logits: Any, step: VerifiedStep, index: int) -> None:
-        """Gives up the drafts of a request in whose first row nothing could be drawn."""
+        """Discards the drafts of a request whose first row could not be drawn for."""
         request, verified = step.requests[index], step.verified
         verified.records.extend(step.proposals[index].discards("not_verified"))
         outcome = self._session.without_entropy(
@@ -167,7 +167,7 @@ class Canonical:
         verified.records.extend(request.owner.sampled(outcome))
 
     def _judge(self, share: UniformShare, verified: Verified) -> None:
-        """Decides the tokens of one request, and adds them and what they settle to *verified*."""
+        """Decides the tokens of one request; *verified* gets them and the records they settle."""
         run = share.run
         uniforms = StepUniforms(share.draw, share.first, run.budget)
         p = [run.laws.probs(row) for row in run.rows[: run.budget]]
@@ -176,7 +176,7 @@ class Canonical:
         if not length:
             verdict = Verdict((token_of(p[0], uniforms, buffer),), 0, 1.0)
         else:
-            # Without a row after the last draft none is looked at but to make up the number.
+            # Without a row after the last draft a repeated one makes up the number; it is not used.
             after = p if run.has_bonus else [*p, p[-1]]
             q, drafts = run.proposal.laws[:length], run.proposal.drafts[:length]
             verdict = self._verify(after, q, drafts, uniforms, buffer)

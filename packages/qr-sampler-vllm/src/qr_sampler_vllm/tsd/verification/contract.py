@@ -12,10 +12,10 @@ __all__ = ["Verification", "Verified"]
 
 
 class Verified(NamedTuple):
-    """What became of the rows of a step."""
+    """The outcome of the rows of a step."""
 
     tokens: list[list[int]]
-    """The tokens that each request emits; none where vLLM has to choose, or takes nothing."""
+    """The tokens that each request emits; none where vLLM has to choose, or uses none."""
     records: list[Entry]
     """The records that this settles."""
 
@@ -24,12 +24,12 @@ class Verification(Protocol):
     """Chooses the tokens of a step."""
 
     def verify(self, logits: Any, requests: list[RequestRows]) -> Verified:
-        """Returns what becomes of all rows.
+        """Returns the outcome of all rows.
 
         Args:
             logits: Tensor of shape ``(R, V)``, float32, the constraints of the requests applied;
                 may be modified.
-            requests: The requests of the batch with their rows, in the order of these.
+            requests: The requests of the batch with their rows, in row order.
 
         Raises:
             EntropyUnavailableError: When the source fails and the operator chose to stop then.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drafts of a step with the rows and the numbers that judge them."""
+"""The drafts of a step with the rows and numbers that judge them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class DraftRun(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Number of drafts that can be judged: each by the row in its own place."""
+        """Number of drafts that can be judged, each by the row in its place."""
         return min(len(self.proposal.drafts), len(self.rows))
 
     @property
@@ -44,18 +44,18 @@ class DraftRun(NamedTuple):
 
     @property
     def budget(self) -> int:
-        """The most numbers that judging takes."""
+        """The largest number of uniforms that judging takes."""
         return self.length + 1
 
     def emitted(self, verdict: Verdict, used: list[Used]) -> list[VerifiedToken]:
-        """Returns the tokens of a verdict with the numbers that each is accounted.
+        """Returns the tokens of a verdict with the numbers accounted to each.
 
-        The number that drew a draft goes with the draft. Those that judged the drafts, and the one
-        that chose the token after the drafts that stand, go with the last token.
+        The number that drew a draft is accounted to the draft. Those that judged the drafts, and
+        the one that chose the token after the accepted drafts, are accounted to the last token.
 
         Args:
-            verdict: What the rule of verification says.
-            used: The numbers that it has used.
+            verdict: The result of the rule of verification.
+            used: The numbers that the rule has used.
         """
         accepted, length = verdict.accepted, self.length
         tokens = list(verdict.tokens)
@@ -65,21 +65,25 @@ class DraftRun(NamedTuple):
         for offset, token_id in enumerate(tokens):
             drew = tuple(self.proposal.uniforms[offset : offset + 1] if offset < length else ())
             is_last = offset == len(tokens) - 1
-            stands = offset < accepted
+            is_accepted = offset < accepted
             emitted.append(
                 VerifiedToken(
                     token_id=token_id,
                     position=self.request.position + offset,
-                    outcome="accepted" if stands else "corrected" if offset < length else "bonus",
+                    outcome="accepted"
+                    if is_accepted
+                    else "corrected"
+                    if offset < length
+                    else "bonus",
                     row=self._facts(offset, token_id),
                     uniforms=(*drew, *used) if is_last else drew,
-                    deciding=drew[0] if stands else used[-1],
+                    deciding=drew[0] if is_accepted else used[-1],
                 )
             )
         return emitted
 
     def unused(self, draw: EntropyDraw, count: int, reason: str) -> list[DiscardRecord]:
-        """Returns the record of *count* numbers of *draw* that were its and judge nothing."""
+        """Returns the record of *count* numbers of *draw* that it did not use."""
         if not count:
             return []
         return [
@@ -126,17 +130,17 @@ class UniformShare(NamedTuple):
     """Index of the first of its numbers; there are as many as the budget of the run."""
 
     def discards(self, reason: str) -> list[DiscardRecord]:
-        """Returns the records of its bytes when they judge nothing."""
+        """Returns the records of its bytes if they are not used."""
         return self.run.unused(self.draw, self.run.budget, reason)
 
 
 class VerifiedStep:
-    """The rows of a step that judge something.
+    """The rows of a step that judge drafts or choose tokens.
 
     Args:
         requests: The requests of the batch.
-        proposals: By index of the request, its drafts; those that emit something have an entry.
-        verified: What has become of them, to be filled in.
+        proposals: By index of the request, its drafts; requests that emit something have an entry.
+        verified: The outcome of the step, to be filled in.
     """
 
     def __init__(
@@ -158,10 +162,10 @@ class VerifiedStep:
             self.rows.follows = follows
 
     def runs(self, laws: TargetLaws, indices: list[int]) -> dict[int, DraftRun]:
-        """Returns, by index of the request, what can be judged.
+        """Returns the run of each request, by its index.
 
         Args:
-            laws: Of the rows at *indices*.
+            laws: The distributions of the rows at *indices*.
             indices: Some of the rows of the step, those of one request in order.
         """
         by_owner: dict[int, list[int]] = {}

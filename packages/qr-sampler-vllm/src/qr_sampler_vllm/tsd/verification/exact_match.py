@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact match: every row has a token chosen after its logits, and a draft stands if it is that one.
+"""Exact match: each row gets a token chosen after its logits; a draft is accepted if it equals it.
 
-So each emitted token is decided by bytes that were asked for when its logits were complete, and the
-text is that of an engine that decides one token per step with the same bytes, whatever is drafted.
-One request to the source serves all rows of a step; what it brings for the rows after the first
-draft that does not stand is discarded.
+So each emitted token is decided by bytes that were requested after its logits were complete, and
+the text is that of an engine that decides one token per step with the same bytes, whatever the
+drafts are. One request to the source serves all rows of a step; the bytes for the rows after the
+first rejected draft are discarded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ExactMatch:
         self._session = session
 
     def verify(self, logits: Any, requests: list[RequestRows]) -> Verified:
-        """Returns what becomes of all rows. Arguments as in :class:`Verification`."""
+        """Returns the outcome of all rows. Arguments as in :class:`Verification`."""
         step = _step(requests)
         outcomes = iter(self._session.decide(logits, step) if step.lines else ())
         verified = Verified([], [])
@@ -44,7 +44,7 @@ class ExactMatch:
         return verified
 
     def drafts(self, proposer: Any, requests: Sequence[DraftRequest]) -> list[list[int]]:
-        """Returns the most probable tokens of the proposals, which needs no randomness."""
+        """Returns the most probable tokens of the proposals; needs no randomness."""
         return [_likeliest(proposer, request) for request in requests]
 
 
@@ -69,7 +69,7 @@ def _deciding(request: RequestRows) -> range:
 
 
 def _step(requests: list[RequestRows]) -> StepRows:
-    """Returns all rows that get a token, each following the one before it."""
+    """Returns all rows that get a token, each following the previous one of its request."""
     step, follows = StepRows(), []
     for request in requests:
         for row in _deciding(request):
@@ -83,17 +83,17 @@ def _step(requests: list[RequestRows]) -> StepRows:
 
 
 def _matched(request: RequestRows, rows: list[Outcome]) -> tuple[list[int], list[Entry]]:
-    """Returns the tokens up to the first that is not the draft, and the records of all rows."""
+    """Returns the tokens up to the first that is not its draft, and the records of all rows."""
     tokens: list[int] = []
     records: list[Entry] = []
-    stands = True
+    accepted = True
     for row, outcome in enumerate(rows):
-        if not stands:
+        if not accepted:
             records += request.owner.wasted(outcome, "rejected_draft")
             continue
         tokens.append(outcome.token_id)
-        stands = _agrees(request, row, outcome)
-        records += request.owner.sampled(_named(request, row, outcome, stands))
+        accepted = _agrees(request, row, outcome)
+        records += request.owner.sampled(_named(request, row, outcome, accepted))
     return tokens, records
 
 
@@ -105,10 +105,10 @@ def _agrees(request: RequestRows, row: int, outcome: Outcome) -> bool:
     )
 
 
-def _named(request: RequestRows, row: int, outcome: Outcome, stands: bool) -> Outcome:
-    """Returns *outcome*, telling what has become of the draft in its place."""
+def _named(request: RequestRows, row: int, outcome: Outcome, accepted: bool) -> Outcome:
+    """Returns *outcome* with the fate of the draft in its place."""
     if not isinstance(outcome, ChosenToken):
         return outcome
     drafted = row < len(request.drafts)
-    became = "accepted" if stands else "corrected" if drafted else "bonus"
+    became = "accepted" if accepted else "corrected" if drafted else "bonus"
     return outcome._replace(draft_outcome=became)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drafts drawn from proposals, with the law of each and the numbers that drew them."""
+"""Drafts drawn from proposals, with the distribution and the number that drew each."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Proposal:
     drafts: list[int] = field(default_factory=list)
     """The tokens."""
     laws: list[HeadTailLaw] = field(default_factory=list)
-    """The law that each was drawn from."""
+    """The distribution that each was drawn from."""
     uniforms: list[Used] = field(default_factory=list)
     """The number that drew each."""
 
     def discards(self, reason: str, first: int = 0) -> list[DiscardRecord]:
-        """Returns the records of the numbers that drew drafts which were not verified.
+        """Returns the records of the numbers whose drafts were not verified.
 
         Args:
-            reason: Why they were not.
+            reason: Why.
             first: Index of the first of them.
         """
         return [
@@ -56,15 +56,15 @@ class Proposal:
 def draw_proposals(
     session: EngineSession, proposer: Any, requests: Sequence[DraftRequest]
 ) -> dict[str, Proposal]:
-    """Returns the drafts of each request by its name, one request per source.
+    """Returns the drafts of each request by its name, with one draw per source.
 
-    Where a source cannot deliver nothing is drafted: what becomes of the sequence is decided when
-    its token is due.
+    If a source cannot deliver, nothing is drafted: the fate of the sequence is decided when its
+    token is due.
 
     Args:
         session: What the engine samples with.
         proposer: A ``Proposer``.
-        requests: Who wants drafts.
+        requests: The sequences that are to get drafts.
 
     Raises:
         EntropyUnavailableError: When the source fails and the operator chose to stop then.
@@ -79,7 +79,7 @@ def draw_proposals(
             draw = session.source(name).draw(BYTES_PER_UNIFORM * total)
         except EntropyUnavailableError as error:
             if session.settings.fallback_mode == RAISE_ERROR:
-                # What other sources have delivered drafts nothing in a step that is not finished.
+                # The step is not finished, so what other sources have delivered is not used.
                 lost = [
                     record
                     for proposal in proposals.values()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The numbers of one draw, each of which is handed out once and for one role."""
+"""The numbers of one draw, each of which is used once and for one role."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class Used:
     """A number and what it was used for."""
 
     role: Role
-    """What it was drawn for."""
+    """What it was used for."""
     u: float
     """The number, in [0, 1)."""
     data: bytes
-    """The eight bytes that it was made of."""
+    """The eight bytes behind it."""
     draw: EntropyDraw
-    """The draw that they came with, without its bytes."""
+    """The draw that delivered them, without its bytes."""
     draw_bytes: int
-    """How many bytes it brought."""
+    """Number of bytes of that draw."""
 
     @property
     def jit(self) -> bool:
-        """Whether it was asked for when the logits were complete."""
+        """Whether it was requested after the logits were complete."""
         return self.role is not Role.PROPOSAL
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what a record says of it."""
+        """Returns its entry in a record."""
         return {
             "role": self.role.value,
             "u": self.u,
@@ -49,7 +49,7 @@ class Used:
 
 
 class StepUniforms(UniformSource):
-    """A share of a draw that several sequences have in common.
+    """A share of a draw that serves several sequences.
 
     Args:
         draw: The draw.
@@ -62,11 +62,11 @@ class StepUniforms(UniformSource):
         self._data, self._provenance = draw.data, draw.without_data()
         self._next, self._end = first, first + count
         self.used: list[Used] = []
-        """What was handed out so far, in order."""
+        """The numbers used so far, in order."""
 
     @property
     def left(self) -> int:
-        """How many numbers were not handed out."""
+        """How many numbers have not been used."""
         return self._end - self._next
 
     def _take(self, n: int, role: Role) -> FloatArray:

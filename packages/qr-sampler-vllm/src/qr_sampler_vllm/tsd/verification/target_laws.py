@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The law that a request demands of its next token, as a dense vector.
+"""The distribution that a request specifies for its next token, as a dense vector.
 
-It is the law that the sampling pipeline draws from, by the same definitions: temperature by the
+It is the one that the sampling pipeline draws from, by the same definitions: temperature by the
 request's strategy, masses in fixed point, filters in their order. The masses are whole numbers with
 a total of at most 2**53, so that each probability is one correctly rounded division.
 """
@@ -19,7 +19,7 @@ __all__ = ["TargetLaws"]
 
 
 class TargetLaws:
-    """The laws of the rows of a step.
+    """The target distributions of the rows of a step.
 
     Sorts every row, which takes some 20 ms at V = 151,936.
 
@@ -35,11 +35,11 @@ class TargetLaws:
         self._index = {line: index for index, line in enumerate(self.plan.lines.tolist())}
 
     def __contains__(self, row: int) -> bool:
-        """Whether *row* has a law: not where all tokens are masked, or a logit is NaN."""
+        """Whether *row* has a distribution: not if all tokens are masked or a logit is NaN."""
         return row in self._index
 
     def index(self, row: int) -> int:
-        """Returns which of the plan's rows *row* is."""
+        """Returns the index of *row* among the rows of the plan."""
         return self._index[row]
 
     def probs(self, row: int) -> FloatArray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A token that several numbers have decided, and the records of these numbers."""
+"""A token decided by several numbers, and the records of these numbers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from qr_sampler_vllm.tsd.verification.step_uniforms import Used
 __all__ = ["AMPLIFIER", "RowFacts", "VerifiedToken", "discards_of"]
 
 AMPLIFIER: Final = "upper53"
-"""How records call the way from eight bytes to a number: their upper 53 bits, little-endian."""
+"""Name in records of the map from eight bytes to a number: their upper 53 bits, little-endian."""
 
 _LATTICE_STEP: Final = 2.0**-53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFacts:
-    """What is known of a token's row of logits."""
+    """Facts about a token's row of logits."""
 
     t_logits_ns: int
     """When the logits were complete."""
@@ -39,14 +39,14 @@ class RowFacts:
     rank: int
     """Rank of the token."""
     probability: float
-    """Probability that the request demands of the token."""
+    """Probability of the token under the distribution that the request specifies."""
     candidates: int
     """Number of tokens that truncation kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifiedToken:
-    """An accepted draft, or the token that follows the drafts that stand."""
+    """An accepted draft, or the token that follows the accepted drafts."""
 
     token_id: int
     """The token."""
@@ -55,13 +55,13 @@ class VerifiedToken:
     outcome: str
     """As in the records: accepted, corrected or bonus."""
     row: RowFacts
-    """What is known of its row."""
+    """The facts about its row."""
     uniforms: tuple[Used, ...]
     """All numbers that are accounted to it, in the order of their use."""
     deciding: Used
     """The one among them that selected it."""
     link: bytes = b""
-    """Empty: proposals are drawn before there is anything to commit to."""
+    """Always empty: proposals are drawn before there is anything to commit to."""
 
     @property
     def entropy_nats(self) -> float:
@@ -120,7 +120,7 @@ class VerifiedToken:
         return RecordedToken(record, fallbacks[0].fallback_from if fallbacks else "")
 
     def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
-        """Returns the records of its numbers when *sequence* has not emitted it."""
+        """Returns the records of its numbers if *sequence* has not emitted it."""
         return discards_of(
             self.uniforms, sequence, self.position, reason, t_logits_ns=self.row.t_logits_ns
         )
@@ -134,14 +134,14 @@ def discards_of(
     *,
     t_logits_ns: int | None = None,
 ) -> list[DiscardRecord]:
-    """Returns the records of numbers that have decided nothing.
+    """Returns the records of numbers that were not used for an emitted token.
 
     Args:
         uniforms: The numbers.
         sequence: The sequence that they were drawn for.
         position: Index of the token that they were drawn for.
-        reason: Why they have decided nothing.
-        t_logits_ns: When the logits were complete, if they ever were.
+        reason: Why they were not used.
+        t_logits_ns: When the logits were complete, if they were.
     """
     return [
         DiscardRecord(
