@@ -125,12 +125,10 @@ def test_the_lattice_step_is_the_widest_gap_between_neighbouring_sums(count: int
     resolution = ZScoreMeanAmplifier().resolution(count)
     # An even number of bytes has a sum at the median itself, where the gap next to it is smaller.
     assert resolution.lattice_step == pytest.approx(np.diff(u).max(), rel=1e-4 / count)
-    assert resolution.effective_bits == -math.log2(resolution.lattice_step)
     assert resolution.calibration_error == 0.0
     blocks = np.zeros((2, count), dtype=np.uint8)
     result = ZScoreMeanAmplifier().amplify(blocks)
     assert result.lattice_step.item() == resolution.lattice_step
-    assert result.effective_bits.item() == resolution.effective_bits
 
 
 def test_the_documented_gaps() -> None:
@@ -165,7 +163,6 @@ def test_what_an_amplifier_need_not_say() -> None:
     assert plain.without_baseline() is plain
     result = plain.amplify(np.zeros((3, 1), dtype=np.uint8))
     assert math.isnan(result.lattice_step.item())
-    assert math.isnan(result.effective_bits.item())
     assert result.baseline.item() == ""
 
 

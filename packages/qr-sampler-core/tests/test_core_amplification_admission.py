@@ -192,7 +192,6 @@ def test_amplifiers_that_say_nothing_are_admitted_and_recorded_as_unknown(
     assert step is not None
     record = token_record(step, 0, request_key="r", sequence="s", position=0, options=options)
     assert record.lattice_step is None
-    assert record.effective_bits is None
     assert record.baseline == ""
     assert (record.block_sum, record.block_ones) == (200, 3)
     with pytest.raises(ConfigError, match=r"^qr_sample_count=10240: LookupError: no table"):
@@ -208,7 +207,6 @@ def test_records_carry_resolution_and_bit_count() -> None:
     record = token_record(step, 1, request_key="r", sequence="s", position=0, options=options)
     resolution = ZScoreMeanAmplifier().resolution(100)
     assert record.lattice_step == resolution.lattice_step
-    assert record.effective_bits == resolution.effective_bits
     assert (record.block_sum, record.block_ones) == (22 * 100, 3 * 100)
     assert step.block_ones.tolist() == [300, 300]
 

@@ -56,7 +56,6 @@ def test_the_resolution_is_that_of_the_exact_law(size: int) -> None:
     assert resolution.ks_distance == pytest.approx(distance, rel=1e-4)
     assert resolution.lattice_step == pytest.approx(np.diff(u).max(), rel=0.4 / size)
     assert resolution.lattice_step >= np.diff(u).max()
-    assert resolution.effective_bits == pytest.approx(-math.log2(resolution.lattice_step))
 
 
 def test_the_documented_lattice_of_the_default_block() -> None:

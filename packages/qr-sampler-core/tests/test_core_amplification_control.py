@@ -77,7 +77,7 @@ def test_short_blocks_are_refused(size: int) -> None:
     ):
         with pytest.raises(ConfigError, match=f"reads 7 bytes and the block has {size}"):
             attempt()
-    assert amplifier.resolution(7).effective_bits == 53.0
+    assert amplifier.resolution(7).lattice_step == 2.0**-53
 
 
 def test_the_cells_of_system_bytes_are_equally_full() -> None:

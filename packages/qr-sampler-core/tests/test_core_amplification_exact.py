@@ -159,7 +159,6 @@ def test_the_resolution_is_that_of_float64(amplifier: SignalAmplifier) -> None:
     resolution = amplifier.resolution(10_240)
     assert resolution is not None
     assert resolution.lattice_step == 2.0**-53
-    assert resolution.effective_bits == 53.0
     assert resolution.ks_distance < 2e-14
 
 

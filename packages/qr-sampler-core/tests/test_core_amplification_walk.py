@@ -48,7 +48,6 @@ def test_the_walk_is_the_one_taken_bit_by_bit(block: bytes, bound: int) -> None:
     result = RandomWalkAmplifier(bound).amplify(np.frombuffer(block, dtype=np.uint8)[np.newaxis])
     assert Fraction(float(result.u[0])) == Fraction(2 * cell + 1, 2 ** (len(used) + 1))
     assert result.lattice_step[0] == 2.0 ** -len(used)
-    assert result.effective_bits[0] == len(used)
     ups = sum(digits)
     expected = (2 * ups - len(digits)) / math.sqrt(len(digits) or 1)
     assert result.statistic[0] == pytest.approx(expected)
@@ -151,14 +150,15 @@ def test_blocks_have_the_typical_number_of_digits() -> None:
     amplifier = RandomWalkAmplifier()
     rng = np.random.default_rng(3)
     result = amplifier.amplify(rng.integers(0, 256, (count, size), dtype=np.uint8))
-    digits = result.effective_bits
+    digits = -np.log2(result.lattice_step)
     bound = amplifier.bound(size)
     # An exit takes bound**2 bits on average and has variance 2 (bound**4 - bound**2) / 3.
     mean = 8 * size / bound**2
     deviation = math.sqrt(mean * 2.0 / 3.0)
     assert abs(digits.mean() - mean) < 6.0 * deviation / math.sqrt(count) + 0.5
     assert digits.min() >= 10
-    assert amplifier.resolution(size).effective_bits == 8 * size // bound**2 == 33
+    assert 8 * size // bound**2 == 33
+    assert amplifier.resolution(size).lattice_step == 2.0**-33
 
 
 def test_a_block_without_an_exit_says_so() -> None:

@@ -155,7 +155,7 @@ def test_an_impossible_path_costs_records_but_never_raises(
     assert sink.lost == 3
     (message,) = errors(caplog)
     assert str(path) in message
-    assert "sampling goes on without them" in message
+    assert "sampling continues without them" in message
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device /dev/full")

@@ -416,12 +416,6 @@ def with_nan() -> Any:
     return rows
 
 
-def with_infinity() -> Any:
-    rows = logits(1)
-    rows[0, 5] = math.inf
-    return rows
-
-
 class TestUndecidable:
     """A row without a finite maximum is an outcome like any other."""
 

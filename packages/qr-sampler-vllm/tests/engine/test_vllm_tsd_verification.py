@@ -34,7 +34,6 @@ RATE = 1e-9
 P = np.array([0.5, 0.2, 0.3, 0.0])
 Q = [0.2, 0.3, 0.1, 0.4]
 PROPOSER = BigramProposer.from_payloads(craft_relative_psi(Q, 4), {})
-NOWHERE = float("-inf")
 
 
 class Stream(EntropySource):

@@ -62,11 +62,6 @@ class AmplificationResult(NamedTuple):
     """Shape ``(B,)`` or ``()``: digest of the frozen baseline that u refers to, empty for the ideal
     source."""
 
-    @property
-    def effective_bits(self) -> FloatArray:
-        """Binary digits that each u really has near the median: ``-log2(lattice_step)``."""
-        return np.asarray(-np.log2(self.lattice_step))
-
 
 class SignalAmplifier(ABC):
     """Turns blocks of bytes into uniform numbers. Stateless and free of randomness of its own.

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 __all__ = ["Resolution"]
@@ -24,8 +23,3 @@ class Resolution:
     baseline it includes :attr:`calibration_error`."""
     calibration_error: float = 0.0
     """The part of :attr:`ks_distance` that is due to the finite length of the baseline."""
-
-    @property
-    def effective_bits(self) -> float:
-        """Binary digits that u really has near the median: ``-log2(lattice_step)``."""
-        return -math.log2(self.lattice_step)

@@ -134,7 +134,7 @@ class EntropySource(ABC):
         """Returns *n* bytes with their provenance, in as few requests as :attr:`limits` allow.
 
         Raises:
-            EntropyUnavailableError: When the bytes cannot be had, or not in the length asked for.
+            EntropyUnavailableError: When the bytes are unavailable, or fewer than requested.
             ValueError: When *n* is negative.
         """
         if n < 0:

@@ -8,13 +8,13 @@ A host is whatever computes logits. It meets a :class:`SamplingSession` in four 
 * **Decided tokens out**: :meth:`SamplingSession.decide` chooses and forces them in the logits, and
   returns an :class:`Outcome` for each.
 * **What was emitted**: :meth:`TokenSequence.sampled` when the host has taken a token, then
-  :meth:`TokenSequence.go_on` or :meth:`TokenSequence.confirm` when it has gone on from it.
+  :meth:`TokenSequence.go_on` or :meth:`TokenSequence.confirm` when it has continued from it.
 * **What was dropped**: :meth:`TokenSequence.wasted` when it has not taken a token,
   :meth:`TokenSequence.drop` or :meth:`TokenSequence.resume` when it has taken some back, and
-  :meth:`TokenSequence.record_unsettled` when nobody can say.
+  :meth:`TokenSequence.record_unsettled` when that is unknown.
 
-The latter two return entries, which :meth:`SamplingSession.record` takes in: a step says what has
-become of which of its rows, and records are made of that by whoever writes. A :class:`RecordKeeper`
+The latter two return entries, which :meth:`SamplingSession.record` takes: a step says what has
+become of each of its rows, and the writer makes records of that. A :class:`RecordKeeper`
 writes while no step waits for it. Nothing here knows torch or any engine.
 """
 

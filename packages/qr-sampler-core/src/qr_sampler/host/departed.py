@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sequences that left the batch unfinished: preempted ones come back, aborted ones do not."""
+"""Sequences that left the batch unfinished: preempted ones return, aborted ones do not."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["DepartedSequences"]
 class DepartedSequences:
     """Keeps unfinished sequences in case the engine resumes them.
 
-    For engines that do not say which sequence they resume, but hand over its tokens so far:
+    For engines that do not identify the sequence they resume but provide its tokens so far:
     sequences with the same options and the same tokens are interchangeable. All of their tokens
     have records, so that nothing is lost when a sequence is forgotten.
 
     Args:
-        capacity: Number of sequences to keep. No more than this can be waiting to be resumed; the
-            oldest ones beyond were aborted.
+        capacity: Number of sequences to keep. No more can be waiting to be resumed; older ones
+            were aborted.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -29,7 +29,7 @@ class DepartedSequences:
         self._sequences: list[TokenSequence] = []
 
     def add(self, sequence: TokenSequence) -> list[Entry]:
-        """Takes in a sequence that left the batch; returns the records of its tokens so far."""
+        """Stores a sequence that left the batch; returns the records of its tokens so far."""
         if sequence.ended:
             return []
         self._sequences.append(sequence)
@@ -40,7 +40,7 @@ class DepartedSequences:
         """Returns the sequence that is resumed and forgets it, or ``None`` if there is none.
 
         Args:
-            options: What its request asked for.
+            options: The options of its request.
             history: Its tokens as the engine knows them, at least one.
         """
         for index, sequence in enumerate(self._sequences):

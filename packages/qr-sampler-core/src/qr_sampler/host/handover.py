@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where steps leave what is to be recorded, until somebody who has the time writes it."""
+"""Where steps leave entries to be recorded, until another thread has time to write them."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from qr_sampler.records.entries import Entry
 __all__ = ["LONGEST_WAIT_S", "MOST_WAITING", "Handover"]
 
 MOST_WAITING: Final = 10_000
-"""Number of entries from which on a step writes by itself: a disk that is slower than the steps
-holds them up, rather than filling the memory."""
+"""Number of entries from which a step writes them itself: a disk slower than the steps holds them
+up rather than filling the memory."""
 
 LONGEST_WAIT_S: Final = 0.2
-"""Time in seconds after which a step writes by itself if nobody else does."""
+"""Time in seconds after which a step writes itself if no other thread does."""
 
 
 class Handover:
-    """Keeps entries in order between the steps that settle them and whoever writes them.
+    """Keeps entries in order between the steps that settle them and the thread that writes them.
 
     May be used from several threads.
 
     Args:
         journal: Where they are written.
         status: What counts them.
-        dropped: What sources have dropped, in order; emptied.
+        dropped: Bytes that sources have dropped, in order; emptied.
         clock: Seconds from any origin.
     """
 
@@ -54,7 +54,7 @@ class Handover:
         self._lock = Lock()
         """Held while entries come and go."""
         self._writing = Lock()
-        """Held by whoever writes, so that the order stays."""
+        """Held by the writing thread, so that the order is kept."""
 
     def put(self, entries: Iterable[Entry]) -> None:
         """Takes in *entries*, behind the records of bytes that sources have dropped meanwhile."""
@@ -74,7 +74,7 @@ class Handover:
                 self._writing.release()
 
     def write(self) -> None:
-        """Writes and counts what waits; without anything the journal looks after its file."""
+        """Writes and counts what waits; with nothing to write the journal still checks its file."""
         with self._writing:
             self._write()
 

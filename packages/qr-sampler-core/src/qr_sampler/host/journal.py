@@ -20,7 +20,7 @@ from qr_sampler.settings import Settings
 __all__ = ["DISTRIBUTIONS", "Journal", "installed_versions"]
 
 DISTRIBUTIONS: Final = ("qr-sampler-core", "numpy")
-"""What takes part in every run; hosts name the others."""
+"""Distributions that take part in every run; hosts add theirs."""
 
 
 class Journal:
@@ -79,7 +79,7 @@ class Journal:
     def write(self, entries: Iterable[Entry]) -> None:
         """Keeps the records of *entries*, in order, which are made only if somebody reads them.
 
-        Without any it still notices that the file has gone.
+        Without entries it still notices if the file is gone.
         """
         if self._sink is None and not self._logger.enabled:
             return

@@ -33,10 +33,10 @@ class LogitsAccess(Protocol):
         """Returns the pipeline of one source; called in the first step that draws from it.
 
         Args:
-            logits: Those of this step, which show where logits are.
+            logits: The logits of this step, which show their device.
             settings: The deployment's settings.
             source: Where the bytes come from.
-            on_dropped: Is to be told of bytes that decide nothing, because an amplifier fails.
+            on_dropped: Called with bytes that decide nothing because an amplifier fails.
         """
 
     def sample(

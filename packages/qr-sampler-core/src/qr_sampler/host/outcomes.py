@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can become of a row of logits: the token that was forced in it, and what it cost."""
+"""Outcomes of a row of logits: the token that was forced in it, and what it cost."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Outcome(Protocol):
     def link(self) -> bytes | None:
         """What ties the next row of its sequence to it, empty if no commitment was made.
 
-        ``None`` if no entropy has chosen the token, so that an earlier link goes on to hold.
+        ``None`` if no entropy has chosen the token, so that an earlier link stays valid.
         """
 
     def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> Entry:
-        """Returns what is to be recorded of the token as one of *sequence*.
+        """Returns the entry of the token as one of *sequence*.
 
         Args:
             sequence: Its sequence.
@@ -50,7 +50,7 @@ class Outcome(Protocol):
         """
 
     def discards(self, sequence: TokenSequence, reason: str) -> Sequence[Entry]:
-        """Returns what is to be recorded of its bytes, when *sequence* has not emitted it.
+        """Returns the entries of its bytes if *sequence* has not emitted it.
 
         Args:
             sequence: Its sequence.
@@ -90,11 +90,11 @@ class ChosenToken(NamedTuple):
         return self.step.seen_entropy_nats[self.row]
 
     def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> TokenEntry:
-        """Returns what the record of the token is made of."""
+        """Returns the entry of the token."""
         return TokenEntry(self.step, self.row, sequence, self.position, self.draft_outcome, emitted)
 
     def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardEntry]:
-        """Returns what the record of its bytes is made of when it was not emitted."""
+        """Returns the entry of its bytes if it was not emitted."""
         return [DiscardEntry(self.step, self.row, sequence, self.position, reason)]
 
 
@@ -109,12 +109,12 @@ class UnchosenToken(ABC):
 
     @property
     def entropy_nats(self) -> None:
-        """Nothing: its row has told strategies nothing."""
+        """None: strategies have seen nothing of its row."""
         return None
 
     @property
     def link(self) -> None:
-        """Nothing: an earlier link goes on to hold."""
+        """None: an earlier link stays valid."""
         return None
 
     @abstractmethod
@@ -141,7 +141,7 @@ class UnchosenToken(ABC):
 
 @dataclass(frozen=True, slots=True)
 class ForcedEnd(UnchosenToken):
-    """A token that is to end a sequence which gets no entropy any more."""
+    """A token that ends a sequence which gets no more entropy."""
 
     def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> ForcedRecord:
         """Returns the record of the token."""

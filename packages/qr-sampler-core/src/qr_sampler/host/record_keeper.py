@@ -28,7 +28,7 @@ class RecordKeeper(ABC):
 
     @abstractmethod
     def settled(self) -> list[Entry]:
-        """Returns the records that are settled by what the host has taken so far."""
+        """Returns the records that the tokens taken by the host so far settle."""
 
     @abstractmethod
     def open_sequences(self) -> Iterable[TokenSequence]:
@@ -46,14 +46,14 @@ class RecordKeeper(ABC):
     def write_overdue(self) -> None:
         """Writes the records of tokens that have waited since the last call.
 
-        Whether those have been emitted is not known, and their records say so.
+        Whether those have been emitted is unknown, and their records say so.
         """
         with self.lock:
             self.session.record(self.overdue())
         self.session.write()
 
     def overdue(self) -> list[Entry]:
-        """Returns what is settled, and the records of tokens that were there at the last call."""
+        """Returns what is settled, and the records of tokens that were waiting at the last call."""
         entries = self.settled()
         for sequence in self.open_sequences():
             entries += sequence.record_overdue()

@@ -68,7 +68,7 @@ class RowGroups:
 
     Rows whose blocks differ in size by more than a factor of ``MOST_UNEQUAL`` do not share a draw:
     a large one takes longer, is more often too late, and is refused where a small one is served.
-    Sequences for which there is no entropy are in no group.
+    Sequences without entropy are in no group.
 
     Args:
         by_size: Whether sizes of blocks matter.
@@ -90,7 +90,7 @@ class RowGroups:
         return self._groups
 
     def forget(self) -> None:
-        """Groups anew in the next step, although the batch may be the same."""
+        """Forces regrouping in the next step even if the batch is the same."""
         # Not an empty list: that is the batch of a step without rows.
         self._sequences = None
 
@@ -103,8 +103,8 @@ def _grouped(step: StepRows, *, by_size: bool) -> list[RowGroup]:
     parameters = [sequence.options.parameters for sequence in step.sequences]
     rows = Rows(parameters, follows=step.follows)
     sizes = [own.sample_count if by_size else 0 for own in parameters]
-    # The rows of one sequence have one source and one size, so that whom a row follows is in the
-    # same group.
+    # All rows of a sequence have the same source and size, so the row that a row follows is in its
+    # group.
     return [
         RowGroup(source, part, rows.take(np.array(part)))
         for source, indices in by_source.items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One sequence of tokens in the making, and which of its tokens have been emitted.
+"""A sequence of tokens being generated, and which of its tokens have been emitted.
 
 A request for n samples has n sequences.
 """
@@ -23,7 +23,7 @@ from qr_sampler.temperature import RunningMean
 __all__ = ["UNKNOWN_TOKEN", "TokenSequence"]
 
 UNKNOWN_TOKEN: Final = -1
-"""Stands for a token that the engine has not told."""
+"""Stands for a token that the engine has not disclosed."""
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class _UnsettledToken:
     """A sampled token that may still be dropped, with what has to be restored then."""
 
     outcome: Outcome | None
-    """What its record is made of; ``None`` once it has one."""
+    """The source of its record; ``None`` once it has one."""
     position: int
     """Its index in its sequence."""
     token_id: int
@@ -43,33 +43,33 @@ class _UnsettledToken:
     steps: int = 0
     """Number of steps of its sequence that have begun since."""
     overdue: bool = False
-    """Whether :meth:`TokenSequence.record_overdue` has met it before."""
+    """Whether :meth:`TokenSequence.record_overdue` has seen it before."""
 
 
 @dataclass(slots=True, eq=False)
 class TokenSequence:
-    """What is remembered of a sequence until it has ended.
+    """The state of a sequence until it has ended.
 
     A token goes through two stages: sampled, when the engine has taken what was forced; and
-    emitted, when the engine has gone on with it or the sequence has ended with it. Whether a token
-    between the two is emitted is not known: if that stays so, its record says so, and a further
-    record follows if it shows later.
+    emitted, when the engine has continued from it or the sequence has ended with it. Whether a
+    token between the two is emitted is unknown: its record says so if that remains so, and a
+    further record follows if it becomes known later.
 
-    Every method that returns records leaves it to the caller to keep them.
+    Methods that return records leave it to the caller to keep them.
     """
 
     options: RequestOptions
-    """What its request asked for."""
+    """The options of its request."""
     stop: StopConditions
     """What ends it."""
     ending_token: int = 0
-    """Forced when it is to end."""
+    """The token forced to end it."""
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Names it in the records."""
     failure: str = ""
-    """Why it is to end. From then on nothing is drawn for the sequence any more."""
+    """Why it has to end; from then on nothing is drawn for it. Empty otherwise."""
     ended: bool = False
-    """Whether its last token has been sampled; what is sampled after that is thrown away."""
+    """Whether its last token has been sampled; tokens sampled after that are dropped."""
     tokens: list[int] = field(default_factory=list)
     """Its tokens, the unsettled ones included."""
     running_entropy: RunningMean = field(init=False)
@@ -88,9 +88,9 @@ class TokenSequence:
         return self.options.request_key or self.name
 
     def sampled(self, outcome: Outcome) -> list[Entry]:
-        """Takes in a token that the engine has taken, and returns the records that this settles.
+        """Appends a token that the engine has taken; returns the records that this settles.
 
-        An engine whose steps overlap samples on before it learns of the end of a sequence.
+        An engine whose steps overlap keeps sampling before it learns that a sequence has ended.
         """
         if self.ended:
             return self.wasted(outcome, "after_stop")
@@ -109,7 +109,7 @@ class TokenSequence:
         return self.confirm() if self.ended else []
 
     def wasted(self, outcome: Outcome, reason: str) -> list[Entry]:
-        """Returns the records of a token that the engine threw away: of its bytes, if any."""
+        """Returns the records of a token that the engine dropped: those of its bytes, if any."""
         return [*outcome.discards(self, reason)]
 
     def confirm(self) -> list[Entry]:
@@ -121,8 +121,8 @@ class TokenSequence:
         """Returns the records that are settled when a further step of the sequence begins.
 
         Args:
-            steps_in_flight: Number of steps that the engine may begin before it takes in the tokens
-                of the first of them, that one included.
+            steps_in_flight: Number of steps that the engine may begin before it processes the
+                tokens of the first of them, that one included.
         """
         unsettled = self._unsettled
         count = 0
@@ -135,11 +135,11 @@ class TokenSequence:
         return [self._emitted(token) for token in unsettled[:count]]
 
     def drop(self, reason: str, *, keep: int) -> list[Entry]:
-        """Returns the records of sampled tokens that were not emitted after all.
+        """Returns the records of sampled tokens that turned out not to be emitted.
 
         Args:
             reason: Why.
-            keep: Number of tokens of the sequence that were, or may still be.
+            keep: Number of tokens of the sequence that were emitted, or may still be.
         """
         unsettled = self._unsettled
         if not unsettled or unsettled[-1].position < keep:
@@ -158,14 +158,14 @@ class TokenSequence:
         return self._records_of_unknown(self._unsettled)
 
     def record_overdue(self) -> list[Entry]:
-        """Returns the same, only of tokens that were there at the last call."""
+        """Returns the same, but only for tokens that were there at the last call."""
         overdue = [token for token in self._unsettled if token.overdue]
         for token in self._unsettled:
             token.overdue = True
         return self._records_of_unknown(overdue)
 
     def resume(self, history: Sequence[int]) -> list[Entry]:
-        """Returns the records that are settled when the engine takes the sequence up again.
+        """Returns the records that are settled when the engine resumes the sequence.
 
         Args:
             history: Its emitted tokens as the engine knows them.
@@ -179,15 +179,15 @@ class TokenSequence:
         return self.confirm() + dropped
 
     def twin(self, history: Sequence[int]) -> TokenSequence:
-        """Returns a sequence of its own that goes on from *history* as this one would."""
+        """Returns a separate sequence that continues from *history* as this one would."""
         stop = replace(self.stop, stop_strings=None)
         return TokenSequence(self.options, stop, self.ending_token, tokens=list(history))
 
     def could_be_resumed(self, options: RequestOptions, history: Sequence[int]) -> bool:
-        """Returns whether the engine can mean this sequence.
+        """Returns whether this can be the sequence that the engine resumes.
 
         Args:
-            options: What the request asked for whose sequence is resumed.
+            options: The options of the request whose sequence is resumed.
             history: The tokens of that sequence as the engine knows them.
         """
         if self.ended or self.options != options:
@@ -199,24 +199,24 @@ class TokenSequence:
         return all(ours == theirs or UNKNOWN_TOKEN in (ours, theirs) for ours, theirs in pairs)
 
     def _emitted(self, token: _UnsettledToken) -> Entry:
-        """Returns what is to be recorded of a token now that it is known to be emitted."""
+        """Returns the entry of a token now known to be emitted."""
         if token.outcome is None:
             return self._later_record(token, emitted=True)
         return token.outcome.entry(self, emitted=True)
 
     def _dropped(self, token: _UnsettledToken, reason: str) -> list[Entry]:
-        """Returns what is to be recorded of a token now that it is known not to be emitted."""
+        """Returns the entries of a token now known not to be emitted."""
         if token.outcome is None:
             return [self._later_record(token, emitted=False, reason=reason)]
         return self.wasted(token.outcome, reason)
 
     def _records_of_unknown(self, tokens: Sequence[_UnsettledToken]) -> list[Entry]:
-        """Returns the records of those *tokens* that have none, and says that they have one."""
+        """Returns the records of those *tokens* that have none, and marks them as recorded."""
         entries: list[Entry] = []
         for token in tokens:
             if token.outcome is not None:
                 entries.append(token.outcome.entry(self, emitted=None))
-                # What is remembered must not hold on to the step.
+                # What is kept must not keep the step alive.
                 token.outcome = None
         return entries
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one engine samples with: it decides rows, forces their tokens and keeps their records."""
+"""The sampling of one engine: it decides rows, forces their tokens and keeps their records."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["EngineFacts", "SamplingSession"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
-    """What a host engine says of itself; it ends up in the genesis record and in the status."""
+    """A host engine's description of itself, for the genesis record and the status."""
 
     engine: str
     """Its name, with its version if it has one."""
@@ -55,16 +55,16 @@ class EngineFacts:
     distributions: Sequence[str] = DISTRIBUTIONS
     """The distributions whose versions enter the genesis record, as far as they are installed."""
     more_settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the sampling is configured with beside the settings, as JSON-ready values."""
+    """Further settings of the sampling, as JSON-ready values."""
     more_status: Mapping[str, Any] = field(default_factory=dict)
-    """What its status tells besides, as JSON-ready values that anybody may read."""
+    """Further entries of its status, as JSON-ready values that anybody may read."""
 
 
 class SamplingSession:
     """Sampling for one engine, whatever engine that is.
 
     Args:
-        facts: What the engine says of itself.
+        facts: The engine's description of itself.
         settings: The deployment's settings; read from the environment if not given.
         access: How logits are read and forced; NumPy arrays of float32 if not given.
         sources: The sources by name, guarded; those that the settings name if not given.
@@ -110,7 +110,7 @@ class SamplingSession:
 
     @property
     def run_id(self) -> str:
-        """Names the run in its ledger and in what sources are told."""
+        """Names the run in its ledger and in commitments to sources."""
         return self._journal.run_id
 
     @property
@@ -126,7 +126,7 @@ class SamplingSession:
         fields: EngineFields | None = None,
         ending_token: int | None = None,
     ) -> TokenSequence | None:
-        """Returns a new sequence, or ``None`` when its request leaves its tokens to the engine.
+        """Returns a new sequence, or ``None`` if its request leaves its tokens to the engine.
 
         Args:
             arguments: The request's ``qr_*`` keys, and whatever else is among its arguments.
@@ -138,8 +138,8 @@ class SamplingSession:
         if options.left_to_engine:
             self.record([bypass_record(options)])
             return None
-        # Without such a token the request goes on to its length limit with a token that is as good
-        # as any other, every time flagged as forced.
+        # Without such a token the request continues to its length limit with an arbitrary token,
+        # flagged as forced each time.
         end = 0 if ending_token is None else ending_token
         return TokenSequence(options, stop, ending_token=end, failure=failure)
 
@@ -151,10 +151,10 @@ class SamplingSession:
             step: The rows to decide.
 
         Returns:
-            What became of each row.
+            The outcome of each row.
 
         Raises:
-            EntropyUnavailableError: When the source fails and the operator chose to stop then.
+            EntropyUnavailableError: If the source fails and the operator chose to stop then.
             ComponentError: When an amplifier or a temperature strategy fails, likewise.
         """
         outcomes: dict[int, Outcome] = {}
@@ -162,7 +162,7 @@ class SamplingSession:
             for group in self._groups.of(step):
                 self._decide_group(logits, step, group, outcomes)
         except BaseException:
-            # What the groups before it have drawn decides no token of a step that is not finished.
+            # The step is not finished, so what earlier groups have drawn decides no token.
             self.record(_wasted(step, outcomes))
             self.write()
             raise
@@ -173,10 +173,10 @@ class SamplingSession:
     def without_entropy(
         self, logits: Any, line: int, sequence: TokenSequence, position: int
     ) -> Outcome:
-        """Returns what becomes of a row that gets no entropy.
+        """Returns the outcome of a row that gets no entropy.
 
         Either there is none for its sequence, or the row has no distribution to draw from. Such a
-        row costs no bytes, and ends its request where the operator ends those without entropy.
+        row costs no bytes, and ends its request if the operator ends requests without entropy.
 
         Args:
             logits: Shape ``(R, V)``, the row still as the model made it.
@@ -202,15 +202,15 @@ class SamplingSession:
         self._handover.write()
 
     def status(self) -> dict[str, Any]:
-        """Returns how the engine is doing, as JSON-ready values that anybody may read."""
+        """Returns the status of the engine, as JSON-ready values that anybody may read."""
         self.write()
         return self._status.as_dict(records_lost=self._journal.lost)
 
     def publish(self) -> None:
-        """Tells whoever watches how the engine is doing; hosts that have watchers override this."""
+        """Publishes the status of the engine; hosts that are monitored override this."""
 
     def close(self) -> None:
-        """Closes the ledger, behind the records of bytes that sources have dropped meanwhile."""
+        """Closes the ledger after the records of bytes that sources have dropped."""
         self.write()
         self._journal.close()
 
@@ -228,10 +228,10 @@ class SamplingSession:
             raise error
 
     def give_up(self, sequences: Sequence[TokenSequence], error: QRSamplerError) -> None:
-        """Ends *sequences*, because the operator wants no token that entropy has not chosen.
+        """Ends *sequences* if the operator accepts only tokens chosen by entropy.
 
         Args:
-            sequences: Get no entropy any more.
+            sequences: The sequences that get no more entropy.
             error: What went wrong.
 
         Raises:
@@ -246,11 +246,11 @@ class SamplingSession:
     def _resolved(
         self, arguments: Mapping[Any, Any] | None, fields: EngineFields | None
     ) -> tuple[RequestOptions, str]:
-        """Returns what a request asked for, and why it cannot be served if it cannot."""
+        """Returns the options of a request, and why it cannot be served, if it cannot."""
         try:
             return resolve_request(self.settings, arguments, fields), ""
         except ConfigError as error:
-            # Whoever admitted it has accepted it; but a component may work there and not here.
+            # It was accepted at admission, but a component may work there and not here.
             self._logger.error("a request that was admitted cannot be served and ends: %s", error)
             return resolve_request(self.settings, {FOLLOW_KEY: 0}), str(error)
 
@@ -304,7 +304,7 @@ class SamplingSession:
         outcomes.update(forced)
 
     def _contexts(self, step: StepRows, group: RowGroup) -> list[RowContext]:
-        """Returns which tokens the rows of *group* are going to decide."""
+        """Returns the contexts of the tokens that the rows of *group* decide."""
         return [
             RowContext(
                 self.run_id,
@@ -316,16 +316,16 @@ class SamplingSession:
         ]
 
     def _pipeline(self, source: str, logits: Any) -> SamplingPipeline:
-        """Returns what samples with *source*; only now is it known where the logits are."""
+        """Returns the pipeline of *source*; only now is the device of the logits known."""
         if source not in self._pipelines:
-            # A selector each: it may keep the outcome of its latest step in buffers of its own.
+            # Each gets its own selector, which may keep the outcome of its latest step in buffers.
             self._pipelines[source] = self._access.pipeline(
                 logits, self.settings, self._sources[source], self._dropped.append
             )
         return self._pipelines[source]
 
     def _described(self, facts: EngineFacts) -> dict[str, Any]:
-        """Returns what the status tells that does not change."""
+        """Returns the constant part of the status."""
         return {
             "engine": facts.rank,
             "run_id": self.run_id,
@@ -340,7 +340,7 @@ class SamplingSession:
 
 
 def _wasted(step: StepRows, outcomes: Mapping[int, Outcome]) -> list[Entry]:
-    """Returns what is to be recorded of rows of a step that is not finished."""
+    """Returns the entries of the rows of a step that is not finished."""
     return [
         entry
         for index, outcome in outcomes.items()

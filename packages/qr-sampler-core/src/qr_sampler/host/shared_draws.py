@@ -39,7 +39,7 @@ def serve_or_split(
         whole: What is to be served.
         split: Returns what can be served on its own, *whole* alone if that is all.
         attempt: Serves something; returns why that has failed, if it has.
-        give_up: Is told of each part that is not served, and why.
+        give_up: Called with each part that is not served, and the reason.
         clock: Seconds from any origin.
     """
     error, took_s = _timed(attempt, whole, clock)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status of one engine, for whoever watches it. Nothing here draws or touches a device.
+"""The status of one engine, for monitoring. Nothing here draws or touches a device.
 
-Anybody may read it: it holds no paths, addresses, settings of sources or keys of requests.
+Anybody may read it: it contains no paths, addresses, settings of sources or keys of requests.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ from qr_sampler.sampling.columns import StepColumns
 __all__ = ["DRAW_SECONDS", "RECENT_TOKENS", "EngineStatus"]
 
 DRAW_SECONDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""Upper bounds of the buckets that durations of draws are counted in, in seconds."""
+"""Upper bounds of the histogram buckets for durations of draws, in seconds."""
 
 RECENT_TOKENS: Final = 100
 """Number of tokens over which the share of the fallback is taken."""
 
 WITHHELD: Final = "the reason is in the records"
-"""Stands for the words of a source of another project."""
+"""Replaces the words of a source of another project."""
 
 REMEMBERED_DRAWS: Final = 1024
-"""Number of draws of which it is known that they have been counted."""
+"""Number of latest draws that are remembered as counted."""
 
 
 class EngineStatus:
     """Counts what an engine has recorded. May be used from several threads.
 
     Args:
-        facts: What does not change while the engine runs, as JSON-ready values.
+        facts: The constant part of the status, as JSON-ready values.
         sources: The sources by name.
     """
 
@@ -67,7 +67,7 @@ class EngineStatus:
         self._draws = [0] * (len(DRAW_SECONDS) + 1)
         self._draw_seconds = 0.0
         self._counted: dict[int, None] = {}
-        """When the latest draws were requested, each of which several records may tell of."""
+        """When the latest draws were requested; several records may refer to one of them."""
         self._forgotten_ns = 0
         self._latest_request_ns = 0
         self._failed: dict[str, bool] = {}
@@ -77,7 +77,7 @@ class EngineStatus:
         self._recent: deque[bool] = deque(maxlen=RECENT_TOKENS)
 
     def observe(self, entries: Iterable[Entry]) -> None:
-        """Takes in what is recorded; tokens of one step that follow each other are one piece."""
+        """Counts *entries*; consecutive tokens of one step are counted together."""
         with self._lock:
             for step, run in groupby(entries, _step_of):
                 if step is not None:
@@ -113,7 +113,7 @@ class EngineStatus:
         """Returns the status as JSON-ready values: the facts, then a :class:`StatusReport`.
 
         Args:
-            records_lost: Number of records that are not in the ledger any more, or never were.
+            records_lost: Number of records that are no longer in the ledger, or never were.
         """
         statuses = {name: _status_of(source) for name, source in self._sources.items()}
         with self._lock:
@@ -168,7 +168,7 @@ class EngineStatus:
         self._observe_draw(draw)
 
     def _observe_draw(self, draw: _DrawFacts) -> None:
-        """Counts *draw* unless another row of its step has told of it."""
+        """Counts *draw* unless another row of its step has counted it."""
         requested_ns, received_ns = draw.requested_ns, draw.received_ns
         if requested_ns is None or received_ns is None or not self._is_new(requested_ns):
             return
@@ -205,7 +205,7 @@ class EngineStatus:
 
 
 class _DrawFacts(NamedTuple):
-    """What the status tells of a draw."""
+    """What the status counts of a draw."""
 
     source: str
     fallback: bool
@@ -266,12 +266,12 @@ def _step_of(entry: Entry) -> StepColumns | None:
 
 
 def _status_of(source: EntropySource) -> SourceStatus:
-    """Returns what is known of a source itself, not of what takes over from it."""
+    """Returns the status of a source itself, not of its fallback."""
     primary = source.primary if isinstance(source, FallbackEntropySource) else source
     try:
         status = primary.status()
-    # The author of a source may err; to be told of it must not cost the engine its start, or the
-    # thread that writes its records.
+    # A defective source must not keep the engine from starting, nor end the thread that writes
+    # its records.
     except Exception as error:
         reason = f"its status is not available ({type(error).__name__})"
         return SourceStatus(available=False, reason=reason)
@@ -280,10 +280,9 @@ def _status_of(source: EntropySource) -> SourceStatus:
 
 
 def _public_reason(reason: str, source: EntropySource | None) -> str:
-    """Returns *reason* as it may be told in public.
+    """Returns *reason* as it may be shown in public.
 
-    Even ordinary words may give something away, so that only those which this project has written
-    are repeated.
+    Even ordinary words may reveal something, so only those written by this project are repeated.
     """
     return public_text(reason) if not reason or _reasons_are_ours(source) else WITHHELD
 

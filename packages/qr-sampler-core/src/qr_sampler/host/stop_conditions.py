@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """When a sequence ends.
 
-The ledger holds emitted tokens only, and a sampler may not be told which ones were: an engine may
-sample on before it has seen a stop token, and may look for stop strings in another process.
+The ledger holds only emitted tokens, and a sampler may not learn which those are: an engine may
+keep sampling before it has seen a stop token, and may look for stop strings in another process.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class StopStrings(Protocol):
     """Looks for stop strings in the text of a sequence."""
 
     def found_with(self, token_id: int) -> bool:
-        """Takes in the next token and returns whether it completes a stop string."""
+        """Consumes the next token and returns whether it completes a stop string."""
 
     def start_again(self, tokens: Sequence[int]) -> None:
-        """Forgets what was taken in and takes in *tokens*, of which none completes one."""
+        """Starts again from *tokens*, none of which completes a stop string."""
 
 
 @dataclass(slots=True)
@@ -39,12 +39,12 @@ class StopConditions:
     min_tokens: int = 0
     """Number of tokens before which repetition does not end it."""
     repeats: Callable[[Sequence[int]], bool] | None = None
-    """Whether its tokens repeat themselves in a way that the request wants to be its end."""
+    """Whether its tokens repeat themselves in a way that ends the request."""
     stop_strings: StopStrings | None = None
     """Looks for stop strings, if it has any."""
 
     def end_with(self, tokens: Sequence[int]) -> bool:
-        """Takes in the last of *tokens* and returns whether the sequence ends with it.
+        """Checks the last of *tokens* and returns whether the sequence ends with it.
 
         Stop strings come last: a token that ends the sequence anyway adds nothing to its text.
 
@@ -56,7 +56,7 @@ class StopConditions:
         )
 
     def start_again(self, tokens: Sequence[int]) -> None:
-        """Goes on from *tokens*, which need not be what was taken in so far."""
+        """Continues from *tokens*, which may differ from those checked so far."""
         if self.stop_strings is not None:
             self.stop_strings.start_again(tokens)
 

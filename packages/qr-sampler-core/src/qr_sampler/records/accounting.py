@@ -18,7 +18,7 @@ def bypass_record(options: RequestOptions) -> BypassRecord:
     """Returns the record of a sequence that is left to the host engine.
 
     Args:
-        options: What its request asked for.
+        options: The options of its request.
     """
     return BypassRecord(
         request_key=options.request_key,
@@ -47,7 +47,7 @@ def token_record(
         request_key: Name of its request.
         sequence: Name of its sequence.
         position: Its index in its sequence.
-        options: What the request asked for.
+        options: The options of the request.
         outcome: What has become of the draft in its place, where drafts are verified.
         emitted: Whether it was emitted; ``None`` when that is not known yet.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is handed over to be recorded: records, and rows of steps that are going to be records.
+"""Entries to be recorded: records, and rows of steps from which records can be made.
 
-A step only says what has become of which of its rows. Whoever writes makes the records, while no
-step waits for it, and nobody makes them where nobody reads them.
+A step only says what has become of each of its rows. The writer makes the records, while no step
+waits for it, and only if they are read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class NamedSequence(Protocol):
-    """What records tell of a sequence, which stays the same while it lives."""
+    """The part of a sequence that its records contain, constant while it lives."""
 
     @property
     def request_key(self) -> str:
@@ -38,7 +38,7 @@ class NamedSequence(Protocol):
 
     @property
     def options(self) -> RequestOptions:
-        """What its request asked for."""
+        """The options of its request."""
 
 
 class TokenEntry(NamedTuple):
@@ -53,7 +53,7 @@ class TokenEntry(NamedTuple):
     position: int
     """Its index in its sequence."""
     draft_outcome: str | None
-    """What has become of the draft in its place, where drafts are verified."""
+    """The fate of the draft in its place, where drafts are verified."""
     emitted: bool | None
     """Whether it was emitted; ``None`` when that is not known."""
 
@@ -72,7 +72,7 @@ class TokenEntry(NamedTuple):
 
 
 class RecordedToken(NamedTuple):
-    """A token that is not a row of a step, with what its record does not tell."""
+    """A token that is not a row of a step, with what its record lacks."""
 
     token: TokenSamplingRecord
     """Its record."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
@@ -207,11 +206,6 @@ class TokenSamplingRecord(Record):
     """True when the host engine went on from the token, or its sequence ended with it. ``None``
     when that is not known: the request was aborted, or the engine stood still, before it could
     show. An :class:`EmissionRecord` follows if it shows later."""
-
-    @property
-    def effective_bits(self) -> float | None:
-        """Binary digits that *u* really has near the median: ``-log2(lattice_step)``."""
-        return None if self.lattice_step is None else -math.log2(self.lattice_step)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -166,7 +166,7 @@ class JsonLinesSink:
     def _report_loss(self, count: int, error: OSError) -> None:
         if not self.lost:
             logger.error(
-                "cannot write records to %s: %s; sampling goes on without them until the disk "
+                "cannot write records to %s: %s; sampling continues without them until the disk "
                 "accepts writes again",
                 self.path,
                 error,
