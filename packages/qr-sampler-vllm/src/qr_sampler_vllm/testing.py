@@ -50,20 +50,21 @@ def engine_config(
 
 def sampling_params(**changes: Any) -> SimpleNamespace:
     """Returns what is read of ``SamplingParams``: an ordinary request, but for *changes*."""
-    ordinary: dict[str, Any] = {
-        "extra_args": None,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "frequency_penalty": 0.0,
-        "presence_penalty": 0.0,
-        "ignore_eos": False,
-        "stop": (),
-        "stop_token_ids": (),
-        "eos_token_id": None,
-        "max_tokens": 50,
-        "min_tokens": 0,
-    }
-    return SimpleNamespace(**{**ordinary, **changes})
+    ordinary = SimpleNamespace(
+        extra_args=None,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        min_p=0.0,
+        repetition_penalty=1.0,
+        frequency_penalty=0.0,
+        presence_penalty=0.0,
+        ignore_eos=False,
+        stop=(),
+        stop_token_ids=(),
+        eos_token_id=None,
+        max_tokens=50,
+        min_tokens=0,
+    )
+    vars(ordinary).update(changes)
+    return ordinary

@@ -23,7 +23,7 @@ from qr_sampler import (
     Settings,
     TokenSamplingRecord,
 )
-from qr_sampler.host import RowGroups, StopConditions, TokenSequence
+from qr_sampler.host import RowGroups, StopConditions, TokenSequence, records_of
 from qr_sampler_tsd import craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
 from qr_sampler_vllm.engine.session import EngineSession
@@ -115,7 +115,7 @@ class Setting:
             logits = np.log(np.array(rows or [P] * (len(drafts) + 1), dtype=np.float32))
         request = RequestRows("a", self.sequence, None, 0, list(self.sequence.tokens), drafts)
         verified = self.mode.verify(torch.from_numpy(logits), [request])
-        self.records += verified.records + self.sequence.confirm()
+        self.records += records_of(verified.records + self.sequence.confirm())
         (tokens,) = verified.tokens
         return tokens
 
