@@ -2,7 +2,7 @@
 """Every check of the project, each in its own environment.
 
 ``uv run nox`` runs the default sessions, ``uv run nox -s quick`` the fast checks that are worth
-repeating while one works, ``uv run nox -s demo`` shows the whole system at work,
+repeating while you work, ``uv run nox -s demo`` shows the whole system at work,
 ``uv run nox -l`` lists everything. uv builds all environments; Python interpreters that are not
 installed are skipped by name, never downloaded.
 """
@@ -209,16 +209,12 @@ def typing(session: nox.Session) -> None:
 
 def check_types(session: nox.Session) -> None:
     """Run mypy in the session's environment, once for each part that is typed by itself."""
-    for package in PACKAGES:
-        session.run("mypy", f"packages/{package}/src")
-    session.run("mypy", "deployments/openwebui")
-    session.run("mypy", str(VLLM_PACKAGE / "benchmarks"))
-    session.run("mypy", "packages/qr-sampler-grpc/benchmarks")
-    session.run("mypy", "packages/qr-sampler-core/benchmarks")
-    session.run("mypy", "packages/qr-sampler/benchmarks")
-    session.run("mypy", "servers")
-    session.run("mypy", "deployments/docker/health_check.py")
-    session.run("mypy", "noxfile.py")
+    measured = ("qr-sampler-vllm", "qr-sampler-grpc", "qr-sampler-core", "qr-sampler")
+    parts = [f"packages/{package}/src" for package in PACKAGES]
+    parts += [f"packages/{package}/benchmarks" for package in measured]
+    parts += ["deployments/openwebui", "deployments/docker/health_check.py"]
+    for part in (*parts, "servers", "noxfile.py"):
+        session.run("mypy", part)
 
 
 @nox.session(python=COVERAGE_PYTHON, reuse_venv=True, default=False)
@@ -466,8 +462,8 @@ def interpreter_for_vllm(session: nox.Session) -> str:
 ENGINE_OPTIONS: Final = (
     # torch and vLLM warn about themselves; our own warnings are errors in `tests`.
     "-Wdefault",
-    # Engines take minutes on small machines, and a stack dump of a test that is only slow helps
-    # nobody.
+    # Engines take minutes on small machines, and a stack dump of a test that is
+    # merely slow is of no use.
     "--override-ini=faulthandler_timeout=1200",
 )
 
@@ -631,7 +627,7 @@ def vllm_requirements(session: nox.Session) -> None:
 
 
 def resolve(session: nox.Session, pins: EnginePins) -> None:
-    """Write the requirements of `pins` from the file that says what is wanted."""
+    """Write the requirements of `pins` from the file that lists them."""
     session.run_install(
         "uv",
         "pip",

@@ -25,7 +25,7 @@ _IDLE_SECONDS: Final = 0.001
 """Pause after a device claimed to be readable and was not."""
 
 _IN_A_WRITERS_HANDS: Final = 1 << 18
-"""Read away beyond what waited, for a writer that was blocked with more of it; then it is taken
+"""Discarded beyond what was queued, for a writer that was blocked with more of it; then it is taken
 for one that keeps up with any reader."""
 
 

@@ -148,7 +148,7 @@ class DeviceFileSource(EntropySource):
         """Returns exactly *n* bytes that came after this call began, and after the flush.
 
         Raises:
-            EntropyUnavailableError: When the device is missing, closed to us, silent or at its end.
+            EntropyUnavailableError: When the device is missing, inaccessible, silent or at its end.
             ValueError: When *n* is negative.
         """
         if n < 0:
@@ -201,7 +201,7 @@ class DeviceFileSource(EntropySource):
         return stream
 
     def _claim(self) -> None:
-        """Says what can be known before the device is opened."""
+        """Returns what can be known before the device is opened."""
         try:
             self.jit_class = jit_class_of(kind_of(self.path), self.flush_bytes)
         except OSError:

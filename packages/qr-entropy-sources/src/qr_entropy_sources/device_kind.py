@@ -33,7 +33,7 @@ class NotADeviceError(OSError):
 
 
 class DeviceKind(Enum):
-    """What decides how old bytes are got rid of."""
+    """What decides how old bytes are discarded."""
 
     TERMINAL = "terminal"
     """A serial port or its likeness, with an input queue that can be flushed."""
@@ -46,7 +46,7 @@ class DeviceKind(Enum):
     KERNEL_GENERATOR = "generator of the kernel"
     """``/dev/random`` and ``/dev/urandom``: compute their bytes when they are read."""
     OTHER = "character device"
-    """A driver that says nothing about what it holds."""
+    """A driver that does not reveal what it holds."""
 
 
 def kind_of(path: Path) -> DeviceKind:
@@ -99,7 +99,7 @@ def _is_terminal(major: int, minor: int) -> bool:
     try:
         table = _TERMINAL_DRIVERS.read_text("ascii", errors="replace")
     except OSError:
-        # Hidden in some containers; then the opened device says what it is.
+        # Hidden in some containers; then the opened device shows its kind.
         return False
     for its_major, first, last in _NUMBERS.findall(table):
         if int(its_major) == major and int(first) <= minor <= int(last or first):

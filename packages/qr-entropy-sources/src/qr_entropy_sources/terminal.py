@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A serial port that hands on every byte as it came, and none that came before it was asked."""
+"""A serial port that passes every byte on unchanged, and none from before the request."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class TimingNoiseSource(EntropySource):
     """Hashes the durations of a small, uneven workload, measured anew for every call.
 
     Experimental and educational. Caches, interrupts and the scheduler make the durations hard to
-    predict; nobody has shown that anything about them is quantum or even physically random, and no
+    predict; it has not been shown that they are quantum or even physically random, and no
     claim about their entropy is made here.
 
     A call times short copy-and-hash operations with a nanosecond clock. The length of each depends
@@ -125,7 +125,7 @@ class TimingNoiseSource(EntropySource):
         return b"".join(hashlib.sha256(block.tobytes()).digest() for block in raw)[:n]
 
     def status(self) -> SourceStatus:
-        """Returns that the source is there, with the remark that it claims nothing."""
+        """Returns that the source is available, with a remark that it claims nothing."""
         return SourceStatus(
             available=True, reason="experimental: processor timing, no claim about its entropy"
         )

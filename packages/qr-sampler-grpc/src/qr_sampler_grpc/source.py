@@ -92,7 +92,7 @@ class QuantumGrpcSource(LinkedSource):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The API key, which a server may repeat in what it says of its device."""
+        """The API key, which a server may repeat in its device's identity."""
         key = self._options.credentials
         return () if key is None else (key.secret,)
 

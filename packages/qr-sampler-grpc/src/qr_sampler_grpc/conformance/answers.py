@@ -73,7 +73,7 @@ def _size(parts: Sequence[EntropyResponse]) -> int:
 
 
 def parsed(message: bytes) -> EntropyResponse:
-    """Returns what *message* says, read by protobuf's own parser.
+    """Returns the contents of *message*, read by protobuf's own parser.
 
     Raises:
         NonconformanceError: When it cannot be read.

@@ -151,7 +151,7 @@ class Connection:
         """Returns if nothing lies in the socket that could pass for an answer.
 
         Raises:
-            LinkFailure: When something does: the refusal of the connection, or what nobody has
+            LinkFailure: When something does: the refusal of the connection, or what no one has
                 asked for.
             StaleConnectionError: When the server had closed the connection after an earlier draw.
         """

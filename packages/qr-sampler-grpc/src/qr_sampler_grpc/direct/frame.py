@@ -112,7 +112,7 @@ class RequestHeader(NamedTuple):
     sequence_id: int
     bytes_needed: int
     timeout_us: int
-    """How long the client waits, in microseconds; 0 when it does not say."""
+    """How long the client waits, in microseconds; 0 when it is not given."""
 
 
 class AnswerHeader(NamedTuple):
@@ -140,7 +140,7 @@ class AnswerHeader(NamedTuple):
 
 
 class AnswerText(NamedTuple):
-    """What stands between the header of an answer and its data."""
+    """What lies between the header of an answer and its data."""
 
     device_id: str
     commitment: bytes

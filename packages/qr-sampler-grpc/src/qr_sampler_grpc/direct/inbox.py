@@ -66,7 +66,7 @@ class Inbox:
         return b"".join(pieces), self._missing
 
     def first(self, most: int, deadline: int) -> bytes:
-        """Returns what is there of the next *most* bytes, once there is any; it is not pending.
+        """Returns what has arrived of the next *most* bytes, waiting for the first of them.
 
         Raises:
             LinkFailure: When nothing comes in time.

@@ -118,7 +118,7 @@ class DirectServer:
         self._max_connections = max_connections
         self._lock = threading.Lock()
         self._sessions: dict[Session, threading.Thread] = {}
-        # Told to end, and soon gone.
+        # Asked to end, and gone soon.
         self._leaving: set[Session] = set()
         self._stopping = threading.Event()
         self._wake_up, self._woken = socket.socketpair()

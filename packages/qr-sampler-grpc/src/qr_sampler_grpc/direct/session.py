@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The server's end of one connection: reads requests, has them measured, sends the answers."""
+"""The server's end of one connection: reads requests, has them measured, and sends the answers."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Session:
         return status
 
     def _is_done(self) -> None:
-        # Before the answer leaves: its client may connect elsewhere as soon as it is there.
+        # Before the answer leaves: its client may connect elsewhere once it has it.
         self.idle_since_ns = time.monotonic_ns()
 
     def _hang_up(self) -> None:
@@ -217,6 +217,6 @@ def _nothing() -> None:
 
 
 def send_refusal(connection: socket.socket, status: Status, words: str) -> None:
-    """Tells the client that its connection is refused, if it still listens."""
+    """Tells the client that its connection is refused, if it is still listening."""
     with suppress(OSError):
         connection.send(encode_answer(0, status, words=words))

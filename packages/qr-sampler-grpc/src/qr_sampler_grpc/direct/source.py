@@ -166,7 +166,7 @@ class DirectSource(LinkedSource):
             try:
                 return self._ask_on(connection, pool, sizes, commitment, until_ns)
             except StaleConnectionError:
-                # The server was restarted: the others lead nowhere, either. Nothing has been
+                # The server was restarted: the others are dead, too. Nothing has been
                 # asked for yet, so no bytes are lost by asking on a new connection.
                 pool.empty()
         connection = Connection(self._endpoint, until_ns)
@@ -201,7 +201,7 @@ class DirectSource(LinkedSource):
 
 def _joined(answers: list[DirectAnswer]) -> DirectAnswer:
     """Returns several answers as one."""
-    # 0 stands for no time; nothing was measured before the epoch.
+    # 0 means no time; nothing was measured before the epoch.
     times = [one.generation_timestamp_ns for one in answers if one.generation_timestamp_ns > 0]
     return DirectAnswer(
         b"".join(one.data for one in answers),

@@ -16,7 +16,7 @@ __all__ = ["Quota", "QuotaExceededError"]
 
 
 class _Words(NamedTuple):
-    """The words for a quota in messages."""
+    """How messages name a quota."""
 
     unit: str
     window: str
@@ -47,7 +47,7 @@ class QuotaExceededError(Exception):
     """A draw would exceed a quota, so nothing was asked for; names it and states what to do.
 
     Args:
-        reason: What it says.
+        reason: The message.
         wait_s: Seconds until the draw fits, ``math.inf`` if it never does.
     """
 

@@ -34,7 +34,7 @@ class QuotaPacer:
 
     Args:
         limits: The quotas of the settings.
-        tell: Is told what is waited for.
+        tell: Called with the reason for each wait.
         clock: Monotonic seconds.
         sleep: Waits for so many seconds.
     """

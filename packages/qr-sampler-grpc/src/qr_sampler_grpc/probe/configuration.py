@@ -17,7 +17,7 @@ from qr_sampler_grpc.settings import GrpcOptions
 __all__ = ["KEY_FILE_PLACEHOLDER", "configuration_lines"]
 
 KEY_FILE_PLACEHOLDER: Final = "/path/of/a/file/with/the/key"
-"""Stands for the file of a key that was given in the environment."""
+"""Placeholder for the file of a key that came from the environment."""
 
 
 def configuration_lines(
@@ -59,7 +59,7 @@ def _grpc_lines(target: GrpcTarget, chosen: dict[str, Any]) -> dict[str, str]:
     if target.options.api_key.get_secret_value():
         others["QR_GRPC_API_KEY_FILE"] = KEY_FILE_PLACEHOLDER
     if target.integrates:
-        # The number of the server is the one to choose with, as it is.
+        # The server's number is used for the choice as it is.
         others["QR_SIGNAL_AMPLIFIER_TYPE"] = next(
             name for name in ("server", "uniform53") if name in AMPLIFIERS.names()
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A connection of the probe's own, beside those of the sources that draw."""
+"""The probe's own connection, beside those of the sources that draw."""
 
 from __future__ import annotations
 

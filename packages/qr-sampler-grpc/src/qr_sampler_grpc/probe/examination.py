@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Probes a server: every mode, its limits, what it says about its bytes, and the bytes."""
+"""Probes a server: every mode, its limits, what it reports about its bytes, and the bytes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def examine(
     Args:
         target: The server.
         plan: What to do, see :meth:`Plan.checked`.
-        watch: Is told of the progress.
+        watch: Receives the progress.
         patience: Keeps the quotas of the settings, and waits for the server's.
 
     Raises:

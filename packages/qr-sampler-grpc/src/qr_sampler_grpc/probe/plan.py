@@ -31,7 +31,7 @@ _MOST_DRAWN: Final = 2**28
 CONTRACT: Final = "qr_entropy"
 """The profile that the conformance cases are about."""
 _ANY_CONTRACT: Final = ("health", "reflection")
-"""Cases that make sense whatever the server speaks."""
+"""Cases that apply whatever the server speaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Plan:
     draw_bytes: int = 10_240
     """Bytes of each."""
     search_bytes: int = 2**18
-    """Most bytes that the search for the largest request may cost; 0 does without."""
+    """Most bytes that the search for the largest request may cost; 0 skips it."""
     thorough: bool = False
     """Whether all conformance cases are run, and not only the cheap ones."""
 
@@ -61,7 +61,7 @@ class Plan:
             )
         if target.integrates:
             return Plan(draws=self.draws, draw_bytes=INTEGRATED_BYTES, search_bytes=0)
-        # What the settings say of the largest request needs no looking for.
+        # A largest request given in the settings need not be searched for.
         plan = self if target.largest_bytes is None else replace(self, search_bytes=0)
         daily = target.limits.max_bytes_per_day
         if daily is not None and plan.most_bytes(target) > daily:

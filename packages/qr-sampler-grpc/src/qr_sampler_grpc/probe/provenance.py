@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server says about its bytes, as its draws have shown it."""
+"""What a server reports about its bytes, as seen in its draws."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """Whether what a server sent could be uniform: gross faults only, with a known false-alarm rate.
 
 Of perfectly uniform independent bytes all checks together fail with probability below 1e-9. All
-but the chi-square bound their probability for every number of bytes; that one is a limit law, and
+but the chi-square bound their probability for every number of bytes; that one is asymptotic, and
 is left out where the bytes are too few for it.
 """
 
@@ -26,7 +26,7 @@ _FEWEST_BYTES: Final = 64
 _MOST_BYTES: Final = 2**22
 """More would show smaller faults, and take memory and time."""
 _CHI_SQUARE_BYTES: Final = 256 * 40
-"""From here on the law of the chi-square statistic is near enough to its limit."""
+"""From here on the chi-square statistic is close enough to its limit."""
 _WINDOW_BYTES: Final = 16
 _LATTICE: Final = 2.0**64
 
@@ -81,7 +81,7 @@ def _chi_square(sample: NDArray[np.uint8]) -> SanityCheck:
     counts = np.bincount(sample, minlength=256)
     statistic = float(((counts - expected) ** 2).sum() / expected)
     above = _chi_square_survival_255(statistic)
-    # Too even is no chance, either: a counter has a chi-square of zero.
+    # Too even is not chance, either: a counter has a chi-square of zero.
     passed = _SHARE <= above <= 1.0 - _SHARE
     words = f"chi-square {statistic:.1f} with 255 degrees of freedom, p = {above:.3g}"
     return SanityCheck(name=name, passed=passed, words=words)

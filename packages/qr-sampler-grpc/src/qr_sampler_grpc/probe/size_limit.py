@@ -19,7 +19,7 @@ __all__ = ["MOST_SEARCHED", "SizeLimit", "find_size_limit"]
 _LARGEST: Final = 2**30
 """No source asks for more at once."""
 MOST_SEARCHED: Final = 80
-"""Requests of a search: thirty doublings, as many halvings, and what the server's words hint at."""
+"""Requests of a search: thirty doublings, as many halvings, and the numbers in refusals."""
 _NUMBER: Final = re.compile(r"\d{1,3}(?:[,_]\d{3})+|\d+", re.ASCII)
 
 Ask = Callable[[int], str]

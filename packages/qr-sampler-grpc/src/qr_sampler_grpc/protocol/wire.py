@@ -33,7 +33,7 @@ REQUEST_FIELDS: Final = MappingProxyType(
         "accept_chunks": FieldDescriptorProto.TYPE_BOOL,
     }
 )
-"""What a request can say, and the type of protobuf that says it; integers of any width look alike
+"""What a request can contain, with its protobuf type; integers of any width look alike
 on the wire."""
 ANSWER_FIELDS: Final = MappingProxyType(
     {
@@ -47,7 +47,7 @@ ANSWER_FIELDS: Final = MappingProxyType(
         "signature": FieldDescriptorProto.TYPE_BYTES,
     }
 )
-"""What an answer can say, and the type of protobuf that says it."""
+"""What an answer can contain, with its protobuf type."""
 
 _TYPES: Final = {**REQUEST_FIELDS, **ANSWER_FIELDS}
 
@@ -151,13 +151,13 @@ class FieldWire:
         self._commits = "commitment" in answer
 
     def encode(self, question: Question) -> bytes:
-        """Returns the declared fields of *question*; absent stands for zero and empty."""
+        """Returns the declared fields of *question*; absent means zero or empty."""
         request = self._request(**{name: getattr(question, name) for name in self._request_names})
         message: bytes = request.SerializeToString()
         return message + self._constant
 
     def decode(self, message: bytes) -> Answer:
-        """Returns what the declared fields of *message* say.
+        """Returns the contents of the declared fields of *message*.
 
         Raises:
             UnreadableAnswerError: When it is no message, or holds no draw.
@@ -201,7 +201,7 @@ def _integrated(u: float) -> tuple[bytes, str]:
     """Returns the eight bytes of floor(u * 2**64), and why they are none of a u in (0, 1).
 
     Raises:
-        UnreadableAnswerError: For zero, which stands for no draw.
+        UnreadableAnswerError: For zero, which means no draw.
     """
     if not u:
         raise UnreadableAnswerError("the server answered without a draw")

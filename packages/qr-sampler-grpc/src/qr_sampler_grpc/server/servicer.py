@@ -52,8 +52,8 @@ class EntropyServicer(grpc.GenericRpcHandler):
         device: Where the bytes come from.
         keys: One of them must be in every call; ``None`` answers everybody.
         max_streams: Most streams that may be open at once. Each holds a thread while it is open;
-            single calls have threads of their own.
-        wait_limits: Ends calls whose client neither sends nor reads; one of its own by default.
+            single calls have their own threads.
+        wait_limits: Ends calls whose client neither sends nor reads; its own by default.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a standard service in threads of its own, apart from the clients that draw."""
+"""Runs a standard service in its own threads, apart from the clients that draw."""
 
 from __future__ import annotations
 
