@@ -14,10 +14,10 @@ __all__ = ["SystemEntropySource"]
 class SystemEntropySource(EntropySource):
     """Draws from the operating system's cryptographic generator through :func:`os.urandom`.
 
-    The bytes are statistically flawless and always available, which makes this the default fallback and
-    the control of an experiment. They are computed from a seed that was gathered earlier, so the
-    source is classed as pseudo-random. The conditioning names the generator of Linux; other systems
-    use constructions of their own.
+    The bytes are statistically flawless and always available, which makes this the default fallback
+    and the control of an experiment. They are computed from a seed that was gathered earlier, so
+    the source is classed as pseudo-random. The conditioning names the generator of Linux; other
+    systems use constructions of their own.
 
     Examples:
         >>> len(SystemEntropySource().get_random_bytes(16))
