@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """No byte that a draw returns was made before the draw, whatever the device is connected by.
 
-The writer goes on between two draws, so that old bytes pile up in the terminal, FIFO or socket.
+The writer keeps writing between draws, so old bytes pile up in the terminal, FIFO or socket.
 """
 
 from __future__ import annotations

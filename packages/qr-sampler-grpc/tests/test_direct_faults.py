@@ -219,7 +219,7 @@ def test_a_fault_on_the_first_answer_is_unavailable(
     assert source.draw(8).data == tagged(2, 8)
 
 
-def test_a_repeated_answer_serves_nobody(scripted_direct: Scripted, source: DirectSource) -> None:
+def test_a_repeated_answer_is_never_used(scripted_direct: Scripted, source: DirectSource) -> None:
     scripted_direct(failing_once(sends(lambda r: direct_answer(r) * 2)))
     drawn = [source.draw(100).data for _ in range(2)]
     assert drawn == [tagged(1, 100), tagged(2, 100)]
@@ -229,7 +229,7 @@ def test_a_repeated_answer_serves_nobody(scripted_direct: Scripted, source: Dire
     assert source.draw(100).data == tagged(4, 100)
 
 
-def test_an_answer_before_its_request_serves_nobody(
+def test_an_answer_before_its_request_is_never_used(
     scripted_direct: Scripted, source: DirectSource
 ) -> None:
     """The numbers are guessed right here: what arrived before the request left is dropped."""
@@ -355,7 +355,9 @@ def test_what_a_server_sent_is_what_was_drawn_or_dropped(
     assert drawn + dropped == sent
 
 
-def test_exchanged_answers_serve_nobody(scripted_direct: Scripted, direct_source: Sources) -> None:
+def test_exchanged_answers_are_never_used(
+    scripted_direct: Scripted, direct_source: Sources
+) -> None:
     kept: list[DirectRequest] = []
 
     def exchanged(end: socket.socket, request: DirectRequest, count: int) -> None:

@@ -82,7 +82,7 @@ def test_another_process_has_another_pool(monkeypatch: pytest.MonkeyPatch) -> No
         child = pools.current()
         assert child is not pool
         assert child.take() is None
-        # The child closes its copy; the connection itself goes on in the parent.
+        # The child closes its copy; the connection itself stays open in the parent.
         assert ours.ended == "released"
 
 

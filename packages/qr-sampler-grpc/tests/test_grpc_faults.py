@@ -131,7 +131,7 @@ def test_fields_of_wrong_types_are_no_data(
 
 
 @every_way
-def test_bytes_that_arrive_for_nothing_are_counted(
+def test_bytes_that_are_not_used_are_counted(
     scripted_streams: Scripted, mode: str, stubs: str
 ) -> None:
     source = source_for(scripted_streams(short), mode, stubs)
@@ -315,7 +315,7 @@ def test_a_restarted_server_is_used_again(
 
 
 @bidi_ways
-def test_a_server_that_went_away_while_nobody_asked_costs_no_draw(
+def test_a_server_that_went_away_between_draws_costs_no_draw(
     scripted_streams: Scripted, lasting_port: int, mode: str, stubs: str
 ) -> None:
     server = scripted_streams(honest, lasting_port)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Servers that send what nobody asked for: too much, too early, too late, or words of ours."""
+"""Servers that send what was not requested: too much, too early, too late, or our own words."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_an_answer_that_is_ready_too_late_is_dropped_and_recorded(
 
 
 @bidi_ways
-def test_time_that_runs_out_while_a_stream_is_opened_asks_for_nothing(
+def test_no_request_leaves_when_time_runs_out_while_a_stream_is_opened(
     scripted_streams: Scripted, monkeypatch: pytest.MonkeyPatch, mode: str, stubs: str
 ) -> None:
     server = scripted_streams(honest)
@@ -267,7 +267,7 @@ def test_what_lies_in_the_stream_is_a_fault_of_the_server(
     source.close()
 
 
-# Every byte that arrives is in a draw or among the dropped ones.
+# Every byte that arrives is in a draw or counted as dropped.
 
 
 class Counting:

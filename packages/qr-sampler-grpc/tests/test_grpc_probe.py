@@ -117,7 +117,7 @@ def test_the_smallest_server_passes_as_a_process() -> None:
     }
 
 
-def test_nobody_is_listening(free_address: str) -> None:
+def test_no_server_is_listening(free_address: str) -> None:
     report = probed(free_address, plan=Plan(draws=2, thorough=True))
     assert not report.usable
     assert report.configuration == {}
@@ -258,7 +258,7 @@ def test_stamps_from_a_store_are_noticed(scripted: Callable[..., Any]) -> None:
 
 
 def test_a_failing_case_counts_only_when_all_were_asked_for(scripted: Callable[..., Any]) -> None:
-    # Answers requests for nothing, with nothing.
+    # Answers a request for no bytes with no bytes.
     server = scripted(answering())
     assert probed(server.address).usable
     report = probed(server.address, plan=Plan(draws=3, draw_bytes=2048, thorough=True))

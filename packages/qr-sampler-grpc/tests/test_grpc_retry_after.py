@@ -86,5 +86,5 @@ def test_waiting_is_no_help_against_other_failures(
     assert error.retry_after_s is None
 
 
-def test_nobody_at_a_socket_is_no_quota(socket_path: Path) -> None:
+def test_a_socket_without_a_server_is_no_quota(socket_path: Path) -> None:
     assert failure(DirectSource(f"unix://{socket_path}")).retry_after_s is None

@@ -241,7 +241,7 @@ def test_a_call_that_ends_without_a_message_is_told_so() -> None:
             assert caught.value.code() is grpc.StatusCode.INTERNAL
 
 
-def test_answers_that_nobody_reads_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unread_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     size = 2**20
     monkeypatch.setattr(answer_memory, "_LEAST_BYTES", 4 * size)
     monkeypatch.setattr(answer_memory, "_UNREAD_S", NEVER_S)
@@ -310,9 +310,7 @@ def test_unread_answers_make_way_for_those_who_read(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("path", [GET_ENTROPY, STREAM_ENTROPY])
-def test_an_answer_that_nobody_reads_is_given_up(
-    path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unread_answer_is_given_up(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer_memory, "_PATIENCE_S", 0.1)
     with (
         serve(ConstantEntropySource(9), "127.0.0.1:0", max_streams=1) as server,

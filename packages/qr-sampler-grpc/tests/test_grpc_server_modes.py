@@ -198,7 +198,7 @@ def test_a_request_waits_for_the_device_until_its_own_deadline_and_is_not_measur
     assert device.sizes == [1, 5]
 
 
-def test_requests_that_wait_in_vain_give_their_threads_back() -> None:
+def test_requests_that_time_out_waiting_give_their_threads_back() -> None:
     device = Turnstile()
     with serve(device, "127.0.0.1:0") as server, stub_for(server.address) as stub:
         request = EntropyRequest(bytes_needed=1)

@@ -265,7 +265,7 @@ def test_metrics_listen_on_ipv6_too() -> None:
         assert scrape(server.metrics_address)["qr_entropy_serving[]"] == 1
 
 
-def test_a_metrics_address_that_cannot_be_had_starts_nothing() -> None:
+def test_an_unavailable_metrics_address_starts_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         taken_address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ServerStartError, match="cannot offer metrics at 127"):

@@ -491,7 +491,7 @@ def test_certificates_without_tls_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["PKCS8", "TraditionalOpenSSL"])
-def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(
+def test_an_encrypted_key_is_refused_without_asking_for_its_password(
     tmp_path: Path, layout: str
 ) -> None:
     ours = issue(tmp_path, "client")

@@ -201,7 +201,7 @@ def test_a_head_with_room_learns_every_law() -> None:
 def test_fine_tuning_raises_the_acceptance_of_a_head_without_room() -> None:
     """One hidden unit for 16 random distributions over 32 tokens; acceptance is exact, not sampled.
 
-    The control goes on with cross entropy for as many steps: it is the objective that helps.
+    The control continues with cross entropy for as many steps: it is the objective that helps.
     """
     tokens, vocab = 16, 32
     targets = np.random.default_rng(0).dirichlet(np.full(vocab, 0.3), size=tokens)
