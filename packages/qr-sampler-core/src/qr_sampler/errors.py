@@ -32,7 +32,7 @@ class ConfigError(QRSamplerError, ValueError):
 
 
 class EntropyUnavailableError(QRSamplerError, RuntimeError):
-    """A source could not deliver the bytes it was asked for.
+    """A source could not deliver the requested bytes.
 
     The only error that makes a :class:`~qr_sampler.entropy.FallbackEntropySource` fall back; all
     others propagate.
@@ -40,10 +40,10 @@ class EntropyUnavailableError(QRSamplerError, RuntimeError):
     Attributes:
         source: Name of the source that failed.
         reason: What went wrong, in words that an operator can act on.
-        dropped_bytes: Number of bytes that were delivered all the same, and dropped.
-        retry_after_s: Seconds after which asking again is worthwhile, where the source only has to
-            be given time, such as for a quota to recover; ``math.inf`` where it never is, and
-            ``None`` where that is not known. For callers that can wait; an engine never does.
+        dropped_bytes: Number of bytes that were delivered nevertheless, and dropped.
+        retry_after_s: Seconds after which a retry is worthwhile, if the source only needs time, for
+            example until a quota recovers; ``math.inf`` if it never is, and ``None`` if that is
+            unknown. For callers that can wait; an engine never does.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class EntropyUnavailableError(QRSamplerError, RuntimeError):
 
 
 class ComponentError(QRSamplerError, RuntimeError):
-    """An amplifier or a temperature strategy has not done in a step what its contract promises.
+    """An amplifier or a temperature strategy has broken its contract in a step.
 
     Attributes:
         kind: What it is, for example ``"signal amplifier"``.
         name: What it is configured as.
-        reason: What it has done instead.
+        reason: How it has broken it.
     """
 
     def __init__(self, kind: str, name: str, reason: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What comes from code and devices that are not ours, made plain values of bounded size."""
+"""Turns values from foreign code and devices into plain values of bounded size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_TEXT_CHARACTERS: Final = 512
 """Longest text from outside that is kept, in characters; records repeat it for every token."""
 
 MAX_TRACEBACK_CHARACTERS: Final = 8192
-"""Longest traceback that is logged, in characters; of a longer one the end."""
+"""Longest traceback that is logged, in characters; a longer one is cut to its end."""
 
 MASK: Final = "***"
 """Stands for a secret."""
@@ -50,13 +50,13 @@ def is_ours(component: object) -> bool:
 
 
 def plain_text(value: object, secrets: Iterable[str] = (), limit: int = MAX_TEXT_CHARACTERS) -> str:
-    r"""Returns what *value* says as one printable line of at most *limit* characters.
+    r"""Returns *value* as one printable line of at most *limit* characters.
 
     Bytes are read as UTF-8. What cannot be printed, lone surrogates included, is written as an
     escape sequence. Conversion calls code of the value's author, which may raise anything.
 
     Args:
-        value: A text, or anything that can be made one; ``None`` says nothing.
+        value: A text, or anything convertible to one; ``None`` becomes empty.
         secrets: Texts that are masked.
         limit: Largest length of the result in characters.
 
@@ -75,7 +75,7 @@ def plain_text(value: object, secrets: Iterable[str] = (), limit: int = MAX_TEXT
     for secret in secrets:
         text = text.replace(secret, MASK)
     if not text[: limit + 1].isprintable():
-        # Escape sequences are longer than what they stand for, so that cutting comes last.
+        # Escape sequences are longer than what they stand for, so cutting comes last.
         text = _printable(text[: limit + 1])
     return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
 
@@ -85,7 +85,7 @@ def words_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
     kind = plain_text(type(error).__name__)
     try:
         words = plain_text(error, secrets)
-    # Whoever wrote the plugin wrote its exceptions, too.
+    # The plugin's exceptions may be defective, too.
     except BaseException as second:
         if is_signal(second):
             raise
@@ -113,7 +113,7 @@ class DefectLog:
 
     Args:
         subject: The component, as log messages name it.
-        promise: What it has broken.
+        promise: The promise that it has broken.
         secrets: Texts that are masked.
     """
 

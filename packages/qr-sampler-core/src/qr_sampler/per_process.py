@@ -16,11 +16,11 @@ _Value = TypeVar("_Value")
 class PerProcess(Generic[_Value]):
     """Holds a value for each process; threads may share an instance.
 
-    Threads, locks and connections are useless in the child of the process that made them.
+    Threads, locks and connections are useless in a child of the process that made them.
 
     Args:
         make: Makes the value of a process.
-        discard: Disposes of a value that another thread was faster to make.
+        discard: Disposes of a value if another thread was faster.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class PerProcess(Generic[_Value]):
         return self._values.pop(os.getpid(), None)
 
     def pop_others(self) -> Iterator[_Value]:
-        """Forgets and yields the copies of what other processes go on using."""
+        """Forgets and yields the copies of values that other processes still use."""
         for process in [one for one in list(self._values) if one != os.getpid()]:
             with suppress(KeyError):
                 yield self._values.pop(process)

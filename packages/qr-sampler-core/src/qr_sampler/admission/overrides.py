@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 KEY_PREFIX: Final = "qr_"
-"""Prefix of the keys that are ours; all others belong to somebody else and are left alone."""
+"""Prefix of our keys; all others belong to other components and are ignored."""
 
 LABEL_KEYS: Final = ("qr_request_key", "qr_trial", "qr_condition")
 """Keys that do not influence sampling and travel into the records."""
@@ -79,7 +79,7 @@ class EngineFields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
-    """What one request asked for, checked and complete."""
+    """The options of one request, checked and complete."""
 
     parameters: SamplingParameters
     """How its tokens are sampled."""

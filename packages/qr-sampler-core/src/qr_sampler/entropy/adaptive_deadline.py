@@ -23,9 +23,9 @@ class DeadlineRule:
     floor_ms: float = 5.0
     """Shortest deadline for a payload of no size."""
     floor_ms_per_mib: float = 20.0
-    """What each mebibyte of payload adds to that."""
+    """Added to that for each mebibyte of payload."""
     multiplier: float = 1.5
-    """What the P99 is multiplied by."""
+    """Factor on the P99."""
     cap_ms: float = 5000.0
     """Longest deadline."""
 
@@ -36,7 +36,7 @@ class AdaptiveDeadline:
     Sizes that differ by less than an eighth are one: a serial device takes as much longer as a
     draw is larger, so within a class that is well below what the multiplier leaves.
 
-    A call that was given up counts with the time that it was waited for. If only successful calls
+    An abandoned call counts with the time spent waiting. If only successful calls
     counted, a source that became slower would never be waited for again: the window would hold
     nothing but latencies below its own deadline.
 
@@ -67,7 +67,7 @@ class AdaptiveDeadline:
         return allowed_ms if allowed_ms < rule.cap_ms else rule.cap_ms
 
     def observe(self, payload_bytes: int, latency_ms: float) -> None:
-        """Notes how long an answer of *payload_bytes* bytes took, or the wait until giving up."""
+        """Records how long an answer of *payload_bytes* bytes took, or the wait for it."""
         size_class = _size_class(payload_bytes)
         window = self._windows.get(size_class)
         if window is None:
@@ -95,7 +95,7 @@ class _Window:
     def add(self, latency_ms: float) -> None:
         rule, latest, slow = self._rule, self._latest, self._slow
         is_slow = rule.multiplier * latency_ms > rule.floor_ms
-        # In a full window without a slow one, one that is not slow takes the place of its like.
+        # In a full window without slow ones, a latency that is not slow replaces another such one.
         if not (is_slow or slow) and self.count == rule.window_size:
             return
         with self._lock:

@@ -24,7 +24,7 @@ class BreakerState(Enum):
     OPEN = "open"
     """Refuses it."""
     HALF_OPEN = "half_open"
-    """A single probe is under way, on whose end the state depends; refuses all others."""
+    """A single probe is in progress and decides the next state; refuses all others."""
 
 
 class CircuitOpenError(Exception):

@@ -12,7 +12,7 @@ __all__ = ["CallerThread", "TimedCall"]
 
 
 class TimedCall:
-    """One call of a function and what became of it.
+    """One call of a function and its outcome.
 
     Args:
         function: What to call, without arguments.
@@ -24,7 +24,7 @@ class TimedCall:
         self.essential = essential
         self._done = threading.Lock()
         self._done.acquire()
-        # Goes to the first of two: the one who finishes the call or the one who gives it up.
+        # Acquired by whichever comes first: finishing the call or giving it up.
         self._outcome = threading.Lock()
         self.result: object = None
         self.error: BaseException | None = None
@@ -50,7 +50,7 @@ class TimedCall:
         return True
 
     def give_up(self) -> bool:
-        """Waits no longer; False when the call has been handed over at the last moment."""
+        """Stops waiting; returns False if the call was handed over at the last moment."""
         if not self._outcome.acquire(blocking=False):
             return False
         self.given_up_at = time.monotonic()
@@ -142,7 +142,7 @@ class CallerThread:
         return f"still busy with {self._purpose} that was due {overdue_ms:.0f} ms ago"
 
     def stop(self, last: Callable[[], object] | None = None) -> None:
-        """Ends the thread once it is done with what it does.
+        """Ends the thread after its current call.
 
         Args:
             last: What to call first; it is not waited for, and its errors are dropped.
@@ -161,7 +161,7 @@ class CallerThread:
         try:
             in_time = call.wait(remaining_s)
         except BaseException:
-            # The waiting caller was interrupted, so nobody else would drop the answer.
+            # The waiting caller was interrupted, so the answer has to be dropped here.
             if not call.give_up():
                 self._on_late(call)
             raise
@@ -180,7 +180,7 @@ class CallerThread:
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            # What was given up before it began must not be asked for any more.
+            # A call given up before it began must not be made.
             if call.given_up_at is not None and not call.essential:
                 call.finished = True
             elif not call.run().hand_over():

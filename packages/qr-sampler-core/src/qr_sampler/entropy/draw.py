@@ -62,7 +62,7 @@ class EntropyDraw:
     """
 
     data: bytes
-    """The bytes, exactly as many as were asked for."""
+    """The bytes, exactly as many as requested."""
     source: str
     """Name of the source that supplied *data* (the fallback's own name after a fallback)."""
     origin: Origin = _DIRECTLY_CONSTRUCTED
@@ -88,10 +88,10 @@ class EntropyDraw:
     commitment_echoed: bool | None = None
     """Whether the far side echoed our commitment; ``None`` when none was sent."""
     signature_verified: bool | None = None
-    """Whether the far side's signature of the answer was checked and is right; ``None`` when there
-    is no key to check it with. A wrong one is no draw at all."""
+    """Whether the far side's signature of the answer was verified; ``None`` if there is no key to
+    verify it with. A wrong signature makes the draw fail."""
     dropped_bytes: int = 0
-    """Bytes of earlier attempts at this draw that were asked for and are lost."""
+    """Bytes of earlier attempts at this draw that were requested and are lost."""
 
     def without_data(self) -> EntropyDraw:
         """Returns the provenance alone, to be kept: :attr:`data` is empty."""

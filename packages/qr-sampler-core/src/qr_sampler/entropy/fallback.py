@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source that hands over to another one when it cannot deliver, and says so in every draw."""
+"""A source that falls back to another one when it cannot deliver, and flags each such draw."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FallbackEntropySource(EntropySource):
 
     @property
     def name(self) -> str:
-        """The primary's name: the source that the operator asked for."""
+        """The primary's name: the source that the operator chose."""
         return self.primary.name
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A source that can fail in any way, made one that fails in time and in one way only."""
+"""Wraps a source that can fail in any way so that it fails in time and in one way only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ until it ends, so being impatient wins nothing for the next draw."""
 
 
 class GuardedSource(EntropySource):
-    r"""Draws from *source*, and is unavailable whenever that hangs, misbehaves or breaks.
+    r"""Draws from *source*, and is unavailable whenever it hangs, misbehaves or breaks.
 
     The engine waits for a draw, so nothing that a source does may keep it waiting or stop it. A
     draw that is not done in time has failed. Until the source returns from it, every further draw
@@ -105,7 +105,7 @@ class GuardedSource(EntropySource):
         self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._on_dropped = on_dropped
         self._breaker = breaker or BreakerOptions.checked(enabled=False)
-        # What it has learnt of the source outlives the calls, which end when it is closed.
+        # What has been learnt about the source outlives the calls, which end when it is closed.
         self._patience = PerProcess(self._new_patience)
         self._calls = PerProcess(self._new_calls)
 
@@ -120,7 +120,7 @@ class GuardedSource(EntropySource):
         return self._intake.limits(lambda: self.source.limits)
 
     def get_random_bytes(self, n: int) -> bytes:
-        """Returns *n* bytes; use :meth:`draw` to learn where from."""
+        """Returns *n* bytes; use :meth:`draw` to learn their origin."""
         return self.draw(n).data
 
     def draw(self, n: int) -> EntropyDraw:
@@ -142,7 +142,7 @@ class GuardedSource(EntropySource):
         return self._checked(n, partial(self.source.committed_draw, n, commitment))
 
     def status(self) -> SourceStatus:
-        """Returns the status of the source, or how long it has hung or will be left alone."""
+        """Returns the status of the source, or for how long it has hung or is being left alone."""
         reason = self._calls.get().overdue() or self._patience.get().refusal()
         if reason is not None:
             return SourceStatus(available=False, reason=reason)
@@ -155,7 +155,7 @@ class GuardedSource(EntropySource):
             return SourceStatus(available=False, reason=f"its status is not available: {error}")
 
     def probe(self) -> SourceStatus:
-        """Returns what the source's own probe says, in time."""
+        """Returns the result of the source's own probe, in time."""
         question = partial(self._intake.status, lambda: self.source.probe())
         if self._direct:
             return question()
@@ -219,7 +219,7 @@ class GuardedSource(EntropySource):
             self._intake.defects.report(call.error)
 
     def _late(self, call: TimedCall) -> None:
-        """Drops what *call* has delivered after it was given up."""
+        """Drops what *call* delivered after it was abandoned."""
         if isinstance(call.result, FailedDraw):
             self._drop(call.result.dropped_bytes, "late")
         elif isinstance(call.result, EntropyDraw):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The answers of a source, made plain values or refused.
+"""Turns the answers of a source into plain values, or refuses them.
 
 Whatever a source hands out is looked at here and nowhere behind: types, lengths, ranges, the name
 that it claims, and the errors that it raises. What only the caller knows for certain, where a
@@ -25,7 +25,7 @@ from qr_sampler.foreign import DefectLog, is_signal, plain_text, words_of
 __all__ = ["FailedDraw", "Intake"]
 
 LARGEST_NUMBER: Final = 2**63 - 1
-"""Beyond it many readers of JSON do not read what was written."""
+"""Beyond it many JSON readers lose precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class FailedDraw:
 
 
 class Intake:
-    """Asks one source, and returns plain values of bounded size whatever it answers or raises.
+    """Calls one source; returns plain values of bounded size whatever it answers or raises.
 
     Its methods raise nothing but what a signal to the process raises. They may take as long as the
     source does, so callers that cannot wait use another thread.
@@ -52,7 +52,7 @@ class Intake:
     Args:
         name: Name of the source. No answer may claim another one.
         origin: Distribution that the source was loaded from.
-        secrets: Texts that are masked in all that the source says.
+        secrets: Texts that are masked in everything the source reports.
     """
 
     def __init__(self, name: str, origin: Origin, secrets: tuple[str, ...]) -> None:
@@ -61,7 +61,7 @@ class Intake:
         self._secrets = secrets
         promise = "it may raise nothing but EntropyUnavailableError"
         self.defects = DefectLog(f"entropy source {name!r}", promise, secrets)
-        """Logs what else it raises."""
+        """Logs everything else it raises."""
 
     def draw(self, question: Callable[[], object], n: int) -> EntropyDraw | FailedDraw:
         """Returns the draw of *n* bytes that *question* asks for.
@@ -74,8 +74,8 @@ class Intake:
         try:
             answer = question()
             return self._draw(answer, n, asked_ns, time.monotonic_ns())
-        # All that a source raises means that the draw has failed. The engine has to go on, also
-        # where it raises what would end a program or a thread.
+        # Whatever a source raises means that the draw has failed. The engine has to continue,
+        # even if the source raises what would end a program or a thread.
         except BaseException as error:
             if is_signal(error):
                 raise
@@ -177,11 +177,11 @@ class Intake:
     def _plain(
         self, answer: EntropyDraw, data: Any, asked_ns: int, answered_ns: int
     ) -> EntropyDraw | FailedDraw:
-        """Returns a copy of *answer* in plain values; what cannot be read is unknown.
+        """Returns a copy of *answer* in plain values; unreadable values become unknown.
 
         Args:
-            answer: What the source has answered.
-            data: Its bytes, in whatever holds them.
+            answer: The answer of the source.
+            data: Its bytes, in any buffer.
             asked_ns: When the source was called.
             answered_ns: When it returned.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a source is waited for, and when it is left alone: breaker and deadline together."""
+"""How long to wait for a source, and when to leave it alone: breaker and deadline together."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AttemptFailure(Exception):  # noqa: N818 - an outcome, not a fault
 
 
 class Patience:
-    """Bounds the draws of one process from one source, by what it has learnt of it.
+    """Bounds the draws of one process from one source by what it has learnt about it.
 
     A draw is given up after a deadline that is learnt from the latest draws of its size, and a
     source that fails several times in a row is left alone for a while. A draw that was given up
@@ -90,7 +90,7 @@ class Patience:
             payload_bytes: Size of the draw.
             latest_ns: ``time.monotonic_ns()`` that the draw may not exceed in any case.
             fetch: Asks the source until the ``time.monotonic_ns()`` that it is given.
-            admit: Is called before; what it raises says nothing about the source.
+            admit: Called first; what it raises says nothing about the source.
 
         Raises:
             CircuitOpenError: When the source is being left alone.
@@ -127,5 +127,6 @@ class Patience:
         return answer
 
     def _longer_ms(self, allowed_ms: float) -> float:
-        # A source that has become slower needs more time than its past allows to be found alive.
+        # A source that has become slower needs more time than its past allows before it is found
+        # alive.
         return min(allowed_ms * 2.0**self._breaker.openings, self._timeout_ms)

@@ -24,7 +24,7 @@ _MANTISSA_ULP = 2.0**-53
 
 
 class EntropySource(ABC):
-    """A supplier of random bytes that are generated when they are asked for.
+    """A supplier of random bytes that are generated on request.
 
     Must be overridden: :attr:`name` and :meth:`get_random_bytes`. Worth overriding when there is
     something to say: :meth:`from_environment`, :attr:`is_available`, :meth:`status`, :meth:`probe`,
@@ -40,7 +40,8 @@ class EntropySource(ABC):
 
     Errors: a source that cannot deliver raises
     :class:`~qr_sampler.errors.EntropyUnavailableError`, which is what triggers a fallback. Any
-    other exception is a defect: the engine goes on as if the source were unavailable, and logs it.
+    other exception is a defect: it is logged, and the engine continues as if the source were
+    unavailable.
     """
 
     jit_class: JitClass = JitClass.REMOTE
@@ -85,7 +86,7 @@ class EntropySource(ABC):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Texts that nobody may see, for example an API key.
+        """Texts that must stay secret, for example an API key.
 
         They are masked in everything that the source says: a device or a server may repeat them.
         """

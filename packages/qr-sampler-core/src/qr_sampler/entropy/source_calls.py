@@ -15,13 +15,13 @@ from qr_sampler.entropy.patience import AttemptFailure, Patience
 __all__ = ["SourceCalls"]
 
 STATUS_TIMEOUT_S: Final = 1.0
-"""Longest time in seconds that a source may take to say how it is, without touching its device."""
+"""Longest time in seconds that a status may take, which touches no device."""
 
 _T = TypeVar("_T")
 
 
 class SourceCalls:
-    """Draws in one thread, and asks how the source is in another, also while it draws.
+    """Draws in one thread and asks for the status in another, even during a draw.
 
     The threads start with their first calls. While a call is overdue, further ones of its thread
     are refused without being made.
@@ -29,8 +29,8 @@ class SourceCalls:
     Args:
         name: Name of the source.
         timeout_s: Longest time in seconds that a call may take.
-        patience: Bounds the draws further, by what it has learnt of the source.
-        on_late: Called with each call that finishes after it was given up.
+        patience: Bounds the draws further, by what it has learnt about the source.
+        on_late: Called with each call that finishes after it was abandoned.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class SourceCalls:
             RuntimeError: When the system has no thread to spare.
         """
         if (reason := self.overdue()) is not None:
-            # Not asked, so it says nothing new of the source.
+            # The source was not asked, so nothing new is known about it.
             raise TimeoutError(reason)
         latest_ns = time.monotonic_ns() + round(self._timeout_s * 1e9)
 
         def attempt(until_ns: int) -> EntropyDraw:
             remaining_s = max(until_ns - time.monotonic_ns(), 0) / 1e9
-            # The whole time limit is said as it was set.
+            # The full time limit is reported as it was set.
             return self._attempt(
                 question, self._timeout_s if until_ns >= latest_ns else remaining_s
             )
@@ -79,7 +79,7 @@ class SourceCalls:
             raise failure.outcome from None
 
     def probe(self, question: Callable[[], _T]) -> _T:
-        """Returns what *question* does, in time; it may touch the device, like a draw.
+        """Returns the result of *question*, in time; it may touch the device, like a draw.
 
         Raises:
             TimeoutError: When it does not end by then, or an earlier call still has not.
@@ -88,7 +88,7 @@ class SourceCalls:
         return _result(self._drawing, question, self._timeout_s)
 
     def status(self, question: Callable[[], _T]) -> _T:
-        """Returns what *question* does, in time, whatever the source is busy with.
+        """Returns the result of *question*, in time, whatever else the source is doing.
 
         Raises:
             TimeoutError: When it does not end by then, or an earlier one still has not.
@@ -134,7 +134,7 @@ class SourceCalls:
 
 def _result(caller: CallerThread, question: Callable[[], _T], timeout_s: float) -> _T:
     call = caller.make(question, timeout_s)
-    # The intake lets nothing pass that a source raises.
+    # The intake has caught everything that a source can raise.
     if call.error is not None:
         raise call.error
     result: _T = call.result  # type: ignore[assignment]

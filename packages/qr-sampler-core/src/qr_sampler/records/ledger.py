@@ -24,7 +24,7 @@ class RecordSink(Protocol):
     """Anything that keeps records."""
 
     def write(self, records: Iterable[Record]) -> None:
-        """Keeps *records*, in order. Never raises for want of space or permission."""
+        """Keeps *records*, in order. Never raises for lack of space or permission."""
 
     def close(self) -> None:
         """Flushes and releases what the sink holds. May be called more than once."""
@@ -47,10 +47,10 @@ class MemorySink:
 class JsonLinesSink:
     """Appends records to a file, one JSON object per line, flushed after every batch.
 
-    The file is created on the first write, readable by its owner only. When the disk refuses, the
-    sink says so once and tries again with the next batch. Every write first looks whether the file
-    is in its place: if it was removed, moved away or cut short, it is started anew.
-    What is gone is counted in :attr:`lost`, and a :class:`GapRecord` stands where lines are
+    The file is created on the first write, readable by its owner only. If the disk refuses, the
+    sink reports it once and tries again with the next batch. Every write first checks that the file
+    is in its place: if it was removed, moved away or cut short, a new one is started.
+    What is lost is counted in :attr:`lost`, and a :class:`GapRecord` stands where lines are
     missing. A line that a full disk or a crash cut short is ended before the next one.
 
     Args:
@@ -83,7 +83,7 @@ class JsonLinesSink:
     def write(self, records: Iterable[Record]) -> None:
         """Appends *records* and flushes them to the operating system.
 
-        Without records it still notices that the file has gone, and begins it anew.
+        Without records it still notices if the file is gone, and starts a new one.
         """
         lines = [_line(record) for record in records]
         fate = self._fate()
@@ -149,7 +149,7 @@ class JsonLinesSink:
         return self._file is not None and os.fstat(self._file.fileno()).st_nlink > 0
 
     def _leave(self, fate: str) -> None:
-        """Counts what has gone with the file; the next line begins it anew."""
+        """Counts what was lost with the file; the next line starts a new one."""
         if fate != "moved":
             self.lost += self._lines
         logger.error(

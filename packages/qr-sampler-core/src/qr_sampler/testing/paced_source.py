@@ -43,7 +43,7 @@ class PacedSource:
         monkeypatch.setattr(patience_module, "time", stand_in)
 
     def fetch(self, until_ns: int) -> str:
-        """Returns ``"bytes"``, or raises what the test wants.
+        """Returns ``"bytes"``, or raises what the test has set.
 
         Raises:
             AttemptFailure: When it is to fail, or takes longer than it may.
