@@ -228,7 +228,7 @@ def test_a_busy_device_is_waited_for_until_the_deadline(
         thread.join()
         assert drawn == [bytes(8)]
         # The one who was late is gone, and nothing was measured for it.
-        assert gate.calls == 1
+        assert len(gate.sizes) == 1
         hasty._timeout_ns = patient._timeout_ns
         assert hasty.draw(8).data == bytes(8)
 
@@ -246,7 +246,7 @@ def test_a_client_that_has_gone_is_not_measured_for(address: str) -> None:
             gate.open.set()
             assert len(stays.recv(1000)) > 36
             assert eventually(lambda: server.connections == 1)
-        assert gate.calls == 1
+        assert len(gate.sizes) == 1
 
 
 def test_signatures_are_verified(tmp_path: Path, address: str, direct_source: Sources) -> None:
@@ -552,7 +552,7 @@ def test_requests_that_wait_when_the_server_stops_are_not_measured(address: str)
         client.recv(first.text_length + 4, socket.MSG_WAITALL)
         second = decode_answer_header(client.recv(32, socket.MSG_WAITALL), 2, 4)
     assert (first.status, second.status) == (Status.OK, Status.UNAVAILABLE)
-    assert gate.calls == 1
+    assert len(gate.sizes) == 1
 
 
 def test_a_server_without_a_thread_to_spare_says_so(

@@ -22,6 +22,7 @@ from qr_sampler_grpc.device import Device, MeasurementRefusedError, Refusal
 from qr_sampler_grpc.device.generate import GenerateSource
 from qr_sampler_grpc.device.telemetry import Telemetry
 from qr_sampler_grpc.protocol.attestation import SigningKey, signed_message
+from qr_sampler_grpc.testing.devices import Gate
 from qr_sampler_grpc.testing.keys import make_key_pair
 
 
@@ -187,40 +188,20 @@ def test_a_commitment_reaches_a_source_that_passes_it_on() -> None:
     assert seen == [b"c"]
 
 
-class Turnstile:
-    """A device that is held until the test lets it go."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Semaphore(0)
-        self.release = threading.Semaphore(0)
-        self.calls = 0
-        self.most_at_once = 0
-        self._inside = 0
-
-    def __call__(self, n: int) -> bytes:
-        self._inside += 1
-        self.most_at_once = max(self.most_at_once, self._inside)
-        self.calls += 1
-        self.entered.release()
-        self.release.acquire()
-        self._inside -= 1
-        return bytes(n)
-
-
 def test_a_busy_device_is_waited_for_no_longer_than_the_time_allows() -> None:
-    turnstile = Turnstile()
-    device = Device(turnstile)
+    gate = Gate()
+    device = Device(gate)
     holder = threading.Thread(target=device.measure, args=(1,))
     holder.start()
-    turnstile.entered.acquire()
+    gate.entered.wait()
     assert not device.wait_until_idle(0.0)
     for timeout_s in (0.0, -1.0, 0.01):
         kind, words = refusal_of(partial(device.measure, 1, timeout_s))
         assert kind is Refusal.TOO_LATE
         assert "busy" in words
-    turnstile.release.release()
+    gate.open.set()
     holder.join()
-    assert turnstile.calls == 1
+    assert len(gate.sizes) == 1
     assert device.wait_until_idle(0.0)
     assert device._serving
 

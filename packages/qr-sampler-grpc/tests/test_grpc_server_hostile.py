@@ -6,7 +6,6 @@ from __future__ import annotations
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.server import serve, wait_limits
 from qr_sampler_grpc.server.lanes import Lane
 from qr_sampler_grpc.server.wait_limits import WaitLimits
+from qr_sampler_grpc.testing.patience import PATIENCE_S, eventually
 
 GET_ENTROPY = "/qr_entropy.EntropyService/GetEntropy"
 STREAM_ENTROPY = "/qr_entropy.EntropyService/StreamEntropy"
@@ -34,7 +34,6 @@ WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 SECRET = "s3cret-key-0xdeadbeef"
 ONE = EntropyRequest(bytes_needed=1)
-PATIENCE_S = 60.0
 NEVER_S = 3600.0
 MANY = 300
 """More calls than the server has threads and places for waiting."""
@@ -131,15 +130,6 @@ def raw(address: str, **options: Any) -> Iterator[RawCaller]:
         yield caller
     finally:
         caller.close()
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.mark.parametrize("path", [GET_ENTROPY, STREAM_ENTROPY, CHECK, WATCH, REFLECTION])

@@ -23,6 +23,7 @@ from qr_sampler_grpc.proto.entropy_service_pb2_grpc import EntropyServiceStub
 from qr_sampler_grpc.protocol.attestation import SigningKey, signed_message
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.server.servicer import CHUNK_BYTES
+from qr_sampler_grpc.testing.devices import Gate
 from qr_sampler_grpc.testing.keys import make_key_pair
 
 MEBIBYTE = 2**20
@@ -160,26 +161,11 @@ def test_a_wrong_answer_of_the_function_ends_the_call(
     assert caplog.text.count(code.name) == 2
 
 
-class Turnstile:
-    """A device that is held until the test lets it go."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Semaphore(0)
-        self.release = threading.Semaphore(0)
-        self.sizes: list[int] = []
-
-    def __call__(self, n: int) -> bytes:
-        self.sizes.append(n)
-        self.entered.release()
-        self.release.acquire()
-        return bytes(n)
-
-
 def test_a_request_waits_for_the_device_until_its_own_deadline_and_is_not_measured() -> None:
-    device = Turnstile()
+    device = Gate()
     with serve(device, "127.0.0.1:0") as server, stub_for(server.address) as stub:
         first = stub.GetEntropy.future(EntropyRequest(bytes_needed=1))
-        device.entered.acquire()
+        device.entered.wait()
         for attempt in (
             lambda: stub.GetEntropy(EntropyRequest(bytes_needed=2), timeout=0.2),
             lambda: next(stub.StreamEntropy(iter([EntropyRequest(bytes_needed=3)]), timeout=0.2)),
@@ -191,19 +177,18 @@ def test_a_request_waits_for_the_device_until_its_own_deadline_and_is_not_measur
         # Answered without the device, and behind the cancellation on the same connection.
         for _ in range(3):
             status_of(lambda: stub.GetEntropy(EntropyRequest()))
-        device.release.release()
-        device.release.release()
+        device.open.set()
         assert len(first.result().data) == 1
         assert len(last.result().data) == 5
     assert device.sizes == [1, 5]
 
 
 def test_requests_that_time_out_waiting_give_their_threads_back() -> None:
-    device = Turnstile()
+    device = Gate()
     with serve(device, "127.0.0.1:0") as server, stub_for(server.address) as stub:
         request = EntropyRequest(bytes_needed=1)
         first = stub.GetEntropy.future(request)
-        device.entered.acquire()
+        device.entered.wait()
         # More than the server has threads.
         waiting = [stub.GetEntropy.future(request, timeout=0.2) for _ in range(40)]
         for call in waiting:
@@ -211,13 +196,13 @@ def test_requests_that_time_out_waiting_give_their_threads_back() -> None:
         # Answered without the device, which is still held.
         attempt = partial(stub.GetEntropy, EntropyRequest(), timeout=30)
         assert status_of(attempt)[0] is grpc.StatusCode.INVALID_ARGUMENT
-        device.release.release()
+        device.open.set()
         assert first.result().data
     assert device.sizes == [1]
 
 
 def test_calls_without_end_are_refused_rather_than_kept() -> None:
-    device = Turnstile()
+    device = Gate()
     with (
         serve(device, "127.0.0.1:0", max_streams=1) as server,
         stub_for(server.address) as stub,
@@ -226,7 +211,7 @@ def test_calls_without_end_are_refused_rather_than_kept() -> None:
         calls = [stub.GetEntropy.future(request, timeout=60) for _ in range(400)]
         assert status_of(calls[-1].result)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
         for _ in calls:
-            device.release.release()
+            device.open.set()
         served = sum(call.exception(timeout=60) is None for call in calls)
         assert 200 < served < 400
     assert len(device.sizes) == served
@@ -282,14 +267,14 @@ def test_a_limit_of_nothing_is_a_mistake(options: dict[str, Any]) -> None:
 
 
 def test_stopping_lets_running_requests_finish_and_refuses_the_next() -> None:
-    device = Turnstile()
+    device = Gate()
     with ExitStack() as stack:
         server = stack.enter_context(serve(device, "127.0.0.1:0"))
         stub = stack.enter_context(stub_for(server.address))
         outgoing: queue.SimpleQueue[EntropyRequest | None] = queue.SimpleQueue()
         stream = stub.StreamEntropy(iter(outgoing.get, None))
         outgoing.put(EntropyRequest(bytes_needed=1))
-        device.entered.acquire()
+        device.entered.wait()
         stopping = threading.Thread(target=server.stop, args=(60.0,))
         stopping.start()
         # Its effect is seen from outside: no new call is let in.
@@ -299,7 +284,7 @@ def test_stopping_lets_running_requests_finish_and_refuses_the_next() -> None:
         ):
             pass
         outgoing.put(EntropyRequest(bytes_needed=3))
-        device.release.release()
+        device.open.set()
         assert len(next(stream).data) == 1
         assert status_of(lambda: next(stream)) == (
             grpc.StatusCode.UNAVAILABLE,

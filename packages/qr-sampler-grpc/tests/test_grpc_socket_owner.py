@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from qr_sampler import EntropyUnavailableError
-from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.connection import unix_socket
 from qr_sampler_grpc.connection.unix_socket import reason_to_distrust
 from qr_sampler_grpc.device import Device
@@ -22,11 +21,10 @@ from qr_sampler_grpc.direct import peers
 from qr_sampler_grpc.direct.server import serve_direct
 from qr_sampler_grpc.direct.source import DirectSource
 from qr_sampler_grpc.source import QuantumGrpcSource
+from qr_sampler_grpc.testing.patience import NO_BREAKER, PATIENT_MS
 
-NO_BREAKER = BreakerOptions.checked(enabled=False)
 NOBODY = 65534
 NO_ONE = 4_000_000_000
-LONG_MS = 60_000.0
 
 SERVER = """
     import os, sys
@@ -70,10 +68,10 @@ def start(folder: Path, uid: int) -> subprocess.Popen[str]:
 @pytest.fixture
 def sources(folder: Path) -> Iterator[list[DirectSource | QuantumGrpcSource]]:
     made = [
-        DirectSource(f"unix://{folder}/direct.sock", timeout_ms=LONG_MS, breaker=NO_BREAKER),
+        DirectSource(f"unix://{folder}/direct.sock", timeout_ms=PATIENT_MS, breaker=NO_BREAKER),
         *(
             QuantumGrpcSource(
-                f"unix://{folder}/grpc.sock", mode=mode, timeout_ms=LONG_MS, breaker=NO_BREAKER
+                f"unix://{folder}/grpc.sock", mode=mode, timeout_ms=PATIENT_MS, breaker=NO_BREAKER
             )
             for mode in ("unary", "server_streaming", "bidi_streaming")
         ),
@@ -104,8 +102,8 @@ def test_a_server_with_a_directory_of_its_own_is_believed() -> None:
     os.chown(home, NOBODY, NOBODY)
     try:
         with start(home, NOBODY) as server:
-            direct = DirectSource(f"unix://{home}/direct.sock", timeout_ms=LONG_MS)
-            grpc = QuantumGrpcSource(f"unix://{home}/grpc.sock", timeout_ms=LONG_MS)
+            direct = DirectSource(f"unix://{home}/direct.sock", timeout_ms=PATIENT_MS)
+            grpc = QuantumGrpcSource(f"unix://{home}/grpc.sock", timeout_ms=PATIENT_MS)
             for source in (direct, grpc):
                 assert source.draw(8).device_id == "impostor"
                 source.close()
@@ -173,7 +171,7 @@ def test_where_the_platform_does_not_tell_the_file_decides(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = folder / "direct.sock"
-    source = DirectSource(f"unix://{path}", timeout_ms=LONG_MS, breaker=NO_BREAKER)
+    source = DirectSource(f"unix://{path}", timeout_ms=PATIENT_MS, breaker=NO_BREAKER)
     monkeypatch.setattr(peers, "_PEER_CREDENTIALS", None)
     with serve_direct(Device(bytes), f"unix://{path}"):
         assert source.draw(8).data == bytes(8)

@@ -42,16 +42,16 @@ class CountedUrandom(EntropySource):
 
 
 class Gate:
-    """A device that measures zeros while ``open`` is set, and notes that it was asked."""
+    """A device that measures zeros while ``open`` is set, and notes what it was asked for."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
         self.entered = threading.Event()
-        self.calls = 0
+        self.sizes: list[int] = []
 
     def __call__(self, n: int) -> bytes:
         """Returns *n* zeros once the gate is open."""
-        self.calls += 1
+        self.sizes.append(n)
         self.entered.set()
         if not self.open.wait(PATIENCE_S):
             raise TimeoutError("the gate stayed closed")
