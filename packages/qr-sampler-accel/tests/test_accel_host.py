@@ -243,8 +243,8 @@ def test_compiled_bins_do_what_their_source_says() -> None:
     assert totals[0].tolist() == expected.masses.tolist()
     assert counts[0].tolist() == expected.counts.tolist()
     repeated = np.array([1.0, 2.0, 1.0, 1.0], dtype=np.float32)
-    assert compiled_bins._token_at.py_func(repeated, np.float32(1.0), 1) == 2
-    assert compiled_bins._token_at.py_func(repeated, np.float32(3.0), 0) == -1
+    assert compiled_bins.token_at.py_func(repeated, np.float32(1.0), 1) == 2
+    assert compiled_bins.token_at.py_func(repeated, np.float32(3.0), 0) == -1
     compiled_bins._fill_bins.py_func(logits[:9], maximum, *scale, distance, bins)
     assert bins[:9].tolist() == [int(d * scale[1]) for d in distance[:9]]
     ids = np.empty(logits.size, np.intp)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qr_sampler import ReferenceSelector, Rows, SamplingParameters
 from qr_sampler.amplification import U_MAX, U_MIN
-from qr_sampler.selection.fast.bins import BINS, BinnedRow, RowBins
+from qr_sampler.selection.fast.bins import BINS, BinnedRow, RowBins, bin_scale
 from qr_sampler.selection.fast.descent import Goal, Held
 from qr_sampler.selection.fast.energies import COARSE_SHIFT, Edge, RowEnergies
 from qr_sampler.testing.crowded_rows import CROWDED_KINDS, crowded_row
@@ -20,9 +20,9 @@ pytest.importorskip("numba", reason="needs the extra numba")
 from qr_sampler_accel.host import bins as compiled_bins
 from qr_sampler_accel.host import descent, energies, pivots
 from qr_sampler_accel.host.bins import CompiledBins
-from qr_sampler_accel.host.descent import MOST_ROUNDS, MOST_VISITS, SAMPLED_ROUNDS, Descent
+from qr_sampler_accel.host.descent import MOST_ROUNDS, SAMPLED_ROUNDS, Descent, bin_ends
 from qr_sampler_accel.host.energies import CompiledEnergies
-from qr_sampler_accel.host.masses import LANES, whole_sum
+from qr_sampler_accel.host.masses import whole_sum
 from qr_sampler_accel.host.pivots import DescentMemory, State
 from qr_sampler_accel.host.selector import CompiledSelector
 
@@ -77,7 +77,7 @@ def test_a_descent_lands_where_that_in_numpy_does(kind: str, sampled_rounds: int
                 found = fast.land(row, first, last, held, goal)
                 assert found == bins.land(row, first, last, held, goal)
                 assert fast.rounds <= MOST_ROUNDS
-                assert fast.visited <= MOST_VISITS * SIZE
+                assert fast.visited <= fast.rounds * SIZE
 
 
 def test_no_row_misleads_the_samples() -> None:
@@ -158,12 +158,15 @@ def test_the_descent_does_what_its_source_says() -> None:
     numbers = (row.maximum, row.inverse_temperature, 2.0**row.exponent)
     for sampled_rounds in (SAMPLED_ROUNDS, 0):
         fast = Descent(logits.size, sampled_rounds)
+        where = (row.maximum, tuple(bin_scale(row.inverse_temperature)), fast.memory)
+        ends = bin_ends.py_func(0, 0, BINS, *where)
+        assert ends == bin_ends(0, 0, BINS, *where)
         for share, counts in ((0.2, True), (0.3, False), (0.9, True), (0.99, False)):
             goal = Goal(int(share * (logits.size if counts else mass)), counts)
             held = Held(logits.size, mass)
-            state = State(*fast._ends(row, 0, 0), held.tokens, float(held.mass), 0, 0.0)
+            state = State(*ends, held.tokens, float(held.mass), 0, 0.0)
             rest = (float(goal.amount), counts, sampled_rounds, fast.memory)
-            found = descent._land.py_func(logits, numbers, state, *rest)
+            found = descent.land.py_func(logits, numbers, state, *rest)
             assert found[:3] == fast.land(row, 0, 0, held, goal)
             assert found[3:] == (fast.rounds, fast.visited)
             assert pivots.share_of.py_func(goal.amount, counts, state) == pytest.approx(share, 0.01)
@@ -220,30 +223,31 @@ def test_the_parts_of_the_descent_do_what_their_source_says() -> None:
 def test_pivots_are_those_of_their_source() -> None:
     logits = np.array([3.0, 1.0, 2.0, 2.0, 0.0], dtype=np.float32)
     memory, numbers = DescentMemory.of(5), (np.float32(3.0), 1.0, 2.0**35)
-    pivots.sort_few.py_func(logits, 5, memory.places, memory.sample)
+    pivots.rank_few.py_func(logits, 5, numbers, memory)
     assert memory.sample[:5].tolist() == [3.0, 2.0, 2.0, 1.0, 0.0]
+    pivots.sort_few.py_func(-logits, 5, memory.places, memory.sample)
+    assert memory.sample[:5].tolist() == [0.0, -1.0, -2.0, -2.0, -3.0]
     ends = (np.float32(1.0), np.float32(3.0))
-    found, seed = pivots._sample.py_func(logits, 5, ends, 3, memory.distance)
-    assert (found, seed) == pivots._sample(logits, 5, ends, 3, memory.distance)
-    assert set(memory.distance[:found].tolist()) == {1.0, 2.0, 3.0}
-    memory.sample[:2] = (3.0, 2.0)
+    found, seed = pivots._sample.py_func(logits, 5, ends, 3, memory.chosen)
+    assert (found, seed) == pivots._sample(logits, 5, ends, 3, memory.chosen)
+    assert set(memory.chosen[:found].tolist()) == {1.0, 2.0, 3.0}
     for share, place in ((0.1, 0), (0.9, 1), (1.1, 1)):
-        assert pivots._place.py_func(share, False, 2, numbers, memory) == place
-        assert pivots._place.py_func(share, True, 2, numbers, memory) == min(int(share * 2), 1)
+        assert pivots._place.py_func(share, False, 2, np.array([3.0, 2.0])) == place
+        assert pivots._place.py_func(share, True, 2, np.array([3.0, 2.0])) == min(int(share * 2), 1)
     low, high = (pivots.key_of(logits[place], memory) for place in (4, 0))
-    for size, counts in ((5, True), (9_999, True), (9_999, False)):
-        state = State(low, high, size, 5.0 * 2**35, 0, 0.0)
-        goal = 0.5 * (size if counts else state.total)
+    rest = (3, numbers, memory)
+    for counts in (True, False):
+        state = State(low, high, 9_999, 9_999 * 2.0**35, 0, 0.0)
+        goal = 0.5 * (state.size if counts else state.total)
         arguments = (logits, 5, state, goal, counts)
-        sampled = pivots.sampled_pivots.py_func(*arguments, 3, numbers, memory)
-        assert sampled == pivots.sampled_pivots(*arguments, 3, numbers, memory)
-        assert (sampled[0] < sampled[1]) == (size <= LANES), "few are gathered, ties told apart"
-    state = State(low, high, 5, 0.0, 0, 0.0)
-    for goal, digit in ((1, 3.0), (2, 2.0), (3, 2.0), (4, 1.0), (5, 0.0)):
-        arguments = (logits, 5, state, goal, True, numbers, memory)
-        first, last = pivots.digit_pivots.py_func(*arguments)
-        assert (first, last) == pivots.digit_pivots(*arguments)
-        assert first <= digit <= last
+        first, last, _ = found = pivots.pivots.py_func(*arguments, True, *rest)
+        assert found == pivots.pivots(*arguments, True, *rest)
+        assert first == last, "ties are told apart"
+        first, last, _ = pivots.pivots.py_func(*arguments, False, *rest)
+        assert first == last == pivots.number_of((low + high) >> 1, memory)
+    for few, count in ((state._replace(size=5), 5), (state._replace(size=600), 9_999)):
+        found = pivots.pivots.py_func(logits, count, few, goal, False, True, *rest)
+        assert found == (0.0, 3.0, 3), "few are gathered"
 
 
 def test_leading_tokens_are_those_of_numpy() -> None:
@@ -257,8 +261,8 @@ def test_leading_tokens_are_those_of_numpy() -> None:
                 assert found == plain.leading(row, distance, mass)
     numbers = (row.maximum, row.inverse_temperature, 2.0**35)
     memory = (fast._memory[0], fast._mass_memory)
-    found = compiled_bins._leading.py_func(logits[:600], numbers, 9.0, 5.0, *memory)
-    assert found == compiled_bins._leading(logits[:600], numbers, 9.0, 5.0, *memory)
+    found = compiled_bins.near_maximum.py_func(logits[:600], numbers, 9.0, 5.0, *memory)
+    assert found == compiled_bins.near_maximum(logits[:600], numbers, 9.0, 5.0, *memory)
 
 
 def test_energies_do_what_their_source_says() -> None:

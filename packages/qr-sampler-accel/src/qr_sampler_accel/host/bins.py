@@ -11,7 +11,7 @@ from qr_sampler.selection.fast.descent import Goal, Held, Landing
 from qr_sampler_accel.host.descent import Descent
 from qr_sampler_accel.host.masses import LANES, TABLES, MassMemory, compiled, fill_masses, whole_sum
 
-__all__ = ["CompiledBins", "fill_totals", "tokens_within"]
+__all__ = ["CompiledBins", "fill_totals", "near_maximum", "token_at", "tokens_within"]
 
 
 @compiled
@@ -74,7 +74,7 @@ def tokens_within(logits, maximum, scale, distance, bins, first, last, ids):  # 
 
 
 @compiled
-def _leading(logits, row, least_mass, most_distance, distance, mass_memory):  # type: ignore[no-untyped-def]
+def near_maximum(logits, row, least_mass, most_distance, distance, mass_memory):  # type: ignore[no-untyped-def]
     """Returns number and mass of the tokens that are near enough and have enough of a mass."""
     maximum, inverse, unit = row
     count, total = 0, 0.0
@@ -93,7 +93,7 @@ def _leading(logits, row, least_mass, most_distance, distance, mass_memory):  # 
 
 
 @compiled
-def _token_at(logits, logit, place):  # type: ignore[no-untyped-def]
+def token_at(logits, logit, place):  # type: ignore[no-untyped-def]
     """Returns the token that comes after *place* others among those with the given logit."""
     for start in range(0, logits.size, LANES):
         piece = logits[start : start + LANES]
@@ -161,7 +161,7 @@ class CompiledBins(Bins):
         """Returns number and mass of some tokens. Arguments as in :class:`Bins`."""
         numbers = (row.maximum, row.inverse_temperature, 2.0**row.exponent)
         memory = (self._memory[0], self._mass_memory)
-        count, total = _leading(row.logits, numbers, float(mass), distance, *memory)
+        count, total = near_maximum(row.logits, numbers, float(mass), distance, *memory)
         return Held(int(count), int(total))
 
     def land(self, row: BinnedRow, first: int, last: int, held: Held, goal: Goal) -> Landing:
@@ -172,4 +172,4 @@ class CompiledBins(Bins):
 
     def token_at(self, logits: Logits, logit: np.float32, place: int) -> int:
         """Returns one of the tokens with the given logit. Arguments as in :class:`Bins`."""
-        return int(_token_at(logits, logit, place))
+        return int(token_at(logits, logit, place))

@@ -5,8 +5,8 @@ Two pivots from a random sample of the logits enclose the goal narrowly, so that
 leaves a fifth of the tokens, and a few rounds a handful that are sorted. If the goal is between
 pivots that are equal, the logit is found. The sample is drawn by a generator that starts from the
 goal, which depends on u: no row can be made so that its samples mislead. Should they mislead by
-chance, pivots are found exactly, digit by digit of the keys of the logits: no row takes more than
-``MOST_ROUNDS`` rounds, each over what the one before has left.
+chance, pivots halve the range of float32 numbers instead, until a single one is left: no row takes
+more than ``MOST_ROUNDS`` rounds, each over what the one before has left.
 """
 
 from __future__ import annotations
@@ -23,25 +23,22 @@ from qr_sampler_accel.host.pivots import (
     WORD,
     DescentMemory,
     State,
-    digit_pivots,
     key_of,
     number_of,
-    sampled_pivots,
+    pivots,
+    rank_few,
     share_of,
-    sort_few,
     weigh,
 )
 
-__all__ = ["MOST_ROUNDS", "MOST_VISITS", "SAMPLED_ROUNDS", "Descent"]
+__all__ = ["MOST_ROUNDS", "SAMPLED_ROUNDS", "Descent", "bin_ends", "land"]
 
 SAMPLED_ROUNDS: Final = 4
-"""Rounds with pivots from samples; those of later ones are exact."""
+"""Rounds with pivots from samples; later ones halve the range."""
 
-MOST_ROUNDS: Final = SAMPLED_ROUNDS + 3
-"""Three digits tell all keys apart."""
-
-MOST_VISITS: Final = SAMPLED_ROUNDS + 2 * 3
-"""How often the rounds look at each logit at most: once, and once more for exact pivots."""
+MOST_ROUNDS: Final = SAMPLED_ROUNDS + 33 + 6
+"""A range of float32 numbers is halved 32 times at most before one of them is left. Six rounds are
+enough to gather an eighth of the tokens again and again, for up to 2**18 of them."""
 
 LOWEST_KEY: Final = -0x7F800000
 """The key of -inf."""
@@ -62,6 +59,17 @@ def _lowest_key(last, maximum, scale, memory):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def bin_ends(first, last, bins, maximum, scale, memory):  # type: ignore[no-untyped-def]
+    """Returns the keys of the smallest and of the largest logit of some of the *bins*."""
+    low, high = np.int64(LOWEST_KEY), key_of(maximum, memory)
+    if last < bins - 1:
+        low = _lowest_key(last, maximum, scale, memory)
+    if first:
+        high = _lowest_key(first - 1, maximum, scale, memory) - 1
+    return low, high
+
+
+@compiled
 def _part(values, count, outer, inner, into_outer, into_inner, marks):  # type: ignore[no-untyped-def]
     """Copies the logits in two intervals, which are given by both ends; returns their numbers."""
     o = i = 0
@@ -79,11 +87,11 @@ def _part(values, count, outer, inner, into_outer, into_inner, marks):  # type: 
 
 
 @compiled
-def _outer_ends(state, pivots, above_first, memory):  # type: ignore[no-untyped-def]
+def _outer_ends(state, inner, above_first, memory):  # type: ignore[no-untyped-def]
     """Returns the smallest and the largest number above both pivots, or below them."""
     if above_first:
-        return number_of(key_of(pivots[1], memory) + 1, memory), number_of(state.high, memory)
-    return number_of(state.low, memory), number_of(key_of(pivots[0], memory) - 1, memory)
+        return number_of(key_of(inner[1], memory) + 1, memory), number_of(state.high, memory)
+    return number_of(state.low, memory), number_of(key_of(inner[0], memory) - 1, memory)
 
 
 @compiled
@@ -116,17 +124,17 @@ def _part_with_goal(goal, counts, above, inside):  # type: ignore[no-untyped-def
 
 
 @compiled
-def _narrowed(state, part, above, inside, pivots, memory):  # type: ignore[no-untyped-def]
+def _narrowed(state, part, above, inside, ends, memory):  # type: ignore[no-untyped-def]
     """Returns the state of a descent into one part."""
     low, high, size, total, rank, mass = state
     if part == 0:
-        return State(key_of(pivots[1], memory) + 1, high, above[0], above[1], rank, mass)
+        return State(key_of(ends[1], memory) + 1, high, above[0], above[1], rank, mass)
     rank, mass = rank + above[0], mass + above[1]
     if part == 1:
-        ends = key_of(pivots[0], memory), key_of(pivots[1], memory)
-        return State(ends[0], ends[1], inside[0], inside[1], rank, mass)
+        low, high = key_of(ends[0], memory), key_of(ends[1], memory)
+        return State(low, high, inside[0], inside[1], rank, mass)
     size, total = size - above[0] - inside[0], total - above[1] - inside[1]
-    high = key_of(pivots[0], memory) - 1
+    high = key_of(ends[0], memory) - 1
     return State(low, high, size, total, rank + inside[0], mass + inside[1])
 
 
@@ -139,9 +147,8 @@ def _inner(goal, counts, state):  # type: ignore[no-untyped-def]
 @compiled
 def _finish(values, count, row, goal, counts, memory):  # type: ignore[no-untyped-def]
     """Returns where up to LANES logits reach the goal, and rank and mass above."""
+    rank_few(values, count, row, memory)
     ranked = memory.sample
-    sort_few(values, count, memory.places, ranked)
-    weigh(ranked, count, row, memory)
     total, rank, mass = 0.0, 0, 0.0
     for i in range(count):
         if i and ranked[i] < ranked[i - 1]:
@@ -153,8 +160,22 @@ def _finish(values, count, row, goal, counts, memory):  # type: ignore[no-untype
 
 
 @compiled
-def _land(logits, row, state, goal, counts, sampled_rounds, memory):  # type: ignore[no-untyped-def]
-    """Returns the logit at which the goal is reached, rank and mass above, rounds and visits."""
+def land(logits, row, state, goal, counts, sampled_rounds, memory):  # type: ignore[no-untyped-def]
+    """Returns the logit at which a running total reaches a goal.
+
+    Args:
+        logits: Shape ``(V,)``, float32, of the type of the memory: consecutive and writable.
+        row: The largest of them, 1 / T, and the mass of the most probable token.
+        state: Which tokens are counted, and what they have.
+        goal: From 1 to that.
+        counts: Whether tokens are counted; otherwise their masses are added up.
+        sampled_rounds: How many rounds have pivots from samples.
+        memory: Working memory.
+
+    Returns:
+        The logit, number and mass of the tokens that have a larger one, how many rounds it took,
+        and how many logits these looked at.
+    """
     buffers = memory.buffers
     turn = visited = 0
     seed = np.int64(goal) & WORD
@@ -163,13 +184,10 @@ def _land(logits, row, state, goal, counts, sampled_rounds, memory):  # type: ig
     while source < 0 or count > LANES:
         values = logits if source < 0 else buffers[source]
         inner_goal = _inner(goal, counts, state)
-        if turn < sampled_rounds:
-            low, high, seed = sampled_pivots(
-                values, count, state, inner_goal, counts, seed, row, memory
-            )
-        else:
-            low, high = digit_pivots(values, count, state, inner_goal, counts, row, memory)
-            visited += count
+        sampled = turn < sampled_rounds
+        low, high, seed = pivots(
+            values, count, state, inner_goal, counts, sampled, seed, row, memory
+        )
         turn, visited = turn + 1, visited + count
         above_first = share_of(inner_goal, counts, state) < 0.5
         outer, inner = (source + 1) % 3, (source + 2) % 3
@@ -218,8 +236,9 @@ class Descent:
             held: What they hold.
             goal: From 1 to what the bins hold.
         """
-        low, high = self._ends(row, first, last)
-        logit, rank, mass, self.rounds, self.visited = _land(
+        scale = tuple(bin_scale(row.inverse_temperature))
+        low, high = bin_ends(first, last, BINS, row.maximum, scale, self.memory)
+        logit, rank, mass, self.rounds, self.visited = land(
             _writable(row.logits),
             (row.maximum, row.inverse_temperature, 2.0**row.exponent),
             State(low, high, held.tokens, float(held.mass), 0, 0.0),
@@ -229,16 +248,6 @@ class Descent:
             self.memory,
         )
         return Landing(np.float32(logit), int(rank), int(mass))
-
-    def _ends(self, row: BinnedRow, first: int, last: int) -> tuple[int, int]:
-        """Returns the keys of the smallest and of the largest logit of some bins."""
-        scale = tuple(bin_scale(row.inverse_temperature))
-        low, high = LOWEST_KEY, key_of(row.maximum, self.memory)
-        if last < BINS - 1:
-            low = _lowest_key(last, row.maximum, scale, self.memory)
-        if first:
-            high = _lowest_key(first - 1, row.maximum, scale, self.memory) - 1
-        return low, high
 
 
 def _writable(logits: Logits) -> Logits:

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The token that u selects, told by exact masses in bins, as compiled loops.
 
-The questions and answers are those of :class:`qr_sampler.selection.fast.histogram.Histogram`. What
-cannot be told here are bins with more tokens than are sorted: then the answer is UNKNOWN.
+The questions and answers are those of :class:`qr_sampler.selection.fast.histogram.Histogram`. A
+descent finds where a bin reaches a goal, however many tokens it has.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import numpy as np
@@ -16,26 +15,17 @@ from qr_sampler.selection.fast.bins import BINS
 from qr_sampler.selection.fast.sections import FEW
 from qr_sampler.selection.masses import MASSLESS
 from qr_sampler_accel.host.asked import MIN_P, TOP_K, TOP_N_SIGMA, TOP_P, TRUNCATE_FIRST
-from qr_sampler_accel.host.bins import fill_totals, tokens_within
-from qr_sampler_accel.host.from_head import (
-    UNKNOWN,
-    fill_running,
-    first_reaching,
-    lead_with_mass,
-    lead_within,
-)
-from qr_sampler_accel.host.leading import rank
+from qr_sampler_accel.host.bins import fill_totals, near_maximum, token_at
+from qr_sampler_accel.host.descent import SAMPLED_ROUNDS, bin_ends, land
+from qr_sampler_accel.host.from_head import first_reaching
 from qr_sampler_accel.host.masses import LANES, TABLES, MassMemory, compiled
+from qr_sampler_accel.host.pivots import DescentMemory, State, weigh
 from qr_sampler_accel.host.products import ceil_product
 
 __all__ = ["BinMemory", "choose_from_bins"]
 
 FEWER_BINS: Final = 512
 """For rows of up to FEW tokens: clearing more bins would take longer than filling them."""
-
-
-NEAR: Final = 1e-4
-"""Margin in nats, by far larger than the rounding of an exponent and smaller than a bin."""
 
 
 class BinMemory:
@@ -58,12 +48,7 @@ class BinMemory:
                 np.empty(bins + 1, dtype=np.int64),
                 np.empty(bins + 1, dtype=np.int64),
             ),
-            (
-                np.empty(FEW, dtype=np.intp),
-                np.empty(FEW, dtype=np.float32),
-                np.empty(FEW, dtype=np.float64),
-                np.empty(FEW, dtype=np.float64),
-            ),
+            DescentMemory.of(vocab_size),
         )
 
 
@@ -88,102 +73,73 @@ def _fill(row, inverse, unit, lanes, tables):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _sort(row, inverse, unit, first, last, lanes, tables, section):  # type: ignore[no-untyped-def]
-    """Ranks the tokens of the bins from *first* to *last*; returns how many, or UNKNOWN."""
-    rank_above, (ids, distance, masses, cumulative) = tables[3], section
-    count = rank_above[last + 1] - rank_above[first]
-    if count > ids.size:
-        return UNKNOWN
-    logits, maximum = row
-    scale = _scale(inverse, tables[0].shape[1])
-    tokens_within(logits, maximum, scale, *lanes[0], first, last, ids)
-    rank(logits, ids, count)
-    for i in range(count):
-        distance[i] = logits[ids[i]] - maximum
-    fill_running(distance, count, inverse, unit, masses, cumulative, lanes[1])
-    return count
+def _land(row, inverse, unit, index, goal, counts, tables, memory):  # type: ignore[no-untyped-def]
+    """Returns where a bin reaches a goal; see :func:`qr_sampler_accel.host.descent.land`.
+
+    That is the logit, number and mass of the tokens of the bin above it, and the mass of each that
+    has it.
+    """
+    (logits, maximum), (totals, _, mass_above, rank_above) = row, tables
+    numbers, scale = (maximum, inverse, unit), _scale(inverse, totals.shape[1])
+    low, high = bin_ends(index, index, totals.shape[1], maximum, scale, memory)
+    held = rank_above[index + 1] - rank_above[index]
+    mass = mass_above[index + 1] - mass_above[index]
+    state = State(low, high, held, np.float64(mass), 0, 0.0)
+    found = land(logits, numbers, state, np.float64(goal), counts, SAMPLED_ROUNDS, memory)
+    memory.sample[0] = found[0]
+    each = weigh(memory.sample, 1, numbers, memory)
+    return found[0], found[1], np.int64(found[2]), np.int64(each)
 
 
 @compiled
-def _after_rank(row, inverse, unit, stop, lanes, tables, section):  # type: ignore[no-untyped-def]
-    """Returns the mass of the first *stop* tokens, or UNKNOWN."""
+def _after_rank(row, inverse, unit, stop, tables, memory):  # type: ignore[no-untyped-def]
+    """Returns the mass of the first *stop* tokens."""
     mass_above, rank_above = tables[2], tables[3]
     index = first_reaching(rank_above[1:], mass_above.size - 1, stop)
     if rank_above[index + 1] == stop or index == mass_above.size - 2:
         # Tokens in the last bin have no mass.
         return mass_above[index + 1]
-    if _sort(row, inverse, unit, index, index, lanes, tables, section) == UNKNOWN:
-        return UNKNOWN
-    return mass_above[index] + np.int64(section[3][stop - rank_above[index] - 1])
+    place = stop - rank_above[index]
+    _, above, mass, each = _land(row, inverse, unit, index, place, True, tables, memory)
+    return mass_above[index] + mass + (place - above) * each
 
 
 @compiled
-def _lead(row, inverse, unit, exponent, bound, of_mass, lanes, tables, section):  # type: ignore[no-untyped-def]
-    """Returns how many tokens have a mass of at least *bound*, or are at most that far below.
-
-    Args:
-        row: Logits and their maximum.
-        inverse: 1 / T.
-        unit: The mass of the most probable token.
-        exponent: d / T about where the last of them is.
-        bound: Smallest mass, or largest distance.
-        of_mass: Whether it is a mass.
-        lanes: Working memory.
-        tables: What :func:`_fill` has filled.
-        section: Working memory.
-    """
-    bins, rank_above = tables[0].shape[1], tables[3]
-    per_nat = (bins - 0.5) / -MASSLESS
-    exponent = max(exponent, MASSLESS)
-    first = min(np.int64(max(-exponent - NEAR, 0.0) * per_nat), bins - 1)
-    last = min(np.int64(max(-exponent + NEAR, 0.0) * per_nat), bins - 1)
-    count = _sort(row, inverse, unit, first, last, lanes, tables, section)
-    if count == UNKNOWN:
-        return UNKNOWN
-    if of_mass:
-        return rank_above[first] + lead_with_mass(section[2], count, bound)
-    return rank_above[first] + lead_within(section[1], count, bound)
-
-
-@compiled
-def _filtered(asked, farthest, row, inverse, unit, lanes, tables, section):  # type: ignore[no-untyped-def]
-    """Returns how many tokens the filters before top-p leave, or UNKNOWN."""
-    fewest = row[0].size
-    if asked[TOP_N_SIGMA]:
-        exponent = -farthest * inverse
-        lead = _lead(row, inverse, unit, exponent, farthest, False, lanes, tables, section)
-        if lead == UNKNOWN:
-            return UNKNOWN
-        fewest = min(fewest, lead)
-    if asked[TOP_K]:
-        fewest = min(fewest, np.int64(asked[TOP_K]))
-    if asked[MIN_P]:
+def _filtered(asked, farthest, row, inverse, unit, memory):  # type: ignore[no-untyped-def]
+    """Returns number and mass of the tokens that the filters before top-p leave."""
+    lanes, tables, descent = memory
+    stop, total = row[0].size, tables[2][-1]
+    if asked[TOP_N_SIGMA] or asked[MIN_P]:
         mass = np.float64(ceil_product(asked[MIN_P], np.int64(unit)))
-        exponent = math.log((mass - 0.5) / unit)
-        lead = _lead(row, inverse, unit, exponent, mass, True, lanes, tables, section)
-        if lead == UNKNOWN:
-            return UNKNOWN
-        fewest = min(fewest, lead)
-    return fewest
+        distance = farthest if asked[TOP_N_SIGMA] else np.inf
+        numbers = (row[1], inverse, unit)
+        stop, total = near_maximum(row[0], numbers, mass, distance, lanes[0][0], lanes[1])
+        total = np.int64(total)
+    if 0 < asked[TOP_K] < stop:
+        stop = np.int64(asked[TOP_K])
+        total = _after_rank(row, inverse, unit, stop, tables, descent)
+    return stop, total
 
 
 @compiled
-def _reaching(row, inverse, unit, goal, lanes, tables, section):  # type: ignore[no-untyped-def]
-    """Returns the first bin that reaches a mass of *goal*, and which of its tokens does.
+def _reaching(row, inverse, unit, goal, tables, memory):  # type: ignore[no-untyped-def]
+    """Returns the token that brings the running total to *goal*, its rank and mass, and the total.
 
-    The token is UNKNOWN if they are too many.
+    The total includes the token.
     """
-    mass_above = tables[2]
+    mass_above, rank_above = tables[2], tables[3]
     index = first_reaching(mass_above[1:], mass_above.size - 1, goal)
-    count = _sort(row, inverse, unit, index, index, lanes, tables, section)
-    if count == UNKNOWN:
-        return index, UNKNOWN
-    return index, first_reaching(section[3], count, goal - mass_above[index])
+    rest = goal - mass_above[index]
+    logit, above, mass, each = _land(row, inverse, unit, index, rest, False, tables, memory)
+    ties = (rest - mass - 1) // each
+    token = token_at(row[0], logit, ties)
+    total = mass_above[index] + mass + (ties + 1) * each
+    return token, rank_above[index] + above + ties, each, total
 
 
 @compiled
 def choose_from_bins(question, row, unit, memory):  # type: ignore[no-untyped-def]
-    """Returns token, rank, probability and number of candidates; UNKNOWN if it cannot be told.
+    """Returns token, rank, probability and number of candidates.
 
     Args:
         question: The filters of the row, of shape ``(COLUMNS,)``, the distance that top-n-sigma
@@ -193,31 +149,18 @@ def choose_from_bins(question, row, unit, memory):  # type: ignore[no-untyped-de
         memory: That of a :class:`BinMemory`.
     """
     asked, farthest, inverse, u = question
-    lanes, tables, section = memory
-    rank_above = tables[3]
-    unknown = (UNKNOWN, 0, 0.0, 0)
+    lanes, tables, descent = memory
     before = asked[TRUNCATE_FIRST] != 0.0 and inverse != 1.0
     scale = 1.0 if before else inverse
     _fill(row, scale, unit, lanes, tables)
-    stop = _filtered(asked, farthest, row, scale, unit, lanes, tables, section)
-    if stop == UNKNOWN:
-        return unknown
+    stop, total = _filtered(asked, farthest, row, scale, unit, memory)
     if asked[TOP_P] < 1.0:
-        total = _after_rank(row, scale, unit, stop, lanes, tables, section)
-        if total == UNKNOWN:
-            return unknown
         goal = ceil_product(asked[TOP_P], total)
-        index, place = _reaching(row, scale, unit, goal, lanes, tables, section)
-        if place == UNKNOWN:
-            return unknown
-        stop = rank_above[index] + place + 1
+        _, rank, _, total = _reaching(row, scale, unit, goal, tables, descent)
+        stop = rank + 1
     if before:
         _fill(row, inverse, unit, lanes, tables)
-    total = _after_rank(row, inverse, unit, stop, lanes, tables, section)
-    if total == UNKNOWN:
-        return unknown
-    index, place = _reaching(row, inverse, unit, ceil_product(u, total), lanes, tables, section)
-    if place == UNKNOWN:
-        return unknown
-    token, mass = section[0][place], section[2][place]
-    return token, rank_above[index] + place, mass / total, stop
+        total = _after_rank(row, inverse, unit, stop, tables, descent)
+    goal = ceil_product(u, total)
+    token, rank, mass, _ = _reaching(row, inverse, unit, goal, tables, descent)
+    return token, rank, mass / total, stop

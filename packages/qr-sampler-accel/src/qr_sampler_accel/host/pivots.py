@@ -14,17 +14,16 @@ from qr_sampler_accel.host.masses import LANES, MassMemory, compiled, fill_masse
 __all__ = [
     "DescentMemory",
     "State",
-    "digit_pivots",
     "key_of",
     "number_of",
-    "sampled_pivots",
+    "pivots",
+    "rank_few",
     "share_of",
-    "sort_few",
     "weigh",
 ]
 
-DIGITS: Final = 2048
-"""Values of a digit of a key. Three digits are enough for all keys."""
+SPARSE: Final = 8
+"""Tokens that are fewer than one in so many are gathered before they are sampled."""
 
 MULTIPLIER, INCREMENT, WORD = 1_664_525, 1_013_904_223, 0xFFFFFFFF
 """A linear congruential generator of 32 bits (Press et al., Numerical Recipes, section 7.1)."""
@@ -64,8 +63,8 @@ class DescentMemory(NamedTuple):
     """Shape ``(2, LANES)``."""
     places: NDArray[np.int32]
     """Shape ``(LANES,)``."""
-    table: FloatArray
-    """Shape ``(DIGITS,)``."""
+    chosen: Logits
+    """Shape ``(LANES,)``."""
     masses: tuple[FloatArray, NDArray[np.int64], FloatArray, NDArray[np.int64]]
     """What ``fill_masses`` works with."""
 
@@ -81,7 +80,7 @@ class DescentMemory(NamedTuple):
             np.empty(LANES, dtype=np.float32),
             np.empty((2, LANES), dtype=np.uint8),
             np.empty(LANES, dtype=np.int32),
-            np.empty(DIGITS, dtype=np.float64),
+            np.empty(LANES, dtype=np.float32),
             MassMemory().arrays,
         )
 
@@ -158,34 +157,43 @@ def _sample(values, count, ends, seed, sample):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _place(share, counts, found, row, memory):  # type: ignore[no-untyped-def]
-    """Returns which logit of a sample has a share of its number or of its mass above it."""
+def rank_few(values, count, row, memory):  # type: ignore[no-untyped-def]
+    """Sorts up to LANES logits into the sample of the memory, and writes their masses there."""
+    sort_few(values, count, memory.places, memory.sample)
+    weigh(memory.sample, count, row, memory)
+
+
+@compiled
+def _place(share, counts, found, masses):  # type: ignore[no-untyped-def]
+    """Returns which logit of a sorted sample has a share of its number or of its mass above it."""
     if counts:
         return min(int(share * found), found - 1)
-    total = weigh(memory.sample, found, row, memory)
-    running, place = memory.masses[2][0], 0
-    while running < share * total and place < found - 1:
+    goal, running, place = share * whole_sum(masses, found), masses[0], 0
+    while running < goal and place < found - 1:
         place += 1
-        running += memory.masses[2][place]
+        running += masses[place]
     return place
 
 
 @compiled
-def sampled_pivots(values, count, state, goal, counts, seed, row, memory):  # type: ignore[no-untyped-def]
+def pivots(values, count, state, goal, counts, sampled, seed, row, memory):  # type: ignore[no-untyped-def]
     """Returns the smaller and the larger pivot, between which the goal is likely to be reached.
 
-    They are the ends of the state if that has few logits, or the sample none of them. The third
-    number returned is the next seed.
+    They are the ends of the state, which gathers its tokens, if these are few among the values.
+    Not *sampled*, they halve its range. The third number returned is the next seed.
     """
     low, high = number_of(state.low, memory), number_of(state.high, memory)
-    found, sample = 0, memory.sample
-    if state.size > LANES:
-        found, seed = _sample(values, count, (low, high), seed, memory.distance)
+    if state.size <= LANES or SPARSE * state.size < count:
+        return low, high, seed
+    if not sampled:
+        middle = number_of((state.low + state.high) >> 1, memory)
+        return middle, middle, seed
+    found, seed = _sample(values, count, (low, high), seed, memory.chosen)
     if not found:
         return low, high, seed
-    sort_few(memory.distance, found, memory.places, sample)
-    share = share_of(goal, counts, state)
-    place = _place(share, counts, found, row, memory)
+    rank_few(memory.chosen, found, row, memory)
+    sample, share = memory.sample, share_of(goal, counts, state)
+    place = _place(share, counts, found, memory.masses[2])
     # Three standard deviations of the place of a quantile among so many.
     spread = int(3.0 * np.sqrt(found * share * (1.0 - share))) + 1
     if place >= spread:
@@ -199,34 +207,3 @@ def sampled_pivots(values, count, state, goal, counts, seed, row, memory):  # ty
         # Ties, or few logits: the pivot itself leaves less than its neighbours enclose.
         low = high = sample[place]
     return low, high, seed
-
-
-@compiled
-def digit_pivots(values, count, state, goal, counts, row, memory):  # type: ignore[no-untyped-def]
-    """Returns the smallest and the largest number whose keys have the digit of the goal.
-
-    It is the leading digit of what distinguishes the keys of a state.
-    """
-    maximum, inverse, unit = row
-    bits, table, distance = values.view(np.int32), memory.table, memory.distance
-    shift = 0
-    while (state.high - state.low) >> shift >= table.size:
-        shift += 1
-    table[:] = 0.0
-    for start in range(0, count, LANES):
-        size = min(LANES, count - start)
-        for j in range(size):
-            distance[j] = values[start + j] - maximum
-        fill_masses(distance, size, inverse, unit, *memory.masses)
-        for j in range(size):
-            key = _key(bits[start + j])
-            if state.low <= key <= state.high:
-                amount = 1.0 if counts else memory.masses[2][j]
-                table[(state.high - key) >> shift] += amount
-    running, digit = table[0], 0
-    while running < goal:
-        digit += 1
-        running += table[digit]
-    high = state.high - (digit << shift)
-    low = max(state.low, high - (1 << shift) + 1)
-    return number_of(low, memory), number_of(high, memory)

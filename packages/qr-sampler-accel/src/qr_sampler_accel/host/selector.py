@@ -68,7 +68,7 @@ class CompiledPlan:
 class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
     """Selects as :class:`~qr_sampler.FastSelector` does, in compiled loops over the whole batch.
 
-    Rows that the loops leave open, with typical-p or with crowded bins, are worked on one by one.
+    Rows with typical-p, which the loops leave open, are worked on one by one.
     The first call waits for the compiler, unless :func:`~qr_sampler_accel.warm_up` has been called.
     """
 
@@ -87,7 +87,8 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         ready_ns = time.monotonic_ns()
         count, vocab_size = logits.shape
         memory = self._memory_for(vocab_size)
-        logits = np.ascontiguousarray(logits)
+        # As the loops take it: of the type of their own memory.
+        logits = np.require(logits, np.float32, ("C", "W"))
         asked = rows.derived(filters_asked, vocab_size)
         if settle is None:
             settle = np.where(np.isnan(temperature), 2, 0)
