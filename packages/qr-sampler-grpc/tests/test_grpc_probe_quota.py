@@ -39,7 +39,7 @@ class Time:
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
 
-    def patience(self, limits: SourceLimits | None = None) -> QuotaPacer:
+    def pacer(self, limits: SourceLimits | None = None) -> QuotaPacer:
         return QuotaPacer(limits, tell=self.told.append, clock=self, sleep=self.sleep)
 
 
@@ -55,7 +55,7 @@ def unwatched(_description: str) -> Iterator[Callable[[int, int], None]]:
 
 def probed(time: Time, address: str, profile: str = "", plan: Plan = THOROUGH) -> ProbeReport:
     target = target_for(address, profile)
-    return examine(target, plan.checked(target), unwatched, time.patience(target.limits))
+    return examine(target, plan.checked(target), unwatched, time.pacer(target.limits))
 
 
 def device(time: Time, **quotas: int) -> Device:
@@ -90,7 +90,7 @@ def test_the_quota_of_the_settings_is_never_exceeded(
     with serve(own, "127.0.0.1:0") as server:
         target = target_for(server.address)
         plan = THOROUGH.checked(target)
-        report = examine(target, plan, unwatched, time.patience(target.limits))
+        report = examine(target, plan, unwatched, time.pacer(target.limits))
     assert report.verdict == "usable"
     assert max(sum(start <= at < start + 60 for at in asked_at) for start in asked_at) <= 15
     assert len(asked_at) <= plan.most_requests(target)
@@ -149,7 +149,7 @@ def test_a_request_that_is_always_too_much_is_a_failure_of_its_case(
     channel = grpc.insecure_channel(scripted(answer).address)
     cases = [case for case in load_cases() if case.name in ("size-over-limit", "length-1")]
     with channel:
-        results = run_cases(Caller(channel=channel, patience=time.patience()), cases)
+        results = run_cases(Caller(channel=channel, pacer=time.pacer()), cases)
         outcomes = {result.case: result.outcome for result in results}
     assert outcomes == {"length-1": "passed", "size-over-limit": "failed"}
 
@@ -159,25 +159,25 @@ def test_a_case_of_more_requests_than_the_quota_is_not_run(
 ) -> None:
     server = scripted(lambda *_: b"")
     (case,) = (case for case in load_cases() if case.name == "concurrent-calls")
-    patience = time.patience(SourceLimits(max_requests_per_minute=7))
+    pacer = time.pacer(SourceLimits(max_requests_per_minute=7))
     with grpc.insecure_channel(server.address) as channel:
-        (result,) = run_cases(Caller(channel=channel, patience=patience), [case])
+        (result,) = run_cases(Caller(channel=channel, pacer=pacer), [case])
     assert result.outcome == "not judged"
     assert "8 requests never fits into 7 a minute" in result.words
     assert server.requests == []
 
 
-def test_patience_ends_once_and_for_all(time: Time) -> None:
-    patience = time.patience(SourceLimits(max_bytes_per_day=100))
-    patience.admit(1, 100)
+def test_a_pacer_gives_up_once_and_for_all(time: Time) -> None:
+    pacer = time.pacer(SourceLimits(max_bytes_per_day=100))
+    pacer.admit(1, 100)
     with pytest.raises(QuotaUsedUpError, match="within a day"):
-        patience.admit(1, 1)
-    assert patience.sit_out("enough")
-    patience.note_answer()
-    assert patience.sit_out("enough")
-    assert not patience.sit_out("enough")
+        pacer.admit(1, 1)
+    assert pacer.sit_out("enough")
+    pacer.note_answer()
+    assert pacer.sit_out("enough")
+    assert not pacer.sit_out("enough")
     with pytest.raises(QuotaUsedUpError, match="enough"):
-        patience.admit(0, 0)
+        pacer.admit(0, 0)
 
 
 def test_a_server_cannot_keep_a_search_going() -> None:
@@ -249,7 +249,7 @@ def test_the_largest_request_of_the_settings_is_respected(
     with serve(generate, "127.0.0.1:0") as server:
         target = target_for(server.address)
         plan = Plan(draws=4, draw_bytes=2048).checked(target)
-        report = examine(target, plan, unwatched, time.patience())
+        report = examine(target, plan, unwatched, time.pacer())
     assert max(sizes) <= 700
     assert report.size_limit is None
     assert report.configuration["QR_GRPC_MAX_BYTES_PER_REQUEST"] == "700"

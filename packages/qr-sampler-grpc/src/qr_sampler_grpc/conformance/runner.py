@@ -59,7 +59,7 @@ class Caller:
     """Methods that the server has under another path than the contract's, by the contract's."""
     timeout_s: float = 10.0
     """Longest that a call may take, in seconds."""
-    patience: QuotaPacer = field(default_factory=QuotaPacer, repr=False)
+    pacer: QuotaPacer = field(default_factory=QuotaPacer, repr=False)
     """Paces the calls to the server's quotas."""
 
 
@@ -86,7 +86,7 @@ def _run(caller: Caller, case: Case) -> CaseResult:
     if case.feature == "api_key" and caller.key is None:
         return replace(result, outcome="not offered", words="no API key is configured")
     try:
-        exchanges, wasted_bytes = _patient_exchanges(caller, case)
+        exchanges, wasted_bytes = _paced_exchanges(caller, case)
     except QuotaUsedUpError as error:
         return replace(result, outcome="not judged", words=str(error))
     result = replace(result, spent_bytes=wasted_bytes + _spent(exchanges))
@@ -98,7 +98,7 @@ def _run(caller: Caller, case: Case) -> CaseResult:
         return replace(result, outcome="failed", words=str(fault))
 
 
-def _patient_exchanges(caller: Caller, case: Case) -> tuple[list[Exchange], int]:
+def _paced_exchanges(caller: Caller, case: Case) -> tuple[list[Exchange], int]:
     """Returns the calls of *case* as they went, and the bytes of an attempt that met a quota.
 
     Raises:
@@ -107,19 +107,19 @@ def _patient_exchanges(caller: Caller, case: Case) -> tuple[list[Exchange], int]
     wasted = 0
     while True:
         if case.requests:
-            caller.patience.admit(case.requests, case.data_bytes)
+            caller.pacer.admit(case.requests, case.data_bytes)
         exchanges = _exchanges(caller, case)
         refused = [done for done in exchanges if _is_exhausted(done)]
         if not refused:
-            caller.patience.note_answer()
+            caller.pacer.note_answer()
             return exchanges, wasted
         # After a quiet minute, this one request may exceed the quota by itself.
-        if caller.patience.in_vain and _answers(caller):
-            caller.patience.note_answer()
+        if caller.pacer.waited_without_success and _answers(caller):
+            caller.pacer.note_answer()
             if case.data_bytes:
                 raise QuotaUsedUpError(_words(caller, refused[0]))
             return exchanges, wasted
-        if not caller.patience.sit_out(_words(caller, refused[0])):
+        if not caller.pacer.sit_out(_words(caller, refused[0])):
             raise QuotaUsedUpError(_words(caller, refused[0]))
         wasted += _spent(exchanges)
 

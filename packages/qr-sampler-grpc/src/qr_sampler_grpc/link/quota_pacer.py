@@ -50,13 +50,13 @@ class QuotaPacer:
         self._quota = Quota(limits or SourceLimits(), clock)
         self._tell = tell
         self._sleep = sleep
-        self._in_vain = False
+        self._without_success = False
         self._used_up = ""
 
     @property
-    def in_vain(self) -> bool:
+    def waited_without_success(self) -> bool:
         """Whether the server has not answered since the last quiet minute."""
-        return self._in_vain
+        return self._without_success
 
     def admit(self, requests: int, payload_bytes: int) -> None:
         """Counts requests, after waiting until they fit into the quotas of the settings.
@@ -83,16 +83,16 @@ class QuotaPacer:
         Args:
             reason: The words of the server's refusal.
         """
-        if self._in_vain or self._used_up:
+        if self._without_success or self._used_up:
             self._used_up = self._used_up or reason
             return False
-        self._in_vain = True
+        self._without_success = True
         self._pause(reason, QUIET_S)
         return True
 
     def note_answer(self) -> None:
         """Notes that the server answers, so that its next refusal is waited for again."""
-        self._in_vain = False
+        self._without_success = False
 
     def _pause(self, reason: str, seconds: float) -> None:
         self._tell(f"waiting {math.ceil(seconds)} s: {reason}")

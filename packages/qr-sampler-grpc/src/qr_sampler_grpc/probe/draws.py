@@ -20,7 +20,7 @@ __all__ = [
     "ModeReport",
     "fastest_mode",
     "measure_mode",
-    "patient_draw",
+    "paced_draw",
     "quantile",
 ]
 
@@ -59,7 +59,7 @@ def measure_mode(
     *,
     draws: int,
     draw_bytes: int,
-    patience: QuotaPacer,
+    pacer: QuotaPacer,
     progress: Callable[[int, int], None],
 ) -> tuple[ModeReport, list[EntropyDraw]]:
     """Makes *draws* draws in *mode*; returns how they went, and the draws.
@@ -72,7 +72,7 @@ def measure_mode(
         mode: The mode.
         draws: Number of timed draws, at least 1.
         draw_bytes: Bytes of each.
-        patience: Keeps the quotas and waits for them.
+        pacer: Keeps the quotas and waits for them.
         progress: Called with the number of draws made and to be made.
     """
     done: list[EntropyDraw] = []
@@ -81,7 +81,7 @@ def measure_mode(
         try:
             for _ in range(draws + 1):
                 commitment = secrets.token_bytes(COMMITMENT_BYTES)
-                done.append(patient_draw(source, draw_bytes, commitment, patience))
+                done.append(paced_draw(source, draw_bytes, commitment, pacer))
                 progress(len(done), draws + 1)
         except QuotaUsedUpError as error:
             reason, exhausted = str(error), True
@@ -101,9 +101,7 @@ def measure_mode(
     return report, done
 
 
-def patient_draw(
-    source: EntropySource, n: int, commitment: bytes, patience: QuotaPacer
-) -> EntropyDraw:
+def paced_draw(source: EntropySource, n: int, commitment: bytes, pacer: QuotaPacer) -> EntropyDraw:
     """Returns a draw of *n* bytes, after waiting for the quotas where they are used up.
 
     Raises:
@@ -112,16 +110,16 @@ def patient_draw(
     """
     requests = math.ceil(n / (source.limits.max_bytes_per_request or n))
     while True:
-        patience.admit(requests, n)
+        pacer.admit(requests, n)
         try:
             draw = source.committed_draw(n, commitment)
         except EntropyUnavailableError as error:
             if error.retry_after_s is None:
                 raise
-            if not patience.sit_out(error.reason):
+            if not pacer.sit_out(error.reason):
                 raise QuotaUsedUpError(error.reason) from None
         else:
-            patience.note_answer()
+            pacer.note_answer()
             return draw
 
 

@@ -15,7 +15,7 @@ from qr_sampler_grpc.conformance import Caller, CaseResult, run_cases
 from qr_sampler_grpc.link.quota_pacer import QuotaPacer, QuotaUsedUpError
 from qr_sampler_grpc.probe.configuration import configuration_lines
 from qr_sampler_grpc.probe.contact import is_reachable, open_channel, repeats_sequence_ids
-from qr_sampler_grpc.probe.draws import ModeReport, fastest_mode, measure_mode, patient_draw
+from qr_sampler_grpc.probe.draws import ModeReport, fastest_mode, measure_mode, paced_draw
 from qr_sampler_grpc.probe.plan import (
     CONTRACT,
     SEQUENCE_BYTES,
@@ -40,7 +40,7 @@ Watch = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 def examine(
-    target: ProbeTarget, plan: Plan, watch: Watch, patience: QuotaPacer | None = None
+    target: ProbeTarget, plan: Plan, watch: Watch, pacer: QuotaPacer | None = None
 ) -> ProbeReport:
     """Returns a report on *target*, which includes its faults.
 
@@ -48,18 +48,18 @@ def examine(
         target: The server.
         plan: What to do, see :meth:`Plan.checked`.
         watch: Receives the progress.
-        patience: Keeps the quotas of the settings, and waits for the server's.
+        pacer: Keeps the quotas of the settings, and waits for the server's.
 
     Raises:
         ConfigError: When a file that is configured cannot be used.
     """
     key = None if target.public_key is None else VerificationKey(target.public_key)
-    patience = patience or QuotaPacer(target.limits)
-    modes, draws = _modes(target, plan, watch, patience)
+    pacer = pacer or QuotaPacer(target.limits)
+    modes, draws = _modes(target, plan, watch, pacer)
     best = fastest_mode(modes)
-    limit = _limit(target, plan, best, watch, patience) if best else None
-    cases, echoed = _conversation(target, plan, key, watch, patience, works=bool(best))
-    provenance = _provenance(target, best, draws, cases, echoed, patience) if draws else None
+    limit = _limit(target, plan, best, watch, pacer) if best else None
+    cases, echoed = _conversation(target, plan, key, watch, pacer, works=bool(best))
+    provenance = _provenance(target, best, draws, cases, echoed, pacer) if draws else None
     verified = provenance is not None and bool(provenance.signature_verified)
     spent = _spent(target, draws, cases, limit, verified=verified, named=echoed is not None)
     return ProbeReport(
@@ -104,7 +104,7 @@ def _configuration(
 
 
 def _modes(
-    target: ProbeTarget, plan: Plan, watch: Watch, patience: QuotaPacer
+    target: ProbeTarget, plan: Plan, watch: Watch, pacer: QuotaPacer
 ) -> tuple[list[ModeReport], list[EntropyDraw]]:
     reports: list[ModeReport] = []
     draws: list[EntropyDraw] = []
@@ -118,7 +118,7 @@ def _modes(
                 mode,
                 draws=plan.draws,
                 draw_bytes=plan.draw_bytes,
-                patience=patience,
+                pacer=pacer,
                 progress=progress,
             )
         reports.append(report)
@@ -127,7 +127,7 @@ def _modes(
 
 
 def _limit(
-    target: ProbeTarget, plan: Plan, mode: str, watch: Watch, patience: QuotaPacer
+    target: ProbeTarget, plan: Plan, mode: str, watch: Watch, pacer: QuotaPacer
 ) -> SizeLimit | None:
     if not plan.search_bytes:
         return None
@@ -137,7 +137,7 @@ def _limit(
             mode,
             known_bytes=plan.draw_bytes,
             budget_bytes=plan.search_bytes,
-            patience=patience,
+            pacer=pacer,
         )
 
 
@@ -146,7 +146,7 @@ def _conversation(
     plan: Plan,
     key: VerificationKey | None,
     watch: Watch,
-    patience: QuotaPacer,
+    pacer: QuotaPacer,
     *,
     works: bool,
 ) -> tuple[tuple[CaseResult, ...], bool | None]:
@@ -164,7 +164,7 @@ def _conversation(
             verification_key=key,
             paths=_paths(target),
             timeout_s=options.timeout_ms / 1000,
-            patience=patience,
+            pacer=pacer,
         )
         cases = cases_for(target, thorough=plan.thorough)
         with watch("running conformance cases") as progress:
@@ -172,14 +172,14 @@ def _conversation(
             for result in run_cases(caller, cases):
                 results.append(result)
                 progress(len(results), len(cases))
-        return tuple(results), _repeats_sequence_ids(target, channel, patience)
+        return tuple(results), _repeats_sequence_ids(target, channel, pacer)
 
 
 def _repeats_sequence_ids(
-    target: GrpcTarget, channel: grpc.Channel, patience: QuotaPacer
+    target: GrpcTarget, channel: grpc.Channel, pacer: QuotaPacer
 ) -> bool | None:
     try:
-        patience.admit(1, SEQUENCE_BYTES)
+        pacer.admit(1, SEQUENCE_BYTES)
     except QuotaUsedUpError:
         return None
     return repeats_sequence_ids(channel, target.options)
@@ -201,11 +201,11 @@ def _provenance(
     draws: Sequence[EntropyDraw],
     cases: Sequence[CaseResult],
     echoed: bool | None,
-    patience: QuotaPacer,
+    pacer: QuotaPacer,
 ) -> Provenance:
     verified, words = None, "no public key was given"
     if target.public_key is not None:
-        verified, words = _verified(target, mode, patience) if mode else (None, "no mode works")
+        verified, words = _verified(target, mode, pacer) if mode else (None, "no mode works")
     else:
         signature = [case for case in cases if case.case == "signature"]
         words = "".join(f"{case.outcome}; {case.words}" for case in signature) or words
@@ -223,11 +223,11 @@ def _provenance(
     )
 
 
-def _verified(target: ProbeTarget, mode: str, patience: QuotaPacer) -> tuple[bool | None, str]:
+def _verified(target: ProbeTarget, mode: str, pacer: QuotaPacer) -> tuple[bool | None, str]:
     n = INTEGRATED_BYTES if target.integrates else SIGNED_BYTES
     with contextlib.closing(target.source(mode, n, verify=True)) as source:
         try:
-            patient_draw(source, n, b"", patience)
+            paced_draw(source, n, b"", pacer)
         except QuotaUsedUpError as error:
             return None, f"not judged: {error}"
         except EntropyUnavailableError as error:

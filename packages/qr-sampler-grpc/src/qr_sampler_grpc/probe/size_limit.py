@@ -11,7 +11,7 @@ from typing import Final
 
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.link.quota_pacer import QuotaPacer, QuotaUsedUpError
-from qr_sampler_grpc.probe.draws import patient_draw
+from qr_sampler_grpc.probe.draws import paced_draw
 from qr_sampler_grpc.probe.target import ProbeTarget
 
 __all__ = ["MOST_SEARCHED", "SizeLimit", "find_size_limit"]
@@ -41,7 +41,7 @@ class SizeLimit:
 
 
 def find_size_limit(
-    target: ProbeTarget, mode: str, *, known_bytes: int, budget_bytes: int, patience: QuotaPacer
+    target: ProbeTarget, mode: str, *, known_bytes: int, budget_bytes: int, pacer: QuotaPacer
 ) -> SizeLimit:
     """Returns the largest request that *target* accepts, as far as *budget_bytes* reach.
 
@@ -53,13 +53,13 @@ def find_size_limit(
         mode: The mode to ask in.
         known_bytes: A size that was answered already.
         budget_bytes: Most bytes to draw in all.
-        patience: Keeps the quotas and waits for them; the search ends where they are used up.
+        pacer: Keeps the quotas and waits for them; the search ends where they are used up.
     """
 
     def ask(n: int) -> str:
         with contextlib.closing(target.source(mode, n)) as source:
             try:
-                patient_draw(source, n, b"", patience)
+                paced_draw(source, n, b"", pacer)
             except EntropyUnavailableError as error:
                 return error.reason
         return ""

@@ -127,8 +127,8 @@ def probe(
             f"with the quota of {target.limits.max_requests_per_minute:g} requests a minute that "
             f"takes at least {minutes} min"
         )
-    patience = probing.QuotaPacer(target.limits, tell=remark)
-    report: ProbeReport = probing.examine(target, plan, _watch, patience)
+    pacer = probing.QuotaPacer(target.limits, tell=remark)
+    report: ProbeReport = probing.examine(target, plan, _watch, pacer)
     if as_json:
         typer.echo(json.dumps(_as_data(report), indent=2))
     else:
