@@ -221,33 +221,13 @@ class TestRunnerV1:
         batch.runner.close()
         assert len(records(batch.runner)) == 4
 
-    def test_where_steps_overlap_the_next_one_shows_nothing(self) -> None:
-        """vLLM takes in the tokens of a step only after it has begun the next one."""
-        batch = V1Batch(engine_config(async_scheduling=True))
-        batch.add(0, params("a"))
-        for _ in range(4):
-            batch.step()
-            batch.go_on()
-        batch.remove(0)
-        found = [(t.position, t.emitted) for t in tokens(batch.runner)]
-        assert found == [(0, True), (1, True), (2, True), (3, None)]
-
     def test_an_idle_engine_writes_its_last_tokens_all_the_same(self) -> None:
         batch = V1Batch()
         batch.add(0, params("a"))
         batch.step()
         batch.runner.write_overdue()
-        assert records(batch.runner) == []
         batch.runner.write_overdue()
         assert [(t.position, t.emitted) for t in tokens(batch.runner)] == [(0, None)]
-        batch.go_on()
-        batch.step()
-        batch.go_on()
-        _, shown, second = records(batch.runner)
-        assert isinstance(shown, EmissionRecord)
-        assert (shown.position, shown.emitted, shown.reason) == (0, True, "")
-        assert (second.position, second.emitted) == (1, True)
-        assert shown.sequence == second.sequence
 
     def test_unfinished_prefill_becomes_a_discard(self) -> None:
         batch = V1Batch()
@@ -643,16 +623,6 @@ class TestRunnerV2:
         old, new = tokens(runner)
         assert (old.request_key, old.candidates) == ("old", 1)
         assert (new.request_key, new.candidates) == ("new", VOCAB)
-
-    def test_a_token_after_the_stop_token_is_a_discard(self) -> None:
-        runner = RunnerV2(engine_config(), states([2]))
-        runner.add_request(0, params("a", stop_token_ids=tuple(range(VOCAB))))
-        for length in (2, 3):
-            runner.apply(logits(1), Context([0], [length]))
-        token, discard = records(runner)
-        assert isinstance(token, TokenSamplingRecord)
-        assert isinstance(discard, DiscardRecord)
-        assert discard.reason == "after_stop"
 
 
 DRIFTING = {
