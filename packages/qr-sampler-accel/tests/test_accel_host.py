@@ -38,7 +38,6 @@ from qr_sampler_accel.host.bins import CompiledBins
 from qr_sampler_accel.host.byte_counts import CompiledCounts
 from qr_sampler_accel.host.leading import MOST_LEADING
 from qr_sampler_accel.host.masses import LANES, TABLES
-from qr_sampler_accel.host.moments import MomentMemory
 from qr_sampler_accel.host.passes import CompiledPasses
 
 SIZES = (1, 2, LANES - 1, LANES, LANES + 1, 1_024, 1_025, 2_048, 2_049, 20_001)
@@ -64,7 +63,7 @@ def test_masses_are_those_of_the_definition_bit_for_bit() -> None:
 
 def powers_of(logits: NDArray[np.float32], maximum: float, scale: float) -> NDArray[np.float32]:
     """What the compiled loop makes of each logit."""
-    z, e, bits, k, _ = MomentMemory().arrays
+    z, e, bits, k, _ = moments.moment_memory()
     found = np.empty_like(logits)
     for start in range(0, logits.size, LANES):
         piece = logits[start : start + LANES]
@@ -93,7 +92,7 @@ def test_every_exponential_keeps_to_its_bound() -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_sums_stay_within_the_proved_bounds(size: int) -> None:
     rng = np.random.default_rng(size)
-    memory = MomentMemory().arrays
+    memory = moments.moment_memory()
     for temperature in (0.3, 1.0, 1.7):
         logits = typical_row(rng, size)
         maximum = logits.max()
@@ -118,7 +117,7 @@ def test_sums_stay_within_the_proved_bounds(size: int) -> None:
 def test_moments_are_settled_where_those_in_numpy_are() -> None:
     """Rows whose entropy is close to the middle between two multiples of the step, and others."""
     rng = np.random.default_rng(11)
-    memory = MomentMemory().arrays
+    memory = moments.moment_memory()
     verdicts = []
     for _ in range(400):
         logits = rng.normal(0.0, rng.uniform(0.1, 3.0), 700).astype(np.float32)

@@ -23,7 +23,7 @@ from qr_sampler_accel.host.bins import CompiledBins
 from qr_sampler_accel.host.descent import MOST_ROUNDS, SAMPLED_ROUNDS, Descent, bin_ends
 from qr_sampler_accel.host.energies import CompiledEnergies
 from qr_sampler_accel.host.masses import whole_sum
-from qr_sampler_accel.host.pivots import DescentMemory, State
+from qr_sampler_accel.host.pivots import descent_memory, State
 from qr_sampler_accel.host.selector import CompiledSelector
 
 KINDS = (*CROWDED_KINDS, *LOGIT_KINDS)
@@ -174,7 +174,7 @@ def test_the_descent_does_what_its_source_says() -> None:
 
 
 def test_keys_order_numbers() -> None:
-    memory, keys = DescentMemory.of(1), []
+    memory, keys = descent_memory(1), []
     for value in (-np.inf, -2.5, -1e-45, -0.0, 0.0, 1e-45, 3.0):
         number = np.float32(value)
         key = pivots.key_of.py_func(number, memory)
@@ -191,7 +191,7 @@ def test_keys_order_numbers() -> None:
 
 def test_the_parts_of_the_descent_do_what_their_source_says() -> None:
     logits = np.array([3.0, 1.0, 2.0, 2.0, 0.0], dtype=np.float32)
-    memory, two = DescentMemory.of(5), (np.float32(2.0), np.float32(2.0))
+    memory, two = descent_memory(5), (np.float32(2.0), np.float32(2.0))
     numbers, buffers = (np.float32(3.0), 1.0, 2.0**35), memory.buffers
     low, high = (pivots.key_of(logits[place], memory) for place in (4, 0))
     state = State(low, high, 5, 40.0, 0, 0.0)
@@ -222,7 +222,7 @@ def test_the_parts_of_the_descent_do_what_their_source_says() -> None:
 
 def test_pivots_are_those_of_their_source() -> None:
     logits = np.array([3.0, 1.0, 2.0, 2.0, 0.0], dtype=np.float32)
-    memory, numbers = DescentMemory.of(5), (np.float32(3.0), 1.0, 2.0**35)
+    memory, numbers = descent_memory(5), (np.float32(3.0), 1.0, 2.0**35)
     pivots.rank_few.py_func(logits, 5, numbers, memory)
     assert memory.sample[:5].tolist() == [3.0, 2.0, 2.0, 1.0, 0.0]
     pivots.sort_few.py_func(-logits, 5, memory.places, memory.sample)

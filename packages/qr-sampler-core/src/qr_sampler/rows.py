@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -157,7 +156,8 @@ class Rows:
         Raises:
             ValueError: When there is not one entry per row.
         """
-        rows = copy.copy(self)
+        rows = Rows.__new__(Rows)
+        rows.__dict__.update(self.__dict__)
         rows.running_entropy = self._one_per_row(running_entropy)
         return rows
 
@@ -194,7 +194,7 @@ class Rows:
 
     def _one_per_row(self, values: ArrayLike) -> FloatArray:
         array = np.array(values, dtype=np.float64)
-        if array.shape != (len(self),):
+        if array.shape != (len(self._shared.parameters),):
             raise ValueError(
                 f"running_entropy has shape {array.shape}; expected one entry for each of "
                 f"{len(self)} rows"

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from qr_sampler.arrays import FloatArray
+from qr_sampler.arrays import FloatArray, IndexArray
 from qr_sampler.rows import RowParameters
 from qr_sampler.selection.filters import Filters
 
@@ -20,7 +20,8 @@ __all__ = [
     "TOP_P",
     "TRUNCATE_FIRST",
     "TYPICAL_P",
-    "filters_asked",
+    "Asked",
+    "asked_of",
 ]
 
 TOP_N_SIGMA: Final = 0
@@ -33,8 +34,33 @@ NEEDS_TOTAL: Final = 6
 COLUMNS: Final = 7
 
 
-def filters_asked(rows: RowParameters, vocab_size: int) -> FloatArray:
-    """Returns the filters of B rows of V tokens. Shape ``(B, COLUMNS)``."""
+class Asked(NamedTuple):
+    """What B rows ask for, which stays the same while the batch does."""
+
+    filters: FloatArray
+    """Shape ``(B, COLUMNS)``."""
+    lines: IndexArray
+    """The indices of all rows. Shape ``(B,)``."""
+    deviations: FloatArray
+    """As many NaN, the deviations of rows that ask for none. Shape ``(B,)``."""
+    asks_deviation: bool
+    """Whether any row needs the deviation of its logits."""
+
+
+def asked_of(rows: RowParameters, vocab_size: int) -> Asked:
+    """Returns what B rows of V tokens ask for."""
+    filters = _filters(rows, vocab_size)
+    count = len(rows)
+    asked = Asked(
+        filters, np.arange(count), np.full(count, np.nan), bool(filters[:, TOP_N_SIGMA].any())
+    )
+    # Many may hold on to them.
+    for array in asked[:3]:
+        array.flags.writeable = False
+    return asked
+
+
+def _filters(rows: RowParameters, vocab_size: int) -> FloatArray:
     filters = [Filters.of(parameters, vocab_size) for parameters in rows.parameters]
     asked = [
         (

@@ -53,29 +53,34 @@ def _ones(blocks, ones):  # type: ignore[no-untyped-def]
         ones[line] = total
 
 
+@compiled
+def _count(blocks, counts):  # type: ignore[no-untyped-def]
+    _sums(blocks, counts[0])
+    _ones(blocks, counts[1])
+
+
 class CompiledCounts(BlockCounts):
-    """Counts what its base class counts, in compiled loops where blocks are whole words."""
+    """Counts what its base class counts, all in one compiled call where blocks are whole words.
 
-    __slots__ = ()
+    Args:
+        blocks: As for the base class.
+    """
 
-    @staticmethod
-    def count_sums(blocks: ByteBlocks) -> IndexArray:
-        """Returns the sums of the bytes of *blocks*."""
-        if not _are_words(blocks):
-            return BlockCounts.count_sums(blocks)
-        sums = np.empty(len(blocks), dtype=np.intp)
-        _sums(blocks, sums)
-        return sums
+    __slots__ = ("_counts",)
 
-    @staticmethod
-    def count_ones(blocks: ByteBlocks) -> IndexArray:
-        """Returns the numbers of one bits of *blocks*."""
-        if not _are_words(blocks):
-            return BlockCounts.count_ones(blocks)
-        ones = np.empty(len(blocks), dtype=np.intp)
-        _ones(blocks, ones)
-        return ones
+    def __init__(self, blocks: ByteBlocks) -> None:
+        super().__init__(blocks)
+        self._counts: IndexArray | None = None
+        if blocks.flags.c_contiguous and not blocks.shape[1] % WORD_BYTES:
+            self._counts = np.empty((2, len(blocks)), dtype=np.intp)
+            _count(blocks, self._counts)
 
+    @property
+    def sums(self) -> IndexArray:
+        """Sums of the bytes. Shape ``(B,)``."""
+        return super().sums if self._counts is None else self._counts[0]
 
-def _are_words(blocks: ByteBlocks) -> bool:
-    return blocks.flags.c_contiguous and not blocks.shape[1] % WORD_BYTES
+    @property
+    def ones(self) -> IndexArray:
+        """Numbers of one bits. Shape ``(B,)``."""
+        return super().ones if self._counts is None else self._counts[1]

@@ -21,7 +21,7 @@ from qr_sampler.selection.fast.descent import Goal, Held, Landing
 from qr_sampler_accel.host.masses import LANES, compiled
 from qr_sampler_accel.host.pivots import (
     WORD,
-    DescentMemory,
+    descent_memory,
     State,
     key_of,
     number_of,
@@ -219,7 +219,7 @@ class Descent:
     """
 
     def __init__(self, vocab_size: int, sampled_rounds: int = SAMPLED_ROUNDS) -> None:
-        self.memory = DescentMemory.of(vocab_size)
+        self.memory = descent_memory(vocab_size)
         self._sampled_rounds = sampled_rounds
         self.rounds = 0
         """Rounds that the last descent took."""

@@ -18,38 +18,33 @@ from qr_sampler_accel.host.asked import MIN_P, TOP_K, TOP_N_SIGMA, TOP_P, TRUNCA
 from qr_sampler_accel.host.bins import fill_totals, near_maximum, token_at
 from qr_sampler_accel.host.descent import SAMPLED_ROUNDS, bin_ends, land
 from qr_sampler_accel.host.from_head import first_reaching
-from qr_sampler_accel.host.masses import LANES, TABLES, MassMemory, compiled
-from qr_sampler_accel.host.pivots import DescentMemory, State, weigh
+from qr_sampler_accel.host.masses import LANES, TABLES, compiled, mass_memory
+from qr_sampler_accel.host.pivots import State, descent_memory, weigh
 from qr_sampler_accel.host.products import ceil_product
 
-__all__ = ["BinMemory", "choose_from_bins"]
+__all__ = ["bin_memory", "choose_from_bins"]
 
 FEWER_BINS: Final = 512
 """For rows of up to FEW tokens: clearing more bins would take longer than filling them."""
 
 
-class BinMemory:
-    """The working memory of :func:`choose_from_bins`.
-
-    Args:
-        vocab_size: Number of tokens V.
-    """
-
-    def __init__(self, vocab_size: int) -> None:
-        bins = FEWER_BINS if vocab_size <= FEW else BINS
-        self.arrays = (
-            (
-                (np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.int32)),
-                MassMemory().arrays,
-            ),
-            (
-                np.empty((TABLES, bins), dtype=np.float64),
-                np.empty((TABLES, bins), dtype=np.int32),
-                np.empty(bins + 1, dtype=np.int64),
-                np.empty(bins + 1, dtype=np.int64),
-            ),
-            DescentMemory.of(vocab_size),
-        )
+@compiled
+def bin_memory(size):  # type: ignore[no-untyped-def]
+    """Returns the working memory for rows of *size* tokens: lanes, tables, and of a descent."""
+    bins = FEWER_BINS if size <= FEW else BINS
+    return (
+        (
+            (np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.int32)),
+            mass_memory(),
+        ),
+        (
+            np.empty((TABLES, bins), dtype=np.float64),
+            np.empty((TABLES, bins), dtype=np.int32),
+            np.empty(bins + 1, dtype=np.int64),
+            np.empty(bins + 1, dtype=np.int64),
+        ),
+        descent_memory(size),
+    )
 
 
 @compiled
@@ -146,7 +141,7 @@ def choose_from_bins(question, row, unit, memory):  # type: ignore[no-untyped-de
             allows, 1 / T, and u.
         row: Logits of shape ``(V,)``, and their maximum.
         unit: The mass of the most probable token.
-        memory: That of a :class:`BinMemory`.
+        memory: What :func:`bin_memory` has returned.
     """
     asked, farthest, inverse, u = question
     lanes, tables, descent = memory

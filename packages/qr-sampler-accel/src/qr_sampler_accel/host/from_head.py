@@ -66,13 +66,13 @@ def lead_with_mass(masses, count, mass):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def fill_running(distance, count, inverse, unit, masses, cumulative, mass_memory):  # type: ignore[no-untyped-def]
+def fill_running(distance, count, inverse, unit, masses, cumulative, memory):  # type: ignore[no-untyped-def]
     """Writes the masses of the leading tokens and their running total."""
     running = 0.0
     for start in range(0, count, LANES):
         size = min(LANES, count - start)
-        fill_masses(distance[start:], size, inverse, unit, *mass_memory)
-        piece = mass_memory[2]
+        fill_masses(distance[start:], size, inverse, unit, *memory)
+        piece = memory[2]
         for j in range(size):
             masses[start + j] = piece[j]
             running += piece[j]
@@ -142,12 +142,12 @@ def choose_from_head(question, head, size, unit, weights, memory):  # type: igno
         memory: Masses and running totals, each of N or more, and that of ``fill_masses``.
     """
     (asked, farthest, inverse, u), (ids, distance) = question, head
-    masses, cumulative, mass_memory = memory
+    masses, cumulative, lanes = memory
     unknown = (UNKNOWN, 0, 0.0, 0)
     count = ids.size
     before = asked[TRUNCATE_FIRST] != 0.0 and inverse != 1.0
     scale, weight = (1.0, weights[0]) if before else (inverse, weights[1])
-    fill_running(distance, count, scale, unit, masses, cumulative, mass_memory)
+    fill_running(distance, count, scale, unit, masses, cumulative, lanes)
     stop = _filtered(asked, farthest, distance, masses, count, size, unit)
     if stop == UNKNOWN:
         return unknown
@@ -157,7 +157,7 @@ def choose_from_head(question, head, size, unit, weights, memory):  # type: igno
         if not stop:
             return unknown
     if before:
-        fill_running(distance, count, inverse, unit, masses, cumulative, mass_memory)
+        fill_running(distance, count, inverse, unit, masses, cumulative, lanes)
     lowest, highest = _bounds(stop, count, cumulative, size, unit, weights[1])
     rank = _reaching(u, cumulative, count, lowest, highest)
     if rank == UNKNOWN:

@@ -22,6 +22,7 @@ __all__ = [
     "compiled",
     "fill_exponentials",
     "fill_masses",
+    "mass_memory",
     "summing",
     "whole_sum",
 ]
@@ -85,6 +86,13 @@ def _all_masses(distance, inverse, unit, result, sums, sum_bits, masses, bits): 
         fill_masses(piece, piece.size, inverse, unit, sums, sum_bits, masses, bits)
         for j in range(piece.size):
             result[start + j] = masses[j]
+
+
+@compiled
+def mass_memory():  # type: ignore[no-untyped-def]
+    """Returns working memory of :func:`fill_masses`, made by a loop that needs it itself."""
+    sums, masses = np.empty(LANES, dtype=np.float64), np.empty(LANES, dtype=np.float64)
+    return sums, sums.view(np.int64), masses, masses.view(np.int64)
 
 
 class MassMemory:

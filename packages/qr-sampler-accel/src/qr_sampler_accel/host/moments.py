@@ -17,7 +17,7 @@ from qr_sampler.selection.masses import LOG2_E
 from qr_sampler.temperature.base import STATISTICS_STEP
 from qr_sampler_accel.host.masses import LANES
 
-__all__ = ["MomentMemory", "fill_powers", "row_moments", "row_sums", "row_weight"]
+__all__ = ["fill_powers", "moment_memory", "row_moments", "row_sums", "row_weight"]
 
 # A product and a sum may become one instruction: less rounding, within the same bounds.
 contracted: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})
@@ -45,18 +45,12 @@ LOWEST_EXPONENT = float(LOWEST)
 BASE_TWO = np.float32(LOG2_E)
 
 
-class MomentMemory:
-    """The working memory of the loops: z, e, e as integers, k, and the sums."""
-
-    def __init__(self) -> None:
-        floats = np.empty((2, LANES), dtype=np.float32)
-        self.arrays = (
-            floats[0],
-            floats[1],
-            floats[1].view(np.int32),
-            np.empty(LANES, dtype=np.int32),
-            np.empty((3, LANES), dtype=np.float32),
-        )
+@contracted
+def moment_memory():  # type: ignore[no-untyped-def]
+    """Returns the working memory of the loops: z, e, e as integers, k, and the sums."""
+    z, e = np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.float32)
+    k, lanes = np.empty(LANES, dtype=np.int32), np.empty((3, LANES), dtype=np.float32)
+    return z, e, e.view(np.int32), k, lanes
 
 
 @contracted

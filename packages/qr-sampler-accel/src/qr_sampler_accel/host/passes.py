@@ -12,7 +12,7 @@ from qr_sampler.selection.fast.passes import Passes
 from qr_sampler_accel.host.bins import CompiledBins
 from qr_sampler_accel.host.energies import CompiledEnergies
 from qr_sampler_accel.host.masses import MassMemory
-from qr_sampler_accel.host.moments import MomentMemory, row_weight
+from qr_sampler_accel.host.moments import moment_memory, row_weight
 
 __all__ = ["CompiledPasses"]
 
@@ -25,23 +25,22 @@ class CompiledPasses(Passes):
     """
 
     def __init__(self, vocab_size: int) -> None:
-        self._vocab_size = vocab_size
-        self._memory = MomentMemory()
+        self.vocab_size = vocab_size
         self._mass_memory = MassMemory()
 
     @cached_property
     def bins(self) -> CompiledBins:
         """Bins of rows of V tokens."""
-        return CompiledBins(self._vocab_size)
+        return CompiledBins(self.vocab_size)
 
     @cached_property
     def energies(self) -> CompiledEnergies:
         """Energies of rows of V tokens."""
-        return CompiledEnergies(self._vocab_size)
+        return CompiledEnergies(self.vocab_size)
 
     def weight(self, logits: Logits, maximum: np.float32, inverse_temperature: float) -> float:
         """Returns the sum of exp(d / T) over one row."""
-        return float(row_weight(logits, maximum, inverse_temperature, *self._memory.arrays))
+        return float(row_weight(logits, maximum, inverse_temperature, *moment_memory()))
 
     def masses(self, distance: Distances, inverse_temperature: float, exponent: int) -> FloatArray:
         """Returns what :func:`fixed_point_masses` returns."""

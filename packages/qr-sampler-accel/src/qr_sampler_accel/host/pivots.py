@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler.arrays import FloatArray, Logits
-from qr_sampler_accel.host.masses import LANES, MassMemory, compiled, fill_masses, whole_sum
+from qr_sampler_accel.host.masses import LANES, compiled, fill_masses, mass_memory, whole_sum
 
 __all__ = [
     "DescentMemory",
     "State",
+    "descent_memory",
     "key_of",
     "number_of",
     "pivots",
@@ -68,21 +69,22 @@ class DescentMemory(NamedTuple):
     masses: tuple[FloatArray, NDArray[np.int64], FloatArray, NDArray[np.int64]]
     """What ``fill_masses`` works with."""
 
-    @classmethod
-    def of(cls, vocab_size: int) -> DescentMemory:
-        """Returns the memory for rows of V tokens."""
-        cell = np.empty(1, dtype=np.float32)
-        return cls(
-            np.empty((3, vocab_size), dtype=np.float32),
-            np.empty(LANES, dtype=np.float32),
-            cell,
-            cell.view(np.int32),
-            np.empty(LANES, dtype=np.float32),
-            np.empty((2, LANES), dtype=np.uint8),
-            np.empty(LANES, dtype=np.int32),
-            np.empty(LANES, dtype=np.float32),
-            MassMemory().arrays,
-        )
+
+@compiled
+def descent_memory(size):  # type: ignore[no-untyped-def]
+    """Returns the working memory for rows of *size* tokens."""
+    cell = np.empty(1, dtype=np.float32)
+    return DescentMemory(
+        np.empty((3, size), dtype=np.float32),
+        np.empty(LANES, dtype=np.float32),
+        cell,
+        cell.view(np.int32),
+        np.empty(LANES, dtype=np.float32),
+        np.empty((2, LANES), dtype=np.uint8),
+        np.empty(LANES, dtype=np.int32),
+        np.empty(LANES, dtype=np.float32),
+        mass_memory(),
+    )
 
 
 @compiled

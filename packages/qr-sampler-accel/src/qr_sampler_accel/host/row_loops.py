@@ -8,15 +8,14 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler.selection.fast.head import GROUPS, column_count
+from qr_sampler.selection.fast.head import COLUMN_HEIGHT, GROUPS
 from qr_sampler.selection.fast.sections import FEW
-from qr_sampler.selection.masses import unit_exponent
-from qr_sampler_accel.host.asked import NEEDS_TOTAL, TYPICAL_P
-from qr_sampler_accel.host.from_bins import BinMemory, choose_from_bins
+from qr_sampler_accel.host.asked import NEEDS_TOTAL, TOP_N_SIGMA, TYPICAL_P
+from qr_sampler_accel.host.from_bins import bin_memory, choose_from_bins
 from qr_sampler_accel.host.from_head import UNKNOWN, choose_from_head
 from qr_sampler_accel.host.leading import MOST_LEADING, fold, leading_tokens
-from qr_sampler_accel.host.masses import MassMemory, compiled
-from qr_sampler_accel.host.moments import MomentMemory, row_moments, row_weight
+from qr_sampler_accel.host.masses import compiled, mass_memory
+from qr_sampler_accel.host.moments import moment_memory, row_moments, row_weight
 
 __all__ = [
     "ENTROPY",
@@ -26,8 +25,8 @@ __all__ = [
     "VARENTROPY",
     "WEIGHT",
     "WEIGHT_AT_T",
-    "RowMemory",
     "measure_rows",
+    "most_leading",
     "pick_rows",
     "weigh_rows",
 ]
@@ -41,26 +40,13 @@ WEIGHT_AT_T: Final = 5
 NUMBERS: Final = 6
 
 
-class RowMemory:
-    """The working memory of the loops over rows of *vocab_size* tokens.
-
-    Args:
-        vocab_size: Number of tokens V.
-    """
-
-    def __init__(self, vocab_size: int) -> None:
-        self.vocab_size = vocab_size
-        self.unit = 2.0 ** unit_exponent(vocab_size)
-        self.leading = 0 if vocab_size <= FEW else MOST_LEADING
-        columns = np.empty(column_count(vocab_size), dtype=np.float32)
-        self.measuring = (columns, np.empty(GROUPS, dtype=np.float32), MomentMemory().arrays)
-        masses = np.empty((2, MOST_LEADING), dtype=np.float64)
-        head = (masses[0], masses[1], MassMemory().arrays)
-        self.picking = (head, BinMemory(vocab_size).arrays)
+def most_leading(vocab_size: int) -> int:
+    """Returns for how many leading tokens of a row there has to be room."""
+    return 0 if vocab_size <= FEW else MOST_LEADING
 
 
 @compiled
-def measure_rows(logits, asked, settle, inverse, memory, numbers, ids, distance, counts):  # type: ignore[no-untyped-def]
+def measure_rows(logits, asked, settle, inverse, numbers, ids, distance, counts):  # type: ignore[no-untyped-def]
     """Measures B rows and finds their leading tokens.
 
     Args:
@@ -68,7 +54,6 @@ def measure_rows(logits, asked, settle, inverse, memory, numbers, ids, distance,
         asked: Filters of the rows. Shape ``(B, COLUMNS)``.
         settle: How many moments have to be settled. Shape ``(B,)``.
         inverse: 1 / T; NaN where it is unknown yet. Shape ``(B,)``.
-        memory: Working memory.
         numbers: Receives what is measured. Shape ``(NUMBERS, B)``.
         ids: Receives the leading tokens. Shape ``(B, N)``, N = 0 for none.
         distance: Receives their distances. Shape ``(B, N)``.
@@ -77,7 +62,8 @@ def measure_rows(logits, asked, settle, inverse, memory, numbers, ids, distance,
     Returns:
         How many rows have a finite maximum, and how many of them have unsettled moments.
     """
-    columns, groups, lanes = memory
+    columns = np.empty(-(-logits.shape[1] // COLUMN_HEIGHT), dtype=np.float32)
+    groups, lanes = np.empty(GROUPS, dtype=np.float32), moment_memory()
     decidable = unsettled = 0
     for line in range(len(logits)):
         row = logits[line]
@@ -103,7 +89,7 @@ def measure_rows(logits, asked, settle, inverse, memory, numbers, ids, distance,
 
 
 @compiled
-def weigh_rows(logits, lines, asked, inverse, memory, numbers, counts):  # type: ignore[no-untyped-def]
+def weigh_rows(logits, lines, asked, inverse, numbers, counts):  # type: ignore[no-untyped-def]
     """Completes the weights of rows whose temperatures have become known.
 
     Args:
@@ -111,14 +97,14 @@ def weigh_rows(logits, lines, asked, inverse, memory, numbers, counts):  # type:
         lines: The D rows among them. Shape ``(D,)``.
         asked: Filters of the D rows.
         inverse: 1 / T of the D rows.
-        memory: Working memory.
         numbers: What has been measured of the D rows.
         counts: How many leading tokens the D rows have.
     """
+    lanes = moment_memory()
     for i in range(lines.size):
         if asked[i, NEEDS_TOTAL] and counts[i] and math.isnan(numbers[WEIGHT_AT_T, i]):
             row, maximum = logits[lines[i]], np.float32(numbers[MAXIMUM, i])
-            weight = _weight(row, maximum, inverse[i], numbers[WEIGHT, i], memory[2])
+            weight = _weight(row, maximum, inverse[i], numbers[WEIGHT, i], lanes)
             numbers[WEIGHT_AT_T, i] = weight
 
 
@@ -129,7 +115,7 @@ def _weight(row, maximum, inverse, weight, lanes):  # type: ignore[no-untyped-de
 
 @compiled
 def pick_rows(  # type: ignore[no-untyped-def]
-    logits, lines, asked, farthest, inverse, u, numbers, heads, unit, memory, chosen, probability
+    logits, lines, asked, deviation, inverse, u, numbers, heads, unit, chosen, probability
 ):
     """Selects the tokens of D rows.
 
@@ -137,13 +123,12 @@ def pick_rows(  # type: ignore[no-untyped-def]
         logits: Shape ``(B, V)``.
         lines: The D rows among them. Shape ``(D,)``.
         asked: Filters of the D rows.
-        farthest: Distances that top-n-sigma allows. Shape ``(D,)``.
+        deviation: Standard deviations of their logits. Shape ``(D,)``.
         inverse: 1 / T. Shape ``(D,)``.
         u: Selects the tokens. Shape ``(D,)``.
         numbers: What has been measured of the D rows.
         heads: Their leading tokens, the distances of these, and how many they are.
         unit: The mass of the most probable token.
-        memory: Working memory.
         chosen: Receives tokens, ranks and numbers of candidates; the token is UNKNOWN where it
             cannot be told. Shape ``(3, D)``.
         probability: Receives their probabilities. Shape ``(D,)``.
@@ -152,20 +137,23 @@ def pick_rows(  # type: ignore[no-untyped-def]
         How many tokens cannot be told.
     """
     ids, distance, counts = heads
+    masses = np.empty((2, ids.shape[1]), dtype=np.float64)
+    beside, bins = (masses[0], masses[1], mass_memory()), bin_memory(logits.shape[1])
     unknown = 0
     for i in range(lines.size):
         row, token, rank, share, stop = logits[lines[i]], UNKNOWN, 0, 0.0, 0
         if asked[i, TYPICAL_P] == 1.0:
-            question, count = (asked[i], farthest[i], inverse[i], u[i]), counts[i]
+            farthest = asked[i, TOP_N_SIGMA] * deviation[i]
+            question, count = (asked[i], farthest, inverse[i], u[i]), counts[i]
             if count:
                 head = (ids[i, :count], distance[i, :count])
                 weights = (numbers[WEIGHT, i], numbers[WEIGHT_AT_T, i])
                 token, rank, share, stop = choose_from_head(
-                    question, head, row.size, unit, weights, memory[0]
+                    question, head, row.size, unit, weights, beside
                 )
             if token == UNKNOWN:
                 whole = (row, np.float32(numbers[MAXIMUM, i]))
-                token, rank, share, stop = choose_from_bins(question, whole, unit, memory[1])
+                token, rank, share, stop = choose_from_bins(question, whole, unit, bins)
         unknown += token == UNKNOWN
         chosen[0, i], chosen[1, i], chosen[2, i], probability[i] = token, rank, stop, share
     return unknown

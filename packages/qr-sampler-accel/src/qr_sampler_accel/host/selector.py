@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -16,10 +15,10 @@ from qr_sampler.selection.fast.candidates import Choice
 from qr_sampler.selection.fast.head import Head
 from qr_sampler.selection.fast.row import FastRow
 from qr_sampler.selection.filters import Filters
-from qr_sampler.selection.masses import distances
+from qr_sampler.selection.masses import distances, unit_exponent
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 from qr_sampler.selection.statistics import row_moments
-from qr_sampler_accel.host.asked import TOP_N_SIGMA, filters_asked
+from qr_sampler_accel.host.asked import TOP_N_SIGMA, Asked, asked_of
 from qr_sampler_accel.host.from_head import UNKNOWN
 from qr_sampler_accel.host.passes import CompiledPasses
 from qr_sampler_accel.host.row_loops import (
@@ -29,8 +28,8 @@ from qr_sampler_accel.host.row_loops import (
     SETTLED,
     VARENTROPY,
     WEIGHT,
-    RowMemory,
     measure_rows,
+    most_leading,
     pick_rows,
     weigh_rows,
 )
@@ -45,22 +44,19 @@ class CompiledMeasurement(Measurement):
 
     logits: Logits
     """Shape ``(B, V)``."""
+    asked: Asked
+    """What the decidable rows ask for."""
     numbers: FloatArray
     """What was measured of the decidable rows. Shape ``(NUMBERS, D)``."""
     heads: tuple[IndexArray, Logits, IndexArray]
     """Leading tokens of shape ``(D, N)``, their distances, and how many they are."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledPlan:
+class CompiledPlan(NamedTuple):
     """What can be said about D rows before u is known."""
 
     measurement: CompiledMeasurement
     """The rows."""
-    asked: FloatArray
-    """Their filters. Shape ``(D, COLUMNS)``."""
-    farthest: FloatArray
-    """The distances that top-n-sigma allows. Shape ``(D,)``."""
     inverse_temperature: FloatArray
     """1 / T. Shape ``(D,)``."""
 
@@ -73,8 +69,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
     """
 
     def __init__(self) -> None:
-        self._memory = RowMemory(1)
-        self._passes = CompiledPasses(1)
+        self._passes: CompiledPasses | None = None
 
     def measure(
         self,
@@ -86,76 +81,69 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         """Returns the statistics of the decidable rows. Arguments as in :class:`Selector`."""
         ready_ns = time.monotonic_ns()
         count, vocab_size = logits.shape
-        memory = self._memory_for(vocab_size)
-        # As the loops take it: of the type of their own memory.
-        logits = np.require(logits, np.float32, ("C", "W"))
-        asked = rows.derived(filters_asked, vocab_size)
+        if not (logits.flags.c_contiguous and logits.flags.writeable):
+            # As the loops take it: of the type of their own memory.
+            logits = np.require(logits, np.float32, ("C", "W"))
+        asked = rows.derived(asked_of, vocab_size)
         if settle is None:
             settle = np.where(np.isnan(temperature), 2, 0)
-        numbers = np.empty((NUMBERS, count))
-        heads = _empty_heads(count, memory.leading)
+        numbers, heads = np.empty((NUMBERS, count)), _empty_heads(count, most_leading(vocab_size))
         decidable, unsettled = measure_rows(
-            logits, asked, settle, 1.0 / temperature, memory.measuring, numbers, *heads
+            logits, asked.filters, settle, 1.0 / temperature, numbers, *heads
         )
-        lines = np.arange(count)
+        lines = asked.lines
         if decidable < count:
             lines = np.flatnonzero(np.isfinite(numbers[MAXIMUM]))
             # Consecutive, as the loops expect it.
             numbers = numbers.take(lines, axis=1)
             heads = (heads[0][lines], heads[1][lines], heads[2][lines])
+            rows = rows.take(lines)
+            asked = rows.derived(asked_of, vocab_size)
         if unsettled:
             _settle(logits, lines, numbers)
         return CompiledMeasurement(
             lines=lines,
-            rows=rows.take(lines),
+            rows=rows,
             vocab_size=vocab_size,
             logits_ready_ns=ready_ns,
             entropy_nats=numbers[ENTROPY],
             varentropy_nats2=numbers[VARENTROPY],
             logit_deviation=_deviations(logits, lines, asked),
             logits=logits,
+            asked=asked,
             numbers=numbers,
             heads=heads,
         )
 
     def prepare(self, measurement: CompiledMeasurement, temperature: FloatArray) -> CompiledPlan:
-        """Returns the filters and the totals of the rows at their temperatures."""
-        asked = measurement.rows.derived(filters_asked, measurement.vocab_size)
+        """Returns the totals of the rows at their temperatures."""
         inverse = 1.0 / temperature
         if measurement.heads[0].size:
-            memory, counts = self._memory.measuring, measurement.heads[2]
             weigh_rows(
                 measurement.logits,
                 measurement.lines,
-                asked,
+                measurement.asked.filters,
                 inverse,
-                memory,
                 measurement.numbers,
-                counts,
+                measurement.heads[2],
             )
-        return CompiledPlan(
-            measurement=measurement,
-            asked=asked,
-            farthest=asked[:, TOP_N_SIGMA] * measurement.logit_deviation,
-            inverse_temperature=inverse,
-        )
+        return CompiledPlan(measurement, inverse)
 
     def pick(self, plan: CompiledPlan, u: FloatArray) -> SelectionResult:
         """Returns the token of each row."""
-        measurement, memory = plan.measurement, self._memory
+        measurement = plan.measurement
         chosen = np.empty((3, u.size), dtype=np.intp)
         probability = np.empty(u.size)
         unknown = pick_rows(
             measurement.logits,
             measurement.lines,
-            plan.asked,
-            plan.farthest,
+            measurement.asked.filters,
+            measurement.logit_deviation,
             plan.inverse_temperature,
             u,
             measurement.numbers,
             measurement.heads,
-            memory.unit,
-            memory.picking,
+            2.0 ** unit_exponent(measurement.vocab_size),
             chosen,
             probability,
         )
@@ -168,18 +156,14 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             token_ids=chosen[0], rank=chosen[1], probability=probability, candidates=chosen[2]
         )
 
-    def _memory_for(self, vocab_size: int) -> RowMemory:
-        if self._memory.vocab_size != vocab_size:
-            self._memory = RowMemory(vocab_size)
-            self._passes = CompiledPasses(vocab_size)
-        return self._memory
-
     def _choose(self, plan: CompiledPlan, index: int, u: float) -> Choice:
         """Returns the token of a row that the loops leave open."""
         measurement = plan.measurement
         numbers, (ids, distance, counts) = measurement.numbers[:, index], measurement.heads
-        count = int(counts[index])
-        filters = Filters.of(measurement.rows.parameters[index], measurement.vocab_size)
+        count, vocab_size = int(counts[index]), measurement.vocab_size
+        if self._passes is None or self._passes.vocab_size != vocab_size:
+            self._passes = CompiledPasses(vocab_size)
+        filters = Filters.of(measurement.rows.parameters[index], vocab_size)
         row = FastRow(
             logits=measurement.logits[measurement.lines[index]],
             maximum=np.float32(numbers[MAXIMUM]),
@@ -210,11 +194,11 @@ def _settle(logits: Logits, lines: IndexArray, numbers: FloatArray) -> None:
         numbers[ENTROPY, index], numbers[VARENTROPY, index] = moments
 
 
-def _deviations(logits: Logits, lines: IndexArray, asked: FloatArray) -> FloatArray:
+def _deviations(logits: Logits, lines: IndexArray, asked: Asked) -> FloatArray:
     """Returns the standard deviations of the logits of rows; NaN where top-n-sigma is off."""
-    deviations = np.full(lines.size, math.nan)
-    sigmas = asked[lines, TOP_N_SIGMA]
-    if sigmas.any():
-        for index in np.flatnonzero(sigmas).tolist():
-            deviations[index] = compiled_deviation(logits[lines[index]])
+    if not asked.asks_deviation:
+        return asked.deviations
+    deviations: FloatArray = asked.deviations.copy()
+    for index in np.flatnonzero(asked.filters[:, TOP_N_SIGMA]).tolist():
+        deviations[index] = compiled_deviation(logits[lines[index]])
     return deviations

@@ -27,7 +27,7 @@ _ONES: Final = np.array([value.bit_count() for value in range(256)], dtype=np.ui
 class BlockCounts:
     """What is counted in B blocks, each count when it is first asked for.
 
-    A subclass may count faster: it overrides :meth:`count_sums` and :meth:`count_ones`.
+    A subclass may count faster.
 
     Args:
         blocks: Shape ``(B, n)`` with n < 2**24, uint8; may not change any more.
@@ -44,25 +44,15 @@ class BlockCounts:
     def sums(self) -> IndexArray:
         """Sums of the bytes. Shape ``(B,)``."""
         if self._sums is None:
-            self._sums = self.count_sums(self._blocks)
+            self._sums = block_sums(self._blocks)
         return self._sums
 
     @property
     def ones(self) -> IndexArray:
         """Numbers of one bits. Shape ``(B,)``."""
         if self._ones is None:
-            self._ones = self.count_ones(self._blocks)
+            self._ones = block_ones(self._blocks)
         return self._ones
-
-    @staticmethod
-    def count_sums(blocks: ByteBlocks) -> IndexArray:
-        """Returns the sums of the bytes of *blocks*."""
-        return block_sums(blocks)
-
-    @staticmethod
-    def count_ones(blocks: ByteBlocks) -> IndexArray:
-        """Returns the numbers of one bits of *blocks*."""
-        return block_ones(blocks)
 
 
 def block_sums(blocks: ByteBlocks) -> IndexArray:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,14 +62,21 @@ def _amplified(
     amplifier: SignalAmplifier, blocks: ByteBlocks, count: Callable[[ByteBlocks], BlockCounts]
 ) -> AmplifiedRows:
     counts = count(blocks)
-    result = amplifier.amplify(blocks, counts)
-    shape = result.u.shape
-    if np.shape(result.lattice_step) != shape or np.shape(result.baseline) != shape:
-        result = result._replace(
-            lattice_step=np.full(shape, result.lattice_step),
-            baseline=np.full(shape, result.baseline),
-        )
+    u, statistic, lattice_step, baseline = amplifier.amplify(blocks, counts)
+    if not np.ndim(lattice_step):
+        lattice_step = _repeated(np.asarray(lattice_step).item(), u.size)
+    if not np.ndim(baseline):
+        baseline = _repeated(np.asarray(baseline).item(), u.size)
+    result = AmplificationResult(u, statistic, lattice_step, baseline)
     return AmplifiedRows(result, counts.sums, counts.ones)
+
+
+@lru_cache(maxsize=64)
+def _repeated(value: float | str, count: int) -> NDArray[Any]:
+    """Returns *count* times the same value, in an array that nobody can change."""
+    repeated = np.full(count, value)
+    repeated.flags.writeable = False
+    return repeated
 
 
 def _interleaved(parts: Sequence[AmplifiedRows], lines: Sequence[IndexArray]) -> AmplifiedRows:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -195,10 +194,11 @@ class EntropySource(ABC):
                 raise
         return pieces
 
-    def _request_sizes(self, n: int) -> Iterator[int]:
+    def _request_sizes(self, n: int) -> list[int]:
         largest = self.limits.max_bytes_per_request or n
-        for start in range(0, n, max(largest, 1)):
-            yield min(largest, n - start)
+        if 0 < n <= largest:
+            return [n]
+        return [min(largest, n - start) for start in range(0, n, max(largest, 1))]
 
     def _exactly(self, n: int) -> bytes:
         data = self.get_random_bytes(n)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import math
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,27 @@ from qr_sampler.sampling.pipeline import StepResult
 from qr_sampler.temperature.base import rounded
 
 __all__ = ["StepColumns"]
+
+T = TypeVar("T")
+
+
+class column(Generic[T]):  # noqa: N801
+    """``functools.cached_property`` without the lock that it takes before Python 3.12.
+
+    Args:
+        make: Makes the column of a step.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make, self._name, self.__doc__ = make, make.__name__, make.__doc__
+
+    def __get__(self, step: Any, owner: type) -> T:
+        if step is None:
+            return self  # type: ignore[return-value]
+        value: T = self._make(step)
+        # From now on the attribute of the instance is found first.
+        step.__dict__[self._name] = value
+        return value
 
 
 class StepColumns:
@@ -48,22 +69,22 @@ class StepColumns:
         """When the logits were complete."""
         return self._step.plan.logits_ready_ns
 
-    @cached_property
+    @column
     def token_ids(self) -> list[int]:
         """The tokens."""
         return _listed(self._step.selection.token_ids)
 
-    @cached_property
+    @column
     def u(self) -> list[float]:
         """The numbers that selected them."""
         return _listed(self._step.amplification.u)
 
-    @cached_property
+    @column
     def seen_entropy_nats(self) -> list[float]:
         """Entropies as strategies see them: rounded, so that means are equal on every machine."""
         return _listed(rounded(self._step.plan.temperature.entropy_nats))
 
-    @cached_property
+    @column
     def links(self) -> list[bytes]:
         """What ties the next row of each sequence to this one; empty without a commitment."""
         digests = self._step.row_digests
@@ -72,77 +93,77 @@ class StepColumns:
         rows = zip(digests, self.token_ids, self.u, strict=True)
         return [link_digest(digest, token_id, u) for digest, token_id, u in rows]
 
-    @cached_property
+    @column
     def block_bytes(self) -> list[int]:
         """Number of bytes that decided each token."""
         return _listed(self._step.block_bytes)
 
-    @cached_property
+    @column
     def block_sum(self) -> list[int]:
         """Sum of those bytes."""
         return _listed(self._step.block_sum)
 
-    @cached_property
+    @column
     def block_ones(self) -> list[int]:
         """Number of one bits among those bytes."""
         return _listed(self._step.block_ones)
 
-    @cached_property
+    @column
     def statistic(self) -> list[float]:
         """The amplifier's statistics."""
         return _listed(self._step.amplification.statistic)
 
-    @cached_property
+    @column
     def lattice_step(self) -> list[float | None]:
         """Distances between neighbouring values of u; ``None`` where unknown."""
         return _known(self._step.amplification.lattice_step)
 
-    @cached_property
+    @column
     def baseline(self) -> list[str]:
         """Digests of the baselines that u refers to."""
         return _listed(self._step.amplification.baseline)
 
-    @cached_property
+    @column
     def temperature(self) -> list[float]:
         """Temperatures used."""
         return _listed(self._step.plan.temperature.temperature)
 
-    @cached_property
+    @column
     def entropy_nats(self) -> list[float]:
         """Entropies as measured."""
         return _listed(self._step.plan.temperature.entropy_nats)
 
-    @cached_property
+    @column
     def varentropy_nats2(self) -> list[float]:
         """Varentropies as measured."""
         return _listed(self._step.plan.temperature.varentropy_nats2)
 
-    @cached_property
+    @column
     def running_entropy_nats(self) -> list[float | None]:
         """Running means before the tokens; ``None`` where there is none yet."""
         return _known(self._step.plan.rows.running_entropy)
 
-    @cached_property
+    @column
     def rank(self) -> list[int]:
         """Ranks of the tokens."""
         return _listed(self._step.selection.rank)
 
-    @cached_property
+    @column
     def probability(self) -> list[float]:
         """Probabilities of the tokens."""
         return _listed(self._step.selection.probability)
 
-    @cached_property
+    @column
     def candidates(self) -> list[int]:
         """Numbers of tokens that truncation kept."""
         return _listed(self._step.selection.candidates)
 
-    @cached_property
+    @column
     def commitment(self) -> str:
         """The digest that travelled with the request, hexadecimal; empty if none did."""
         return self._step.commitment.hex()
 
-    @cached_property
+    @column
     def row_digests(self) -> list[str]:
         """The part of each row in it; empty without one."""
         digests = self._step.row_digests or [b""] * len(self._step.block_bytes)

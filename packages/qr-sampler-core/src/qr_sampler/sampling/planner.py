@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,11 +85,12 @@ class StepPlanner:
         Raises:
             ComponentError: When a temperature strategy fails.
         """
-        known = self._known_temperatures(rows)
-        measurement = _after_predecessors(
-            self.selector.measure(logits, rows, known, rows.derived(_settle))
-        )
-        temperature = self._temperatures(measurement, known[measurement.lines])
+        strategies = rows.derived(_strategies)
+        known = _known_temperatures(strategies, rows)
+        measurement = self.selector.measure(logits, rows, known, strategies.settle)
+        if rows.follow_each_other:
+            measurement = _after_predecessors(measurement)
+        temperature = _temperatures(measurement, known[measurement.lines])
         return StepPlan(
             measurement=measurement,
             temperature=TemperatureResult(
@@ -100,47 +101,55 @@ class StepPlanner:
             selection=self.selector.prepare(measurement, temperature),
         )
 
-    def _known_temperatures(self, rows: Rows) -> FloatArray:
-        """Returns the temperatures that do not depend on the logits; NaN for the other rows."""
-        temperature = np.full(len(rows), np.nan)
-        for strategy, lines in rows.derived(_strategies):
-            if not strategy.reads:
-                nothing = _nothing_known(lines.size)
-                temperature[lines] = strategy.temperatures(nothing, rows.take(lines))
-        return temperature
 
-    def _temperatures(self, measurement: Measurement, known: FloatArray) -> FloatArray:
-        """Returns *known*, completed from the statistics. All shapes ``(D,)``."""
-        temperature: FloatArray = known.copy()
-        rows = measurement.rows
-        for strategy, lines in rows.derived(_strategies):
-            if strategy.reads:
-                statistics = _statistics(measurement, lines)
-                temperature[lines] = strategy.temperatures(statistics, rows.take(lines))
-        return temperature
+class _Strategies(NamedTuple):
+    """The temperature strategies of a batch, each with the rows that it serves."""
+
+    blind: list[tuple[TemperatureStrategy, IndexArray]]
+    """Those that read no statistics."""
+    reading: list[tuple[TemperatureStrategy, IndexArray]]
+    """Those that do."""
+    settle: IndexArray
+    """Shape ``(B,)``, how many of entropy and varentropy the temperature of each row depends on."""
+
+
+def _strategies(rows: RowParameters) -> _Strategies:
+    groups = rows.groups("temperature_strategy")
+    named = [(strategy_named(str(name)), lines) for (name,), lines in groups.items()]
+    settle = np.zeros(len(rows), dtype=np.intp)
+    for strategy, lines in named:
+        reads = strategy.reads
+        settle[lines] = 2 if "varentropy_nats2" in reads else min(len(reads), 1)
+    settle.flags.writeable = False
+    return _Strategies(
+        blind=[pair for pair in named if not pair[0].reads],
+        reading=[pair for pair in named if pair[0].reads],
+        settle=settle,
+    )
+
+
+def _known_temperatures(strategies: _Strategies, rows: Rows) -> FloatArray:
+    """Returns the temperatures that do not depend on the logits; NaN for the other rows."""
+    if not strategies.reading and len(strategies.blind) == 1:
+        return strategies.blind[0][0].temperatures(_nothing_known(strategies.settle.size), rows)
+    temperature = np.full(len(rows), np.nan)
+    for strategy, lines in strategies.blind:
+        temperature[lines] = strategy.temperatures(_nothing_known(lines.size), rows.take(lines))
+    return temperature
+
+
+def _temperatures(measurement: Measurement, known: FloatArray) -> FloatArray:
+    """Returns *known*, a copy, completed from the statistics. All shapes ``(D,)``."""
+    rows = measurement.rows
+    for strategy, lines in rows.derived(_strategies).reading:
+        known[lines] = strategy.temperatures(_statistics(measurement, lines), rows.take(lines))
+    return known
 
 
 def _after_predecessors(measurement: Measurement) -> Measurement:
     """Returns *measurement* with the running means of rows that follow others in the same step."""
-    if not measurement.rows.follow_each_other:
-        return measurement
     entropy_nats = rounded(measurement.entropy_nats)
     return replace(measurement, rows=measurement.rows.after_predecessors(entropy_nats))
-
-
-def _strategies(rows: RowParameters) -> list[tuple[TemperatureStrategy, IndexArray]]:
-    """Returns the temperature strategies in use, each with the rows that it serves."""
-    groups = rows.groups("temperature_strategy")
-    return [(strategy_named(str(name)), lines) for (name,), lines in groups.items()]
-
-
-def _settle(rows: RowParameters) -> IndexArray:
-    """Returns how many of entropy and varentropy the temperature of each row depends on."""
-    settle = np.zeros(len(rows), dtype=np.intp)
-    for strategy, lines in rows.derived(_strategies):
-        reads = strategy.reads
-        settle[lines] = 2 if "varentropy_nats2" in reads else min(len(reads), 1)
-    return settle
 
 
 @lru_cache(maxsize=64)

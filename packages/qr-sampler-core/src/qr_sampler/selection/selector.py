@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Final, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from qr_sampler.arrays import FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
@@ -37,10 +37,15 @@ class Measurement:
 
     def summary(self) -> Measurement:
         """Returns the same without what a selector added, which may hold on to the logits."""
-        return Measurement(**{name: getattr(self, name) for name in _SHARED})
-
-
-_SHARED: Final = tuple(field.name for field in fields(Measurement))
+        return Measurement(
+            lines=self.lines,
+            rows=self.rows,
+            vocab_size=self.vocab_size,
+            logits_ready_ns=self.logits_ready_ns,
+            entropy_nats=self.entropy_nats,
+            varentropy_nats2=self.varentropy_nats2,
+            logit_deviation=self.logit_deviation,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

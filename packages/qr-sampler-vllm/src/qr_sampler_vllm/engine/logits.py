@@ -17,6 +17,7 @@ from qr_sampler import (
     Settings,
     StepResult,
 )
+from qr_sampler.arrays import Logits
 from qr_sampler_accel import block_counts, device_selector, host_selector
 
 __all__ = ["TensorLogits"]
@@ -60,7 +61,7 @@ class TensorLogits:
         """
         on_host = logits.device.type == "cpu"
         if on_host:
-            plan = pipeline.prepare(_float32_rows(logits, lines).numpy(), rows)
+            plan = pipeline.prepare(_float32_rows(logits, lines), rows)
         else:
             selector: Any = pipeline.selector
             plan = pipeline.prepare(selector.taken(logits, lines), rows)
@@ -106,10 +107,11 @@ def force_together(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) 
     logits[rows, torch.as_tensor(token_ids, device=logits.device)] = 0.0
 
 
-def _float32_rows(logits: Any, lines: Sequence[int]) -> Any:
-    """Returns *lines* as float32 with consecutive columns, if possible without a copy."""
+def _float32_rows(logits: Any, lines: Sequence[int]) -> Logits:
+    """Returns *lines* as float32, if possible without a copy."""
     import torch
 
     if list(lines) != list(range(len(logits))):
         logits = logits[torch.as_tensor(lines)]
-    return logits.to(dtype=torch.float32).contiguous()
+    rows: Logits = logits.to(dtype=torch.float32).numpy()
+    return rows

@@ -16,6 +16,7 @@ from qr_sampler.arrays import Distances, IndexArray, Logits
 from qr_sampler.selection.fast.ranked_tokens import rank_order
 
 __all__ = [
+    "COLUMN_HEIGHT",
     "GROUPS",
     "HEAD_COLUMNS",
     "LOWEST_LOGIT",
