@@ -23,7 +23,7 @@ from qr_sampler_accel.host.bins import CompiledBins
 from qr_sampler_accel.host.descent import MOST_ROUNDS, SAMPLED_ROUNDS, Descent, bin_ends
 from qr_sampler_accel.host.energies import CompiledEnergies
 from qr_sampler_accel.host.masses import whole_sum
-from qr_sampler_accel.host.pivots import descent_memory, State
+from qr_sampler_accel.host.pivots import State, descent_memory
 from qr_sampler_accel.host.selector import CompiledSelector
 
 KINDS = (*CROWDED_KINDS, *LOGIT_KINDS)

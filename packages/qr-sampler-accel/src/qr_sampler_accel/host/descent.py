@@ -21,8 +21,8 @@ from qr_sampler.selection.fast.descent import Goal, Held, Landing
 from qr_sampler_accel.host.masses import LANES, compiled
 from qr_sampler_accel.host.pivots import (
     WORD,
-    descent_memory,
     State,
+    descent_memory,
     key_of,
     number_of,
     pivots,
