@@ -233,7 +233,7 @@ def test_what_was_kept_of_something_else_is_not_continued(counting: type[Countin
     other = measure("--source=counting", "--blocks=30", "--block-bytes=63")
     assert other.exit_code == 2
     assert "holds blocks of 64 bytes from 'counting'" in other.stderr
-    assert "remove it to begin anew" in other.stderr
+    assert "remove it to start over" in other.stderr
     Path("b.json.partial").write_text(kept[:-20], "utf-8")
     assert "begins anew" in measure("--source=counting", *SHORT).stderr
     assert counting.drawn == 7

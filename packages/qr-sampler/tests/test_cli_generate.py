@@ -337,7 +337,7 @@ def test_records_do_not_replace_a_device(stand_in: StandIn, tmp_path: Path) -> N
     os.mkfifo(fifo)
     result = generate("p", f"--records={fifo}", "--force")
     assert result.exit_code == 2
-    assert "it is no regular file" in result.stderr
+    assert "it is not a regular file" in result.stderr
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     assert stand_in.prompts == []
 

@@ -131,4 +131,4 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_file_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["settings", "--output", str(tmp_path)])
     assert result.exit_code == 2
-    assert f"cannot write {tmp_path}: it is no regular file" in result.stderr
+    assert f"cannot write {tmp_path}: it is not a regular file" in result.stderr

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How to install what a command lacks, worded once for all messages.
 
-The packages of this project are not on any package index, so anything pip finds there under one of
-their names is somebody else's: messages name the folders of a clone instead.
+The packages of this project are not on any package index, so anything that pip finds there under
+one of their names is someone else's: messages name the folders of a clone instead.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def _begun(source: EntropySource, kept: Path, block_bytes: int) -> BaselineMeasu
     if _described(earlier) != _described(fresh):
         raise ConfigError(
             f"{kept} holds blocks of {_described(earlier)}, and this would be {_described(fresh)}; "
-            "remove it to begin anew, or choose another --output"
+            "remove it to start over, or choose another --output"
         )
     return earlier
 

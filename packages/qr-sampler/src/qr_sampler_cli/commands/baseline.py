@@ -93,7 +93,7 @@ def _measured(
     if early := warning_before(blocks, block_bytes, settings.max_ks_distance):
         remark(early)
     with counting_bar(
-        f"measuring {printable(device.name)}", unit="blocks", begun=run.measurement.blocks
+        f"measuring {printable(device.name)}", unit="blocks", initial=run.measurement.blocks
     ) as progress:
         run.measure(blocks, progress)
     if run.failures:

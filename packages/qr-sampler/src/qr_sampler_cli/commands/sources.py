@@ -94,7 +94,7 @@ def _refuse_unknown(names: Collection[str], settings: Settings) -> None:
 
 
 def _print(reports: tuple[SourceReport, ...]) -> None:
-    """Prints a table that fits a window of 80 columns, and below it what is to be said."""
+    """Prints a table that fits a window of 80 columns, and remarks below it."""
     console = result_console()
     console.print(_table(reports, fancy=console.is_terminal))
     remarks = [f"{report.name}: {report.reason}" for report in reports if report.reason]

@@ -28,7 +28,7 @@ ORDINARY_FIELDS: Final = EngineFields(temperature=1.0, top_p=1.0, top_k=0, min_p
 
 
 def require_plugin() -> None:
-    """Makes sure that vLLM will find the plugin.
+    """Checks that vLLM will find the plugin.
 
     Raises:
         MissingPackageError: When no installed distribution offers it to vLLM.
@@ -50,7 +50,7 @@ def engine_failures(doing: str, *, verbose: bool) -> Iterator[None]:
         verbose: Whether the traceback is shown, too.
 
     Raises:
-        EngineError: When the block raises anything that is not an error of ours.
+        EngineError: When the block raises anything but our own errors.
     """
     try:
         with warnings.catch_warnings():

@@ -51,7 +51,7 @@ class LedgerLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLine:
-    """The fields of a token record that this package reads; a ledger may hold more."""
+    """The fields of a token record that this package reads; a ledger may contain more."""
 
     request_key: str
     """Names the request."""
@@ -109,7 +109,7 @@ class Ledger:
     lines: tuple[LedgerLine, ...] = ()
     """Every line, of all kinds."""
     unreadable: tuple[str, ...] = ()
-    """Lines that are no record, each as ``FILE:NUMBER``: a crash or a full disk tears lines."""
+    """Lines that are not records, each as ``FILE:NUMBER``: a crash or a full disk tears lines."""
 
     @property
     def tokens(self) -> tuple[TokenLine, ...]:
@@ -203,14 +203,14 @@ def read_ledger(
 ) -> Ledger:
     """Returns the lines of the files that mention one of *request_keys*.
 
-    Every engine process writes a file of its own, so a file that mentions a request of a run
-    belongs to that run as a whole, and one that mentions none, or has gone meanwhile, to somebody
-    else. Lines that are no record are left out and named.
+    Every engine process writes its own file, so a file that mentions a request of a run belongs to
+    that run as a whole; files that mention none, or have disappeared, are ignored. Lines that are
+    not records are left out and listed.
 
     Args:
         directory: Where the engines wrote.
         request_keys: The requests of the run.
-        ignore: Files to leave out, usually those that were there before the run.
+        ignore: Files to leave out, usually those that existed before the run.
 
     Raises:
         LedgerError: When a file cannot be read.
@@ -233,7 +233,7 @@ def _read_file(path: Path) -> Ledger:
         return Ledger()
     except OSError as error:
         raise LedgerError(f"the ledger {path} cannot be read: {error.strerror}") from error
-    # Not splitlines(): JSON may hold separators that are line ends to Python and not to JSON Lines.
+    # Not splitlines(): JSON may contain separators that end a line in Python but not in JSON Lines.
     texts = ((number, text) for number, text in enumerate(data.split(b"\n"), 1) if text.strip())
     lines = [(number, _line(text)) for number, text in texts]
     return Ledger(
@@ -243,7 +243,7 @@ def _read_file(path: Path) -> Ledger:
 
 
 def _line(data: bytes) -> LedgerLine | None:
-    """Returns a record, or nothing for what is none."""
+    """Returns a record, or ``None`` if the line is not one."""
     try:
         text = data.decode()
         values = json.loads(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the records account for the emitted tokens, one to one, and what do they say in sum."""
+"""Compares records and emitted tokens one to one, and summarizes a run."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class RunSummary:
 
 
 def find_discrepancies(emissions: Sequence[Emission], ledger: Ledger) -> tuple[str, ...]:
-    """Returns every way in which records and emitted tokens differ, in words; empty if none.
+    """Returns a description of every discrepancy between records and emitted tokens; empty if none.
 
     Each emitted token must have exactly one record, whatever decided it, with its request, position
     and id, and there must be no other such record but of tokens that may not have been emitted.

@@ -17,11 +17,11 @@ TOKEN_MARK: Final = b'"kind": "token"'
 class RecordedTokens:
     """Counts the token records that appear in a directory, reading each byte once.
 
-    The count is for the eye: it relies on the spelling of the writer and lags by the last step.
+    The count is for display only: it relies on the writer's formatting and lags by a step.
 
     Args:
         directory: Where the engine writes its records.
-        ignore: Files that were there before.
+        ignore: Files that existed before.
     """
 
     def __init__(self, directory: Path, *, ignore: frozenset[Path]) -> None:
@@ -33,7 +33,7 @@ class RecordedTokens:
     def __call__(self) -> int:
         """Returns the number of token records so far."""
         for path in ledger_files(self._directory) - self._ignore:
-            # Somebody may remove a file at any time; what reads the whole ledger will say so.
+            # A file may be removed at any time; reading the whole ledger will report it.
             with contextlib.suppress(OSError), path.open("rb") as file:
                 file.seek(self._offsets.get(path, 0))
                 fresh = file.read()

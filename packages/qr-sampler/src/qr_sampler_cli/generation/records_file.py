@@ -30,7 +30,7 @@ class RecordsFile:
     def __init__(self, path: Path, *, force: bool) -> None:
         self.path = path
         self._force = force
-        # Before the engine starts, so that a long run cannot end without a trace.
+        # Checked before the engine starts, so that a long run cannot end without its records.
         if os.path.lexists(path) and not force:
             raise ConfigError(f"{path} exists; choose another file or replace it with --force")
         check_destination(path)
@@ -49,14 +49,14 @@ class RecordsFile:
 
 
 def check_destination(path: Path) -> None:
-    """Refuses a place where no file can be written.
+    """Refuses a path where no file can be written.
 
     Raises:
-        ConfigError: When *path* is a directory, a device or the like, or is not in a directory
-            that is writable.
+        ConfigError: When *path* exists and is not a regular file, or its directory is missing or
+            not writable.
     """
     if os.path.lexists(path) and not is_replaceable(path):
-        raise ConfigError(f"cannot write {path}: it is no regular file; name another one")
+        raise ConfigError(f"cannot write {path}: it is not a regular file; name another one")
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {path}: name a file in an existing directory")
     if not os.access(path.parent, os.W_OK):

@@ -29,7 +29,7 @@ _COLUMNS: Final = (
     ("fallback", "left"),
 )
 _FOLDED: Final = ("token", "source")
-"""What goes on in a further line where the window is too narrow, so that no number is cut."""
+"""Columns that wrap to another line in a narrow window, so that no number is cut."""
 
 
 def token_table(

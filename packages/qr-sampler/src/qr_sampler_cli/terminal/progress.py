@@ -113,7 +113,7 @@ def _line_reporter(console: Console, description: str) -> Report:
 
 @contextlib.contextmanager
 def counting_bar(
-    description: str, *, unit: str, begun: int = 0, in_files: bool = True
+    description: str, *, unit: str, initial: int = 0, in_files: bool = True
 ) -> Iterator[Count]:
     """Yields a function that shows the progress of a count: a bar, or ten lines if no terminal.
 
@@ -122,7 +122,7 @@ def counting_bar(
     Args:
         description: What is being done.
         unit: What is counted.
-        begun: Where the count begins.
+        initial: The initial count.
         in_files: Whether anything is shown without a terminal.
     """
     console = progress_console()
@@ -130,7 +130,7 @@ def counting_bar(
         yield lambda done, total: None
         return
     if not console.is_terminal:
-        yield _line_counter(console, description, unit, begun)
+        yield _line_counter(console, description, unit, initial)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -143,7 +143,7 @@ def counting_bar(
     with Progress(
         *columns, console=console, transient=True, speed_estimate_period=300.0
     ) as progress:
-        task = progress.add_task(description, total=None, completed=begun)
+        task = progress.add_task(description, total=None, completed=initial)
 
         def count(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
@@ -155,13 +155,13 @@ def counting_bar(
             _drawing.pop()
 
 
-def _line_counter(console: Console, description: str, unit: str, begun: int) -> Count:
+def _line_counter(console: Console, description: str, unit: str, initial: int) -> Count:
     started_s = time.monotonic()
 
     def count(done: int, total: int) -> None:
         if not _is_due(done, total):
             return
-        left_s = (time.monotonic() - started_s) / max(1, done - begun) * (total - done)
+        left_s = (time.monotonic() - started_s) / max(1, done - initial) * (total - done)
         left = f", about {duration(left_s)} left" if done < total else ""
         console.print(f"{description}: {done} of {total} {unit}{left}", soft_wrap=True)
 
