@@ -18,7 +18,8 @@ import numpy as np
 from qr_sampler.arrays import Logits
 from qr_sampler.selection.fast.bins import BINS, BinnedRow, bin_scale
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
-from qr_sampler_accel.host.masses import LANES, compiled
+from qr_sampler_accel.host.compiler import compiled
+from qr_sampler_accel.host.masses import LANES
 from qr_sampler_accel.host.pivots import (
     WORD,
     State,

@@ -16,9 +16,10 @@ from qr_sampler.selection.fast.sections import FEW
 from qr_sampler.selection.masses import MASSLESS
 from qr_sampler_accel.host.asked import MIN_P, TOP_K, TOP_N_SIGMA, TOP_P, TRUNCATE_FIRST
 from qr_sampler_accel.host.bins import fill_totals, near_maximum, token_at
+from qr_sampler_accel.host.compiler import compiled
 from qr_sampler_accel.host.descent import SAMPLED_ROUNDS, bin_ends, land
 from qr_sampler_accel.host.from_head import first_reaching
-from qr_sampler_accel.host.masses import LANES, TABLES, compiled, mass_memory
+from qr_sampler_accel.host.masses import LANES, TABLES, mass_memory
 from qr_sampler_accel.host.pivots import State, descent_memory, weigh
 from qr_sampler_accel.host.products import ceil_product
 

@@ -15,7 +15,8 @@ import numpy as np
 from qr_sampler.selection.fast.passes import EXP_ERROR, PRODUCT_ERROR, SUM_ERROR
 from qr_sampler.selection.masses import MASSLESS
 from qr_sampler_accel.host.asked import MIN_P, TOP_K, TOP_N_SIGMA, TOP_P, TRUNCATE_FIRST
-from qr_sampler_accel.host.masses import LANES, compiled, fill_masses
+from qr_sampler_accel.host.compiler import compiled
+from qr_sampler_accel.host.masses import LANES, fill_masses
 from qr_sampler_accel.host.products import ceil_product
 
 __all__ = [

@@ -7,23 +7,21 @@ Nothing here may be contracted or reordered: the masses are those of
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-import numba
 import numpy as np
 
 from qr_sampler.arrays import Distances, FloatArray
 from qr_sampler.selection.masses import EXPONENT_FLOOR, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, TAYLOR
+from qr_sampler_accel.host.compiler import compiled, summing
 
 __all__ = [
     "LANES",
     "TABLES",
     "MassMemory",
-    "compiled",
     "fill_exponentials",
     "fill_masses",
     "mass_memory",
-    "summing",
     "whole_sum",
 ]
 
@@ -33,12 +31,6 @@ LANES: Final = 256
 TABLES: Final = 4
 """Sums per bin of a histogram. Adding to one place over and over is slow, since each addition waits
 for the one before; tokens therefore take turns."""
-
-# Arguments are arrays and numbers; arrays that a loop does not read first are working memory.
-compiled: Any = numba.njit(nogil=True, error_model="numpy")
-
-summing: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
-"""For sums of whole numbers below 2**53, which are the same in any order."""
 
 T11, T10, T9, T8, T7, T6, T5, T4, T3, T2, T1, T0 = TAYLOR
 

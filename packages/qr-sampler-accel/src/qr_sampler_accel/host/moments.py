@@ -7,20 +7,16 @@ The bounds are those of :mod:`qr_sampler.selection.fast.passes`.
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numba
 import numpy as np
 
 from qr_sampler.selection.fast.passes import EXP_ERROR, LOWEST, PRODUCT_ERROR, SUM_ERROR, TERMS
 from qr_sampler.selection.masses import LOG2_E
 from qr_sampler.temperature.base import STATISTICS_STEP
+from qr_sampler_accel.host.compiler import contracted
 from qr_sampler_accel.host.masses import LANES
 
 __all__ = ["fill_powers", "moment_memory", "row_moments", "row_sums", "row_weight"]
-
-# A product and a sum may become one instruction: less rounding, within the same bounds.
-contracted: Any = numba.njit(nogil=True, error_model="numpy", fastmath={"contract"})
 
 LOWEST_POWER = np.float32(-125.0)
 """2 to this power is still a normal float32, and far too small to matter. As an exponent of e it is
