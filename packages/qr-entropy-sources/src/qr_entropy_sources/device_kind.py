@@ -58,17 +58,17 @@ def kind_of(path: Path) -> DeviceKind:
         NotADeviceError: When it is neither a character device nor a FIFO nor a socket.
         OSError: When it cannot be looked up.
     """
-    found = path.stat()
-    if stat.S_ISFIFO(found.st_mode):
+    status = path.stat()
+    if stat.S_ISFIFO(status.st_mode):
         return DeviceKind.FIFO
-    if stat.S_ISSOCK(found.st_mode):
+    if stat.S_ISSOCK(status.st_mode):
         return DeviceKind.SOCKET
-    if not stat.S_ISCHR(found.st_mode):
+    if not stat.S_ISCHR(status.st_mode):
         raise NotADeviceError(
             f"{path} is neither a character device nor a FIFO nor a socket; a recording is not a "
             "measurement"
         )
-    return _character_device(found.st_rdev) if sys.platform == "linux" else DeviceKind.OTHER
+    return _character_device(status.st_rdev) if sys.platform == "linux" else DeviceKind.OTHER
 
 
 def jit_class_of(kind: DeviceKind, flush_bytes: int) -> JitClass:

@@ -53,10 +53,10 @@ class Terminal:
             # At once: what waits to be sent need not leave first.
             termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
             # tcsetattr() succeeds if the terminal takes any of the settings.
-            taken = _is_raw(termios.tcgetattr(self._descriptor))
+            is_raw = _is_raw(termios.tcgetattr(self._descriptor))
         except termios.error as error:
             raise OSError(*error.args) from error
-        if not taken:
+        if not is_raw:
             raise OSError("the terminal does not take raw mode, without which it alters bytes")
 
 

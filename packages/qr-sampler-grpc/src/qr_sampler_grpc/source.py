@@ -112,7 +112,11 @@ class QuantumGrpcSource(LinkedSource):
         sizes = list(self._request_sizes(n))
         answers, dropped = self._fetch(sizes, requested_ns, check) if sizes else ([], 0)
         received_ns, wall_time_ns = time.monotonic_ns(), time.time_ns()
-        times = [one.device_timestamp_ns for one in answers if one.device_timestamp_ns is not None]
+        times = [
+            answer.device_timestamp_ns
+            for answer in answers
+            if answer.device_timestamp_ns is not None
+        ]
         return EntropyDraw(
             data=_joined(answers, sizes),
             source=self.name,
@@ -214,7 +218,7 @@ class QuantumGrpcSource(LinkedSource):
 
     def _devices(self, answers: Sequence[Answer]) -> str:
         """Returns every distinct device, without the API key that a server may have put there."""
-        named = ", ".join(dict.fromkeys(one.device_id for one in answers if one.device_id))
+        named = ", ".join(dict.fromkeys(answer.device_id for answer in answers if answer.device_id))
         credentials = self._options.credentials
         return credentials.redact(named) if credentials else named
 
@@ -230,4 +234,4 @@ def _joined(answers: Sequence[Answer], sizes: Sequence[int]) -> bytes:
     """Returns the bytes of all answers. A number that is cut short keeps its leading bytes."""
     if len(answers) == 1:
         return answers[0].data[: sizes[0]]
-    return b"".join(one.data[:size] for one, size in zip(answers, sizes, strict=True))
+    return b"".join(answer.data[:size] for answer, size in zip(answers, sizes, strict=True))

@@ -24,7 +24,7 @@ def answers_of(done: Exchange) -> list[EntropyResponse]:
         NonconformanceError: When an answer is not as it must be.
     """
     left = list(done.messages)
-    found = []
+    answers = []
     for number, (request, expected) in enumerate(
         zip(done.call.requests, done.call.answers, strict=True), start=1
     ):
@@ -33,10 +33,10 @@ def answers_of(done: Exchange) -> list[EntropyResponse]:
         if expected.data_bytes is None:
             _check_message(left.pop(0), expected)
         else:
-            found.append(_answer(left, request, expected))
+            answers.append(_answer(left, request, expected))
     if left:
         raise NonconformanceError(f"{len(left)} messages more than were asked for arrived")
-    return found
+    return answers
 
 
 def _count(done: Exchange) -> int:

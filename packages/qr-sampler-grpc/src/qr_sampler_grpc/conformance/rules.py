@@ -46,7 +46,7 @@ def clock_offset_ns(stamps: Sequence[tuple[int, int, int]]) -> tuple[int, int]:
 
 
 def _answers_differ(answered: Sequence[Answered], _key: VerificationKey | None) -> str:
-    telling = [one.data for _, one in answered if len(one.data) >= _TELLING_BYTES]
+    telling = [answer.data for _, answer in answered if len(answer.data) >= _TELLING_BYTES]
     if len(set(telling)) < len(telling):
         raise NonconformanceError("two answers hold the same bytes")
     return ""
@@ -54,7 +54,8 @@ def _answers_differ(answered: Sequence[Answered], _key: VerificationKey | None) 
 
 def _one_clock_offset(answered: Sequence[Answered], _key: VerificationKey | None) -> str:
     stamps = [
-        (done.sent_ns, one.generation_timestamp_ns, done.received_ns) for done, one in answered
+        (done.sent_ns, answer.generation_timestamp_ns, done.received_ns)
+        for done, answer in answered
     ]
     lowest, highest = clock_offset_ns(stamps)
     if lowest > highest + _CLOCK_TOLERANCE_NS:
@@ -66,18 +67,18 @@ def _one_clock_offset(answered: Sequence[Answered], _key: VerificationKey | None
 
 
 def _signed(answered: Sequence[Answered], key: VerificationKey | None) -> str:
-    for done, one in answered:
-        if len(one.signature) != _SIGNATURE_BYTES:
-            raise NonconformanceError(f"the signature has {len(one.signature)} bytes, not 64")
+    for done, answer in answered:
+        if len(answer.signature) != _SIGNATURE_BYTES:
+            raise NonconformanceError(f"the signature has {len(answer.signature)} bytes, not 64")
         (request,) = done.call.requests
         message = signed_message(
             sequence_id=request.sequence_id,
-            generation_timestamp_ns=one.generation_timestamp_ns,
-            device_id=one.device_id,
+            generation_timestamp_ns=answer.generation_timestamp_ns,
+            device_id=answer.device_id,
             commitment=request.commitment,
-            data=one.data,
+            data=answer.data,
         )
-        if key is not None and not key.verifies(one.signature, message):
+        if key is not None and not key.verifies(answer.signature, message):
             raise NonconformanceError("the signature is not that of the public key")
     return "not verified: no public key was given" if key is None else "verified"
 

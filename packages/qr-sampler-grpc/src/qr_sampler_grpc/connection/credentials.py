@@ -105,12 +105,12 @@ class ApiKey:
     def is_in(self, metadata: Iterable[tuple[str, str | bytes]]) -> bool:
         """Returns whether *metadata* carries this very key, in time independent of its contents."""
         expected = self.secret.encode()
-        found = False
+        matches = False
         for header, value in metadata:
             if header == self.header:
                 given = value if isinstance(value, bytes) else value.encode()
-                found |= hmac.compare_digest(given, expected)
-        return found
+                matches |= hmac.compare_digest(given, expected)
+        return matches
 
     def redact(self, text: str) -> str:
         """Returns *text* with every occurrence of the key masked."""

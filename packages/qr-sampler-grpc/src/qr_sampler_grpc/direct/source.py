@@ -202,13 +202,15 @@ class DirectSource(LinkedSource):
 def _joined(answers: list[DirectAnswer]) -> DirectAnswer:
     """Returns several answers as one."""
     # 0 means no time; nothing was measured before the epoch.
-    times = [one.generation_timestamp_ns for one in answers if one.generation_timestamp_ns > 0]
+    times = [
+        answer.generation_timestamp_ns for answer in answers if answer.generation_timestamp_ns > 0
+    ]
     return DirectAnswer(
-        b"".join(one.data for one in answers),
-        ", ".join(dict.fromkeys(one.device_id for one in answers if one.device_id)),
+        b"".join(answer.data for answer in answers),
+        ", ".join(dict.fromkeys(answer.device_id for answer in answers if answer.device_id)),
         min(times, default=0),
-        _all(one.echoed for one in answers),
-        _all(one.verified for one in answers),
+        _all(answer.echoed for answer in answers),
+        _all(answer.verified for answer in answers),
     )
 
 

@@ -69,7 +69,7 @@ def check_numbers(answers: Sequence[bytes]) -> list[SanityCheck]:
     Args:
         answers: Each the eight bytes of floor(u * 2**64), most significant first.
     """
-    return list(_numbers([int.from_bytes(one, "big") / _LATTICE for one in answers]))
+    return list(_numbers([int.from_bytes(answer, "big") / _LATTICE for answer in answers]))
 
 
 def _chi_square(sample: NDArray[np.uint8]) -> SanityCheck:

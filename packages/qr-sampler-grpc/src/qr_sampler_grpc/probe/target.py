@@ -185,14 +185,14 @@ def _unsent(protocol: str, commitment: bool) -> str:
 
 
 def _direct(address: str, given: dict[str, Any]) -> DirectTarget:
-    taken = {name: given.pop(name) for name in ("timeout_ms", "public_key") if name in given}
+    chosen = {name: given.pop(name) for name in ("timeout_ms", "public_key") if name in given}
     if given:
         raise ConfigError(
             f"{', '.join(sorted(given))}: the direct protocol has no such thing; leave it out"
         )
-    if "public_key" in taken:
-        taken["public_key"] = str(taken["public_key"])
-    settings = DirectSettings.load(server_address=address, **taken)
+    if "public_key" in chosen:
+        chosen["public_key"] = str(chosen["public_key"])
+    settings = DirectSettings.load(server_address=address, **chosen)
     options = DirectOptions.checked(**settings.model_dump())
     largest, default = options.max_bytes_per_request, _DIRECT_LARGEST
     return DirectTarget(

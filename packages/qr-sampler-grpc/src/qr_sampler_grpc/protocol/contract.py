@@ -127,7 +127,9 @@ def _check_applicable(
     integrated_bytes: int,
 ) -> None:
     if (request_fields or answer_fields) and profile_name != CUSTOM:
-        declared = " and ".join(_listed(one) for one in (request_fields, answer_fields) if one)
+        declared = " and ".join(
+            _listed(fields) for fields in (request_fields, answer_fields) if fields
+        )
         raise ConfigError(
             f"fields are declared ({declared}) and the profile {profile_name!r} has its own; "
             f"remove request_fields and answer_fields, or use the profile {CUSTOM!r}"

@@ -51,8 +51,8 @@ class BidiStreamingTransport(ChannelTransport):
         ticket = self._watchdog.watch(attempt.deadline_ns / _NS_PER_S, stream.lapse)
         unanswered = len(pending)
         try:
-            for one in pending:
-                answer = stream.wait_for(one)
+            for awaited in pending:
+                answer = stream.wait_for(awaited)
                 unanswered -= 1
                 yield answer
         finally:
@@ -132,27 +132,27 @@ class _Stream:
             if self.ended:
                 return None
             for request in requests:
-                one = _Pending(request, attempt)
-                self._waiting[request.sequence_id] = one
-                pending.append(one)
+                awaited = _Pending(request, attempt)
+                self._waiting[request.sequence_id] = awaited
+                pending.append(awaited)
                 self._outgoing.put(request.message)
         return pending
 
-    def wait_for(self, one: _Pending) -> Answer:
+    def wait_for(self, awaited: _Pending) -> Answer:
         """Returns the answer to a request, reading from the stream unless another thread does."""
-        while one.answer is None:
+        while awaited.answer is None:
             if self._failure is not None:
                 raise self._failure
             if self._reading.acquire(blocking=False):
                 try:
-                    self._read_until_answered(one)
+                    self._read_until_answered(awaited)
                 finally:
                     self._reading.release()
                     self._wake_all()
             else:
-                one.wake.wait()
-                one.wake.clear()
-        return one.answer
+                awaited.wake.wait()
+                awaited.wake.clear()
+        return awaited.answer
 
     def lapse(self) -> None:
         """Ends the stream because the deadline of a draw has passed."""
@@ -167,11 +167,11 @@ class _Stream:
         if not self._waiting:
             self.end("the server has ended the stream")
 
-    def _read_until_answered(self, one: _Pending) -> None:
-        """Hands messages to whoever waits for them, until *one* has its own."""
-        while one.answer is None and self._failure is None:
+    def _read_until_answered(self, awaited: _Pending) -> None:
+        """Hands messages to whoever waits for them, until *awaited* has its own."""
+        while awaited.answer is None and self._failure is None:
             try:
-                self._deliver(self._wire.decode(next(self._call)), one)
+                self._deliver(self._wire.decode(next(self._call)), awaited)
             except StopIteration:
                 self.end("the server has ended the stream")
             except (grpc.RpcError, UnreadableAnswerError, UnfitAnswerError) as error:
@@ -180,18 +180,18 @@ class _Stream:
     def _deliver(self, answer: Answer, reader: _Pending) -> None:
         sequence_id = answer.sequence_id or 0
         with self._lock:
-            one = self._waiting.pop(sequence_id, None)
-        if one is None:
+            awaited = self._waiting.pop(sequence_id, None)
+        if awaited is None:
             reader.parts.waste(answer)
             raise stray(sequence_id)
-        one.answer = one.parts.add_all(answer)
-        one.wake.set()
+        awaited.answer = awaited.parts.add_all(answer)
+        awaited.wake.set()
 
     def _wake_all(self) -> None:
         with self._lock:
             waiting = list(self._waiting.values())
-        for one in waiting:
-            one.wake.set()
+        for awaited in waiting:
+            awaited.wake.set()
 
     def _fail(self, failure: Exception) -> None:
         """Ends the stream; all who wait are told the first failure."""

@@ -54,8 +54,8 @@ class ServiceApart(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: Any) -> Handler | None:
         """Returns what answers a call, ``None`` when it is for another service."""
-        for one in self._inner:
-            handler = one.service(handler_call_details)
+        for inner in self._inner:
+            handler = inner.service(handler_call_details)
             if handler is not None:
                 lane = self._streams if handler.response_streaming else self._lane
                 is_full = lane.is_full
