@@ -228,7 +228,7 @@ class SamplingSession:
             raise error
 
     def give_up(self, sequences: Sequence[TokenSequence], error: QRSamplerError) -> None:
-        """Ends *sequences* if the operator accepts only tokens chosen by entropy.
+        """Ends *sequences*, because the operator accepts only tokens chosen by entropy.
 
         Args:
             sequences: The sequences that get no more entropy.

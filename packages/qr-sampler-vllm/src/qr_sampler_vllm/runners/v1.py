@@ -51,7 +51,7 @@ class BatchRow:
         return self.sequence.sampled(forced)
 
     def settle(self) -> list[Entry]:
-        """Returns the records that are settled at the end of the step, whether vLLM has or not.
+        """Returns the records settled at the end of the step, whether or not vLLM took the token.
 
         Rows of an unfinished prefill are sampled like any other, and their tokens are dropped.
         """
