@@ -576,10 +576,13 @@ def cpu(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def bench(session: nox.Session) -> None:
-    """Compare the cost of a step with vLLM's own sampler; see docs/benchmarks.md."""
+    """Compare a step with vLLM's own sampler, and whole engines; see docs/benchmarks.md."""
     engine = Engine(session)
     engine.pip_install("--quiet", PLOTS)
     engine.run("-m", "benchmarks", *session.posargs, PYTHONPATH=str(VLLM_PACKAGE))
+    if not {"--quick", "--help"} & set(session.posargs):
+        check = {"--check"} & set(session.posargs)
+        engine.run("-m", "benchmarks.whole_engine", *check, PYTHONPATH=str(VLLM_PACKAGE))
 
 
 @nox.session(venv_backend="none", default=False)

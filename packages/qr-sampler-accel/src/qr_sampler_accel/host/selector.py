@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qr_sampler.arrays import FloatArray, IndexArray, Logits
+from qr_sampler.arrays import Distances, FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
 from qr_sampler.selection.fast.candidates import Choice
 from qr_sampler.selection.fast.head import Head
@@ -38,6 +39,30 @@ from qr_sampler_accel.host.statistics import compiled_deviation
 __all__ = ["CompiledMeasurement", "CompiledPlan", "CompiledSelector"]
 
 
+class Heads(NamedTuple):
+    """The leading tokens of D rows, in rank order."""
+
+    token_ids: NDArray[np.int32]
+    """Shape ``(D, N)``."""
+    distance: Distances
+    """Shape ``(D, N)``."""
+    counts: IndexArray
+    """How many of the N places are taken. Shape ``(D,)``."""
+
+    @classmethod
+    def empty(cls, count: int, leading: int) -> Heads:
+        """Returns room for *leading* tokens of *count* rows."""
+        return cls(
+            np.empty((count, leading), dtype=np.int32),
+            np.empty((count, leading), dtype=np.float32),
+            np.empty(count, dtype=np.intp),
+        )
+
+    def take(self, lines: IndexArray) -> Heads:
+        """Returns those of some rows."""
+        return Heads(self.token_ids[lines], self.distance[lines], self.counts[lines])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledMeasurement(Measurement):
     """The statistics together with the rows."""
@@ -48,8 +73,8 @@ class CompiledMeasurement(Measurement):
     """What the decidable rows ask for."""
     numbers: FloatArray
     """What was measured of the decidable rows. Shape ``(NUMBERS, D)``."""
-    heads: tuple[IndexArray, Logits, IndexArray]
-    """Leading tokens of shape ``(D, N)``, their distances, and how many they are."""
+    heads: Heads
+    """The leading tokens of each."""
 
 
 class CompiledPlan(NamedTuple):
@@ -87,7 +112,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         asked = rows.derived(asked_of, vocab_size)
         if settle is None:
             settle = np.where(np.isnan(temperature), 2, 0)
-        numbers, heads = np.empty((NUMBERS, count)), _empty_heads(count, most_leading(vocab_size))
+        numbers, heads = np.empty((NUMBERS, count)), Heads.empty(count, most_leading(vocab_size))
         decidable, unsettled = measure_rows(
             logits, asked.filters, settle, 1.0 / temperature, numbers, *heads
         )
@@ -96,7 +121,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             lines = np.flatnonzero(np.isfinite(numbers[MAXIMUM]))
             # Consecutive, as the loops expect it.
             numbers = numbers.take(lines, axis=1)
-            heads = (heads[0][lines], heads[1][lines], heads[2][lines])
+            heads = heads.take(lines)
             rows = rows.take(lines)
             asked = rows.derived(asked_of, vocab_size)
         if unsettled:
@@ -118,14 +143,14 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
     def prepare(self, measurement: CompiledMeasurement, temperature: FloatArray) -> CompiledPlan:
         """Returns the totals of the rows at their temperatures."""
         inverse = 1.0 / temperature
-        if measurement.heads[0].size:
+        if measurement.heads.token_ids.size:
             weigh_rows(
                 measurement.logits,
                 measurement.lines,
                 measurement.asked.filters,
                 inverse,
                 measurement.numbers,
-                measurement.heads[2],
+                measurement.heads.counts,
             )
         return CompiledPlan(measurement, inverse)
 
@@ -159,8 +184,8 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
     def _choose(self, plan: CompiledPlan, index: int, u: float) -> Choice:
         """Returns the token of a row that the loops leave open."""
         measurement = plan.measurement
-        numbers, (ids, distance, counts) = measurement.numbers[:, index], measurement.heads
-        count, vocab_size = int(counts[index]), measurement.vocab_size
+        numbers, heads = measurement.numbers[:, index], measurement.heads
+        count, vocab_size = int(heads.counts[index]), measurement.vocab_size
         if self._passes is None or self._passes.vocab_size != vocab_size:
             self._passes = CompiledPasses(vocab_size)
         filters = Filters.of(measurement.rows.parameters[index], vocab_size)
@@ -169,7 +194,9 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             maximum=np.float32(numbers[MAXIMUM]),
             filters=filters,
             passes=self._passes,
-            head=Head(ids[index, :count], distance[index, :count]),
+            head=Head(
+                heads.token_ids[index, :count].astype(np.intp), heads.distance[index, :count]
+            ),
             deviation=float(measurement.logit_deviation[index]),
             weight=float(numbers[WEIGHT]),
         )
@@ -177,14 +204,6 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         choice = row.choose(inverse, row.head_ranking, u)
         # The histogram leaves no question open.
         return choice or cast("Choice", row.choose(inverse, row.histogram_ranking, u))
-
-
-def _empty_heads(count: int, leading: int) -> tuple[IndexArray, Logits, IndexArray]:
-    return (
-        np.empty((count, leading), dtype=np.intp),
-        np.empty((count, leading), dtype=np.float32),
-        np.empty(count, dtype=np.intp),
-    )
 
 
 def _settle(logits: Logits, lines: IndexArray, numbers: FloatArray) -> None:
