@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qr_sampler import ReferenceSelector, Rows, SamplingParameters, SelectionResult
 from qr_sampler.amplification import U_MAX, U_MIN
-from qr_sampler.selection.fast.sections import FEW
+from qr_sampler.selection.fast.bins import FEW
 from qr_sampler.selection.masses import ceil_product
 from qr_sampler.testing.selection_cases import (
     LOGIT_KINDS,

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from qr_sampler import FastSelector, ReferenceSelector, Rows, SamplingParameters
 from qr_sampler.amplification import U_MAX, U_MIN
-from qr_sampler.selection.fast import histogram
-from qr_sampler.selection.fast.bins import BinnedRow
+from qr_sampler.selection.fast.bins import BinnedRow, RowBins
 from qr_sampler.selection.fast.descent import Goal, Landing, land
 from qr_sampler.selection.fast.energies import Edge, RowEnergies, typical_reach
 from qr_sampler.selection.filters import ENERGY_STEPS, typical_range
@@ -63,7 +62,7 @@ def test_sections_of_any_size_may_be_descended_into(
     kind: str, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if hardly a bin had few tokens."""
-    monkeypatch.setattr(histogram, "FEW", few)
+    monkeypatch.setattr(RowBins, "most_sorted", few)
     rng = np.random.default_rng([LOGIT_KINDS.index(kind), few])
     for vocab_size in (1, 2, 40, 300, 2_000, 2_000):
         parameters = random_parameters(rng, vocab_size)

@@ -118,6 +118,9 @@ class CompiledBins(Bins):
         vocab_size: Number of tokens V.
     """
 
+    # To gather few tokens and land among them takes one pass, as finding them to be sorted does.
+    most_sorted = 0
+
     def __init__(self, vocab_size: int) -> None:
         self._memory = (np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.int32))
         self._mass_memory = MassMemory().arrays

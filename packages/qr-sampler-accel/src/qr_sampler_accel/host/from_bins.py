@@ -11,8 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler.selection.fast.bins import BINS
-from qr_sampler.selection.fast.sections import FEW
+from qr_sampler.selection.fast.bins import BINS, FEW
 from qr_sampler.selection.masses import MASSLESS
 from qr_sampler_accel.host.asked import MIN_P, TOP_K, TOP_N_SIGMA, TOP_P, TRUNCATE_FIRST
 from qr_sampler_accel.host.bins import fill_totals, near_maximum, token_at

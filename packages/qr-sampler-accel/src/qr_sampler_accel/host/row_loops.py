@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
+from qr_sampler.selection.fast.bins import FEW
 from qr_sampler.selection.fast.head import COLUMN_HEIGHT, GROUPS
-from qr_sampler.selection.fast.sections import FEW
 from qr_sampler_accel.host.asked import NEEDS_TOTAL, TOP_N_SIGMA, TYPICAL_P
 from qr_sampler_accel.host.compiler import compiled
 from qr_sampler_accel.host.from_bins import bin_memory, choose_from_bins

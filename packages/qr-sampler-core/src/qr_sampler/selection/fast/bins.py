@@ -11,10 +11,13 @@ from qr_sampler.arrays import Distances, FloatArray, IndexArray, Logits, MassArr
 from qr_sampler.selection.fast.descent import Goal, Held, Landing, land
 from qr_sampler.selection.masses import MASSLESS, library_masses
 
-__all__ = ["BINS", "BinScale", "BinTotals", "BinnedRow", "Bins", "RowBins", "bin_scale"]
+__all__ = ["BINS", "FEW", "BinScale", "BinTotals", "BinnedRow", "Bins", "RowBins", "bin_scale"]
 
 BINS: Final = 4096
 """The last of them is for tokens without a mass."""
+
+FEW: Final = 2048
+"""So many tokens are sorted in NumPy; where there are more, a descent is faster."""
 
 BINS_PER_NAT: Final = (BINS - 0.5) / -MASSLESS
 """The first exponent without a mass is in the middle of the last bin, however it is rounded."""
@@ -76,6 +79,10 @@ def bin_scale(inverse_temperature: float) -> BinScale:
 class Bins(Protocol):
     """Sorts rows of V tokens into bins, one row at a time, in memory of its own."""
 
+    most_sorted: int
+    """The tokens of a bin are sorted where they are no more than these: for a descent they are too
+    few to be faster."""
+
     def totals(
         self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
     ) -> BinTotals:
@@ -133,6 +140,8 @@ class RowBins(Bins):
     Args:
         vocab_size: Number of tokens V.
     """
+
+    most_sorted = FEW
 
     def __init__(self, vocab_size: int) -> None:
         self._distance = np.empty(vocab_size, dtype=np.float32)

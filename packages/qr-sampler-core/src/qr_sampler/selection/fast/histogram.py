@@ -17,7 +17,7 @@ from qr_sampler.arrays import MassArray
 from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins
 from qr_sampler.selection.fast.descent import Held
 from qr_sampler.selection.fast.energies import Edge, Energies, typical_reach
-from qr_sampler.selection.fast.sections import FEW, CrowdedSection, Section, SortedSection
+from qr_sampler.selection.fast.sections import CrowdedSection, Section, SortedSection
 from qr_sampler.selection.filters import Cut, Ranking
 from qr_sampler.selection.masses import ceil_product
 
@@ -132,7 +132,7 @@ class Histogram(Ranking):
         return self._place
 
     def _section(self, index: int, held: Held) -> Section:
-        if held.tokens <= FEW:
+        if held.tokens <= self._bins.most_sorted:
             return SortedSection(self._row, self._bins, index)
         return CrowdedSection(self._row, self._bins, index, held)
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -11,10 +11,7 @@ from qr_sampler.selection.fast.bins import BinnedRow, Bins
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
 from qr_sampler.selection.fast.ranked_tokens import RankedTokens, rank_order
 
-__all__ = ["FEW", "CrowdedSection", "Section", "SortedSection"]
-
-FEW: Final = 2048
-"""So many tokens are sorted; where there are more, a descent is faster."""
+__all__ = ["CrowdedSection", "Section", "SortedSection"]
 
 
 class Section(Protocol):
