@@ -611,13 +611,15 @@ def bench_host(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def campaigns(session: nox.Session) -> None:
-    """Compare every selector with an oracle, and 10^8 draws with their law; takes a while."""
+    """Compare selectors with an oracle, draws with their law, and find slow rows; takes a while."""
     engine = Engine(session)
     # One process per core is enough.
     environment = {"OMP_NUM_THREADS": "1"}
     exactness = "packages/qr-sampler-accel/campaigns/exactness.py"
     engine.run(exactness, "--tensors", *session.posargs, **environment)
     engine.run("packages/qr-sampler-core/campaigns/frequencies.py", **environment)
+    worst_rows = "packages/qr-sampler-accel/campaigns/worst_rows.py"
+    engine.run(worst_rows, **environment, PYTHONPATH=str(VLLM_PACKAGE))
 
 
 @nox.session(venv_backend="none", default=False)

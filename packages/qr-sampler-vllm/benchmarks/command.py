@@ -28,6 +28,7 @@ from benchmarks.scaling import draw, measure_batches, measure_vocabularies
 from benchmarks.sources import PreparedSource
 from benchmarks.steps import StepCosts, measure_steps, step_sets
 from benchmarks.timing import Budget, pin_to_one_cpu
+from benchmarks.worst_rows import measure_worst_rows
 
 __all__ = ["main"]
 
@@ -65,7 +66,7 @@ FILTERED: Final[Sequence[dict[str, Any]]] = (
     {"min_p": 0.02, "truncate_first": True},
     {"temperature_strategy": "varentropy"},
 )
-"""Further kinds of steps whose allocations are counted. typical-p is not among them: it sorts."""
+"""Further kinds of steps whose allocations are counted. typical-p is not among them."""
 
 Sets = dict[str, list[LogitSet]]
 
@@ -111,6 +112,9 @@ def _measure(effort: Effort) -> Report:
     for size, (ratio, row_us) in measure_amplification(budget).items():
         costs.ratios["amplify", size] = [ratio]
         costs.row_us["amplify", size] = row_us
+    worst, typical_ms = measure_worst_rows(budget)
+    costs.ratios["worst", PLAIN_BATCH] = worst
+    costs.ratios["worst_typical", PLAIN_BATCH] = typical_ms
     exactness = measure_exactness(_all(sets), effort.exactness_rows)
     costs.ratios["exactness", PLAIN_BATCH] = [exactness.mismatches]
     costs.ratios["allocations", PLAIN_BATCH] = _allocations(sets)

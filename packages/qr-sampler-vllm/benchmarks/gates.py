@@ -17,6 +17,7 @@ PLAIN_BATCH: Final = 0
 
 NATIVE: Final = "vLLM's sampler without filters"
 FILTERED: Final = "vLLM's sampler with the same filters"
+USUAL: Final = "vLLM's sampler on a typical row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ CLAIMS: Final[Sequence[Claim]] = (
     Claim("numpy_bare", "the same without the statistics", NATIVE, (0.35, 0.50, 0.60)),
     Claim("flat", "flat logits, temperature 1, no filter", NATIVE, (1.25, 1.25, 1.25)),
     Claim("tail", "u = 1 - 1e-10, temperature 1, no filter", NATIVE, (1.25, 1.25, 1.25)),
+    Claim("worst", "slowest rows found, no filter", USUAL, (1.25,)),
+    Claim("worst_typical", "slowest rows found, `typical_p=0.9`, in ms", "", (2.0,)),
     Claim("grpc", "`edt` with one draw from a gRPC server", NATIVE, (1.2, 0.6, 0.55)),
     Claim("amplify", "20,480 bytes per row to u", "`np.mean` row by row", (0.45, 0.25, 0.20)),
     Claim("exactness", "tokens other than the reference selector's", "", (0.0,)),
