@@ -19,7 +19,7 @@ from qr_sampler.selection.fast.passes import RowPasses
 
 ROOT = Path(qr_sampler_accel.__file__).parent
 ALLOWED = {
-    "host": {"numba"},
+    "host/arithmetic": {"numba"},
     "device": {"torch"},
     "device/triton": {"torch", "triton"},
 }

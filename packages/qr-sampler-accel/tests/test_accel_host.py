@@ -29,15 +29,16 @@ from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits
 
 pytest.importorskip("numba", reason="needs the extra numba")
 
-from qr_sampler_accel.host import bins as compiled_bins
 from qr_sampler_accel.host import byte_counts as compiled_counts
-from qr_sampler_accel.host import leading, moments
-from qr_sampler_accel.host import masses as compiled_masses
-from qr_sampler_accel.host import statistics as compiled_statistics
-from qr_sampler_accel.host.bins import CompiledBins
+from qr_sampler_accel.host import leading
+from qr_sampler_accel.host.arithmetic import masses as compiled_masses
+from qr_sampler_accel.host.arithmetic import moments
+from qr_sampler_accel.host.arithmetic import statistics as compiled_statistics
+from qr_sampler_accel.host.arithmetic.masses import LANES, TABLES
+from qr_sampler_accel.host.bins import bins as compiled_bins
+from qr_sampler_accel.host.bins.bins import CompiledBins
 from qr_sampler_accel.host.byte_counts import CompiledCounts
 from qr_sampler_accel.host.leading import MOST_LEADING
-from qr_sampler_accel.host.masses import LANES, TABLES
 from qr_sampler_accel.host.passes import CompiledPasses
 
 SIZES = (1, 2, LANES - 1, LANES, LANES + 1, 1_024, 1_025, 2_048, 2_049, 20_001)

@@ -16,7 +16,7 @@ pytest.importorskip("numba", reason="needs the extra numba")
 
 from numba.core import caching, config
 
-from qr_sampler_accel.host import compiler
+from qr_sampler_accel.host.arithmetic import compiler
 
 WARM_UP = """
 import qr_sampler_accel

@@ -17,13 +17,13 @@ from qr_sampler.testing.selection_cases import LOGIT_KINDS, random_logits
 
 pytest.importorskip("numba", reason="needs the extra numba")
 
-from qr_sampler_accel.host import bins as compiled_bins
-from qr_sampler_accel.host import descent, energies, pivots
-from qr_sampler_accel.host.bins import CompiledBins
-from qr_sampler_accel.host.descent import MOST_ROUNDS, SAMPLED_ROUNDS, Descent, bin_ends
-from qr_sampler_accel.host.energies import CompiledEnergies
-from qr_sampler_accel.host.masses import whole_sum
-from qr_sampler_accel.host.pivots import State, descent_memory
+from qr_sampler_accel.host.arithmetic.masses import whole_sum
+from qr_sampler_accel.host.bins import bins as compiled_bins
+from qr_sampler_accel.host.bins import descent, energies, pivots
+from qr_sampler_accel.host.bins.bins import CompiledBins
+from qr_sampler_accel.host.bins.descent import MOST_ROUNDS, SAMPLED_ROUNDS, Descent, bin_ends
+from qr_sampler_accel.host.bins.energies import CompiledEnergies
+from qr_sampler_accel.host.bins.pivots import State, descent_memory
 from qr_sampler_accel.host.selector import CompiledSelector
 
 KINDS = (*CROWDED_KINDS, *LOGIT_KINDS)

@@ -26,20 +26,24 @@ from qr_sampler.testing.selection_cases import (
 
 pytest.importorskip("numba", reason="needs the extra numba")
 
-from qr_sampler_accel.host import (
+from qr_sampler_accel.host import from_bins, from_head, leading, row_loops, selector
+from qr_sampler_accel.host.arithmetic import masses, moments, products
+from qr_sampler_accel.host.bins import bins, descent, pivots
+from qr_sampler_accel.host.selector import CompiledSelector
+
+LOOPS = (
     bins,
+    descent,
     from_bins,
     from_head,
     leading,
     masses,
     moments,
+    pivots,
     products,
     row_loops,
     selector,
 )
-from qr_sampler_accel.host.selector import CompiledSelector
-
-LOOPS = (bins, from_bins, from_head, leading, masses, moments, products, row_loops, selector)
 SIZES = (1, 2, 3, 130, FEW - 1, FEW, FEW + 1, 5_000, 20_000)
 U: tuple[float, ...] = (U_MIN, 0.3, 0.5, 0.9, 0.999_99, 1.0 - 1e-10, U_MAX)
 

@@ -25,8 +25,10 @@ def test_after_the_warm_up_nothing_is_left_to_compile() -> None:
     warm_up(logits_on_host=True)
     loops = [
         value
-        for module in pkgutil.iter_modules(qr_sampler_accel.host.__path__)
-        for value in vars(import_module(f"qr_sampler_accel.host.{module.name}")).values()
+        for module in pkgutil.walk_packages(
+            qr_sampler_accel.host.__path__, "qr_sampler_accel.host."
+        )
+        for value in vars(import_module(module.name)).values()
         if hasattr(value, "signatures")
     ]
     before = {loop: len(loop.signatures) for loop in loops}

@@ -9,7 +9,7 @@ import numpy as np
 
 from qr_sampler import BlockCounts
 from qr_sampler.arrays import ByteBlocks, IndexArray
-from qr_sampler_accel.host.compiler import compiled
+from qr_sampler_accel.host.arithmetic.compiler import compiled
 
 __all__ = ["CompiledCounts"]
 

@@ -13,14 +13,14 @@ import numpy as np
 
 from qr_sampler.selection.fast.bins import BINS, FEW
 from qr_sampler.selection.masses import MASSLESS
+from qr_sampler_accel.host.arithmetic.compiler import compiled
+from qr_sampler_accel.host.arithmetic.masses import LANES, TABLES, mass_memory
+from qr_sampler_accel.host.arithmetic.products import ceil_product
 from qr_sampler_accel.host.asked import MIN_P, TOP_K, TOP_N_SIGMA, TOP_P, TRUNCATE_FIRST
-from qr_sampler_accel.host.bins import fill_totals, near_maximum, token_at
-from qr_sampler_accel.host.compiler import compiled
-from qr_sampler_accel.host.descent import SAMPLED_ROUNDS, bin_ends, land
+from qr_sampler_accel.host.bins.bins import fill_totals, near_maximum, token_at
+from qr_sampler_accel.host.bins.descent import SAMPLED_ROUNDS, bin_ends, land
+from qr_sampler_accel.host.bins.pivots import State, descent_memory, weigh
 from qr_sampler_accel.host.from_head import first_reaching
-from qr_sampler_accel.host.masses import LANES, TABLES, mass_memory
-from qr_sampler_accel.host.pivots import State, descent_memory, weigh
-from qr_sampler_accel.host.products import ceil_product
 
 __all__ = ["bin_memory", "choose_from_bins"]
 
@@ -69,7 +69,7 @@ def _fill(row, inverse, unit, lanes, tables):  # type: ignore[no-untyped-def]
 
 @compiled
 def _land(row, inverse, unit, index, goal, counts, tables, memory):  # type: ignore[no-untyped-def]
-    """Returns where a bin reaches a goal; see :func:`qr_sampler_accel.host.descent.land`.
+    """Returns where a bin reaches a goal; see :func:`qr_sampler_accel.host.bins.descent.land`.
 
     That is the logit, number and mass of the tokens of the bin above it, and the mass of each that
     has it.

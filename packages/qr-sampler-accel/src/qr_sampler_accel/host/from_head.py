@@ -14,10 +14,10 @@ import numpy as np
 
 from qr_sampler.selection.fast.passes import EXP_ERROR, PRODUCT_ERROR, SUM_ERROR
 from qr_sampler.selection.masses import MASSLESS
+from qr_sampler_accel.host.arithmetic.compiler import compiled
+from qr_sampler_accel.host.arithmetic.masses import LANES, fill_masses
+from qr_sampler_accel.host.arithmetic.products import ceil_product
 from qr_sampler_accel.host.asked import MIN_P, TOP_K, TOP_N_SIGMA, TOP_P, TRUNCATE_FIRST
-from qr_sampler_accel.host.compiler import compiled
-from qr_sampler_accel.host.masses import LANES, fill_masses
-from qr_sampler_accel.host.products import ceil_product
 
 __all__ = [
     "UNKNOWN",

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from qr_sampler.selection.fast.head import GROUPS, HEAD_COLUMNS, LOWEST_LOGIT
-from qr_sampler_accel.host.compiler import compiled
+from qr_sampler_accel.host.arithmetic.compiler import compiled
 
 __all__ = ["MOST_LEADING", "fold", "leading_tokens", "rank"]
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from qr_sampler.arrays import Distances, FloatArray, Logits
 from qr_sampler.selection.fast.passes import Passes
-from qr_sampler_accel.host.bins import CompiledBins
-from qr_sampler_accel.host.energies import CompiledEnergies
-from qr_sampler_accel.host.masses import MassMemory
-from qr_sampler_accel.host.moments import moment_memory, row_weight
+from qr_sampler_accel.host.arithmetic.masses import MassMemory
+from qr_sampler_accel.host.arithmetic.moments import moment_memory, row_weight
+from qr_sampler_accel.host.bins.bins import CompiledBins
+from qr_sampler_accel.host.bins.energies import CompiledEnergies
 
 __all__ = ["CompiledPasses"]
 

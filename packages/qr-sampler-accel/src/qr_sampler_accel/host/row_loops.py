@@ -10,13 +10,13 @@ import numpy as np
 
 from qr_sampler.selection.fast.bins import FEW
 from qr_sampler.selection.fast.head import COLUMN_HEIGHT, GROUPS
+from qr_sampler_accel.host.arithmetic.compiler import compiled
+from qr_sampler_accel.host.arithmetic.masses import mass_memory
+from qr_sampler_accel.host.arithmetic.moments import moment_memory, row_moments, row_weight
 from qr_sampler_accel.host.asked import NEEDS_TOTAL, TOP_N_SIGMA, TYPICAL_P
-from qr_sampler_accel.host.compiler import compiled
 from qr_sampler_accel.host.from_bins import bin_memory, choose_from_bins
 from qr_sampler_accel.host.from_head import UNKNOWN, choose_from_head
 from qr_sampler_accel.host.leading import MOST_LEADING, fold, leading_tokens
-from qr_sampler_accel.host.masses import mass_memory
-from qr_sampler_accel.host.moments import moment_memory, row_moments, row_weight
 
 __all__ = [
     "ENTROPY",

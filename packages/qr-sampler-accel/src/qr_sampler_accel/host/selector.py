@@ -19,6 +19,7 @@ from qr_sampler.selection.filters import Filters
 from qr_sampler.selection.masses import distances, unit_exponent
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 from qr_sampler.selection.statistics import row_moments
+from qr_sampler_accel.host.arithmetic.statistics import compiled_deviation
 from qr_sampler_accel.host.asked import TOP_N_SIGMA, Asked, asked_of
 from qr_sampler_accel.host.from_head import UNKNOWN
 from qr_sampler_accel.host.passes import CompiledPasses
@@ -34,7 +35,6 @@ from qr_sampler_accel.host.row_loops import (
     pick_rows,
     weigh_rows,
 )
-from qr_sampler_accel.host.statistics import compiled_deviation
 
 __all__ = ["CompiledMeasurement", "CompiledPlan", "CompiledSelector"]
 

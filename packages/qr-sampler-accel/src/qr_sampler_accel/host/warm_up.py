@@ -13,10 +13,10 @@ from qr_sampler.sampling.planner import StepPlanner
 from qr_sampler.selection.fast.bins import BinnedRow
 from qr_sampler.selection.fast.descent import Goal, Held
 from qr_sampler.settings import SamplingParameters
+from qr_sampler_accel.host.arithmetic.statistics import compiled_deviation
 from qr_sampler_accel.host.byte_counts import CompiledCounts
 from qr_sampler_accel.host.passes import CompiledPasses
 from qr_sampler_accel.host.selector import CompiledSelector
-from qr_sampler_accel.host.statistics import compiled_deviation
 
 __all__ = ["warm_up"]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from qr_sampler.arrays import Distances, FloatArray
 from qr_sampler.selection.masses import EXPONENT_FLOOR, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, TAYLOR
-from qr_sampler_accel.host.compiler import compiled, summing
+from qr_sampler_accel.host.arithmetic.compiler import compiled, summing
 
 __all__ = [
     "LANES",

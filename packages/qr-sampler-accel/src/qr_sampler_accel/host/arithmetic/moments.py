@@ -13,8 +13,8 @@ import numpy as np
 from qr_sampler.selection.fast.passes import EXP_ERROR, LOWEST, PRODUCT_ERROR, SUM_ERROR, TERMS
 from qr_sampler.selection.masses import LOG2_E
 from qr_sampler.temperature.base import STATISTICS_STEP
-from qr_sampler_accel.host.compiler import contracted
-from qr_sampler_accel.host.masses import LANES
+from qr_sampler_accel.host.arithmetic.compiler import contracted
+from qr_sampler_accel.host.arithmetic.masses import LANES
 
 __all__ = ["fill_powers", "moment_memory", "row_moments", "row_sums", "row_weight"]
 

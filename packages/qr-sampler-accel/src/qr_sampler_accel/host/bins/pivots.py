@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler.arrays import FloatArray, Logits
-from qr_sampler_accel.host.compiler import compiled
-from qr_sampler_accel.host.masses import LANES, fill_masses, mass_memory, whole_sum
+from qr_sampler_accel.host.arithmetic.compiler import compiled
+from qr_sampler_accel.host.arithmetic.masses import LANES, fill_masses, mass_memory, whole_sum
 
 __all__ = [
     "DescentMemory",

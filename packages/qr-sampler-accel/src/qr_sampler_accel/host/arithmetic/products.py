@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from qr_sampler_accel.host.compiler import compiled
+from qr_sampler_accel.host.arithmetic.compiler import compiled
 
 __all__ = ["ceil_product"]
 

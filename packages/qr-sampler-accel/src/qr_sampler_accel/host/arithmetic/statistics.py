@@ -9,8 +9,8 @@ import numpy as np
 
 from qr_sampler.arrays import Logits
 from qr_sampler.selection.statistics import settled_deviation
-from qr_sampler_accel.host.compiler import summing
-from qr_sampler_accel.host.masses import LANES
+from qr_sampler_accel.host.arithmetic.compiler import summing
+from qr_sampler_accel.host.arithmetic.masses import LANES
 
 __all__ = ["compiled_deviation"]
 

@@ -18,9 +18,9 @@ import numpy as np
 from qr_sampler.arrays import Logits
 from qr_sampler.selection.fast.bins import BINS, BinnedRow, bin_scale
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
-from qr_sampler_accel.host.compiler import compiled
-from qr_sampler_accel.host.masses import LANES
-from qr_sampler_accel.host.pivots import (
+from qr_sampler_accel.host.arithmetic.compiler import compiled
+from qr_sampler_accel.host.arithmetic.masses import LANES
+from qr_sampler_accel.host.bins.pivots import (
     WORD,
     State,
     descent_memory,

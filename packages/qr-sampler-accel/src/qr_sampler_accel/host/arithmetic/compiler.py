@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def sources_digest() -> str:
     """Returns the SHA-256 of all modules that loops or their constants come from, hexadecimal."""
     folders = (
-        Path(__file__).parent,
+        Path(__file__).parents[1],
         *(Path(each) for each in qr_sampler.selection.__path__),
         *(Path(each) for each in qr_sampler.temperature.__path__),
     )

@@ -8,9 +8,15 @@ import numpy as np
 from qr_sampler.arrays import IndexArray, Logits
 from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins, BinTotals, bin_scale
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
-from qr_sampler_accel.host.compiler import compiled
-from qr_sampler_accel.host.descent import Descent
-from qr_sampler_accel.host.masses import LANES, TABLES, MassMemory, fill_masses, whole_sum
+from qr_sampler_accel.host.arithmetic.compiler import compiled
+from qr_sampler_accel.host.arithmetic.masses import (
+    LANES,
+    TABLES,
+    MassMemory,
+    fill_masses,
+    whole_sum,
+)
+from qr_sampler_accel.host.bins.descent import Descent
 
 __all__ = ["CompiledBins", "fill_totals", "near_maximum", "token_at", "tokens_within"]
 

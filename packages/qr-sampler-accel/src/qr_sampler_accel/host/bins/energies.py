@@ -17,8 +17,8 @@ from qr_sampler.selection.fast.energies import (
 )
 from qr_sampler.selection.filters import ENERGY_STEPS
 from qr_sampler.selection.masses import MASSLESS
-from qr_sampler_accel.host.compiler import compiled, summing
-from qr_sampler_accel.host.masses import LANES, TABLES, MassMemory, fill_masses
+from qr_sampler_accel.host.arithmetic.compiler import compiled, summing
+from qr_sampler_accel.host.arithmetic.masses import LANES, TABLES, MassMemory, fill_masses
 
 __all__ = ["CompiledEnergies"]
 

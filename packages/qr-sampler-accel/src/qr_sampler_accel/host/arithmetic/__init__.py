@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all compiled loops calculate with: masses, products, moments, and the compiler itself."""
