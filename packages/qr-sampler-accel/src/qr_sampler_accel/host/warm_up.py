@@ -46,6 +46,7 @@ def _warm_up_for_open_rows(logits: Logits) -> None:
     """Runs the loops over single rows, which those over a batch leave open."""
     passes = CompiledPasses(VOCAB_SIZE)
     passes.masses(logits, 2.0, 35)
+    passes.weight(logits, logits[0], 2.0)
     compiled_deviation(logits)
     row, held = BinnedRow(logits, logits[0], 1.0, 35), Held(VOCAB_SIZE, VOCAB_SIZE << 35)
     passes.bins.totals(*row)
