@@ -15,7 +15,7 @@ import torch
 from qr_sampler_accel.device.passes import BIN_BITS, BINS, DeviceRows, Passes
 from qr_sampler_accel.device.scratch import Scratch
 
-__all__ = ["FIRST_SHIFT", "Descent", "Landing", "logits_of"]
+__all__ = ["FIRST_SHIFT", "RadixDescent", "RowLandings", "logits_of"]
 
 KEY_BITS: Final = 32
 
@@ -26,7 +26,7 @@ SHIFTS: Final = (FIRST_SHIFT, FIRST_SHIFT - BIN_BITS, 0)
 """The last histogram has bins to spare: ten bits are left for it."""
 
 
-class Landing(NamedTuple):
+class RowLandings(NamedTuple):
     """The logit at which a running total reaches a goal. Shapes ``(D,)``."""
 
     value: torch.Tensor
@@ -37,7 +37,7 @@ class Landing(NamedTuple):
     """Float64, what they contribute together."""
 
 
-class Descent:
+class RadixDescent:
     """Finds goals among the running totals of rows in rank order.
 
     Args:
@@ -78,7 +78,7 @@ class Descent:
         inverse: torch.Tensor | None,
         goal: torch.Tensor,
         first: torch.Tensor,
-    ) -> Landing:
+    ) -> RowLandings:
         """Returns where the running totals reach *goal*.
 
         Args:
@@ -98,7 +98,7 @@ class Descent:
             base = torch.add(base, place, out=place)
             if following is not None:
                 base.bitwise_left_shift_(shift - following)
-        return Landing(logits_of(base, self._scratch), goal, mass)
+        return RowLandings(logits_of(base, self._scratch), goal, mass)
 
     def _running(
         self,

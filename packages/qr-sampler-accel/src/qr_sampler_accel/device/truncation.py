@@ -18,10 +18,10 @@ from qr_sampler.arrays import FloatArray, IndexArray
 from qr_sampler.selection.masses import ceil_product
 from qr_sampler_accel.device.masses import ceil_products
 from qr_sampler_accel.device.passes import DeviceRows, Passes, TorchPasses
-from qr_sampler_accel.device.radix import Descent, Landing
+from qr_sampler_accel.device.radix import RadixDescent, RowLandings
 from qr_sampler_accel.device.scratch import Scratch
 
-__all__ = ["Cut", "DeviceFilters", "HostFilters", "Work", "cut_extent", "places", "truncate"]
+__all__ = ["DeviceFilters", "HostFilters", "RowCuts", "Work", "cut_extent", "places", "truncate"]
 
 
 class Work(NamedTuple):
@@ -33,13 +33,13 @@ class Work(NamedTuple):
     """Does the passes over masses."""
     plain: TorchPasses
     """Does the passes over logits."""
-    descent: Descent
+    descent: RadixDescent
     """Finds where totals reach goals."""
     scratch: Scratch
     """Lends memory for numbers of D rows."""
 
 
-class Cut(NamedTuple):
+class RowCuts(NamedTuple):
     """The end of a prefix of the ranks. Shapes ``(D,)``."""
 
     value: torch.Tensor
@@ -113,7 +113,7 @@ class HostFilters:
 
 def truncate(
     work: Work, filters: HostFilters, device: DeviceFilters
-) -> tuple[Cut | None, torch.Tensor]:
+) -> tuple[RowCuts | None, torch.Tensor]:
     """Returns the prefix that the first four filters leave.
 
     Args:
@@ -129,7 +129,7 @@ def truncate(
     if filters.any_lowest:
         farthest = work.scratch.take(torch.float32).copy_(device.farthest)
         value = work.passes.lowest(work.rows, device.plain, farthest, device.least)
-        cut = Cut(value, _all_places(work))
+        cut = RowCuts(value, _all_places(work))
     if filters.any_top_k:
         kept = _top_k(work, device.top_k)
         cut = kept if cut is None else _smaller(cut, kept, work.scratch)
@@ -141,7 +141,9 @@ def truncate(
     return cut, first
 
 
-def cut_extent(work: Work, inverse: torch.Tensor, cut: Cut) -> tuple[torch.Tensor, torch.Tensor]:
+def cut_extent(
+    work: Work, inverse: torch.Tensor, cut: RowCuts
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the mass of a prefix, float64, and its number of tokens, int64. Shapes ``(D,)``.
 
     Args:
@@ -159,7 +161,7 @@ def cut_extent(work: Work, inverse: torch.Tensor, cut: Cut) -> tuple[torch.Tenso
 
 
 def places(
-    landing: Landing, count: torch.Tensor, scratch: Scratch
+    landing: RowLandings, count: torch.Tensor, scratch: Scratch
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns how many tokens with one logit reach a goal, int64, and the mass of each, float64.
 
@@ -184,16 +186,16 @@ def _at_least(values: FloatArray) -> FloatArray:
     return np.where(nearest < values, upper, nearest).astype(np.float64)
 
 
-def _top_k(work: Work, kept: torch.Tensor) -> Cut:
+def _top_k(work: Work, kept: torch.Tensor) -> RowCuts:
     first = work.descent.first_totals(work.passes, work.rows, None)
     landing = work.descent.reach(work.passes, work.rows, None, kept, first)
-    return Cut(landing.value, work.scratch.integers().copy_(landing.missing))
+    return RowCuts(landing.value, work.scratch.integers().copy_(landing.missing))
 
 
-def _top_p(work: Work, device: DeviceFilters, cut: Cut | None, first: torch.Tensor) -> Cut:
+def _top_p(work: Work, device: DeviceFilters, cut: RowCuts | None, first: torch.Tensor) -> RowCuts:
     scratch = work.scratch
     if cut is None:
-        cut = Cut(scratch.take(torch.float32).fill_(-torch.inf), _all_places(work))
+        cut = RowCuts(scratch.take(torch.float32).fill_(-torch.inf), _all_places(work))
         total = first[:, -1]
     else:
         total, _ = cut_extent(work, device.plain, cut)
@@ -202,13 +204,13 @@ def _top_p(work: Work, device: DeviceFilters, cut: Cut | None, first: torch.Tens
     place, _ = places(landing, work.plain.counts_at(work.rows, landing.value)[1], scratch)
     # 1 keeps all: with truncate_first, a mass that is 0 at temperature 1 may count at another.
     active = torch.lt(device.top_p, 1.0, out=scratch.flags())
-    return Cut(
+    return RowCuts(
         torch.where(active, landing.value, cut.value, out=scratch.take(torch.float32)),
         torch.where(active, place, cut.place, out=scratch.integers()),
     )
 
 
-def _smaller(one: Cut, other: Cut, scratch: Scratch) -> Cut:
+def _smaller(one: RowCuts, other: RowCuts, scratch: Scratch) -> RowCuts:
     value = torch.maximum(one.value, other.value, out=scratch.take(torch.float32))
     # The place of a cut at a lower logit does not limit the prefix.
     nowhere = torch.iinfo(torch.int64).max
@@ -218,7 +220,7 @@ def _smaller(one: Cut, other: Cut, scratch: Scratch) -> Cut:
         .masked_fill_(torch.ne(cut.value, value, out=scratch.flags()), nowhere)
         for cut in (one, other)
     )
-    return Cut(value, torch.minimum(first, second, out=first))
+    return RowCuts(value, torch.minimum(first, second, out=first))
 
 
 def _all_places(work: Work) -> torch.Tensor:

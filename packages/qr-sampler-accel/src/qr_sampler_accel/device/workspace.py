@@ -9,7 +9,7 @@ from typing import Final, Literal
 import torch
 
 from qr_sampler_accel.device.passes import Passes, TorchPasses
-from qr_sampler_accel.device.radix import Descent
+from qr_sampler_accel.device.radix import RadixDescent
 from qr_sampler_accel.device.scratch import Scratch
 from qr_sampler_accel.device.transfer import Download, Upload
 
@@ -46,7 +46,7 @@ class Workspace:
         self.passes = (
             self.plain if in_kernels is None else in_kernels(rows, columns, device, self.scratch)
         )
-        self.descent = Descent(rows, device, self.scratch)
+        self.descent = RadixDescent(rows, device, self.scratch)
         self.maximum = torch.empty(rows, dtype=torch.float32, device=device)
         self.sums = torch.empty(SUMS * rows, dtype=torch.float64, device=device)
         self.chosen = torch.empty(OUTCOME * rows, dtype=torch.float64, device=device)

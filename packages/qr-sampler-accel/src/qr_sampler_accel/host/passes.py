@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from qr_sampler.arrays import Distances, FloatArray, Logits
-from qr_sampler.selection.fast.passes import Passes
+from qr_sampler.selection.fast.passes import RankingPasses
 from qr_sampler_accel.host.arithmetic.masses import MassMemory
 from qr_sampler_accel.host.arithmetic.moments import moment_memory, row_weight
 from qr_sampler_accel.host.bins.bins import CompiledBins
@@ -17,7 +17,7 @@ from qr_sampler_accel.host.bins.energies import CompiledEnergies
 __all__ = ["CompiledPasses"]
 
 
-class CompiledPasses(Passes):
+class CompiledPasses(RankingPasses):
     """Passes over rows of V tokens, and their working memory.
 
     Args:

@@ -26,7 +26,7 @@ __all__ = [
     "SUM_ERROR",
     "TERMS",
     "MeasuredMoments",
-    "Passes",
+    "RankingPasses",
     "RowPasses",
     "RowSums",
     "mass_bounds",
@@ -86,7 +86,7 @@ class MeasuredMoments(NamedTuple):
         )
 
 
-class Passes(Protocol):
+class RankingPasses(Protocol):
     """What the two rankings of a row ask of it."""
 
     @property
@@ -110,7 +110,7 @@ class Passes(Protocol):
         """Returns what :func:`fixed_point_masses` returns."""
 
 
-class RowPasses(Passes):
+class RowPasses(RankingPasses):
     """What takes time with a row, for one row at a time, and its working memory.
 
     A distance that is too large for float32 becomes ``-inf``, as for a masked token. That NumPy
@@ -188,7 +188,7 @@ class RowPasses(Passes):
         return logit_deviation(logits, self._scratch)
 
     def weight(self, logits: Logits, maximum: np.float32, inverse_temperature: float) -> float:
-        """Returns the sum of exp(d / T) over one row. Arguments as in :class:`Passes`."""
+        """Returns the sum of exp(d / T) over one row. Arguments as in :class:`RankingPasses`."""
         with np.errstate(over="ignore"):
             exponents = self._distances(logits, maximum, NOTHING)
             if inverse_temperature != 1.0:

@@ -12,7 +12,7 @@ from qr_sampler.selection.fast.bins import BinnedRow
 from qr_sampler.selection.fast.candidates import Candidates, Choice, RankingAt, find_candidates
 from qr_sampler.selection.fast.head import Head
 from qr_sampler.selection.fast.histogram import Histogram
-from qr_sampler.selection.fast.passes import Passes, mass_bounds, weight_bounds
+from qr_sampler.selection.fast.passes import RankingPasses, mass_bounds, weight_bounds
 from qr_sampler.selection.fast.ranked_tokens import RankedTokens
 from qr_sampler.selection.filters import Cut, Filters, Ranking
 from qr_sampler.selection.masses import unit_exponent
@@ -34,7 +34,7 @@ class FastRow:
     """The largest logit."""
     filters: Filters
     """How it is truncated."""
-    passes: Passes
+    passes: RankingPasses
     """What works on rows of V tokens."""
     head: Head
     """Its leading tokens."""
