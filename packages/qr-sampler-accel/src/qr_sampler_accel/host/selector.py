@@ -167,7 +167,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             plan.inverse_temperature,
             u,
             measurement.numbers,
-            measurement.heads,
+            tuple(measurement.heads),
             2.0 ** unit_exponent(measurement.vocab_size),
             chosen,
             probability,

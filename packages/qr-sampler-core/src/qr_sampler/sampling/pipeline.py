@@ -122,10 +122,10 @@ class SamplingPipeline:
             EntropyUnavailableError: When the source cannot deliver.
             ComponentError: When an amplifier fails; the bytes are dropped.
         """
-        sizes = plan.rows.derived(_block_sizes)
+        sizes, total = plan.rows.derived(_block_sizes)
         digests = _row_digests(plan, contexts) if contexts and self.source.commits else ()
         commitment = step_commitment(digests) if digests else b""
-        draw = self._draw(int(sizes.sum()), commitment)
+        draw = self._draw(total, commitment)
         try:
             amplified = self._amplify(draw, sizes, plan.rows)
             selection = self.selector.pick(plan.selection, amplified.amplification.u)
@@ -192,6 +192,8 @@ def _row_digests(plan: StepPlan, contexts: Sequence[RowContext]) -> tuple[bytes,
     )
 
 
-def _block_sizes(rows: RowParameters) -> IndexArray:
-    """Returns how many bytes decide each row."""
-    return rows.column("sample_count").astype(np.intp)
+def _block_sizes(rows: RowParameters) -> tuple[IndexArray, int]:
+    """Returns how many bytes decide each row, and all rows together."""
+    sizes = rows.column("sample_count").astype(np.intp)
+    sizes.flags.writeable = False
+    return sizes, int(sizes.sum())
