@@ -225,9 +225,9 @@ def test_settings_come_from_a_dotenv_file_below_the_environment(
     (tmp_path / ".env").write_text(
         "QR_MOCK_UNIFORM_SEED=5\nQR_MOCK_UNIFORM_MEAN=20\nQR_SAMPLE_COUNT=64\n"
     )
-    monkeypatch.setenv("QR_MOCK_UNIFORM_MEAN", "30")
+    monkeypatch.setenv("QR_MOCK_UNIFORM_MEAN", "30.25")
     source = MockUniformSource.from_environment()
-    assert (source.seed, source.mean) == (5, 30.0)
+    assert (source.seed, source.mean) == (5, 30.25)
 
 
 def test_empty_variables_count_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,10 @@ def goals(held: Held) -> list[Goal]:
 @pytest.mark.parametrize("sampled_rounds", [SAMPLED_ROUNDS, 0])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_descent_lands_where_that_in_numpy_does(kind: str, sampled_rounds: int) -> None:
-    """In a bounded number of rounds, also without samples."""
+    """In a bounded number of rounds, also without samples.
+
+    With them, the rounds together look at eight rows at most: four were found, of half a row tied.
+    """
     rng = np.random.default_rng([KINDS.index(kind), 5])
     fast = Descent(SIZE, sampled_rounds)
     for inverse in (1.0, 0.02, 20.0):
@@ -77,7 +80,8 @@ def test_a_descent_lands_where_that_in_numpy_does(kind: str, sampled_rounds: int
                 found = fast.land(row, first, last, held, goal)
                 assert found == bins.land(row, first, last, held, goal)
                 assert fast.rounds <= MOST_ROUNDS
-                assert fast.visited <= fast.rounds * SIZE
+                if sampled_rounds:
+                    assert fast.visited <= 8 * SIZE
 
 
 def test_no_row_misleads_the_samples() -> None:

@@ -33,7 +33,7 @@ from qr_sampler.host import (
     TokenSequence,
     records_of,
 )
-from qr_sampler.host.status import REMEMBERED_DRAWS
+from qr_sampler.host.status import RECENT_TOKENS, REMEMBERED_DRAWS
 from qr_sampler.sampling.columns import StepColumns
 from qr_sampler.testing import ConstantEntropySource
 
@@ -102,6 +102,33 @@ def test_a_status_counts_what_was_recorded() -> None:
         {"name": "device", "available": False, "reason": "unplugged", "last_draw_failed": True}
     ]
     assert (said["recent_tokens"], said["recent_without_source"]) == (6, 3)
+
+
+def test_only_the_latest_tokens_count_as_recent() -> None:
+    device = Device()
+
+    def recent() -> tuple[int, int]:
+        said = device.said()
+        return said["recent_tokens"], said["recent_without_source"]
+
+    device.primary.fail_with = "unplugged"
+    device.sample(RECENT_TOKENS + 5)
+    assert recent() == (RECENT_TOKENS, RECENT_TOKENS)
+    device.primary.fail_with = None
+    device.sample(RECENT_TOKENS - 1)
+    assert recent() == (RECENT_TOKENS, 1)
+    device.sample(1)
+    assert recent() == (RECENT_TOKENS, 0)
+
+
+def test_the_last_failure_names_neither_host_nor_key_nor_request() -> None:
+    device = Device()
+    device.primary.fail_with = "no answer from qrng.internal:50051 with key s3cr3t7"
+    device.sample(1)
+    said = device.said()
+    assert said["last_failure"]["reason"] == "no answer from … with key …"
+    shown = json.dumps(said)
+    assert not [text for text in ("qrng.internal", "s3cr3t7", '"r"') if text in shown]
 
 
 def undecided(reason: str) -> UndecidedRecord:

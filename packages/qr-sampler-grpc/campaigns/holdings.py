@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 SETTLE_S: Final = 30.0
-MEMORY_SLACK_MIB: Final = 12.0
-"""What an allocator may hold more of at the end than after the cycles that warm up."""
 
 
 class Held(NamedTuple):
@@ -37,12 +35,18 @@ class Held(NamedTuple):
             pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
         )
 
-    def is_within(self, before: Held, slack: int = 0) -> bool:
-        """Returns whether there are at most *slack* more descriptors and threads than *before*."""
+    def is_within(self, before: Held, memory_mib: float, slack: int = 0) -> bool:
+        """Returns whether there is about as much as *before*.
+
+        Args:
+            before: What was held after the cycles that warm up.
+            memory_mib: What an allocator may hold more of.
+            slack: How many more descriptors and threads there may be.
+        """
         return (
             self.descriptors <= before.descriptors + slack
             and self.threads <= before.threads + slack
-            and self.memory_mib <= before.memory_mib + MEMORY_SLACK_MIB
+            and self.memory_mib <= before.memory_mib + memory_mib
         )
 
     def since(self, before: Held) -> str:
@@ -54,9 +58,14 @@ class Held(NamedTuple):
         )
 
 
-def settled(before: Held, slack: int = 0) -> Held:
-    """Returns what is held once it is within *before*, or after half a minute."""
+def settled(before: Held, memory_mib: float, slack: int = 0) -> Held:
+    """Returns what is held once it is within *before*, or after half a minute.
+
+    Arguments as for :meth:`Held.is_within`.
+    """
     deadline_s = time.monotonic() + SETTLE_S
-    while not (after := Held.now()).is_within(before, slack) and time.monotonic() < deadline_s:
+    while True:
+        after = Held.now()
+        if after.is_within(before, memory_mib, slack) or time.monotonic() >= deadline_s:
+            return after
         time.sleep(0.05)
-    return after

@@ -60,7 +60,11 @@ class Logbook(EntropyServiceServicer):
 def drawn(address: str, mode: str, stubs: str, count: int) -> list[EntropyDraw]:
     """Return `count` draws, made by several threads at once."""
     source = QuantumGrpcSource(
-        address, mode=mode, stubs=stubs, breaker=BreakerOptions.checked(enabled=False)
+        address,
+        mode=mode,
+        stubs=stubs,
+        timeout_ms=60_000,
+        breaker=BreakerOptions.checked(enabled=False),
     )
     shares = [count // THREADS + (index < count % THREADS) for index in range(THREADS)]
     with ThreadPoolExecutor(THREADS) as pool:

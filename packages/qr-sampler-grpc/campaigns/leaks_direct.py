@@ -36,6 +36,8 @@ from qr_sampler_grpc.direct.server import serve_direct
 from qr_sampler_grpc.direct.source import DirectSource
 
 TIMEOUT_MS = 4.0
+MEMORY_SLACK_MIB = 8.0
+"""What an allocator may hold more of at the end than after the cycles that warm up."""
 SIZE = 1000
 
 
@@ -154,7 +156,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="qr") as folder:
             before = Held.now()
             kinds, wrong = run(draws, Path(folder))
-            after = settled(before)
+            after = settled(before, MEMORY_SLACK_MIB)
     for kind, count in sorted(kinds.items()):
         print(f"{kind:12s} {count:7,d}")
     for problem in wrong[:20]:
@@ -163,7 +165,7 @@ def main() -> int:
         f"{options.draws:,} failed draws, {len(wrong)} wrong; {after.since(before)}; "
         f"{time.monotonic() - started_s:.0f} s"
     )
-    return 1 if wrong or not after.is_within(before) else 0
+    return 1 if wrong or not after.is_within(before, MEMORY_SLACK_MIB) else 0
 
 
 if __name__ == "__main__":

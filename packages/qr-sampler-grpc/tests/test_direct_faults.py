@@ -124,7 +124,7 @@ FAULTS: dict[str, tuple[DirectBehaviour, str, int]] = {
         "version 2 of the direct protocol",
         0,
     ),
-    "garbage": (sends(lambda r: b"HTTP/1.1 400 Bad DirectRequest\r\n\r\n" * 9), "no frame", 0),
+    "garbage": (sends(lambda r: b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9), "no frame", 0),
     "device id": (sends(lambda r: direct_answer(r, device_id=b"\xff")), "not UTF-8", 100),
     "header only": (sends(lambda r: direct_answer(r)[:32]), "in time", 0),
     "cut header": (sends(lambda r: direct_answer(r)[:20], then_close=True), "ended where", 0),

@@ -213,14 +213,14 @@ LEAKS = """
     from qr_sampler_grpc.server import serve
     from qr_sampler_grpc.source import QuantumGrpcSource
 
-    failures = []
+    failures, served = [], []
     threading.excepthook = failures.append
 
     def draw(address, times=1):
-        source = QuantumGrpcSource(address)
+        source = QuantumGrpcSource(address, timeout_ms=60_000)
         for _ in range(times):
             with suppress(EntropyUnavailableError):
-                source.draw(16)
+                served.append(len(source.draw(16).data))
         source.close()
 
     def serve_and_draw(**options):
@@ -247,7 +247,7 @@ LEAKS = """
         if after[0] <= before[0] and after[1] <= before[1]:
             break
         time.sleep(0.05)
-    print(len(failures), after[0] - before[0], after[1] - before[1])
+    print(len(failures), sum(served), after[0] - before[0], after[1] - before[1])
 """
 
 
@@ -266,8 +266,9 @@ def test_what_is_opened_and_closed_leaves_neither_files_nor_threads(
 ) -> None:
     with serve(ConstantEntropySource(), "127.0.0.1:0") as server:
         printed = run_python(LEAKS, what, server.address, str(times))
-    failures, files, threads = map(int, printed.split())
+    failures, served, files, threads = map(int, printed.split())
     assert failures == 0
+    assert served == (0 if what == "reconnect" else 16 * (20 + times))
     # gRPC's own pool may grow by a few threads; one per cycle would be 20 at least.
     assert files <= 5
     assert threads <= 10

@@ -201,6 +201,20 @@ def test_requests_that_time_out_waiting_give_their_threads_back() -> None:
     assert device.sizes == [1]
 
 
+def test_two_listeners_share_the_lock_and_the_quota_of_their_device() -> None:
+    device = Device(Counting(), "shared", requests_per_minute=3)
+    request = EntropyRequest(bytes_needed=8)
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serve(device, "127.0.0.1:0")) for _ in range(2)]
+        assert all(server.device is device for server in servers)
+        stubs = [stack.enter_context(stub_for(server.address)) for server in servers]
+        answers = [stubs[turn % 2].GetEntropy(request) for turn in range(3)]
+        assert [words_of(answer.data) for answer in answers] == [[0], [1], [2]]
+        for stub in stubs:
+            code, _ = status_of(partial(stub.GetEntropy, request))
+            assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 def test_calls_without_end_are_refused_rather_than_kept() -> None:
     device = Gate()
     with (
@@ -210,8 +224,7 @@ def test_calls_without_end_are_refused_rather_than_kept() -> None:
         request = EntropyRequest(bytes_needed=1)
         calls = [stub.GetEntropy.future(request, timeout=60) for _ in range(400)]
         assert status_of(calls[-1].result)[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-        for _ in calls:
-            device.open.set()
+        device.open.set()
         served = sum(call.exception(timeout=60) is None for call in calls)
         assert 200 < served < 400
     assert len(device.sizes) == served

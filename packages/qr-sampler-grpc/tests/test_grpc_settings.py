@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import subprocess
@@ -193,8 +194,23 @@ def test_malformed_variables_are_named(
 def test_malformed_arguments_are_named() -> None:
     with pytest.raises(ConfigError, match=r"timeout_ms=-1"):
         QuantumGrpcSource(timeout_ms=-1)
-    with pytest.raises(ConfigError, match=r"window_size=0"):
-        BreakerOptions.checked(window_size=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("enabled", "perhaps"),
+        ("window_size", 0),
+        ("timeout_multiplier", 0.5),
+        ("max_consecutive_failures", 0),
+        ("recovery_window_s", 0),
+        ("recovery_max_s", math.nan),
+        ("min_timeout_ms", math.inf),
+    ],
+)
+def test_malformed_breaker_arguments_are_named(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name}="):
+        BreakerOptions.checked(**{name: value})
 
 
 IMPOSSIBLE_KEYS = [SECRET + "\n", " " + SECRET, SECRET + "é", SECRET + "\x07"]

@@ -87,6 +87,18 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
     return found
 
 
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_loops_are_compiled_for_where_the_logits_are(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch, device_type: str
+) -> None:
+    asked: list[dict[str, bool]] = []
+    monkeypatch.setattr(session, "warm_up", lambda **options: asked.append(options))
+    config = engine_config()
+    config.device_config.device_type = device_type
+    RunnerV1(config).close()
+    assert asked == [{"logits_on_host": device_type == "cpu"}]
+
+
 class StopsAt:
     """Finds a stop string in the text whose last token is given."""
 

@@ -4,9 +4,20 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["engine_config", "sampling_params"]
+
+OPTIONS: Final = frozenset(
+    {
+        "enable_batch_sharded_sampling",
+        "enable_trace_replay",
+        "is_diffusion",
+        "speculative_config",
+        "watermark_config",
+    }
+)
+"""What :func:`engine_config` takes beside its named arguments."""
 
 
 def engine_config(
@@ -25,7 +36,12 @@ def engine_config(
         async_scheduling: Whether its steps overlap.
         data_parallel_rank: Which of several data-parallel engines it is.
         **options: Options that vLLM has switched off, such as ``speculative_config``.
+
+    Raises:
+        TypeError: When there is no such option.
     """
+    if unknown := options.keys() - OPTIONS:
+        raise TypeError(f"unknown options {sorted(unknown)}; choose from {sorted(OPTIONS)}")
     parallel_config = SimpleNamespace(
         tensor_parallel_size=1,
         pipeline_parallel_size=1,

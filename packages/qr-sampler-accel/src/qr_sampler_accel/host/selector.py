@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The selector for logits in the memory of the host: a batch takes two compiled calls."""
+"""The selector for logits in the memory of the host: a batch takes two or three compiled calls."""
 
 from __future__ import annotations
 
