@@ -16,7 +16,7 @@ pytest.importorskip("numba", reason="needs the extra numba")
 
 from numba.core import caching, config
 
-from qr_sampler_accel.host.arithmetic import compiler
+from qr_sampler_accel.host.arithmetic import compiler, kept_code
 
 WARM_UP = """
 import qr_sampler_accel
@@ -30,6 +30,7 @@ print(sum(_count.stats.cache_hits.values()), sum(_count.stats.cache_misses.value
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where code is kept during a test."""
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+    kept_code._warn_once.cache_clear()
     return tmp_path
 
 
@@ -59,13 +60,13 @@ def test_code_of_other_sources_is_not_current(
 ) -> None:
     assert hits_and_misses() == (0, 1)
     assert hits_and_misses() == (1, 0)
-    monkeypatch.setattr(compiler, "sources_digest", lambda: "of a file that has changed")
+    monkeypatch.setattr(kept_code, "sources_digest", lambda: "of a file that has changed")
     assert hits_and_misses() == (0, 1)
     assert hits_and_misses() == (1, 0)
 
 
 def test_every_source_is_in_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    digest = compiler.sources_digest.__wrapped__
+    digest = kept_code.sources_digest.__wrapped__
     before = digest()
     assert before == digest()
     (tmp_path / "loop.py").write_text("x = 1\n")
@@ -83,10 +84,61 @@ def test_what_cannot_be_read_is_compiled_anew(
     assert kept
     for path in kept:
         path.write_bytes(b"no code")
-    with caplog.at_level(logging.WARNING, logger=compiler.__name__):
+    with caplog.at_level(logging.WARNING, logger=kept_code.__name__):
         assert hits_and_misses() == (0, 1)
     assert "compiled anew" in caplog.text
     assert hits_and_misses() == (1, 0)
+
+
+def test_an_index_without_its_code_does_not_make_old_code_current(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that is full, or a kill, between the two files that Numba writes."""
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    assert hits_and_misses() == (0, 1)
+    monkeypatch.setattr(kept_code, "sources_digest", lambda: "of a file that has changed")
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(caching.IndexDataCacheFile, "_save_data", full)
+        assert hits_and_misses() == (0, 1)
+    assert "No space left on device" in caplog.text
+    assert hits_and_misses() == (0, 1)
+    assert hits_and_misses() == (1, 0)
+
+
+def test_code_of_another_signature_is_not_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that began with an empty index may have written to one file."""
+    assert hits_and_misses() == (0, 1)
+    loop = compiler.compiled(twice)
+    assert loop(1.5) == 3.0
+    (of_floats, *_), (of_integers, *_) = (
+        list(folder.rglob(f"*.{number}.nbc")) for number in (2, 1)
+    )
+    of_integers.write_bytes(of_floats.read_bytes())
+    assert hits_and_misses() == (0, 1)
+
+
+def test_code_that_somebody_else_has_kept_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hits_and_misses() == (0, 1)
+
+    def refused(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(caching.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", refused)
+    assert hits_and_misses() == (1, 0)
+
+
+def test_without_sources_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qr_sampler.selection.__path__", [str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match="holds no sources"):
+        kept_code.sources_digest.__wrapped__()
 
 
 def test_what_cannot_be_written_is_compiled_by_each_process(
@@ -96,7 +148,7 @@ def test_what_cannot_be_written_is_compiled_by_each_process(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(caching.FunctionCache, "save_overload", full)
-    with caplog.at_level(logging.WARNING, logger=compiler.__name__):
+    with caplog.at_level(logging.WARNING, logger=kept_code.__name__):
         assert hits_and_misses() == (0, 1)
         assert hits_and_misses() == (0, 1)
     assert "No space left on device" in caplog.text
@@ -111,13 +163,13 @@ def test_broken_code_that_cannot_be_overwritten_is_left_alone(
     assert hits_and_misses() == (0, 1)
     monkeypatch.setattr(caching.FunctionCache, "load_overload", refused)
     monkeypatch.setattr(caching.FunctionCache, "flush", refused)
-    with caplog.at_level(logging.WARNING, logger=compiler.__name__):
+    with caplog.at_level(logging.WARNING, logger=kept_code.__name__):
         assert hits_and_misses() == (0, 1)
     assert "cannot be overwritten" in caplog.text
 
 
 def test_without_a_place_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiler._Code, "_locator_classes", ())
+    monkeypatch.setattr(kept_code._Code, "_locator_classes", ())
     assert [hits_and_misses() for _ in range(2)] == [(0, 1)] * 2
 
 

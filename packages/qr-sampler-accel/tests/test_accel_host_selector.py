@@ -124,6 +124,8 @@ def test_the_loops_do_what_their_source_says(source: None, size: int) -> None:
         {"top_p": 0.99, "min_p": 1e-4},
         {"top_n_sigma": 40.0, "top_k": size - 1, "truncate_first": True},
         {"top_k": size + 5, "typical_p": 0.5},
+        {"top_p": 0.9, "truncate_first": True},
+        {"top_p": 0.9, "truncate_first": True},
     ]
     rows = Rows([SamplingParameters.model_validate(each) for each in filters])
     with np.errstate(over="ignore"):

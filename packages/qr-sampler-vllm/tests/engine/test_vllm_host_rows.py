@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from importlib import import_module
 
@@ -38,12 +39,15 @@ def test_after_the_warm_up_nothing_is_left_to_compile() -> None:
         {"sample_count": 1_024},
         {"typical_p": 0.9},
         {"top_k": 5_000, "temperature_strategy": "edt"},
+        {"top_n_sigma": 1.5},
+        {"top_n_sigma": 1.5, "typical_p": 0.9},
     ]
-    parameters = [settings.sampling.model_copy(update=kind) for kind in kinds]
+    parameters = [settings.sampling.model_copy(update=kind) for kind in (*kinds, {})]
     for dtype in (torch.float32, torch.bfloat16):
-        for lines in ([0, 1, 2], [1], [2, 0]):
-            logits = torch.from_numpy(rng.normal(size=(3, 20_000))).to(dtype)
+        for lines in ([0, 1, 2, 3, 4], [1], [2, 0], [0, 5], [3, 5]):
+            logits = torch.from_numpy(rng.normal(size=(6, 20_000))).to(dtype)
             logits[0] *= 1e-5
+            logits[5] = -math.inf
             source = RecordedEntropySource(rng.bytes(10**6))
             pipeline = TensorLogits().pipeline(logits, settings, source)
             rows = Rows([parameters[line] for line in lines])

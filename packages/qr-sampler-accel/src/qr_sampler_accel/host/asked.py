@@ -12,7 +12,7 @@ from qr_sampler.rows import RowParameters
 from qr_sampler.selection.filters import Filters
 
 __all__ = [
-    "COLUMNS",
+    "FILTER_COLUMNS",
     "MIN_P",
     "NEEDS_TOTAL",
     "TOP_K",
@@ -31,14 +31,14 @@ TOP_P: Final = 3
 TYPICAL_P: Final = 4
 TRUNCATE_FIRST: Final = 5
 NEEDS_TOTAL: Final = 6
-COLUMNS: Final = 7
+FILTER_COLUMNS: Final = 7
 
 
 class Asked(NamedTuple):
     """What B rows ask for, which stays the same while the batch does."""
 
     filters: FloatArray
-    """Shape ``(B, COLUMNS)``."""
+    """Shape ``(B, FILTER_COLUMNS)``."""
     lines: IndexArray
     """The indices of all rows. Shape ``(B,)``."""
     deviations: FloatArray
@@ -74,4 +74,4 @@ def _filters(rows: RowParameters, vocab_size: int) -> FloatArray:
         )
         for each in filters
     ]
-    return np.array(asked, dtype=np.float64).reshape(-1, COLUMNS)
+    return np.array(asked, dtype=np.float64).reshape(-1, FILTER_COLUMNS)

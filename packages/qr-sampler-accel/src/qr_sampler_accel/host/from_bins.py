@@ -100,18 +100,18 @@ def _after_rank(row, inverse, unit, stop, tables, memory):  # type: ignore[no-un
 
 
 @compiled
-def _filtered(asked, farthest, row, inverse, unit, memory):  # type: ignore[no-untyped-def]
+def _filtered(filters, farthest, row, inverse, unit, memory):  # type: ignore[no-untyped-def]
     """Returns number and mass of the tokens that the filters before top-p leave."""
     lanes, tables, descent = memory
     stop, total = row[0].size, tables[2][-1]
-    if asked[TOP_N_SIGMA] or asked[MIN_P]:
-        mass = np.float64(ceil_product(asked[MIN_P], np.int64(unit)))
-        distance = farthest if asked[TOP_N_SIGMA] else np.inf
+    if filters[TOP_N_SIGMA] or filters[MIN_P]:
+        mass = np.float64(ceil_product(filters[MIN_P], np.int64(unit)))
+        distance = farthest if filters[TOP_N_SIGMA] else np.inf
         numbers = (row[1], inverse, unit)
         stop, total = near_maximum(row[0], numbers, mass, distance, lanes[0][0], lanes[1])
         total = np.int64(total)
-    if 0 < asked[TOP_K] < stop:
-        stop = np.int64(asked[TOP_K])
+    if 0 < filters[TOP_K] < stop:
+        stop = np.int64(filters[TOP_K])
         total = _after_rank(row, inverse, unit, stop, tables, descent)
     return stop, total
 
@@ -137,20 +137,20 @@ def choose_from_bins(question, row, unit, memory):  # type: ignore[no-untyped-de
     """Returns token, rank, probability and number of candidates.
 
     Args:
-        question: The filters of the row, of shape ``(COLUMNS,)``, the distance that top-n-sigma
-            allows, 1 / T, and u.
+        question: The filters of the row, of shape ``(FILTER_COLUMNS,)``, the distance that
+            top-n-sigma allows, 1 / T, and u.
         row: Logits of shape ``(V,)``, and their maximum.
         unit: The mass of the most probable token.
         memory: What :func:`bin_memory` has returned.
     """
-    asked, farthest, inverse, u = question
+    filters, farthest, inverse, u = question
     lanes, tables, descent = memory
-    before = asked[TRUNCATE_FIRST] != 0.0 and inverse != 1.0
+    before = filters[TRUNCATE_FIRST] != 0.0 and inverse != 1.0
     scale = 1.0 if before else inverse
     _fill(row, scale, unit, lanes, tables)
-    stop, total = _filtered(asked, farthest, row, scale, unit, memory)
-    if asked[TOP_P] < 1.0:
-        goal = ceil_product(asked[TOP_P], total)
+    stop, total = _filtered(filters, farthest, row, scale, unit, memory)
+    if filters[TOP_P] < 1.0:
+        goal = ceil_product(filters[TOP_P], total)
         _, rank, _, total = _reaching(row, scale, unit, goal, tables, descent)
         stop = rank + 1
     if before:

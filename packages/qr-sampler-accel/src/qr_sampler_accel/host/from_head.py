@@ -81,24 +81,24 @@ def fill_running(distance, count, inverse, unit, masses, cumulative, memory):  #
 
 
 @compiled
-def _filtered(asked, farthest, distance, masses, count, size, unit):  # type: ignore[no-untyped-def]
+def _filtered(filters, farthest, distance, masses, count, size, unit):  # type: ignore[no-untyped-def]
     """Returns how many tokens the filters before top-p leave; *size* if there are none."""
-    fewest, filters = size + 1, 0
-    if asked[TOP_N_SIGMA]:
-        filters += 1
+    fewest, active = size + 1, 0
+    if filters[TOP_N_SIGMA]:
+        active += 1
         lead = lead_within(distance, count, farthest)
         if lead < count or lead == size:
             fewest = min(fewest, lead)
-    if asked[TOP_K]:
-        filters += 1
-        if asked[TOP_K] <= count:
-            fewest = min(fewest, np.int64(asked[TOP_K]))
-    if asked[MIN_P]:
-        filters += 1
-        lead = lead_with_mass(masses, count, ceil_product(asked[MIN_P], np.int64(unit)))
+    if filters[TOP_K]:
+        active += 1
+        if filters[TOP_K] <= count:
+            fewest = min(fewest, np.int64(filters[TOP_K]))
+    if filters[MIN_P]:
+        active += 1
+        lead = lead_with_mass(masses, count, ceil_product(filters[MIN_P], np.int64(unit)))
         if lead < count or lead == size:
             fewest = min(fewest, lead)
-    if not filters:
+    if not active:
         return size
     # A filter that cuts out of sight cuts later than one that cuts in sight.
     return fewest if fewest <= size else UNKNOWN
@@ -134,27 +134,27 @@ def choose_from_head(question, head, size, unit, weights, memory):  # type: igno
     """Returns token, rank, probability and number of candidates; UNKNOWN if it cannot be told.
 
     Args:
-        question: The filters of the row, of shape ``(COLUMNS,)``, the distance that top-n-sigma
-            allows, 1 / T, and u.
+        question: The filters of the row, of shape ``(FILTER_COLUMNS,)``, the distance that
+            top-n-sigma allows, 1 / T, and u.
         head: The leading tokens and their distances. Shapes ``(N,)``.
         size: Number of tokens V.
         unit: The mass of the most probable token.
         weights: Sum of exp(d), and of exp(d / T), over the row.
         memory: Masses and running totals, each of N or more, and that of ``fill_masses``.
     """
-    (asked, farthest, inverse, u), (ids, distance) = question, head
+    (filters, farthest, inverse, u), (ids, distance) = question, head
     masses, cumulative, lanes = memory
     unknown = (UNKNOWN, 0, 0.0, 0)
     count = ids.size
-    before = asked[TRUNCATE_FIRST] != 0.0 and inverse != 1.0
+    before = filters[TRUNCATE_FIRST] != 0.0 and inverse != 1.0
     scale, weight = (1.0, weights[0]) if before else (inverse, weights[1])
     fill_running(distance, count, scale, unit, masses, cumulative, lanes)
-    stop = _filtered(asked, farthest, distance, masses, count, size, unit)
+    stop = _filtered(filters, farthest, distance, masses, count, size, unit)
     if stop == UNKNOWN:
         return unknown
-    if asked[TOP_P] < 1.0:
+    if filters[TOP_P] < 1.0:
         lowest, highest = _bounds(stop, count, cumulative, size, unit, weight)
-        stop = 1 + _reaching(asked[TOP_P], cumulative, count, lowest, highest)
+        stop = 1 + _reaching(filters[TOP_P], cumulative, count, lowest, highest)
         if not stop:
             return unknown
     if before:

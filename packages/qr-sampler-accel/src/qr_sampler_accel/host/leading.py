@@ -15,8 +15,8 @@ __all__ = ["MOST_LEADING", "fold", "leading_tokens", "rank"]
 MOST_LEADING: Final = 8 * HEAD_COLUMNS
 """Where ties make more leading tokens than these, none is returned."""
 
-SHELL_GAPS: Final = (1750, 701, 301, 132, 57, 23, 10, 4, 1)
-"""Ciura (2001), extended by 2.5 times the largest."""
+SHELL_GAPS: Final = (301, 132, 57, 23, 10, 4, 1)
+"""Ciura (2001)."""
 
 
 @compiled

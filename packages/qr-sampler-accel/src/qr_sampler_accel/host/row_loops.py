@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A batch of rows in one compiled call: what is measured of them, and the tokens that u selects."""
+"""Loops over a batch of rows: what is measured of them, and the tokens that u selects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from qr_sampler.selection.fast.bins import FEW
 from qr_sampler.selection.fast.head import COLUMN_HEIGHT, GROUPS
 from qr_sampler_accel.host.arithmetic.compiler import compiled
 from qr_sampler_accel.host.arithmetic.masses import mass_memory
-from qr_sampler_accel.host.arithmetic.moments import moment_memory, row_moments, row_weight
+from qr_sampler_accel.host.arithmetic.moments import float32_moments, moment_memory, row_weight
 from qr_sampler_accel.host.asked import NEEDS_TOTAL, TOP_N_SIGMA, TYPICAL_P
 from qr_sampler_accel.host.from_bins import bin_memory, choose_from_bins
 from qr_sampler_accel.host.from_head import UNKNOWN, choose_from_head
@@ -47,12 +47,12 @@ def most_leading(vocab_size: int) -> int:
 
 
 @compiled
-def measure_rows(logits, asked, settle, inverse, numbers, ids, distance, counts):  # type: ignore[no-untyped-def]
+def measure_rows(logits, filters, settle, inverse, numbers, ids, distance, counts):  # type: ignore[no-untyped-def]
     """Measures B rows and finds their leading tokens.
 
     Args:
         logits: Shape ``(B, V)``, float32, consecutive.
-        asked: Filters of the rows. Shape ``(B, COLUMNS)``.
+        filters: Filters of the rows. Shape ``(B, FILTER_COLUMNS)``.
         settle: How many moments have to be settled. Shape ``(B,)``.
         inverse: 1 / T; NaN where it is unknown yet. Shape ``(B,)``.
         numbers: Receives what is measured. Shape ``(NUMBERS, B)``.
@@ -77,53 +77,50 @@ def measure_rows(logits, asked, settle, inverse, numbers, ids, distance, counts)
         if ids.shape[1]:
             # The leading tokens first, while the row is in the processor's cache.
             counts[line] = leading_tokens(row, maximum, columns, groups, ids[line], distance[line])
-        entropy, varentropy, weight, settled = row_moments(row, maximum, settle[line], lanes)
+        entropy, varentropy, weight, settled = float32_moments(row, maximum, settle[line], lanes)
         numbers[ENTROPY, line], numbers[VARENTROPY, line] = entropy, varentropy
         numbers[WEIGHT, line], numbers[SETTLED, line] = weight, settled
         unsettled += not settled
-        if asked[line, NEEDS_TOTAL] and counts[line] and inverse[line] > 0.0:
-            weight = _weight(row, maximum, inverse[line], weight, lanes)
+        if inverse[line] == 1.0:
             numbers[WEIGHT_AT_T, line] = weight
+        elif filters[line, NEEDS_TOTAL] and counts[line] and inverse[line] > 0.0:
+            numbers[WEIGHT_AT_T, line] = row_weight(row, maximum, inverse[line], *lanes)
         else:
             numbers[WEIGHT_AT_T, line] = np.nan
     return decidable, unsettled
 
 
 @compiled
-def weigh_rows(logits, lines, asked, inverse, numbers, counts):  # type: ignore[no-untyped-def]
+def weigh_rows(logits, lines, filters, inverse, numbers, counts):  # type: ignore[no-untyped-def]
     """Completes the weights of rows whose temperatures have become known.
 
     Args:
         logits: Shape ``(B, V)``.
         lines: The D rows among them. Shape ``(D,)``.
-        asked: Filters of the D rows.
+        filters: Filters of the D rows.
         inverse: 1 / T of the D rows.
         numbers: What has been measured of the D rows.
         counts: How many leading tokens the D rows have.
     """
     lanes = moment_memory()
     for i in range(lines.size):
-        if asked[i, NEEDS_TOTAL] and counts[i] and math.isnan(numbers[WEIGHT_AT_T, i]):
+        if inverse[i] == 1.0:
+            numbers[WEIGHT_AT_T, i] = numbers[WEIGHT, i]
+        elif filters[i, NEEDS_TOTAL] and counts[i] and math.isnan(numbers[WEIGHT_AT_T, i]):
             row, maximum = logits[lines[i]], np.float32(numbers[MAXIMUM, i])
-            weight = _weight(row, maximum, inverse[i], numbers[WEIGHT, i], lanes)
-            numbers[WEIGHT_AT_T, i] = weight
-
-
-@compiled
-def _weight(row, maximum, inverse, weight, lanes):  # type: ignore[no-untyped-def]
-    return weight if inverse == 1.0 else row_weight(row, maximum, inverse, *lanes)
+            numbers[WEIGHT_AT_T, i] = row_weight(row, maximum, inverse[i], *lanes)
 
 
 @compiled
 def pick_rows(  # type: ignore[no-untyped-def]
-    logits, lines, asked, deviation, inverse, u, numbers, heads, unit, chosen, probability
+    logits, lines, filters, deviation, inverse, u, numbers, heads, unit, chosen, probability
 ):
     """Selects the tokens of D rows.
 
     Args:
         logits: Shape ``(B, V)``.
         lines: The D rows among them. Shape ``(D,)``.
-        asked: Filters of the D rows.
+        filters: Filters of the D rows.
         deviation: Standard deviations of their logits. Shape ``(D,)``.
         inverse: 1 / T. Shape ``(D,)``.
         u: Selects the tokens. Shape ``(D,)``.
@@ -143,9 +140,9 @@ def pick_rows(  # type: ignore[no-untyped-def]
     unknown = 0
     for i in range(lines.size):
         row, token, rank, share, stop = logits[lines[i]], UNKNOWN, 0, 0.0, 0
-        if asked[i, TYPICAL_P] == 1.0:
-            farthest = asked[i, TOP_N_SIGMA] * deviation[i]
-            question, count = (asked[i], farthest, inverse[i], u[i]), counts[i]
+        if filters[i, TYPICAL_P] == 1.0:
+            farthest = filters[i, TOP_N_SIGMA] * deviation[i]
+            question, count = (filters[i], farthest, inverse[i], u[i]), counts[i]
             if count:
                 head = (ids[i, :count], distance[i, :count])
                 weights = (numbers[WEIGHT, i], numbers[WEIGHT_AT_T, i])

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The selector for logits in the memory of the host: a batch takes two or three compiled calls."""
+"""The selector for logits in the memory of the host: a batch takes three compiled calls."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,8 @@ from qr_sampler_accel.host.row_loops import (
     pick_rows,
     weigh_rows,
 )
+
+A = TypeVar("A", bound=NDArray[Any])
 
 __all__ = ["CompiledMeasurement", "CompiledPlan", "CompiledSelector"]
 
@@ -90,7 +92,8 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
     """Selects as :class:`~qr_sampler.FastSelector` does, in compiled loops over the whole batch.
 
     Rows with typical-p, which the loops leave open, are worked on one by one.
-    The first call waits for the compiler, unless :func:`~qr_sampler_accel.warm_up` has been called.
+    The first call waits for the compiler, unless :func:`~qr_sampler_accel.warm_up` has been called
+    or an earlier process has kept its code.
     """
 
     def __init__(self) -> None:
@@ -106,9 +109,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         """Returns the statistics of the decidable rows. Arguments as in :class:`Selector`."""
         ready_ns = time.monotonic_ns()
         count, vocab_size = logits.shape
-        if not (logits.flags.c_contiguous and logits.flags.writeable):
-            # As the loops take it: of the type of their own memory.
-            logits = np.require(logits, np.float32, ("C", "W"))
+        logits = _usual(logits)
         asked = rows.derived(asked_of, vocab_size)
         if settle is None:
             settle = np.where(np.isnan(temperature), 2, 0)
@@ -119,6 +120,8 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         lines = asked.lines
         if decidable < count:
             lines = np.flatnonzero(np.isfinite(numbers[MAXIMUM]))
+            # As those of a whole batch are: another type would be compiled anew.
+            lines.flags.writeable = False
             # Consecutive, as the loops expect it.
             numbers = numbers.take(lines, axis=1)
             heads = heads.take(lines)
@@ -165,7 +168,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             measurement.asked.filters,
             measurement.logit_deviation,
             plan.inverse_temperature,
-            u,
+            _usual(u),
             measurement.numbers,
             tuple(measurement.heads),
             2.0 ** unit_exponent(measurement.vocab_size),
@@ -206,6 +209,15 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         return choice or cast("Choice", row.choose(inverse, row.histogram_ranking, u))
 
 
+def _usual(array: A) -> A:
+    """Returns *array* as the loops take it: consecutive and writable, as their own memory is.
+
+    They would be compiled anew for every other kind.
+    """
+    flags = array.flags
+    return array if flags.c_contiguous and flags.writeable else array.copy(order="C")
+
+
 def _settle(logits: Logits, lines: IndexArray, numbers: FloatArray) -> None:
     """Computes those moments again whose rounding is in doubt."""
     for index in np.flatnonzero(numbers[SETTLED] == 0.0).tolist():
@@ -220,4 +232,6 @@ def _deviations(logits: Logits, lines: IndexArray, asked: Asked) -> FloatArray:
     deviations: FloatArray = asked.deviations.copy()
     for index in np.flatnonzero(asked.filters[:, TOP_N_SIGMA]).tolist():
         deviations[index] = compiled_deviation(logits[lines[index]])
+    # As those that nobody asks for.
+    deviations.flags.writeable = False
     return deviations

@@ -25,7 +25,7 @@ VOCAB_SIZE: Final = 4096
 
 
 def warm_up(*, logits_on_host: bool) -> None:
-    """Runs every loop once on made-up numbers; takes a few seconds the first time.
+    """Runs every loop once on made-up numbers; takes some twenty seconds the first time.
 
     Args:
         logits_on_host: Whether logits are in the memory of the host, where blocks always are.
@@ -50,7 +50,6 @@ def _warm_up_for_open_rows(logits: Logits) -> None:
     compiled_deviation(logits)
     row, held = BinnedRow(logits, logits[0], 1.0, 35), Held(VOCAB_SIZE, VOCAB_SIZE << 35)
     passes.bins.totals(*row)
-    passes.bins.tokens(*row[:3], 0, 1)
     passes.bins.leading(row, 1.0, 0)
     for counts in (True, False):
         landing = passes.bins.land(row, 0, 0, held, Goal(1, counts))

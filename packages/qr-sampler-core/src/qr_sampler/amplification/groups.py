@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -64,7 +65,9 @@ def _amplified(
     counts = count(blocks)
     u, statistic, lattice_step, baseline = amplifier.amplify(blocks, counts)
     if not np.ndim(lattice_step):
-        lattice_step = _repeated(np.asarray(lattice_step).item(), u.size)
+        step = np.asarray(lattice_step).item()
+        # Numbers that are no numbers differ from one another, but this one is always the same.
+        lattice_step = _repeated(math.nan if math.isnan(step) else step, u.size)
     if not np.ndim(baseline):
         baseline = _repeated(np.asarray(baseline).item(), u.size)
     result = AmplificationResult(u, statistic, lattice_step, baseline)

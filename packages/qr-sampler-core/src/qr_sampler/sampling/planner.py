@@ -156,6 +156,8 @@ def _after_predecessors(measurement: Measurement) -> Measurement:
 def _nothing_known(count: int) -> LogitStatistics:
     """Returns the statistics that a strategy gets which does not read them."""
     nothing = np.full(count, np.nan)
+    # It serves many steps.
+    nothing.flags.writeable = False
     return LogitStatistics(
         entropy_nats=nothing, varentropy_nats2=nothing, logit_deviation=nothing, vocab_size=1
     )

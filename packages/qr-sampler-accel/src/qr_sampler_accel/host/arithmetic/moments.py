@@ -16,7 +16,7 @@ from qr_sampler.temperature.base import STATISTICS_STEP
 from qr_sampler_accel.host.arithmetic.compiler import contracted
 from qr_sampler_accel.host.arithmetic.masses import LANES
 
-__all__ = ["fill_powers", "moment_memory", "row_moments", "row_sums", "row_weight"]
+__all__ = ["fill_powers", "float32_moments", "moment_memory", "row_sums", "row_weight"]
 
 LOWEST_POWER = np.float32(-125.0)
 """2 to this power is still a normal float32, and far too small to matter. As an exponent of e it is
@@ -119,7 +119,7 @@ def _is_settled(value, error):  # type: ignore[no-untyped-def]
 
 
 @contracted
-def row_moments(logits, maximum, count, memory):  # type: ignore[no-untyped-def]
+def float32_moments(logits, maximum, count, memory):  # type: ignore[no-untyped-def]
     """Returns entropy, varentropy, weight, and whether the first *count* of them are settled.
 
     Formulas and bounds are those of :func:`qr_sampler.selection.fast.passes.measured_moments`.

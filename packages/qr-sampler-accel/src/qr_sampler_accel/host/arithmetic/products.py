@@ -12,7 +12,7 @@ from qr_sampler_accel.host.arithmetic.compiler import compiled
 __all__ = ["ceil_product"]
 
 U64 = np.uint64
-LOW, HALF, WORD = U64(0xFFFFFFFF), U64(32), 64
+LOW, HALF, WORD_BITS = U64(0xFFFFFFFF), U64(32), 64
 SIGNIFICANT_BITS = 53
 """Of a float64."""
 
@@ -35,15 +35,15 @@ def ceil_product(factor, total):  # type: ignore[no-untyped-def]
     middle = (low >> HALF) + (first & LOW) + (second & LOW)
     low = (low & LOW) | (middle << HALF)
     high = (m >> HALF) * (n >> HALF) + (first >> HALF) + (second >> HALF) + (middle >> HALF)
-    if shift < WORD:
+    if shift < WORD_BITS:
         # From 52, since a factor is at most 1.
         places = U64(shift)
         lost = low & ((U64(1) << places) - U64(1))
-        whole = (high << U64(WORD - shift)) | (low >> places)
-    elif shift == WORD:
+        whole = (high << U64(WORD_BITS - shift)) | (low >> places)
+    elif shift == WORD_BITS:
         lost, whole = low, high
-    elif shift < 2 * WORD:
-        places = U64(shift - WORD)
+    elif shift < 2 * WORD_BITS:
+        places = U64(shift - WORD_BITS)
         lost = low | (high & ((U64(1) << places) - U64(1)))
         whole = high >> places
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qr_sampler.arrays import IndexArray, Logits
+from qr_sampler.arrays import Logits
 from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins, BinTotals, bin_scale
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
 from qr_sampler_accel.host.arithmetic.compiler import compiled
@@ -18,7 +18,12 @@ from qr_sampler_accel.host.arithmetic.masses import (
 )
 from qr_sampler_accel.host.bins.descent import Descent
 
-__all__ = ["CompiledBins", "fill_totals", "near_maximum", "token_at", "tokens_within"]
+__all__ = [
+    "CompiledBins",
+    "fill_totals",
+    "near_maximum",
+    "token_at",
+]
 
 
 @compiled
@@ -60,24 +65,6 @@ def fill_totals(  # type: ignore[no-untyped-def]
         for index in range(last + 1):
             totals[0, index] += totals[table, index]
             counts[0, index] += counts[table, index]
-
-
-@compiled
-def tokens_within(logits, maximum, scale, distance, bins, first, last, ids):  # type: ignore[no-untyped-def]
-    """Writes the ids of the tokens in the bins from *first* to *last* and returns their number."""
-    count = 0
-    for start in range(0, logits.size, LANES):
-        piece = logits[start : start + LANES]
-        _fill_bins(piece, maximum, scale[0], scale[1], distance, bins)
-        hits = 0
-        for j in range(piece.size):
-            hits += (bins[j] >= first) & (bins[j] <= last)
-        # Few pieces have a token that is wanted. In the others a branch would go wrong too often.
-        if hits:
-            for j in range(piece.size):
-                ids[count] = start + j
-                count += (bins[j] >= first) & (bins[j] <= last)
-    return count
 
 
 @compiled
@@ -124,15 +111,11 @@ class CompiledBins(Bins):
         vocab_size: Number of tokens V.
     """
 
-    # To gather few tokens and land among them takes one pass, as finding them to be sorted does.
-    most_sorted = 0
-
     def __init__(self, vocab_size: int) -> None:
         self._memory = (np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.int32))
         self._mass_memory = MassMemory().arrays
         self._totals = np.empty((TABLES, BINS), dtype=np.float64)
         self._counts = np.empty((TABLES, BINS), dtype=np.int32)
-        self._ids = np.empty(vocab_size, dtype=np.intp)
         self._vocab_size = vocab_size
         self._descent: Descent | None = None
 
@@ -152,20 +135,6 @@ class CompiledBins(Bins):
             self._counts,
         )
         return BinTotals(self._totals[0].astype(np.int64), self._counts[0].astype(np.intp))
-
-    def tokens(
-        self,
-        logits: Logits,
-        maximum: np.float32,
-        inverse_temperature: float,
-        first: int,
-        last: int,
-    ) -> IndexArray:
-        """Returns the ids of the tokens in some bins. Arguments as in :class:`Bins`."""
-        scale = tuple(bin_scale(inverse_temperature))
-        count = tokens_within(logits, maximum, scale, *self._memory, first, last, self._ids)
-        ids: IndexArray = self._ids[:count].copy()
-        return ids
 
     def leading(self, row: BinnedRow, distance: float, mass: int) -> Held:
         """Returns number and mass of some tokens. Arguments as in :class:`Bins`."""

@@ -4,9 +4,9 @@
 Two pivots from a random sample of the logits enclose the goal narrowly, so that one round usually
 leaves a fifth of the tokens, and a few rounds a handful that are sorted. If the goal is between
 pivots that are equal, the logit is found. The sample is drawn by a generator that starts from the
-goal, which depends on u: no row can be made so that its samples mislead. Should they mislead by
-chance, pivots halve the range of float32 numbers instead, until a single one is left: no row takes
-more than ``MOST_ROUNDS`` rounds, each over what the one before has left.
+goal, so that no regularity of a row misleads it. A row made for the goal of one filter may, for
+``SAMPLED_ROUNDS`` rounds; then pivots halve the range of float32 numbers instead, until a single
+one is left. That makes ``MOST_ROUNDS`` rounds at most, each over what the one before has left.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler.arrays import Logits
 from qr_sampler.selection.fast.bins import BINS, BinnedRow, bin_scale
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
 from qr_sampler_accel.host.arithmetic.compiler import compiled
@@ -240,7 +239,7 @@ class Descent:
         scale = tuple(bin_scale(row.inverse_temperature))
         low, high = bin_ends(first, last, BINS, row.maximum, scale, self.memory)
         logit, rank, mass, self.rounds, self.visited = land(
-            _writable(row.logits),
+            row.logits,
             (row.maximum, row.inverse_temperature, 2.0**row.exponent),
             State(low, high, held.tokens, float(held.mass), 0, 0.0),
             float(goal.amount),
@@ -249,9 +248,3 @@ class Descent:
             self.memory,
         )
         return Landing(np.float32(logit), int(rank), int(mass))
-
-
-def _writable(logits: Logits) -> Logits:
-    """Returns *logits* as the loops take them: of the type of their own memory."""
-    usual = logits.flags.c_contiguous and logits.flags.writeable
-    return logits if usual else logits.copy()

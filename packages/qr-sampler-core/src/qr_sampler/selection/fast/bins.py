@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -79,10 +79,6 @@ def bin_scale(inverse_temperature: float) -> BinScale:
 class Bins(Protocol):
     """Sorts rows of V tokens into bins, one row at a time, in memory of its own."""
 
-    most_sorted: int
-    """The tokens of a bin are sorted where they are no more than these: for a descent they are too
-    few to be faster."""
-
     def totals(
         self, logits: Logits, maximum: np.float32, inverse_temperature: float, exponent: int
     ) -> BinTotals:
@@ -93,19 +89,6 @@ class Bins(Protocol):
             maximum: The largest of them, finite.
             inverse_temperature: 1 / T.
             exponent: The mass of the most probable token is 2**exponent.
-        """
-
-    def tokens(
-        self,
-        logits: Logits,
-        maximum: np.float32,
-        inverse_temperature: float,
-        first: int,
-        last: int,
-    ) -> IndexArray:
-        """Returns the ids of the tokens in the bins from *first* to *last*, ascending.
-
-        Shape ``(N,)``. The other arguments are those of :meth:`totals`.
         """
 
     def leading(self, row: BinnedRow, distance: float, mass: int) -> Held:
@@ -141,7 +124,9 @@ class RowBins(Bins):
         vocab_size: Number of tokens V.
     """
 
-    most_sorted = FEW
+    most_sorted: ClassVar[int] = FEW
+    """The tokens of a bin are sorted where they are no more than these: for a descent they are too
+    few to be faster."""
 
     def __init__(self, vocab_size: int) -> None:
         self._distance = np.empty(vocab_size, dtype=np.float32)
@@ -171,7 +156,10 @@ class RowBins(Bins):
         first: int,
         last: int,
     ) -> IndexArray:
-        """Returns the ids of the tokens in some bins. Arguments as in :class:`Bins`."""
+        """Returns the ids of the tokens in the bins from *first* to *last*, ascending.
+
+        Shape ``(N,)``. The other arguments are those of :meth:`totals`.
+        """
         scale = bin_scale(inverse_temperature)
         self._fill_distance(logits, maximum, scale)
         np.multiply(self._distance, scale.factor, out=self._distance)

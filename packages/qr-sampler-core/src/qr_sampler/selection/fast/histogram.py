@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler.arrays import MassArray
-from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins
+from qr_sampler.selection.fast.bins import BINS, BinnedRow, Bins, RowBins
 from qr_sampler.selection.fast.descent import Held
 from qr_sampler.selection.fast.energies import Edge, Energies, typical_reach
 from qr_sampler.selection.fast.sections import CrowdedSection, Section, SortedSection
@@ -132,9 +132,11 @@ class Histogram(Ranking):
         return self._place
 
     def _section(self, index: int, held: Held) -> Section:
-        if held.tokens <= self._bins.most_sorted:
-            return SortedSection(self._row, self._bins, index)
-        return CrowdedSection(self._row, self._bins, index, held)
+        bins = self._bins
+        # Compiled bins land among few tokens in one pass, as finding them to be sorted takes.
+        if isinstance(bins, RowBins) and held.tokens <= bins.most_sorted:
+            return SortedSection(self._row, bins, index)
+        return CrowdedSection(self._row, bins, index, held)
 
 
 def _above(values: NDArray[Any]) -> MassArray:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from qr_sampler.selection.fast.bins import BinnedRow, Bins
+from qr_sampler.selection.fast.bins import BinnedRow, Bins, RowBins
 from qr_sampler.selection.fast.descent import Goal, Held, Landing
 from qr_sampler.selection.fast.ranked_tokens import RankedTokens, rank_order
 
@@ -36,7 +36,7 @@ class SortedSection(Section):
         index: The bin.
     """
 
-    def __init__(self, row: BinnedRow, bins: Bins, index: int) -> None:
+    def __init__(self, row: BinnedRow, bins: RowBins, index: int) -> None:
         ids = bins.tokens(row.logits, row.maximum, row.inverse_temperature, index, index)
         ids = ids[rank_order(row.logits[ids], ids)]
         self._tokens = RankedTokens(
