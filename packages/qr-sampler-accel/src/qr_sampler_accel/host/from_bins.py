@@ -19,31 +19,46 @@ from qr_sampler_accel.host.arithmetic.products import ceil_product
 from qr_sampler_accel.host.asked import MIN_P, TOP_K, TOP_N_SIGMA, TOP_P, TRUNCATE_FIRST
 from qr_sampler_accel.host.bins.bins import fill_totals, near_maximum, token_at
 from qr_sampler_accel.host.bins.descent import SAMPLED_ROUNDS, bin_ends, land
-from qr_sampler_accel.host.bins.pivots import State, descent_memory, weigh
+from qr_sampler_accel.host.bins.pivots import State, memory_around, weigh
 from qr_sampler_accel.host.from_head import first_reaching
 
-__all__ = ["bin_memory", "choose_from_bins"]
+__all__ = ["bin_memory", "choose_from_bins", "scratch_size"]
 
 FEWER_BINS: Final = 512
 """For rows of up to FEW tokens: clearing more bins would take longer than filling them."""
 
 
+def scratch_size(vocab_size: int) -> int:
+    """Returns how many float64 the working memory of rows of V tokens has."""
+    bins = FEWER_BINS if vocab_size <= FEW else BINS
+    tables = TABLES * bins
+    above = 2 * (bins + 1)
+    return max(tables + tables // 2 + above + -(-3 * vocab_size // 2), -(-5 * vocab_size // 2))
+
+
 @compiled
-def bin_memory(size):  # type: ignore[no-untyped-def]
-    """Returns the working memory for rows of *size* tokens: lanes, tables, and of a descent."""
+def bin_memory(size, scratch):  # type: ignore[no-untyped-def]
+    """Returns the working memory for rows of *size* tokens: lanes, tables, and of a descent.
+
+    What is large is in *scratch*, which has :func:`scratch_size` numbers: to ask the system for it
+    in every step would take time.
+    """
     bins = FEWER_BINS if size <= FEW else BINS
+    tables = TABLES * bins
+    above = scratch[tables + tables // 2 :].view(np.int64)
+    rest = above[2 * (bins + 1) :].view(np.float32)
     return (
         (
             (np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.int32)),
             mass_memory(),
         ),
         (
-            np.empty((TABLES, bins), dtype=np.float64),
-            np.empty((TABLES, bins), dtype=np.int32),
-            np.empty(bins + 1, dtype=np.int64),
-            np.empty(bins + 1, dtype=np.int64),
+            scratch[:tables].reshape((TABLES, bins)),
+            scratch[tables : tables + tables // 2].view(np.int32).reshape((TABLES, bins)),
+            above[: bins + 1],
+            above[bins + 1 : 2 * (bins + 1)],
         ),
-        descent_memory(size),
+        memory_around(rest[: 3 * size].reshape((3, size))),
     )
 
 

@@ -113,7 +113,18 @@ def weigh_rows(logits, lines, filters, inverse, numbers, counts):  # type: ignor
 
 @compiled
 def pick_rows(  # type: ignore[no-untyped-def]
-    logits, lines, filters, deviation, inverse, u, numbers, heads, unit, chosen, probability
+    logits,
+    lines,
+    filters,
+    deviation,
+    inverse,
+    u,
+    numbers,
+    heads,
+    unit,
+    scratch,
+    chosen,
+    probability,
 ):
     """Selects the tokens of D rows.
 
@@ -127,6 +138,7 @@ def pick_rows(  # type: ignore[no-untyped-def]
         numbers: What has been measured of the D rows.
         heads: Their leading tokens, the distances of these, and how many they are.
         unit: The mass of the most probable token.
+        scratch: Working memory, of ``scratch_size`` numbers.
         chosen: Receives tokens, ranks and numbers of candidates; the token is UNKNOWN where it
             cannot be told. Shape ``(3, D)``.
         probability: Receives their probabilities. Shape ``(D,)``.
@@ -136,7 +148,7 @@ def pick_rows(  # type: ignore[no-untyped-def]
     """
     ids, distance, counts = heads
     masses = np.empty((2, ids.shape[1]), dtype=np.float64)
-    beside, bins = (masses[0], masses[1], mass_memory()), bin_memory(logits.shape[1])
+    beside, bins = (masses[0], masses[1], mass_memory()), bin_memory(logits.shape[1], scratch)
     unknown = 0
     for i in range(lines.size):
         row, token, rank, share, stop = logits[lines[i]], UNKNOWN, 0, 0.0, 0

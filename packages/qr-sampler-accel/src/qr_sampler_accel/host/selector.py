@@ -16,11 +16,12 @@ from qr_sampler.selection.fast.candidates import Choice
 from qr_sampler.selection.fast.head import Head
 from qr_sampler.selection.fast.row import FastRow
 from qr_sampler.selection.filters import Filters
-from qr_sampler.selection.masses import distances, unit_exponent
+from qr_sampler.selection.masses import unit_exponent
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 from qr_sampler.selection.statistics import row_moments
 from qr_sampler_accel.host.arithmetic.statistics import compiled_deviation
 from qr_sampler_accel.host.asked import TOP_N_SIGMA, Asked, asked_of
+from qr_sampler_accel.host.from_bins import scratch_size
 from qr_sampler_accel.host.from_head import UNKNOWN
 from qr_sampler_accel.host.passes import CompiledPasses
 from qr_sampler_accel.host.row_loops import (
@@ -98,6 +99,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
 
     def __init__(self) -> None:
         self._passes: CompiledPasses | None = None
+        self._scratch = np.empty(0)
 
     def measure(
         self,
@@ -128,7 +130,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             rows = rows.take(lines)
             asked = rows.derived(asked_of, vocab_size)
         if unsettled:
-            _settle(logits, lines, numbers)
+            _settle(logits, lines, numbers, self._room(vocab_size))
         return CompiledMeasurement(
             lines=lines,
             rows=rows,
@@ -172,6 +174,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             measurement.numbers,
             tuple(measurement.heads),
             2.0 ** unit_exponent(measurement.vocab_size),
+            self._room(measurement.vocab_size),
             chosen,
             probability,
         )
@@ -183,6 +186,13 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         return SelectionResult(
             token_ids=chosen[0], rank=chosen[1], probability=probability, candidates=chosen[2]
         )
+
+    def _room(self, vocab_size: int) -> FloatArray:
+        """Returns working memory for rows of V tokens."""
+        size = scratch_size(vocab_size)
+        if self._scratch.size != size:
+            self._scratch = np.empty(size)
+        return self._scratch
 
     def _choose(self, plan: CompiledPlan, index: int, u: float) -> Choice:
         """Returns the token of a row that the loops leave open."""
@@ -218,10 +228,15 @@ def _usual(array: A) -> A:
     return array if flags.c_contiguous and flags.writeable else array.copy(order="C")
 
 
-def _settle(logits: Logits, lines: IndexArray, numbers: FloatArray) -> None:
+def _settle(logits: Logits, lines: IndexArray, numbers: FloatArray, scratch: FloatArray) -> None:
     """Computes those moments again whose rounding is in doubt."""
+    size = logits.shape[1]
+    spare, distance = scratch[: 2 * size].reshape(2, size), scratch[2 * size :].view(np.float32)
     for index in np.flatnonzero(numbers[SETTLED] == 0.0).tolist():
-        moments = row_moments(distances(logits[lines[index]]))
+        row = logits[lines[index]]
+        with np.errstate(over="ignore"):
+            np.subtract(row, row.max(), out=distance[:size])
+        moments = row_moments(distance[:size], spare)
         numbers[ENTROPY, index], numbers[VARENTROPY, index] = moments
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "State",
     "descent_memory",
     "key_of",
+    "memory_around",
     "number_of",
     "pivots",
     "rank_few",
@@ -74,9 +75,15 @@ class DescentMemory(NamedTuple):
 @compiled
 def descent_memory(size):  # type: ignore[no-untyped-def]
     """Returns the working memory for rows of *size* tokens."""
+    return memory_around(np.empty((3, size), dtype=np.float32))
+
+
+@compiled
+def memory_around(buffers):  # type: ignore[no-untyped-def]
+    """Returns the working memory with the given *buffers*. Shape ``(3, V)``."""
     cell = np.empty(1, dtype=np.float32)
     return DescentMemory(
-        np.empty((3, size), dtype=np.float32),
+        buffers,
         np.empty(LANES, dtype=np.float32),
         cell,
         cell.view(np.int32),
