@@ -53,34 +53,38 @@ def _ones(blocks, ones):  # type: ignore[no-untyped-def]
         ones[line] = total
 
 
-@compiled
-def _count(blocks, counts):  # type: ignore[no-untyped-def]
-    _sums(blocks, counts[0])
-    _ones(blocks, counts[1])
-
-
 class CompiledCounts(BlockCounts):
-    """Counts what its base class counts, all in one compiled call where blocks are whole words.
+    """Counts what its base class counts, in compiled loops where blocks are whole words.
 
     Args:
         blocks: As for the base class.
     """
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_word_ones", "_word_sums", "_words")
 
     def __init__(self, blocks: ByteBlocks) -> None:
         super().__init__(blocks)
-        self._counts: IndexArray | None = None
-        if blocks.flags.c_contiguous and not blocks.shape[1] % WORD_BYTES:
-            self._counts = np.empty((2, len(blocks)), dtype=np.intp)
-            _count(blocks, self._counts)
+        are_words = blocks.flags.c_contiguous and not blocks.shape[1] % WORD_BYTES
+        self._words = blocks if are_words else None
+        self._word_sums: IndexArray | None = None
+        self._word_ones: IndexArray | None = None
 
     @property
     def sums(self) -> IndexArray:
         """Sums of the bytes. Shape ``(B,)``."""
-        return super().sums if self._counts is None else self._counts[0]
+        if self._words is None:
+            return super().sums
+        if self._word_sums is None:
+            self._word_sums = np.empty(len(self._words), dtype=np.intp)
+            _sums(self._words, self._word_sums)
+        return self._word_sums
 
     @property
     def ones(self) -> IndexArray:
         """Numbers of one bits. Shape ``(B,)``."""
-        return super().ones if self._counts is None else self._counts[1]
+        if self._words is None:
+            return super().ones
+        if self._word_ones is None:
+            self._word_ones = np.empty(len(self._words), dtype=np.intp)
+            _ones(self._words, self._word_ones)
+        return self._word_ones

@@ -64,14 +64,21 @@ def _amplified(
 ) -> AmplifiedRows:
     counts = count(blocks)
     u, statistic, lattice_step, baseline = amplifier.amplify(blocks, counts)
-    if not np.ndim(lattice_step):
-        step = np.asarray(lattice_step).item()
-        # Numbers that are no numbers differ from one another, but this one is always the same.
-        lattice_step = _repeated(math.nan if math.isnan(step) else step, u.size)
-    if not np.ndim(baseline):
-        baseline = _repeated(np.asarray(baseline).item(), u.size)
-    result = AmplificationResult(u, statistic, lattice_step, baseline)
+    rows = u.size
+    result = AmplificationResult(
+        u, statistic, _one_per_row(lattice_step, rows), _one_per_row(baseline, rows)
+    )
     return AmplifiedRows(result, counts.sums, counts.ones)
+
+
+def _one_per_row(value: Any, rows: int) -> NDArray[Any]:
+    """Returns *value*, repeated if all rows share it."""
+    if getattr(value, "ndim", 0):
+        array: NDArray[Any] = value
+        return array
+    plain = value.item() if isinstance(value, np.ndarray) else value
+    # Every NaN is another key, but this one.
+    return _repeated(math.nan if plain != plain else plain, rows)
 
 
 @lru_cache(maxsize=64)
