@@ -209,7 +209,7 @@ def test_compiled_masses_do_what_their_source_says() -> None:
     rng = np.random.default_rng(5)
     distance = -rng.exponential(8.0, LANES + 5).astype(np.float32)
     expected = fixed_point_masses(distance, 0.8, 35)
-    memory = compiled_masses.MassMemory().arrays
+    memory = compiled_masses.mass_memory()
     compiled_masses.fill_exponentials.py_func(distance, 20, 0.8, *memory)
     assert (memory[2][:20] * 2.0**35).round().tolist() == expected[:20].tolist()
     compiled_masses.fill_masses.py_func(distance, 20, 0.8, 2.0**35, *memory)
@@ -226,7 +226,7 @@ def test_compiled_bins_do_what_their_source_says() -> None:
     expected = RowBins(logits.size).totals(logits, maximum, 0.8, 35)
     distance, bins = np.empty(LANES, np.float32), np.empty(LANES, np.int32)
     totals, counts = np.empty((TABLES, BINS)), np.empty((TABLES, BINS), np.int32)
-    masses = compiled_masses.MassMemory().arrays
+    masses = compiled_masses.mass_memory()
     compiled_bins.fill_totals.py_func(
         logits, maximum, 0.8, 2.0**35, scale, distance, bins, masses, totals, counts
     )

@@ -9,7 +9,7 @@ import numpy as np
 
 from qr_sampler.arrays import Distances, FloatArray, Logits
 from qr_sampler.selection.fast.passes import RankingPasses
-from qr_sampler_accel.host.arithmetic.masses import MassMemory
+from qr_sampler_accel.host.arithmetic.masses import compiled_masses, mass_memory
 from qr_sampler_accel.host.arithmetic.moments import moment_memory, row_weight
 from qr_sampler_accel.host.bins.bins import CompiledBins
 from qr_sampler_accel.host.bins.energies import CompiledEnergies
@@ -26,7 +26,7 @@ class CompiledPasses(RankingPasses):
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
-        self._mass_memory = MassMemory()
+        self._mass_memory = mass_memory()
 
     @cached_property
     def bins(self) -> CompiledBins:
@@ -44,4 +44,4 @@ class CompiledPasses(RankingPasses):
 
     def masses(self, distance: Distances, inverse_temperature: float, exponent: int) -> FloatArray:
         """Returns what :func:`fixed_point_masses` returns."""
-        return self._mass_memory.masses(distance, inverse_temperature, exponent)
+        return compiled_masses(distance, inverse_temperature, exponent, self._mass_memory)

@@ -7,9 +7,10 @@ Nothing here may be contracted or reordered: the masses are those of
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qr_sampler.arrays import Distances, FloatArray
 from qr_sampler.selection.masses import EXPONENT_FLOOR, LN2_HIGH, LN2_LOW, LOG2_E, ROUNDER, TAYLOR
@@ -19,6 +20,7 @@ __all__ = [
     "LANES",
     "TABLES",
     "MassMemory",
+    "compiled_masses",
     "fill_exponentials",
     "fill_masses",
     "mass_memory",
@@ -31,6 +33,9 @@ LANES: Final = 256
 TABLES: Final = 4
 """Sums per bin of a histogram. Adding to one place over and over is slow, since each addition waits
 for the one before; tokens therefore take turns."""
+
+MassMemory: TypeAlias = tuple[FloatArray, NDArray[np.int64], FloatArray, NDArray[np.int64]]
+"""What :func:`mass_memory` returns: numbers and their bits, twice."""
 
 T11, T10, T9, T8, T7, T6, T5, T4, T3, T2, T1, T0 = TAYLOR
 
@@ -82,21 +87,22 @@ def _all_masses(distance, inverse, unit, result, sums, sum_bits, masses, bits): 
 
 @compiled
 def mass_memory():  # type: ignore[no-untyped-def]
-    """Returns working memory of :func:`fill_masses`, made by a loop that needs it itself."""
+    """Returns the working memory of :func:`fill_masses`."""
     sums, masses = np.empty(LANES, dtype=np.float64), np.empty(LANES, dtype=np.float64)
     return sums, sums.view(np.int64), masses, masses.view(np.int64)
 
 
-class MassMemory:
-    """The working memory of :func:`fill_masses`."""
+def compiled_masses(
+    distance: Distances, inverse_temperature: float, exponent: int, memory: MassMemory
+) -> FloatArray:
+    """Returns what ``fixed_point_masses`` returns.
 
-    def __init__(self) -> None:
-        floats = np.empty((2, LANES), dtype=np.float64)
-        integers = floats.view(np.int64)
-        self.arrays = (floats[0], integers[0], floats[1], integers[1])
-
-    def masses(self, distance: Distances, inverse_temperature: float, exponent: int) -> FloatArray:
-        """Returns what ``fixed_point_masses`` returns."""
-        result = np.empty(distance.size, dtype=np.float64)
-        _all_masses(distance, inverse_temperature, 2.0**exponent, result, *self.arrays)
-        return result
+    Args:
+        distance: Shape ``(N,)``.
+        inverse_temperature: 1 / T.
+        exponent: The mass of the most probable token is 2**exponent.
+        memory: What :func:`mass_memory` has returned.
+    """
+    result = np.empty(distance.size, dtype=np.float64)
+    _all_masses(distance, inverse_temperature, 2.0**exponent, result, *memory)
+    return result

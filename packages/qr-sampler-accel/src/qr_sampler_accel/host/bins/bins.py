@@ -12,8 +12,8 @@ from qr_sampler_accel.host.arithmetic.compiler import compiled
 from qr_sampler_accel.host.arithmetic.masses import (
     LANES,
     TABLES,
-    MassMemory,
     fill_masses,
+    mass_memory,
     whole_sum,
 )
 from qr_sampler_accel.host.bins.descent import Descent
@@ -113,7 +113,7 @@ class CompiledBins(Bins):
 
     def __init__(self, vocab_size: int) -> None:
         self._memory = (np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.int32))
-        self._mass_memory = MassMemory().arrays
+        self._mass_memory = mass_memory()
         self._totals = np.empty((TABLES, BINS), dtype=np.float64)
         self._counts = np.empty((TABLES, BINS), dtype=np.int32)
         self._vocab_size = vocab_size

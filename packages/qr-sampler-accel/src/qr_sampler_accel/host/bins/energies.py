@@ -18,7 +18,7 @@ from qr_sampler.selection.fast.energies import (
 from qr_sampler.selection.filters import ENERGY_STEPS
 from qr_sampler.selection.masses import MASSLESS
 from qr_sampler_accel.host.arithmetic.compiler import compiled, summing
-from qr_sampler_accel.host.arithmetic.masses import LANES, TABLES, MassMemory, fill_masses
+from qr_sampler_accel.host.arithmetic.masses import LANES, TABLES, fill_masses, mass_memory
 
 __all__ = ["CompiledEnergies"]
 
@@ -122,7 +122,7 @@ class CompiledEnergies(Energies):
         self._energies = np.empty(vocab_size, dtype=np.int32)
         self._masses = np.empty(vocab_size, dtype=np.float64)
         self._distance = np.empty(LANES, dtype=np.float32)
-        self._mass_memory = MassMemory().arrays
+        self._mass_memory = mass_memory()
         self._places = np.empty(LANES, dtype=np.int32)
         self._totals = np.empty((TABLES, 2, WIDTH + 1), dtype=np.float64)
         self._counts = np.empty((TABLES, 2, WIDTH + 1), dtype=np.int32)

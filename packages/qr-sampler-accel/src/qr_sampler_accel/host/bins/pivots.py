@@ -8,9 +8,15 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler.arrays import FloatArray, Logits
+from qr_sampler.arrays import Logits
 from qr_sampler_accel.host.arithmetic.compiler import compiled
-from qr_sampler_accel.host.arithmetic.masses import LANES, fill_masses, mass_memory, whole_sum
+from qr_sampler_accel.host.arithmetic.masses import (
+    LANES,
+    MassMemory,
+    fill_masses,
+    mass_memory,
+    whole_sum,
+)
 
 __all__ = [
     "DescentMemory",
@@ -68,7 +74,7 @@ class DescentMemory(NamedTuple):
     """Shape ``(LANES,)``."""
     chosen: Logits
     """Shape ``(LANES,)``."""
-    masses: tuple[FloatArray, NDArray[np.int64], FloatArray, NDArray[np.int64]]
+    masses: MassMemory
     """What ``fill_masses`` works with."""
 
 
