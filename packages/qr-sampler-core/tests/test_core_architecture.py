@@ -19,7 +19,7 @@ import pytest
 import qr_sampler
 
 ROOT = Path(qr_sampler.__file__).parent
-ALLOWED = {"numpy", "pydantic", "pydantic_settings", "qr_sampler"}
+ALLOWED = {"msgspec", "numpy", "pydantic", "pydantic_settings", "qr_sampler"}
 ABOVE = ("grpc", "torch", "vllm", "scipy", "pytest", "hypothesis", "transformers")
 SIBLINGS = (
     "qr_entropy_sources",

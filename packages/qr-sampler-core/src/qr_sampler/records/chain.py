@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lines of a ledger, each of which names the digest of the line before it.
+
+``prev`` of a line is the hexadecimal SHA-256 of the bytes of the preceding line without its
+newline, so that no line can be changed, left out, put in or moved without changing all that follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+__all__ = ["ZERO_HEAD", "Item", "head_of", "line_of"]
+
+Item: TypeAlias = tuple[str, object]
+"""What a line is made of: its kind, and its fields without ``n`` and ``prev``, as a dataclass
+instance, a :class:`msgspec.Struct` or a dict with texts as keys."""
+
+ZERO_HEAD: Final = "0" * 64
+"""``prev`` of a line that nothing precedes."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def line_of(kind: str, n: int, prev: str, fields: object) -> bytes:
+    r"""Returns a line, without the newline that ends it.
+
+    Args:
+        kind: What sort of line it is, a plain word.
+        n: Its number in its file, from 0.
+        prev: Head of what precedes it, 64 hexadecimal digits.
+        fields: What it says, as in :data:`Item`.
+
+    Raises:
+        TypeError: When a value has no counterpart in JSON.
+        ValueError: When a number is infinite or no number, or a text is not Unicode.
+
+    Examples:
+        >>> line_of("note", 1, "ab" * 32, {"text": "hello"})[:28]
+        b'{"kind":"note","n":1,"prev":'
+        >>> line_of("note", 1, "ab" * 32, {"u": float("nan")})
+        Traceback (most recent call last):
+        ...
+        ValueError: a line of kind 'note' would hold nan, for which JSON has no number
+    """
+    body = _encode(fields)
+    if b"null" in body:
+        # That may be what has become of a number that is none.
+        _refuse_non_finite(kind, fields)
+    if not body.startswith(b"{"):
+        raise TypeError(f"the fields of a line of kind {kind!r} have no names")
+    start = f'{{"kind":"{kind}","n":{n},"prev":"{prev}"'.encode()
+    return start + body[1:] if body == b"{}" else start + b"," + body[1:]
+
+
+def head_of(line: bytes) -> str:
+    """Returns the digest of *line*, given without its newline: ``prev`` of the line after it."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def _refuse_non_finite(kind: str, fields: object) -> None:
+    for value in _values_in(fields):
+        if value is None or isinstance(value, (str, int)):
+            continue
+        if not isinstance(value, float):
+            _refuse_non_finite(kind, value)
+        elif not math.isfinite(value):
+            raise ValueError(
+                f"a line of kind {kind!r} would hold {value}, for which JSON has no number"
+            )
+
+
+def _values_in(container: Any) -> Iterable[object]:
+    """Returns what is directly in something that has been encoded."""
+    if isinstance(container, Mapping):
+        return container.values()
+    if isinstance(container, Iterable):
+        return () if isinstance(container, (bytes, bytearray)) else container
+    fields = getattr(container, "__struct_fields__", getattr(container, "__dataclass_fields__", ()))
+    return [getattr(container, name) for name in fields]
