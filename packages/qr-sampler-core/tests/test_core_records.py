@@ -92,6 +92,8 @@ SAMPLES: dict[str, Any] = {
     "str | None": "label",
     "dict[str, str]": {"numpy": np.__version__},
     "dict[str, Any]": {"top_k": 3, "nested": [1, None]},
+    "dict[str, Any] | None": None,
+    "list[dict[str, Any]]": [{"name": "device", "limits": {}}],
     "list[dict[str, Any]] | None": [{"role": "accept", "u": 0.1, "bytes": 8}],
 }
 

@@ -92,6 +92,9 @@ class EntropyDraw:
     verify it with. A wrong signature makes the draw fail."""
     dropped_bytes: int = 0
     """Bytes of earlier attempts at this draw that were requested and are lost."""
+    signature: bytes = b""
+    """The far side's signature, at most 512 bytes; empty if the answer had none, or if several
+    answers had one each."""
 
     def without_data(self) -> EntropyDraw:
         """Returns the provenance alone, to be kept: :attr:`data` is empty."""
@@ -111,6 +114,7 @@ class EntropyDraw:
             commitment_echoed=self.commitment_echoed,
             signature_verified=self.signature_verified,
             dropped_bytes=self.dropped_bytes,
+            signature=self.signature,
         )
 
 

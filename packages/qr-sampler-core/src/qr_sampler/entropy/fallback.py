@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from qr_sampler.entropy.draw import EntropyDraw, SourceLimits, SourceStatus
 from qr_sampler.entropy.source import EntropySource
@@ -46,6 +47,11 @@ class FallbackEntropySource(EntropySource):
     def limits(self) -> SourceLimits:
         """The primary's limits."""
         return self.primary.limits
+
+    @property
+    def recorded_settings(self) -> Mapping[str, object]:
+        """The primary's settings."""
+        return self.primary.recorded_settings
 
     def get_random_bytes(self, n: int) -> bytes:
         """Returns *n* bytes from either source; use :meth:`draw` to learn from which."""

@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -118,6 +118,11 @@ class GuardedSource(EntropySource):
     def limits(self) -> SourceLimits:
         """The limits of the source."""
         return self._intake.limits(lambda: self.source.limits)
+
+    @property
+    def recorded_settings(self) -> Mapping[str, object]:
+        """The settings of the source, in plain values."""
+        return self._intake.settings(lambda: self.source.recorded_settings)
 
     def get_random_bytes(self, n: int) -> bytes:
         """Returns *n* bytes; use :meth:`draw` to learn their origin."""

@@ -12,8 +12,9 @@ import math
 import operator
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -26,6 +27,12 @@ __all__ = ["FailedDraw", "Intake"]
 
 LARGEST_NUMBER: Final = 2**63 - 1
 """Beyond it many JSON readers lose precision."""
+
+MOST_SETTINGS: Final = 100
+"""Number of settings of a source that are recorded."""
+
+LONGEST_SIGNATURE: Final = 512
+"""Number of bytes of the longest signature that is kept: those of RSA-4096 have as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,29 @@ class Intake:
             self.defects.report(error)
         return SourceLimits()
 
+    def settings(self, question: Callable[[], object]) -> dict[str, object]:
+        """Returns the settings that *question* asks for, as plain values of bounded size."""
+        try:
+            answer = question()
+            if isinstance(answer, Mapping):
+                items = islice(answer.items(), MOST_SETTINGS)
+                return {self._text(name): self._setting(value) for name, value in items}
+        except BaseException as error:
+            if is_signal(error):
+                raise
+            self.defects.report(error)
+        return {}
+
+    def _setting(self, value: object) -> object:
+        """Returns one value: a number, a flag or nothing as it stands, anything else as text."""
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, int):
+            return int(value) if abs(value) <= LARGEST_NUMBER else self._text(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return float(value)
+        return self._text(value)
+
     def _failure(self, error: BaseException) -> FailedDraw:
         if isinstance(error, EntropyUnavailableError):
             try:
@@ -172,6 +202,7 @@ class Intake:
             and _is_flag(answer.commitment_echoed)
             and _is_flag(answer.signature_verified)
             and _is_number(answer.dropped_bytes, 0)
+            and _is_signature(answer.signature)
         )
 
     def _plain(
@@ -214,6 +245,7 @@ class Intake:
             commitment_echoed=_flag(answer.commitment_echoed),
             signature_verified=_flag(answer.signature_verified),
             dropped_bytes=lost,
+            signature=answer.signature if _is_signature(answer.signature) else b"",
         )
 
     def _text(self, value: object) -> str:
@@ -221,6 +253,10 @@ class Intake:
 
     def _is_text(self, value: object) -> bool:
         return type(value) is str and (not value or self._text(value) == value)
+
+
+def _is_signature(value: object) -> bool:
+    return type(value) is bytes and len(value) <= LONGEST_SIGNATURE
 
 
 def _is_flag(value: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -27,8 +28,8 @@ class EntropySource(ABC):
 
     Must be overridden: :attr:`name` and :meth:`get_random_bytes`. Worth overriding when there is
     something to say: :meth:`from_environment`, :attr:`is_available`, :meth:`status`, :meth:`probe`,
-    :attr:`limits`, :attr:`secrets`, :meth:`draw`, :meth:`close`, :attr:`jit_class` and
-    :attr:`conditioning`.
+    :attr:`limits`, :attr:`secrets`, :attr:`recorded_settings`, :meth:`draw`, :meth:`close`,
+    :attr:`jit_class` and :attr:`conditioning`.
 
     Just in time: construction and import draw nothing, nothing is buffered between calls, and bytes
     left over from a read are dropped. A late answer never serves a later call.
@@ -90,6 +91,11 @@ class EntropySource(ABC):
         They are masked in everything that the source says: a device or a server may repeat them.
         """
         return ()
+
+    @property
+    def recorded_settings(self) -> Mapping[str, object]:
+        """The settings that are in use, for the first line of a ledger; never a secret one."""
+        return {}
 
     @property
     def is_available(self) -> bool:

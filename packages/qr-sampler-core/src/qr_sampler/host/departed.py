@@ -17,7 +17,7 @@ class DepartedSequences:
 
     For engines that do not identify the sequence they resume but provide its tokens so far:
     sequences with the same options and the same tokens are interchangeable. All of their tokens
-    have records, so that nothing is lost when a sequence is forgotten.
+    have records, so that nothing but its end is to be recorded when a sequence is forgotten.
 
     Args:
         capacity: Number of sequences to keep. No more can be waiting to be resumed; older ones
@@ -29,12 +29,23 @@ class DepartedSequences:
         self._sequences: list[TokenSequence] = []
 
     def add(self, sequence: TokenSequence) -> list[Entry]:
-        """Stores a sequence that left the batch; returns the records of its tokens so far."""
+        """Stores a sequence that left the batch.
+
+        Returns:
+            The records of its tokens so far, and the end of one that is forgotten instead.
+        """
         if sequence.ended:
             return []
         self._sequences.append(sequence)
+        forgotten = self._sequences[: -self._capacity]
         del self._sequences[: -self._capacity]
-        return sequence.record_unsettled()
+        ends = [entry for aborted in forgotten for entry in aborted.end("departed")]
+        return [*sequence.record_unsettled(), *ends]
+
+    def close(self) -> list[Entry]:
+        """Forgets all sequences, which cannot be resumed any more; returns their ends."""
+        sequences, self._sequences = self._sequences, []
+        return [entry for sequence in sequences for entry in sequence.end("departed")]
 
     def take(self, options: RequestOptions, history: Sequence[int]) -> TokenSequence | None:
         """Returns the sequence that is resumed and forgets it, or ``None`` if there is none.

@@ -7,17 +7,16 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
-from qr_sampler.records import GenesisRecord
 from qr_sampler.records.entries import Entry, records_of
+from qr_sampler.records.genesis import genesis_of
 from qr_sampler.records.ledger import JsonLinesSink
 from qr_sampler.settings import Settings
 
-__all__ = ["DISTRIBUTIONS", "Journal", "installed_versions"]
+__all__ = ["DISTRIBUTIONS", "Journal"]
 
 DISTRIBUTIONS: Final = ("qr-sampler-core", "numpy")
 """Distributions that take part in every run; hosts add theirs."""
@@ -37,6 +36,7 @@ class Journal:
         engine_rank: Which of several data-parallel engines this is, counted from 0.
         distributions: Whose versions enter the genesis record, as far as they are installed.
         more_settings: What the genesis record holds beside the deployment's settings.
+        host: Further facts about the engine, for the genesis record.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Journal:
         engine_rank: int = 0,
         distributions: Sequence[str] = DISTRIBUTIONS,
         more_settings: Mapping[str, Any] | None = None,
+        host: Mapping[str, Any] | None = None,
     ) -> None:
         self.run_id = uuid.uuid4().hex
         self._logger = SamplingLogger(settings.log_level)
@@ -56,17 +57,14 @@ class Journal:
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
-            genesis = GenesisRecord(
+            genesis = genesis_of(
                 run_id=self.run_id,
                 engine=engine,
                 model=model,
-                versions=installed_versions(
-                    (*distributions, *(source.origin.distribution for source in sources))
-                ),
                 settings={**_public_settings(settings), **(more_settings or {})},
-                pid=os.getpid(),
-                monotonic_ns=time.monotonic_ns(),
-                wall_time_ns=time.time_ns(),
+                sources=sources,
+                distributions=distributions,
+                host=host or {},
             )
             self._sink = JsonLinesSink(settings.ledger_dir / name, header=[genesis])
             self._sink.begin()
@@ -92,17 +90,6 @@ class Journal:
         """Closes the ledger file; writing more opens it again."""
         if self._sink is not None:
             self._sink.close()
-
-
-def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Returns the versions of those *distributions* that are installed, in the same order."""
-    versions = {}
-    for name in filter(None, distributions):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _public_settings(settings: Settings) -> dict[str, Any]:

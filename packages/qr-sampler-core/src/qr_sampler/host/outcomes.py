@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from qr_sampler.records import ForcedRecord, UnchosenRecord, UndecidedRecord
-from qr_sampler.records.entries import DiscardEntry, Entry, TokenEntry
+from qr_sampler.records.entries import DiscardEntry, Entry, SequenceRecord, TokenEntry
 from qr_sampler.sampling.columns import StepColumns
 
 if TYPE_CHECKING:
@@ -117,8 +117,12 @@ class UnchosenToken(ABC):
         """None: an earlier link stays valid."""
         return None
 
+    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> SequenceRecord:
+        """Returns the entry of the token; arguments as in :class:`Outcome`."""
+        return SequenceRecord(self.record(sequence, emitted=emitted), sequence)
+
     @abstractmethod
-    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> UnchosenRecord:
+    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> UnchosenRecord:
         """Returns the record of the token; arguments as in :class:`Outcome`."""
 
     def discards(self, sequence: TokenSequence, reason: str) -> list[Entry]:
@@ -143,7 +147,7 @@ class UnchosenToken(ABC):
 class ForcedEnd(UnchosenToken):
     """A token that ends a sequence which gets no more entropy."""
 
-    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> ForcedRecord:
+    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> ForcedRecord:
         """Returns the record of the token."""
         return ForcedRecord(
             **self._common_fields(sequence, emitted),
@@ -159,6 +163,6 @@ class UndecidedToken(UnchosenToken):
     reason: str
     """What is wrong with the row, as in :attr:`~qr_sampler.UndecidedRecord.reason`."""
 
-    def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> UndecidedRecord:
+    def record(self, sequence: TokenSequence, *, emitted: bool | None) -> UndecidedRecord:
         """Returns the record of the token."""
         return UndecidedRecord(**self._common_fields(sequence, emitted), reason=self.reason)

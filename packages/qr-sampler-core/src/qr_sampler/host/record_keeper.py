@@ -32,7 +32,11 @@ class RecordKeeper(ABC):
 
     @abstractmethod
     def open_sequences(self) -> Iterable[TokenSequence]:
-        """Returns the sequences that may have tokens without records."""
+        """Returns the sequences that may have tokens without records, or may get more."""
+
+    def departed(self) -> list[Entry]:
+        """Returns the ends of sequences that wait in vain to be resumed, when the host ends."""
+        return []
 
     def flush(self) -> None:
         """Writes the records of all tokens that are known to have been emitted, and the status."""
@@ -64,6 +68,6 @@ class RecordKeeper(ABC):
         with self.lock:
             entries = self.settled()
             for sequence in self.open_sequences():
-                entries += sequence.record_unsettled()
-            self.session.record(entries)
+                entries += sequence.end("closed")
+            self.session.record([*entries, *self.departed()])
         self.session.write()

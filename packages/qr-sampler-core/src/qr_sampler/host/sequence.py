@@ -11,13 +11,13 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Final
+from typing import Any, Final
 
 from qr_sampler.admission.overrides import RequestOptions
 from qr_sampler.host.outcomes import Outcome
 from qr_sampler.host.stop_conditions import StopConditions
 from qr_sampler.records import EmissionRecord
-from qr_sampler.records.entries import Entry
+from qr_sampler.records.entries import Entry, RequestFacts, SequenceEnd, SequenceRecord
 from qr_sampler.temperature import RunningMean
 
 __all__ = ["UNKNOWN_TOKEN", "TokenSequence"]
@@ -66,6 +66,8 @@ class TokenSequence:
     """The token forced to end it."""
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     """Names it in the records."""
+    request: RequestFacts = field(default_factory=RequestFacts)
+    """What else its ledger says of its request."""
     failure: str = ""
     """Why it has to end; from then on nothing is drawn for it. Empty otherwise."""
     ended: bool = False
@@ -78,6 +80,10 @@ class TokenSequence:
     """What ties its next row to its latest token, if the source takes commitments."""
     _unsettled: list[_UnsettledToken] = field(default_factory=list)
     """Sampled tokens that may still be dropped."""
+    _emitted_tokens: int = 0
+    """How many of its tokens are known to have been emitted."""
+    _over: bool = False
+    """Whether its end has been recorded."""
 
     def __post_init__(self) -> None:
         self.running_entropy = RunningMean(self.options.parameters.varentropy_drift_rate)
@@ -86,6 +92,11 @@ class TokenSequence:
     def request_key(self) -> str:
         """Names its request in the records."""
         return self.options.request_key or self.name
+
+    @property
+    def stop_facts(self) -> dict[str, Any]:
+        """What ends it, as JSON-ready values for the ledger."""
+        return self.stop.as_dict()
 
     def sampled(self, outcome: Outcome) -> list[Entry]:
         """Appends a token that the engine has taken; returns the records that this settles.
@@ -106,7 +117,9 @@ class TokenSequence:
         if link is not None:
             self.link = link
         self.ended = self.stop.end_with(tokens)
-        return self.confirm() if self.ended else []
+        if not self.ended:
+            return []
+        return [*self.confirm(), *self.end("forced" if self.failure else "stop")]
 
     def wasted(self, outcome: Outcome, reason: str) -> list[Entry]:
         """Returns the records of a token that the engine dropped: those of its bytes, if any."""
@@ -153,6 +166,21 @@ class TokenSequence:
         self.stop.start_again(self.tokens)
         return [entry for token in dropped for entry in self._dropped(token, reason)]
 
+    def end(self, reason: str) -> list[Entry]:
+        """Returns the record of its end, once; before it those of tokens that have none.
+
+        Args:
+            reason: Why it is over: ``stop`` when it has ended by itself, ``forced`` when it was
+                ended without entropy, ``departed`` when the engine has dropped it, ``closed`` when
+                the engine has ended.
+        """
+        if self._over:
+            return []
+        self._over = True
+        tokens, link = self.record_unsettled(), self.link.hex()
+        over = SequenceEnd(self, self._emitted_tokens, reason, link, time.time_ns())
+        return [*tokens, over]
+
     def record_unsettled(self) -> list[Entry]:
         """Returns the records of sampled tokens that may or may not be emitted."""
         return self._records_of_unknown(self._unsettled)
@@ -181,7 +209,9 @@ class TokenSequence:
     def twin(self, history: Sequence[int]) -> TokenSequence:
         """Returns a separate sequence that continues from *history* as this one would."""
         stop = replace(self.stop, stop_strings=None)
-        return TokenSequence(self.options, stop, self.ending_token, tokens=list(history))
+        return TokenSequence(
+            self.options, stop, self.ending_token, request=self.request, tokens=list(history)
+        )
 
     def could_be_resumed(self, options: RequestOptions, history: Sequence[int]) -> bool:
         """Returns whether this can be the sequence that the engine resumes.
@@ -200,6 +230,7 @@ class TokenSequence:
 
     def _emitted(self, token: _UnsettledToken) -> Entry:
         """Returns the entry of a token now known to be emitted."""
+        self._emitted_tokens += 1
         if token.outcome is None:
             return self._later_record(token, emitted=True)
         return token.outcome.entry(self, emitted=True)
@@ -222,8 +253,8 @@ class TokenSequence:
 
     def _later_record(
         self, token: _UnsettledToken, *, emitted: bool, reason: str = ""
-    ) -> EmissionRecord:
-        return EmissionRecord(
+    ) -> SequenceRecord:
+        record = EmissionRecord(
             request_key=self.request_key,
             sequence=self.name,
             position=token.position,
@@ -232,3 +263,4 @@ class TokenSequence:
             reason=reason,
             wall_time_ns=time.time_ns(),
         )
+        return SequenceRecord(record, self)

@@ -33,7 +33,7 @@ from qr_sampler.host.shared_draws import serve_or_split
 from qr_sampler.host.status import EngineStatus
 from qr_sampler.host.stop_conditions import StopConditions
 from qr_sampler.records.accounting import bypass_record
-from qr_sampler.records.entries import Entry
+from qr_sampler.records.entries import Entry, RequestFacts
 from qr_sampler.sampling.columns import StepColumns
 from qr_sampler.sampling.commitment import RowContext
 from qr_sampler.sampling.pipeline import SamplingPipeline
@@ -56,6 +56,8 @@ class EngineFacts:
     """The distributions whose versions enter the genesis record, as far as they are installed."""
     more_settings: Mapping[str, Any] = field(default_factory=dict)
     """Further settings of the sampling, as JSON-ready values."""
+    host: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts about the engine for its ledger, as JSON-ready values."""
     more_status: Mapping[str, Any] = field(default_factory=dict)
     """Further entries of its status, as JSON-ready values that anybody may read."""
 
@@ -104,6 +106,7 @@ class SamplingSession:
             engine_rank=facts.rank,
             distributions=facts.distributions,
             more_settings=facts.more_settings,
+            host=facts.host,
         )
         self._status = EngineStatus(self._described(facts), self._sources)
         self._handover = Handover(self._journal, self._status, self._dropped)
@@ -125,6 +128,9 @@ class SamplingSession:
         *,
         fields: EngineFields | None = None,
         ending_token: int | None = None,
+        prompt_tokens: int | None = None,
+        prompt_digest: str = "",
+        logits_fields: Mapping[str, Any] | None = None,
     ) -> TokenSequence | None:
         """Returns a new sequence, or ``None`` if its request leaves its tokens to the engine.
 
@@ -133,6 +139,10 @@ class SamplingSession:
             stop: What ends the sequence.
             fields: The request's ordinary fields.
             ending_token: A token with which the engine ends it; ``None`` if there is none.
+            prompt_tokens: Number of tokens of the prompt; ``None`` if the host does not say.
+            prompt_digest: Keyed SHA-256 of their ids, hexadecimal, for the ledger.
+            logits_fields: Those of the request's ordinary fields that change its logits, as
+                JSON-ready values, for the ledger.
         """
         options, failure = self._resolved(arguments, fields)
         if options.left_to_engine:
@@ -141,7 +151,13 @@ class SamplingSession:
         # Without such a token the request continues to its length limit with an arbitrary token,
         # flagged as forced each time.
         end = 0 if ending_token is None else ending_token
-        return TokenSequence(options, stop, ending_token=end, failure=failure)
+        request = RequestFacts(
+            prompt_tokens=prompt_tokens,
+            prompt_digest=prompt_digest,
+            fields=logits_fields or {},
+            wall_time_ns=time.time_ns(),
+        )
+        return TokenSequence(options, stop, ending_token=end, request=request, failure=failure)
 
     def decide(self, logits: Any, step: StepRows) -> list[Outcome]:
         """Selects and forces the tokens of a step.

@@ -27,7 +27,14 @@ from qr_sampler.records import (
     TokenSamplingRecord,
     UndecidedRecord,
 )
-from qr_sampler.records.entries import DiscardEntry, Entry, RecordedToken, TokenEntry
+from qr_sampler.records.entries import (
+    DiscardEntry,
+    Entry,
+    RecordedDiscard,
+    RecordedToken,
+    SequenceRecord,
+    TokenEntry,
+)
 from qr_sampler.sampling.columns import StepColumns
 
 __all__ = ["DRAW_SECONDS", "RECENT_TOKENS", "EngineStatus"]
@@ -91,13 +98,16 @@ class EngineStatus:
         self._observe_tokens(_DrawFacts.of_draw(draw), len(indices), sum(sizes[i] for i in indices))
 
     def _observe_one(self, entry: Entry) -> None:
-        if isinstance(entry, DiscardEntry):
+        if isinstance(entry, (SequenceRecord, RecordedDiscard)):
+            self._observe_one(entry.record())
+        elif isinstance(entry, DiscardEntry):
             size = entry.step.block_bytes[entry.row]
             self._observe_discard(entry.reason, size, _DrawFacts.of_draw(entry.step.draw))
         elif isinstance(entry, DiscardRecord):
             self._observe_discard(entry.reason, entry.block_bytes, _DrawFacts.of_discard(entry))
         elif isinstance(entry, RecordedToken):
-            self._observe_tokens(_DrawFacts.of_token(*entry), 1, entry.token.block_bytes)
+            facts = _DrawFacts.of_token(entry.token, entry.fallback_from)
+            self._observe_tokens(facts, 1, entry.token.block_bytes)
         elif isinstance(entry, TokenSamplingRecord):
             self._observe_tokens(_DrawFacts.of_token(entry, ""), 1, entry.block_bytes)
         elif isinstance(entry, ForcedRecord):

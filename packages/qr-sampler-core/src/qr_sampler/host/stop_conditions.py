@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 __all__ = ["StopConditions", "StopStrings"]
 
@@ -42,6 +42,16 @@ class StopConditions:
     """Whether its tokens repeat themselves in a way that ends the request."""
     stop_strings: StopStrings | None = None
     """Looks for stop strings, if it has any."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what ends it, as JSON-ready values for the ledger."""
+        return {
+            "token_ids": sorted(self.token_ids),
+            "max_tokens": self.max_tokens,
+            "max_length": self.max_length,
+            "min_tokens": self.min_tokens,
+            "stop_strings": self.stop_strings is not None,
+        }
 
     def end_with(self, tokens: Sequence[int]) -> bool:
         """Checks the last of *tokens* and returns whether the sequence ends with it.

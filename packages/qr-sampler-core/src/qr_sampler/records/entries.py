@@ -7,22 +7,51 @@ waits for it, and only if they are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from qr_sampler.admission.overrides import RequestOptions
-from qr_sampler.records import DiscardRecord, Record, TokenSamplingRecord
+from qr_sampler.entropy.draw import EntropyDraw
+from qr_sampler.records import (
+    DiscardRecord,
+    EmissionRecord,
+    Record,
+    TokenSamplingRecord,
+    UnchosenRecord,
+)
 from qr_sampler.records.accounting import discard_record, token_record
 from qr_sampler.sampling.columns import StepColumns
 
 __all__ = [
     "DiscardEntry",
+    "DrawnNumber",
     "Entry",
     "NamedSequence",
+    "RecordedDiscard",
+    "RecordedDraw",
     "RecordedToken",
+    "RequestFacts",
+    "SequenceEnd",
+    "SequenceRecord",
     "TokenEntry",
+    "kind_of",
     "records_of",
 ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestFacts:
+    """What is recorded of a request beside its options, as far as the host knows it."""
+
+    prompt_tokens: int | None = None
+    """Number of tokens of its prompt."""
+    prompt_digest: str = ""
+    """Keyed SHA-256 of their ids, hexadecimal; empty if there is none."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Those of its ordinary fields that change its logits, as JSON-ready values."""
+    wall_time_ns: int = 0
+    """When the engine took it in, in nanoseconds since the epoch."""
 
 
 class NamedSequence(Protocol):
@@ -39,6 +68,47 @@ class NamedSequence(Protocol):
     @property
     def options(self) -> RequestOptions:
         """The options of its request."""
+
+    @property
+    def request(self) -> RequestFacts:
+        """What else is known of its request."""
+
+    @property
+    def stop_facts(self) -> dict[str, Any]:
+        """What ends it, as JSON-ready values."""
+
+
+class RecordedDraw(Protocol):
+    """A draw as the ledger tells of it. Equal only to itself."""
+
+    @property
+    def draw(self) -> EntropyDraw:
+        """The draw without its bytes."""
+
+    @property
+    def draw_bytes(self) -> int:
+        """How many bytes it has brought."""
+
+    @property
+    def data_sha256(self) -> str:
+        """SHA-256 of these bytes, hexadecimal; empty if nobody has computed it."""
+
+    @property
+    def commitment(self) -> str:
+        """Digest that travelled with the request, hexadecimal; empty if none did."""
+
+    @property
+    def logits_ready_ns(self) -> int | None:
+        """When the logits were complete; ``None`` if they were not when it was requested."""
+
+
+class DrawnNumber(NamedTuple):
+    """Where the bytes of a number are."""
+
+    draw: RecordedDraw
+    """The draw."""
+    offset: int
+    """Index of their first one in the draw."""
 
 
 class TokenEntry(NamedTuple):
@@ -78,6 +148,12 @@ class RecordedToken(NamedTuple):
     """Its record."""
     fallback_from: str
     """Source that was to supply the bytes which came from the fallback; empty if none did."""
+    sequence: NamedSequence | None = None
+    """Its sequence."""
+    numbers: tuple[DrawnNumber, ...] = ()
+    """Where its numbers are, one for each of :attr:`~qr_sampler.TokenSamplingRecord.uniforms`."""
+    deciding: int = 0
+    """Index of the one that decided it."""
 
     def record(self) -> TokenSamplingRecord:
         """Returns its record."""
@@ -110,10 +186,83 @@ class DiscardEntry(NamedTuple):
         )
 
 
-Entry: TypeAlias = Record | TokenEntry | RecordedToken | DiscardEntry
+class RecordedDiscard(NamedTuple):
+    """The bytes of numbers that are no row of a step."""
+
+    discard: DiscardRecord
+    """Their record."""
+    sequence: NamedSequence
+    """The sequence that they were for."""
+    number: DrawnNumber
+    """Where they are."""
+
+    def record(self) -> DiscardRecord:
+        """Returns their record."""
+        return self.discard
+
+
+class SequenceRecord(NamedTuple):
+    """A record without bytes, with the sequence that it belongs to."""
+
+    made: UnchosenRecord | EmissionRecord
+    """The record."""
+    sequence: NamedSequence
+    """The sequence."""
+
+    def record(self) -> UnchosenRecord | EmissionRecord:
+        """Returns the record."""
+        return self.made
+
+
+class SequenceEnd(NamedTuple):
+    """The end of a sequence, which has a line of its own and no record."""
+
+    sequence: NamedSequence
+    """The sequence."""
+    tokens: int
+    """How many of its tokens are known to have been emitted."""
+    reason: str
+    """Why it is over: ``stop``, ``forced``, ``departed`` or ``closed``."""
+    link: str
+    """What would tie a further token to it, hexadecimal; empty without commitments."""
+    wall_time_ns: int
+    """When this showed, in nanoseconds since the epoch."""
+
+
+Entry: TypeAlias = (
+    Record
+    | TokenEntry
+    | RecordedToken
+    | DiscardEntry
+    | RecordedDiscard
+    | SequenceRecord
+    | SequenceEnd
+)
 """A line of the ledger, made already or not."""
 
 
 def records_of(entries: Iterable[Entry]) -> list[Record]:
-    """Returns the records of *entries*, in order."""
-    return [entry if isinstance(entry, Record) else entry.record() for entry in entries]
+    """Returns the records of *entries*, in order; the end of a sequence has none."""
+    return [
+        entry if isinstance(entry, Record) else entry.record()
+        for entry in entries
+        if not isinstance(entry, SequenceEnd)
+    ]
+
+
+_KINDS: Final = {
+    TokenEntry: "token",
+    RecordedToken: "token",
+    DiscardEntry: "discard",
+    RecordedDiscard: "discard",
+    SequenceEnd: "end",
+}
+
+
+def kind_of(entry: Entry) -> str:
+    """Returns the kind of the line that *entry* becomes."""
+    if isinstance(entry, SequenceRecord):
+        return entry.made.kind
+    if isinstance(entry, Record):
+        return entry.kind
+    return _KINDS[type(entry)]

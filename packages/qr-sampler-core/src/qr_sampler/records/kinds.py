@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-"""Version of the record layout; raised when a field changes its meaning."""
+"""Version of the ledger's layout; raised when a field or a line changes its meaning."""
 
 
 class Record:
@@ -58,7 +58,7 @@ class GenesisRecord(Record):
     versions: dict[str, str]
     """Versions of the distributions that took part."""
     settings: dict[str, Any]
-    """The deployment's settings; source settings, and so secrets, are not among them."""
+    """The deployment's settings; those of its sources are in :attr:`sources`."""
     pid: int
     """Process that samples."""
     monotonic_ns: int
@@ -67,6 +67,23 @@ class GenesisRecord(Record):
     """``time.time_ns()`` when the run began."""
     schema_version: int = SCHEMA_VERSION
     """Layout of the lines."""
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    """The sources in use, fallbacks included, each with ``name``, ``distribution``, ``version``,
+    ``jit_class``, ``conditioning``, ``limits`` and ``settings``, these without secrets."""
+    host: dict[str, Any] = field(default_factory=dict)
+    """Further facts about the engine."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Digests of the code that takes part, see :func:`qr_sampler.records.code_digest.code_digest`,
+    by distribution."""
+    boot_id: str = ""
+    """Names the time since the machine was started, to which the monotonic clock belongs; empty
+    where there is no such name."""
+    continues: dict[str, Any] | None = None
+    """The file that this one continues: its name, its number of lines and its head."""
+    seal: str | None = None
+    """Digest of the sealed plan that the run belongs to."""
+    public_key: str | None = None
+    """Key that signatures in this ledger are verified with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

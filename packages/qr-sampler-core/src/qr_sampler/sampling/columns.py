@@ -65,6 +65,12 @@ class StepColumns:
         return self._step.draw_bytes
 
     @property
+    def data_sha256(self) -> str:
+        """SHA-256 of them, hexadecimal, for which this may wait; empty if nobody keeps it."""
+        digest = self._step.data_digest
+        return "" if digest is None else digest.result().hex()
+
+    @property
     def logits_ready_ns(self) -> int:
         """When the logits were complete."""
         return self._step.plan.logits_ready_ns
@@ -97,6 +103,11 @@ class StepColumns:
     def block_bytes(self) -> list[int]:
         """Number of bytes that decided each token."""
         return _listed(self._step.block_bytes)
+
+    @column
+    def offsets(self) -> list[int]:
+        """Index of the first of those bytes among those of the draw."""
+        return _listed(np.cumsum(self._step.block_bytes) - self._step.block_bytes)
 
     @column
     def block_sum(self) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from qr_sampler.entropy.draw import DroppedBytes, EntropyDraw
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import RowParameters, Rows
 from qr_sampler.sampling.commitment import RowContext, row_digest, step_commitment
+from qr_sampler.sampling.data_digest import digest_of
 from qr_sampler.sampling.planner import StepPlan, StepPlanner
 from qr_sampler.selection.selector import SelectionResult, Selector
 from qr_sampler.settings import Settings
@@ -51,6 +53,8 @@ class StepResult:
     when it was told nothing."""
     commitment: bytes = b""
     """The digest of them all, which travelled with the request."""
+    data_digest: Future[bytes] | None = None
+    """SHA-256 of the bytes of the draw; ``None`` if nobody keeps it."""
 
 
 class SamplingPipeline:
@@ -83,6 +87,7 @@ class SamplingPipeline:
         self.planner = StepPlanner(selector)
         self._count = count
         self._on_dropped = on_dropped
+        self._keeps_digests = settings.ledger_dir is not None
 
     def sample(self, logits: Logits, rows: Rows) -> StepResult | None:
         """Returns the tokens of a batch, or ``None`` when no row can be decided.
@@ -143,6 +148,7 @@ class SamplingPipeline:
             selection=selection,
             row_digests=digests,
             commitment=commitment,
+            data_digest=digest_of(draw.data) if self._keeps_digests else None,
         )
 
     def _draw(self, n: int, commitment: bytes) -> EntropyDraw:

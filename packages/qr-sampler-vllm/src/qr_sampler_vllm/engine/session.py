@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from qr_sampler.host import EngineFacts, SamplingSession, StopStrings, TokenSequence
-from qr_sampler.host.journal import installed_versions
+from qr_sampler.records.genesis import installed_versions
 from qr_sampler_accel import warm_up
 from qr_sampler_vllm.engine.layout import Ranks, check_layout, most_rows, ranks_of
 from qr_sampler_vllm.engine.logits import TensorLogits

@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From entries to the lines of the ledger.
+
+A draw is numbered and a sequence named in a line of its own, before the first line that refers to
+it; what has been written of them is remembered here. Steps convert nothing: the thread that writes
+does.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from qr_sampler.records import (
+    DiscardRecord,
+    EmissionRecord,
+    ForcedRecord,
+    GenesisRecord,
+    Record,
+    UnchosenRecord,
+)
+from qr_sampler.records.clocks import clock_line
+from qr_sampler.records.entries import (
+    DiscardEntry,
+    DrawnNumber,
+    Entry,
+    NamedSequence,
+    RecordedDiscard,
+    RecordedDraw,
+    RecordedToken,
+    SequenceEnd,
+    SequenceRecord,
+    TokenEntry,
+)
+from qr_sampler.records.line_kinds import (
+    DiscardLine,
+    DrawLine,
+    EmissionLine,
+    EndLine,
+    ForcedLine,
+    SequenceLine,
+    TokenLine,
+    UndecidedLine,
+)
+from qr_sampler.sampling.columns import StepColumns
+
+__all__ = ["REMEMBERED_ENDS", "LedgerLines", "Line"]
+
+Line: TypeAlias = tuple[str, msgspec.Struct | dict[str, Any]]
+"""The kind of a line and its fields, to be encoded as they stand: a Struct leaves defaults out."""
+
+REMEMBERED_ENDS: Final = 1024
+"""Number of latest ended sequences that are remembered as named: bytes that an engine has drawn
+for one beyond its end are recorded after it."""
+
+
+class LedgerLines:
+    """Makes the lines of one run. For the use of one thread.
+
+    Args:
+        genesis: What the first line of every file says.
+    """
+
+    def __init__(self, genesis: GenesisRecord) -> None:
+        self._genesis = genesis
+        self._file = 0
+        """Counts the files of the run."""
+        self._draws = 0
+        """How many draws have been numbered."""
+        self._numbered: WeakKeyDictionary[RecordedDraw, list[int]] = WeakKeyDictionary()
+        """By draw, its number and the latest file that tells of it."""
+        self._named: dict[str, int] = {}
+        """By name of a sequence, the latest file that tells of it."""
+        self._ended: deque[str] = deque()
+        self._lines: list[Line] = []
+
+    def header(self) -> list[Line]:
+        """Returns the lines that a file begins with; the writer fills in what it continues."""
+        return [("genesis", asdict(self._genesis)), self.clock()]
+
+    def clock(self) -> Line:
+        """Returns a line with the clocks as they stand."""
+        return ("clock", clock_line())
+
+    def begin_file(self) -> None:
+        """Says that the lines from now on stand in another file.
+
+        Draws and sequences that these refer to are told of again, so that a file needs no other.
+        """
+        self._file += 1
+
+    def of(self, entries: Iterable[Entry]) -> list[Line]:
+        """Returns the lines of *entries*, in order."""
+        for step, run in groupby(entries, _step_of):
+            if step is not None:
+                self._add_tokens(step, run)  # type: ignore[arg-type]
+            else:
+                for entry in run:
+                    self._add_one(entry)
+        lines, self._lines = self._lines, []
+        return lines
+
+    def _add_tokens(self, step: StepColumns, run: Iterable[TokenEntry]) -> None:
+        """Adds the tokens of a step, which share a draw."""
+        add, named, file = self._lines.append, self._named, self._file
+        draw = self._number(step)
+        for _, row, sequence, position, outcome, emitted in run:
+            name = sequence.name
+            if named.get(name) != file:
+                self._name(sequence)
+            line = TokenLine(
+                name,
+                position,
+                step.token_ids[row],
+                draw,
+                step.offsets[row],
+                step.block_bytes[row],
+                step.block_sum[row],
+                step.block_ones[row],
+                step.u[row],
+                step.statistic[row],
+                step.temperature[row],
+                step.entropy_nats[row],
+                step.varentropy_nats2[row],
+                step.rank[row],
+                step.probability[row],
+                step.candidates[row],
+                step.running_entropy_nats[row],
+                step.lattice_step[row],
+                step.baseline[row],
+                step.row_digests[row],
+                emitted,
+                outcome,
+            )
+            add(("token", line))
+
+    def _add_one(self, entry: Entry) -> None:
+        if isinstance(entry, DiscardEntry):
+            self._add_discarded_row(entry)
+        elif isinstance(entry, SequenceRecord):
+            self._add_sequence_record(entry)
+        elif isinstance(entry, SequenceEnd):
+            self._add_end(entry)
+        elif isinstance(entry, RecordedToken):
+            self._add_recorded_token(entry)
+        elif isinstance(entry, RecordedDiscard):
+            self._name(entry.sequence)
+            self._add_discard(entry.discard, entry.number)
+        elif isinstance(entry, DiscardRecord):
+            self._add_discard(entry, None)
+        elif isinstance(entry, Record):
+            self._lines.append((entry.kind, _fields_of(entry)))
+
+    def _add_discarded_row(self, entry: DiscardEntry) -> None:
+        step, row, sequence, position, reason = entry
+        self._name(sequence)
+        source = step.draw
+        line = DiscardLine(
+            sequence=sequence.name,
+            position=position,
+            reason=reason,
+            draw=self._number(step),
+            offset=step.offsets[row],
+            source=source.source,
+            fallback=source.fallback,
+            block_bytes=step.block_bytes[row],
+            u=step.u[row],
+            wall_time_ns=source.wall_time_ns,
+            row_digest=step.row_digests[row],
+        )
+        self._lines.append((line.kind, line))
+
+    def _add_discard(self, discard: DiscardRecord, number: DrawnNumber | None) -> None:
+        told = number is not None and number.draw.logits_ready_ns == discard.t_logits_ns
+        line = DiscardLine(
+            sequence=discard.sequence,
+            position=discard.position,
+            reason=discard.reason,
+            draw=None if number is None else self._number(number.draw),
+            offset=None if number is None else number.offset,
+            source=discard.source,
+            fallback=discard.fallback,
+            block_bytes=discard.block_bytes,
+            u=discard.u,
+            wall_time_ns=discard.wall_time_ns,
+            row_digest=discard.row_digest,
+            role=discard.role,
+            jit=discard.jit,
+            t_logits_ns=None if told else discard.t_logits_ns,
+        )
+        self._lines.append((line.kind, line))
+
+    def _add_recorded_token(self, entry: RecordedToken) -> None:
+        token, sequence = entry.token, entry.sequence
+        if sequence is not None:
+            self._name(sequence)
+        draws = [self._number(number.draw) for number in entry.numbers]
+        decided = entry.numbers[entry.deciding] if draws else None
+        told = decided is not None and decided.draw.logits_ready_ns == token.t_logits_ns
+        usual = "" if sequence is None else sequence.options.parameters.signal_amplifier_type
+        line = TokenLine(
+            sequence=token.sequence,
+            position=token.position,
+            token_id=token.token_id,
+            draw=None if decided is None else draws[entry.deciding],
+            offset=None if decided is None else decided.offset,
+            block_bytes=token.block_bytes,
+            block_sum=token.block_sum,
+            block_ones=token.block_ones,
+            u=token.u,
+            statistic=token.statistic,
+            temperature=token.temperature,
+            entropy_nats=token.entropy_nats,
+            varentropy_nats2=token.varentropy_nats2,
+            rank=token.rank,
+            probability=token.probability,
+            candidates=token.candidates,
+            running_entropy_nats=token.running_entropy_nats,
+            lattice_step=token.lattice_step,
+            baseline=token.baseline,
+            row_digest=token.row_digest,
+            emitted=token.emitted,
+            outcome=token.outcome,
+            role=token.role,
+            jit=token.jit,
+            uniforms=_with_places(token.uniforms, draws, entry.numbers),
+            amplifier="" if token.amplifier == usual else token.amplifier,
+            t_logits_ns=None if told else token.t_logits_ns,
+        )
+        self._lines.append((line.kind, line))
+
+    def _add_sequence_record(self, entry: SequenceRecord) -> None:
+        made = entry.made
+        self._name(entry.sequence)
+        self._lines.append((made.kind, _line_of(made)))
+
+    def _add_end(self, end: SequenceEnd) -> None:
+        """Adds the end of a sequence, unless nothing has ever been recorded of it."""
+        name = end.sequence.name
+        if name not in self._named:
+            return
+        self._name(end.sequence)
+        line = EndLine(name, end.tokens, end.reason, end.link, end.wall_time_ns)
+        self._lines.append((line.kind, line))
+        self._ended.append(name)
+        if len(self._ended) > REMEMBERED_ENDS:
+            self._named.pop(self._ended.popleft(), None)
+
+    def _name(self, sequence: NamedSequence) -> None:
+        """Adds the line of a sequence if this file has none yet."""
+        name = sequence.name
+        if self._named.get(name) == self._file:
+            return
+        self._named[name] = self._file
+        options, request = sequence.options, sequence.request
+        line = SequenceLine(
+            sequence=name,
+            request_key=sequence.request_key,
+            trial=options.trial,
+            condition=options.condition,
+            prompt_tokens=request.prompt_tokens,
+            prompt_digest=request.prompt_digest,
+            options={"source": options.source, **options.parameters.model_dump(mode="json")},
+            fields=dict(request.fields),
+            stop=sequence.stop_facts,
+            wall_time_ns=request.wall_time_ns,
+        )
+        self._lines.append((line.kind, line))
+
+    def _number(self, draw: RecordedDraw) -> int:
+        """Returns the number of a draw, and adds its line if this file has none yet."""
+        known = self._numbered.get(draw)
+        if known is None:
+            known = self._numbered[draw] = [self._draws, -1]
+            self._draws += 1
+        number, file = known
+        if file != self._file:
+            known[1] = self._file
+            self._lines.append(("draw", _draw_line(number, draw)))
+        return number
+
+
+def _step_of(entry: Entry) -> StepColumns | None:
+    return entry.step if isinstance(entry, TokenEntry) else None
+
+
+def _line_of(made: UnchosenRecord | EmissionRecord) -> msgspec.Struct:
+    """Returns the line of a record that belongs to a sequence and has no bytes."""
+    if isinstance(made, ForcedRecord):
+        return ForcedLine(
+            made.sequence,
+            made.position,
+            made.token_id,
+            made.reason,
+            made.source,
+            made.wall_time_ns,
+            made.emitted,
+        )
+    if isinstance(made, EmissionRecord):
+        return EmissionLine(
+            made.sequence,
+            made.position,
+            made.token_id,
+            made.emitted,
+            made.reason,
+            made.wall_time_ns,
+        )
+    return UndecidedLine(
+        made.sequence,
+        made.position,
+        made.token_id,
+        made.reason,
+        made.wall_time_ns,
+        made.emitted,
+    )
+
+
+def _draw_line(number: int, recorded: RecordedDraw) -> DrawLine:
+    draw = recorded.draw
+    return DrawLine(
+        draw=number,
+        source=draw.source,
+        source_distribution=draw.origin.distribution,
+        source_version=draw.origin.version,
+        fallback=draw.fallback,
+        fallback_reason=draw.fallback_reason,
+        bytes=recorded.draw_bytes,
+        requests=draw.requests,
+        data_sha256=recorded.data_sha256,
+        device_id=draw.device_id,
+        device_timestamp_ns=draw.device_timestamp_ns,
+        commitment=recorded.commitment,
+        echo_verified=draw.commitment_echoed,
+        signature=base64.b64encode(draw.signature).decode(),
+        signature_verified=draw.signature_verified,
+        t_logits_ns=recorded.logits_ready_ns,
+        t_request_ns=draw.requested_ns,
+        t_received_ns=draw.received_ns,
+        wall_time_ns=draw.wall_time_ns,
+    )
+
+
+def _with_places(
+    uniforms: list[dict[str, Any]] | None, draws: Sequence[int], numbers: Sequence[DrawnNumber]
+) -> list[dict[str, Any]] | None:
+    """Returns *uniforms*, each with its draw and its place in it, as far as they are known."""
+    if uniforms is None or not numbers:
+        return uniforms
+    places = zip(uniforms, draws, numbers, strict=True)
+    return [{**own, "draw": draw, "offset": number.offset} for own, draw, number in places]
+
+
+def _fields_of(record: Record) -> dict[str, Any]:
+    """Returns the fields of a record that has no shorter line."""
+    fields = record.as_dict()
+    del fields["kind"]
+    return fields
