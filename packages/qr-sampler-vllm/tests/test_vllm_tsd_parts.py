@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import weakref
 from types import SimpleNamespace
@@ -23,13 +24,13 @@ from qr_sampler import (
     Rows,
     SamplingParameters,
 )
-from qr_sampler.host import ForcedEnd, StopConditions, TokenSequence
+from qr_sampler.host import ForcedEnd, StopConditions, TokenSequence, records_of
 from qr_sampler_tsd import Role, UniformsExhaustedError, craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
 from qr_sampler_vllm.tsd.drafter import DraftRequest, draft_limit
 from qr_sampler_vllm.tsd.sequences import Sequences
 from qr_sampler_vllm.tsd.verification.proposals import draw_proposals
-from qr_sampler_vllm.tsd.verification.step_uniforms import StepUniforms
+from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, StepUniforms
 from qr_sampler_vllm.tsd.verification.target_laws import TargetLaws
 
 
@@ -37,6 +38,11 @@ def draw_of(data: bytes, at_ns: int = 5) -> EntropyDraw:
     return EntropyDraw(
         data=data, source="named", requested_ns=at_ns, received_ns=at_ns + 1, wall_time_ns=1
     )
+
+
+def uniforms_of(data: bytes, first: int, count: int) -> StepUniforms:
+    draw = draw_of(data)
+    return StepUniforms(draw.data, NumbersDraw.of(draw, 4), first, count)
 
 
 def sequence(max_tokens: int | None = None, source: str = "named") -> TokenSequence:
@@ -49,17 +55,21 @@ def sequence(max_tokens: int | None = None, source: str = "named") -> TokenSeque
 
 def test_numbers_are_handed_out_once_and_accounted() -> None:
     words = np.array([0, 2**63, 2**64 - 1, 2**62], dtype="<u8")
-    uniforms = StepUniforms(draw_of(words.tobytes()), 1, 2)
+    uniforms = uniforms_of(words.tobytes(), 1, 2)
     assert uniforms.draw_one(Role.ACCEPT) == 0.5
     assert uniforms.draw_one(Role.RESIDUAL) == 1.0 - 2.0**-53
     assert (uniforms.left, dict(uniforms.drawn)) == (0, {Role.ACCEPT: 1, Role.RESIDUAL: 1})
     assert b"".join(used.data for used in uniforms.used) == words[1:3].tobytes()
+    assert [used.offset for used in uniforms.used] == [8, 16]
+    (origin,) = {used.origin for used in uniforms.used}
+    assert (origin.draw.data, origin.draw_bytes, origin.logits_ready_ns) == (b"", 32, 4)
+    assert origin.data_sha256 == hashlib.sha256(words.tobytes()).hexdigest()
     with pytest.raises(UniformsExhaustedError, match="1 uniforms are wanted and 0 were drawn"):
         uniforms.draw_one(Role.ACCEPT)
 
 
 def test_only_proposals_come_before_the_logits() -> None:
-    uniforms = StepUniforms(draw_of(bytes(32)), 0, 4)
+    uniforms = uniforms_of(bytes(32), 0, 4)
     for role in Role:
         uniforms.draw_one(role)
     assert {used.role: used.jit for used in uniforms.used} == {
@@ -238,7 +248,7 @@ def test_tokens_are_recorded_when_vllm_has_gone_on(monkeypatch: pytest.MonkeyPat
     # One was aborted meanwhile, the other is preempted: not in the batch, but not gone.
     del runner.requests["a"]
     sequences.rows(runner.step())
-    assert [(record.kind, record.emitted) for record in session.records] == [  # type: ignore[attr-defined]
+    assert [(record.kind, record.emitted) for record in records_of(session.records)] == [  # type: ignore[attr-defined]
         ("forced", None),
         ("forced", True),
     ]
@@ -258,7 +268,7 @@ def test_tokens_of_an_idle_engine_do_not_wait_for_its_end(monkeypatch: pytest.Mo
     sequences.write_overdue()
     assert session.records == ["aborted"]
     sequences.write_overdue()
-    assert [record.emitted for record in session.records[1:]] == [None]  # type: ignore[attr-defined]
+    assert [record.emitted for record in records_of(session.records[1:])] == [None]  # type: ignore[attr-defined]
     sequences.rows(runner.step(a=[]))
     later = session.records[2:]
     assert [(record.kind, record.emitted) for record in later] == [("emission", True)]  # type: ignore[attr-defined]
@@ -284,7 +294,7 @@ def test_in_process_tokens_are_emitted_at_once(monkeypatch: pytest.MonkeyPatch) 
     assert row.sequence is not None
     sequences.settle(row.sequence.sampled(end(0)))
     sequences.flush()
-    assert [record.kind for record in session.records] == ["forced"]
+    assert [record.kind for record in records_of(session.records)] == ["forced"]
 
 
 def test_tokens_that_vllm_chose_or_took_back_are_taken_over(
@@ -343,8 +353,11 @@ def test_all_drafts_of_a_step_come_with_one_request() -> None:
 
 def test_drafts_that_are_not_verified_are_discarded() -> None:
     made = draw_proposals(FakeSession(Stream()), PROPOSER, [wants("a", 3)])  # type: ignore[arg-type]
-    discards = made["a"].discards("rejected_draft", 1)
-    assert [one.position for one in discards] == [8, 9]
+    discards = records_of(made["a"].discards("rejected_draft", 1))
+    assert [(type(one), one.position) for one in discards] == [  # type: ignore[attr-defined]
+        (DiscardRecord, 8),
+        (DiscardRecord, 9),
+    ]
     for one in discards:
         assert isinstance(one, DiscardRecord)
         assert (one.block_bytes, one.role, one.jit) == (8, "proposal", False)
@@ -369,7 +382,7 @@ def test_what_was_drawn_for_drafts_is_discarded_when_the_engine_stops() -> None:
     requests = [wants("a", 3), other]
     with pytest.raises(EntropyUnavailableError, match="unplugged"):
         draw_proposals(session, PROPOSER, requests)  # type: ignore[arg-type]
-    discards = [one for one in session.records if isinstance(one, DiscardRecord)]
+    discards = [one for one in records_of(session.records) if isinstance(one, DiscardRecord)]
     assert [(one.reason, one.block_bytes) for one in discards] == [("step_failed", 8)] * 3
 
 

@@ -114,6 +114,10 @@ class RunnerV1(EngineRole, RecordKeeper):
         """Returns the sequences of the batch."""
         return [row.sequence for row in self._batch.values() if row.sequence is not None]
 
+    def departed(self) -> list[Entry]:
+        """Returns the ends of sequences that have left the batch unfinished."""
+        return self._departed.close()
+
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
         with self.lock:

@@ -119,6 +119,12 @@ class RunnerV2(EngineRole, RecordKeeper):
         """Returns the sequences that have been in a step and may have tokens without records."""
         return list(self._open)
 
+    def departed(self) -> list[Entry]:
+        """Returns the ends of sequences that are in no step and were not resumed."""
+        waiting = [sequence for sequence in self._slots if sequence is not None]
+        ends = [entry for sequence in waiting for entry in sequence.end("departed")]
+        return ends + self._departed.close()
+
     def _vacate(self, slot: int) -> None:
         """Removes the sequence from a slot that vLLM has given to another request."""
         records = self.settled()

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
 from weakref import proxy
 
-from qr_sampler import DiscardRecord
-from qr_sampler.host import Entry, RecordKeeper, TokenSequence
+from qr_sampler.host import Entry, RecordedDiscard, RecordKeeper, TokenSequence
 from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
 from qr_sampler_vllm.engine.session import EngineSession
 
@@ -55,7 +54,7 @@ class RequestRows:
 class Pending(Protocol):
     """Drafts that wait for the logits of their step."""
 
-    def discards(self, reason: str) -> list[DiscardRecord]:
+    def discards(self, reason: str) -> list[RecordedDiscard]:
         """Returns the records of their bytes if that step never comes."""
 
 
@@ -159,7 +158,7 @@ class Sequences(RecordKeeper):
             if sequence is None:
                 continue
             if gone:
-                self._waiting += sequence.record_unsettled()
+                self._waiting += sequence.end("departed")
             else:
                 self._waiting += sequence.go_on(self._steps_in_flight)
         self._give_up_drafts()

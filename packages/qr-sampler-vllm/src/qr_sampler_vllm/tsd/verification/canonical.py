@@ -34,7 +34,7 @@ from qr_sampler_vllm.tsd.sequences import RequestRows, Sequences
 from qr_sampler_vllm.tsd.verification.contract import Verified
 from qr_sampler_vllm.tsd.verification.draft_runs import UniformShare, VerifiedStep
 from qr_sampler_vllm.tsd.verification.proposals import Proposal, draw_proposals
-from qr_sampler_vllm.tsd.verification.step_uniforms import StepUniforms
+from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, StepUniforms
 from qr_sampler_vllm.tsd.verification.target_laws import TargetLaws
 
 __all__ = ["Canonical"]
@@ -150,9 +150,9 @@ class Canonical:
             draw = source.draw(BYTES_PER_UNIFORM * total)
         except (EntropyUnavailableError, ComponentError) as error:
             return error
-        first = 0
+        first, origin = 0, NumbersDraw.of(draw, laws.plan.logits_ready_ns)
         for owner, run in runs.items():
-            shares.append(UniformShare(owner, run, draw, first))
+            shares.append(UniformShare(owner, run, draw.data, origin, first))
             first += run.budget
         return None
 
@@ -169,7 +169,7 @@ class Canonical:
     def _judge(self, share: UniformShare, verified: Verified) -> None:
         """Decides the tokens of one request; *verified* gets them and the records they settle."""
         run = share.run
-        uniforms = StepUniforms(share.draw, share.first, run.budget)
+        uniforms = StepUniforms(share.data, share.origin, share.first, run.budget)
         p = [run.laws.probs(row) for row in run.rows[: run.budget]]
         buffer = np.empty(p[0].size)
         length = run.length
@@ -186,7 +186,8 @@ class Canonical:
             verified.records.extend(run.sequence.sampled(token))
         spent = verdict.accepted + (verdict.accepted < length)
         verified.records.extend(run.proposal.discards("rejected_draft", spent))
-        verified.records.extend(run.unused(share.draw, uniforms.left, "not_needed"))
+        first_unused = share.first + run.budget - uniforms.left
+        verified.records.extend(run.unused(share.origin, first_unused, uniforms.left, "not_needed"))
 
 
 def _on_host(logits: Any, lines: list[int]) -> Any:

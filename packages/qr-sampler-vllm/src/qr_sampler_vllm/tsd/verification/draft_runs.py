@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qr_sampler import DiscardRecord, EntropyDraw
-from qr_sampler.host import StepRows, TokenSequence
+from qr_sampler import DiscardRecord
+from qr_sampler.host import DrawnNumber, RecordedDiscard, StepRows, TokenSequence
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
 from qr_sampler_tsd.verification.verdict import Verdict
 from qr_sampler_vllm.tsd.sequences import RequestRows
 from qr_sampler_vllm.tsd.verification.contract import Verified
 from qr_sampler_vllm.tsd.verification.proposals import Proposal
-from qr_sampler_vllm.tsd.verification.step_uniforms import Used
+from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, Used
 from qr_sampler_vllm.tsd.verification.target_laws import TargetLaws
 from qr_sampler_vllm.tsd.verification.verified_token import RowFacts, VerifiedToken
 
@@ -82,26 +82,36 @@ class DraftRun(NamedTuple):
             )
         return emitted
 
-    def unused(self, draw: EntropyDraw, count: int, reason: str) -> list[DiscardRecord]:
-        """Returns the record of *count* numbers of *draw* that it did not use."""
+    def unused(
+        self, origin: NumbersDraw, first: int, count: int, reason: str
+    ) -> list[RecordedDiscard]:
+        """Returns the record of numbers that it did not use.
+
+        Args:
+            origin: Their draw.
+            first: Index of the first of them in it.
+            count: How many there are.
+            reason: Why.
+        """
         if not count:
             return []
-        return [
-            DiscardRecord(
-                request_key=self.sequence.request_key,
-                sequence=self.sequence.name,
-                position=self.request.position,
-                reason=reason,
-                source=draw.source,
-                fallback=draw.fallback,
-                block_bytes=BYTES_PER_UNIFORM * count,
-                u=None,
-                t_logits_ns=self.laws.plan.logits_ready_ns,
-                t_request_ns=draw.requested_ns,
-                t_received_ns=draw.received_ns,
-                wall_time_ns=draw.wall_time_ns,
-            )
-        ]
+        draw = origin.draw
+        discard = DiscardRecord(
+            request_key=self.sequence.request_key,
+            sequence=self.sequence.name,
+            position=self.request.position,
+            reason=reason,
+            source=draw.source,
+            fallback=draw.fallback,
+            block_bytes=BYTES_PER_UNIFORM * count,
+            u=None,
+            t_logits_ns=self.laws.plan.logits_ready_ns,
+            t_request_ns=draw.requested_ns,
+            t_received_ns=draw.received_ns,
+            wall_time_ns=draw.wall_time_ns,
+        )
+        place = DrawnNumber(origin, BYTES_PER_UNIFORM * first)
+        return [RecordedDiscard(discard, self.sequence, place)]
 
     def _facts(self, offset: int, token_id: int) -> RowFacts:
         laws, row = self.laws, self.rows[offset]
@@ -125,13 +135,16 @@ class UniformShare(NamedTuple):
     owner: int
     """Index of the request."""
     run: DraftRun
-    draw: EntropyDraw
+    data: bytes
+    """The bytes of the draw."""
+    origin: NumbersDraw
+    """What is kept of the draw."""
     first: int
     """Index of the first of its numbers; there are as many as the budget of the run."""
 
-    def discards(self, reason: str) -> list[DiscardRecord]:
+    def discards(self, reason: str) -> list[RecordedDiscard]:
         """Returns the records of its bytes if they are not used."""
-        return self.run.unused(self.draw, self.run.budget, reason)
+        return self.run.unused(self.origin, self.first, self.run.budget, reason)
 
 
 class VerifiedStep:

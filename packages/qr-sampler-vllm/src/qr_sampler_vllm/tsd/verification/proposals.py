@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from qr_sampler import RAISE_ERROR, DiscardRecord, EntropyUnavailableError
-from qr_sampler.host import TokenSequence
+from qr_sampler import RAISE_ERROR, EntropyUnavailableError
+from qr_sampler.host import RecordedDiscard, TokenSequence
 from qr_sampler_tsd.law import HeadTailLaw
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM, Role
 from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
-from qr_sampler_vllm.tsd.verification.step_uniforms import StepUniforms, Used
+from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, StepUniforms, Used
 from qr_sampler_vllm.tsd.verification.verified_token import discards_of
 
 __all__ = ["Proposal", "draw_proposals"]
@@ -37,7 +37,7 @@ class Proposal:
     uniforms: list[Used] = field(default_factory=list)
     """The number that drew each."""
 
-    def discards(self, reason: str, first: int = 0) -> list[DiscardRecord]:
+    def discards(self, reason: str, first: int = 0) -> list[RecordedDiscard]:
         """Returns the records of the numbers whose drafts were not verified.
 
         Args:
@@ -90,9 +90,9 @@ def draw_proposals(
                 raise
             logger.error("%s; nothing is drafted in this step", error)
             continue
-        first = 0
+        first, origin = 0, NumbersDraw.of(draw, None)
         for request in sharing:
-            uniforms = StepUniforms(draw, first, request.length)
+            uniforms = StepUniforms(draw.data, origin, first, request.length)
             proposals[request.name] = _drafted(proposer, request, uniforms)
             first += request.length
     return proposals

@@ -3,15 +3,44 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 from qr_sampler import EntropyDraw
 from qr_sampler.arrays import FloatArray
+from qr_sampler.records.entries import DrawnNumber
 from qr_sampler_tsd.errors import UniformsExhaustedError
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM, Role, UniformSource, uniforms_of
 
-__all__ = ["StepUniforms", "Used"]
+__all__ = ["NumbersDraw", "StepUniforms", "Used"]
+
+
+@dataclass(frozen=True, eq=False)
+class NumbersDraw:
+    """A draw of numbers as the ledger tells of it. Equal only to itself."""
+
+    draw: EntropyDraw
+    """The draw without its bytes."""
+    draw_bytes: int
+    """Number of bytes that it has brought."""
+    data_sha256: str
+    """SHA-256 of them, hexadecimal."""
+    logits_ready_ns: int | None
+    """When the logits were complete; ``None`` if it preceded them."""
+    commitment: str = ""
+    """Always empty: no source is told of several numbers what they decide."""
+
+    @classmethod
+    def of(cls, draw: EntropyDraw, logits_ready_ns: int | None) -> NumbersDraw:
+        """Returns what is kept of *draw*.
+
+        Args:
+            draw: The draw, with its bytes.
+            logits_ready_ns: When the logits were complete; ``None`` if it preceded them.
+        """
+        digest = hashlib.sha256(draw.data).hexdigest()
+        return cls(draw.without_data(), len(draw.data), digest, logits_ready_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +53,20 @@ class Used:
     """The number, in [0, 1)."""
     data: bytes
     """The eight bytes behind it."""
-    draw: EntropyDraw
-    """The draw that delivered them, without its bytes."""
-    draw_bytes: int
-    """Number of bytes of that draw."""
+    origin: NumbersDraw
+    """The draw that delivered them."""
+    offset: int
+    """Index of the first of them in that draw."""
+
+    @property
+    def draw(self) -> EntropyDraw:
+        """That draw without its bytes."""
+        return self.origin.draw
+
+    @property
+    def place(self) -> DrawnNumber:
+        """Where the bytes are."""
+        return DrawnNumber(self.origin, self.offset)
 
     @property
     def jit(self) -> bool:
@@ -52,14 +91,15 @@ class StepUniforms(UniformSource):
     """A share of a draw that serves several sequences.
 
     Args:
-        draw: The draw.
+        data: The bytes of the draw.
+        origin: What is kept of it.
         first: Index of the first number of the share.
         count: How many there are.
     """
 
-    def __init__(self, draw: EntropyDraw, first: int, count: int) -> None:
+    def __init__(self, data: bytes, origin: NumbersDraw, first: int, count: int) -> None:
         super().__init__()
-        self._data, self._provenance = draw.data, draw.without_data()
+        self._data, self._origin = data, origin
         self._next, self._end = first, first + count
         self.used: list[Used] = []
         """The numbers used so far, in order."""
@@ -77,6 +117,7 @@ class StepUniforms(UniformSource):
         self._next += n
         values = uniforms_of(data)
         for index, u in enumerate(values.tolist()):
-            piece = data[BYTES_PER_UNIFORM * index : BYTES_PER_UNIFORM * (index + 1)]
-            self.used.append(Used(role, u, piece, self._provenance, len(self._data)))
+            offset = BYTES_PER_UNIFORM * index
+            piece = data[offset : offset + BYTES_PER_UNIFORM]
+            self.used.append(Used(role, u, piece, self._origin, begin + offset))
         return values

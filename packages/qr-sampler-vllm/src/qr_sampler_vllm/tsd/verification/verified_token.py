@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from qr_sampler import DiscardRecord, TokenSamplingRecord
-from qr_sampler.host import RecordedToken, TokenSequence
+from qr_sampler.host import RecordedDiscard, RecordedToken, TokenSequence
 from qr_sampler.temperature import rounded
 from qr_sampler_vllm.tsd.verification.step_uniforms import Used
 
@@ -102,7 +102,7 @@ class VerifiedToken:
             block_bytes=len(data),
             block_sum=sum(data),
             block_ones=sum(byte.bit_count() for byte in data),
-            draw_bytes=self.deciding.draw_bytes,
+            draw_bytes=self.deciding.origin.draw_bytes,
             draw_requests=draw.requests,
             t_logits_ns=row.t_logits_ns,
             t_request_ns=draw.requested_ns,
@@ -117,9 +117,15 @@ class VerifiedToken:
             uniforms=[used.as_dict() for used in self.uniforms],
             emitted=emitted,
         )
-        return RecordedToken(record, fallbacks[0].fallback_from if fallbacks else "")
+        return RecordedToken(
+            record,
+            fallbacks[0].fallback_from if fallbacks else "",
+            sequence,
+            tuple(used.place for used in self.uniforms),
+            self.uniforms.index(self.deciding),
+        )
 
-    def discards(self, sequence: TokenSequence, reason: str) -> list[DiscardRecord]:
+    def discards(self, sequence: TokenSequence, reason: str) -> list[RecordedDiscard]:
         """Returns the records of its numbers if *sequence* has not emitted it."""
         return discards_of(
             self.uniforms, sequence, self.position, reason, t_logits_ns=self.row.t_logits_ns
@@ -133,7 +139,7 @@ def discards_of(
     reason: str,
     *,
     t_logits_ns: int | None = None,
-) -> list[DiscardRecord]:
+) -> list[RecordedDiscard]:
     """Returns the records of numbers that were not used for an emitted token.
 
     Args:
@@ -144,21 +150,25 @@ def discards_of(
         t_logits_ns: When the logits were complete, if they were.
     """
     return [
-        DiscardRecord(
-            request_key=sequence.request_key,
-            sequence=sequence.name,
-            position=position,
-            reason=reason,
-            source=used.draw.source,
-            fallback=used.draw.fallback,
-            block_bytes=len(used.data),
-            u=used.u,
-            t_logits_ns=t_logits_ns,
-            t_request_ns=used.draw.requested_ns,
-            t_received_ns=used.draw.received_ns,
-            wall_time_ns=used.draw.wall_time_ns,
-            role=used.role.value,
-            jit=used.jit,
+        RecordedDiscard(
+            DiscardRecord(
+                request_key=sequence.request_key,
+                sequence=sequence.name,
+                position=position,
+                reason=reason,
+                source=used.draw.source,
+                fallback=used.draw.fallback,
+                block_bytes=len(used.data),
+                u=used.u,
+                t_logits_ns=t_logits_ns,
+                t_request_ns=used.draw.requested_ns,
+                t_received_ns=used.draw.received_ns,
+                wall_time_ns=used.draw.wall_time_ns,
+                role=used.role.value,
+                jit=used.jit,
+            ),
+            sequence,
+            used.place,
         )
         for used in uniforms
     ]
