@@ -24,7 +24,7 @@ from qr_sampler import (
     Rows,
     SamplingParameters,
 )
-from qr_sampler.host import ForcedEnd, StopConditions, TokenSequence, records_of
+from qr_sampler.host import ForcedEnd, SequenceEnd, StopConditions, TokenSequence, records_of
 from qr_sampler_tsd import Role, UniformsExhaustedError, craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
 from qr_sampler_vllm.tsd.drafter import DraftRequest, draft_limit
@@ -253,7 +253,9 @@ def test_tokens_are_recorded_when_vllm_has_gone_on(monkeypatch: pytest.MonkeyPat
         ("forced", True),
     ]
     sequences.close()
-    assert len(session.records) == 2
+    assert len(records_of(session.records)) == 2
+    ends = [one for one in session.records if isinstance(one, SequenceEnd)]
+    assert [(one.reason, one.tokens) for one in ends] == [("departed", 0), ("closed", 1)]
 
 
 def test_tokens_of_an_idle_engine_do_not_wait_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +272,7 @@ def test_tokens_of_an_idle_engine_do_not_wait_for_its_end(monkeypatch: pytest.Mo
     sequences.write_overdue()
     assert [record.emitted for record in records_of(session.records[1:])] == [None]  # type: ignore[attr-defined]
     sequences.rows(runner.step(a=[]))
-    later = session.records[2:]
+    later = records_of(session.records[2:])
     assert [(record.kind, record.emitted) for record in later] == [("emission", True)]  # type: ignore[attr-defined]
 
 
