@@ -16,8 +16,9 @@ def test_journal_starts_with_a_genesis_line_that_gives_nothing_away(tmp_path: Pa
     journal = Journal(settings, [ConstantEntropySource()], engine="toy", model="tiny")
     journal.close()
     (file,) = (tmp_path / "ledger").glob("*.jsonl")
-    (line,) = file.read_text(encoding="utf-8").splitlines()
+    line, *others = file.read_text(encoding="utf-8").splitlines()
     genesis = json.loads(line)
+    assert [other["kind"] for other in map(json.loads, others)][-1] == "close"
     assert genesis["kind"] == "genesis"
     assert genesis["run_id"] == journal.run_id
     assert genesis["versions"]["qr-sampler-core"]

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
+from qr_sampler.records import GenesisRecord
+from qr_sampler.records.chain import Item
 from qr_sampler.records.entries import Entry, records_of
+from qr_sampler.records.files.writer import Continues, LedgerWriter
 from qr_sampler.records.genesis import genesis_of
-from qr_sampler.records.ledger import JsonLinesSink
 from qr_sampler.settings import Settings
 
 __all__ = ["DISTRIBUTIONS", "Journal"]
@@ -53,11 +55,11 @@ class Journal:
     ) -> None:
         self.run_id = uuid.uuid4().hex
         self._logger = SamplingLogger(settings.log_level)
-        self._sink: JsonLinesSink | None = None
+        self._file: LedgerWriter | None = None
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
-            genesis = genesis_of(
+            self._genesis: GenesisRecord = genesis_of(
                 run_id=self.run_id,
                 engine=engine,
                 model=model,
@@ -66,30 +68,37 @@ class Journal:
                 distributions=distributions,
                 host=host or {},
             )
-            self._sink = JsonLinesSink(settings.ledger_dir / name, header=[genesis])
-            self._sink.begin()
+            self._file = LedgerWriter(settings.ledger_dir / name, self._beginning)
+            self._file.begin()
 
     @property
     def lost(self) -> int:
         """Number of records that the disk has refused, or that have gone with the file."""
-        return 0 if self._sink is None else self._sink.lost
+        return 0 if self._file is None else self._file.lost
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Keeps the records of *entries*, in order, which are made only if somebody reads them.
 
         Without entries it still notices if the file is gone.
         """
-        if self._sink is None and not self._logger.enabled:
+        if self._file is None and not self._logger.enabled:
             return
         records = records_of(entries)
         self._logger.log(records)
-        if self._sink is not None:
-            self._sink.write(records)
+        if self._file is not None:
+            self._file.prepare()
+            self._file.write([(record.kind, record) for record in records])
 
     def close(self) -> None:
-        """Closes the ledger file; writing more opens it again."""
-        if self._sink is not None:
-            self._sink.close()
+        """Ends the ledger file; writing more goes on in another one."""
+        if self._file is not None:
+            self._file.end()
+
+    def _beginning(self, continues: Continues | None) -> list[Item]:
+        """Returns what a file begins with."""
+        fields = self._genesis.as_dict()
+        del fields["kind"]
+        return [("genesis", {**fields, "continues": continues})]
 
 
 def _public_settings(settings: Settings) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 
 :class:`EntropySourceContract` needs pytest, which the extra ``qr-sampler-core[testing]`` installs;
 the doubles do not. :class:`ToyHost` plays a host engine in milliseconds, and :func:`check_ledger`
-says whether a ledger is what a host has emitted.
+says whether a ledger is what a host has emitted, :func:`check_files` whether its files are chained.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from qr_sampler.testing.chain_checks import chained_lines, check_files
 from qr_sampler.testing.doubles import ConstantEntropySource, RecordedEntropySource
 from qr_sampler.testing.ledger_checks import EmittedText, check_ledger
 from qr_sampler.testing.stamped_writer import StampedWriter
@@ -27,6 +28,8 @@ __all__ = [
     "StampedWriter",
     "ToyHost",
     "ToyRequest",
+    "chained_lines",
+    "check_files",
     "check_ledger",
     "play_script",
 ]

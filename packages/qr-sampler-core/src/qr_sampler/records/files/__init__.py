@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How lines get to the disk, and what is done when it refuses."""
+
+from __future__ import annotations
+
+from qr_sampler.records.files.writer import Continues, LedgerWriter
+
+__all__ = ["Continues", "LedgerWriter"]

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One file of a ledger: lines in a chain, which the disk may take in pieces."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from qr_sampler.records.chain import ZERO_HEAD, Item, head_of, line_of
+from qr_sampler.records.files.append_file import AppendFile, Fate
+from qr_sampler.records.files.standing import Standing
+
+__all__ = ["Appended", "ChainedFile", "Gap"]
+
+logger = logging.getLogger("qr_sampler.records.ledger")
+
+_NOT_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+
+
+@dataclass(slots=True)
+class Gap:
+    """Lines of the run that belong before this one and are not in this file."""
+
+    reason: str
+    """What has become of them: ``refused`` by the disk; lost when the queue had no room for them
+    (``overflow``); ``invalid``, which JSON cannot hold; ``removed``, ``moved`` or ``cut`` with the
+    file that they were in; ``torn`` when a process ended while it wrote."""
+    missing: Counter[str]
+    """Their number by kind; of a file that was cut short, all that had been written to it."""
+    since_wall_ns: int
+    """When the first of them was missed, in nanoseconds since the epoch."""
+    torn_bytes: int = 0
+    """Length of the unfinished line before this one, 0 if there is none."""
+    wall_time_ns: int = 0
+    """When it was written, likewise."""
+
+
+class Appended(NamedTuple):
+    """What has become of items that were to be appended."""
+
+    taken: int
+    """How many of them, from the first, need no further care: the disk has at least begun with
+    their lines, or they can have none."""
+    invalid: Counter[str]
+    """Number of those that can have none, by kind."""
+    error: OSError | None
+    """Why the disk has not taken all."""
+
+
+class ChainedFile:
+    """A file whose lines name the digest of the line before them.
+
+    The disk may refuse at any byte. A line that has been begun counts as written, and what is left
+    of it is written before anything else.
+
+    Args:
+        path: Where it is; made when there is something to write.
+        fresh: Whether it must not exist before.
+        prev: What its first line names.
+    """
+
+    def __init__(self, path: Path, *, fresh: bool, prev: str = ZERO_HEAD) -> None:
+        self.path = path
+        self.lines = 0
+        """Number of its lines, the unfinished one included."""
+        self.head = prev
+        """Digest of the last of them."""
+        self.totals: Counter[str] = Counter()
+        """Their number by kind."""
+        self.last_kind = ""
+        """Kind of the last of them."""
+        self.rest = b""
+        """What the disk has not taken yet of the last of them."""
+        self._whole = (0, prev)
+        """Number of whole lines and digest of the last, while there is an unfinished one."""
+        self._file = AppendFile(path, fresh=fresh)
+
+    @property
+    def size(self) -> int:
+        """Number of its bytes at least."""
+        return self._file.size
+
+    @property
+    def whole(self) -> tuple[int, str]:
+        """Number of its whole lines, and digest of the last of them."""
+        return self._whole if self.rest else (self.lines, self.head)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may follow its last line, which may be unfinished."""
+        return self.last_kind == "close"
+
+    def resume(self, standing: Standing) -> None:
+        """Takes up the chain of a file that is there already.
+
+        A line in it that was left unfinished is ended before the next one.
+        """
+        self.lines, self.head = self._whole = (standing.lines, standing.head)
+        self.totals = standing.totals
+        self.last_kind = standing.last_kind
+        self.rest = b"" if standing.ended else b"\n"
+
+    def append(self, items: Sequence[Item] = ()) -> Appended:
+        """Appends the lines of *items*, behind what is left of an earlier one."""
+        batch = _Batch()
+        for place, item in enumerate(items):
+            batch.add(place, item, self.lines, self.head)
+        data = b"".join((self.rest, *batch.lines))
+        written, error = self._file.append(data)
+        if written < len(self.rest):
+            self.rest = self.rest[written:]
+            return Appended(0, Counter(), error)
+        whole = data.count(b"\n", len(self.rest), written)
+        unfinished = not data.endswith(b"\n", 0, written) if written else False
+        # What is left of the unfinished line, with its newline.
+        self.rest = data[written : data.index(b"\n", written) + 1] if unfinished else b""
+        begun = whole + unfinished
+        self._advance(batch, begun, whole)
+        taken = len(items) if error is None else batch.places[begun - 1] + 1 if begun else 0
+        invalid = Counter(items[place][0] for place in batch.invalid if place < taken)
+        return Appended(taken, invalid, error)
+
+    def fate(self) -> Fate | None:
+        """Returns what others have done to the file, ``None`` if nothing."""
+        return self._file.fate()
+
+    def sync(self) -> None:
+        """Waits until the disk itself has what was written.
+
+        Raises:
+            OSError: When the disk cannot say so; some of it may be lost.
+        """
+        self._file.sync()
+
+    def release(self) -> None:
+        """Closes the handle; writing more opens it again."""
+        error = self._file.release()
+        if error is not None:
+            logger.error("closing the ledger %s failed: %s", self.path, error)
+
+    def _advance(self, batch: _Batch, begun: int, whole: int) -> None:
+        """Counts the first *begun* lines of *batch*, of which *whole* are whole."""
+        self._whole = (self.lines + whole, batch.heads[whole - 1] if whole else self.head)
+        if begun:
+            self.lines += begun
+            self.head = batch.heads[begun - 1]
+            self.totals.update(batch.kinds[:begun])
+            self.last_kind = batch.kinds[begun - 1]
+
+
+class _Batch:
+    """Lines that are to be written at once."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        """The lines, each with its newline."""
+        self.heads: list[str] = []
+        """Their digests."""
+        self.kinds: list[str] = []
+        """Their kinds."""
+        self.places: list[int] = []
+        """Which items they are made of."""
+        self.invalid: list[int] = []
+        """Which items can have no line."""
+
+    def add(self, place: int, item: Item, lines: int, head: str) -> None:
+        """Adds the line of an item, if it can have one.
+
+        Args:
+            place: Which item it is.
+            item: The item.
+            lines: Number of lines in the file before the batch.
+            head: Digest of the last of them.
+        """
+        kind, fields = item
+        if isinstance(fields, Gap):
+            fields.wall_time_ns = time.time_ns()
+        prev = self.heads[-1] if self.heads else head
+        try:
+            line = line_of(kind, lines + len(self.lines), prev, fields)
+        except _NOT_JSON as error:
+            logger.error("a record of kind %r cannot be written and is lost: %s", kind, error)
+            self.invalid.append(place)
+            return
+        self.lines.append(line + b"\n")
+        self.heads.append(head_of(line))
+        self.kinds.append(kind)
+        self.places.append(place)

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of one ledger, whose chain goes on whatever happens to the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from qr_sampler.records.chain import ZERO_HEAD, Item
+from qr_sampler.records.files.append_file import Fate
+from qr_sampler.records.files.chained_file import ChainedFile, Gap
+from qr_sampler.records.files.standing import standing_of
+
+__all__ = ["Continues", "Header", "LedgerWriter"]
+
+logger = logging.getLogger("qr_sampler.records.ledger")
+
+
+@dataclass(frozen=True, slots=True)
+class Continues:
+    """The file that another one goes on from."""
+
+    file: str
+    """Its name without the directory."""
+    lines: int
+    """Number of its whole lines."""
+    head: str
+    """Digest of the last of them, which is ``prev`` of the first line of the other file."""
+
+
+Header: TypeAlias = Callable[[Continues | None], Sequence[Item]]
+"""Returns what a file begins with, given the file that it goes on from, if it does."""
+
+_DONE_TO_IT: Final = {"cut": "cut short"}
+_WITHOUT: Final = "sampling continues without them until the disk accepts writes again"
+_WAITING: Final = "they wait until the disk accepts writes again"
+
+
+class LedgerWriter:
+    """Appends lines to a file, and goes on in another one when it is full or out of reach.
+
+    If the file was removed, moved away or cut short, the chain goes on in a new one, whose name has
+    a number behind it; so it does when a file is full, or more is written after the end. A file
+    that exists already is continued. A :class:`~.chained_file.Gap` says what is missing. A forked
+    process gets a file of its own. One thread at a time may use this.
+
+    Args:
+        path: The first file; directories are made when missing.
+        header: Makes what each file begins with.
+        max_bytes: Size from which on the chain goes on in another file; 0 for no limit.
+        held: Number of lines that wait for a disk that refuses; what comes after them is lost.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        header: Header = lambda continues: (),
+        *,
+        max_bytes: int = 0,
+        held: int = 0,
+    ) -> None:
+        self.refuses = False
+        """Whether the disk has refused what was written last."""
+        self._stem, self._suffix = path.stem, path.suffix
+        self._make_header = header
+        self._max_bytes = max_bytes
+        self._held = held
+        self._meanwhile = _WAITING if held else _WITHOUT
+        self._pid = os.getpid()
+        self._begun = False
+        """Whether a file is to be there, though there may be nothing to write but its header."""
+        self._looked = False
+        """Whether it is known what was at the path of the first file."""
+        self._reported = False
+        self._lost = 0
+        self._due: list[Item] = []
+        """What is to be written and is in no file yet."""
+        self._start(path, None, fresh=False)
+
+    @property
+    def path(self) -> Path:
+        """The file that is being written."""
+        return self._file.path
+
+    @property
+    def lost(self) -> int:
+        """Number of lines that are in no file; those that wait for the disk are among them."""
+        waiting = (*self._header, *self._due)
+        return self._lost + sum(not isinstance(fields, Gap) for _, fields in waiting)
+
+    def begin(self) -> None:
+        """Creates the file with its header."""
+        self._begun = True
+        self.prepare()
+        self.write()
+
+    def prepare(self) -> None:
+        """Turns to another file if that is necessary, which :meth:`write` never does on its own.
+
+        So what is to be written can be made for the file that it will be in.
+        """
+        if self._is_in_reach() and self._is_full():
+            self._close(self._free_path().name)
+        if self._file.closed and not self._file.rest:
+            self._go_on()
+
+    def write(self, items: Sequence[Item] = ()) -> None:
+        """Appends *items* in order. Never raises for what the disk does, nor for their values.
+
+        Without items it tries again what was refused.
+        """
+        self._due += items
+        if not self._due and not self._begun:
+            return
+        self._begun = True
+        error = self._drain()
+        self.refuses = error is not None
+        if error is not None:
+            self._refuse(error)
+            self._give_up()
+
+    def lose(self, reason: str, missing: Mapping[str, int], since_wall_ns: int = 0) -> None:
+        """States that lines are missing between those written before and after this call.
+
+        Args:
+            reason: What has become of them, as in :class:`Gap`.
+            missing: Their number by kind.
+            since_wall_ns: When the first of them was missed; now if not given.
+        """
+        self._lost += sum(missing.values())
+        _state(self._due, reason, missing, since_wall_ns)
+
+    def sync(self) -> None:
+        """Waits until the disk itself has what was written. A disk that cannot say so refuses."""
+        try:
+            self._file.sync()
+        except OSError as error:
+            self._refuse(error)
+
+    def release(self) -> None:
+        """Closes the file; writing more opens it again."""
+        self._file.release()
+
+    def end(self) -> None:
+        """Ends the chain with a ``close`` line; writing more goes on in another file."""
+        if self._pid != os.getpid():
+            return
+        self._is_in_reach()
+        self.write()
+        if self._file.lines and not self._file.closed and not self.refuses:
+            self._close(None)
+        self._begun = False
+        self.release()
+
+    def _is_full(self) -> bool:
+        # With a header alone it is not: the next file would be full at once, too.
+        file = self._file
+        full = 0 < self._max_bytes <= file.size and file.lines > self._header_lines
+        return full and not file.closed and not self._due
+
+    def _drain(self) -> OSError | None:
+        """Writes what is due as far as the disk takes it; returns why not all of it."""
+        while self._header or self._due or self._file.rest:
+            # Nothing may follow the line that ends a file, but that line may be unfinished.
+            todo = [] if self._file.closed else [*self._header, *self._due]
+            taken, invalid, error = self._file.append(todo)
+            of_header = min(taken, len(self._header))
+            del self._header[:of_header], self._due[: taken - of_header]
+            if invalid:
+                self.lose("invalid", invalid)
+            if error is not None:
+                return error
+            if self._file.closed:
+                self._go_on()
+        return None
+
+    def _is_in_reach(self) -> bool:
+        """Turns to another file if others have done something to this one."""
+        try:
+            self._look()
+        except OSError as error:
+            self._refuse(error)
+            return False
+        return True
+
+    def _look(self) -> None:
+        """Notices a fork, what the first file holds already, and what others have done to it."""
+        if self._pid != os.getpid():
+            self._fork()
+        if not self._looked:
+            self._continue_existing()
+            self._looked = True
+        fate = self._file.fate()
+        if fate == "taken":
+            self._start(self._free_path(), self._continues, fresh=True)
+        elif fate is not None:
+            self._leave(fate)
+
+    def _start(self, path: Path, continues: Continues | None, *, fresh: bool) -> None:
+        """Turns to a file, of which nothing is written yet."""
+        prev = ZERO_HEAD if continues is None else continues.head
+        self._file = ChainedFile(path, fresh=fresh, prev=prev)
+        self._continues = continues
+        self._header = list(self._make_header(continues))
+        """What it begins with, as far as that is not written yet."""
+        self._header_lines = len(self._header)
+
+    def _go_on(self) -> None:
+        """Turns to the file after this one."""
+        lines, head = self._file.whole
+        self.release()
+        continues = Continues(self.path.name, lines, head) if lines else self._continues
+        self._start(self._free_path(), continues, fresh=True)
+
+    def _close(self, continued_in: str | None) -> None:
+        """Writes the line that ends the file, as far as the disk takes it."""
+        fields = {
+            "totals": dict(self._file.totals),
+            "lost": self._lost,
+            "head": self._file.head,
+            "wall_time_ns": time.time_ns(),
+            "continued_in": continued_in,
+        }
+        error = self._file.append([("close", fields)]).error
+        if error is not None:
+            self._refuse(error)
+        self.sync()
+
+    def _leave(self, fate: Fate) -> None:
+        """Counts what was lost with the file; the chain goes on in a new one."""
+        gone = self._file.totals
+        if fate != "moved":
+            self._lost += gone.total()
+        logger.error(
+            "the ledger %s was %s while it was being written, and %d records with it; it goes on "
+            "in a new file",
+            self.path,
+            _DONE_TO_IT.get(fate, fate),
+            gone.total(),
+        )
+        self._go_on()
+        if gone:
+            self._due.insert(0, ("gap", Gap(fate, gone, time.time_ns())))
+
+    def _fork(self) -> None:
+        """Leaves the file, and what waits for it, to the process that this one was forked from."""
+        self._file.release()
+        self._pid, self._lost, self._due = os.getpid(), 0, []
+        self._stem = f"{self._stem}-fork{self._pid}"
+        self._looked = True
+        self._start(self._free_path(), None, fresh=True)
+
+    def _continue_existing(self) -> None:
+        """Takes up the chain of a file that is there already."""
+        if not self.path.is_file() or not self.path.stat().st_size:
+            return
+        standing = standing_of(self.path)
+        if standing is None:
+            # Somebody else's.
+            self._start(self._free_path(), None, fresh=True)
+            return
+        self._header, self._header_lines = [], 0
+        self._file.resume(standing)
+        if standing.torn_bytes:
+            gap = Gap("torn", Counter(), time.time_ns(), standing.torn_bytes)
+            self._due.insert(0, ("gap", gap))
+
+    def _free_path(self) -> Path:
+        """Returns the next name that nobody uses."""
+        number = 2
+        while True:
+            path = self.path.with_name(f"{self._stem}_{number:04}{self._suffix}")
+            if path != self.path and not os.path.lexists(path):
+                return path
+            number += 1
+
+    def _refuse(self, error: OSError) -> None:
+        """Notes that the disk refuses."""
+        self.refuses = True
+        if not self._reported:
+            self._reported = True
+            logger.error("cannot write records to %s: %s; %s", self.path, error, self._meanwhile)
+
+    def _give_up(self) -> None:
+        """Counts what the disk has refused, except for the lines that are to wait."""
+        kept: list[Item] = []
+        missing: Counter[str] = Counter()
+        for item in self._due:
+            if isinstance(item[1], Gap) or len(kept) < self._held:
+                kept.append(item)
+            else:
+                missing[item[0]] += 1
+        self._due = kept
+        if missing:
+            self.lose("refused", missing)
+
+
+def _state(
+    due: list[Item], reason: str, missing: Mapping[str, int], since_wall_ns: int = 0
+) -> None:
+    """Adds missing lines to the gap of that *reason* in *due*, or to a new one at its end."""
+    for _, fields in reversed(due):
+        if isinstance(fields, Gap) and fields.reason == reason:
+            fields.missing.update(missing)
+            return
+    gap = Gap(reason, Counter(missing), since_wall_ns or time.time_ns())
+    due.append(("gap", gap))
