@@ -118,7 +118,9 @@ class StandIn:
         path = Path(os.environ["QR_LEDGER_DIR"]) / "engine.jsonl"
         path.parent.mkdir(exist_ok=True)
         written = [{"kind": "genesis", "run_id": "r"}, *lines]
-        path.write_text("".join(json.dumps(line) + "\n" for line in written), "utf-8")
+        path.write_text(
+            "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in written), "utf-8"
+        )
 
 
 @pytest.fixture

@@ -129,6 +129,15 @@ class DeviceFileSource(EntropySource):
         self._streams = PerProcess(lambda: ByteStream(self.path))
         self._claim()
 
+    @property
+    def recorded_settings(self) -> dict[str, object]:
+        """The path, the flush and the timeout."""
+        return {
+            "path": str(self.path),
+            "flush_bytes": self.flush_bytes,
+            "timeout_ms": self.timeout_ms,
+        }
+
     @classmethod
     def from_environment(cls) -> DeviceFileSource:
         """Returns a source with the path, flush and timeout of ``QR_DEVICE_FILE_*``.

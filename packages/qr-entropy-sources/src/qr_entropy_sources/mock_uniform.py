@@ -88,6 +88,11 @@ class MockUniformSource(EntropySource):
         """``"mock_uniform"``."""
         return "mock_uniform"
 
+    @property
+    def recorded_settings(self) -> dict[str, object]:
+        """The seed and the mean."""
+        return {"seed": self.seed, "mean": self.mean}
+
     def get_random_bytes(self, n: int) -> bytes:
         """Returns the next *n* bytes of the stream.
 

@@ -108,6 +108,11 @@ class TimingNoiseSource(EntropySource):
         """``"timing_noise"``."""
         return "timing_noise"
 
+    @property
+    def recorded_settings(self) -> dict[str, object]:
+        """The assumption about the entropy of a delta."""
+        return {"bits_per_delta": self.bits_per_delta}
+
     def get_random_bytes(self, n: int) -> bytes:
         """Returns *n* bytes hashed from time differences that are measured during this call.
 

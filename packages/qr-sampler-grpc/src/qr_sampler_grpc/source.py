@@ -13,6 +13,7 @@ from qr_sampler.entropy import EntropyDraw, SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.per_process import PerProcess
+from qr_sampler.settings.recorded import recorded_values
 from qr_sampler_grpc.connection.channel import ChannelUnusableError
 from qr_sampler_grpc.connection.credentials import warn_of_exposure
 from qr_sampler_grpc.link import LinkFailure, Refused
@@ -96,6 +97,11 @@ class QuantumGrpcSource(LinkedSource):
         key = self._options.credentials
         return () if key is None else (key.secret,)
 
+    @property
+    def recorded_settings(self) -> dict[str, object]:
+        """The options, without the API key."""
+        return recorded_values(self._options)
+
     def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
         """Returns *n* bytes as :meth:`draw` does, and whether the server echoed *commitment*.
 
@@ -130,6 +136,7 @@ class QuantumGrpcSource(LinkedSource):
             commitment_echoed=check.echoed,
             signature_verified=check.verified,
             dropped_bytes=dropped,
+            signature=answers[0].signature if len(answers) == 1 else b"",
         )
 
     def close(self) -> None:

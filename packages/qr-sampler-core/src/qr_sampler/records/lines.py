@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import Any, Final, TypeAlias
@@ -81,20 +81,21 @@ class LedgerLines:
         self._ended: deque[str] = deque()
         self._lines: list[Line] = []
 
-    def header(self) -> list[Line]:
-        """Returns the lines that a file begins with; the writer fills in what it continues."""
-        return [("genesis", asdict(self._genesis)), self.clock()]
+    def begin_file(self, continues: Mapping[str, Any] | None = None) -> list[Line]:
+        """Returns what a file begins with, in which the lines from now on stand.
+
+        Draws and sequences that these refer to are told of again, so that a file needs no other.
+
+        Args:
+            continues: The file that it continues: its name, its number of lines and its head.
+        """
+        self._file += 1
+        genesis = {**asdict(self._genesis), "continues": continues}
+        return [("genesis", genesis), self.clock()]
 
     def clock(self) -> Line:
         """Returns a line with the clocks as they stand."""
         return ("clock", clock_line())
-
-    def begin_file(self) -> None:
-        """Says that the lines from now on stand in another file.
-
-        Draws and sequences that these refer to are told of again, so that a file needs no other.
-        """
-        self._file += 1
 
     def of(self, entries: Iterable[Entry]) -> list[Line]:
         """Returns the lines of *entries*, in order."""

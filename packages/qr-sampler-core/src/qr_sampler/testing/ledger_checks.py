@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from qr_sampler.records.reader import JoinedLines
 
 __all__ = ["EmittedText", "check_ledger"]
 
@@ -38,17 +41,21 @@ def check_ledger(lines: Iterable[Line], texts: Iterable[EmittedText], *, bytes_d
     """Compares a ledger with what was emitted and drawn.
 
     Every emitted token has one record, and no other token has one that says that it was emitted;
-    ids, labels and times are right; every byte is in a record or in a discard.
+    ids, labels and times are right; every byte is in a record or in a discard, and the blocks of a
+    numbered draw lie in it one after the other; a sequence ends once, after its last token.
 
     Args:
-        lines: The lines of the ledger, as JSON has them or as ``Record.as_dict`` returns them.
+        lines: The lines of the ledger, of either version, as JSON has them, as
+            :func:`~qr_sampler.records.reader.read_ledger` yields them, or as ``Record.as_dict``
+            returns them.
         texts: What the host has emitted, those sequences that emitted nothing included or not.
         bytes_drawn: How many bytes its sources have delivered.
 
     Raises:
         AssertionError: Naming the sequence and what is wrong with it.
     """
-    kept = list(lines)
+    reader = JoinedLines()
+    kept = [reader.joined(dict(line)) for line in lines]
     by_sequence = _tokens_by_sequence(kept)
     for text in texts:
         named = by_sequence.pop(text.sequence, None) if text.sequence else None
@@ -60,11 +67,13 @@ def check_ledger(lines: Iterable[Line], texts: Iterable[EmittedText], *, bytes_d
     assert not by_sequence, f"nobody has emitted the tokens of {sorted(by_sequence)}"
     for line in kept:
         _check_times(line)
+    _check_draws(kept)
+    _check_ends(kept)
     recorded = sum(line.get("block_bytes", 0) for line in kept)
     assert recorded == bytes_drawn, f"{bytes_drawn} bytes were drawn and {recorded} are recorded"
 
 
-def _tokens_by_sequence(lines: list[Line]) -> dict[str, list[dict[str, Any]]]:
+def _tokens_by_sequence(lines: Iterable[Line]) -> dict[str, list[dict[str, Any]]]:
     """Returns the records of tokens that were or may have been emitted, in the order of the file.
 
     What a later line says of a token is filled in.
@@ -110,6 +119,38 @@ def _check_text(text: EmittedText, tokens: list[dict[str, Any]]) -> None:
             assert token["emitted"] is True, f"{name}: {token['position']} is not settled"
         labels = (token["request_key"], token["trial"], token["condition"])
         assert labels == (text.request_key, text.trial, text.condition), f"{name}: {labels}"
+
+
+def _check_draws(lines: list[dict[str, Any]]) -> None:
+    """The blocks of a draw are all of its bytes, each once."""
+    blocks: dict[int, list[tuple[int, int]]] = {}
+    for line in lines:
+        if line["kind"] in ("token", "discard"):
+            for part in line.get("uniforms") or [{**line, "bytes": line["block_bytes"]}]:
+                if part.get("draw") is not None:
+                    blocks.setdefault(part["draw"], []).append((part["offset"], part["bytes"]))
+    for draw in [line for line in lines if line["kind"] == "draw"]:
+        end = 0
+        for offset, size in sorted(blocks.pop(draw["draw"], [])):
+            assert offset == end, f"draw {draw['draw']}: a block at {offset} instead of {end}"
+            end += size
+        assert end == draw["bytes"], f"draw {draw['draw']}: {end} of {draw['bytes']} bytes"
+    assert not blocks, f"no line tells of the draws {sorted(blocks)}"
+
+
+def _check_ends(lines: list[dict[str, Any]]) -> None:
+    """A sequence ends once, after all of its tokens, and its end counts those emitted."""
+    emitted = Counter(line["sequence"] for line in lines if line.get("emitted") is True)
+    ended: set[str] = set()
+    for line in lines:
+        name = line.get("sequence")
+        if line["kind"] in _TOKEN_KINDS:
+            assert name not in ended, f"{name}: a token after its end"
+        elif line["kind"] == "end":
+            assert name not in ended, f"{name}: two ends"
+            ended.add(line["sequence"])
+            told = (line["tokens"], emitted[line["sequence"]])
+            assert told[0] == told[1], f"{name}: an end of {told[0]} tokens, and {told[1]} records"
 
 
 def _check_times(line: Line) -> None:

@@ -54,6 +54,8 @@ class DirectAnswer(NamedTuple):
     """Whether the commitment came back; ``None`` when none was sent."""
     verified: bool | None
     """Whether the signature is right; ``None`` when there is no key."""
+    signature: bytes = b""
+    """The signature; empty if there is none."""
 
 
 class Connection:
@@ -230,7 +232,14 @@ class Connection:
         self._device_id, self._raw_device_id = text.device_id, text.device_id.encode()
         echoed = self._is_echoed(text, commitment, size) if commitment else None
         verified = self._is_verified(header, text, data)
-        return DirectAnswer(data, text.device_id, header.generation_timestamp_ns, echoed, verified)
+        return DirectAnswer(
+            data,
+            text.device_id,
+            header.generation_timestamp_ns,
+            echoed,
+            verified,
+            text.signature,
+        )
 
     def _is_echoed(self, text: AnswerText, commitment: bytes, size: int) -> bool:
         if text.commitment and text.commitment != commitment:

@@ -10,6 +10,7 @@ from typing import Final
 from qr_sampler.entropy import EntropyDraw, SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.settings.recorded import recorded_values
 from qr_sampler_grpc.direct.connection import Connection, DirectAnswer, StaleConnectionError
 from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import MAX_COMMITMENT_BYTES
@@ -92,6 +93,11 @@ class DirectSource(LinkedSource):
         """The largest single request; a larger draw is split."""
         return SourceLimits(max_bytes_per_request=self._largest)
 
+    @property
+    def recorded_settings(self) -> dict[str, object]:
+        """The options."""
+        return recorded_values(self._options)
+
     def committed_draw(self, n: int, commitment: bytes) -> EntropyDraw:
         """Returns what :meth:`draw` returns; the server learns *commitment* with the request.
 
@@ -123,7 +129,7 @@ class DirectSource(LinkedSource):
         requested_ns = time.monotonic_ns()
         answer = self._fetch(n, commitment, requested_ns) if n else _NOTHING
         received_ns, wall_time_ns = time.monotonic_ns(), time.time_ns()
-        data, device_id, timestamp_ns, echoed, verified = answer
+        data, device_id, timestamp_ns, echoed, verified, signature = answer
         return EntropyDraw(
             data=data,
             source=_NAME,
@@ -136,6 +142,7 @@ class DirectSource(LinkedSource):
             requests=-(-n // self._largest),
             commitment_echoed=echoed,
             signature_verified=verified,
+            signature=signature,
         )
 
     def _fetch(self, n: int, commitment: bytes, requested_ns: int) -> DirectAnswer:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -14,6 +15,7 @@ from qr_sampler_accel import warm_up
 from qr_sampler_vllm.engine.layout import Ranks, check_layout, most_rows, ranks_of
 from qr_sampler_vllm.engine.logits import TensorLogits
 from qr_sampler_vllm.requests.admission import fields_of
+from qr_sampler_vllm.requests.logits_fields import logits_fields_of
 from qr_sampler_vllm.requests.stop_conditions import (
     DetokenizedStopStrings,
     ending_token,
@@ -63,6 +65,7 @@ class EngineSession(SamplingSession):
             rank=ranks.data_parallel_rank,
             distributions=_DISTRIBUTIONS,
             more_settings=more_settings or {},
+            host=_host_facts(vllm_config, runner, ranks),
             more_status={"runner": runner, "ranks": asdict(ranks)},
         )
         super().__init__(facts, access=TensorLogits(most_rows(vllm_config)), logger=logger)
@@ -88,6 +91,8 @@ class EngineSession(SamplingSession):
             stop,
             fields=fields_of(sampling_params),
             ending_token=ending_token(sampling_params),
+            prompt_tokens=prompt_length,
+            logits_fields=logits_fields_of(sampling_params),
         )
 
     def stop_strings(
@@ -117,3 +122,26 @@ class EngineSession(SamplingSession):
             f"source {', '.join(self.sources)}, when it fails {settings.fallback_mode}, amplifier "
             f"{settings.signal_amplifier_type}, temperature {settings.temperature_strategy}"
         )
+
+
+def _host_facts(vllm_config: Any, runner: str, ranks: Ranks) -> dict[str, Any]:
+    """Returns what the ledger says of the engine beside its version and its model."""
+    model_config = vllm_config.model_config
+    digest = getattr(vllm_config, "compute_hash", None)
+    return {
+        "runner": runner,
+        **asdict(ranks),
+        "dtype": str(getattr(model_config, "dtype", "")).removeprefix("torch."),
+        "quantization": getattr(model_config, "quantization", None),
+        "device": _device_name(vllm_config.device_config.device_type),
+        "config_digest": "" if digest is None else str(digest()),
+    }
+
+
+def _device_name(device_type: str) -> str:
+    """Returns the type of the device, and of an accelerator of NVIDIA or AMD its name."""
+    # An engine has loaded it long before.
+    torch: Any = sys.modules.get("torch")
+    if device_type != "cuda" or torch is None or not torch.cuda.is_available():
+        return str(device_type)
+    return f"cuda {torch.cuda.get_device_name()}"

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qr_sampler.errors import QRSamplerError
+from qr_sampler.records.reader import JoinedLines, lines_in
 
 __all__ = [
     "EMITTED_KINDS",
@@ -36,7 +36,7 @@ class LedgerLine:
     text: str
     """The line as it was written, without its newline."""
     values: Mapping[str, Any]
-    """The JSON object on the line."""
+    """What it says, joined with the lines of its draw and its sequence."""
 
     @property
     def kind(self) -> str:
@@ -69,19 +69,26 @@ class TokenLine:
     """Rank of the token, 0 for the most probable."""
     probability: float
     """Probability of the token after temperature and truncation."""
-    source: str
-    """Source that supplied the bytes."""
-    fallback: bool
+    source: str | None
+    """Source that supplied the bytes; ``None``, and so what follows, if the line of their draw is
+    missing."""
+    fallback: bool | None
     """Whether the bytes came from the fallback."""
-    t_request_ns: int
+    t_request_ns: int | None
     """When the entropy request left, on the monotonic clock."""
-    t_received_ns: int
+    t_received_ns: int | None
     """When its answer was complete, on the same clock."""
 
     @property
-    def draw_ms(self) -> float:
-        """Milliseconds from request to answer."""
+    def draw_ms(self) -> float | None:
+        """Milliseconds from request to answer, if they are known."""
+        if self.t_received_ns is None or self.t_request_ns is None:
+            return None
         return (self.t_received_ns - self.t_request_ns) / 1e6
+
+    def is_of(self, source: str) -> bool:
+        """Returns whether *source* has supplied the bytes, and not as a fallback."""
+        return self.source == source and self.fallback is False
 
 
 EMITTED_KINDS: Final = ("token", "forced", "undecided")
@@ -185,7 +192,7 @@ _TIMES: Final = re.compile(r"\d+(\.\d+)? (s|ms)\b")
 
 
 def _is_of(values: Mapping[str, Any], source: str) -> bool:
-    return values.get("source") == source and not values.get("fallback")
+    return values.get("source") == source and values.get("fallback") is False
 
 
 def _reason(values: Mapping[str, Any]) -> str:
@@ -227,31 +234,22 @@ def read_ledger(
 
 
 def _read_file(path: Path) -> Ledger:
+    joined = JoinedLines()
+    lines: list[LedgerLine] = []
+    unreadable: list[str] = []
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            for line in lines_in(file):
+                if line.values is None:
+                    unreadable.append(f"{path}:{line.number}")
+                else:
+                    text = line.data.decode()
+                    lines.append(LedgerLine(text=text, values=joined.joined(line.values)))
     except FileNotFoundError:
         return Ledger()
     except OSError as error:
         raise LedgerError(f"the ledger {path} cannot be read: {error.strerror}") from error
-    # Not splitlines(): JSON may contain separators that end a line in Python but not in JSON Lines.
-    texts = ((number, text) for number, text in enumerate(data.split(b"\n"), 1) if text.strip())
-    lines = [(number, _line(text)) for number, text in texts]
-    return Ledger(
-        lines=tuple(line for _, line in lines if line is not None),
-        unreadable=tuple(f"{path}:{number}" for number, line in lines if line is None),
-    )
-
-
-def _line(data: bytes) -> LedgerLine | None:
-    """Returns a record, or ``None`` if the line is not one."""
-    try:
-        text = data.decode()
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict) or "kind" not in values:
-        return None
-    return LedgerLine(text=text, values=values)
+    return Ledger(lines=tuple(lines), unreadable=tuple(unreadable))
 
 
 T = TypeVar("T", TokenLine, EmittedLine)

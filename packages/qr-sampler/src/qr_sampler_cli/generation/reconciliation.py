@@ -118,12 +118,13 @@ def summarize(emissions: Sequence[Emission], ledger: Ledger, *, primary_source: 
         primary_source: Name of the configured source.
     """
     records = ledger.tokens
-    own = [record for record in records if not record.fallback and record.source == primary_source]
+    own = [record for record in records if record.is_of(primary_source)]
+    times = [record.draw_ms for record in records if record.draw_ms is not None]
     return RunSummary(
         tokens=sum(len(emission.token_ids) for emission in emissions),
         primary_source=primary_source,
         primary_tokens=len(own),
-        fallback_tokens=sum(record.fallback for record in records),
+        fallback_tokens=sum(record.fallback is True for record in records),
         mean_u=statistics.fmean(record.u for record in records) if records else None,
-        median_draw_ms=statistics.median(record.draw_ms for record in records) if records else None,
+        median_draw_ms=statistics.median(times) if times else None,
     )

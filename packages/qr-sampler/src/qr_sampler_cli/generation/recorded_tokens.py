@@ -11,7 +11,7 @@ from qr_sampler_cli.generation.ledger_reader import ledger_files
 
 __all__ = ["RecordedTokens"]
 
-TOKEN_MARK: Final = b'"kind": "token"'
+TOKEN_MARK: Final = b'{"kind":"token"'
 
 
 class RecordedTokens:

@@ -85,6 +85,6 @@ def _decision(record: TokenLine | None, otherwise: str) -> tuple[str, ...]:
         f"{record.probability:.3g}",
         f"{record.temperature:.4g}",
         f"{record.entropy_nats:.3f}",
-        record.source,
-        "FALLBACK" if record.fallback else "no",
+        record.source or "unknown",
+        "unknown" if record.fallback is None else "FALLBACK" if record.fallback else "no",
     )

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From entries to lines: nothing is said twice, and everything once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from qr_sampler import (
+    EntropySource,
+    EntropyUnavailableError,
+    GenesisRecord,
+    MemorySink,
+    Settings,
+    dropped_record,
+)
+from qr_sampler.entropy.draw import DroppedBytes
+from qr_sampler.host import (
+    EngineFacts,
+    Entry,
+    SamplingSession,
+    SequenceEnd,
+    UndecidedToken,
+    records_of,
+)
+from qr_sampler.records.entries import kind_of
+from qr_sampler.records.lines import REMEMBERED_ENDS, LedgerLines, Line
+from qr_sampler.records.reader import JoinedLines
+from qr_sampler.testing import ToyHost, check_ledger, play_script
+
+GENESIS = GenesisRecord(
+    run_id="run",
+    engine="toy",
+    model="none",
+    versions={},
+    settings={},
+    pid=1,
+    monotonic_ns=1,
+    wall_time_ns=1,
+    schema_version=2,
+)
+
+
+class KeptBytes(EntropySource):
+    """Hands out the bytes of a generator, which it keeps; now and then it has none."""
+
+    name = "device"
+    blocks = False
+
+    def __init__(self, seed: int, fails: float = 0.0) -> None:
+        self._script = Random(seed)
+        self._fails = fails
+        self.draws: list[bytes] = []
+        self.commits = bool(seed % 2)
+
+    def get_random_bytes(self, n: int) -> bytes:
+        if self._script.random() < self._fails:
+            raise EntropyUnavailableError(self.name, "unplugged")
+        self.draws.append(self._script.randbytes(n))
+        return self.draws[-1]
+
+
+class Played:
+    """A script that a toy host has played, with every entry of it."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, folder: Path, seed: int, fails: float = 0.0
+    ) -> None:
+        self.source = KeptBytes(seed, fails)
+        self.entries: list[Entry] = []
+        settings = Settings.load(
+            entropy_source_type="device",
+            fallback_mode="end_request",
+            sample_count=16,
+            ledger_dir=folder,
+        )
+        session = SamplingSession(
+            EngineFacts(engine="toy", model="none"), settings, sources={"device": self.source}
+        )
+        monkeypatch.setattr(session, "record", self.entries.extend)
+        self.host = ToyHost(session, seed=seed, overlapping=bool(seed % 2))
+        play_script(self.host, seed=seed, steps=60)
+        session.close()
+
+    @property
+    def drawn(self) -> int:
+        return sum(map(len, self.source.draws))
+
+
+@pytest.fixture
+def host() -> ToyHost:
+    settings = Settings.load(entropy_source_type="device")
+    facts = EngineFacts(engine="toy", model="none")
+    return ToyHost(SamplingSession(facts, settings, sources={"device": KeptBytes(0)}))
+
+
+def plain(lines: list[Line]) -> list[dict[str, Any]]:
+    """Returns lines as a reader finds them."""
+    return [
+        {"kind": kind, **msgspec.json.decode(msgspec.json.encode(fields))} for kind, fields in lines
+    ]
+
+
+def joined(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    reader = JoinedLines()
+    return [reader.joined(dict(line)) for line in lines]
+
+
+@pytest.mark.parametrize("fails", [0.0, 0.1])
+@pytest.mark.parametrize("seed", range(4))
+def test_joined_lines_are_the_records(
+    seed: int, fails: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    played = Played(monkeypatch, tmp_path, seed, fails)
+    made = LedgerLines(GENESIS)
+    lines = plain(made.begin_file() + made.of(played.entries))
+    records = [record.as_dict() for record in records_of(played.entries)]
+    whole = [line for line in joined(lines) if line["kind"] in {one["kind"] for one in records}]
+    assert len(whole) == len(records) > 100
+    for line, record in zip(whole, records, strict=True):
+        assert {name: line[name] for name in record} == record
+    texts = [request.text() for request in played.host.requests if request.sequence is not None]
+    check_ledger(lines, texts, bytes_drawn=played.drawn)
+
+
+def test_draws_are_numbered_and_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    played = Played(monkeypatch, tmp_path, 1)
+    lines = plain(LedgerLines(GENESIS).of(played.entries))
+    draws = [line for line in lines if line["kind"] == "draw"]
+    assert [line["draw"] for line in draws] == list(range(len(draws)))
+    digests = Counter(hashlib.sha256(data).hexdigest() for data in played.source.draws)
+    assert Counter(line["data_sha256"] for line in draws) == digests
+    assert all(len(line["commitment"]) == 64 for line in draws)
+    blocks = [line for line in lines if line.get("draw") is not None and "offset" in line]
+    data = {line["draw"]: line["data_sha256"] for line in draws}
+    by_digest = {hashlib.sha256(one).hexdigest(): one for one in played.source.draws}
+    for line in [block for block in blocks if block["kind"] == "token"]:
+        first, size = line["offset"], line["block_bytes"]
+        assert sum(by_digest[data[line["draw"]]][first : first + size]) == line["block_sum"]
+
+
+def test_what_is_named_was_introduced_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    played = Played(monkeypatch, tmp_path, 2, fails=0.1)
+    known: set[object] = {None, ""}
+    for line in plain(LedgerLines(GENESIS).of(played.entries)):
+        if line["kind"] in ("draw", "sequence"):
+            assert line[line["kind"]] not in known
+            known.add(line[line["kind"]])
+        assert {line.get("draw"), line.get("sequence")} <= known
+
+
+def test_a_further_file_introduces_what_it_names_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    played = Played(monkeypatch, tmp_path, 3)
+    middle = len(played.entries) // 2
+    made = LedgerLines(GENESIS)
+    files = []
+    for part, continues in [(slice(middle), None), (slice(middle, None), {"file": "first"})]:
+        files.append(plain(made.begin_file(continues) + made.of(played.entries[part])))
+    once = plain(LedgerLines(GENESIS).of(played.entries))
+    told = {(line["kind"], line[line["kind"]]): line for line in once if line["kind"] == "draw"}
+    for file, continues in zip(files, [None, {"file": "first"}], strict=True):
+        assert [line["kind"] for line in file[:2]] == ["genesis", "clock"]
+        assert file[0]["continues"] == continues
+        known: set[object] = {None, ""}
+        for line in file:
+            if line["kind"] in ("draw", "sequence"):
+                known.add(line[line["kind"]])
+            if line["kind"] == "draw":
+                assert line == told["draw", line["draw"]]
+            assert {line.get("draw"), line.get("sequence")} <= known
+    tokens = [
+        [line for line in part if line["kind"] not in ("draw", "sequence", "genesis", "clock")]
+        for part in (once, files[0] + files[1])
+    ]
+    assert tokens[0] == tokens[1]
+
+
+def test_fields_that_say_nothing_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    played = Played(monkeypatch, tmp_path, 2)
+    lines = plain(LedgerLines(GENESIS).of(played.entries))
+    token = next(line for line in lines if line["kind"] == "token" and line["position"])
+    assert {"emitted", "role", "outcome", "jit", "uniforms", "row_digest"}.isdisjoint(token)
+    assert {"amplifier", "t_logits_ns", "source", "request_key"}.isdisjoint(token)
+    assert list(token)[:5] == ["kind", "sequence", "position", "token_id", "draw"]
+
+
+def test_a_sequence_is_described_by_what_was_asked_for(host: ToyHost) -> None:
+    request = host.add(7, request_key="mine", trial="2", top_k=5)
+    assert request.sequence is not None
+    (_, line), _ = LedgerLines(GENESIS).of([*named(request.sequence)])
+    said = msgspec.to_builtins(line)
+    assert (said["request_key"], said["trial"], said["condition"]) == ("mine", "2", None)
+    assert (said["prompt_tokens"], said["prompt_digest"], said["fields"]) == (None, "", {})
+    assert (said["options"]["source"], said["options"]["top_k"]) == ("device", 5)
+    assert said["options"]["truncate_first"] is False
+    assert said["stop"] == {
+        "token_ids": [9],
+        "max_tokens": 7,
+        "max_length": None,
+        "min_tokens": 0,
+        "stop_strings": False,
+    }
+    assert said["wall_time_ns"] > 0
+
+
+def named(sequence: Any) -> list[Entry]:
+    """Returns the entry of an undecided token, which has cost no bytes."""
+    return [UndecidedToken(1, 0, "masked").entry(sequence, emitted=True)]
+
+
+def test_a_sequence_of_which_nothing_is_recorded_has_no_end(host: ToyHost) -> None:
+    sequence = host.add(7).sequence
+    assert sequence is not None
+    made = LedgerLines(GENESIS)
+    end = SequenceEnd(sequence, 0, "departed", "", 1)
+    assert made.of([end]) == []
+    lines = plain(made.of([*named(sequence), end]))
+    assert [line["kind"] for line in lines] == ["sequence", "undecided", "end"]
+    # What an engine has drawn beyond the end comes after it, and needs no second introduction.
+    assert [line["kind"] for line in plain(made.of(named(sequence)))] == ["undecided"]
+
+
+def test_ended_sequences_are_forgotten_in_the_end(host: ToyHost) -> None:
+    made = LedgerLines(GENESIS)
+    sequences = [host.add(7).sequence for _ in range(REMEMBERED_ENDS + 1)]
+    for sequence in sequences:
+        assert sequence is not None
+        made.of([*named(sequence), SequenceEnd(sequence, 0, "stop", "", 1)])
+    kinds = [[kind for kind, _ in made.of(named(one))] for one in (sequences[0], sequences[-1])]
+    assert kinds == [["sequence", "undecided"], ["undecided"]]
+
+
+def test_bytes_of_no_token_name_neither_draw_nor_sequence() -> None:
+    dropped = dropped_record(DroppedBytes("device", 7, "late", 5))
+    (line,) = plain(LedgerLines(GENESIS).of([dropped]))
+    assert line == {
+        "kind": "discard",
+        "sequence": "",
+        "position": None,
+        "reason": "late",
+        "draw": None,
+        "offset": None,
+        "source": "device",
+        "fallback": False,
+        "block_bytes": 7,
+        "u": None,
+        "wall_time_ns": 5,
+    }
+
+
+def test_every_entry_knows_the_kind_of_its_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    played = Played(monkeypatch, tmp_path, 1, fails=0.1)
+    made = LedgerLines(GENESIS)
+    for entry in played.entries:
+        lines = made.of([entry])
+        if lines:
+            assert lines[-1][0] == kind_of(entry)
+    sink = MemorySink()
+    sink.write(records_of(played.entries))
+    assert {"token", "discard", "forced", "emission", "bypass"} <= {
+        one.kind for one in sink.records
+    }
