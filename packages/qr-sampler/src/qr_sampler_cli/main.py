@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from qr_sampler_cli.commands.audit import audit
 from qr_sampler_cli.commands.baseline import baseline
 from qr_sampler_cli.commands.doctor import doctor
 from qr_sampler_cli.commands.generate import generate
@@ -47,12 +48,13 @@ def _main(
 ) -> None:
     """Bring your own physical randomness to LLM sampling.
 
-    Exit status: 0 success, 1 records and tokens disagree, the doctor found a problem, a probed
-    server is not usable or an experiment is refuted, 2 error, 3 fallback although the primary
-    source was required.
+    Exit status: 0 success, 1 records and tokens disagree, an audit fails, the doctor found a
+    problem, a probed server is not usable or an experiment is refuted, 2 error, 3 fallback although
+    the primary source was required.
     """
 
 
+app.command()(audit)
 app.command()(baseline)
 app.add_typer(doctor, name="doctor")
 app.command()(generate)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files belong together, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from qr_sampler_cli.audit.reading.decoding import decode_object
+from qr_sampler_cli.audit.reading.lines import NotALedgerError, raw_lines
+
+__all__ = ["LedgerFile", "ledgers_of", "look_at"]
+
+_LOOKED_AT: Final = 16
+"""Lines of a file among which one has to be a record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerFile:
+    """A file that holds records."""
+
+    path: Path
+    """Where it is."""
+    version: int
+    """Layout of its lines: 1, or 2 and later."""
+    run_id: str
+    """The run that its first line names; empty if there is none."""
+    began: tuple[int, int]
+    """When it was begun, on the monotonic clock and on the wall."""
+    continues: bool
+    """Whether it continues another file."""
+
+
+def ledgers_of(paths: Iterable[Path]) -> list[list[LedgerFile]]:
+    """Returns the files of every run, in the order in which they were written.
+
+    Args:
+        paths: Files, or directories whose ``*.jsonl`` are taken.
+
+    Raises:
+        NotALedgerError: When a path leads to anything else, or holds no ledger.
+    """
+    runs: dict[str, list[LedgerFile]] = {}
+    for path in _files(paths):
+        file = look_at(path)
+        runs.setdefault(file.run_id or f"file {path}", []).append(file)
+    return [
+        sorted(files, key=lambda file: (*file.began, file.continues, file.path.name))
+        for files in runs.values()
+    ]
+
+
+def _files(paths: Iterable[Path]) -> Sequence[Path]:
+    files: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.glob("*.jsonl"))
+            if not inside:
+                raise NotALedgerError(f"{path} has no *.jsonl; name ledgers, or their directory")
+            files.update(dict.fromkeys(inside))
+        else:
+            files[path] = None
+    return list(files)
+
+
+def look_at(path: Path) -> LedgerFile:
+    """Returns what the first lines of a file say.
+
+    Raises:
+        NotALedgerError: When none of them is a record.
+    """
+    for raw in islice(raw_lines(path), _LOOKED_AT):
+        values, _ = decode_object(raw)
+        if values is not None and isinstance(values.get("kind"), str):
+            return LedgerFile(
+                path=path,
+                version=2 if "prev" in values or "n" in values else 1,
+                run_id=_text(values.get("run_id")),
+                began=(_number(values.get("monotonic_ns")), _number(values.get("wall_time_ns"))),
+                continues=isinstance(values.get("continues"), dict),
+            )
+    raise NotALedgerError(f"{path} is not a ledger: none of its first lines is a record")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> int:
+    return value if type(value) is int else 0

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The records of a run, each told to the rungs that it concerns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.rungs.chain import FileChain
+from qr_sampler_cli.audit.rungs.clocks import Clocks
+from qr_sampler_cli.audit.rungs.completeness import Completeness
+from qr_sampler_cli.audit.rungs.consistency import Consistency
+from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
+from qr_sampler_cli.audit.rungs.witnesses import PublicKeys, Witnesses
+from qr_sampler_cli.audit.schema.run_lines import Anchor, Clock, Gap, Genesis
+from qr_sampler_cli.audit.schema.token_lines import (
+    Discard,
+    Draw,
+    Emission,
+    End,
+    Forced,
+    Token,
+    Undecided,
+)
+from qr_sampler_cli.audit.schema.token_lines import (
+    Sequence as SequenceLine,
+)
+
+__all__ = ["RunRecords"]
+
+
+class RunRecords:
+    """Takes in the records of all files of a run.
+
+    Args:
+        rungs: The ladder.
+        received: What clients have received, if that is known.
+        keys: The keys of the devices, if they are known.
+    """
+
+    def __init__(
+        self, rungs: Sequence[Rung], received: ReceivedTokens | None, keys: PublicKeys | None
+    ) -> None:
+        self._whole, complete, in_time, consistent, witnessed, self._derived = rungs
+        self._complete = Completeness(complete, received)
+        self._draws = self._complete.draws
+        self._clocks = Clocks(in_time)
+        self._consistent = Consistency(consistent)
+        self._commitments = self._consistent.commitments
+        self._witnesses = Witnesses(witnessed, keys)
+        self.run_id = ""
+        """Name of the run."""
+        self._told_lost = 0
+        self._last = 0
+        self._before: FileChain | None = None
+        self._before_name: Path | None = None
+        self._handlers: dict[type, Callable[[Any, int], object]] = {
+            Token: self._token,
+            Draw: self._draw,
+            SequenceLine: self._complete.begin_sequence,
+            End: self._end,
+            Discard: self._discard,
+            Forced: self._unchosen,
+            Undecided: self._unchosen,
+            Emission: self._complete.settle,
+            Genesis: self._genesis,
+            Gap: self._gap,
+            Clock: self._clocks.clock,
+            Anchor: lambda line, place: self._witnesses.anchor(),
+        }
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens so far."""
+        return self._complete.tokens
+
+    def begin_file(self, before: FileChain | None, name: Path | None) -> None:
+        """Goes on with another file; the one before it, if any, is over."""
+        self._before, self._before_name = before, name
+        self._complete.file += 1
+
+    def take(self, record: Any, place: int) -> None:
+        """Takes in a record."""
+        self._last = place
+        handler = self._handlers.get(type(record))
+        if handler is not None:
+            handler(record, place)
+
+    def _genesis(self, line: Genesis, place: int) -> None:
+        if self.run_id and line.run_id != self.run_id:
+            # Rung 1 has said so; what follows belongs to nothing that came before.
+            self._complete.begins_later = True
+        self.run_id = line.run_id
+        self._judge_continuation(line, place)
+        self._clocks.begin(line)
+        self._consistent.begin(line)
+
+    def _judge_continuation(self, line: Genesis, place: int) -> None:
+        before, continues = self._before, line.continues
+        if continues is None:
+            if before is not None:
+                self._whole.fail(place, f"run {line.run_id[:40]!r} begins a second time")
+        elif before is None:
+            self._whole.cannot_say(
+                f"what is in {continues.file[:100]!r}, which this file continues"
+            )
+            self._complete.begins_later = True
+            self._draws.begin_in_between()
+        elif (continues.lines, continues.head) != (before.lines, before.head):
+            self._whole.fail(
+                place,
+                f"it continues {continues.file[:100]!r} after {continues.lines} lines with the "
+                f"head {continues.head}, and {self._before_name} has {before.lines} lines and the "
+                f"head {before.head}",
+            )
+
+    def _gap(self, line: Gap, place: int) -> None:
+        # The lines that were moved are in the file before, if that is here.
+        if line.reason == "moved" and self._before is not None:
+            return
+        self._complete.lost.update(line.missing)
+        self._told_lost += sum(line.missing.values())
+
+    def _judge_losses(self, lost: int) -> None:
+        if lost != self._told_lost:
+            self._whole.fail(
+                self._last, f"the close says that {lost} lines are lost, and gaps {self._told_lost}"
+            )
+
+    def _draw(self, line: Draw, place: int) -> None:
+        if self._draws.begin(line, place, self._complete.file) is not None:
+            self._clocks.draw(line, place)
+            self._consistent.draw(line, place)
+            self._witnesses.draw(line, place)
+
+    def _token(self, line: Token, place: int) -> None:
+        sequence = self._complete.take(
+            line.sequence, line.position, line.token_id, line.emitted, place
+        )
+        draw = None
+        if line.uniforms is not None:
+            self._several(line, place)
+        elif line.draw is None:
+            self._complete.without_draw(place)
+        else:
+            draw = self._draws.spend(line.draw, line.offset, line.block_bytes, place)
+            if draw is not None:
+                self._clocks.token(sequence, draw, place)
+        self._consistent.token(sequence, draw, line, place)
+        if draw is not None and not draw.left:
+            self._commitments.used_up(draw)
+
+    def _several(self, line: Token, place: int) -> None:
+        uniforms = line.uniforms or []
+        self._clocks.uniforms(uniforms, place)
+        if sum(each.bytes for each in uniforms) != line.block_bytes:
+            self._complete.miscounted(place)
+        for each in uniforms:
+            if each.draw is None:
+                self._complete.without_draw(place)
+            else:
+                self._draws.spend(each.draw, each.offset, each.bytes, place)
+
+    def _discard(self, line: Discard, place: int) -> None:
+        if line.draw is None:
+            return
+        draw = self._draws.spend(line.draw, line.offset, line.block_bytes, place)
+        if draw is not None:
+            self._commitments.discard(draw, line)
+            if not draw.left:
+                self._commitments.used_up(draw)
+
+    def _unchosen(self, line: Forced | Undecided, place: int) -> None:
+        self._complete.take(line.sequence, line.position, line.token_id, line.emitted, place)
+
+    def _end(self, line: End, place: int) -> None:
+        sequence = self._complete.end(line, place)
+        if sequence is not None:
+            self._commitments.end(sequence, line, place)
+
+    def finish(self, chain: FileChain | None) -> None:
+        """Judges what waits, when there are no more lines."""
+        closed = chain.closed if chain is not None else None
+        if closed is not None and closed.continued_in:
+            self._whole.cannot_say(
+                f"what is in {closed.continued_in[:100]!r}, which goes on from it"
+            )
+        elif closed is not None and not self._complete.begins_later:
+            self._judge_losses(closed.lost)
+        self._complete.finish(closed=closed is not None and not closed.continued_in)
+        self._clocks.finish()
+        self._consistent.finish()
+        self._witnesses.finish()
+        self._derived.cannot_say("whether the model gives these tokens: it needs the model")

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rung 4, digests: what a source was told of the tokens that its bytes were going to decide."""
+
+from __future__ import annotations
+
+from qr_sampler import RowContext, link_digest, row_digest, step_commitment
+from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.rungs.open_items import OpenDraw, OpenSequence
+from qr_sampler_cli.audit.schema.token_lines import Discard, End, Token
+
+__all__ = ["Commitments"]
+
+
+class Commitments:
+    """Recomputes digests of rows, links between tokens, and commitments of draws.
+
+    Args:
+        rung: Takes the findings.
+    """
+
+    def __init__(self, rung: Rung) -> None:
+        self._rung = rung
+        self.run_id = ""
+        """Name of the run."""
+        self.recomputed = 0
+        """Number of commitments that were recomputed."""
+
+    def token(self, sequence: OpenSequence, draw: OpenDraw | None, line: Token, place: int) -> None:
+        """Judges the digest of a token's row, and goes on to the next link."""
+        number = -1 if draw is None else draw.number
+        if number != sequence.draw or draw is None:
+            sequence.earlier_link = sequence.link
+        sequence.draw = number
+        if not line.row_digest:
+            sequence.link = b""
+            if draw is not None:
+                draw.undigested = True
+                if draw.line.commitment:
+                    self._rung.fail(place, "its draw has a commitment and the token no row_digest")
+            return
+        recorded = bytes.fromhex(line.row_digest)
+        if draw is not None:
+            draw.digests.append(recorded)
+        sequence.link = link_digest(recorded, line.token_id, line.u)
+        if sequence.earlier_link is None:
+            self._rung.cannot_say(
+                "row digests of tokens that follow tokens which are not here", place
+            )
+            return
+        computed = row_digest(
+            RowContext(self.run_id, sequence.name, line.position, sequence.earlier_link),
+            temperature=line.temperature,
+            entropy_nats=line.entropy_nats,
+            varentropy_nats2=line.varentropy_nats2,
+        )
+        if computed != recorded:
+            self._rung.fail(
+                place,
+                "row_digest is not that of its run, sequence, position, temperature, entropy, "
+                "varentropy and the tokens before it",
+            )
+
+    def discard(self, draw: OpenDraw, line: Discard) -> None:
+        """Takes in the digest of a row that decided no emitted token."""
+        if line.row_digest:
+            draw.digests.append(bytes.fromhex(line.row_digest))
+        else:
+            draw.undigested = True
+
+    def used_up(self, draw: OpenDraw) -> None:
+        """Judges the commitment of a draw whose rows are all known."""
+        commitment = draw.line.commitment
+        if not commitment:
+            if draw.digests:
+                self._rung.fail(
+                    draw.place, f"draw {draw.number} has digests of rows, but no commitment"
+                )
+            return
+        if draw.undigested:
+            # Said of the token already; of discards it cannot be told.
+            self._rung.cannot_say("commitments of draws that lack the digest of a row", draw.place)
+            return
+        self.recomputed += 1
+        if step_commitment(draw.digests).hex() != commitment:
+            self._rung.fail(
+                draw.place,
+                f"the commitment of draw {draw.number} is not that of the {len(draw.digests)} rows "
+                "which it has decided",
+            )
+
+    def end(self, sequence: OpenSequence, line: End, place: int) -> None:
+        """Judges the last link of a sequence."""
+        if sequence.link is None or (sequence.unsettled and line.link):
+            self._rung.cannot_say("last links of sequences whose last tokens are not known", place)
+        elif line.link != sequence.link.hex():
+            self._rung.fail(place, "link is not that of the last token of the sequence")

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rung 2: no token and no byte is missing, and none is there twice."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+
+from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.rungs.draw_accounts import DrawAccounts
+from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
+from qr_sampler_cli.audit.rungs.open_items import OpenSequence, UnsettledToken
+from qr_sampler_cli.audit.schema.token_lines import Emission, End, Sequence
+
+__all__ = ["Completeness"]
+
+_LOST = "lines are missing where a gap says that they were lost"
+
+
+class Completeness:
+    """Follows every sequence from its first token to its end, and every draw to its last byte.
+
+    Only open sequences and draws are remembered, and of ended sequences a number of eight bytes.
+
+    Args:
+        rung: Takes the findings.
+        received: What clients have received, if that is known.
+    """
+
+    def __init__(self, rung: Rung, received: ReceivedTokens | None = None) -> None:
+        self._rung = rung
+        self._received = received
+        self.lost: Counter[str] = Counter()
+        """Lines that gaps have told of and that nothing has been missed for yet, by kind."""
+        self.sequences: dict[str, OpenSequence] = {}
+        self.draws = DrawAccounts(rung, self.excused)
+        self.file = 0
+        """Number of the file that is being read."""
+        self.begins_later = False
+        """Whether the run began in a file that is not there."""
+        self._ended: set[int] = set()
+        self.tokens = 0
+        """Number of tokens."""
+
+    def excused(self, kind: str, count: int = 1) -> bool:
+        """Returns whether *count* missing lines of a kind are among those that gaps tell of."""
+        for key in (kind, "lines"):
+            if self.lost[key] >= count:
+                self.lost[key] -= count
+                self._rung.cannot_say(f"{kind} {_LOST}", count=count)
+                return True
+        return False
+
+    def begin_sequence(self, line: Sequence, place: int) -> None:
+        """Takes in the line of a sequence."""
+        known = self.sequences.get(line.sequence)
+        if known is not None and known.file != self.file:
+            # A file that continues another may say again what it refers to.
+            known.file = self.file
+            return
+        if known is not None or hash(line.sequence) in self._ended:
+            self._rung.fail(place, f"the sequence {line.sequence[:40]!r} is there already")
+            return
+        self._open(line.sequence, line, place)
+
+    def _open(self, name: str, line: Sequence | None, place: int) -> OpenSequence:
+        sequence = OpenSequence(name, line, place, self.file)
+        if self._received is not None:
+            sequence.ids = array("q")
+        self.sequences[name] = sequence
+        return sequence
+
+    def take(
+        self, name: str, position: int, token_id: int, emitted: bool | None, place: int
+    ) -> OpenSequence:
+        """Takes in a token, and returns its sequence."""
+        sequence = self.sequences.get(name) or self._missed(name, place)
+        self.tokens += 1
+        if position != sequence.next:
+            self._judge_position(sequence, position, place)
+        if sequence.first < 0:
+            sequence.first = position
+        if position >= sequence.next:
+            sequence.next = position + 1
+        if emitted:
+            sequence.emitted += 1
+            sequence.sure = position + 1
+        else:
+            sequence.unsettled[position] = UnsettledToken(token_id, sequence.link)
+        if sequence.ids is not None:
+            del sequence.ids[position - sequence.first :]
+            sequence.ids.append(token_id)
+        return sequence
+
+    def _missed(self, name: str, place: int) -> OpenSequence:
+        """Returns a sequence that a token names without a line of it."""
+        if hash(name) in self._ended:
+            self._rung.fail(place, f"the sequence {name[:40]!r} has ended before")
+        elif self.begins_later:
+            self._rung.cannot_say("sequences whose line is in an earlier file", place)
+        elif not self.excused("sequence"):
+            self._rung.fail(place, f"no line before it describes the sequence {name[:40]!r}")
+        sequence = self._open(name, None, place)
+        sequence.first = -1
+        return sequence
+
+    def _judge_position(self, sequence: OpenSequence, position: int, place: int) -> None:
+        if sequence.first < 0:
+            sequence.link = None
+            self._rung.cannot_say(
+                "tokens before the first of a sequence that continues another", place
+            )
+        elif position < sequence.next:
+            self._rung.fail(
+                place, f"position {position} of {sequence.name[:40]!r} is there already"
+            )
+        elif self.excused("token", position - sequence.next):
+            sequence.emitted += position - sequence.next
+            sequence.link = None
+        else:
+            self._rung.fail(
+                place,
+                f"position {position} of {sequence.name[:40]!r} follows position "
+                f"{sequence.next - 1}",
+            )
+
+    def without_draw(self, place: int) -> None:
+        """Takes in bytes of which no line says where they come from."""
+        self._rung.cannot_say("bytes of tokens whose draws are not recorded", place)
+
+    def miscounted(self, place: int) -> None:
+        """Takes in a token whose numbers have other bytes than its line says."""
+        self._rung.fail(place, "the bytes of its numbers do not add up to block_bytes")
+
+    def settle(self, line: Emission, place: int) -> None:
+        """Takes in what became of a token that was not settled."""
+        sequence = self.sequences.get(line.sequence)
+        token = None if sequence is None else sequence.unsettled.pop(line.position, None)
+        if sequence is None or token is None or token.token_id != line.token_id:
+            if not self.begins_later and not self.excused("token"):
+                self._rung.fail(
+                    place, f"no token {line.token_id} at position {line.position} waits for it"
+                )
+        elif line.emitted:
+            sequence.emitted += 1
+            sequence.sure = max(sequence.sure, line.position + 1)
+        else:
+            self._drop(sequence, line.position, token, place)
+
+    def _drop(
+        self, sequence: OpenSequence, position: int, token: UnsettledToken, place: int
+    ) -> None:
+        if position < sequence.sure:
+            self._rung.fail(
+                place, f"position {position} was emitted: position {sequence.sure - 1} was"
+            )
+        elif position < sequence.next:
+            sequence.next, sequence.link, sequence.draw = position, token.link, -1
+            if sequence.ids is not None:
+                del sequence.ids[position - max(sequence.first, 0) :]
+
+    def end(self, line: End, place: int) -> OpenSequence | None:
+        """Takes in the end of a sequence, and returns it."""
+        sequence = self.sequences.pop(line.sequence, None)
+        if sequence is None:
+            if hash(line.sequence) in self._ended:
+                self._rung.fail(place, f"the sequence {line.sequence[:40]!r} has ended before")
+            elif not self.begins_later and not self.excused("sequence"):
+                self._rung.fail(
+                    place, f"no line before it describes the sequence {line.sequence[:40]!r}"
+                )
+            return None
+        self._ended.add(hash(line.sequence))
+        fewest = sequence.emitted
+        possible = range(fewest, fewest + len(sequence.unsettled) + 1)
+        # Of a fork, the tokens of the sequence that it continues may be counted or not.
+        if not {line.tokens, line.tokens - max(sequence.first, 0)} & {*possible}:
+            short = line.tokens - possible[-1]
+            if short < 0 or not self.excused("token", short):
+                self._rung.fail(
+                    place, f"it has {fewest} tokens and the end of the sequence says {line.tokens}"
+                )
+        if self._received is not None:
+            self._received.compare(sequence, place, self._rung)
+        return sequence
+
+    def finish(self, *, closed: bool) -> None:
+        """Judges what is still open when there are no more lines.
+
+        Args:
+            closed: Whether the last file was ended in order.
+        """
+        for sequence in self.sequences.values():
+            if not closed or self.begins_later:
+                self._rung.cannot_say("what became of sequences without an end", sequence.place)
+            elif not self.excused("end"):
+                self._rung.fail(sequence.place, f"{sequence.name[:40]!r} has no end")
+            if self._received is not None:
+                self._received.compare(sequence, sequence.place, self._rung)
+        self.draws.finish(closed=closed, begins_later=self.begins_later)
+        for kind, count in self.lost.items():
+            if count > 0:
+                self._rung.cannot_say(f"{kind} {_LOST}", count=count)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rung 4: numbers that follow from each other agree."""
+
+from __future__ import annotations
+
+import math
+
+from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.rungs.amplifiers import AmplifiedTokens, TokenNumbers
+from qr_sampler_cli.audit.rungs.commitments import Commitments
+from qr_sampler_cli.audit.rungs.open_items import OpenDraw, OpenSequence
+from qr_sampler_cli.audit.schema.run_lines import Genesis, NamedSource
+from qr_sampler_cli.audit.schema.token_lines import Draw, Token
+
+__all__ = ["Consistency"]
+
+
+class Consistency:
+    """Recomputes what can be recomputed from the records.
+
+    Args:
+        rung: Takes the findings.
+    """
+
+    def __init__(self, rung: Rung) -> None:
+        self._rung = rung
+        self.amplified = AmplifiedTokens(rung)
+        self.commitments = Commitments(rung)
+        self._sources: dict[str, NamedSource] | None = None
+
+    def begin(self, genesis: Genesis) -> None:
+        """Takes in what the run was begun with."""
+        self.commitments.run_id = genesis.run_id
+        self.amplified.begin(genesis.settings)
+        if genesis.sources:
+            self._sources = {source.name: source for source in genesis.sources}
+
+    def draw(self, line: Draw, place: int) -> None:
+        """Judges what a draw says of its source."""
+        if line.fallback != bool(line.fallback_reason):
+            self._rung.fail(
+                place, f"draw {line.draw}: fallback and fallback_reason contradict each other"
+            )
+        if (line.echo_verified is None) != (not line.commitment) and not line.fallback:
+            self._rung.fail(
+                place, f"draw {line.draw}: echo_verified and commitment contradict each other"
+            )
+        if self._sources is None:
+            return
+        source = self._sources.get(line.source)
+        if source is None:
+            self._rung.fail(
+                place, f"draw {line.draw}: the genesis has no source {line.source[:40]!r}"
+            )
+        elif (source.distribution or "", source.version or "") != (
+            line.source_distribution or "",
+            line.source_version or "",
+        ):
+            self._rung.fail(
+                place, f"draw {line.draw}: the genesis has another version of {line.source[:40]!r}"
+            )
+
+    def token(self, sequence: OpenSequence, draw: OpenDraw | None, line: Token, place: int) -> None:
+        """Judges a token."""
+        rung = self._rung
+        if line.rank >= line.candidates or not line.probability:
+            rung.fail(
+                place,
+                f"rank {line.rank} of {line.candidates} candidates has the probability "
+                f"{line.probability!r}",
+            )
+        fixed, top_k = sequence.fixed_temperature, sequence.top_k
+        if fixed is not None and fixed != line.temperature:
+            rung.fail(place, f"temperature is {line.temperature!r} and was fixed at {fixed!r}")
+        if type(top_k) is int and 0 < top_k < line.candidates:
+            rung.fail(place, f"{line.candidates} candidates are more than top_k {top_k}")
+        self.commitments.token(sequence, draw, line, place)
+        if line.uniforms is not None or draw is None:
+            rung.cannot_say(
+                "u of tokens that several numbers decide, or whose draw is not here", place
+            )
+            return
+        if (
+            not draw.line.fallback
+            and sequence.source is not None
+            and draw.line.source != sequence.source
+        ):
+            rung.fail(
+                place,
+                f"its request chose {str(sequence.source)[:40]!r}, its bytes are of "
+                f"{draw.line.source[:40]!r} and are not flagged as a fallback's",
+            )
+        self.amplified.add(
+            sequence.amplifier if isinstance(sequence.amplifier, str) else "",
+            line.block_bytes,
+            draw.line.fallback,
+            line.baseline,
+            TokenNumbers(
+                line.block_sum,
+                line.block_ones,
+                line.u,
+                line.statistic,
+                math.nan if line.lattice_step is None else line.lattice_step,
+                place,
+            ),
+        )
+
+    def finish(self) -> None:
+        """Judges what waits."""
+        self.amplified.finish()

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What has to be remembered of a sequence until it ends, and of a draw until it is used up."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any, NamedTuple
+
+from qr_sampler_cli.audit.schema.token_lines import Draw, Sequence
+
+__all__ = ["OpenDraw", "OpenSequence", "UnsettledToken"]
+
+
+class UnsettledToken(NamedTuple):
+    """A token of which it is not known yet whether it was emitted."""
+
+    token_id: int
+    """The token."""
+    link: bytes | None
+    """The link that its row began with."""
+
+
+class OpenSequence:
+    """A sequence that has not ended.
+
+    Args:
+        name: Its name.
+        line: Its line; ``None`` if that is lost.
+        place: Where that stands.
+        file: Number of the file that it stands in.
+    """
+
+    __slots__ = (
+        "amplifier",
+        "draw",
+        "earlier_link",
+        "emitted",
+        "file",
+        "first",
+        "fixed_temperature",
+        "ids",
+        "link",
+        "name",
+        "next",
+        "place",
+        "received_ns",
+        "request_key",
+        "source",
+        "sure",
+        "top_k",
+        "unsettled",
+    )
+
+    def __init__(self, name: str, line: Sequence | None, place: int, file: int) -> None:
+        options: dict[str, Any] = {} if line is None else line.options
+        self.name = name
+        self.place = place
+        self.file = file
+        self.request_key = "" if line is None else line.request_key
+        self.source: Any = options.get("source")
+        self.amplifier: Any = options.get("signal_amplifier_type")
+        self.top_k: Any = options.get("top_k")
+        self.fixed_temperature: Any = (
+            options.get("fixed_temperature")
+            if options.get("temperature_strategy") == "fixed"
+            else None
+        )
+        self.first = -1
+        """Position of its first token; -1 before that."""
+        self.next = 0
+        """Position that its next token takes."""
+        self.sure = 0
+        """Position after its last token that was certainly emitted."""
+        self.emitted = 0
+        """Number of tokens that were certainly emitted."""
+        self.unsettled: dict[int, UnsettledToken] = {}
+        self.draw = -1
+        """Number of the draw that decided its latest token."""
+        self.received_ns = 0
+        """When that draw was complete."""
+        self.link: bytes | None = b""
+        """What ties its next row to its latest token; ``None`` if that is not here."""
+        self.earlier_link: bytes | None = b""
+        """The link that the rows of its latest draw began with."""
+        self.ids: array[int] | None = None
+        """Its tokens, if they are to be compared with those that a client has received."""
+
+
+class OpenDraw:
+    """A draw whose bytes are not all accounted for.
+
+    Args:
+        line: Its line.
+        place: Where that stands.
+        file: Number of the file that it stands in.
+    """
+
+    __slots__ = ("digests", "file", "left", "line", "number", "place", "spans", "undigested")
+
+    def __init__(self, line: Draw, place: int, file: int) -> None:
+        self.line = line
+        self.number = line.draw
+        self.place = place
+        self.file = file
+        self.left = line.bytes
+        """Bytes that no line has accounted for yet."""
+        self.spans: list[tuple[int, int, int]] = []
+        """Offset, length and place of every part that a line has accounted for."""
+        self.digests: list[bytes] = []
+        """Digests of the rows that it has decided."""
+        self.undigested = False
+        """Whether a row of it has no digest."""

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rung 5: what others have signed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+from qr_sampler.errors import ConfigError
+from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.schema.token_lines import Draw
+from qr_sampler_cli.failures import import_package
+
+__all__ = ["PREAMBLE", "PublicKeys", "Witnesses", "signed_message"]
+
+PREAMBLE: Final = b"qr-entropy-v2: "
+"""What a message begins with that is signed for records."""
+
+_PEM: Final = re.compile(rb"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)
+
+
+def signed_message(draw: Draw) -> bytes | None:
+    """Returns what the device has signed, or ``None`` if the record does not have all of it.
+
+    It is the preamble, the sequence id and the device's time as eight bytes each, the identity of
+    the device and the commitment with their lengths as four bytes in front, and the SHA-256 of the
+    data; all big-endian.
+    """
+    if draw.sequence_id is None or draw.device_timestamp_ns is None:
+        return None
+    device, commitment = draw.device_id.encode(), bytes.fromhex(draw.commitment)
+    return b"".join(
+        (
+            PREAMBLE,
+            struct.pack(">qqI", draw.sequence_id, draw.device_timestamp_ns, len(device)),
+            device,
+            struct.pack(">I", len(commitment)),
+            commitment,
+            bytes.fromhex(draw.data_sha256),
+        )
+    )
+
+
+class PublicKeys:
+    """Ed25519 public keys, any of which may have signed.
+
+    Args:
+        path: One or more of them in PEM form.
+
+    Raises:
+        ConfigError: When it holds none, or anything else.
+        MissingPackageError: When the package ``cryptography`` is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        remedy = "install it with: pip install cryptography"
+        serialization: Any = import_package(
+            "cryptography.hazmat.primitives.serialization", needed_for="--keys", remedy=remedy
+        )
+        ed25519: Any = import_package(
+            "cryptography.hazmat.primitives.asymmetric.ed25519", needed_for="--keys", remedy=remedy
+        )
+        exceptions: Any = import_package(
+            "cryptography.exceptions", needed_for="--keys", remedy=remedy
+        )
+        self._invalid: type[Exception] = exceptions.InvalidSignature
+        try:
+            blocks = _PEM.findall(path.read_bytes())
+            self._keys = [serialization.load_pem_public_key(block) for block in blocks]
+        except OSError as error:
+            raise ConfigError(f"--keys={path}: {error.strerror}") from error
+        except (ValueError, TypeError, exceptions.UnsupportedAlgorithm) as error:
+            raise ConfigError(f"--keys={path}: it holds no public key in PEM form") from error
+        if not self._keys or not all(
+            isinstance(key, ed25519.Ed25519PublicKey) for key in self._keys
+        ):
+            raise ConfigError(f"--keys={path}: name a file of Ed25519 public keys in PEM form")
+
+    def verify(self, signature: bytes, message: bytes) -> bool:
+        """Returns whether one of the keys has signed *message*."""
+        for key in self._keys:
+            try:
+                key.verify(signature, message)
+            except self._invalid:
+                continue
+            return True
+        return False
+
+
+class Witnesses:
+    """Verifies the signatures of devices.
+
+    Args:
+        rung: Takes the findings.
+        keys: The keys of the devices, if they are known.
+    """
+
+    def __init__(self, rung: Rung, keys: PublicKeys | None) -> None:
+        self._rung = rung
+        self._keys = keys
+        self.verified = 0
+        """Number of signatures that are valid."""
+        self._anchors = 0
+
+    def draw(self, line: Draw, place: int) -> None:
+        """Judges the signature of a draw."""
+        if not line.signature:
+            self._rung.cannot_say("who delivered the bytes of draws without a signature", place)
+        elif self._keys is None:
+            self._rung.cannot_say("whether signatures are valid: --keys names no public key", place)
+        elif line.requests != 1:
+            self._rung.cannot_say("signatures of draws that were split into requests", place)
+        elif (message := signed_message(line)) is None:
+            self._rung.cannot_say(
+                "signatures of draws whose sequence_id or device time is not recorded", place
+            )
+        elif self._keys.verify(_signature(line), message):
+            self.verified += 1
+        else:
+            self._rung.fail(place, f"draw {line.draw}: no key given has signed it")
+
+    def anchor(self) -> None:
+        """Takes in an anchor line."""
+        self._anchors += 1
+
+    def finish(self) -> None:
+        """Says what nobody outside has witnessed."""
+        if self._anchors:
+            self._rung.cannot_say("whether anchors are valid: they are not verified yet", 0)
+        self._rung.cannot_say(
+            "that the ledger was written when it says: without anchors (time stamps, a beacon), "
+            "whoever holds it could have computed its chain anew"
+        )
+
+
+def _signature(line: Draw) -> bytes:
+    try:
+        return base64.b64decode(line.signature, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
