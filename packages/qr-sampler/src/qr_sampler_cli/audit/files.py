@@ -28,6 +28,8 @@ class LedgerFile:
     """Layout of its lines: 1, or 2 and later."""
     run_id: str
     """The run that its first line names; empty if there is none."""
+    pid: int
+    """The process that it names; 0 if there is none."""
     began: tuple[int, int]
     """When it was begun, on the monotonic clock and on the wall."""
     continues: bool
@@ -43,10 +45,11 @@ def ledgers_of(paths: Iterable[Path]) -> list[list[LedgerFile]]:
     Raises:
         NotALedgerError: When a path leads to anything else, or holds no ledger.
     """
-    runs: dict[str, list[LedgerFile]] = {}
+    runs: dict[tuple[str, int], list[LedgerFile]] = {}
     for path in _files(paths):
         file = look_at(path)
-        runs.setdefault(file.run_id or f"file {path}", []).append(file)
+        # A process that was forked off goes on under the name of the run.
+        runs.setdefault((file.run_id or f"file {path}", file.pid), []).append(file)
     return [
         sorted(files, key=lambda file: (*file.began, file.continues, file.path.name))
         for files in runs.values()
@@ -79,6 +82,7 @@ def look_at(path: Path) -> LedgerFile:
                 path=path,
                 version=2 if "prev" in values or "n" in values else 1,
                 run_id=_text(values.get("run_id")),
+                pid=_number(values.get("pid")),
                 began=(_number(values.get("monotonic_ns")), _number(values.get("wall_time_ns"))),
                 continues=isinstance(values.get("continues"), dict),
             )

@@ -13,6 +13,7 @@ from qr_sampler_cli.audit.rungs.clocks import Clocks
 from qr_sampler_cli.audit.rungs.completeness import Completeness
 from qr_sampler_cli.audit.rungs.consistency import Consistency
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
+from qr_sampler_cli.audit.rungs.open_items import OpenDraw
 from qr_sampler_cli.audit.rungs.witnesses import PublicKeys, Witnesses
 from qr_sampler_cli.audit.schema.run_lines import Anchor, Clock, Gap, Genesis
 from qr_sampler_cli.audit.schema.token_lines import (
@@ -139,29 +140,29 @@ class RunRecords:
         sequence = self._complete.take(
             line.sequence, line.position, line.token_id, line.emitted, place
         )
-        draw = None
-        if line.uniforms is not None:
-            self._several(line, place)
-        elif line.draw is None:
-            self._complete.without_draw(place)
-        else:
-            draw = self._draws.spend(line.draw, line.offset, line.block_bytes, place)
-            if draw is not None:
-                self._clocks.token(sequence, draw, place)
+        draw = self._drawn(line, place)
+        if draw is not None:
+            self._clocks.token(sequence, draw, line, place)
         self._consistent.token(sequence, draw, line, place)
         if draw is not None and not draw.left:
             self._commitments.used_up(draw)
 
-    def _several(self, line: Token, place: int) -> None:
-        uniforms = line.uniforms or []
-        self._clocks.uniforms(uniforms, place)
-        if sum(each.bytes for each in uniforms) != line.block_bytes:
+    def _drawn(self, line: Token, place: int) -> OpenDraw | None:
+        """Accounts for the bytes of a token; returns the draw that decided it, if it is here."""
+        if line.uniforms is None:
+            if line.draw is None:
+                self._complete.without_draw(place)
+                return None
+            return self._draws.spend(line.draw, line.offset, line.block_bytes, place)
+        draw = None if line.draw is None else self._draws.open.get(line.draw)
+        if sum(each.bytes for each in line.uniforms) != line.block_bytes:
             self._complete.miscounted(place)
-        for each in uniforms:
+        for each in line.uniforms:
             if each.draw is None:
                 self._complete.without_draw(place)
             else:
                 self._draws.spend(each.draw, each.offset, each.bytes, place)
+        return draw
 
     def _discard(self, line: Discard, place: int) -> None:
         if line.draw is None:

@@ -9,7 +9,7 @@ from typing import Final
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.rungs.open_items import OpenDraw, OpenSequence
 from qr_sampler_cli.audit.schema.run_lines import Clock, Genesis
-from qr_sampler_cli.audit.schema.token_lines import Draw, UsedUniform
+from qr_sampler_cli.audit.schema.token_lines import Draw, Token, UsedUniform
 
 __all__ = ["CLOCK_TOLERANCE_NS", "DRIFT", "Clocks"]
 
@@ -94,13 +94,15 @@ class Clocks:
     def draw(self, line: Draw, place: int) -> None:
         """Judges the times of a draw."""
         rung = self._rung
-        if not line.t_logits_ns <= line.t_request_ns <= line.t_received_ns:
+        # A draw that preceded its logits is no failure of the clock; its tokens say so.
+        logits_ns = line.t_request_ns if line.t_logits_ns is None else line.t_logits_ns
+        if not logits_ns <= line.t_request_ns <= line.t_received_ns:
             rung.fail(
                 place,
                 f"draw {line.draw}: logits, request and answer have the times {line.t_logits_ns}, "
                 f"{line.t_request_ns} and {line.t_received_ns}",
             )
-        elif line.t_logits_ns < self._began_ns:
+        elif logits_ns < self._began_ns:
             rung.fail(place, f"draw {line.draw}: its logits are older than the run")
         self._wait(line.wall_time_ns - line.t_received_ns, place)
         self._judge_overlap(line, place)
@@ -150,27 +152,39 @@ class Clocks:
         else:
             clock.lowest, clock.highest = max(clock.lowest, lowest), min(clock.highest, highest)
 
-    def token(self, sequence: OpenSequence, draw: OpenDraw, place: int) -> None:
-        """Judges that the row of a token came after the token before it."""
+    def token(self, sequence: OpenSequence, draw: OpenDraw, line: Token, place: int) -> None:
+        """Judges that the row of a token came after the token before it, and before its draw."""
+        drawn = draw.line
+        logits_ns = line.t_logits_ns
+        if logits_ns is None:
+            logits_ns = drawn.t_logits_ns
+        if logits_ns is None:
+            self._rung.cannot_say("when the logits of tokens were complete", place)
+            return
+        if line.uniforms is not None:
+            self._judge_uniforms(line.uniforms, logits_ns, place)
+        elif line.jit and logits_ns > drawn.t_request_ns:
+            self._rung.fail(place, "its bytes were asked for before its logits were complete")
         if sequence.draw == draw.number:
             return
-        line = draw.line
-        if line.t_logits_ns < sequence.received_ns:
+        if logits_ns < sequence.received_ns:
             self._rung.fail(
                 place,
-                f"its logits were complete {(sequence.received_ns - line.t_logits_ns) / 1e6:.3f} "
-                "ms before the token before it was chosen",
+                f"its logits were complete {(sequence.received_ns - logits_ns) / 1e6:.3f} ms "
+                "before the token before it was chosen",
             )
-        sequence.received_ns = line.t_received_ns
+        sequence.received_ns = drawn.t_received_ns
 
-    def uniforms(self, uniforms: list[UsedUniform], place: int) -> None:
-        """Judges the times of the numbers that decided a token together."""
+    def _judge_uniforms(self, uniforms: list[UsedUniform], logits_ns: int, place: int) -> None:
         for each in uniforms:
-            if each.t_request_ns is None or each.t_received_ns is None:
-                continue
-            if each.t_request_ns > each.t_received_ns:
-                self._rung.fail(place, f"the {each.role[:40]} was complete before it was asked for")
-        self._rung.cannot_say("the order of logits and draws where several numbers decide", place)
+            if not each.jit:
+                self._rung.cannot_say(
+                    "that logits came first of drafts, which are drawn before", place
+                )
+            elif each.t_request_ns is not None and each.t_request_ns < logits_ns:
+                self._rung.fail(
+                    place, f"the {each.role[:40]} was asked for before the logits were complete"
+                )
 
     def finish(self) -> None:
         """Judges what waits for a clock line that does not come."""

@@ -58,7 +58,11 @@ class Completeness:
             # A file that continues another may say again what it refers to.
             known.file = self.file
             return
-        if known is not None or hash(line.sequence) in self._ended:
+        ended = hash(line.sequence) in self._ended
+        if ended and self.file > 1:
+            # Bytes that were drawn beyond its end may stand in a later file.
+            return
+        if known is not None or ended:
             self._rung.fail(place, f"the sequence {line.sequence[:40]!r} is there already")
             return
         self._open(line.sequence, line, place)

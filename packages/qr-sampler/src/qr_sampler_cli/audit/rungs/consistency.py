@@ -75,10 +75,13 @@ class Consistency:
         if type(top_k) is int and 0 < top_k < line.candidates:
             rung.fail(place, f"{line.candidates} candidates are more than top_k {top_k}")
         self.commitments.token(sequence, draw, line, place)
-        if line.uniforms is not None or draw is None:
-            rung.cannot_say(
-                "u of tokens that several numbers decide, or whose draw is not here", place
-            )
+        if line.uniforms is not None:
+            if not any(each.u == line.u for each in line.uniforms if each.role == line.role):
+                rung.fail(place, "u is not that of the number which decided it")
+            rung.cannot_say("u of tokens that several numbers decide", place)
+            return
+        if draw is None:
+            rung.cannot_say("u of tokens whose draw is not here", place)
             return
         if (
             not draw.line.fallback
@@ -91,7 +94,7 @@ class Consistency:
                 f"{draw.line.source[:40]!r} and are not flagged as a fallback's",
             )
         self.amplified.add(
-            sequence.amplifier if isinstance(sequence.amplifier, str) else "",
+            line.amplifier or (sequence.amplifier if isinstance(sequence.amplifier, str) else ""),
             line.block_bytes,
             draw.line.fallback,
             line.baseline,

@@ -76,7 +76,7 @@ class Draw(ChainedLine, kw_only=True, tag="draw"):
     echo_verified: bool | None
     signature: str
     signature_verified: bool | None
-    t_logits_ns: Nanoseconds
+    t_logits_ns: Nanoseconds | None
     t_request_ns: Nanoseconds
     t_received_ns: Nanoseconds
     wall_time_ns: Nanoseconds
@@ -126,6 +126,8 @@ class Token(ChainedLine, kw_only=True, tag="token"):
     outcome: str | None = None
     jit: bool = True
     uniforms: list[UsedUniform] | None = None
+    amplifier: str = ""
+    t_logits_ns: Nanoseconds | None = None
 
 
 class Discard(ChainedLine, kw_only=True, tag="discard"):
@@ -143,6 +145,7 @@ class Discard(ChainedLine, kw_only=True, tag="discard"):
     row_digest: DigestOrEmpty = ""
     role: str | None = None
     jit: bool = True
+    t_logits_ns: Nanoseconds | None = None
     wall_time_ns: Nanoseconds
 
 
