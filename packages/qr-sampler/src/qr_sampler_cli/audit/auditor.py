@@ -14,7 +14,7 @@ from qr_sampler_cli.audit.reading.decoding import Decoded, decode
 from qr_sampler_cli.audit.reading.lines import raw_lines
 from qr_sampler_cli.audit.reading.version1 import ENTRY_KINDS, Version1
 from qr_sampler_cli.audit.run_records import RunRecords
-from qr_sampler_cli.audit.rungs.chain import FileChain, is_torn
+from qr_sampler_cli.audit.rungs.chain import NO_LINE, FileChain, is_torn
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
 from qr_sampler_cli.audit.rungs.witnesses import PublicKeys
 from qr_sampler_cli.audit.schema.lines import KINDS
@@ -37,7 +37,7 @@ class AuditedRun:
     tokens: int
     """Number of tokens among them."""
     head: str
-    """Head of the last file: what an anchor would have to witness."""
+    """Head of the last file: what an anchor would have to witness. Empty in version 1."""
     rungs: tuple[Rung, ...]
     """The rungs, from the lowest."""
 
@@ -163,6 +163,6 @@ class _Auditor:
             files=tuple(str(file.path) for file in files),
             lines=self._places.last,
             tokens=self._records.tokens,
-            head=chain.head if chain is not None else "",
+            head="" if chain is None or chain.head == NO_LINE else chain.head,
             rungs=tuple(self._rungs),
         )

@@ -42,12 +42,12 @@ class Clocks:
         self._began_ns = 0
         self._offset: int | None = None
         """Wall minus monotonic time at the latest clock line."""
+        self._offset_before: int | None = None
+        """The same at the line before."""
         self._waiting: list[tuple[int, int]] = []
         """Smallest and largest offset of the draws since, each with its place."""
         self._monotonic_ns = 0
         self._devices: dict[tuple[str, str], _DeviceClock] = {}
-        self._received: dict[str, tuple[int, int]] = {}
-        """When the latest draw of each source was complete, and its number."""
 
     def begin(self, genesis: Genesis) -> None:
         """Takes in the clocks at the beginning of a file."""
@@ -64,7 +64,7 @@ class Clocks:
         self._monotonic_ns = monotonic_ns
         offset, before = wall_time_ns - monotonic_ns, self._offset
         self._judge_waiting(offset)
-        self._offset = offset
+        self._offset_before, self._offset = offset if before is None else before, offset
         if before is not None and abs(offset - before) > CLOCK_TOLERANCE_NS:
             where = self._rung.places.name(place) or "a genesis"
             step = (offset - before) / 1e9
@@ -72,10 +72,10 @@ class Clocks:
 
     def _judge_waiting(self, offset: int | None) -> None:
         """Judges the draws since the latest clock line; *offset* is that of the next, if any."""
-        if self._offset is None:
-            self._waiting.clear()
+        if self._offset is None or self._offset_before is None:
             return
-        bounds = [self._offset, self._offset if offset is None else offset]
+        # A line may be written a little after the draw that it tells of: also after a clock line.
+        bounds = [self._offset_before, self._offset, self._offset if offset is None else offset]
         for seen, place in self._waiting:
             off = max(min(bounds) - seen, seen - max(bounds))
             if off <= CLOCK_TOLERANCE_NS:
@@ -105,7 +105,6 @@ class Clocks:
         elif logits_ns < self._began_ns:
             rung.fail(place, f"draw {line.draw}: its logits are older than the run")
         self._wait(line.wall_time_ns - line.t_received_ns, place)
-        self._judge_overlap(line, place)
         if line.device_timestamp_ns is not None:
             self._judge_device(line, line.device_timestamp_ns, place)
 
@@ -118,18 +117,6 @@ class Clocks:
             waiting[0] = (offset, place)
         elif offset > waiting[1][0]:
             waiting[1] = (offset, place)
-
-    def _judge_overlap(self, line: Draw, place: int) -> None:
-        """Steps follow each other, so a source is asked again when it has answered."""
-        received_ns, number = self._received.get(line.source, (0, -1))
-        if number < line.draw:
-            if line.t_request_ns < received_ns:
-                self._rung.fail(
-                    place,
-                    f"draw {line.draw} of {line.source[:40]!r} was asked for before draw {number} "
-                    "was complete",
-                )
-            self._received[line.source] = (line.t_received_ns, line.draw)
 
     def _judge_device(self, line: Draw, device_ns: int, place: int) -> None:
         lowest, highest = line.t_request_ns - device_ns, line.t_received_ns - device_ns

@@ -41,9 +41,9 @@ class Consistency:
             self._rung.fail(
                 place, f"draw {line.draw}: fallback and fallback_reason contradict each other"
             )
-        if (line.echo_verified is None) != (not line.commitment) and not line.fallback:
+        if line.echo_verified is not None and not line.commitment:
             self._rung.fail(
-                place, f"draw {line.draw}: echo_verified and commitment contradict each other"
+                place, f"draw {line.draw}: it has no commitment that could have been echoed"
             )
         if self._sources is None:
             return
