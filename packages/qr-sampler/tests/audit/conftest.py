@@ -387,6 +387,12 @@ def audit() -> Callable[..., dict[int, Any]]:
 
 
 @pytest.fixture
+def audited_head() -> Callable[[Path], str]:
+    """Audits a file and returns its head."""
+    return lambda path: audit_runs(ledgers_of([path]))[0].head
+
+
+@pytest.fixture
 def run() -> type[Run]:
     """Makes the lines of runs."""
     return Run
