@@ -84,6 +84,19 @@ def test_a_bad_line_is_named(run: Any, chain: Any, save: Any, audit: Any, name: 
     assert re.search(message, found.what)
 
 
+def test_what_cannot_be_read_is_not_judged(run: Any, chain: Any, save: Any, audit: Any) -> None:
+    lines = chain(run(1).whole())
+    only = [line.replace(b'"rank":1', b'"rank":-1') for line in lines]
+    rungs = audit(save(only))
+    assert {rungs[number].status for number in (2, 3, 4)} <= {"fails", "cannot be said"}
+
+
+def test_another_version_is_named(run: Any, save: Any, audit: Any) -> None:
+    lines = run(1).whole()
+    lines[0]["schema_version"] = 3
+    assert "schema_version is 3; this audit knows 2" in audit(save(lines))[1].failures[0].what
+
+
 def test_fields_out_of_order_are_named(run: Any, chain: Any, save: Any, audit: Any) -> None:
     lines = chain(run(1).whole())
     fields = json.loads(lines[-1])

@@ -125,8 +125,15 @@ class _Auditor:
         chain.follow(line, place)
         if line.record is not None:
             self._records.take(line.record, place)
-        elif line.kind and line.kind not in KINDS:
+        elif line.kind not in KINDS and line.is_readable:
             self._unknown[line.kind[:40]] += 1
+        else:
+            self._cannot_read(place)
+
+    def _cannot_read(self, place: int) -> None:
+        """Says on the rungs that need what lines say that a line does not say it."""
+        for rung in self._rungs[1:4]:
+            rung.cannot_say("what is in lines that are no records", place)
 
     def _end(self, chain: FileChain) -> None:
         if chain.closed is None:
@@ -146,6 +153,7 @@ class _Auditor:
             kind, records, fault = version1.decode(raw)
             if fault:
                 self._whole.fail(self._places.last, fault)
+                self._cannot_read(self._places.last)
             elif kind not in ENTRY_KINDS:
                 self._unknown[kind[:40]] += 1
             for record in records:

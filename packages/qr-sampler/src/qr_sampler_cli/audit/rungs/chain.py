@@ -10,6 +10,7 @@ from typing import Final
 
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.reading.decoding import Decoded
+from qr_sampler_cli.audit.schema.lines import SCHEMA_VERSION
 from qr_sampler_cli.audit.schema.run_lines import Close, Gap, Genesis
 
 __all__ = ["NO_LINE", "FileChain", "is_torn"]
@@ -132,6 +133,11 @@ class FileChain:
                 place, f"prev of the first line is {genesis.prev} and ought to be {before}"
             )
         self._rung.note(_NO_ORIGIN)
+        if genesis.schema_version != SCHEMA_VERSION:
+            self._rung.fail(
+                place,
+                f"schema_version is {genesis.schema_version}; this audit knows {SCHEMA_VERSION}",
+            )
         if (name := _NAME.match(PurePath(self._name).name)) is None:
             self._rung.note(f"the name {self._name} says nothing of the run")
         elif not genesis.run_id.startswith(name["run"]) or genesis.pid != int(name["pid"]):
