@@ -42,7 +42,7 @@ EXTRAS: Final = {
     "qr-sampler-grpc": ("server", "signing"),
     "qr-sampler-tsd": ("plots", "thrml"),
     "qr-sampler-vllm": ("tsd",),
-    "qr-sampler": ("tsd",),
+    "qr-sampler": ("signing", "tsd"),
 }
 """What the tests of a package need beside its own dependencies."""
 
