@@ -86,6 +86,7 @@ class ToyHost(RecordKeeper):
         """The batch."""
         self.requests: list[ToyRequest] = []
         """All that were ever added."""
+        self._preempted: list[ToyRequest] = []
         self._logits = np.random.default_rng(seed)
         self._steps_in_flight = 2 if overlapping else 1
 
@@ -97,6 +98,11 @@ class ToyHost(RecordKeeper):
         """Returns the sequences of the batch."""
         sequences = [request.sequence for request in self.running]
         return [sequence for sequence in sequences if sequence is not None]
+
+    def departed(self) -> list[Entry]:
+        """Returns the ends of those that were preempted and never resumed."""
+        sequences = [request.sequence for request in self._preempted]
+        return [entry for each in sequences if each is not None for entry in each.end("departed")]
 
     def add(self, max_tokens: int = 20, **arguments: object) -> ToyRequest:
         """Takes a request in.
@@ -118,16 +124,20 @@ class ToyHost(RecordKeeper):
             lose: Number of its latest tokens that are on the way and emitted to nobody.
         """
         self._leave(request, lose)
+        if request.sequence is not None:
+            self.session.record(request.sequence.end("departed"))
 
     def preempt(self, request: ToyRequest, *, lose: int = 0) -> None:
         """Takes a request out of the batch, to be resumed later. Arguments as for :meth:`abort`."""
         self._leave(request, lose)
+        self._preempted.append(request)
 
     def resume(self, request: ToyRequest) -> None:
         """Puts a preempted request back into the batch."""
         if request.sequence is not None:
             self.session.record(request.sequence.resume(request.output))
         request.taken.clear()
+        self._preempted.remove(request)
         self.running.append(request)
 
     def fork(self, request: ToyRequest) -> ToyRequest:
