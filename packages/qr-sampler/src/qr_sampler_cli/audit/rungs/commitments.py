@@ -90,7 +90,9 @@ class Commitments:
 
     def end(self, sequence: OpenSequence, line: End, place: int) -> None:
         """Judges the last link of a sequence."""
-        if sequence.link is None or (sequence.unsettled and line.link):
+        if sequence.link is not None and line.link == sequence.link.hex():
+            return
+        if sequence.link is None or sequence.unsettled:
             self._rung.cannot_say("last links of sequences whose last tokens are not known", place)
-        elif line.link != sequence.link.hex():
+        else:
             self._rung.fail(place, "link is not that of the last token of the sequence")

@@ -84,6 +84,8 @@ class Completeness:
             self._judge_position(sequence, position, place)
         if sequence.first < 0:
             sequence.first = position
+            if not position:
+                sequence.link = b""
         if position >= sequence.next:
             sequence.next = position + 1
         if emitted:
@@ -105,12 +107,13 @@ class Completeness:
         elif not self.excused("sequence"):
             self._rung.fail(place, f"no line before it describes the sequence {name[:40]!r}")
         sequence = self._open(name, None, place)
-        sequence.first = -1
+        sequence.link = None
         return sequence
 
     def _judge_position(self, sequence: OpenSequence, position: int, place: int) -> None:
         if sequence.first < 0:
-            sequence.link = None
+            if self.begins_later or self.lost["token"] or self.lost["lines"]:
+                sequence.link = None
             self._rung.cannot_say(
                 "tokens before the first of a sequence that continues another", place
             )
