@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ from qr_sampler.host import (
     StopConditions,
     TokenSequence,
 )
-from qr_sampler.testing import ConstantEntropySource, ToyHost
+from qr_sampler.testing import ConstantEntropySource, ToyHost, records_in
 from qr_sampler.testing.toy_host import END_TOKEN, VOCAB_SIZE
 
 
@@ -106,10 +105,9 @@ class World:
         return rows
 
     def records(self) -> list[dict[str, Any]]:
-        """All lines by now, the first one left out."""
+        """All records by now."""
         self.host.flush()
-        (file,) = self.folder.glob("*.jsonl")
-        return [json.loads(line) for line in file.read_text("utf-8").splitlines()][1:]
+        return records_in(self.folder)
 
     def kind(self, kind: str) -> list[dict[str, Any]]:
         return [line for line in self.records() if line["kind"] == kind]

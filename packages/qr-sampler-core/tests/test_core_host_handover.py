@@ -13,8 +13,8 @@ import pytest
 from qr_sampler import BypassRecord, DiscardRecord, DroppedBytes, Record, Settings
 from qr_sampler.host import EngineFacts, EngineStatus, SamplingSession, records_of
 from qr_sampler.host.handover import LONGEST_WAIT_S, MOST_WAITING, Handover
-from qr_sampler.records import entries as entries_module
-from qr_sampler.sampling.columns import StepColumns
+from qr_sampler.records import lines as lines_module
+from qr_sampler.records.line_kinds import TokenLine
 from qr_sampler.testing import ConstantEntropySource, ToyHost
 
 
@@ -137,16 +137,14 @@ def session_of(ledger_dir: Path | None) -> SamplingSession:
     )
 
 
-def test_what_nobody_reads_becomes_no_record(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_what_nobody_reads_becomes_no_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     made: list[int] = []
 
-    def counted(step: StepColumns, index: int, **fields: Any) -> Record:
-        made.append(index)
-        return BypassRecord(request_key=None, wall_time_ns=index)
+    def counted(*fields: Any) -> Any:
+        made.append(1)
+        return TokenLine(*fields)
 
-    monkeypatch.setattr(entries_module, "token_record", counted)
+    monkeypatch.setattr(lines_module, "TokenLine", counted)
     for folder in (None, tmp_path):
         session = session_of(folder)
         host = ToyHost(session)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from qr_sampler import EntropySource, EntropyUnavailableError, Settings
 from qr_sampler.host import EngineFacts, SamplingSession
+from qr_sampler.records.reader import read_ledger
 from qr_sampler.testing import EmittedText, ToyHost, check_ledger, play_script
 
 
@@ -57,7 +57,7 @@ def session_of(source: EntropySource, tmp_path: Path, **settings: Any) -> Sampli
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
     (file,) = folder.glob("*.jsonl")
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    return list(read_ledger(file))
 
 
 @pytest.mark.parametrize("overlapping", [False, True])
@@ -115,6 +115,10 @@ def ledger(tmp_path: Path) -> tuple[list[dict[str, Any]], list[EmittedText], int
     return lines_of(tmp_path), [one.text() for one in host.requests if one.sequence], source.drawn
 
 
+def first(lines: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    return next(line for line in lines if line["kind"] == kind)
+
+
 def first_token(lines: list[dict[str, Any]]) -> dict[str, Any]:
     return next(line for line in lines if line["kind"] == "token" and line["emitted"])
 
@@ -126,6 +130,14 @@ DAMAGE: dict[str, tuple[Callable[[list[dict[str, Any]]], None], str]] = {
     "another label": (lambda lines: first_token(lines).update(trial="another"), "another"),
     "a draw before the logits": (lambda lines: first_token(lines).update(t_request_ns=0), "times"),
     "bytes of nobody": (lambda lines: first_token(lines).update(block_bytes=7), "bytes"),
+    "bytes that are nowhere": (lambda lines: first_token(lines).update(offset=7), "block"),
+    "a draw of which nothing is told": (lambda lines: lines.remove(first(lines, "draw")), "tells"),
+    "an end too many": (lambda lines: lines.append(first(lines, "end")), "two ends"),
+    "an end of too few": (lambda lines: first(lines, "end").update(tokens=99), "an end of 99"),
+    "a token after the end": (
+        lambda lines: lines.insert(0, {**first(lines, "end")}),
+        "after its end",
+    ),
     "a sequence of nobody": (lambda lines: first_token(lines).update(sequence="x"), "."),
 }
 

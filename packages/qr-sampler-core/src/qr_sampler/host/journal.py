@@ -3,25 +3,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
-from qr_sampler.records import GenesisRecord
-from qr_sampler.records.chain import Item
 from qr_sampler.records.entries import Entry, records_of
 from qr_sampler.records.files.writer import Continues, LedgerWriter
 from qr_sampler.records.genesis import genesis_of
+from qr_sampler.records.lines import LedgerLines, Line
 from qr_sampler.settings import Settings
 
 __all__ = ["DISTRIBUTIONS", "Journal"]
 
 DISTRIBUTIONS: Final = ("qr-sampler-core", "numpy")
 """Distributions that take part in every run; hosts add theirs."""
+
+CLOCK_INTERVAL_S: Final = 60.0
+"""Interval between lines of the clocks, in seconds, while the engine runs."""
 
 
 class Journal:
@@ -59,7 +63,7 @@ class Journal:
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
-            self._genesis: GenesisRecord = genesis_of(
+            genesis = genesis_of(
                 run_id=self.run_id,
                 engine=engine,
                 model=model,
@@ -68,6 +72,7 @@ class Journal:
                 distributions=distributions,
                 host=host or {},
             )
+            self._lines = LedgerLines(genesis)
             self._file = LedgerWriter(settings.ledger_dir / name, self._beginning)
             self._file.begin()
 
@@ -83,22 +88,34 @@ class Journal:
         """
         if self._file is None and not self._logger.enabled:
             return
-        records = records_of(entries)
-        self._logger.log(records)
+        if self._logger.enabled:
+            entries = list(entries)
+            self._logger.log(records_of(entries))
         if self._file is not None:
-            self._file.prepare()
-            self._file.write([(record.kind, record) for record in records])
+            self._append(self._file, entries)
 
     def close(self) -> None:
         """Ends the ledger file; writing more goes on in another one."""
         if self._file is not None:
             self._file.end()
+            self._next_clock_s = math.inf
 
-    def _beginning(self, continues: Continues | None) -> list[Item]:
+    def _append(self, file: LedgerWriter, entries: Iterable[Entry]) -> None:
+        """Writes the lines of *entries*, and now and then one of the clocks."""
+        # First: a file that is begun now introduces what its lines name.
+        file.prepare()
+        lost, lines = file.lost, self._lines.of(entries)
+        if time.monotonic() >= self._next_clock_s:
+            self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
+            lines.append(self._lines.clock())
+        file.write(lines)
+        if file.lost > lost:
+            self._lines.tell_again()
+
+    def _beginning(self, continues: Continues | None) -> list[Line]:
         """Returns what a file begins with."""
-        fields = self._genesis.as_dict()
-        del fields["kind"]
-        return [("genesis", {**fields, "continues": continues})]
+        self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
+        return self._lines.begin_file(None if continues is None else asdict(continues))
 
 
 def _public_settings(settings: Settings) -> dict[str, Any]:

@@ -22,7 +22,7 @@ __all__ = [
     "UndecidedRecord",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the ledger's layout; raised when a field or a line changes its meaning."""
 
 

@@ -84,14 +84,18 @@ class LedgerLines:
     def begin_file(self, continues: Mapping[str, Any] | None = None) -> list[Line]:
         """Returns what a file begins with, in which the lines from now on stand.
 
-        Draws and sequences that these refer to are told of again, so that a file needs no other.
+        It needs no other file: see :meth:`tell_again`.
 
         Args:
             continues: The file that it continues: its name, its number of lines and its head.
         """
-        self._file += 1
+        self.tell_again()
         genesis = {**asdict(self._genesis), "continues": continues}
         return [("genesis", genesis), self.clock()]
+
+    def tell_again(self) -> None:
+        """Has draws and sequences that are still referred to told of again, as what was is lost."""
+        self._file += 1
 
     def clock(self) -> Line:
         """Returns a line with the clocks as they stand."""

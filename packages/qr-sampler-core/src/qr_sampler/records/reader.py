@@ -147,6 +147,8 @@ def _values(data: bytes) -> dict[str, Any] | None:
 class JoinedLines:
     """Completes the lines of a file, given in order, with what earlier ones say.
 
+    Lines of the first version, which say everything themselves, stay as they are.
+
     A token, a discard, a ``forced``, ``undecided`` or ``emission`` line gets all the fields that
     its record has in memory, and keeps ``draw`` and ``offset``. Where the line of its draw or its
     sequence is missing, which a gap may explain, what that would have said is ``None``.
@@ -155,7 +157,8 @@ class JoinedLines:
     def __init__(self) -> None:
         self._draws: dict[object, Mapping[str, Any]] = {}
         self._sequences: dict[object, Mapping[str, Any]] = {}
-        self._version = 1
+        self._joins = False
+        """Whether what stands in lines of their own has to be filled in."""
 
     def joined(self, values: dict[str, Any]) -> dict[str, Any]:
         """Returns what a line says, completed.
@@ -165,13 +168,15 @@ class JoinedLines:
         """
         kind = values["kind"]
         if kind == "genesis":
-            self._version = values.get("schema_version", 1)
+            self._joins = values.get("schema_version", 1) != 1
         elif kind == "draw":
+            self._joins = True
             known = {own: values[name] for name, own in _OF_DRAW.items() if name in values}
             _keep(self._draws, values.get("draw"), known, MOST_DRAWS)
         elif kind == "sequence":
+            self._joins = True
             _keep(self._sequences, values.get("sequence"), _of_sequence(values), MOST_SEQUENCES)
-        elif self._version != 1 and kind in _JOINED:
+        elif self._joins and kind in _JOINED:
             return self._completed(values)
         return values
 

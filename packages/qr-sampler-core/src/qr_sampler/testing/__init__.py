@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from qr_sampler.testing.chain_checks import chained_lines, check_files
 from qr_sampler.testing.doubles import ConstantEntropySource, RecordedEntropySource
-from qr_sampler.testing.ledger_checks import EmittedText, check_ledger
+from qr_sampler.testing.ledger_checks import EmittedText, check_ledger, records_in
 from qr_sampler.testing.stamped_writer import StampedWriter
 from qr_sampler.testing.toy_host import ToyHost, ToyRequest, play_script
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_files",
     "check_ledger",
     "play_script",
+    "records_in",
 ]
 
 _CONTRACT_MODULE = "qr_sampler.testing.contract"

@@ -6,11 +6,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from qr_sampler.records.reader import JoinedLines
+from qr_sampler.records.reader import JoinedLines, read_ledger
 
-__all__ = ["EmittedText", "check_ledger"]
+__all__ = ["EmittedText", "check_ledger", "records_in"]
+
+RECORD_KINDS: Final = frozenset(
+    {"bypass", "discard", "emission", "forced", "gap", "token", "undecided"}
+)
+"""Kinds of lines that are records; the others say what these refer to, or belong to the file."""
 
 _TOKEN_KINDS: Final = frozenset({"token", "forced", "undecided"})
 
@@ -35,6 +41,22 @@ class EmittedText:
     """The client's condition label."""
     settled: bool = True
     """Whether the sequence has ended by itself, so that the ledger can be certain of its end."""
+
+
+def records_in(*places: Path) -> list[dict[str, Any]]:
+    """Returns the records of ledgers, as :func:`~qr_sampler.records.reader.read_ledger` joins them.
+
+    Args:
+        *places: Ledger files, and directories with any number of them; those are read in the order
+            of their names.
+    """
+    files = [
+        file
+        for place in places
+        for file in (sorted(place.glob("*.jsonl")) if place.is_dir() else [place])
+    ]
+    lines = (line for file in files for line in read_ledger(file))
+    return [line for line in lines if line["kind"] in RECORD_KINDS]
 
 
 def check_ledger(lines: Iterable[Line], texts: Iterable[EmittedText], *, bytes_drawn: int) -> None:
