@@ -378,7 +378,7 @@ def play_tsd(
             sequence = live[name].sequence
             if sequence is None or sequence.ended or script.random() < 0.05:
                 if sequence is not None:
-                    own_session.record(sequence.record_unsettled())
+                    own_session.record(sequence.end("departed"))
                 del live[name]
         while len(live) < 3:
             own = params(script, 1000 + step * 10 + len(live))
@@ -403,6 +403,9 @@ def play_tsd(
             row.output.extend(tokens)
             if row.sequence is not None:
                 own_session.record(row.sequence.go_on(1))
+    for row in live.values():
+        if row.sequence is not None:
+            own_session.record(row.sequence.end("closed"))
     own_session.publish()
     own_session.close()
     return emitted([(row.params, row.output) for row in texts.values()])
@@ -414,8 +417,8 @@ GOLDEN = {
     "v2": ("01506452b6d14218", 570, "e787a87a9ae19982", 1081),
     "v2 overlapping": ("9e54c7c8d8dca33d", 583, "961e5612089b510a", 1094),
     "v2 drafts": ("97106c90bf74a2eb", 1570, "57c87199bb95fbce", 2178),
-    "tsd exact match": ("8a3cf3828d89cf35", 876, "1c5da58b2e2dc4a9", 1178),
-    "tsd canonical": ("379f5913e05b21d5", 919, "b704d925727d4bcd", 1399),
+    "tsd exact match": ("8a3cf3828d89cf35", 876, "f8c2cc78ce39c927", 1190),
+    "tsd canonical": ("379f5913e05b21d5", 919, "e6ec41d142939d39", 1411),
 }
 """By script, the digest of its records and their number, and the same of the lines that hold
 them."""

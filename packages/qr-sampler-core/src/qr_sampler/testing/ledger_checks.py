@@ -161,13 +161,21 @@ def _check_draws(lines: list[dict[str, Any]]) -> None:
 
 
 def _check_ends(lines: list[dict[str, Any]]) -> None:
-    """A sequence ends once, after all of its tokens, and its end counts those emitted."""
+    """A sequence ends once, after all of its tokens, and its end counts those emitted.
+
+    Before a ledger is closed every sequence has ended.
+    """
     emitted = Counter(line["sequence"] for line in lines if line.get("emitted") is True)
     ended: set[str] = set()
+    named: set[str] = set()
     for line in lines:
         name = line.get("sequence")
         if line["kind"] in _TOKEN_KINDS:
             assert name not in ended, f"{name}: a token after its end"
+        elif line["kind"] == "sequence":
+            named.add(line["sequence"])
+        elif line["kind"] == "close" and line["continued_in"] is None:
+            assert named == ended, f"no end of {sorted(named ^ ended)}"
         elif line["kind"] == "end":
             assert name not in ended, f"{name}: two ends"
             ended.add(line["sequence"])
