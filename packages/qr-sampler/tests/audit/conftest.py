@@ -15,18 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from qr_sampler_cli.audit.auditor import audit_runs
 from qr_sampler_cli.audit.files import ledgers_of
-
-settings.register_profile(
-    "qr-sampler-audit",
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("qr-sampler-audit")
 
 Fields = dict[str, Any]
 """A line without ``n`` and ``prev``, its kind first."""

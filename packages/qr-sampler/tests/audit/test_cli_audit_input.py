@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from qr_sampler_cli.audit.files import NotALedgerError
 from qr_sampler_cli.audit.reading.lines import LONGEST_LINE, raw_lines
+
+PROPERTY = settings(
+    derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+"""Of tests whose fixtures only make and judge files."""
 
 
 @pytest.mark.parametrize(
@@ -142,6 +147,7 @@ def test_lines_are_read_in_bounded_memory(tmp_path: Path) -> None:
     assert peak < 8 * 2**20
 
 
+@PROPERTY
 @given(data=st.binary(max_size=3_000_000), cut=st.integers(1, 100))
 def test_lines_are_those_between_newlines(tmp_path: Path, data: bytes, cut: int) -> None:
     path = tmp_path / "file"

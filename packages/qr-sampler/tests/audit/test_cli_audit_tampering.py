@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from qr_sampler_cli.audit.files import NotALedgerError
 from qr_sampler_cli.audit.schema.lines import KINDS
+
+PROPERTY = settings(
+    derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+"""Of tests whose fixtures only make and judge files."""
 
 UNCOVERED = {("close", "wall_time_ns")}
 """What only the head of the file covers: no line follows that would name its digest."""
@@ -100,6 +105,7 @@ scalars = (
 values = scalars | st.lists(scalars, max_size=2) | st.dictionaries(st.text(), scalars, max_size=2)
 
 
+@PROPERTY
 @given(data=st.data(), value=values)
 def test_any_value_anywhere(
     run: Any, chain: Any, save: Any, audit: Any, data: Any, value: Any
@@ -113,6 +119,7 @@ def test_any_value_anywhere(
     assert index + 1 in where(audit(save(lines))[1])
 
 
+@PROPERTY
 @given(data=st.data())
 def test_any_byte(run: Any, chain: Any, save: Any, audit: Any, data: Any) -> None:
     lines = chain(run(4).whole(sequences=2, steps=2))
@@ -123,6 +130,7 @@ def test_any_byte(run: Any, chain: Any, save: Any, audit: Any, data: Any) -> Non
     assert index + 1 in where(audit(save(lines))[1])
 
 
+@PROPERTY
 @given(data=st.data())
 def test_a_deleted_line(run: Any, chain: Any, save: Any, audit: Any, data: Any) -> None:
     lines = chain(run(5).whole(sequences=2, steps=3))
@@ -131,6 +139,7 @@ def test_a_deleted_line(run: Any, chain: Any, save: Any, audit: Any, data: Any) 
     assert index + 1 in where(audit(save(lines))[1])
 
 
+@PROPERTY
 @given(data=st.data())
 def test_an_inserted_line(run: Any, chain: Any, save: Any, audit: Any, data: Any) -> None:
     lines = chain(run(6).whole(sequences=2, steps=3))
@@ -141,6 +150,7 @@ def test_an_inserted_line(run: Any, chain: Any, save: Any, audit: Any, data: Any
     assert {index, index + 1, index + 2} & set(found)
 
 
+@PROPERTY
 @given(data=st.data())
 def test_swapped_lines(run: Any, chain: Any, save: Any, audit: Any, data: Any) -> None:
     lines = chain(run(7).whole(sequences=2, steps=3))

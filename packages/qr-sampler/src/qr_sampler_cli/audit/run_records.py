@@ -80,7 +80,7 @@ class RunRecords:
     def begin_file(self, before: FileChain | None, name: Path | None) -> None:
         """Goes on with another file; the one before it, if any, is over."""
         self._before, self._before_name = before, name
-        self._complete.file += 1
+        self._complete.part += 1
 
     def take(self, record: Any, place: int) -> None:
         """Takes in a record."""
@@ -118,6 +118,7 @@ class RunRecords:
             )
 
     def _gap(self, line: Gap, place: int) -> None:
+        self._complete.part += 1
         # The lines that were moved are in the file before, if that is here.
         if line.reason == "moved" and self._before is not None:
             return
@@ -131,7 +132,7 @@ class RunRecords:
             )
 
     def _draw(self, line: Draw, place: int) -> None:
-        if self._draws.begin(line, place, self._complete.file) is not None:
+        if self._draws.begin(line, place, self._complete.part) is not None:
             self._clocks.draw(line, place)
             self._consistent.draw(line, place)
             self._witnesses.draw(line, place)

@@ -34,8 +34,8 @@ class Completeness:
         """Lines that gaps have told of and that nothing has been missed for yet, by kind."""
         self.sequences: dict[str, OpenSequence] = {}
         self.draws = DrawAccounts(rung, self.excused)
-        self.file = 0
-        """Number of the file that is being read."""
+        self.part = 0
+        """Number of the part that is being read: files, and what gaps divide them into."""
         self.begins_later = False
         """Whether the run began in a file that is not there."""
         self._ended: set[int] = set()
@@ -54,13 +54,13 @@ class Completeness:
     def begin_sequence(self, line: Sequence, place: int) -> None:
         """Takes in the line of a sequence."""
         known = self.sequences.get(line.sequence)
-        if known is not None and known.file != self.file:
-            # A file that continues another may say again what it refers to.
-            known.file = self.file
+        if known is not None and known.part != self.part:
+            # After a gap, and in another file, lines say again what they refer to.
+            known.part = self.part
             return
         ended = hash(line.sequence) in self._ended
-        if ended and self.file > 1:
-            # Bytes that were drawn beyond its end may stand in a later file.
+        if ended and self.part > 1:
+            # Bytes that were drawn beyond its end may stand in a later part.
             return
         if known is not None or ended:
             self._rung.fail(place, f"the sequence {line.sequence[:40]!r} is there already")
@@ -68,7 +68,7 @@ class Completeness:
         self._open(line.sequence, line, place)
 
     def _open(self, name: str, line: Sequence | None, place: int) -> OpenSequence:
-        sequence = OpenSequence(name, line, place, self.file)
+        sequence = OpenSequence(name, line, place, self.part)
         if self._received is not None:
             sequence.ids = array("q")
         self.sequences[name] = sequence

@@ -37,15 +37,15 @@ class DrawAccounts:
         """Says that earlier draws are in a file that is not there."""
         self._floor = -1
 
-    def begin(self, line: Draw, place: int, file: int) -> OpenDraw | None:
+    def begin(self, line: Draw, place: int, part: int) -> OpenDraw | None:
         """Takes in a draw and returns it, or ``None`` if it is there already."""
         number = line.draw
         if self._floor < 0:
             self._floor = self._first = number
         known = self.open.get(number)
-        if known is not None and known.file != file:
-            # A file that continues another may say again what it refers to.
-            known.file = file
+        if known is not None and known.part != part:
+            # After a gap, and in another file, lines say again what they refer to.
+            known.part = part
             return None
         if number >= self._floor and number not in self._ahead:
             self._mark(number)
@@ -53,7 +53,7 @@ class DrawAccounts:
             self._rung.fail(place, f"draw {number} is there already")
             return None
         self.count += 1
-        draw = OpenDraw(line, place, file)
+        draw = OpenDraw(line, place, part)
         if line.bytes:
             self.open[number] = draw
         return draw

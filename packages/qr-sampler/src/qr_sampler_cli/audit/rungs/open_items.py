@@ -27,7 +27,7 @@ class OpenSequence:
         name: Its name.
         line: Its line; ``None`` if that is lost.
         place: Where that stands.
-        file: Number of the file that it stands in.
+        part: Number of the part of the ledger that it stands in.
     """
 
     __slots__ = (
@@ -35,13 +35,13 @@ class OpenSequence:
         "draw",
         "earlier_link",
         "emitted",
-        "file",
         "first",
         "fixed_temperature",
         "ids",
         "link",
         "name",
         "next",
+        "part",
         "place",
         "received_ns",
         "request_key",
@@ -51,11 +51,11 @@ class OpenSequence:
         "unsettled",
     )
 
-    def __init__(self, name: str, line: Sequence | None, place: int, file: int) -> None:
+    def __init__(self, name: str, line: Sequence | None, place: int, part: int) -> None:
         options: dict[str, Any] = {} if line is None else line.options
         self.name = name
         self.place = place
-        self.file = file
+        self.part = part
         self.request_key = "" if line is None else line.request_key
         self.source: Any = options.get("source")
         self.amplifier: Any = options.get("signal_amplifier_type")
@@ -92,16 +92,16 @@ class OpenDraw:
     Args:
         line: Its line.
         place: Where that stands.
-        file: Number of the file that it stands in.
+        part: Number of the part of the ledger that it stands in.
     """
 
-    __slots__ = ("digests", "file", "left", "line", "number", "place", "spans", "undigested")
+    __slots__ = ("digests", "left", "line", "number", "part", "place", "spans", "undigested")
 
-    def __init__(self, line: Draw, place: int, file: int) -> None:
+    def __init__(self, line: Draw, place: int, part: int) -> None:
         self.line = line
         self.number = line.draw
         self.place = place
-        self.file = file
+        self.part = part
         self.left = line.bytes
         """Bytes that no line has accounted for yet."""
         self.spans: list[tuple[int, int, int]] = []

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ledgers that a host really writes hold, whatever it does to its sequences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from qr_sampler import EntropySource, EntropyUnavailableError, Settings
+from qr_sampler.host import EngineFacts, SamplingSession
+from qr_sampler.testing import ToyHost, play_script
+from qr_sampler_cli.audit.auditor import AuditedRun, audit_runs
+from qr_sampler_cli.audit.files import ledgers_of
+from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
+
+
+class SeededSource(EntropySource):
+    """Hands out the bytes of a generator; now and then it has none.
+
+    Args:
+        seed: Of the bytes and of the failures.
+        fails: Share of the requests that fail.
+    """
+
+    name = "device"
+    blocks = False
+
+    def __init__(self, seed: int, fails: float) -> None:
+        self._script = Random(seed)
+        self._fails = fails
+        self.commits = bool(seed % 2)
+
+    def get_random_bytes(self, n: int) -> bytes:
+        if self._script.random() < self._fails:
+            raise EntropyUnavailableError(self.name, "unplugged")
+        return self._script.randbytes(n)
+
+
+def played(
+    folder: Path, *, seed: int, fails: float = 0.0, overlapping: bool = False, **settings: Any
+) -> ToyHost:
+    """Has a host write a ledger into *folder*."""
+    session = SamplingSession(
+        EngineFacts(engine="toy 1.0", model="none"),
+        Settings.load(
+            entropy_source_type="device",
+            fallback_mode="end_request",
+            sample_count=16,
+            ledger_dir=folder,
+            **settings,
+        ),
+        sources={"device": SeededSource(seed, fails)},
+    )
+    host = ToyHost(session, seed=seed, overlapping=overlapping)
+    play_script(host, seed=seed)
+    session.close()
+    return host
+
+
+def audited(folder: Path, received: ReceivedTokens | None = None) -> AuditedRun:
+    (run,) = audit_runs(ledgers_of([folder]), received=received)
+    return run
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+@pytest.mark.parametrize("fails", [0.0, 0.05])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_ledger_of_any_script_holds(
+    tmp_path: Path, seed: int, fails: float, overlapping: bool
+) -> None:
+    played(tmp_path, seed=seed, fails=fails, overlapping=overlapping)
+    run = audited(tmp_path)
+    assert run.tokens > 100
+    assert [rung.failures for rung in run.rungs] == [[]] * 6
+    whole, complete, in_time, consistent = run.rungs[:4]
+    assert [rung.status for rung in (whole, in_time, consistent)] == ["holds"] * 3
+    # Forks begin where another sequence was; nothing else is unknown.
+    assert [what.partition(" of ")[0] for what in complete.unsaid] in (
+        [],
+        ["tokens before the first"],
+    )
+
+
+@pytest.mark.parametrize("amplifier", ["bit_zscore", "random_walk", "uniform53", "exact_sum"])
+def test_other_amplifiers_are_not_accused(tmp_path: Path, amplifier: str) -> None:
+    played(tmp_path, seed=1, signal_amplifier_type=amplifier, max_ks_distance=1.0)
+    consistent = audited(tmp_path).rungs[3]
+    assert consistent.failures == []
+    assert (consistent.status == "holds") == (amplifier == "bit_zscore")
+
+
+def test_the_tokens_of_whole_answers_are_those_of_the_ledger(tmp_path: Path) -> None:
+    host = played(tmp_path, seed=2)
+    answers = tmp_path / "answers"
+    lines = [
+        {"request_key": one.sequence.request_key, "token_ids": one.output[one.first :]}
+        for one in host.requests
+        if one.sequence is not None and not one.first
+    ]
+    answers.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    complete = audited(tmp_path, ReceivedTokens(answers)).rungs[1]
+    assert complete.failures == []
+    lines[3]["token_ids"][-1] += 1
+    answers.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert audited(tmp_path, ReceivedTokens(answers)).rungs[1].failed == 2
