@@ -1,40 +1,71 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps hand over what is to be recorded; it is written in order, in time and by somebody."""
+"""Steps hand over what is to be recorded; it is written in order, in time and by another thread."""
 
 from __future__ import annotations
 
+import gc
+import logging
+import os
 import threading
-from collections import deque
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qr_sampler import BypassRecord, DiscardRecord, DroppedBytes, Record, Settings
+from qr_sampler import BypassRecord, DiscardRecord, DroppedBytes, EmissionRecord, Record, Settings
 from qr_sampler.host import EngineFacts, EngineStatus, SamplingSession, records_of
-from qr_sampler.host.handover import LONGEST_WAIT_S, MOST_WAITING, Handover
+from qr_sampler.host.handover import Handover
 from qr_sampler.records import lines as lines_module
+from qr_sampler.records.files import LedgerWriter
 from qr_sampler.records.line_kinds import TokenLine
-from qr_sampler.testing import ConstantEntropySource, ToyHost
+from qr_sampler.testing import ConstantEntropySource, ToyHost, chained_lines
+
+PATIENCE_S = 60.0
+AT_ONCE = 0.05
 
 
 class Kept:
-    """Stands for a journal: keeps the records, and does something else while it writes."""
+    """Stands for a journal: keeps what it is told, and stands still when a test says so."""
+
+    run_id = "run"
 
     def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.meanwhile: Any = lambda: None
+        self.records: list[Record | tuple[str, dict[str, int]]] = []
+        self.threads: set[int] = set()
+        self.goes = threading.Event()
+        self.goes.set()
+        self.stands = threading.Event()
+        self.error: Exception | None = None
+        self.refuses = False
+        self.lost = 0
+        self.closed = 0
 
     def write(self, entries: Any) -> None:
+        self.threads.add(threading.get_ident())
+        error, self.error = (self.error, None) if entries else (None, self.error)
+        if error is not None:
+            raise error
+        if not self.goes.is_set():
+            self.stands.set()
+            assert self.goes.wait(PATIENCE_S)
         self.records += records_of(entries)
-        self.meanwhile()
+
+    def lose(self, reason: str, missing: Mapping[str, int], since_wall_ns: int = 0) -> None:
+        self.records.append((reason, dict(missing)))
+        self.lost += sum(missing.values())
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 class Waiting:
-    """A handover with a clock of its own."""
+    """A handover of records with numbers."""
 
-    def __init__(self) -> None:
-        self.now_s = 0.0
+    def __init__(self, **options: Any) -> None:
         self.journal = Kept()
         self.dropped: deque[DroppedBytes] = deque()
         self.status = EngineStatus({}, {})
@@ -42,98 +73,317 @@ class Waiting:
             self.journal,  # type: ignore[arg-type]
             self.status,
             self.dropped,
-            lambda: self.now_s,
+            **options,
         )
 
     def put(self, *numbers: int) -> None:
         self.handover.put([BypassRecord(request_key=None, wall_time_ns=one) for one in numbers])
 
+    def stand_still(self) -> None:
+        """Has the disk stall, and the thread meet that."""
+        self.journal.goes.clear()
+        self.put(0)
+        self.handover.flush(timeout_s=0)
+        assert self.journal.stands.wait(PATIENCE_S)
+
+    def counted(self) -> int:
+        self.handover.count()
+        said = self.status.as_dict(records_lost=0)["requests_left_to_engine"]
+        assert isinstance(said, int)
+        return said
+
     @property
-    def written(self) -> list[int]:
-        return [record.wall_time_ns for record in self.journal.records]  # type: ignore[attr-defined]
+    def written(self) -> list[Any]:
+        return [getattr(one, "wall_time_ns", one) for one in self.journal.records]
 
 
 @pytest.fixture
-def waiting() -> Waiting:
-    return Waiting()
+def make_waiting() -> Iterator[Callable[..., Waiting]]:
+    made: list[Waiting] = []
+
+    def make(**options: Any) -> Waiting:
+        made.append(Waiting(**options))
+        return made[-1]
+
+    yield make
+    for waiting in made:
+        waiting.journal.goes.set()
+        waiting.handover.close()
 
 
-def test_a_step_writes_nothing(waiting: Waiting) -> None:
+@pytest.fixture
+def waiting(make_waiting: Callable[..., Waiting]) -> Waiting:
+    return make_waiting()
+
+
+def test_another_thread_writes_by_itself(waiting: Waiting) -> None:
     waiting.put(1, 2)
     waiting.put(3)
-    assert waiting.written == []
-    waiting.handover.write()
-    waiting.handover.write()
+    deadline = time.monotonic() + PATIENCE_S
+    while len(waiting.written) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert waiting.written == [1, 2, 3]
-    assert waiting.status.as_dict(records_lost=0)["requests_left_to_engine"] == 3
+    assert threading.get_ident() not in waiting.journal.threads
+    assert waiting.counted() == 3
 
 
-def test_where_nobody_else_writes_a_step_does_in_time(waiting: Waiting) -> None:
-    waiting.put(1)
-    waiting.now_s = LONGEST_WAIT_S
-    waiting.put(2)
-    assert waiting.written == [1, 2]
-    waiting.put(3)
-    assert waiting.written == [1, 2]
+def test_flushing_waits_until_all_is_written(waiting: Waiting) -> None:
+    for number in range(50):
+        waiting.put(number)
+        assert waiting.handover.flush()
+        assert waiting.written == list(range(number + 1))
 
 
-def test_a_step_does_not_wait_for_whoever_is_writing(waiting: Waiting) -> None:
-    def step() -> None:
-        waiting.journal.meanwhile = lambda: None
-        waiting.put(2)
-        waiting.now_s += 2 * LONGEST_WAIT_S
-        waiting.put(3)
-
-    waiting.put(1)
-    waiting.journal.meanwhile = step
-    waiting.handover.write()
-    assert waiting.written == [1]
-    waiting.put(4)
-    assert waiting.written == [1, 2, 3, 4]
-
-
-def test_a_disk_that_is_too_slow_holds_the_steps_up(waiting: Waiting) -> None:
-    waiting.put(*range(MOST_WAITING - 1))
-    assert waiting.written == []
-    waiting.put(MOST_WAITING - 1)
-    assert waiting.written == list(range(MOST_WAITING))
+def test_flushing_without_a_thread_writes(waiting: Waiting) -> None:
+    waiting.dropped.append(DroppedBytes("device", 7, "late", 5))
+    assert waiting.handover.flush()
+    assert waiting.written == [5]
+    assert waiting.journal.threads == {threading.get_ident()}
 
 
 def test_what_sources_have_dropped_comes_first(waiting: Waiting) -> None:
+    waiting.stand_still()
     waiting.put(1)
     waiting.dropped.append(DroppedBytes("device", 7, "late", 5))
     waiting.put(2)
     waiting.dropped.append(DroppedBytes("device", 7, "late", 6))
-    waiting.handover.write()
-    assert waiting.written == [1, 5, 2, 6]
+    waiting.journal.goes.set()
+    assert waiting.handover.flush()
+    assert waiting.written == [0, 1, 5, 2, 6]
     kinds = [isinstance(record, DiscardRecord) for record in waiting.journal.records]
-    assert kinds == [False, True, False, True]
+    assert kinds == [False, False, True, False, True]
+
+
+def test_a_disk_that_stands_still_holds_no_step_up(waiting: Waiting) -> None:
+    """The thread is in a write that does not come back, and every call comes back all the same."""
+    waiting.stand_still()
+    for number in range(1, 2_000):
+        waiting.put(number)
+    assert not waiting.handover.flush(timeout_s=AT_ONCE)
+    assert waiting.counted() == 2_000, "what waits is counted, too"
+    assert waiting.written == []
+    waiting.journal.goes.set()
+    assert waiting.handover.flush()
+    assert waiting.written == list(range(2_000))
+    assert waiting.counted() == 2_000
+
+
+def test_what_the_queue_has_no_room_for_is_counted_by_kind(
+    make_waiting: Callable[..., Waiting],
+) -> None:
+    waiting = make_waiting(capacity=10)
+    waiting.stand_still()
+    waiting.put(*range(1, 13))
+    emission = EmissionRecord(
+        request_key="r",
+        sequence="s",
+        position=0,
+        token_id=1,
+        emitted=True,
+        reason="",
+        wall_time_ns=0,
+    )
+    waiting.handover.put([emission])
+    waiting.put(13)
+    assert waiting.handover.lost == 5
+    waiting.journal.goes.set()
+    assert waiting.handover.flush()
+    waiting.put(14)
+    assert waiting.handover.flush()
+    gap = ("overflow", {"bypass": 4, "emission": 1})
+    assert waiting.written == [*range(10), gap, 14]
+    assert waiting.handover.lost == 5
+    assert waiting.counted() == 15, "the engine has emitted them all the same"
+
+
+def test_memory_is_bounded_while_the_disk_stands_still(
+    make_waiting: Callable[..., Waiting],
+) -> None:
+    waiting = make_waiting(capacity=100)
+    waiting.stand_still()
+    before = len(gc.get_objects())
+    for number in range(20_000):
+        waiting.put(number)
+    assert len(gc.get_objects()) - before < 2_000
+    waiting.journal.goes.set()
+    assert waiting.handover.flush()
+    assert len(waiting.written) == 101
+
+
+def test_losses_stand_where_they_are(make_waiting: Callable[..., Waiting]) -> None:
+    """Also when there is room again in between: the order of what is written is that of steps."""
+    waiting = make_waiting(capacity=50)
+    over = threading.Event()
+
+    def stop_and_go() -> None:
+        while not over.is_set():
+            waiting.journal.goes.clear()
+            time.sleep(0.002)
+            waiting.journal.goes.set()
+            time.sleep(0.001)
+
+    other = threading.Thread(target=stop_and_go)
+    other.start()
+    for number in range(0, 30_000, 3):
+        waiting.put(number, number + 1, number + 2)
+    over.set()
+    other.join()
+    assert waiting.handover.flush()
+    expected = 0
+    for one in waiting.written:
+        if isinstance(one, tuple):
+            expected += one[1]["bypass"]
+        else:
+            assert one == expected
+            expected += 1
+    assert expected == 30_000
+
+
+@pytest.mark.parametrize("crowd", [40, 50, 100])
+def test_required_records_are_refused_before_they_are_lost(
+    make_waiting: Callable[..., Waiting], crowd: int
+) -> None:
+    waiting = make_waiting(capacity=100, required=True)
+    usual = make_waiting(capacity=100)
+    for one in (waiting, usual):
+        one.stand_still()
+        one.put(*range(1, crowd))
+    assert waiting.handover.refuses == (crowd >= 50)
+    assert not usual.handover.refuses
+    waiting.journal.goes.set()
+    assert waiting.handover.flush()
+    assert not waiting.handover.refuses
+    assert waiting.handover.lost == 0
+    waiting.journal.refuses = True
+    assert waiting.handover.flush()
+    assert waiting.handover.refuses, "noticed without anything to write"
+    waiting.journal.refuses = False
+    assert waiting.handover.flush()
+    assert not waiting.handover.refuses
 
 
 def test_nothing_is_lost_or_swapped_between_threads(waiting: Waiting) -> None:
     over = threading.Event()
 
-    def write() -> None:
+    def flush() -> None:
         while not over.is_set():
-            waiting.handover.write()
+            waiting.handover.flush()
+            waiting.handover.count()
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    for number in range(5_000):
+    waiting.put(0)
+    flushing = [threading.Thread(target=flush) for _ in range(3)]
+    for thread in flushing:
+        thread.start()
+    for number in range(1, 5_000):
         waiting.put(number)
     over.set()
-    writer.join()
-    waiting.handover.write()
+    for thread in flushing:
+        thread.join()
+    assert waiting.handover.flush()
     assert waiting.written == list(range(5_000))
+    assert waiting.counted() == 5_000
+    assert len(waiting.journal.threads) == 1
 
 
-def session_of(ledger_dir: Path | None) -> SamplingSession:
-    settings = Settings.load(
-        entropy_source_type="device", sample_count=4, max_ks_distance=1, ledger_dir=ledger_dir
+def test_the_thread_ends_with_the_ledger_and_starts_again(waiting: Waiting) -> None:
+    for number in range(3):
+        waiting.put(number)
+        waiting.handover.close()
+        assert waiting.journal.closed == number + 1
+        assert waiting.written == list(range(number + 1))
+    names = [thread.name for thread in threading.enumerate()]
+    assert "qr-sampler-writer" not in names or len(waiting.journal.threads) == 3
+
+
+def test_closing_a_disk_that_stands_still_comes_back(
+    waiting: Waiting, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting.stand_still()
+    waiting.put(1, 2)
+    waiting.handover.close(timeout_s=AT_ONCE)
+    assert "3 records" in caplog.text
+    waiting.journal.goes.set()
+    waiting.handover.close()
+    assert waiting.written == [0, 1, 2]
+    assert waiting.journal.closed
+
+
+def test_a_session_that_is_forgotten_is_written_and_ended(tmp_path: Path) -> None:
+    session = session_of(tmp_path)
+    host = ToyHost(session)
+    host.add(5)
+    host.step()
+    host.write_overdue()
+    threads = {thread for thread in threading.enumerate() if thread.name == "qr-sampler-writer"}
+    del session, host
+    gc.collect()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    (file,) = tmp_path.iterdir()
+    assert chained_lines(file)[-1]["kind"] == "close"
+
+
+def test_an_error_costs_the_records_at_hand_and_not_the_thread(
+    waiting: Waiting, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting.journal.error = ArithmeticError("broken")
+    with caplog.at_level(logging.ERROR, logger="qr_sampler"):
+        waiting.put(1, 2)
+        assert waiting.handover.flush()
+    waiting.put(3)
+    assert waiting.handover.flush()
+    assert waiting.written == [("invalid", {"bypass": 2}), 3]
+    assert "ArithmeticError: broken" in caplog.text
+
+
+def test_a_pipe_that_nobody_reads_holds_no_step_up(tmp_path: Path) -> None:
+    """The operating system itself does not come back from a write, as with a disk that hangs."""
+    path = tmp_path / "pipe"
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("needs named pipes")
+    os.mkfifo(path)
+    waiting = Waiting(capacity=5_000)
+    writer = LedgerWriter(path)
+    waiting.journal.write = lambda entries: writer.write(  # type: ignore[method-assign]
+        [(record.kind, record) for record in records_of(entries)]
+    )
+    waiting.journal.lose = writer.lose  # type: ignore[method-assign]
+    for number in range(20_000):
+        waiting.put(number)
+    assert not waiting.handover.flush(timeout_s=AT_ONCE)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    found = bytearray()
+    deadline = time.monotonic() + PATIENCE_S
+    while not waiting.handover.flush(timeout_s=0.01) and time.monotonic() < deadline:
+        with suppress(BlockingIOError):
+            found += os.read(reader, 2**20)
+    with suppress(BlockingIOError):
+        while chunk := os.read(reader, 2**20):
+            found += chunk
+    os.close(reader)
+    waiting.handover.close()
+    writer.release()
+    copy = tmp_path / "copy"
+    copy.write_bytes(found)
+    lines = chained_lines(copy)
+    missing: Counter[str] = sum((Counter(line.get("missing", {})) for line in lines), Counter())
+    numbers = [line["wall_time_ns"] for line in lines if line["kind"] == "bypass"]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) + missing["bypass"] == 20_000
+    assert missing["bypass"] >= 20_000 - 5_000 - 1_000
+
+
+def session_of(ledger_dir: Path | None, **settings: Any) -> SamplingSession:
+    checked = Settings.load(
+        entropy_source_type="device",
+        sample_count=4,
+        max_ks_distance=1,
+        ledger_dir=ledger_dir,
+        **settings,
     )
     source = ConstantEntropySource(name="device")
     return SamplingSession(
-        EngineFacts(engine="toy", model="none"), settings, sources={"device": source}
+        EngineFacts(engine="toy", model="none"), checked, sources={"device": source}
     )
 
 

@@ -308,7 +308,8 @@ def play(
     writer.begin()
     given = moved = 0
     for what, number in [*script, ("plenty", 0), ("write", 1), ("end", 0)]:
-        there = writer.path.exists()
+        # What has been ended belongs to its owner.
+        there = writer.path.exists() and b'"kind":"close"' not in writer.path.read_bytes()
         if what == "write":
             put(writer, notes(given, number))
             given += number
@@ -334,7 +335,7 @@ def play(
 
 
 @given(scripts(loses_files=False), st.sampled_from([0, 1, 700, 3_000]), st.sampled_from([0, 4, 99]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_every_line_is_in_a_file_or_counted(
     script: list[tuple[str, int]], max_bytes: int, held: int
 ) -> None:
@@ -350,7 +351,7 @@ def test_every_line_is_in_a_file_or_counted(
 
 
 @given(scripts(loses_files=True), st.sampled_from([0, 700]), st.sampled_from([0, 4]))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_whatever_happens_to_the_files_the_last_ones_are_chained(
     script: list[tuple[str, int]], max_bytes: int, held: int
 ) -> None:
@@ -376,7 +377,7 @@ def readable(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @given(st.integers(0, 10), st.integers(0, 2_000), st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_a_file_that_a_crash_has_left_is_continued(
     count: int, left: int, with_newline: bool
 ) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread that writes records lives on, whatever it meets."""
+"""The thread that keeps records up lives on, whatever it meets."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from qr_sampler_vllm.runners import engines
 PATIENCE_S = 60.0
 
 
-class Flushed:
-    """A runner that raises in its first flush."""
+class Failing:
+    """A runner that raises in its first turn."""
 
     def __init__(self, error: BaseException) -> None:
         self.error: BaseException | None = error
-        self.flushed = threading.Event()
+        self.kept_up = threading.Event()
 
-    def flush(self) -> None:
+    def keep_up(self) -> None:
         error, self.error = self.error, None
         if error is not None:
             raise error
-        self.flushed.set()
+        self.kept_up.set()
 
-    def write_overdue(self) -> None:
+    def flush(self) -> None:
         """Nothing waits."""
 
     def close(self) -> None:
@@ -36,13 +36,13 @@ class Flushed:
 
 
 @pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(3), KeyboardInterrupt()])
-def test_the_thread_that_writes_records_goes_on(
+def test_the_thread_that_keeps_up_goes_on(
     error: BaseException, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines, "_defects", engines.DefectLog("the thread", "it goes on"))
     config: Any = SimpleNamespace()
-    runner, owner = Flushed(error), Flushed(error)
+    runner, owner = Failing(error), Failing(error)
     with caplog.at_level(logging.ERROR, logger="qr_sampler"):
         engines.register(config, runner, owner)
-        assert runner.flushed.wait(timeout=PATIENCE_S)
+        assert runner.kept_up.wait(timeout=PATIENCE_S)
     assert type(error).__name__ in caplog.text

@@ -164,6 +164,12 @@ class FakeSession:
     def write(self) -> None:
         pass
 
+    def end_unrecorded(self, sequences: Any) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
     def publish(self) -> None:
         pass
 

@@ -73,13 +73,36 @@ class Journal:
                 host=host or {},
             )
             self._lines = LedgerLines(genesis)
-            self._file = LedgerWriter(settings.ledger_dir / name, self._beginning)
+            self._file = LedgerWriter(
+                settings.ledger_dir / name,
+                self._beginning,
+                max_bytes=settings.ledger_max_bytes,
+                held=settings.ledger_queue if settings.ledger_required else 0,
+                sync_s=settings.ledger_sync_ms / 1e3,
+            )
             self._file.begin()
 
     @property
     def lost(self) -> int:
         """Number of records that the disk has refused, or that have gone with the file."""
         return 0 if self._file is None else self._file.lost
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the disk has refused what was written last."""
+        return self._file is not None and self._file.refuses
+
+    def lose(self, reason: str, missing: Mapping[str, int], since_wall_ns: int = 0) -> None:
+        """States in the ledger that records are missing there.
+
+        Args:
+            reason: What has become of them.
+            missing: Their number by kind.
+            since_wall_ns: When the first of them was missed; now if not given.
+        """
+        if self._file is not None:
+            self._file.lose(reason, missing, since_wall_ns)
+            self._lines.tell_again()
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Keeps the records of *entries*, in order, which are made only if somebody reads them.

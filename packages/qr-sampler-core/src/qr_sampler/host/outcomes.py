@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from qr_sampler.records import ForcedRecord, UnchosenRecord, UndecidedRecord
 from qr_sampler.records.entries import DiscardEntry, Entry, SequenceRecord, TokenEntry
@@ -16,7 +16,10 @@ from qr_sampler.sampling.columns import StepColumns
 if TYPE_CHECKING:
     from qr_sampler.host.sequence import TokenSequence
 
-__all__ = ["ChosenToken", "ForcedEnd", "Outcome", "UnchosenToken", "UndecidedToken"]
+__all__ = ["NO_LEDGER", "ChosenToken", "ForcedEnd", "Outcome", "UnchosenToken", "UndecidedToken"]
+
+NO_LEDGER: Final = "ledger"
+"""Why a sequence has to end whose tokens could not be recorded."""
 
 
 class Outcome(Protocol):

@@ -38,11 +38,19 @@ class RecordKeeper(ABC):
         """Returns the ends of sequences that wait in vain to be resumed, when the host ends."""
         return []
 
-    def flush(self) -> None:
-        """Writes the records of all tokens that are known to have been emitted, and the status."""
+    def keep_up(self) -> None:
+        """Publishes the status and records what is settled or overdue; waits for no disk.
+
+        To be called at short intervals by a thread that makes no steps.
+        """
         # First, and without the lock: a step holds it while it waits for a source.
         self.session.publish()
-        self.session.write()
+        with self.lock:
+            self.session.record(self.overdue())
+
+    def flush(self) -> None:
+        """Writes the records of all tokens that are known to have been emitted, and the status."""
+        self.session.publish()
         with self.lock:
             self.session.record(self.settled())
         self.session.write()
@@ -64,10 +72,10 @@ class RecordKeeper(ABC):
         return entries
 
     def close(self) -> None:
-        """Writes the records that remain when the host ends."""
+        """Writes the records that remain when the host ends, and ends the ledger."""
         with self.lock:
             entries = self.settled()
             for sequence in self.open_sequences():
                 entries += sequence.end("closed")
             self.session.record([*entries, *self.departed()])
-        self.session.write()
+        self.session.close()

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import finalize
 
 from qr_sampler.admission.component_checks import check_components
 from qr_sampler.admission.overrides import FOLLOW_KEY, EngineFields, RequestOptions, resolve_request
@@ -25,7 +26,7 @@ from qr_sampler.errors import (
 from qr_sampler.host.handover import Handover
 from qr_sampler.host.journal import DISTRIBUTIONS, Journal
 from qr_sampler.host.logits import LogitsAccess, NumpyLogits, defect_of
-from qr_sampler.host.outcomes import ChosenToken, ForcedEnd, Outcome, UndecidedToken
+from qr_sampler.host.outcomes import NO_LEDGER, ChosenToken, ForcedEnd, Outcome, UndecidedToken
 from qr_sampler.host.public_text import public_model_name
 from qr_sampler.host.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler.host.sequence import TokenSequence
@@ -109,7 +110,15 @@ class SamplingSession:
             host=facts.host,
         )
         self._status = EngineStatus(self._described(facts), self._sources)
-        self._handover = Handover(self._journal, self._status, self._dropped)
+        self._handover = Handover(
+            self._journal,
+            self._status,
+            self._dropped,
+            capacity=self.settings.ledger_queue,
+            required=self.settings.ledger_required,
+        )
+        # The thread that collects garbage may hold a lock, so this only leaves a note.
+        finalize(self, self._handover.abandon).atexit = False
 
     @property
     def run_id(self) -> str:
@@ -174,13 +183,13 @@ class SamplingSession:
             ComponentError: When an amplifier or a temperature strategy fails, likewise.
         """
         outcomes: dict[int, Outcome] = {}
+        self.end_unrecorded(step.sequences)
         try:
             for group in self._groups.of(step):
                 self._decide_group(logits, step, group, outcomes)
         except BaseException:
             # The step is not finished, so what earlier groups have drawn decides no token.
             self.record(_wasted(step, outcomes))
-            self.write()
             raise
         if len(outcomes) < len(step.lines):
             self._do_without(logits, step, outcomes)
@@ -210,25 +219,27 @@ class SamplingSession:
         return UndecidedToken(token_id, position, defect)
 
     def record(self, entries: Iterable[Entry]) -> None:
-        """Takes *entries*, and what sources have dropped; :meth:`write` writes them, or a step."""
+        """Takes *entries*, and what sources have dropped; another thread writes them soon."""
         self._handover.put(entries)
 
     def write(self) -> None:
-        """Writes and counts what :meth:`record` has taken. May be called from any thread."""
-        self._handover.write()
+        """Waits until what :meth:`record` has taken is written, but not for ever.
+
+        May be called from any thread. No step needs it.
+        """
+        self._handover.flush()
 
     def status(self) -> dict[str, Any]:
         """Returns the status of the engine, as JSON-ready values that anybody may read."""
-        self.write()
-        return self._status.as_dict(records_lost=self._journal.lost)
+        self._handover.count()
+        return self._status.as_dict(records_lost=self._handover.lost)
 
     def publish(self) -> None:
         """Publishes the status of the engine; hosts that are monitored override this."""
 
     def close(self) -> None:
-        """Closes the ledger after the records of bytes that sources have dropped."""
-        self.write()
-        self._journal.close()
+        """Ends the ledger after the records of bytes that sources have dropped."""
+        self._handover.close()
 
     def source(self, name: str) -> EntropySource:
         """Returns the source called *name*, which a request was admitted with."""
@@ -242,6 +253,28 @@ class SamplingSession:
         """
         if self.settings.fallback_mode == RAISE_ERROR:
             raise error
+
+    def end_unrecorded(self, sequences: Iterable[TokenSequence]) -> bool:
+        """Ends *sequences* if their tokens might go unrecorded and the operator forbids that.
+
+        :meth:`decide` does so itself.
+
+        Returns:
+            Whether any of them was ended.
+        """
+        if not self._handover.refuses:
+            return False
+        going_on = [sequence for sequence in sequences if not sequence.failure]
+        if not going_on:
+            return False
+        self._logger.error(
+            "the ledger takes no records, and QR_LEDGER_REQUIRED is set; %d sequences end early",
+            len(set(map(id, going_on))),
+        )
+        for sequence in going_on:
+            sequence.failure = NO_LEDGER
+        self._groups.forget()
+        return True
 
     def give_up(self, sequences: Sequence[TokenSequence], error: QRSamplerError) -> None:
         """Ends *sequences*, because the operator accepts only tokens chosen by entropy.

@@ -18,6 +18,7 @@ from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.foreign import is_ours
+from qr_sampler.host.outcomes import NO_LEDGER
 from qr_sampler.host.public_text import public_text
 from qr_sampler.host.status_report import LastDraw, LastFailure, StatusReport
 from qr_sampler.records import (
@@ -113,7 +114,8 @@ class EngineStatus:
         elif isinstance(entry, ForcedRecord):
             self._forced += 1
             self._recent.append(True)
-            self._note_failure(entry.source, entry.reason, entry.wall_time_ns)
+            if entry.reason != NO_LEDGER:
+                self._note_failure(entry.source, entry.reason, entry.wall_time_ns)
         elif isinstance(entry, BypassRecord):
             self._left_to_engine += 1
         elif isinstance(entry, UndecidedRecord):

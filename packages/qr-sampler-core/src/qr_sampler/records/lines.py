@@ -103,14 +103,15 @@ class LedgerLines:
 
     def of(self, entries: Iterable[Entry]) -> list[Line]:
         """Returns the lines of *entries*, in order."""
+        # An error may have left some that are counted as lost.
+        self._lines = []
         for step, run in groupby(entries, _step_of):
             if step is not None:
                 self._add_tokens(step, run)  # type: ignore[arg-type]
             else:
                 for entry in run:
                     self._add_one(entry)
-        lines, self._lines = self._lines, []
-        return lines
+        return self._lines
 
     def _add_tokens(self, step: StepColumns, run: Iterable[TokenEntry]) -> None:
         """Adds the tokens of a step, which share a draw."""

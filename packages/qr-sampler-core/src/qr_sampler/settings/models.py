@@ -182,6 +182,39 @@ class Settings(EnvironmentSettings, SamplingParameters):
         None,
         description="Directory that receives the records, one JSON Lines file per engine process.",
     )
+    ledger_required: bool = Field(
+        False,
+        description=(
+            "End requests ('forced', reason 'ledger') rather than leave tokens unrecorded: when "
+            "the disk refuses, or half of ledger_queue is full."
+        ),
+    )
+    ledger_queue: int = Field(
+        65_536,
+        ge=1_024,
+        le=16_777_216,
+        description=(
+            "Most records that wait for the disk, in memory; those that find no room are counted "
+            "in a 'gap' line."
+        ),
+    )
+    ledger_sync_ms: float = Field(
+        1_000.0,
+        ge=0.0,
+        le=3_600_000.0,
+        description=(
+            "Interval at which the disk is made to keep what was written, should the power fail; "
+            "0 does so after every write."
+        ),
+    )
+    ledger_max_bytes: int = Field(
+        1_073_741_824,
+        ge=0,
+        description=(
+            "Size from which on the records go on in another file, whose first line names this "
+            "one; 0 for no limit."
+        ),
+    )
     log_level: Literal["none", "summary", "full"] = Field(
         "summary",
         description="What the 'qr_sampler' logger reports of a token: nothing, a line, everything.",
@@ -204,6 +237,14 @@ class Settings(EnvironmentSettings, SamplingParameters):
                 f"baseline_file={self.baseline_file} brings its own mean and deviation, but "
                 f"population_mean={self.population_mean} and population_std={self.population_std} "
                 "are set too; unset either the file or those two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_required_has_a_place(self) -> Settings:
+        if self.ledger_required and self.ledger_dir is None:
+            raise ValueError(
+                "ledger_required=true needs a ledger; set ledger_dir to a directory for it"
             )
         return self
 

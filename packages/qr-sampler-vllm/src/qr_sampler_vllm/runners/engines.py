@@ -20,26 +20,27 @@ __all__ = ["FLUSH_INTERVAL_S", "Runner", "check_not_loaded", "flush_records", "r
 class Runner(Protocol):
     """The part of the plugin that belongs to one engine. May be called from any thread."""
 
+    def keep_up(self) -> None:
+        """Records what is settled, or has waited since the last call, and publishes the status.
+
+        Whether tokens that have waited were emitted is unknown, and their records say so. Waits
+        for no disk.
+        """
+
     def flush(self) -> None:
         """Writes the records of all tokens that are known to have been emitted, and the status."""
-
-    def write_overdue(self) -> None:
-        """Writes the records of tokens that have waited since the last call.
-
-        Whether those have been emitted is unknown, and their records say so.
-        """
 
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
 
 
 FLUSH_INTERVAL_S: Final = 0.1
-"""Interval between writes of records, in seconds. A token is written within two intervals of its
-step: the next step shows that it was emitted, but an idle engine makes none. A killed process loses
-what was drawn within that time."""
+"""Interval at which tokens are looked for that wait to be recorded, in seconds. The next step shows
+that they were emitted, but an idle engine makes none. What is recorded is written within a further
+:data:`~qr_sampler.host.handover.INTERVAL_S`. A killed process loses what was drawn within these."""
 
 _started = threading.Event()
-_defects = DefectLog("the thread that writes records", "it continues, but records may be late")
+_defects = DefectLog("the thread that keeps records up", "it continues, but they may be late")
 _runners: dict[int, tuple[Any, Runner]] = {}
 """The runner of each engine, by the identity of its configuration, which is kept alive so that no
 other object gets that identity. vLLM drops its runners before their last records are written."""
@@ -67,8 +68,8 @@ def check_not_loaded(vllm_config: Any) -> None:
 def register(vllm_config: Any, runner: Runner, owner: object) -> None:
     """Makes *runner* the only runner of an engine.
 
-    From now on another thread makes it write its records, until vLLM releases *owner*. No record
-    waits for that, or for the end of the process, which may be killed.
+    From now on another thread makes it keep up with its records, until vLLM releases *owner*. No
+    record waits for that, or for the end of the process, which may be killed.
 
     Args:
         vllm_config: vLLM's ``VllmConfig``.
@@ -129,13 +130,12 @@ def _flush_forever() -> None:
 # A function of its own, so that no runner is kept alive by a name while the thread sleeps.
 def _flush_once() -> None:
     for runner in _all_runners():
-        _attempt(runner.flush)
-        _attempt(runner.write_overdue)
+        _attempt(runner.keep_up)
     _attempt(_close_abandoned)
 
 
 def _attempt(writing: Callable[[], None]) -> None:
-    """Writes records; a failure ends neither the thread nor the records of other engines."""
+    """Has a runner do its part; a failure ends neither the thread nor the part of others."""
     try:
         writing()
     # Nobody waits for this thread: an error that ended it would go unnoticed, and the records of

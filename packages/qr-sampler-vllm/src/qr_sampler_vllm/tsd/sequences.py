@@ -139,12 +139,10 @@ class Sequences(RecordKeeper):
     def close(self) -> None:
         """Writes the records that remain when the engine ends."""
         with self.lock:
-            super().close()
             for name in list(self.pending):
                 self._waiting += self.pending.pop(name).discards(ABORTED)
+            super().close()
             self._sequences.clear()
-            self._hand_over()
-        self.session.write()
 
     def _hand_over(self) -> None:
         self.session.record(self.settled())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -55,6 +56,8 @@ class LedgerWriter:
         header: Makes what each file begins with.
         max_bytes: Size from which on the chain goes on in another file; 0 for no limit.
         held: Number of lines that wait for a disk that refuses; what comes after them is lost.
+        sync_s: Time in seconds after which a write makes sure that the disk itself has everything;
+            it never does if not given.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class LedgerWriter:
         *,
         max_bytes: int = 0,
         held: int = 0,
+        sync_s: float = math.inf,
     ) -> None:
         self.refuses = False
         """Whether the disk has refused what was written last."""
@@ -72,6 +76,8 @@ class LedgerWriter:
         self._max_bytes = max_bytes
         self._held = held
         self._meanwhile = _WAITING if held else _WITHOUT
+        self._sync_s = sync_s
+        self._synced_s = time.monotonic()
         self._pid = os.getpid()
         self._begun = False
         """Whether a file is to be there, though there may be nothing to write but its header."""
@@ -124,6 +130,8 @@ class LedgerWriter:
         if error is not None:
             self._refuse(error)
             self._give_up()
+        if time.monotonic() - self._synced_s >= self._sync_s:
+            self.sync()
 
     def lose(self, reason: str, missing: Mapping[str, int], since_wall_ns: int = 0) -> None:
         """States that lines are missing between those written before and after this call.
@@ -138,6 +146,7 @@ class LedgerWriter:
 
     def sync(self) -> None:
         """Waits until the disk itself has what was written. A disk that cannot say so refuses."""
+        self._synced_s = time.monotonic()
         try:
             self._file.sync()
         except OSError as error:
@@ -149,7 +158,7 @@ class LedgerWriter:
 
     def end(self) -> None:
         """Ends the chain with a ``close`` line; writing more goes on in another file."""
-        if self._pid != os.getpid():
+        if self._pid != os.getpid() or not self._begun:
             return
         self._is_in_reach()
         self.write()
@@ -196,7 +205,9 @@ class LedgerWriter:
         if not self._looked:
             self._continue_existing()
             self._looked = True
-        fate = self._file.fate()
+        # A file that is complete may go wherever its owner likes.
+        over = self._file.closed and not self._file.rest
+        fate = None if over else self._file.fate()
         if fate == "taken":
             self._start(self._free_path(), self._continues, fresh=True)
         elif fate is not None:

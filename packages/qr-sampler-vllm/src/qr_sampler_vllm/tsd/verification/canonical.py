@@ -85,6 +85,8 @@ class Canonical:
         proposals = {index: self._take(requests[index], verified.records) for index in owners}
         step = VerifiedStep(requests, proposals, verified)
         shares: list[UniformShare] = []
+        if self._session.end_unrecorded(step.rows.sequences):
+            self._groups.forget()
         try:
             for group in self._groups.of(step.rows):
                 self._draw_for(logits, step, group, shares)
@@ -93,7 +95,6 @@ class Canonical:
             drawn: list[UniformShare | Proposal] = [*shares, *proposals.values()]
             lost = [record for each in drawn for record in each.discards("step_failed")]
             self._session.record([*verified.records, *lost])
-            self._session.write()
             raise
         for share in shares:
             self._judge(share, verified)

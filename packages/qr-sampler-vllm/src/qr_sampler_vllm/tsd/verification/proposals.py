@@ -86,7 +86,6 @@ def draw_proposals(
                     for record in proposal.discards("step_failed")
                 ]
                 session.record(lost)
-                session.write()
                 raise
             logger.error("%s; nothing is drafted in this step", error)
             continue
