@@ -716,6 +716,11 @@ def test_settings_come_from_the_environment_and_a_dotenv_file(
     monkeypatch.setenv("QR_DEVICE_FILE_PATH", "/dev/urandom")
     source = DeviceFileSource.from_environment()
     assert (source.path, source.flush_bytes, source.timeout_ms) == (URANDOM, 0, 250)
+    assert source.recorded_settings == {
+        "path": "/dev/urandom",
+        "flush_bytes": 0,
+        "timeout_ms": 250,
+    }
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,7 @@ def test_settings_come_from_a_dotenv_file_below_the_environment(
     monkeypatch.setenv("QR_MOCK_UNIFORM_MEAN", "30.25")
     source = MockUniformSource.from_environment()
     assert (source.seed, source.mean) == (5, 30.25)
+    assert source.recorded_settings == {"seed": 5, "mean": 30.25}
 
 
 def test_empty_variables_count_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,7 +217,9 @@ def test_settings_come_from_the_environment(
     (tmp_path / ".env").write_text("QR_TIMING_NOISE_BITS_PER_DELTA=0.5\n")
     assert TimingNoiseSource.from_environment().bits_per_delta == 0.5
     monkeypatch.setenv("QR_TIMING_NOISE_BITS_PER_DELTA", "0.25")
-    assert TimingNoiseSource.from_environment().bits_per_delta == 0.25
+    source = TimingNoiseSource.from_environment()
+    assert source.bits_per_delta == 0.25
+    assert source.recorded_settings == {"bits_per_delta": 0.25}
 
 
 @pytest.mark.parametrize("value", ["many", "0", "1.01", "nan"])

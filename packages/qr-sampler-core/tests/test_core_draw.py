@@ -28,6 +28,8 @@ DRAW = EntropyDraw(
     commitment_echoed=True,
     signature_verified=False,
     dropped_bytes=6,
+    signature=b"s",
+    sequence_id=7,
 )
 FIELDS = [field.name for field in dataclasses.fields(EntropyDraw)]
 

@@ -21,7 +21,7 @@ from qr_sampler_grpc.proto import purity_service_pb2_grpc, qrng_pb2_grpc
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
 from qr_sampler_grpc.proto.qrng_pb2 import RandomRequest, RandomResponse
-from qr_sampler_grpc.protocol.attestation import SigningKey
+from qr_sampler_grpc.protocol.attestation import SigningKey, VerificationKey, signed_message
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.source import QuantumGrpcSource
 from qr_sampler_grpc.testing.keys import make_key_pair
@@ -170,7 +170,25 @@ def test_answers_are_verified_with_the_public_key(tmp_path: Path, mode: str) -> 
         draw = source.committed_draw(2**21 + 1, b"digest")
         assert draw.signature_verified is True
         assert draw.commitment_echoed is True
+        assert draw.sequence_id is not None
+        message = signed_message(
+            sequence_id=draw.sequence_id,
+            generation_timestamp_ns=draw.device_timestamp_ns or 0,
+            device_id=draw.device_id,
+            commitment=b"digest",
+            data=draw.data,
+        )
+        assert VerificationKey(mine.public).verifies(draw.signature, message)
+        assert source.recorded_settings["public_key"] == str(mine.public)
         source.close()
+        keyed = QuantumGrpcSource(server.address, mode=mode, api_key="do not tell")
+        assert keyed.recorded_settings["mode"] == mode
+        assert "do not tell" not in str(keyed.recorded_settings)
+        # Several answers have several signatures, of which none stands for all.
+        split = QuantumGrpcSource(server.address, mode=mode, max_bytes_per_request=4)
+        draw = split.draw(8)
+        assert (draw.requests, draw.signature, draw.sequence_id) == (2, b"", None)
+        split.close()
         wrong = QuantumGrpcSource(server.address, mode=mode, public_key=other.public)
         with pytest.raises(EntropyUnavailableError, match="not signed with the key"):
             wrong.draw(8)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks.engine_process import ENVIRONMENT, OPTIONS
+from qr_sampler.records.reader import read_ledger
 
 __all__ = ["main"]
 
@@ -183,10 +184,7 @@ def passes(ledger: Path) -> dict[str, float]:
 
 
 def _tokens(ledger: Path) -> Iterator[dict[str, Any]]:
-    for text in ledger.read_text("utf-8").splitlines():
-        line = json.loads(text)
-        if line["kind"] == "token":
-            yield line
+    return (line for line in read_ledger(ledger) if line["kind"] == "token")
 
 
 def table(found: list[tuple[Contender, dict[str, Any]]]) -> Iterator[str]:

@@ -136,7 +136,8 @@ class QuantumGrpcSource(LinkedSource):
             commitment_echoed=check.echoed,
             signature_verified=check.verified,
             dropped_bytes=dropped,
-            signature=answers[0].signature if len(answers) == 1 else b"",
+            signature=check.signature,
+            sequence_id=check.sequence_id,
         )
 
     def close(self) -> None:

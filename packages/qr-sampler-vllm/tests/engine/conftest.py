@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from qr_sampler.testing import records_in
+
 # Derandomised: a run that passes today passes tomorrow; machines differ in speed.
 settings.register_profile(
     "qr-sampler-vllm",
@@ -295,14 +297,14 @@ class OfflineEngine:
     def generate(
         self, task: Mapping[str, Any], env: Mapping[str, str] | None = None
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Returns the first output of every request and the lines of the ledger."""
+        """Returns the first output of every request and the records of the ledger."""
         outputs = self.result(GENERATE, task, env)["outputs"]
         return [samples[0] for samples in outputs], self.lines()
 
     def lines(self) -> list[dict[str, Any]]:
-        """Returns the lines of the one ledger file."""
+        """Returns the records in the one ledger file."""
         (file,) = self.ledger.glob("*.jsonl")
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return records_in(file)
 
 
 @pytest.fixture(scope="session")

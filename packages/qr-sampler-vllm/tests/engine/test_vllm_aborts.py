@@ -31,7 +31,7 @@ SERVE = """
 
     def recorded_bytes():
         (file,) = Path(os.environ["QR_LEDGER_DIR"]).glob("*.jsonl")
-        lines = [json.loads(line) for line in file.read_text().split("\\n")[:-1]]
+        lines = [json.loads(line) for line in file.read_bytes().split(b"\\n")[:-1]]
         return sum(line.get("block_bytes", 0) for line in lines)
 
     async def until(ready):

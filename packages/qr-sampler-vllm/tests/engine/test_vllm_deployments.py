@@ -34,6 +34,8 @@ from typing import Any
 
 import pytest
 
+from qr_sampler.testing import records_in
+
 grpc = pytest.importorskip("grpc", reason="comes with the vLLM environment; run `nox -s vllm`")
 dotenv = pytest.importorskip("dotenv", reason="comes with the vLLM environment")
 yaml = pytest.importorskip("yaml", reason="comes with the vLLM environment")
@@ -241,13 +243,7 @@ class Stack:
         """Returns the records of a request's tokens, waiting until so many are written."""
         deadline = time.monotonic() + 60
         while True:
-            lines = [
-                json.loads(line)
-                for file in self._ledger.glob("*.jsonl")
-                for line in file.read_text("utf-8").splitlines(keepends=True)
-                if line.endswith("\n")
-            ]
-            found = [line for line in lines if line.get("request_key") == key]
+            found = [line for line in records_in(self._ledger) if line.get("request_key") == key]
             found = [line for line in found if line["kind"] in ("token", "forced")]
             if len(found) >= count:
                 return found

@@ -24,6 +24,7 @@ SERVE = """
     import pathlib
     from vllm import SamplingParams
     import qr_sampler_vllm
+    from qr_sampler.testing import records_in
 
     directory = pathlib.Path(task["directory"])
 
@@ -58,8 +59,7 @@ SERVE = """
         }
 
     def recovered(key):
-        lines = pathlib.Path(os.environ["QR_LEDGER_DIR"]).glob("*.jsonl").__next__().read_text()
-        records = [json.loads(line) for line in lines.splitlines()]
+        records = records_in(pathlib.Path(os.environ["QR_LEDGER_DIR"]))
         mine = [record for record in records if record.get("request_key") == key]
         return bool(mine) and all(
             record["kind"] == "token" and not record["fallback"] for record in mine

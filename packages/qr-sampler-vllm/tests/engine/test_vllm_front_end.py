@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from qr_sampler.testing import records_in
+
 prometheus_client = pytest.importorskip(
     "prometheus_client", reason="needs what vLLM brings, which the vllm session installs"
 )
@@ -103,7 +105,7 @@ def test_ranks_that_are_front_ends_of_their_own_serve_their_requests(
     first, second = (json.loads((tmp_path / f"tokens-{rank}").read_text()) for rank in range(2))
     assert first == second
     (ledger,) = (tmp_path / "ledger").iterdir()
-    lines = [json.loads(line) for line in ledger.read_text("utf-8").splitlines()]
+    lines = records_in(ledger)
     assert [line["token_id"] for line in lines if line["kind"] == "token"] == first
 
 
@@ -253,6 +255,4 @@ def test_status_and_metrics_follow_the_source(
 
 def recorded_tokens(ledger: Path) -> int:
     """Returns how many tokens are in the files of a directory, the last lines of which may grow."""
-    texts = [file.read_text("utf-8") for file in ledger.glob("*.jsonl")]
-    lines = [line for text in texts for line in text.splitlines(keepends=True)]
-    return sum(json.loads(line)["kind"] == "token" for line in lines if line.endswith("\n"))
+    return sum(record["kind"] == "token" for record in records_in(ledger))

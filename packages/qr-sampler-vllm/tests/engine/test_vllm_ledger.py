@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from qr_sampler.records.reader import read_ledger
+from qr_sampler.testing import chained_lines
 
 SCRIPT = """
     from pathlib import Path
@@ -32,23 +34,26 @@ SCRIPT = """
 
     emitted = {"removed": tokens("removed")}
     (file,) = ledger.glob("*.jsonl")
-    removed = len(file.read_text().splitlines())
+    removed = file.read_bytes().count(b"\\n")
     file.unlink()
     # Noticed by an idle engine, too.
-    wait_for(file.exists)
+    wait_for(lambda: list(ledger.glob("*.jsonl")))
+    (second,) = ledger.glob("*.jsonl")
     wait_for(lambda: not status_document()[1]["healthy"])
     reasons = status_document()[1]["reasons"]
     emitted["moved"] = tokens("moved")
-    moved = len(file.read_text().splitlines())
+    moved = second.read_bytes().count(b"\\n")
     ledger.rename(task["elsewhere"])
     emitted["after"] = tokens("after")
-    result({"emitted": emitted, "reasons": reasons, "removed": removed, "moved": moved})
+    found = {"names": [file.name, second.name], "removed": removed, "moved": moved}
+    result({**found, "emitted": emitted, "reasons": reasons})
 """
 
 
 def lines_of(directory: Path) -> list[dict[str, Any]]:
     (file,) = directory.glob("*.jsonl")
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert chained_lines(file)
+    return list(read_ledger(file))
 
 
 def tokens_of(lines: list[dict[str, Any]]) -> dict[str, list[int]]:
@@ -72,11 +77,12 @@ def test_a_ledger_that_goes_is_missed_at_once(
         reason == f"engine 0: {removed} records could not be written, or have gone with their file"
     )
     moved, after = lines_of(elsewhere), lines_of(engine.ledger)
-    assert [line["kind"] for line in moved[:2]] == ["genesis", "gap"]
-    assert [line["kind"] for line in after[:2]] == ["genesis", "gap"]
-    assert after[0] == moved[0]
-    gaps = [(line["reason"], line["missing_lines"]) for line in (moved[1], after[1])]
+    for lines, name in zip((moved, after), result["names"], strict=True):
+        assert [line["kind"] for line in lines[:3]] == ["genesis", "clock", "gap"]
+        assert lines[0]["continues"]["file"] == name
+    gaps = [(line["reason"], sum(line["missing"].values())) for line in (moved[2], after[2])]
     assert gaps == [("removed", removed), ("moved", result["moved"])]
+    assert {line["run_id"] for line in (moved[0], after[0])} == {moved[0]["run_id"]}
     assert removed > len(emitted["removed"]) == 5
     assert tokens_of(moved) == {"moved": emitted["moved"]}
     assert tokens_of(after) == {"after": emitted["after"]}

@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 
+from qr_sampler.testing import records_in
+
 PROGRAM = os.environ.get("OPEN_WEBUI_PROGRAM")
 
 yaml = pytest.importorskip("yaml", reason="comes with the vLLM environment")
@@ -66,12 +68,7 @@ class Vllm:
     def request_keys(self) -> set[str]:
         """Returns the request keys of all tokens so far, when their records have been written."""
         time.sleep(5 * LATEST_RECORD_S)
-        lines = [
-            json.loads(line)
-            for file in self._ledger.glob("*.jsonl")
-            for line in file.read_text("utf-8").splitlines(keepends=True)
-            if line.endswith("\n")
-        ]
+        lines = records_in(self._ledger)
         return {line["request_key"] for line in lines if line["kind"] == "token"}
 
 

@@ -130,7 +130,7 @@ SERVE = """
     while True:
         qr_sampler_vllm.flush_records()
         (ledger,) = pathlib.Path(os.environ["QR_LEDGER_DIR"]).glob("*.jsonl")
-        if '"reason": "late"' in ledger.read_text() or time.monotonic() > deadline:
+        if '"reason":"late"' in ledger.read_text() or time.monotonic() > deadline:
             break
         time.sleep(0.05)
     result({"found": found, "delivered": source.delivered})

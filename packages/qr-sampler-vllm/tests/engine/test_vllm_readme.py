@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shutil
 import subprocess
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from qr_sampler.testing import records_in
 
 ROOT = Path(__file__).resolve().parents[4]
 README = ROOT / "README.md"
@@ -129,7 +130,7 @@ def run_script(
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return records_in(path)
 
 
 def test_commands_before_and_behind_the_guide_and_all_snippets(

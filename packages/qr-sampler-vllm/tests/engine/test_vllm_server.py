@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from qr_sampler import RowContext, link_digest, row_digest, step_commitment
+from qr_sampler.testing import records_in
 
 FILTER = Path(__file__).resolve().parents[4] / "deployments/openwebui/qr_sampler_filter.py"
 
@@ -65,11 +66,8 @@ class Server:
         for _ in range(600):
             found = [
                 record
-                for file in self._ledger.glob("*.jsonl")
-                # The last line may be read while it is being written.
-                for line in file.read_text(encoding="utf-8").splitlines(keepends=True)
-                if line.endswith("\n")
-                if (record := json.loads(line)).get("request_key") == key and record["kind"] == kind
+                for record in records_in(self._ledger)
+                if record.get("request_key") == key and record["kind"] == kind
             ]
             if len(found) >= count:
                 return found
@@ -325,12 +323,12 @@ def test_each_data_parallel_engine_has_a_ledger_of_its_own(
             assert list(pool.map(ask, keys)) == [8] * len(keys)
         for key in keys:
             assert [line["position"] for line in server.tokens(key, 8)] == list(range(8))
-        if all('"token"' in file.read_text("utf-8") for file in tmp_path.glob("*.jsonl")):
+        if all('{"kind":"token"' in file.read_text("utf-8") for file in tmp_path.glob("*.jsonl")):
             break
     running.stop()
     files = sorted(tmp_path.glob("*.jsonl"))
     assert sorted(file.name.split("-")[1] for file in files) == ["dp0", "dp1"]
     for file in files:
-        kinds = [json.loads(line)["kind"] for line in file.read_text("utf-8").splitlines()]
+        kinds = [record["kind"] for record in records_in(file)]
         assert kinds[0] == "genesis"
         assert "token" in kinds

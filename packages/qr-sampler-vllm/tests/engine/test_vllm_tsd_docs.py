@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from qr_sampler import TokenSamplingRecord
+from qr_sampler.testing import records_in
 from qr_sampler_vllm.tsd.settings import TSDSettings
 
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "tsd" / "vllm.md"
@@ -113,7 +113,7 @@ def test_commands_and_snippets_run_in_order(tmp_path: Path, free_port: Any) -> N
     assert done.returncode == 0, done.stdout + done.stderr
     for directory, mode in (("ledger", "exact_match"), ("served", "canonical")):
         (file,) = (tmp_path / directory).glob("*.jsonl")
-        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        lines = records_in(file)
         assert lines[0]["settings"]["tsd"]["mode"] == mode
         outcomes = {line["outcome"] for line in lines if line["kind"] == "token"}
         assert outcomes <= {"accepted", "corrected", "bonus"}

@@ -95,6 +95,8 @@ class EntropyDraw:
     signature: bytes = b""
     """The far side's signature, at most 512 bytes; empty if the answer had none, or if several
     answers had one each."""
+    sequence_id: int | None = None
+    """The number of the request that :attr:`signature` covers."""
 
     def without_data(self) -> EntropyDraw:
         """Returns the provenance alone, to be kept: :attr:`data` is empty."""
@@ -115,6 +117,7 @@ class EntropyDraw:
             signature_verified=self.signature_verified,
             dropped_bytes=self.dropped_bytes,
             signature=self.signature,
+            sequence_id=self.sequence_id,
         )
 
 

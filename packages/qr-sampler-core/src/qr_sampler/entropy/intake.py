@@ -203,6 +203,7 @@ class Intake:
             and _is_flag(answer.signature_verified)
             and _is_number(answer.dropped_bytes, 0)
             and _is_signature(answer.signature)
+            and (answer.sequence_id is None or _is_number(answer.sequence_id, 0))
         )
 
     def _plain(
@@ -246,6 +247,7 @@ class Intake:
             signature_verified=_flag(answer.signature_verified),
             dropped_bytes=lost,
             signature=answer.signature if _is_signature(answer.signature) else b"",
+            sequence_id=_number(answer.sequence_id),
         )
 
     def _text(self, value: object) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from qr_sampler.entropy.draw import JitClass
 from qr_sampler.entropy.fallback import FallbackEntropySource
+from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.records import GenesisRecord
 from qr_sampler.records.clocks import boot_id
@@ -87,6 +88,8 @@ def _each(sources: Iterable[EntropySource]) -> Iterator[EntropySource]:
 
 def _described(source: EntropySource) -> dict[str, Any]:
     """Returns what the ledger says of a source."""
+    # A guard makes plain values of settings, whatever they are.
+    guard = source if isinstance(source, GuardedSource) else GuardedSource(source, timeout_ms=1000)
     return {
         "name": source.name,
         "distribution": source.origin.distribution,
@@ -94,7 +97,7 @@ def _described(source: EntropySource) -> dict[str, Any]:
         "jit_class": _value_of(source.jit_class),
         "conditioning": source.conditioning,
         "limits": asdict(source.limits),
-        "settings": dict(source.recorded_settings),
+        "settings": dict(guard.recorded_settings),
     }
 
 

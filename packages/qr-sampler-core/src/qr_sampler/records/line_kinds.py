@@ -49,7 +49,7 @@ class SequenceLine(msgspec.Struct, gc=False):
     """When the engine took it in."""
 
 
-class DrawLine(msgspec.Struct, gc=False):
+class DrawLine(msgspec.Struct, omit_defaults=True, gc=False):
     """A draw, before the first line that names it."""
 
     kind: ClassVar[str] = "draw"
@@ -79,6 +79,8 @@ class DrawLine(msgspec.Struct, gc=False):
     t_request_ns: int
     t_received_ns: int
     wall_time_ns: int
+    sequence_id: int | None = None
+    """The number of the request that the signature covers."""
 
 
 class TokenLine(msgspec.Struct, omit_defaults=True, gc=False):

@@ -350,6 +350,7 @@ def _draw_line(number: int, recorded: RecordedDraw) -> DrawLine:
         t_request_ns=draw.requested_ns,
         t_received_ns=draw.received_ns,
         wall_time_ns=draw.wall_time_ns,
+        sequence_id=draw.sequence_id,
     )
 
 

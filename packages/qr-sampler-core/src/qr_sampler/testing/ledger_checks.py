@@ -14,9 +14,10 @@ from qr_sampler.records.reader import JoinedLines, read_ledger
 __all__ = ["EmittedText", "check_ledger", "records_in"]
 
 RECORD_KINDS: Final = frozenset(
-    {"bypass", "discard", "emission", "forced", "gap", "token", "undecided"}
+    {"genesis", "bypass", "discard", "emission", "forced", "gap", "token", "undecided"}
 )
-"""Kinds of lines that are records; the others say what these refer to, or belong to the file."""
+"""Kinds of lines that are records in memory, too; others say what these refer to, or when a
+sequence or the file ends."""
 
 _TOKEN_KINDS: Final = frozenset({"token", "forced", "undecided"})
 

@@ -56,6 +56,8 @@ class DirectAnswer(NamedTuple):
     """Whether the signature is right; ``None`` when there is no key."""
     signature: bytes = b""
     """The signature; empty if there is none."""
+    sequence_id: int | None = None
+    """The number of the request that it covers."""
 
 
 class Connection:
@@ -239,6 +241,7 @@ class Connection:
             echoed,
             verified,
             text.signature,
+            header.sequence_id if text.signature else None,
         )
 
     def _is_echoed(self, text: AnswerText, commitment: bytes, size: int) -> bool:

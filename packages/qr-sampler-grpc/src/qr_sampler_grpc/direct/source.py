@@ -129,7 +129,7 @@ class DirectSource(LinkedSource):
         requested_ns = time.monotonic_ns()
         answer = self._fetch(n, commitment, requested_ns) if n else _NOTHING
         received_ns, wall_time_ns = time.monotonic_ns(), time.time_ns()
-        data, device_id, timestamp_ns, echoed, verified, signature = answer
+        data, device_id, timestamp_ns, echoed, verified, signature, sequence_id = answer
         return EntropyDraw(
             data=data,
             source=_NAME,
@@ -143,6 +143,7 @@ class DirectSource(LinkedSource):
             commitment_echoed=echoed,
             signature_verified=verified,
             signature=signature,
+            sequence_id=sequence_id,
         )
 
     def _fetch(self, n: int, commitment: bytes, requested_ns: int) -> DirectAnswer:

@@ -34,6 +34,10 @@ class AnswerCheck:
         """Whether every answer repeated the commitment; ``None`` when there was none."""
         self.verified: bool | None = None
         """Whether every answer was signed with the key; ``None`` when there is none."""
+        self.signature = b""
+        """The signature of the only answer; empty if it has none, or there are several."""
+        self.sequence_id: int | None = None
+        """The number of the request that it covers."""
 
     def apply(self, requests: Sequence[PreparedRequest], answers: Sequence[Answer]) -> None:
         """Checks all *answers*.
@@ -51,6 +55,8 @@ class AnswerCheck:
             for request, answer in zip(requests, answers, strict=True):
                 self._check_signature(self._key, request, answer)
             self.verified = True
+        if len(answers) == 1 and answers[0].signature:
+            self.signature, self.sequence_id = answers[0].signature, requests[0].sequence_id
 
     def _check_signature(
         self, key: VerificationKey, request: PreparedRequest, answer: Answer
