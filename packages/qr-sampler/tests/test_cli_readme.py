@@ -210,6 +210,29 @@ def token_line(u: float, **changes: Any) -> str:
     return json.dumps(record)
 
 
+VERSION_2: list[dict[str, Any]] = [
+    {"kind": "genesis", "schema_version": 2},
+    {
+        "kind": "sequence",
+        "sequence": "s",
+        "request_key": "r",
+        "condition": "c",
+        "options": {"signal_amplifier_type": "exact_sum"},
+    },
+    {
+        "kind": "draw",
+        "draw": 0,
+        "source": "system",
+        "fallback": False,
+        "t_request_ns": 1,
+        "t_received_ns": 2,
+    },
+    {"kind": "token", "sequence": "s", "draw": 0, "position": 0, "u": 0.1},
+    {"kind": "token", "sequence": "s", "draw": 1, "position": 1, "u": 0.2},
+]
+"""Lines that tokens are joined with; that of the last one's draw is missing."""
+
+
 def test_snippets_read_any_folder_of_records(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     ledger.mkdir()
@@ -218,6 +241,7 @@ def test_snippets_read_any_folder_of_records(tmp_path: Path) -> None:
     (ledger / "1.jsonl").write_text("\n".join(first) + "\n", "utf-8")
     (ledger / "2.jsonl").write_text("\n".join(second) + '\n{"kind": "tok', "utf-8")
     (ledger / "3.jsonl").touch()
+    (ledger / "4.jsonl").write_text("\n".join(map(json.dumps, VERSION_2)) + "\n", "utf-8")
     snippets = [text for _, text in blocks("python") if '"ledger"' in text]
     assert len(snippets) == 2
     for snippet in snippets:
@@ -228,6 +252,7 @@ def test_snippets_read_any_folder_of_records(tmp_path: Path) -> None:
     # The last one judges each arm by itself.
     assert "system, zscore_mean, None, 2 tokens, mean of u 0.5000, z = +0.00" in done.stdout
     assert "system, zscore_mean, b, 1 tokens, mean of u 0.9000, z = +1.39" in done.stdout
+    assert "system, exact_sum, c, 1 tokens, mean of u 0.1000, z = -1.39" in done.stdout
     for file in ledger.iterdir():
         file.unlink()
     for snippet in snippets:
