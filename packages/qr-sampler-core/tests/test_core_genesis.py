@@ -166,6 +166,18 @@ def test_code_that_is_not_there_has_no_digest(installed: Path) -> None:
     assert code_digests(["qr-lamp", "qr-nobody-has-this", "numpy"]) == {}
 
 
+def test_names_that_are_no_unicode_are_written_all_the_same(tmp_path: Path) -> None:
+    session = SamplingSession(
+        EngineFacts(engine="toy", model="/models/\udcff", host={"paths": ["\udcfe"]}),
+        Settings.load(entropy_source_type="lamp", ledger_dir=tmp_path),
+        sources={"lamp": Lamp()},
+    )
+    session.close()
+    (file,) = tmp_path.iterdir()
+    first = next(read_ledger(file))
+    assert (first["model"], first["host"]) == (r"/models/\udcff", {"paths": [r"\udcfe"]})
+
+
 def test_clocks_are_read_together() -> None:
     before = time.monotonic_ns(), time.time_ns()
     line = clock_line()

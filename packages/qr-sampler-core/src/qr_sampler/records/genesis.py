@@ -48,15 +48,15 @@ def genesis_of(
     )
     return GenesisRecord(
         run_id=run_id,
-        engine=engine,
-        model=model,
+        engine=_unicode(engine),
+        model=_unicode(model),
         versions=installed_versions(taking_part),
-        settings=dict(settings),
+        settings=_unicode(dict(settings)),
         pid=os.getpid(),
         monotonic_ns=time.monotonic_ns(),
         wall_time_ns=time.time_ns(),
         sources=[_described(source) for source in in_use],
-        host=dict(host),
+        host=_unicode(dict(host)),
         files=code_digests(taking_part),
         boot_id=boot_id(),
     )
@@ -104,3 +104,12 @@ def _described(source: EntropySource) -> dict[str, Any]:
 def _value_of(jit_class: object) -> str:
     """Returns the letter of a class; that of an unknown one for what is none."""
     return (jit_class if isinstance(jit_class, JitClass) else JitClass.UNKNOWN).value
+
+
+def _unicode(value: Any) -> Any:
+    """Returns *value* with escapes for what UTF-8 cannot encode: paths may contain any bytes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_unicode(name): _unicode(own) for name, own in value.items()}
+    return [_unicode(own) for own in value] if isinstance(value, list) else value
