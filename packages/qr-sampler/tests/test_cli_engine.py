@@ -58,6 +58,10 @@ def test_generate_accounts_for_every_token_of_a_real_engine(place: Path, tmp_pat
     for completion in document["completions"]:
         emitted = [token["token_id"] for token in completion["tokens"]]
         assert emitted == [token["record"]["token_id"] for token in completion["tokens"]]
+    audit = run("qr_sampler_cli", "audit", str(records), "--json")
+    assert audit.returncode == 0, audit.stdout
+    rungs = json.loads(audit.stdout)["runs"][0]["rungs"]
+    assert [rung["status"] for rung in rungs[2:4]] == ["holds", "holds"]
 
 
 def test_dead_server_is_flagged_fallback_and_not_an_outage(place: Path) -> None:
