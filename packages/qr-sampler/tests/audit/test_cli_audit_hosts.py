@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,10 +42,29 @@ class SeededSource(EntropySource):
         return self._script.randbytes(n)
 
 
+class InterruptedHost(ToyHost):
+    """Does something else after fifty steps."""
+
+    midway: Callable[[ToyHost], None] | None = None
+    steps = 0
+
+    def step(self, *arguments: Any, **options: Any) -> None:
+        self.steps += 1
+        if self.steps == 50 and self.midway is not None:
+            self.midway(self)
+        super().step(*arguments, **options)
+
+
 def played(
-    folder: Path, *, seed: int, fails: float = 0.0, overlapping: bool = False, **settings: Any
+    folder: Path,
+    *,
+    seed: int,
+    fails: float = 0.0,
+    overlapping: bool = False,
+    midway: Callable[[ToyHost], None] | None = None,
+    **settings: Any,
 ) -> ToyHost:
-    """Has a host write a ledger into *folder*."""
+    """Has a host write a ledger into *folder*; *midway* is called after half of its steps."""
     session = SamplingSession(
         EngineFacts(engine="toy 1.0", model="none"),
         Settings.load(
@@ -55,7 +76,8 @@ def played(
         ),
         sources={"device": SeededSource(seed, fails)},
     )
-    host = ToyHost(session, seed=seed, overlapping=overlapping)
+    host = InterruptedHost(session, seed=seed, overlapping=overlapping)
+    host.midway = midway
     play_script(host, seed=seed)
     session.close()
     return host
@@ -107,3 +129,34 @@ def test_the_tokens_of_whole_answers_are_those_of_the_ledger(tmp_path: Path) -> 
     lines[3]["token_ids"][-1] += 1
     answers.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     assert audited(tmp_path, ReceivedTokens(answers)).rungs[1].failed == 2
+
+
+def test_a_ledger_of_several_files_holds(tmp_path: Path) -> None:
+    played(tmp_path, seed=1, ledger_max_bytes=2**16)
+    run = audited(tmp_path)
+    assert len(run.files) > 3
+    assert [rung.failures for rung in run.rungs] == [[]] * 6
+    assert run.rungs[0].status == "holds"
+    # Every file can be judged without the others, but for what is in these.
+    for file in run.files:
+        alone = audited(Path(file))
+        assert [rung.failures for rung in alone.rungs] == [[]] * 6
+
+
+@pytest.mark.parametrize("done", ["removed", "moved", "cut"])
+def test_what_is_done_to_a_file_while_it_is_written_is_known(tmp_path: Path, done: str) -> None:
+    def act(host: ToyHost) -> None:
+        host.flush()
+        (file,) = tmp_path.glob("*.jsonl")
+        if done == "removed":
+            file.unlink()
+        elif done == "moved":
+            file.rename(tmp_path / "elsewhere.jsonl")
+        else:
+            os.truncate(file, file.stat().st_size // 2)
+
+    played(tmp_path, seed=1, midway=act)
+    run = audited(tmp_path)
+    assert [rung.failures for rung in run.rungs] == [[]] * 6
+    assert [rung.status for rung in run.rungs[:2]] == ["cannot be said"] * 2
+    assert len(run.files) == (1 if done == "removed" else 2)

@@ -75,18 +75,24 @@ def look_at(path: Path) -> LedgerFile:
     Raises:
         NotALedgerError: When none of them is a record.
     """
+    records: dict[str, dict[str, Any]] = {}
     for raw in islice(raw_lines(path), _LOOKED_AT):
         values, _ = decode_object(raw)
         if values is not None and isinstance(values.get("kind"), str):
-            return LedgerFile(
-                path=path,
-                version=2 if "prev" in values or "n" in values else 1,
-                run_id=_text(values.get("run_id")),
-                pid=_number(values.get("pid")),
-                began=(_number(values.get("monotonic_ns")), _number(values.get("wall_time_ns"))),
-                continues=isinstance(values.get("continues"), dict),
-            )
-    raise NotALedgerError(f"{path} is not a ledger: none of its first lines is a record")
+            records.setdefault(values["kind"], values)
+    if not records:
+        raise NotALedgerError(f"{path} is not a ledger: none of its first lines is a record")
+    first = next(iter(records.values()))
+    # All files of a run have the genesis of its beginning; the clocks are those of the file.
+    clocks = records.get("clock", first)
+    return LedgerFile(
+        path=path,
+        version=2 if "prev" in first or "n" in first else 1,
+        run_id=_text(first.get("run_id")),
+        pid=_number(first.get("pid")),
+        began=(_number(clocks.get("monotonic_ns")), _number(clocks.get("wall_time_ns"))),
+        continues=isinstance(first.get("continues"), dict),
+    )
 
 
 def _text(value: Any) -> str:

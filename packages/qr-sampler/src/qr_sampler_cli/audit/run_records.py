@@ -53,6 +53,8 @@ class RunRecords:
         self._witnesses = Witnesses(witnessed, keys)
         self.run_id = ""
         """Name of the run."""
+        self._other_end: tuple[int, str] | None = None
+        """What is wrong with the file before, unless a gap says that it was cut."""
         self._told_lost = 0
         self._last = 0
         self._before: FileChain | None = None
@@ -85,6 +87,8 @@ class RunRecords:
     def take(self, record: Any, place: int) -> None:
         """Takes in a record."""
         self._last = place
+        if self._other_end is not None and not isinstance(record, Clock | Gap):
+            self._fail_continuation()
         handler = self._handlers.get(type(record))
         if handler is not None:
             handler(record, place)
@@ -110,15 +114,25 @@ class RunRecords:
             self._complete.begins_later = True
             self._draws.begin_in_between()
         elif (continues.lines, continues.head) != (before.lines, before.head):
-            self._whole.fail(
-                place,
+            what = (
                 f"it continues {continues.file[:100]!r} after {continues.lines} lines with the "
                 f"head {continues.head}, and {self._before_name} has {before.lines} lines and the "
-                f"head {before.head}",
+                f"head {before.head}"
             )
+            self._other_end = (place, what)
+
+    def _fail_continuation(self) -> None:
+        if self._other_end is not None:
+            self._whole.fail(*self._other_end)
+            self._other_end = None
 
     def _gap(self, line: Gap, place: int) -> None:
         self._complete.part += 1
+        if line.reason == "cut" and self._other_end is not None:
+            self._other_end = None
+            self._whole.cannot_say(
+                "what was in a file that was cut while it was being written", place
+            )
         # The lines that were moved are in the file before, if that is here.
         if line.reason == "moved" and self._before is not None:
             return
@@ -184,6 +198,7 @@ class RunRecords:
 
     def finish(self, chain: FileChain | None) -> None:
         """Judges what waits, when there are no more lines."""
+        self._fail_continuation()
         closed = chain.closed if chain is not None else None
         if closed is not None and closed.continued_in:
             self._whole.cannot_say(

@@ -50,9 +50,10 @@ class Clocks:
         self._devices: dict[tuple[str, str], _DeviceClock] = {}
 
     def begin(self, genesis: Genesis) -> None:
-        """Takes in the clocks at the beginning of a file."""
-        self._began_ns = self._began_ns or genesis.monotonic_ns
-        self._read(genesis.monotonic_ns, genesis.wall_time_ns, 0)
+        """Takes in the clocks at the beginning of the run, which every file of it repeats."""
+        if self._offset is None:
+            self._began_ns = genesis.monotonic_ns
+            self._read(genesis.monotonic_ns, genesis.wall_time_ns, 0)
 
     def clock(self, line: Clock, place: int) -> None:
         """Takes in a clock line."""

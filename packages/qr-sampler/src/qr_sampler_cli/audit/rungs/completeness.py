@@ -178,18 +178,25 @@ class Completeness:
                 )
             return None
         self._ended.add(hash(line.sequence))
-        fewest = sequence.emitted
-        possible = range(fewest, fewest + len(sequence.unsettled) + 1)
-        # Of a fork, the tokens of the sequence that it continues may be counted or not.
-        if not {line.tokens, line.tokens - max(sequence.first, 0)} & {*possible}:
-            short = line.tokens - possible[-1]
-            if short < 0 or not self.excused("token", short):
-                self._rung.fail(
-                    place, f"it has {fewest} tokens and the end of the sequence says {line.tokens}"
-                )
+        if self.begins_later and sequence.first != 0:
+            self._rung.cannot_say("how many tokens sequences had in an earlier file", place)
+        else:
+            self._judge_number(sequence, line.tokens, place)
         if self._received is not None:
             self._received.compare(sequence, place, self._rung)
         return sequence
+
+    def _judge_number(self, sequence: OpenSequence, told: int, place: int) -> None:
+        fewest = sequence.emitted
+        possible = range(fewest, fewest + len(sequence.unsettled) + 1)
+        # Of a fork, the tokens of the sequence that it continues may be counted or not.
+        if {told, told - max(sequence.first, 0)} & {*possible}:
+            return
+        short = told - possible[-1]
+        if short < 0 or not self.excused("token", short):
+            self._rung.fail(
+                place, f"it has {fewest} tokens and the end of the sequence says {told}"
+            )
 
     def finish(self, *, closed: bool) -> None:
         """Judges what is still open when there are no more lines.
