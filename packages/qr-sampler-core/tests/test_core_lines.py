@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,17 +14,24 @@ import msgspec
 import pytest
 
 from qr_sampler import (
+    DiscardRecord,
+    EntropyDraw,
     EntropySource,
     EntropyUnavailableError,
+    ForcedRecord,
     GenesisRecord,
     MemorySink,
     Settings,
+    TokenSamplingRecord,
     dropped_record,
 )
 from qr_sampler.entropy.draw import DroppedBytes
 from qr_sampler.host import (
+    DrawnNumber,
     EngineFacts,
     Entry,
+    RecordedDiscard,
+    RecordedToken,
     SamplingSession,
     SequenceEnd,
     UndecidedToken,
@@ -276,3 +284,116 @@ def test_every_entry_knows_the_kind_of_its_line(
     assert {"token", "discard", "forced", "emission", "bypass"} <= {
         one.kind for one in sink.records
     }
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """A draw of several numbers, as verified drafts have them."""
+
+    draw: EntropyDraw
+    logits_ready_ns: int | None
+    draw_bytes: int = 16
+    data_sha256: str = "ab"
+    commitment: str = ""
+
+
+def numbers(logits_ready_ns: int | None, **changes: Any) -> Numbers:
+    draw = EntropyDraw(
+        data=b"", source="device", requested_ns=5, received_ns=6, wall_time_ns=7, **changes
+    )
+    return Numbers(draw, logits_ready_ns)
+
+
+def test_a_token_of_several_numbers_says_where_each_of_them_is(host: ToyHost) -> None:
+    sequence = host.add(7, request_key="mine").sequence
+    assert sequence is not None
+    drafts, verified = numbers(None), numbers(4, fallback=True, fallback_reason="device: gone")
+    places = (DrawnNumber(drafts, 8), DrawnNumber(verified, 0))
+    token = TokenSamplingRecord(
+        request_key="mine",
+        sequence=sequence.name,
+        position=0,
+        token_id=3,
+        u=0.5,
+        statistic=0.5,
+        lattice_step=2.0**-53,
+        temperature=1.0,
+        entropy_nats=1.0,
+        varentropy_nats2=1.0,
+        running_entropy_nats=None,
+        rank=0,
+        probability=0.5,
+        candidates=4,
+        amplifier="upper53",
+        baseline="",
+        temperature_strategy="fixed",
+        source="device",
+        source_distribution="",
+        source_version="",
+        fallback=True,
+        fallback_reason="device: gone",
+        device_id="",
+        device_timestamp_ns=None,
+        block_bytes=16,
+        block_sum=9,
+        block_ones=3,
+        draw_bytes=16,
+        draw_requests=1,
+        t_logits_ns=4,
+        t_request_ns=5,
+        t_received_ns=6,
+        wall_time_ns=7,
+        role="proposal",
+        outcome="accepted",
+        jit=False,
+        uniforms=[{"role": "proposal", "fallback": False}, {"role": "accept", "fallback": True}],
+    )
+    unused = DiscardRecord(
+        request_key="mine",
+        sequence=sequence.name,
+        position=1,
+        reason="rejected_draft",
+        source="device",
+        fallback=False,
+        block_bytes=8,
+        u=0.25,
+        t_logits_ns=None,
+        t_request_ns=5,
+        t_received_ns=6,
+        wall_time_ns=7,
+        role="proposal",
+        jit=False,
+    )
+    entries: list[Entry] = [
+        RecordedToken(token, "device", sequence, places, deciding=0),
+        RecordedDiscard(unused, sequence, DrawnNumber(drafts, 0)),
+        RecordedDiscard(unused, sequence, DrawnNumber(verified, 8)),
+    ]
+    lines = plain(LedgerLines(GENESIS).of(entries))
+    kinds = ["sequence", "draw", "draw", "token", "discard", "discard"]
+    assert [line["kind"] for line in lines] == kinds
+    assert [line["t_logits_ns"] for line in lines[1:3]] == [None, 4]
+    assert (lines[3]["draw"], lines[3]["offset"], lines[3]["amplifier"]) == (0, 8, "upper53")
+    assert lines[3]["t_logits_ns"] == 4
+    assert [(one["draw"], one["offset"]) for one in lines[3]["uniforms"]] == [(0, 8), (1, 0)]
+    assert [(line["draw"], line["offset"]) for line in lines[4:]] == [(0, 0), (1, 8)]
+    whole = joined(lines)
+    assert {name: whole[3][name] for name in token.as_dict() if name != "uniforms"} == {
+        name: value for name, value in token.as_dict().items() if name != "uniforms"
+    }
+    first = unused.as_dict()
+    assert {name: whole[4][name] for name in first} == first
+
+
+def test_a_record_without_its_sequence_says_everything_itself() -> None:
+    record = ForcedRecord(
+        request_key="r",
+        sequence="s",
+        position=0,
+        token_id=1,
+        reason="gone",
+        source="device",
+        wall_time_ns=1,
+    )
+    (line,) = plain(LedgerLines(GENESIS).of([record]))
+    assert line == record.as_dict()
