@@ -611,13 +611,14 @@ def bench_host(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def campaigns(session: nox.Session) -> None:
-    """Compare selectors with an oracle, draws with their law, and find slow rows; takes a while."""
+    """Compare selectors with an oracle and draws with their law, find slow rows, kill engines."""
     engine = Engine(session)
     # One process per core is enough.
     environment = {"OMP_NUM_THREADS": "1"}
     exactness = "packages/qr-sampler-accel/campaigns/exactness.py"
     engine.run(exactness, "--tensors", *session.posargs, **environment)
     engine.run("packages/qr-sampler-core/campaigns/frequencies.py", **environment)
+    engine.run("packages/qr-sampler-core/campaigns/kills.py", **environment)
     worst_rows = "packages/qr-sampler-accel/campaigns/worst_rows.py"
     engine.run(worst_rows, **environment, PYTHONPATH=str(VLLM_PACKAGE))
 

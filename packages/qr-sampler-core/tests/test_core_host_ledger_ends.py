@@ -117,6 +117,7 @@ def test_a_forked_process_leaves_the_records_of_its_parent_alone(tmp_path: Path)
     assert tokens_in(check_files([child])) == 20
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_what_killed_processes_leave_is_chained_and_has_no_holes() -> None:
     done = subprocess.run(

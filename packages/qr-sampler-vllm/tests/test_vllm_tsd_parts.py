@@ -164,6 +164,9 @@ class FakeSession:
     def write(self) -> None:
         pass
 
+    def write_soon(self) -> None:
+        pass
+
     def end_unrecorded(self, sequences: Any) -> bool:
         return False
 

@@ -26,9 +26,9 @@ from qr_sampler.records.entries import Entry, kind_of
 
 __all__ = ["INTERVAL_S", "LONGEST_WAIT_S", "Handover"]
 
-INTERVAL_S: Final = 0.1
-"""Time in seconds between two rounds of the writing thread. A process that is killed loses what was
-handed over within that time."""
+INTERVAL_S: Final = 0.2
+"""Longest time in seconds between two rounds of the writing thread, unless the disk takes longer. A
+process that is killed loses what was handed over since the last one."""
 
 LONGEST_WAIT_S: Final = 10.0
 """Longest time in seconds for which somebody who asks for it waits until everything is written."""
@@ -149,6 +149,10 @@ class Handover:
         self._wake.set()
         with self._progress:
             return self._progress.wait_for(lambda: self._answered >= asked, timeout_s)
+
+    def nudge(self) -> None:
+        """Has the thread write now rather than in a moment; waits for nothing."""
+        self._wake.set()
 
     def close(self, timeout_s: float = LONGEST_WAIT_S) -> None:
         """Writes what is left and ends the ledger; more may be handed over all the same.

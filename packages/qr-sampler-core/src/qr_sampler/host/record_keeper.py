@@ -39,7 +39,7 @@ class RecordKeeper(ABC):
         return []
 
     def keep_up(self) -> None:
-        """Publishes the status and records what is settled or overdue; waits for no disk.
+        """Publishes the status and has written what is settled or overdue; waits for no disk.
 
         To be called at short intervals by a thread that makes no steps.
         """
@@ -47,6 +47,7 @@ class RecordKeeper(ABC):
         self.session.publish()
         with self.lock:
             self.session.record(self.overdue())
+        self.session.write_soon()
 
     def flush(self) -> None:
         """Writes the records of all tokens that are known to have been emitted, and the status."""

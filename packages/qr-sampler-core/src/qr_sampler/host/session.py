@@ -222,6 +222,10 @@ class SamplingSession:
         """Takes *entries*, and what sources have dropped; another thread writes them soon."""
         self._handover.put(entries)
 
+    def write_soon(self) -> None:
+        """Has what :meth:`record` has taken written now; waits for nothing."""
+        self._handover.nudge()
+
     def write(self) -> None:
         """Waits until what :meth:`record` has taken is written, but not for ever.
 

@@ -35,9 +35,9 @@ class Runner(Protocol):
 
 
 FLUSH_INTERVAL_S: Final = 0.1
-"""Interval at which tokens are looked for that wait to be recorded, in seconds. The next step shows
-that they were emitted, but an idle engine makes none. What is recorded is written within a further
-:data:`~qr_sampler.host.handover.INTERVAL_S`. A killed process loses what was drawn within these."""
+"""Interval at which records are brought up to date and written, in seconds. A token is written
+within two intervals of its step, unless the disk takes longer: the next step shows that it was
+emitted, but an idle engine makes none. A killed process loses what was drawn within that time."""
 
 _started = threading.Event()
 _defects = DefectLog("the thread that keeps records up", "it continues, but they may be late")
