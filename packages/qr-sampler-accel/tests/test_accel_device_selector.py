@@ -370,7 +370,7 @@ def test_the_pipeline_takes_tensors(setup: Setup, strategy: str) -> None:
     )
     np.testing.assert_array_equal(mine.selection.token_ids, other.selection.token_ids)
     np.testing.assert_array_equal(mine.selection.rank, other.selection.rank)
-    assert mine.plan.measurement.logits_ready_ns <= mine.draw.requested_ns
+    assert mine.plan.logits_ready_ns <= mine.draw.requested_ns
 
 
 def test_results_outlive_the_next_step(setup: Setup) -> None:

@@ -243,8 +243,7 @@ def test_compiled_counts_do_what_their_source_says() -> None:
     blocks = np.random.default_rng(8).integers(0, 256, (2, 24), dtype=np.uint8)
     found = np.empty((2, 2), dtype=np.intp)
     with np.errstate(over="ignore"):
-        compiled_counts._sums.py_func(blocks, found[0])
-        compiled_counts._ones.py_func(blocks, found[1])
+        compiled_counts._count.py_func(blocks, *found)
     assert found[0].tolist() == blocks.sum(axis=1).tolist()
     assert found[1].tolist() == np.unpackbits(blocks, axis=1).sum(axis=1).tolist()
 

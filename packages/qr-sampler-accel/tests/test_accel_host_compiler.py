@@ -20,9 +20,9 @@ from qr_sampler_accel.host.arithmetic import compiler, kept_code
 
 WARM_UP = """
 import qr_sampler_accel
-from qr_sampler_accel.host.byte_counts import _ones
+from qr_sampler_accel.host.byte_counts import _count
 qr_sampler_accel.warm_up(logits_on_host=False)
-print(sum(_ones.stats.cache_hits.values()), sum(_ones.stats.cache_misses.values()))
+print(sum(_count.stats.cache_hits.values()), sum(_count.stats.cache_misses.values()))
 """
 
 

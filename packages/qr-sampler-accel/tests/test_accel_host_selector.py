@@ -26,7 +26,7 @@ from qr_sampler.testing.selection_cases import (
 
 pytest.importorskip("numba", reason="needs the extra numba")
 
-from qr_sampler_accel.host import from_bins, from_head, leading, row_loops, selector
+from qr_sampler_accel.host import few, from_bins, from_head, leading, row_loops, selector
 from qr_sampler_accel.host.arithmetic import masses, moments, products
 from qr_sampler_accel.host.bins import bins, descent, pivots
 from qr_sampler_accel.host.selector import CompiledSelector
@@ -34,6 +34,7 @@ from qr_sampler_accel.host.selector import CompiledSelector
 LOOPS = (
     bins,
     descent,
+    few,
     from_bins,
     from_head,
     leading,
@@ -136,8 +137,9 @@ def test_the_loops_do_what_their_source_says(source: None, size: int) -> None:
             assert_same(logits, rows, temperature, known=False)
 
 
-def test_undecidable_rows_are_left_out() -> None:
-    logits = np.zeros((5, 3_000), dtype=np.float32)
+@pytest.mark.parametrize("size", [300, 3_000])
+def test_undecidable_rows_are_left_out(size: int) -> None:
+    logits = np.zeros((5, size), dtype=np.float32)
     logits[0] = -np.inf
     logits[2, 7] = np.nan
     logits[3, 8] = np.inf

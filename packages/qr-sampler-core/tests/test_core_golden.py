@@ -135,12 +135,14 @@ def temperature_of(case: Case, selector: Selector[Any, Any]) -> tuple[float, flo
     """Returns temperature, entropy, varentropy, both rounded, and deviation."""
     rows = Rows([SamplingParameters(**case["parameters"])], [float.fromhex(case["running"])])
     pipeline = SamplingPipeline(Settings(), ConstantEntropySource(), selector)
-    plan = pipeline.prepare(logits_of(case["logits"]), rows)
+    logits = logits_of(case["logits"])
+    plan = pipeline.prepare(logits, rows)
+    measured = selector.measure(logits, rows, plan.temperature.temperature)
     return (
         plan.temperature.temperature.item(),
         rounded(plan.temperature.entropy_nats).item(),
         rounded(plan.temperature.varentropy_nats2).item(),
-        plan.measurement.logit_deviation.item(),
+        measured.logit_deviation.item(),
     )
 
 

@@ -87,6 +87,9 @@ class Rows:
 
     Attributes:
         running_entropy: Shape ``(B,)``, float64.
+        follow_each_other: Whether any row follows another one.
+        derived: :meth:`RowParameters.derived` of the parameters that these rows share with all that
+            have other running means.
 
     Raises:
         ValueError: When *running_entropy* does not have one entry per row.
@@ -104,8 +107,10 @@ class Rows:
         follows: Sequence[int] | None = None,
     ) -> None:
         self._shared = RowParameters(parameters)
+        self.derived = self._shared.derived
         following = follows is not None and any(index >= 0 for index in follows)
         self._follows = tuple(follows or ()) if following else None
+        self.follow_each_other = following
         self.running_entropy = self._one_per_row(
             np.full(len(self), np.nan) if running_entropy is None else running_entropy
         )
@@ -125,17 +130,6 @@ class Rows:
     def groups(self, *fields: str) -> dict[tuple[object, ...], IndexArray]:
         """Returns the row indices that share the values of *fields*, in order of appearance."""
         return self._shared.groups(*fields)
-
-    def derived(self, function: Callable[..., T], *arguments: object) -> T:
-        """Returns ``function(parameters, *arguments)``, computed once as long as the rows stay.
-
-        Args:
-            function: Is given the :class:`RowParameters`, not the rows: what requests remember
-                changes with every token. What it returns is shared by all who ask; an array becomes
-                read-only.
-            *arguments: Hashable.
-        """
-        return self._shared.derived(function, *arguments)
 
     def take(self, indices: IndexArray) -> Rows:
         """Returns the rows at *indices*, in that order; these very rows if that is all of them."""
@@ -160,11 +154,6 @@ class Rows:
         rows.__dict__.update(self.__dict__)
         rows.running_entropy = self._one_per_row(running_entropy)
         return rows
-
-    @property
-    def follow_each_other(self) -> bool:
-        """Whether any row follows another one."""
-        return self._follows is not None
 
     def after_predecessors(self, entropy_nats: FloatArray) -> Rows:
         """Returns the same rows, the mean of each brought up to the rows that it follows.

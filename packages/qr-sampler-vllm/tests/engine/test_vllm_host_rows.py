@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import pkgutil
 from importlib import import_module
+from itertools import product
 
 import numpy as np
 import pytest
@@ -43,13 +44,13 @@ def test_after_the_warm_up_nothing_is_left_to_compile() -> None:
         {"top_n_sigma": 1.5, "typical_p": 0.9},
     ]
     parameters = [settings.sampling.model_copy(update=kind) for kind in (*kinds, {})]
-    for dtype in (torch.float32, torch.bfloat16):
-        for lines in ([0, 1, 2, 3, 4], [1], [2, 0], [0, 5], [3, 5]):
-            logits = torch.from_numpy(rng.normal(size=(6, 20_000))).to(dtype)
-            logits[0] *= 1e-5
-            logits[5] = -math.inf
-            source = RecordedEntropySource(rng.bytes(10**6))
-            pipeline = TensorLogits().pipeline(logits, settings, source)
-            rows = Rows([parameters[line] for line in lines])
-            assert TensorLogits().sample(pipeline, logits, lines, rows) is not None
+    batches = ([0, 1, 2, 3, 4], [1], [2, 0], [0, 5], [3, 5])
+    for dtype, size, lines in product((torch.float32, torch.bfloat16), (20_000, 500), batches):
+        logits = torch.from_numpy(rng.normal(size=(6, size))).to(dtype)
+        logits[0] *= 1e-5
+        logits[5] = -math.inf
+        source = RecordedEntropySource(rng.bytes(10**6))
+        pipeline = TensorLogits().pipeline(logits, settings, source)
+        rows = Rows([parameters[line] for line in lines])
+        assert TensorLogits().sample(pipeline, logits, lines, rows) is not None
     assert {loop: len(loop.signatures) for loop in loops} == before

@@ -77,7 +77,7 @@ class TorchPlan:
     """The scratch memory that all this needs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class TorchMeasurement(Measurement):
     """The statistics together with the rows on the device."""
 

@@ -7,11 +7,9 @@ descent finds where a bin reaches a goal, however many tokens it has.
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
-from qr_sampler.selection.fast.bins import BINS, FEW
+from qr_sampler.selection.fast.bins import BINS
 from qr_sampler.selection.masses import MASSLESS
 from qr_sampler_accel.host.arithmetic.compiler import compiled
 from qr_sampler_accel.host.arithmetic.masses import LANES, TABLES, mass_memory
@@ -24,15 +22,10 @@ from qr_sampler_accel.host.from_head import first_reaching
 
 __all__ = ["bin_memory", "choose_from_bins", "scratch_size"]
 
-FEWER_BINS: Final = 512
-"""For rows of up to FEW tokens: clearing more bins would take longer than filling them."""
-
 
 def scratch_size(vocab_size: int) -> int:
     """Returns how many float64 the working memory of rows of V tokens has."""
-    bins = FEWER_BINS if vocab_size <= FEW else BINS
-    tables = TABLES * bins
-    above = 2 * (bins + 1)
+    tables, above = TABLES * BINS, 2 * (BINS + 1)
     return max(tables + tables // 2 + above + -(-3 * vocab_size // 2), -(-5 * vocab_size // 2))
 
 
@@ -43,29 +36,28 @@ def bin_memory(size, scratch):  # type: ignore[no-untyped-def]
     What is large is in *scratch*, which has :func:`scratch_size` numbers: to ask the system for it
     in every step would take time.
     """
-    bins = FEWER_BINS if size <= FEW else BINS
-    tables = TABLES * bins
+    tables = TABLES * BINS
     above = scratch[tables + tables // 2 :].view(np.int64)
-    rest = above[2 * (bins + 1) :].view(np.float32)
+    rest = above[2 * (BINS + 1) :].view(np.float32)
     return (
         (
             (np.empty(LANES, dtype=np.float32), np.empty(LANES, dtype=np.int32)),
             mass_memory(),
         ),
         (
-            scratch[:tables].reshape((TABLES, bins)),
-            scratch[tables : tables + tables // 2].view(np.int32).reshape((TABLES, bins)),
-            above[: bins + 1],
-            above[bins + 1 : 2 * (bins + 1)],
+            scratch[:tables].reshape((TABLES, BINS)),
+            scratch[tables : tables + tables // 2].view(np.int32).reshape((TABLES, BINS)),
+            above[: BINS + 1],
+            above[BINS + 1 : 2 * (BINS + 1)],
         ),
         memory_around(rest[: 3 * size].reshape((3, size))),
     )
 
 
 @compiled
-def _scale(inverse, bins):  # type: ignore[no-untyped-def]
-    """Returns what ``bin_scale`` returns, for any number of bins."""
-    per_nat = (bins - 0.5) / -MASSLESS
+def _scale(inverse):  # type: ignore[no-untyped-def]
+    """Returns what ``bin_scale`` returns."""
+    per_nat = (BINS - 0.5) / -MASSLESS
     return np.float32(MASSLESS / inverse), np.float32(-per_nat * inverse)
 
 
@@ -74,7 +66,7 @@ def _fill(row, inverse, unit, lanes, tables):  # type: ignore[no-untyped-def]
     """Sorts a row into bins and writes what lies above each bin and, last, in all of them."""
     totals, counts, mass_above, rank_above = tables
     logits, maximum = row
-    scale = _scale(inverse, totals.shape[1])
+    scale = _scale(inverse)
     fill_totals(logits, maximum, inverse, unit, scale, *lanes[0], lanes[1], totals, counts)
     mass_above[0] = rank_above[0] = 0
     for index in range(totals.shape[1]):
@@ -90,7 +82,7 @@ def _land(row, inverse, unit, index, goal, counts, tables, memory):  # type: ign
     has it.
     """
     (logits, maximum), (totals, _, mass_above, rank_above) = row, tables
-    numbers, scale = (maximum, inverse, unit), _scale(inverse, totals.shape[1])
+    numbers, scale = (maximum, inverse, unit), _scale(inverse)
     low, high = bin_ends(index, index, totals.shape[1], maximum, scale, memory)
     held = rank_above[index + 1] - rank_above[index]
     mass = mass_above[index + 1] - mass_above[index]

@@ -8,15 +8,15 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler.selection.fast.bins import FEW
 from qr_sampler.selection.fast.head import COLUMN_HEIGHT, GROUPS
 from qr_sampler_accel.host.arithmetic.compiler import compiled
 from qr_sampler_accel.host.arithmetic.masses import mass_memory
 from qr_sampler_accel.host.arithmetic.moments import float32_moments, moment_memory, row_weight
 from qr_sampler_accel.host.asked import NEEDS_TOTAL, TOP_N_SIGMA, TYPICAL_P
+from qr_sampler_accel.host.few import choose_from_few, few_memory, few_moments
 from qr_sampler_accel.host.from_bins import bin_memory, choose_from_bins
 from qr_sampler_accel.host.from_head import UNKNOWN, choose_from_head
-from qr_sampler_accel.host.leading import MOST_LEADING, fold, leading_tokens
+from qr_sampler_accel.host.leading import fold, leading_tokens
 
 __all__ = [
     "ENTROPY",
@@ -26,8 +26,9 @@ __all__ = [
     "VARENTROPY",
     "WEIGHT",
     "WEIGHT_AT_T",
+    "measure_few_rows",
     "measure_rows",
-    "most_leading",
+    "pick_few_rows",
     "pick_rows",
     "weigh_rows",
 ]
@@ -40,10 +41,8 @@ WEIGHT: Final = 4
 WEIGHT_AT_T: Final = 5
 NUMBERS: Final = 6
 
-
-def most_leading(vocab_size: int) -> int:
-    """Returns for how many leading tokens of a row there has to be room."""
-    return 0 if vocab_size <= FEW else MOST_LEADING
+FEW_COLUMNS: Final = 64
+"""Maxima that are kept side by side in a row of few tokens."""
 
 
 @compiled
@@ -56,7 +55,7 @@ def measure_rows(logits, filters, settle, inverse, numbers, ids, distance, count
         settle: How many moments have to be settled. Shape ``(B,)``.
         inverse: 1 / T; NaN where it is unknown yet. Shape ``(B,)``.
         numbers: Receives what is measured. Shape ``(NUMBERS, B)``.
-        ids: Receives the leading tokens. Shape ``(B, N)``, N = 0 for none.
+        ids: Receives the leading tokens. Shape ``(B, N)``.
         distance: Receives their distances. Shape ``(B, N)``.
         counts: Receives how many there are. Shape ``(B,)``.
 
@@ -74,9 +73,8 @@ def measure_rows(logits, filters, settle, inverse, numbers, ids, distance, count
         if not math.isfinite(maximum):
             continue
         decidable += 1
-        if ids.shape[1]:
-            # The leading tokens first, while the row is in the processor's cache.
-            counts[line] = leading_tokens(row, maximum, columns, groups, ids[line], distance[line])
+        # The leading tokens first, while the row is in the processor's cache.
+        counts[line] = leading_tokens(row, maximum, columns, groups, ids[line], distance[line])
         entropy, varentropy, weight, settled = float32_moments(row, maximum, settle[line], lanes)
         numbers[ENTROPY, line], numbers[VARENTROPY, line] = entropy, varentropy
         numbers[WEIGHT, line], numbers[SETTLED, line] = weight, settled
@@ -164,6 +162,45 @@ def pick_rows(  # type: ignore[no-untyped-def]
             if token == UNKNOWN:
                 whole = (row, np.float32(numbers[MAXIMUM, i]))
                 token, rank, share, stop = choose_from_bins(question, whole, unit, bins)
+        unknown += token == UNKNOWN
+        chosen[0, i], chosen[1, i], chosen[2, i], probability[i] = token, rank, stop, share
+    return unknown
+
+
+@compiled
+def measure_few_rows(logits, settle, numbers, scratch):  # type: ignore[no-untyped-def]
+    """Measures B rows of up to FEW tokens; arguments and result as for :func:`measure_rows`."""
+    memory = few_memory(scratch)
+    columns = memory.masses.view(np.float32)[: min(FEW_COLUMNS, logits.shape[1])]
+    decidable = unsettled = 0
+    for line in range(len(logits)):
+        row = logits[line]
+        maximum = fold(row, columns)
+        numbers[MAXIMUM, line] = maximum
+        if not math.isfinite(maximum):
+            continue
+        decidable += 1
+        entropy, varentropy, weight, settled = few_moments(row, maximum, settle[line], memory)
+        numbers[ENTROPY, line], numbers[VARENTROPY, line] = entropy, varentropy
+        numbers[WEIGHT, line], numbers[SETTLED, line] = weight, settled
+        unsettled += not settled
+    return decidable, unsettled
+
+
+@compiled
+def pick_few_rows(  # type: ignore[no-untyped-def]
+    logits, lines, filters, deviation, inverse, u, numbers, unit, scratch, chosen, probability
+):
+    """Selects the tokens of D rows of up to FEW tokens; arguments as in :func:`pick_rows`."""
+    memory = few_memory(scratch)
+    unknown = 0
+    for i in range(lines.size):
+        token, rank, share, stop = UNKNOWN, 0, 0.0, 0
+        if filters[i, TYPICAL_P] == 1.0:
+            farthest = filters[i, TOP_N_SIGMA] * deviation[i]
+            question = (filters[i], farthest, inverse[i], u[i])
+            whole = (logits[lines[i]], np.float32(numbers[MAXIMUM, i]))
+            token, rank, share, stop = choose_from_few(question, whole, unit, memory)
         unknown += token == UNKNOWN
         chosen[0, i], chosen[1, i], chosen[2, i], probability[i] = token, rank, stop, share
     return unknown

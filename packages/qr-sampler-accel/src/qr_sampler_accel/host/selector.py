@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar, cast
+from functools import lru_cache
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler.arrays import Distances, FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
+from qr_sampler.selection.fast.bins import FEW
 from qr_sampler.selection.fast.candidates import Choice
 from qr_sampler.selection.fast.head import Head
 from qr_sampler.selection.fast.row import FastRow
@@ -23,6 +25,7 @@ from qr_sampler_accel.host.arithmetic.statistics import compiled_deviation
 from qr_sampler_accel.host.asked import TOP_N_SIGMA, Asked, asked_of
 from qr_sampler_accel.host.from_bins import scratch_size
 from qr_sampler_accel.host.from_head import UNKNOWN
+from qr_sampler_accel.host.leading import MOST_LEADING
 from qr_sampler_accel.host.passes import CompiledPasses
 from qr_sampler_accel.host.row_loops import (
     ENTROPY,
@@ -31,15 +34,18 @@ from qr_sampler_accel.host.row_loops import (
     SETTLED,
     VARENTROPY,
     WEIGHT,
+    measure_few_rows,
     measure_rows,
-    most_leading,
+    pick_few_rows,
     pick_rows,
     weigh_rows,
 )
 
-A = TypeVar("A", bound=NDArray[Any])
-
 __all__ = ["CompiledMeasurement", "CompiledPlan", "CompiledSelector"]
+
+
+FEW_SCRATCH: Final = 3
+"""Working memory for each of few tokens: a mass, or what it takes to settle their moments."""
 
 
 class Heads(NamedTuple):
@@ -66,7 +72,7 @@ class Heads(NamedTuple):
         return Heads(self.token_ids[lines], self.distance[lines], self.counts[lines])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CompiledMeasurement(Measurement):
     """The statistics together with the rows."""
 
@@ -78,6 +84,10 @@ class CompiledMeasurement(Measurement):
     """What was measured of the decidable rows. Shape ``(NUMBERS, D)``."""
     heads: Heads
     """The leading tokens of each."""
+    known: FloatArray
+    """The temperatures that were known by then; NaN where they were not. Shape ``(B,)``."""
+    inverse: FloatArray
+    """1 / T of those. Shape ``(B,)``."""
 
 
 class CompiledPlan(NamedTuple):
@@ -99,7 +109,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
 
     def __init__(self) -> None:
         self._passes: CompiledPasses | None = None
-        self._scratch = np.empty(0)
+        self._scratch, self._scratch_for = np.empty(0), 0
 
     def measure(
         self,
@@ -111,14 +121,23 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         """Returns the statistics of the decidable rows. Arguments as in :class:`Selector`."""
         ready_ns = time.monotonic_ns()
         count, vocab_size = logits.shape
-        logits = _usual(logits)
+        flags = logits.flags
+        if not (flags.c_contiguous and flags.writeable):
+            # The loops would be compiled anew for every kind but that of their own memory.
+            logits = logits.copy(order="C")
+        room = self._scratch if vocab_size == self._scratch_for else self._take_room(vocab_size)
         asked = rows.derived(asked_of, vocab_size)
         if settle is None:
             settle = np.where(np.isnan(temperature), 2, 0)
-        numbers, heads = np.empty((NUMBERS, count)), Heads.empty(count, most_leading(vocab_size))
-        decidable, unsettled = measure_rows(
-            logits, asked.filters, settle, 1.0 / temperature, numbers, *heads
-        )
+        inverse, numbers = 1.0 / temperature, np.empty((NUMBERS, count))
+        if vocab_size <= FEW:
+            heads = _no_heads(count)
+            decidable, unsettled = measure_few_rows(logits, settle, numbers, room)
+        else:
+            heads = Heads.empty(count, MOST_LEADING)
+            decidable, unsettled = measure_rows(
+                logits, asked.filters, settle, inverse, numbers, *heads
+            )
         lines = asked.lines
         if decidable < count:
             lines = np.flatnonzero(np.isfinite(numbers[MAXIMUM]))
@@ -130,7 +149,7 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             rows = rows.take(lines)
             asked = rows.derived(asked_of, vocab_size)
         if unsettled:
-            _settle(logits, lines, numbers, self._room(vocab_size))
+            _settle(logits, lines, numbers, room)
         return CompiledMeasurement(
             lines=lines,
             rows=rows,
@@ -138,15 +157,22 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             logits_ready_ns=ready_ns,
             entropy_nats=numbers[ENTROPY],
             varentropy_nats2=numbers[VARENTROPY],
-            logit_deviation=_deviations(logits, lines, asked),
+            logit_deviation=(
+                _deviations(logits, lines, asked) if asked.asks_deviation else asked.deviations
+            ),
             logits=logits,
             asked=asked,
             numbers=numbers,
             heads=heads,
+            known=temperature,
+            inverse=inverse,
         )
 
     def prepare(self, measurement: CompiledMeasurement, temperature: FloatArray) -> CompiledPlan:
         """Returns the totals of the rows at their temperatures."""
+        if temperature is measurement.known:
+            # All weights that are needed have been taken.
+            return CompiledPlan(measurement, measurement.inverse)
         inverse = 1.0 / temperature
         if measurement.heads.token_ids.size:
             weigh_rows(
@@ -162,22 +188,25 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
     def pick(self, plan: CompiledPlan, u: FloatArray) -> SelectionResult:
         """Returns the token of each row."""
         measurement = plan.measurement
-        chosen = np.empty((3, u.size), dtype=np.intp)
-        probability = np.empty(u.size)
-        unknown = pick_rows(
+        chosen, probability = np.empty((3, u.size), dtype=np.intp), np.empty(u.size)
+        vocab_size = measurement.vocab_size
+        room = self._scratch if vocab_size == self._scratch_for else self._take_room(vocab_size)
+        rows = (
             measurement.logits,
             measurement.lines,
             measurement.asked.filters,
             measurement.logit_deviation,
             plan.inverse_temperature,
-            _usual(u),
+            # Writable, as above.
+            u if u.flags.writeable else u.copy(),
             measurement.numbers,
-            tuple(measurement.heads),
-            2.0 ** unit_exponent(measurement.vocab_size),
-            self._room(measurement.vocab_size),
-            chosen,
-            probability,
         )
+        unit = 2.0 ** unit_exponent(vocab_size)
+        if vocab_size <= FEW:
+            unknown = pick_few_rows(*rows, unit, room, chosen, probability)
+        else:
+            heads = tuple(measurement.heads)
+            unknown = pick_rows(*rows, heads, unit, room, chosen, probability)
         if unknown:
             for index in np.flatnonzero(chosen[0] == UNKNOWN).tolist():
                 choice = self._choose(plan, index, float(u[index]))
@@ -187,11 +216,12 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             token_ids=chosen[0], rank=chosen[1], probability=probability, candidates=chosen[2]
         )
 
-    def _room(self, vocab_size: int) -> FloatArray:
-        """Returns working memory for rows of V tokens."""
-        size = scratch_size(vocab_size)
-        if self._scratch.size != size:
-            self._scratch = np.empty(size)
+    def _take_room(self, vocab_size: int) -> FloatArray:
+        """Takes working memory for rows of V tokens."""
+        self._scratch = np.empty(
+            FEW_SCRATCH * vocab_size if vocab_size <= FEW else scratch_size(vocab_size)
+        )
+        self._scratch_for = vocab_size
         return self._scratch
 
     def _choose(self, plan: CompiledPlan, index: int, u: float) -> Choice:
@@ -219,13 +249,12 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
         return choice or cast("Choice", row.choose(inverse, row.histogram_ranking, u))
 
 
-def _usual(array: A) -> A:
-    """Returns *array* as the loops take it: consecutive and writable, as their own memory is.
-
-    They would be compiled anew for every other kind.
-    """
-    flags = array.flags
-    return array if flags.c_contiguous and flags.writeable else array.copy(order="C")
+@lru_cache(maxsize=64)
+def _no_heads(count: int) -> Heads:
+    """Returns no leading tokens, for rows so short that all of their tokens are looked at."""
+    heads = Heads.empty(count, 0)
+    heads.counts[:] = 0
+    return heads
 
 
 def _settle(logits: Logits, lines: IndexArray, numbers: FloatArray, scratch: FloatArray) -> None:
@@ -242,8 +271,6 @@ def _settle(logits: Logits, lines: IndexArray, numbers: FloatArray, scratch: Flo
 
 def _deviations(logits: Logits, lines: IndexArray, asked: Asked) -> FloatArray:
     """Returns the standard deviations of the logits of rows; NaN where top-n-sigma is off."""
-    if not asked.asks_deviation:
-        return asked.deviations
     deviations: FloatArray = asked.deviations.copy()
     for index in np.flatnonzero(asked.filters[:, TOP_N_SIGMA]).tolist():
         deviations[index] = compiled_deviation(logits[lines[index]])

@@ -10,7 +10,7 @@ import numpy as np
 from qr_sampler.arrays import Logits
 from qr_sampler.rows import Rows
 from qr_sampler.sampling.planner import StepPlanner
-from qr_sampler.selection.fast.bins import BinnedRow
+from qr_sampler.selection.fast.bins import FEW, BinnedRow
 from qr_sampler.selection.fast.descent import Goal, Held
 from qr_sampler.settings import SamplingParameters
 from qr_sampler_accel.host.arithmetic.statistics import compiled_deviation
@@ -21,7 +21,7 @@ from qr_sampler_accel.host.selector import CompiledSelector
 __all__ = ["warm_up"]
 
 VOCAB_SIZE: Final = 4096
-"""Large enough for every loop to be needed."""
+"""Large enough for every loop over rows of many tokens to be needed."""
 
 
 def warm_up(*, logits_on_host: bool) -> None:
@@ -31,14 +31,15 @@ def warm_up(*, logits_on_host: bool) -> None:
         logits_on_host: Whether logits are in the memory of the host, where blocks always are.
     """
     # Of the same type as what a source delivers: read-only.
-    counts = CompiledCounts(np.frombuffer(bytes(16), dtype=np.uint8).reshape(1, 16))
-    _ = counts.sums, counts.ones
+    CompiledCounts(np.frombuffer(bytes(16), dtype=np.uint8).reshape(1, 16))
     if not logits_on_host:
         return
-    selector = CompiledSelector()
-    logits = np.linspace(-9.0, 0.0, VOCAB_SIZE, dtype=np.float32).reshape(1, -1)
-    rows = Rows([SamplingParameters.model_validate({})])
-    selector.pick(StepPlanner(selector).prepare(logits, rows).selection, np.full(1, 0.5))
+    # A temperature that is known only after the measurement needs one loop more.
+    parameters = SamplingParameters.model_validate({"temperature_strategy": "edt"})
+    selector, rows = CompiledSelector(), Rows([parameters])
+    for size in (FEW, VOCAB_SIZE):
+        logits = np.linspace(-9.0, 0.0, size, dtype=np.float32).reshape(1, -1)
+        selector.pick(StepPlanner(selector).prepare(logits, rows).selection, np.full(1, 0.5))
     _warm_up_for_open_rows(np.zeros(VOCAB_SIZE, dtype=np.float32))
 
 

@@ -64,9 +64,8 @@ def _amplified(
 ) -> AmplifiedRows:
     counts = count(blocks)
     u, statistic, lattice_step, baseline = amplifier.amplify(blocks, counts)
-    rows = u.size
     result = AmplificationResult(
-        u, statistic, _one_per_row(lattice_step, rows), _one_per_row(baseline, rows)
+        u, statistic, _one_per_row(lattice_step, u.size), _one_per_row(baseline, u.size)
     )
     return AmplifiedRows(result, counts.sums, counts.ones)
 

@@ -191,9 +191,11 @@ class GuardedSource(EntropySource):
         """Returns the draw that *question* asks the source for, if it is one of *n* bytes."""
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
-        answer = partial(self._intake.draw, question, n)
         try:
-            draw = answer() if self._direct else self._calls.get().draw(n, answer)
+            if self._direct:
+                draw = self._intake.draw(question, n)
+            else:
+                draw = self._calls.get().draw(n, partial(self._intake.draw, question, n))
         except (TimeoutError, RuntimeError, CircuitOpenError) as refusal:
             raise EntropyUnavailableError(self._name, str(refusal)) from None
         if isinstance(draw, FailedDraw):
@@ -204,7 +206,8 @@ class GuardedSource(EntropySource):
                 dropped_bytes=draw.dropped_bytes,
                 retry_after_s=draw.retry_after_s,
             )
-        self._drop(draw.dropped_bytes, "retried")
+        if draw.dropped_bytes:
+            self._drop(draw.dropped_bytes, "retried")
         return draw
 
     def _new_patience(self) -> Patience:

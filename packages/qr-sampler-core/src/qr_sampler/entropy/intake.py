@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -80,7 +80,10 @@ class Intake:
         asked_ns = time.monotonic_ns()
         try:
             answer = question()
-            return self._draw(answer, n, asked_ns, time.monotonic_ns())
+            answered_ns = time.monotonic_ns()
+            if self._is_plain(answer, n, asked_ns, answered_ns):
+                return cast("EntropyDraw", answer)
+            return self._read(answer, n, asked_ns, answered_ns)
         # Whatever a source raises means that the draw has failed. The engine has to continue,
         # even if the source raises what would end a program or a thread.
         except BaseException as error:
@@ -159,10 +162,10 @@ class Intake:
         self.defects.report(error)
         return FailedDraw(words_of(error, self._secrets))
 
-    def _draw(
+    def _read(
         self, answer: object, n: int, asked_ns: int, answered_ns: int
     ) -> EntropyDraw | FailedDraw:
-        """Returns *answer* if it is plain and in range, a plain copy of it if it can be read."""
+        """Returns a plain copy of *answer* if it can be read."""
         data = answer.data if isinstance(answer, EntropyDraw) else answer
         if not isinstance(answer, EntropyDraw) or not isinstance(
             data, (bytes, bytearray, memoryview)
@@ -176,15 +179,14 @@ class Intake:
                 received + (_number(answer.dropped_bytes) or 0),
                 "short" if received < n else "long",
             )
-        if self._is_plain(answer, asked_ns, answered_ns):
-            return answer
         return self._plain(answer, data, asked_ns, answered_ns)
 
-    def _is_plain(self, answer: Any, asked_ns: int, answered_ns: int) -> bool:
+    def _is_plain(self, answer: Any, n: int, asked_ns: int, answered_ns: int) -> bool:
         """Returns whether *answer* can be kept as it is: the common case, in a microsecond."""
         return (
             type(answer) is EntropyDraw
             and type(answer.data) is bytes
+            and len(answer.data) == n
             and type(answer.source) is str
             and answer.source == self._name
             and answer.origin is self._origin
@@ -194,14 +196,19 @@ class Intake:
             and type(answer.wall_time_ns) is int
             and 0 < answer.wall_time_ns <= LARGEST_NUMBER
             and answer.fallback is False
-            and self._is_text(answer.fallback_from)
-            and self._is_text(answer.fallback_reason)
-            and self._is_text(answer.device_id)
+            and type(answer.requests) is int
+            and 0 <= answer.requests <= LARGEST_NUMBER
+            and type(answer.dropped_bytes) is int
+            and 0 <= answer.dropped_bytes <= LARGEST_NUMBER
+            and type(answer.fallback_from) is type(answer.fallback_reason) is str
+            and type(answer.device_id) is str
+            and (
+                not (answer.fallback_from or answer.fallback_reason or answer.device_id)
+                or self._are_plain_texts(answer)
+            )
             and (answer.device_timestamp_ns is None or _is_number(answer.device_timestamp_ns, 1))
-            and _is_number(answer.requests, 0)
-            and _is_flag(answer.commitment_echoed)
-            and _is_flag(answer.signature_verified)
-            and _is_number(answer.dropped_bytes, 0)
+            and (answer.commitment_echoed is None or _is_flag(answer.commitment_echoed))
+            and (answer.signature_verified is None or _is_flag(answer.signature_verified))
             and _is_signature(answer.signature)
             and (answer.sequence_id is None or _is_number(answer.sequence_id, 0))
         )
@@ -253,8 +260,9 @@ class Intake:
     def _text(self, value: object) -> str:
         return plain_text(value, self._secrets)
 
-    def _is_text(self, value: object) -> bool:
-        return type(value) is str and (not value or self._text(value) == value)
+    def _are_plain_texts(self, answer: EntropyDraw) -> bool:
+        texts = (answer.fallback_from, answer.fallback_reason, answer.device_id)
+        return all(self._text(text) == text for text in texts)
 
 
 def _is_signature(value: object) -> bool:
@@ -262,7 +270,7 @@ def _is_signature(value: object) -> bool:
 
 
 def _is_flag(value: object) -> bool:
-    return value is None or value is True or value is False
+    return value is True or value is False
 
 
 def _is_number(value: object, least: int) -> bool:

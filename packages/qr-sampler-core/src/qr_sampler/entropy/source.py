@@ -21,6 +21,7 @@ CONTRACT_VERSION = 1
 
 _MANTISSA_SHIFT = 11
 _MANTISSA_ULP = 2.0**-53
+_UNLIMITED = SourceLimits()
 
 
 class EntropySource(ABC):
@@ -105,7 +106,7 @@ class EntropySource(ABC):
     @property
     def limits(self) -> SourceLimits:
         """What the source accepts in one request and over time."""
-        return SourceLimits()
+        return _UNLIMITED
 
     @abstractmethod
     def get_random_bytes(self, n: int) -> bytes:
@@ -146,10 +147,12 @@ class EntropySource(ABC):
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
         requested_ns = time.monotonic_ns()
-        pieces = self._pieces(n)
+        largest = self.limits.max_bytes_per_request
+        whole = n and (largest is None or n <= largest)
+        pieces = [self._exactly(n)] if whole else self._pieces(n)
         return EntropyDraw(
             # Of one piece without a copy, unless the source hands out something else than bytes.
-            data=bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces),
+            data=bytes(pieces[0]) if whole else b"".join(pieces),
             source=self.name,
             origin=self.origin,
             requested_ns=requested_ns,
@@ -202,8 +205,6 @@ class EntropySource(ABC):
 
     def _request_sizes(self, n: int) -> list[int]:
         largest = self.limits.max_bytes_per_request or n
-        if 0 < n <= largest:
-            return [n]
         return [min(largest, n - start) for start in range(0, n, max(largest, 1))]
 
     def _exactly(self, n: int) -> bytes:

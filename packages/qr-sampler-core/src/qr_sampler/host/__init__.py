@@ -48,6 +48,7 @@ from qr_sampler.records.entries import (
     TokenEntry,
     records_of,
 )
+from qr_sampler.sampling.columns import Remembered
 
 __all__ = [
     "UNKNOWN_TOKEN",
@@ -65,6 +66,7 @@ __all__ = [
     "RecordKeeper",
     "RecordedDiscard",
     "RecordedToken",
+    "Remembered",
     "RequestFacts",
     "RowGroup",
     "RowGroups",

@@ -113,7 +113,7 @@ class Handover:
     def put(self, entries: Iterable[Entry]) -> None:
         """Takes in *entries*, behind the records of bytes that sources have dropped meanwhile."""
         with self._lock:
-            self._take([*self._dropped_records(), *entries])
+            self._take([*self._dropped_records(), *entries] if self._dropped else list(entries))
             waiting = self._handed - self._written
             if 2 * waiting >= self._capacity:
                 self.refuses = self._required

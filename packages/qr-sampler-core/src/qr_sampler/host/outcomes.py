@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from qr_sampler.records import ForcedRecord, UnchosenRecord, UndecidedRecord
 from qr_sampler.records.entries import DiscardEntry, Entry, SequenceRecord, TokenEntry
-from qr_sampler.sampling.columns import StepColumns
+from qr_sampler.sampling.columns import Remembered, StepColumns
 
 if TYPE_CHECKING:
     from qr_sampler.host.sequence import TokenSequence
@@ -34,15 +34,8 @@ class Outcome(Protocol):
         """Its index among the tokens of its sequence."""
 
     @property
-    def entropy_nats(self) -> float | None:
-        """Entropy of its row as strategies see it; ``None`` if no entropy has chosen the token."""
-
-    @property
-    def link(self) -> bytes | None:
-        """What ties the next row of its sequence to it, empty if no commitment was made.
-
-        ``None`` if no entropy has chosen the token, so that an earlier link stays valid.
-        """
+    def remembered(self) -> Remembered:
+        """What its sequence remembers of it."""
 
     def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> Entry:
         """Returns the entry of the token as one of *sequence*.
@@ -83,14 +76,9 @@ class ChosenToken(NamedTuple):
         return self.step.token_ids[self.row]
 
     @property
-    def link(self) -> bytes:
-        """What ties the next row of its sequence to it; empty if the source takes no commitment."""
-        return self.step.links[self.row]
-
-    @property
-    def entropy_nats(self) -> float:
-        """Entropy of its row, rounded so that means are the same on every machine."""
-        return self.step.seen_entropy_nats[self.row]
+    def remembered(self) -> Remembered:
+        """What its sequence remembers of it."""
+        return self.step.remembered[self.row]
 
     def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> TokenEntry:
         """Returns the entry of the token."""
@@ -111,14 +99,9 @@ class UnchosenToken(ABC):
     """Its index among the tokens of its sequence."""
 
     @property
-    def entropy_nats(self) -> None:
-        """None: strategies have seen nothing of its row."""
-        return None
-
-    @property
-    def link(self) -> None:
-        """None: an earlier link stays valid."""
-        return None
+    def remembered(self) -> Remembered:
+        """What its sequence remembers of it: the token alone."""
+        return Remembered(self.token_id, None, None)
 
     def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> SequenceRecord:
         """Returns the entry of the token; arguments as in :class:`Outcome`."""

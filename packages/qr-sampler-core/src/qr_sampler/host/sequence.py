@@ -105,13 +105,13 @@ class TokenSequence:
         """
         if self.ended:
             return self.wasted(outcome, "after_stop")
-        tokens, position, token_id = self.tokens, outcome.position, outcome.token_id
+        tokens, position = self.tokens, outcome.position
+        token_id, entropy_nats, link = outcome.remembered
         if len(tokens) < position:
             tokens.extend([UNKNOWN_TOKEN] * (position - len(tokens)))
         tokens.append(token_id)
         mean = self.running_entropy
         self._unsettled.append(_UnsettledToken(outcome, position, token_id, mean.value, self.link))
-        entropy_nats, link = outcome.entropy_nats, outcome.link
         if entropy_nats is not None:
             mean.observe(entropy_nats)
         if link is not None:

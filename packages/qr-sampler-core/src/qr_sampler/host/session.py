@@ -30,7 +30,7 @@ from qr_sampler.host.outcomes import NO_LEDGER, ChosenToken, ForcedEnd, Outcome,
 from qr_sampler.host.public_text import public_model_name
 from qr_sampler.host.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler.host.sequence import TokenSequence
-from qr_sampler.host.shared_draws import serve_or_split
+from qr_sampler.host.shared_draws import serve_parts
 from qr_sampler.host.status import EngineStatus
 from qr_sampler.host.stop_conditions import StopConditions
 from qr_sampler.records.accounting import bypass_record
@@ -182,18 +182,22 @@ class SamplingSession:
             EntropyUnavailableError: If the source fails and the operator chose to stop then.
             ComponentError: When an amplifier or a temperature strategy fails, likewise.
         """
-        outcomes: dict[int, Outcome] = {}
+        outcomes: list[Outcome | None] = [None] * len(step.lines)
         self.end_unrecorded(step.sequences)
         try:
             for group in self._groups.of(step):
-                self._decide_group(logits, step, group, outcomes)
+                began_s = time.monotonic()
+                error = self._attempt(logits, step, group, outcomes)
+                if error is not None:
+                    took_s = time.monotonic() - began_s
+                    self._serve_apart(logits, step, group, outcomes, error, took_s)
         except BaseException:
             # The step is not finished, so what earlier groups have drawn decides no token.
             self.record(_wasted(step, outcomes))
             raise
-        if len(outcomes) < len(step.lines):
+        if None in outcomes:
             self._do_without(logits, step, outcomes)
-        return [outcomes[index] for index in range(len(step.lines))]
+        return outcomes  # type: ignore[return-value]
 
     def without_entropy(
         self, logits: Any, line: int, sequence: TokenSequence, position: int
@@ -307,32 +311,50 @@ class SamplingSession:
             self._logger.error("a request that was admitted cannot be served and ends: %s", error)
             return resolve_request(self.settings, {FOLLOW_KEY: 0}), str(error)
 
-    def _decide_group(
-        self, logits: Any, step: StepRows, group: RowGroup, outcomes: dict[int, Outcome]
+    def _serve_apart(
+        self,
+        logits: Any,
+        step: StepRows,
+        group: RowGroup,
+        outcomes: list[Outcome | None],
+        error: QRSamplerError,
+        took_s: float,
     ) -> None:
-        """Decides the rows of *group* and fills in their *outcomes*."""
+        """Decides the rows of *group* one by one, since together they could not be decided.
+
+        Args:
+            logits: Shape ``(R, V)``.
+            step: The rows of the step.
+            group: Those that share the draw which failed.
+            outcomes: Filled in.
+            error: Why it failed.
+            took_s: How many seconds it took.
+        """
+        self.raise_if_told_to(error)
 
         def attempt(part: RowGroup) -> QRSamplerError | None:
-            error = self._attempt(logits, step, part, outcomes)
-            if error is not None:
-                self.raise_if_told_to(error)
-            return error
+            failure = self._attempt(logits, step, part, outcomes)
+            if failure is not None:
+                self.raise_if_told_to(failure)
+            return failure
 
         def give_up(part: RowGroup, failure: QRSamplerError) -> None:
             self.give_up([step.sequences[index] for index in part.indices], failure)
 
-        serve_or_split(group, lambda whole: whole.apart(step.sequences), attempt, give_up)
+        serve_parts(group.apart(step.sequences), error, took_s, attempt, give_up)
 
     def _attempt(
-        self, logits: Any, step: StepRows, group: RowGroup, outcomes: dict[int, Outcome]
+        self, logits: Any, step: StepRows, group: RowGroup, outcomes: list[Outcome | None]
     ) -> QRSamplerError | None:
         """Decides the rows of *group* with one draw; returns why that has failed, if it has."""
         indices, sequences, positions = group.indices, step.sequences, step.positions
         rows = group.rows.with_running_entropy(
             [sequences[index].running_entropy.value for index in indices]
         )
-        lines = [step.lines[index] for index in indices]
-        pipeline = self._pipeline(group.source, logits)
+        lines = step.lines
+        if len(indices) < len(lines):
+            lines = [lines[index] for index in indices]
+        pipeline = self._pipelines.get(group.source) or self._new_pipeline(group.source, logits)
         contexts = self._contexts(step, group) if pipeline.source.commits else None
         try:
             result = self._access.sample(pipeline, logits, lines, rows, contexts)
@@ -345,16 +367,19 @@ class SamplingSession:
                 outcomes[index] = ChosenToken(columns, decided, positions[index])
         return None
 
-    def _do_without(self, logits: Any, step: StepRows, outcomes: dict[int, Outcome]) -> None:
+    def _do_without(self, logits: Any, step: StepRows, outcomes: list[Outcome | None]) -> None:
         """Forces the rows that no draw has decided and fills in their *outcomes*."""
-        forced = {
-            index: self.without_entropy(logits, step.lines[index], sequence, step.positions[index])
-            for index, sequence in enumerate(step.sequences)
-            if index not in outcomes
-        }
-        lines = [step.lines[index] for index in forced]
-        self._access.force(logits, lines, [outcome.token_id for outcome in forced.values()])
-        outcomes.update(forced)
+        left = [index for index, outcome in enumerate(outcomes) if outcome is None]
+        forced = [
+            self.without_entropy(
+                logits, step.lines[index], step.sequences[index], step.positions[index]
+            )
+            for index in left
+        ]
+        lines = [step.lines[index] for index in left]
+        self._access.force(logits, lines, [outcome.token_id for outcome in forced])
+        for index, outcome in zip(left, forced, strict=True):
+            outcomes[index] = outcome
 
     def _contexts(self, step: StepRows, group: RowGroup) -> list[RowContext]:
         """Returns the contexts of the tokens that the rows of *group* decide."""
@@ -368,14 +393,14 @@ class SamplingSession:
             for index in group.indices
         ]
 
-    def _pipeline(self, source: str, logits: Any) -> SamplingPipeline:
-        """Returns the pipeline of *source*; only now is the device of the logits known."""
-        if source not in self._pipelines:
-            # Each gets its own selector, which may keep the outcome of its latest step in buffers.
-            self._pipelines[source] = self._access.pipeline(
-                logits, self.settings, self._sources[source], self._dropped.append
-            )
-        return self._pipelines[source]
+    def _new_pipeline(self, source: str, logits: Any) -> SamplingPipeline:
+        """Returns a new pipeline of *source*; only now is the device of the logits known."""
+        # Each gets its own selector, which may keep the outcome of its latest step in buffers.
+        pipeline = self._access.pipeline(
+            logits, self.settings, self._sources[source], self._dropped.append
+        )
+        self._pipelines[source] = pipeline
+        return pipeline
 
     def _described(self, facts: EngineFacts) -> dict[str, Any]:
         """Returns the constant part of the status."""
@@ -392,10 +417,11 @@ class SamplingSession:
         }
 
 
-def _wasted(step: StepRows, outcomes: Mapping[int, Outcome]) -> list[Entry]:
+def _wasted(step: StepRows, outcomes: Sequence[Outcome | None]) -> list[Entry]:
     """Returns the entries of the rows of a step that is not finished."""
     return [
         entry
-        for index, outcome in outcomes.items()
-        for entry in step.sequences[index].wasted(outcome, "step_failed")
+        for sequence, outcome in zip(step.sequences, outcomes, strict=True)
+        if outcome is not None
+        for entry in sequence.wasted(outcome, "step_failed")
     ]

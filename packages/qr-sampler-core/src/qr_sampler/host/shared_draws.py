@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from qr_sampler import EntropyUnavailableError, QRSamplerError
 
-__all__ = ["LEAST_BUDGET_S", "serve_or_split"]
+__all__ = ["LEAST_BUDGET_S", "serve_or_split", "serve_parts"]
 
 LEAST_BUDGET_S: Final = 0.1
 """Time in seconds that draws which fail may always take in a step, so that refusals, which come at
@@ -31,10 +31,6 @@ def serve_or_split(
 ) -> None:
     """Serves *whole* at once or, where that fails, its parts one by one.
 
-    All rows of the step wait for this. So the parts that the source fails may together take as long
-    as the whole has taken; after that it is down, and what is left is given up untried. A dead
-    source costs two deadlines, not one for each row.
-
     Args:
         whole: What is to be served.
         split: Returns what can be served on its own, *whole* alone if that is all.
@@ -43,9 +39,32 @@ def serve_or_split(
         clock: Seconds from any origin.
     """
     error, took_s = _timed(attempt, whole, clock)
-    if error is None:
-        return
-    parts = split(whole)
+    if error is not None:
+        serve_parts(split(whole), error, took_s, attempt, give_up, clock)
+
+
+def serve_parts(
+    parts: Sequence[T],
+    error: QRSamplerError,
+    took_s: float,
+    attempt: Callable[[T], QRSamplerError | None],
+    give_up: Callable[[T, QRSamplerError], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Serves one by one what could not be served together.
+
+    All rows of the step wait for this. So the parts that the source fails may together take as long
+    as the whole has taken; after that it is down, and what is left is given up untried. A dead
+    source costs two deadlines, not one for each row.
+
+    Args:
+        parts: What can be served on its own; a single one has been tried already.
+        error: Why all together have failed.
+        took_s: How many seconds that took.
+        attempt: As for :func:`serve_or_split`, like the rest.
+        give_up: Likewise.
+        clock: Likewise.
+    """
     if len(parts) == 1:
         give_up(parts[0], error)
         return

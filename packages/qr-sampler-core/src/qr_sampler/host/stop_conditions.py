@@ -61,21 +61,17 @@ class StopConditions:
         Args:
             tokens: All tokens of the sequence. To be called once for each of them, in order.
         """
-        return self._tokens_end(tokens) or (
-            self.stop_strings is not None and self.stop_strings.found_with(tokens[-1])
-        )
+        count = len(tokens)
+        if (
+            tokens[-1] in self.token_ids
+            or (self.max_tokens is not None and count >= self.max_tokens)
+            or (self.max_length is not None and self.prompt_length + count >= self.max_length)
+            or (self.repeats is not None and count >= self.min_tokens and self.repeats(tokens))
+        ):
+            return True
+        return self.stop_strings is not None and self.stop_strings.found_with(tokens[-1])
 
     def start_again(self, tokens: Sequence[int]) -> None:
         """Continues from *tokens*, which may differ from those checked so far."""
         if self.stop_strings is not None:
             self.stop_strings.start_again(tokens)
-
-    def _tokens_end(self, tokens: Sequence[int]) -> bool:
-        count = len(tokens)
-        if tokens[-1] in self.token_ids:
-            return True
-        if self.max_tokens is not None and count >= self.max_tokens:
-            return True
-        if self.max_length is not None and self.prompt_length + count >= self.max_length:
-            return True
-        return count >= self.min_tokens and self.repeats is not None and self.repeats(tokens)

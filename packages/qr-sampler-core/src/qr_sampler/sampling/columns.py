@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from qr_sampler.sampling.commitment import link_digest
 from qr_sampler.sampling.pipeline import StepResult
 from qr_sampler.temperature.base import rounded
 
-__all__ = ["StepColumns"]
+__all__ = ["Remembered", "StepColumns"]
 
 T = TypeVar("T")
 
@@ -38,6 +38,18 @@ class column(Generic[T]):  # noqa: N801
         # From now on the attribute of the instance is found first.
         step.__dict__[self._name] = value
         return value
+
+
+class Remembered(NamedTuple):
+    """What a sequence remembers of one of its tokens."""
+
+    token_id: int
+    """The token."""
+    entropy_nats: float | None
+    """Entropy of its row as strategies see it; ``None`` if no entropy has chosen the token."""
+    link: bytes | None
+    """What ties the next row of its sequence to it, empty if no commitment was made; ``None`` if no
+    entropy has chosen the token, so that an earlier link stays valid."""
 
 
 class StepColumns:
@@ -86,9 +98,16 @@ class StepColumns:
         return _listed(self._step.amplification.u)
 
     @column
-    def seen_entropy_nats(self) -> list[float]:
-        """Entropies as strategies see them: rounded, so that means are equal on every machine."""
-        return _listed(rounded(self._step.plan.temperature.entropy_nats))
+    def remembered(self) -> list[Remembered]:
+        """What the sequences remember of their tokens.
+
+        Entropies are rounded, so that their means are the same on every machine.
+        """
+        step = self._step
+        token_ids = self.token_ids = step.selection.token_ids.tolist()
+        seen = rounded(step.plan.temperature.entropy_nats).tolist()
+        links = self.links if step.row_digests else [b""] * len(token_ids)
+        return [*map(Remembered, token_ids, seen, links)]
 
     @column
     def links(self) -> list[bytes]:

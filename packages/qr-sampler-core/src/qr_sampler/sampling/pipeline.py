@@ -83,7 +83,7 @@ class SamplingPipeline:
     ) -> None:
         self._settings = settings
         self.source = source
-        self._amplifiers: dict[str, SignalAmplifier] = {}
+        self._amplifier_by_name: dict[str, SignalAmplifier] = {}
         self.planner = StepPlanner(selector)
         self._count = count
         self._on_dropped = on_dropped
@@ -119,7 +119,7 @@ class SamplingPipeline:
         """Returns the tokens: draws once for all rows, amplifies and selects.
 
         Args:
-            plan: What :meth:`prepare` returned.
+            plan: What :meth:`prepare` returned. It can be completed once.
             contexts: Which tokens the B rows of the step are going to decide; a source that takes a
                 commitment is told their digest with the request.
 
@@ -127,18 +127,22 @@ class SamplingPipeline:
             EntropyUnavailableError: When the source cannot deliver.
             ComponentError: When an amplifier fails; the bytes are dropped.
         """
-        sizes, total = plan.rows.derived(_block_sizes)
+        rows = plan.rows
+        sizes, total = rows.derived(_block_sizes)
         digests = _row_digests(plan, contexts) if contexts and self.source.commits else ()
         commitment = step_commitment(digests) if digests else b""
-        draw = self._draw(total, commitment)
+        source = self.source
+        draw = source.committed_draw(total, commitment) if commitment else source.draw(total)
         try:
-            amplified = self._amplify(draw, sizes, plan.rows)
-            selection = self.selector.pick(plan.selection, amplified.amplification.u)
+            amplified = self._amplify(draw, sizes, rows)
+            selection = self.planner.selector.pick(plan.selection, amplified.amplification.u)
         except BaseException:
             self._drop(draw)
             raise
+        # It may hold on to the logits, and records are made later.
+        plan.selection = None
         return StepResult(
-            plan=plan.summary(),
+            plan=plan,
             draw=draw.without_data(),
             draw_bytes=len(draw.data),
             amplification=amplified.amplification,
@@ -151,9 +155,6 @@ class SamplingPipeline:
             data_digest=digest_of(draw.data) if self._keeps_digests else None,
         )
 
-    def _draw(self, n: int, commitment: bytes) -> EntropyDraw:
-        return self.source.committed_draw(n, commitment) if commitment else self.source.draw(n)
-
     def _drop(self, draw: EntropyDraw) -> None:
         if self._on_dropped is not None:
             count, now_ns = len(draw.data), time.time_ns()
@@ -164,17 +165,21 @@ class SamplingPipeline:
 
         A baseline describes the configured device, so it does not apply to a fallback's bytes.
         """
-        groups = []
-        for (name, _), lines in rows.groups("signal_amplifier_type", "sample_count").items():
-            amplifier = self._amplifier(str(name))
-            groups.append((amplifier.without_baseline() if draw.fallback else amplifier, lines))
+        groups = rows.derived(self._amplifiers)
+        if draw.fallback:
+            groups = [(amplifier.without_baseline(), lines) for amplifier, lines in groups]
         data = np.frombuffer(draw.data, dtype=np.uint8)
         return amplify_groups(data, sizes, groups, self._count)
 
+    def _amplifiers(self, rows: RowParameters) -> list[tuple[SignalAmplifier, IndexArray]]:
+        """Returns the amplifiers of *rows*, each with the rows of one block length."""
+        groups = rows.groups("signal_amplifier_type", "sample_count")
+        return [(self._amplifier(str(name)), lines) for (name, _), lines in groups.items()]
+
     def _amplifier(self, name: str) -> SignalAmplifier:
-        if name not in self._amplifiers:
-            self._amplifiers[name] = amplifier_named(name, self._settings)
-        return self._amplifiers[name]
+        if name not in self._amplifier_by_name:
+            self._amplifier_by_name[name] = amplifier_named(name, self._settings)
+        return self._amplifier_by_name[name]
 
 
 def _row_digests(plan: StepPlan, contexts: Sequence[RowContext]) -> tuple[bytes, ...]:

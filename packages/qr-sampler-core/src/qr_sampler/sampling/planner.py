@@ -28,37 +28,21 @@ from qr_sampler.temperature.base import (
 __all__ = ["StepPlan", "StepPlanner"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class StepPlan:
-    """The part of a step that needs no entropy. Its rows are those that can be decided."""
+    """The part of a step that needs no entropy. Its D rows are those that can be decided."""
 
-    measurement: Measurement
-    """Which rows are decidable, and their statistics."""
+    lines: IndexArray
+    """Shape ``(D,)``, indices of the decidable rows among the B rows of the step."""
+    rows: Rows
+    """Parameters of the decidable rows."""
+    logits_ready_ns: int
+    """``time.monotonic_ns()`` when the logits were known to be complete."""
     temperature: TemperatureResult
     """Temperatures and entropies of the decidable rows."""
     selection: Any
-    """The selector's own plan for the decidable rows."""
-
-    def summary(self) -> StepPlan:
-        """Returns the plan without what only the selector needs, so that the logits can go."""
-        return StepPlan(
-            measurement=self.measurement.summary(), temperature=self.temperature, selection=None
-        )
-
-    @property
-    def lines(self) -> IndexArray:
-        """Shape ``(D,)``, indices of the decidable rows among the B rows of the step."""
-        return self.measurement.lines
-
-    @property
-    def rows(self) -> Rows:
-        """Parameters of the decidable rows."""
-        return self.measurement.rows
-
-    @property
-    def logits_ready_ns(self) -> int:
-        """``time.monotonic_ns()`` when the logits were known to be complete."""
-        return self.measurement.logits_ready_ns
+    """The selector's own plan for the decidable rows, which may hold on to the logits; ``None``
+    once the step is complete."""
 
 
 class StepPlanner:
@@ -86,13 +70,21 @@ class StepPlanner:
             ComponentError: When a temperature strategy fails.
         """
         strategies = rows.derived(_strategies)
-        known = _known_temperatures(strategies, rows)
+        known = strategies.constant
+        if known is None:
+            known = _known_temperatures(strategies, rows)
         measurement = self.selector.measure(logits, rows, known, strategies.settle)
         if rows.follow_each_other:
             measurement = _after_predecessors(measurement)
-        temperature = _temperatures(measurement, known[measurement.lines])
+        lines = measurement.lines
+        if strategies.reading or lines.size < known.size:
+            temperature = _temperatures(measurement, known[lines])
+        else:
+            temperature = known
         return StepPlan(
-            measurement=measurement,
+            lines=lines,
+            rows=measurement.rows,
+            logits_ready_ns=measurement.logits_ready_ns,
             temperature=TemperatureResult(
                 temperature=temperature,
                 entropy_nats=measurement.entropy_nats,
@@ -111,6 +103,8 @@ class _Strategies(NamedTuple):
     """Those that do."""
     settle: IndexArray
     """Shape ``(B,)``, how many of entropy and varentropy the temperature of each row depends on."""
+    constant: FloatArray | None
+    """Shape ``(B,)``, the temperatures, if they stay the same while the batch does."""
 
 
 def _strategies(rows: RowParameters) -> _Strategies:
@@ -121,11 +115,17 @@ def _strategies(rows: RowParameters) -> _Strategies:
         reads = strategy.reads
         settle[lines] = 2 if "varentropy_nats2" in reads else min(len(reads), 1)
     settle.flags.writeable = False
-    return _Strategies(
+    found = _Strategies(
         blind=[pair for pair in named if not pair[0].reads],
         reading=[pair for pair in named if pair[0].reads],
         settle=settle,
+        constant=None,
     )
+    if not all(strategy.constant for strategy, _ in named):
+        return found
+    constant = np.array(_known_temperatures(found, Rows(rows.parameters)))
+    constant.flags.writeable = False
+    return found._replace(constant=constant)
 
 
 def _known_temperatures(strategies: _Strategies, rows: Rows) -> FloatArray:

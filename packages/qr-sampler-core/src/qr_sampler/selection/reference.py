@@ -23,7 +23,7 @@ from qr_sampler.selection.statistics import logit_deviation, row_moments
 __all__ = ["ReferenceMeasurement", "ReferencePlan", "ReferenceSelector"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ReferenceMeasurement(Measurement):
     """The statistics together with the rows themselves."""
 

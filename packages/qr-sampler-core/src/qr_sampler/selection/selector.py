@@ -12,9 +12,11 @@ from qr_sampler.rows import Rows
 __all__ = ["Measurement", "SelectionResult", "Selector"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Measurement:
     """What a selector found out about a batch before temperatures are chosen.
+
+    Not frozen, like all that every step makes anew: that takes several times as long to make.
 
     Arrays have one entry per decidable row. A row without a finite maximum (all tokens masked, or a
     NaN or +inf among the logits) has no distribution to draw from and is left out.
@@ -34,18 +36,6 @@ class Measurement:
     """Shape ``(D,)``, variance of -ln p at temperature 1."""
     logit_deviation: FloatArray
     """Shape ``(D,)``, standard deviation of the finite logits; NaN where top-n-sigma is off."""
-
-    def summary(self) -> Measurement:
-        """Returns the same without what a selector added, which may hold on to the logits."""
-        return Measurement(
-            lines=self.lines,
-            rows=self.rows,
-            vocab_size=self.vocab_size,
-            logits_ready_ns=self.logits_ready_ns,
-            entropy_nats=self.entropy_nats,
-            varentropy_nats2=self.varentropy_nats2,
-            logit_deviation=self.logit_deviation,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

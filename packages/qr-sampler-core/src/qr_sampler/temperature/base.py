@@ -90,7 +90,7 @@ class TemperatureResult:
 class TemperatureStrategy(ABC):
     """Chooses the temperature of each row from its statistics and its request's parameters.
 
-    Must be overridden: :meth:`temperatures`. May be overridden: :attr:`reads`.
+    Must be overridden: :meth:`temperatures`. May be overridden: :attr:`reads`, :attr:`constant`.
     A strategy is constructed without arguments, once, and shared by requests and threads, so it is
     stateless: what a request remembers of its past comes in as ``rows.running_entropy``. It may not
     raise, since every parameter was checked when the request was admitted.
@@ -99,6 +99,10 @@ class TemperatureStrategy(ABC):
     reads: ClassVar[frozenset[str]] = frozenset({"entropy_nats", "varentropy_nats2"})
     """Which fields of the statistics the result depends on. All are computed and recorded for every
     row in any case; these are made the same to the last digit on every machine."""
+
+    constant: ClassVar[bool] = False
+    """Whether the result depends on nothing but the parameters of the rows, and so stays the same
+    while the batch does. It is not asked for in every step then."""
 
     @abstractmethod
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:

@@ -16,6 +16,7 @@ class FixedTemperatureStrategy(TemperatureStrategy):
     """Returns ``fixed_temperature`` of each row."""
 
     reads: ClassVar[frozenset[str]] = frozenset()
+    constant: ClassVar[bool] = True
 
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
         """Returns the configured temperatures. Shape ``(B,)``."""

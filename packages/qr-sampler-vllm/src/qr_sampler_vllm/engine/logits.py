@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from qr_sampler import (
@@ -59,34 +60,49 @@ class TensorLogits:
         On an accelerator this waits until the logits have been computed; the request for entropy is
         made after that.
         """
-        on_host = logits.device.type == "cpu"
-        if on_host:
-            plan = pipeline.prepare(_float32_rows(logits, lines), rows)
-        else:
-            selector: Any = pipeline.selector
-            plan = pipeline.prepare(selector.taken(logits, lines), rows)
-        if not plan.lines.size:
+        if logits.device.type != "cpu":
+            return self._sample_on_device(pipeline, logits, lines, rows, contexts)
+        all_rows = len(lines) == logits.shape[0] and list(lines) == list(range(len(lines)))
+        taken = logits if all_rows else logits[list(lines)]
+        # Without a copy where possible.
+        rows_on_host: Logits = taken.to(_float32()).numpy()
+        plan = pipeline.planner.prepare(rows_on_host, rows)
+        decided = plan.lines.tolist()
+        if not decided:
             return None
         result = pipeline.complete(plan, contexts)
-        decided = [lines[line] for line in plan.lines]
-        if on_host:
-            self.force(logits, decided, result.selection.token_ids.tolist())
+        tokens = result.selection.token_ids.tolist()
+        if all_rows and logits.dtype is _float32():
+            _force(rows_on_host, decided, tokens)
         else:
-            result.selection.force(logits, decided)  # type: ignore[attr-defined]
+            self.force(logits, [lines[line] for line in decided], tokens)
         return result
 
     def force(self, logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
         """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place."""
-        import torch
-
         if logits.device.type == "cpu":
             # NumPy addresses single rows faster, but does not know bfloat16.
-            rows = logits.numpy() if logits.dtype == torch.float32 else logits
-            for line, token_id in zip(lines, token_ids, strict=True):
-                rows[line] = -math.inf
-                rows[line, token_id] = 0.0
+            _force(logits.numpy() if logits.dtype is _float32() else logits, lines, token_ids)
         else:
             force_together(logits, lines, token_ids)
+
+    def _sample_on_device(
+        self,
+        pipeline: SamplingPipeline,
+        logits: Any,
+        lines: Sequence[int],
+        rows: Rows,
+        contexts: Sequence[RowContext] | None,
+    ) -> StepResult | None:
+        selector: Any = pipeline.selector
+        plan = pipeline.prepare(selector.taken(logits, lines), rows)
+        if not plan.lines.size:
+            return None
+        result = pipeline.complete(plan, contexts)
+        result.selection.force(  # type: ignore[attr-defined]
+            logits, [lines[line] for line in plan.lines]
+        )
+        return result
 
     def _selector(self, logits: Any) -> Selector[Any, Any]:
         """Returns the selector of the device that holds *logits*; all select the same tokens."""
@@ -98,6 +114,20 @@ class TensorLogits:
         return selector
 
 
+@lru_cache(maxsize=1)
+def _float32() -> Any:
+    # Whoever only checks requests has no torch.
+    import torch
+
+    return torch.float32
+
+
+def _force(rows: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
+    for line, token_id in zip(lines, token_ids, strict=True):
+        rows[line] = -math.inf
+        rows[line, token_id] = 0.0
+
+
 def force_together(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
     """Forces all of *lines* at once, which an accelerator does faster than one by one."""
     import torch
@@ -105,13 +135,3 @@ def force_together(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) 
     rows = torch.as_tensor(lines, device=logits.device)
     logits[rows] = -math.inf
     logits[rows, torch.as_tensor(token_ids, device=logits.device)] = 0.0
-
-
-def _float32_rows(logits: Any, lines: Sequence[int]) -> Logits:
-    """Returns *lines* as float32, if possible without a copy."""
-    import torch
-
-    if list(lines) != list(range(len(logits))):
-        logits = logits[torch.as_tensor(lines)]
-    rows: Logits = logits.to(dtype=torch.float32).numpy()
-    return rows

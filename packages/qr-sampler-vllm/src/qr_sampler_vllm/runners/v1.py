@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from qr_sampler_vllm.requests.penalties import (
     apply_penalties,
     distinct_tokens,
 )
+from qr_sampler_vllm.runners.forced_rows import mark_forced, take_largest_of_forced
 from qr_sampler_vllm.runners.role import EngineRole
 
 __all__ = ["BatchRow", "RunnerV1", "apply_update"]
@@ -41,13 +42,10 @@ class BatchRow:
 
     def take(self) -> list[Entry]:
         """Returns the records that are settled if vLLM has taken the token forced last."""
-        if (
-            self.sequence is None
-            or self.forced is None
-            or len(self.output_token_ids) <= self.forced.position
-        ):
+        forced = self.forced
+        if forced is None or self.sequence is None or len(self.output_token_ids) <= forced.position:
             return []
-        forced, self.forced = self.forced, None
+        self.forced = None
         return self.sequence.sampled(forced)
 
     def settle(self) -> list[Entry]:
@@ -56,10 +54,35 @@ class BatchRow:
         Rows of an unfinished prefill are sampled like any other, and their tokens are dropped.
         """
         records = self.take()
-        forced, self.forced = self.forced, None
-        if forced is not None and self.sequence is not None:
-            records += self.sequence.wasted(forced, "not_emitted")
+        if self.forced is not None and self.sequence is not None:
+            records += self.sequence.wasted(self.forced, "not_emitted")
+            self.forced = None
         return records
+
+
+@dataclass(frozen=True, slots=True)
+class _DecidedRows:
+    """The rows of a batch that the plugin decides; the same until the batch changes."""
+
+    lines: list[int]
+    """Their indices in the batch."""
+    rows: list[BatchRow]
+    """The rows."""
+    sequences: list[TokenSequence]
+    """Their sequences."""
+    penalised: list[tuple[int, BatchRow]]
+    """Those with penalties, and their indices in the batch."""
+
+    @classmethod
+    def of(cls, batch: Mapping[int, BatchRow]) -> _DecidedRows:
+        """Returns those of *batch*."""
+        decided = [(line, row) for line, row in sorted(batch.items()) if row.sequence is not None]
+        return cls(
+            lines=[line for line, _ in decided],
+            rows=[row for _, row in decided],
+            sequences=[row.sequence for _, row in decided if row.sequence is not None],
+            penalised=[(line, row) for line, row in decided if row.penalties],
+        )
 
 
 class RunnerV1(EngineRole, RecordKeeper):
@@ -82,16 +105,25 @@ class RunnerV1(EngineRole, RecordKeeper):
         self._at_once = settles_at_once(vllm_config)
         self._steps_in_flight = steps_in_flight(vllm_config)
         self._batch: dict[int, BatchRow] = {}
+        self._decided = _DecidedRows.of(self._batch)
+        take_largest_of_forced()
         self._departed = DepartedSequences(4 * vllm_config.scheduler_config.max_num_seqs)
 
     def update_state(self, update: BatchUpdateLike | None) -> None:
         """Settles the last step, then applies the changes of the batch."""
         with self.lock:
             records = self._settled(BatchRow.settle)
-            before = list(self._batch.values())
+            staying: Iterable[BatchRow] = self._batch.values()
             if update is not None:
+                before = list(staying)
                 records += self._follow(update)
-            records += self._confirm(before)
+                self._decided = _DecidedRows.of(self._batch)
+                still = set(map(id, self._batch.values()))
+                staying = [row for row in before if id(row) in still]
+            if not self._at_once:
+                for row in staying:
+                    if row.sequence is not None:
+                        records += row.sequence.go_on(self._steps_in_flight)
             self.session.record(records)
 
     def apply(self, logits: Any, context: LogitsContextLike | None = None) -> Any:
@@ -126,40 +158,35 @@ class RunnerV1(EngineRole, RecordKeeper):
 
     def _force(self, logits: Any) -> dict[int, int]:
         """Forces the tokens of a step; returns them by row if other ranks have to know them."""
-        lines = [line for line in sorted(self._batch) if self._batch[line].sequence is not None]
-        if not lines:
+        decided = self._decided
+        if not decided.lines:
             return {}
-        rows = [self._batch[line] for line in lines]
-        self._apply_penalties(logits, lines, rows)
-        step = StepRows(
-            lines,
-            [row.sequence for row in rows if row.sequence is not None],
-            [len(row.output_token_ids) for row in rows],
-        )
-        for row, outcome in zip(rows, self.session.decide(logits, step), strict=True):
+        if decided.penalised:
+            self._apply_penalties(logits, decided.penalised)
+        positions = [len(row.output_token_ids) for row in decided.rows]
+        step = StepRows(decided.lines, decided.sequences, positions)
+        outcomes = self.session.decide(logits, step)
+        for row, outcome in zip(decided.rows, outcomes, strict=True):
             row.forced = outcome
+        if len(outcomes) == logits.shape[0]:
+            mark_forced(logits)
         if self._ranks is None:
             return {}
-        return {
-            line: row.forced.token_id
-            for line, row in zip(lines, rows, strict=True)
-            if row.forced is not None
-        }
+        pairs = zip(decided.lines, outcomes, strict=True)
+        return {line: outcome.token_id for line, outcome in pairs}
 
-    def _apply_penalties(self, logits: Any, lines: list[int], rows: list[BatchRow]) -> None:
+    def _apply_penalties(self, logits: Any, penalised: list[tuple[int, BatchRow]]) -> None:
         """Applies the penalties that vLLM applies only after its logits processors.
 
         On a forced row vLLM's own pass changes nothing that matters: one token stays finite.
         """
-        penalised = [(line, row) for line, row in zip(lines, rows, strict=True) if row.penalties]
-        if penalised:
-            apply_penalties(
-                logits,
-                [line for line, _ in penalised],
-                [row.penalties for _, row in penalised if row.penalties],
-                [row.prompt_tokens for _, row in penalised],
-                [row.sequence.tokens for _, row in penalised if row.sequence],
-            )
+        apply_penalties(
+            logits,
+            [line for line, _ in penalised],
+            [row.penalties for _, row in penalised if row.penalties],
+            [row.prompt_tokens for _, row in penalised],
+            [row.sequence.tokens for _, row in penalised if row.sequence],
+        )
 
     def _settled(self, settle: Callable[[BatchRow], list[Entry]]) -> list[Entry]:
         """Returns the records that are settled by the end of the last step."""
@@ -208,16 +235,6 @@ class RunnerV1(EngineRole, RecordKeeper):
         penalties = Penalties.of(params)
         row = BatchRow(sequence, output, penalties, distinct_tokens(prompt) if penalties else None)
         return row, records
-
-    def _confirm(self, before: list[BatchRow]) -> list[Entry]:
-        """Returns the records of rows that vLLM continues."""
-        still = {id(row) for row in self._batch.values()}
-        return [
-            record
-            for row in before
-            if row.sequence is not None and id(row) in still
-            for record in row.sequence.go_on(self._steps_in_flight)
-        ]
 
 
 def apply_update(

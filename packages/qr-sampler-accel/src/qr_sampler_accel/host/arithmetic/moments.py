@@ -16,7 +16,14 @@ from qr_sampler.temperature.base import STATISTICS_STEP
 from qr_sampler_accel.host.arithmetic.compiler import contracted
 from qr_sampler_accel.host.arithmetic.masses import LANES
 
-__all__ = ["fill_powers", "float32_moments", "moment_memory", "row_sums", "row_weight"]
+__all__ = [
+    "fill_powers",
+    "float32_moments",
+    "is_settled",
+    "moment_memory",
+    "row_sums",
+    "row_weight",
+]
 
 LOWEST_POWER = np.float32(-125.0)
 """2 to this power is still a normal float32, and far too small to matter. As an exponent of e it is
@@ -112,7 +119,7 @@ def row_weight(logits, maximum, inverse, z, e, bits, k, lanes):  # type: ignore[
 
 
 @contracted
-def _is_settled(value, error):  # type: ignore[no-untyped-def]
+def is_settled(value, error):  # type: ignore[no-untyped-def]
     """Returns what :func:`qr_sampler.selection.statistics.is_settled` returns."""
     lower, upper = (value - error) / STATISTICS_STEP, (value + error) / STATISTICS_STEP
     return np.rint(lower) == np.rint(upper)
@@ -132,10 +139,10 @@ def float32_moments(logits, maximum, count, memory):  # type: ignore[no-untyped-
         return entropy, varentropy, weight, True
     weight_error = PLAIN_ERROR + PRODUCT_ERROR * mean
     first_error = mean * PLAIN_ERROR + PRODUCT_ERROR * square
-    settled = _is_settled(entropy, weight_error + first_error + mean * weight_error)
+    settled = is_settled(entropy, weight_error + first_error + mean * weight_error)
     if count > 1:
         second_error = square * (PLAIN_ERROR - PRODUCT_ERROR * LOWEST_EXPONENT)
         error = second_error + square * weight_error
         error += 2.0 * mean * (first_error + mean * weight_error)
-        settled = settled and _is_settled(varentropy, error)
+        settled = settled and is_settled(varentropy, error)
     return entropy, varentropy, weight, settled

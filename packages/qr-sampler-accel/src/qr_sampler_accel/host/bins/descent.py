@@ -31,7 +31,7 @@ from qr_sampler_accel.host.bins.pivots import (
     weigh,
 )
 
-__all__ = ["MOST_ROUNDS", "SAMPLED_ROUNDS", "Descent", "bin_ends", "land"]
+__all__ = ["LOWEST_KEY", "MOST_ROUNDS", "SAMPLED_ROUNDS", "Descent", "bin_ends", "land"]
 
 SAMPLED_ROUNDS: Final = 4
 """Rounds with pivots from samples; later ones halve the range."""

@@ -29,6 +29,7 @@ __all__ = [
 
 _ATOMS: Final = 1_025
 _REACH_DEVIATIONS: Final = 6.0
+_MINUS_ROOT_2: Final = -math.sqrt(2.0)
 
 
 def normal_cdf(z: FloatArray) -> FloatArray:
@@ -40,7 +41,7 @@ def normal_cdf(z: FloatArray) -> FloatArray:
     Args:
         z: Shape ``(B,)``, float64.
     """
-    return np.array([0.5 * math.erfc(each) for each in (z / -math.sqrt(2.0)).tolist()])
+    return np.array([0.5 * math.erfc(each) for each in (z / _MINUS_ROOT_2).tolist()])
 
 
 def amplify_normal(
@@ -57,15 +58,12 @@ def amplify_normal(
         baseline: Digest of the baseline that says so.
     """
     # For a few dozen rows Python's numbers are faster than NumPy's functions.
-    z = [(value - mean) / deviation for value in values.tolist()]
-    root = -math.sqrt(2.0)
-    u = [min(max(0.5 * math.erfc(each / root), U_MIN), U_MAX) for each in z]
-    return AmplificationResult(
-        u=np.array(u),
-        statistic=np.array(z),
-        lattice_step=_lattice_step(deviation),
-        baseline=baseline,
-    )
+    z, u = [], []
+    for value in values.tolist():
+        score = (value - mean) / deviation
+        z.append(score)
+        u.append(min(max(0.5 * math.erfc(score / _MINUS_ROOT_2), U_MIN), U_MAX))
+    return AmplificationResult(np.array(u), np.array(z), _lattice_step(deviation), baseline)
 
 
 @lru_cache(maxsize=64)

@@ -23,7 +23,7 @@ from qr_sampler.selection.statistics import Moments
 __all__ = ["FastMeasurement", "FastPlan", "FastSelector"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class FastMeasurement(Measurement):
     """The statistics together with the rows."""
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from qr_sampler import DiscardRecord, TokenSamplingRecord
-from qr_sampler.host import RecordedDiscard, RecordedToken, TokenSequence
+from qr_sampler.host import RecordedDiscard, RecordedToken, Remembered, TokenSequence
 from qr_sampler.temperature import rounded
 from qr_sampler_vllm.tsd.verification.step_uniforms import Used
 
@@ -60,14 +60,15 @@ class VerifiedToken:
     """All numbers that are accounted to it, in the order of their use."""
     deciding: Used
     """The one among them that selected it."""
-    link: bytes = b""
-    """Always empty: proposals are drawn before there is anything to commit to."""
 
     @property
-    def entropy_nats(self) -> float:
-        """Entropy of its row as strategies see it."""
+    def remembered(self) -> Remembered:
+        """What its sequence remembers of it.
+
+        There is no link, since proposals are drawn before there is anything to commit to.
+        """
         (seen,) = rounded(np.array([self.row.entropy_nats]))
-        return float(seen)
+        return Remembered(self.token_id, float(seen), b"")
 
     def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> RecordedToken:
         """Returns what is to be recorded of the token as one of *sequence*."""
