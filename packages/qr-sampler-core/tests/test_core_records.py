@@ -113,8 +113,9 @@ def test_what_amplifiers_return_is_immutable() -> None:
 def test_every_public_result_type_is_checked_here() -> None:
     exported = [getattr(qr_sampler, name) for name in qr_sampler.__all__]
     found = {value for value in exported if dataclasses.is_dataclass(value)}
-    # A running mean is state, not a result.
-    assert found - {qr_sampler.RunningMean} == set(RESULT_TYPES)
+    # These are state, and no results.
+    state = {qr_sampler.Measurement, qr_sampler.RunningMean, qr_sampler.StepPlan}
+    assert found - state == set(RESULT_TYPES)
 
 
 @pytest.mark.parametrize("kind", RESULT_TYPES)
