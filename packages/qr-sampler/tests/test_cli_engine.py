@@ -87,8 +87,13 @@ def test_demo_takes_every_token_from_the_server(place: Path) -> None:
     assert "100.0 % from quantum_grpc | 0.0 % fallback" in summary
     records = Path(named.removeprefix("records: "))
     lines = [json.loads(line) for line in records.read_text("utf-8").splitlines()]
-    tokens = [line for line in lines if line["kind"] == "token"]
-    assert tokens
-    assert {line["source_distribution"] for line in tokens} == {"qr-sampler-grpc"}
-    # The answer was asked for after the logits were complete, on one clock.
-    assert all(line["t_logits_ns"] <= line["t_request_ns"] for line in tokens)
+    draws = [line for line in lines if line["kind"] == "draw"]
+    assert draws
+    assert {line["source_distribution"] for line in draws} == {"qr-sampler-grpc"}
+    # The answer was asked for after the logits were complete, on one clock, and the server was told
+    # of the tokens that it was going to decide.
+    audit = run("qr_sampler_cli", "audit", str(records), "--json")
+    assert audit.returncode == 0, audit.stdout
+    rungs = json.loads(audit.stdout)["runs"][0]["rungs"]
+    assert [rung["status"] for rung in rungs[1:4]] == ["holds", "holds", "holds"]
+    assert all(line["commitment"] and line["echo_verified"] for line in draws)

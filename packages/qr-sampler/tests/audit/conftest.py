@@ -44,7 +44,7 @@ def chained(lines: Iterable[Fields], first: str = NO_LINE) -> list[bytes]:
     prev = first
     for n, line in enumerate(lines):
         made = line
-        if line["kind"] == "close":
+        if line["kind"] == "close" and isinstance(line["totals"], dict):
             made = {**line, "head": prev, "totals": {**totals, **line["totals"]}}
         told.append(encoded(made, n, prev))
         prev = hashlib.sha256(told[-1]).hexdigest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qr_sampler_cli.audit.files import LedgerFile
-from qr_sampler_cli.audit.findings import Places, Rung, ladder
+from qr_sampler_cli.audit.findings import MOST_LISTED, Places, Rung, ladder
 from qr_sampler_cli.audit.reading.decoding import Decoded, decode
 from qr_sampler_cli.audit.reading.lines import raw_lines
 from qr_sampler_cli.audit.reading.version1 import ENTRY_KINDS, Version1
@@ -126,9 +126,15 @@ class _Auditor:
         if line.record is not None:
             self._records.take(line.record, place)
         elif line.kind not in KINDS and line.is_readable:
-            self._unknown[line.kind[:40]] += 1
+            self._keep_unknown(line.kind)
         else:
             self._cannot_read(place)
+
+    def _keep_unknown(self, kind: str) -> None:
+        name = kind[:40]
+        if name not in self._unknown and len(self._unknown) >= MOST_LISTED:
+            name = "(others)"
+        self._unknown[name] += 1
 
     def _cannot_read(self, place: int) -> None:
         """Says on the rungs that need what lines say that a line does not say it."""
@@ -155,7 +161,7 @@ class _Auditor:
                 self._whole.fail(self._places.last, fault)
                 self._cannot_read(self._places.last)
             elif kind not in ENTRY_KINDS:
-                self._unknown[kind[:40]] += 1
+                self._keep_unknown(kind)
             for record in records:
                 self._records.take(record, self._places.last)
 

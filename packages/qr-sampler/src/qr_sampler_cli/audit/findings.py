@@ -14,6 +14,8 @@ Status = Literal["holds", "fails", "cannot be said"]
 MOST_LISTED: Final = 20
 """Failures, and reasons why something cannot be said, that a rung lists; it counts them all."""
 
+_MOST_TEXTS: Final = 100
+
 
 class Places:
     """Gives every line of several files one number, and says which file and line it is.
@@ -90,7 +92,9 @@ class Rung:
             self.failures.append(Failure(self.places.name(place), what))
 
     def cannot_say(self, what: str, place: int = 0, count: int = 1) -> None:
-        """Notes that something cannot be said; *what* has to be one of a few texts."""
+        """Notes that something cannot be said; of different texts only the first are kept."""
+        if what not in self.unsaid and len(self.unsaid) >= _MOST_TEXTS:
+            what = "more than can be listed"
         if what not in self.unsaid:
             self.unsaid[what] = Unsaid(what, self.places.name(place))
         self.unsaid[what].count += count

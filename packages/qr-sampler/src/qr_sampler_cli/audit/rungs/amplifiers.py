@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler import BitZScoreAmplifier, BlockCounts, SignalAmplifier, ZScoreMeanAmplifier
+from qr_sampler.amplification.control import UNIFORM_STEP
 from qr_sampler.settings import BYTE_MEAN, BYTE_STD
 from qr_sampler_cli.audit.findings import Rung
 
@@ -162,7 +163,10 @@ class AmplifiedTokens:
         )
         if not isinstance(mean, int | float) or not isinstance(deviation, int | float):
             return None
-        return ZScoreMeanAmplifier(mean, deviation) if deviation > 0 else None
+        # No other figures are those of bytes.
+        if not (0 <= mean <= 255 and 0 < deviation <= 255):
+            return None
+        return ZScoreMeanAmplifier(mean, deviation)
 
     def _judge_form(self, amplifier: str, tokens: list[TokenNumbers]) -> None:
         """Judges what can be said without the block itself."""
@@ -190,7 +194,9 @@ def _is_possible(token: TokenNumbers, size: int) -> bool:
 
 def _is_midpoint(token: TokenNumbers) -> bool:
     """Returns whether u is the middle of a cell whose width is the lattice step, 2**-K."""
-    cells = token.u / token.lattice_step - 0.5 if token.lattice_step > 0 else 0.5
+    if not UNIFORM_STEP <= token.lattice_step <= 1.0:
+        return False
+    cells = token.u / token.lattice_step - 0.5
     return cells == round(cells)
 
 

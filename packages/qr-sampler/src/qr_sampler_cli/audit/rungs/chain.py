@@ -18,6 +18,9 @@ __all__ = ["NO_LINE", "FileChain", "is_torn"]
 NO_LINE: Final = "0" * 64
 """What the first line of a run names instead of a line before it."""
 
+_MOST_KINDS: Final = 1_000
+"""Kinds that are counted, unknown ones among them."""
+
 _NO_ORIGIN: Final = (
     "the chain shows what was changed after it was computed; without an anchor it proves no origin"
 )
@@ -82,7 +85,8 @@ class FileChain:
         self.head, self._before = line.raw.head, place
         self._judge_record(line, place)
         self.lines += 1
-        self.totals[line.kind] += 1
+        if line.kind in self.totals or len(self.totals) < _MOST_KINDS:
+            self.totals[line.kind] += 1
 
     def _judge_link(self, line: Decoded, place: int) -> None:
         if not self.lines:

@@ -20,6 +20,8 @@ after the other, and a busy machine may do something else in between."""
 DRIFT: Final = 500e-6
 """Largest error of a clock's rate: what NTP corrects a clock by at most (RFC 5905, 500 ppm)."""
 
+_MOST_DEVICES: Final = 1_000
+
 
 @dataclass(slots=True)
 class _DeviceClock:
@@ -123,6 +125,9 @@ class Clocks:
         lowest, highest = line.t_request_ns - device_ns, line.t_received_ns - device_ns
         key = (line.source, line.device_id)
         clock = self._devices.get(key)
+        if clock is None and len(self._devices) >= _MOST_DEVICES:
+            self._rung.cannot_say("times of more devices than are remembered", place)
+            return
         if clock is None:
             self._devices[key] = _DeviceClock(lowest, highest, line.t_received_ns)
             return

@@ -27,6 +27,7 @@ class Consistency:
         self.amplified = AmplifiedTokens(rung)
         self.commitments = Commitments(rung)
         self._sources: dict[str, NamedSource] | None = None
+        rung.note("data_sha256 is not compared: the bytes themselves are not in the records")
 
     def begin(self, genesis: Genesis) -> None:
         """Takes in what the run was begun with."""
