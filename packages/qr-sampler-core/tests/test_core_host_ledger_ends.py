@@ -224,6 +224,7 @@ def test_where_records_are_required_requests_end_and_nothing_is_lost(
     assert kinds["forced"] == 4
     assert kinds["token"] + kinds["forced"] == sum(texts([*requests, late, fresh]))
     assert kinds["gap"] == lines[-1]["lost"] == 0
+    assert kinds["sequence"] == 5, "what waits is not told of again"
 
 
 def test_the_last_words_of_the_files_of_a_run_are_one_chain(tmp_path: Path) -> None:

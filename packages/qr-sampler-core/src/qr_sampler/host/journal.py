@@ -127,12 +127,12 @@ class Journal:
         """Writes the lines of *entries*, and now and then one of the clocks."""
         # First: a file that is begun now introduces what its lines name.
         file.prepare()
-        lost, lines = file.lost, self._lines.of(entries)
+        before, lines = file.given_up, self._lines.of(entries)
         if time.monotonic() >= self._next_clock_s:
             self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
             lines.append(self._lines.clock())
         file.write(lines)
-        if file.lost > lost:
+        if file.given_up > before:
             self._lines.tell_again()
 
     def _beginning(self, continues: Continues | None) -> list[Line]:

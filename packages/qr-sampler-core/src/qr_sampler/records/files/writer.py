@@ -100,6 +100,11 @@ class LedgerWriter:
         waiting = (*self._header, *self._due)
         return self._lost + sum(not isinstance(fields, Gap) for _, fields in waiting)
 
+    @property
+    def given_up(self) -> int:
+        """Number of lines that are in no file and will never be."""
+        return self._lost
+
     def begin(self) -> None:
         """Creates the file with its header."""
         self._begun = True
