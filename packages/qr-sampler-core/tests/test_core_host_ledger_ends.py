@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -76,6 +78,25 @@ FORK = """
     else:
         os._exit(0)
 """
+FULL = """
+    import shutil
+    disk, out = Path(sys.argv[1]), Path(sys.argv[2])
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(128 * 1024))
+    host = host_in(disk / "records")
+    sample(host, 20)
+    host.flush()
+    while not host.session.status()["records_lost"]:
+        sample(host, 20)
+        host.flush()
+    sample(host, 20)
+    host.flush()
+    ballast.unlink()
+    sample(host, 20)
+    host.close()
+    shutil.copytree(disk / "records", out)
+    print(sum(len(request.output) for request in host.requests))
+"""
 
 
 def run(tmp_path: Path, program: str, *arguments: str) -> Path:
@@ -128,6 +149,31 @@ def test_what_killed_processes_leave_is_chained_and_has_no_holes() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("20 of 20 ledgers are chained")
+
+
+def test_a_disk_that_is_really_full_leaves_a_chain_that_says_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(textwrap.dedent(PROCESS) + textwrap.dedent(FULL), "utf-8")
+    disk, out = tmp_path / "disk", tmp_path / "records"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=256k tmpfs {shlex.quote(str(disk))}"
+    own_mounts = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*own_mounts, mount]).returncode:
+        pytest.skip("needs a file system of its own")
+    program = shlex.join([sys.executable, str(script), str(disk), str(out)])
+    done = subprocess.run(
+        [*own_mounts, f"{mount} && {program}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device" in done.stderr
+    (file,) = out.iterdir()
+    lines = chained_lines(file)
+    missing: Counter[str] = sum((Counter(line.get("missing", {})) for line in lines), Counter())
+    assert missing["token"] > 0
+    assert tokens_in(lines) + missing["token"] == int(done.stdout)
+    assert lines[-1]["lost"] == missing.total()
 
 
 class Disk:
