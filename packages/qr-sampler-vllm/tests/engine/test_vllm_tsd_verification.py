@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
 
@@ -73,6 +74,9 @@ class FakeSession:
 
     def write(self) -> None:
         pass
+
+    def end_unrecorded(self, sequences: Iterable[TokenSequence]) -> bool:
+        return False
 
     def raise_if_told_to(self, error: Exception) -> None:
         if self.settings.fallback_mode == "error":
@@ -252,7 +256,7 @@ def test_what_was_drawn_is_discarded_when_the_engine_stops() -> None:
     with pytest.raises(EntropyUnavailableError, match="unplugged"):
         setting.verify(drafts)
     assert setting.source.drawn == 16
-    discards = setting.session.recorded
+    discards: list[Any] = records_of(setting.session.recorded)
     assert [(one.reason, one.block_bytes) for one in discards] == [("step_failed", 8)] * 2
 
 
