@@ -99,7 +99,7 @@ def test_a_text_may_say_null() -> None:
     assert json.loads(line_of("note", 0, ZERO_HEAD, {"null": "null", "u": 0.5}))["u"] == 0.5
 
 
-@pytest.mark.parametrize("fields", [{"u": object()}, {"u": 1j}, [1], "text", 1.5, None])
+@pytest.mark.parametrize("fields", [{"u": object()}, {"u": 1j}, [1], ["u"], "text", 1.5, None])
 def test_what_json_has_no_counterpart_for_is_refused(fields: object) -> None:
     with pytest.raises(TypeError):
         line_of("note", 0, ZERO_HEAD, fields)

@@ -51,10 +51,12 @@ def line_of(kind: str, n: int, prev: str, fields: object) -> bytes:
     if b"null" in body:
         # That may be what has become of a number that is none.
         _refuse_non_finite(kind, fields)
-    if not body.startswith(b"{"):
+    start = f'{{"kind":"{kind}","n":{n},"prev":"{prev}",'.encode()
+    if body[:2] == b'{"':
+        return start + body[1:]
+    if body != b"{}":
         raise TypeError(f"the fields of a line of kind {kind!r} have no names")
-    start = f'{{"kind":"{kind}","n":{n},"prev":"{prev}"'.encode()
-    return start + body[1:] if body == b"{}" else start + b"," + body[1:]
+    return start[:-1] + b"}"
 
 
 def head_of(line: bytes) -> str:

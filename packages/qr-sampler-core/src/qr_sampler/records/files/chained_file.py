@@ -109,10 +109,10 @@ class ChainedFile:
 
     def append(self, items: Sequence[Item] = ()) -> Appended:
         """Appends the lines of *items*, behind what is left of an earlier one."""
-        batch = _Batch()
-        for place, item in enumerate(items):
-            batch.add(place, item, self.lines, self.head)
-        data = b"".join((self.rest, *batch.lines))
+        batch = _batch_of(items, self.lines, self.head)
+        data = b"\n".join((*batch.lines, b""))
+        if self.rest:
+            data = self.rest + data
         written, error = self._file.append(data)
         if written < len(self.rest):
             self.rest = self.rest[written:]
@@ -155,41 +155,45 @@ class ChainedFile:
             self.last_kind = batch.kinds[begun - 1]
 
 
+@dataclass(slots=True)
 class _Batch:
     """Lines that are to be written at once."""
 
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        """The lines, each with its newline."""
-        self.heads: list[str] = []
-        """Their digests."""
-        self.kinds: list[str] = []
-        """Their kinds."""
-        self.places: list[int] = []
-        """Which items they are made of."""
-        self.invalid: list[int] = []
-        """Which items can have no line."""
+    lines: list[bytes]
+    """The lines, without their newlines."""
+    heads: list[str]
+    """Their digests."""
+    kinds: list[str]
+    """Their kinds."""
+    places: list[int]
+    """Which items they are made of."""
+    invalid: list[int]
+    """Which items can have no line."""
 
-    def add(self, place: int, item: Item, lines: int, head: str) -> None:
-        """Adds the line of an item, if it can have one.
 
-        Args:
-            place: Which item it is.
-            item: The item.
-            lines: Number of lines in the file before the batch.
-            head: Digest of the last of them.
-        """
-        kind, fields = item
-        if isinstance(fields, Gap):
+def _batch_of(items: Sequence[Item], count: int, head: str) -> _Batch:
+    """Returns the lines of *items*.
+
+    Args:
+        items: The items.
+        count: Number of lines in the file before them.
+        head: Digest of the last of them.
+    """
+    batch = _Batch([], [], [], [], [])
+    lines, heads, kinds, places = batch.lines, batch.heads, batch.kinds, batch.places
+    for place, (kind, fields) in enumerate(items):
+        if kind == "gap" and isinstance(fields, Gap):
             fields.wall_time_ns = time.time_ns()
-        prev = self.heads[-1] if self.heads else head
         try:
-            line = line_of(kind, lines + len(self.lines), prev, fields)
+            line = line_of(kind, count, head, fields)
         except _NOT_JSON as error:
             logger.error("a record of kind %r cannot be written and is lost: %s", kind, error)
-            self.invalid.append(place)
-            return
-        self.lines.append(line + b"\n")
-        self.heads.append(head_of(line))
-        self.kinds.append(kind)
-        self.places.append(place)
+            batch.invalid.append(place)
+            continue
+        count += 1
+        head = head_of(line)
+        lines.append(line)
+        heads.append(head)
+        kinds.append(kind)
+        places.append(place)
+    return batch
