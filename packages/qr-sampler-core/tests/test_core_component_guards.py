@@ -26,6 +26,7 @@ from qr_sampler import (
     SamplingPipeline,
     Settings,
     SignalAmplifier,
+    StepPlanner,
     TemperatureStrategy,
     resolve_request,
     token_record,
@@ -196,6 +197,36 @@ def test_any_other_temperature_is_a_failure_before_the_draw(
 def test_temperatures_may_come_in_any_array() -> None:
     Warm.answer = [1, np.float32(2.0)]
     assert Step().sample().plan.temperature.temperature.tolist() == [1.0, 2.0]
+
+
+class Constant(Warm):
+    """Says that it always returns the same, and counts how often it is asked."""
+
+    constant = True
+    asked = 0
+
+    def temperatures(self, statistics: Any, rows: Rows) -> Any:
+        Constant.asked += 1
+        return np.full(len(rows), 0.5)
+
+
+class Heir(Constant):
+    """Does not say so itself."""
+
+
+@pytest.mark.parametrize(("strategy", "asked"), [(Constant, 1), (Heir, 3)])
+def test_constant_temperatures_are_asked_for_once_per_batch(
+    strategy: type[Constant], asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TEMPERATURE_STRATEGIES._loaded, "warm", strategy)
+    strategy_named.__globals__["_strategy"].cache_clear()
+    Constant.asked = 0
+    rows = Rows([SamplingParameters(temperature_strategy="warm")] * 2)
+    planner = StepPlanner()
+    for _ in range(3):
+        plan = planner.prepare(LOGITS, rows)
+        assert plan.temperature.temperature.tolist() == [0.5, 0.5]
+    assert Constant.asked == asked
 
 
 def test_components_of_this_project_are_not_wrapped() -> None:

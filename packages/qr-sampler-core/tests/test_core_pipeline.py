@@ -220,6 +220,9 @@ def test_bytes_are_asked_for_once_and_after_all_preparation(
     result = pipeline.complete(plan)
     assert journal == ["measure", "prepare", "draw 16", "amplify", "amplify", "pick"]
     assert plan.logits_ready_ns <= result.draw.requested_ns <= result.draw.received_ns
+    with pytest.raises(ValueError, match="complete already"):
+        pipeline.complete(plan)
+    assert len(journal) == 6
 
 
 @pytest.mark.parametrize("selector", [FastSelector(), ReferenceSelector()], ids=["fast", "ref"])

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from typing import Any
 
 import pytest
@@ -59,16 +61,33 @@ def sampled(logits: Any, batch: Any, mode: str = "raw_logprobs") -> Any:
 
 
 def test_forced_tokens_are_taken_without_a_draw() -> None:
-    logits, batch = forced(), metadata()
-    state = batch.generators[0].get_state()
+    logits, batch = forced(), metadata(generators={})
+    state = torch.get_rng_state()
     assert sampled(logits, batch).sampled_token_ids[:, 0].tolist() == TOKENS
-    assert not torch.equal(state, batch.generators[0].get_state()), "the test proves nothing"
-    state = batch.generators[0].get_state()
+    assert not torch.equal(state, torch.get_rng_state()), "the test proves nothing"
+    state = torch.get_rng_state()
     logits = forced()
     forced_rows.mark_forced(logits)
     assert sampled(logits, batch).sampled_token_ids[:, 0].tolist() == TOKENS
-    assert torch.equal(state, batch.generators[0].get_state())
+    assert torch.equal(state, torch.get_rng_state())
     assert (batch.all_greedy, batch.all_random) == (False, True)
+
+
+def test_a_mark_holds_for_one_step() -> None:
+    logits = forced()
+    forced_rows.mark_forced(logits)
+    sampled(logits, metadata(generators={}))
+    state = torch.get_rng_state()
+    sampled(logits, metadata(generators={}))
+    assert not torch.equal(state, torch.get_rng_state())
+
+
+def test_a_generator_with_a_seed_advances_as_vllm_expects_it() -> None:
+    logits, batch = forced(), metadata()
+    forced_rows.mark_forced(logits)
+    state = batch.generators[0].get_state()
+    assert sampled(logits, batch).sampled_token_ids[:, 0].tolist() == TOKENS
+    assert not torch.equal(state, batch.generators[0].get_state())
 
 
 def test_rows_that_are_not_marked_are_drawn_as_vllm_draws_them() -> None:
@@ -85,7 +104,7 @@ def test_what_a_later_stage_has_changed_counts() -> None:
     forced_rows.mark_forced(logits)
     logits[1] = -math.inf
     logits[1, 7] = 1e9
-    assert sampled(logits, metadata()).sampled_token_ids[:, 0].tolist() == [3, 7, 0]
+    assert sampled(logits, metadata(generators={})).sampled_token_ids[:, 0].tolist() == [3, 7, 0]
 
 
 @pytest.mark.parametrize("mode", ["raw_logprobs", "processed_logprobs", "processed_logits"])
@@ -95,20 +114,24 @@ def test_log_probabilities_are_the_same(mode: str) -> None:
         logits = forced()
         if mark:
             forced_rows.mark_forced(logits)
-        found.append(sampled(logits, metadata(max_num_logprobs=2), mode).logprobs_tensors)
+        batch = metadata(max_num_logprobs=2, generators={})
+        found.append(sampled(logits, batch, mode).logprobs_tensors)
     plain, marked = found
     assert plain.logprobs[:, 0].tolist() == marked.logprobs[:, 0].tolist() == [0.0, 0.0, 0.0]
     assert plain.logprob_token_ids[:, 0].tolist() == marked.logprob_token_ids[:, 0].tolist()
     assert plain.selected_token_ranks.tolist() == marked.selected_token_ranks.tolist()
 
 
-def test_each_batch_is_described_by_its_own_metadata() -> None:
-    greedy = forced_rows._GreedyMetadata()
+def test_each_batch_is_described_by_its_own_metadata_and_no_longer() -> None:
     one, other = metadata(), metadata(max_num_logprobs=1)
-    assert greedy.of(one) is greedy.of(one)
-    assert greedy.of(other).max_num_logprobs == 1
-    assert greedy.of(one).max_num_logprobs is None
-    assert (greedy.of(one).all_greedy, greedy.of(one).all_random) == (True, False)
+    greedy = forced_rows._greedy(one)
+    assert (greedy.all_greedy, greedy.all_random) == (True, False)
+    assert forced_rows._greedy(one) is greedy
+    assert forced_rows._greedy(other).max_num_logprobs == 1
+    gone = weakref.ref(one)
+    del one, greedy
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_sampler_of_another_shape_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,8 +170,8 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
 
     def prepare(self, measurement: CompiledMeasurement, temperature: FloatArray) -> CompiledPlan:
         """Returns the totals of the rows at their temperatures."""
-        if temperature is measurement.known:
-            # All weights that are needed have been taken.
+        if temperature is measurement.known and not temperature.flags.writeable:
+            # They are what they were, and all weights that are needed have been taken.
             return CompiledPlan(measurement, measurement.inverse)
         inverse = 1.0 / temperature
         if measurement.heads.token_ids.size:
@@ -254,6 +254,8 @@ def _no_heads(count: int) -> Heads:
     """Returns no leading tokens, for rows so short that all of their tokens are looked at."""
     heads = Heads.empty(count, 0)
     heads.counts[:] = 0
+    for array in heads:
+        array.flags.writeable = False
     return heads
 
 

@@ -126,7 +126,10 @@ class SamplingPipeline:
         Raises:
             EntropyUnavailableError: When the source cannot deliver.
             ComponentError: When an amplifier fails; the bytes are dropped.
+            ValueError: When *plan* is complete already.
         """
+        if plan.selection is None:
+            raise ValueError("this plan is complete already; prepare another one")
         rows = plan.rows
         sizes, total = rows.derived(_block_sizes)
         digests = _row_digests(plan, contexts) if contexts and self.source.commits else ()

@@ -102,7 +102,8 @@ class TemperatureStrategy(ABC):
 
     constant: ClassVar[bool] = False
     """Whether the result depends on nothing but the parameters of the rows, and so stays the same
-    while the batch does. It is not asked for in every step then."""
+    while the batch does. It is not asked for in every step then. Not inherited by strategies of
+    other projects."""
 
     @abstractmethod
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:

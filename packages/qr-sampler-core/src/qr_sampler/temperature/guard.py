@@ -40,6 +40,9 @@ class GuardedStrategy(TemperatureStrategy):
         self.reads = frozenset(strategy.reads)  # type: ignore[misc]
         if not self.reads <= READABLE:
             raise ValueError(f"it reads {sorted(self.reads - READABLE, key=str)}, which is unknown")
+        # Inherited, it may be the word of a class that does something else.
+        said = vars(type(strategy)).get("constant")
+        self.constant = said is True and not self.reads  # type: ignore[misc]
 
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
         """Returns one temperature per row, in range.

@@ -3,10 +3,13 @@
 
 In a forced row one token is finite. Model Runner V1 would divide such rows by their temperatures,
 sort them where top-k or top-p is asked for, and draw an exponential number for every token of the
-vocabulary, to arrive at the one token that is left. The token of the largest logit is the same one,
-and what a later processor or a penalty has changed still counts. So where all rows of a step are
-forced, the function that samples them takes the path that vLLM has for requests with temperature 0.
-If a version of vLLM has no function of that name, forced rows are sampled like others.
+vocabulary, to arrive at the one token that is left. The token of the largest logit is the same one.
+So where all rows of a step are forced, the function that samples them takes the path that vLLM has
+for requests with temperature 0; a token that a later processor has put above the forced one is
+taken. If a version of vLLM has no function of that name, forced rows are sampled like others.
+
+Generators with a seed are left to advance as vLLM expects it, and so are those of several ranks,
+which must stay equal for rows that are left to vLLM.
 """
 
 from __future__ import annotations
@@ -37,14 +40,14 @@ def take_largest_of_forced() -> None:
     draw = getattr(sampler, "sample", None)
     if draw is None or hasattr(draw, _MARK) or not _says_what_is_greedy(metadata):
         return
-    greedy = _GreedyMetadata()
 
     @wraps(draw)
     def sample(
         self: Any, logits: Any, sampling_metadata: Any, *arguments: Any, **options: Any
     ) -> Any:
-        if hasattr(logits, _MARK):
-            sampling_metadata = greedy.of(sampling_metadata)
+        # Taken off, since the tensor may be used again.
+        if vars(logits).pop(_MARK, False) and not sampling_metadata.generators:
+            sampling_metadata = _greedy(sampling_metadata)
         return draw(self, logits, sampling_metadata, *arguments, **options)
 
     setattr(sample, _MARK, True)
@@ -53,20 +56,14 @@ def take_largest_of_forced() -> None:
 
 def _says_what_is_greedy(metadata: Any) -> bool:
     names = {field.name for field in fields(metadata)} if is_dataclass(metadata) else set()
-    return {"all_greedy", "all_random"} <= names
+    return {"all_greedy", "all_random", "generators"} <= names
 
 
-class _GreedyMetadata:
-    """vLLM's description of a batch, with all of its requests at temperature 0."""
-
-    def __init__(self) -> None:
-        # In one, since engines may run in several threads.
-        self._latest: tuple[Any, Any] = (None, None)
-
-    def of(self, metadata: Any) -> Any:
-        """Returns a copy of *metadata*; the same one while the batch stays the same."""
-        given, greedy = self._latest
-        if metadata is not given:
-            greedy = replace(metadata, all_greedy=True, all_random=False)
-            self._latest = (metadata, greedy)
-        return greedy
+def _greedy(metadata: Any) -> Any:
+    """Returns *metadata*, vLLM's description of a batch, as if all temperatures were 0."""
+    # Kept with the description, so that it is made once per batch and lives no longer.
+    greedy = vars(metadata).get(_MARK)
+    if greedy is None:
+        greedy = replace(metadata, all_greedy=True, all_random=False)
+        setattr(metadata, _MARK, greedy)
+    return greedy

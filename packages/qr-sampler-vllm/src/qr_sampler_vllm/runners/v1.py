@@ -168,9 +168,9 @@ class RunnerV1(EngineRole, RecordKeeper):
         outcomes = self.session.decide(logits, step)
         for row, outcome in zip(decided.rows, outcomes, strict=True):
             row.forced = outcome
-        if len(outcomes) == logits.shape[0]:
-            mark_forced(logits)
         if self._ranks is None:
+            if len(outcomes) == logits.shape[0]:
+                mark_forced(logits)
             return {}
         pairs = zip(decided.lines, outcomes, strict=True)
         return {line: outcome.token_id for line, outcome in pairs}
