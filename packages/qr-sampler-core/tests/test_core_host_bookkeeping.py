@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -32,6 +34,7 @@ from qr_sampler.host import (
     StopConditions,
     TokenSequence,
 )
+from qr_sampler.records.long_values import MOST_IDS
 from qr_sampler.testing import ConstantEntropySource, ToyHost, records_in
 from qr_sampler.testing.toy_host import END_TOKEN, VOCAB_SIZE
 
@@ -669,6 +672,17 @@ def test_conditions_end_a_sequence(conditions: dict[str, Any], length: int) -> N
         if stop.end_with(tokens):
             break
     assert len(tokens) == length
+
+
+def test_of_many_stop_tokens_the_ledger_has_a_digest() -> None:
+    def told(token_ids: Sequence[int]) -> Any:
+        return StopConditions(frozenset(token_ids)).as_dict()["token_ids"]
+
+    assert told([7, -1]) == [-1, 7]
+    for many in (range(MOST_IDS + 1), [2**63, 7], [-(2**63)]):
+        text = json.dumps(sorted(many), separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        assert told(many) == {"count": len(many), "sha256": digest}
 
 
 def test_conditions_go_on_from_what_was_taken_back() -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from qr_sampler.host import NumpyLogits
+from qr_sampler.records.long_values import MOST_IDS
 from qr_sampler.records.reader import read_ledger
 from qr_sampler.testing import chained_lines
 from qr_sampler_vllm.engine import session
 from qr_sampler_vllm.engine.session import EngineSession
-from qr_sampler_vllm.requests.logits_fields import MOST_IDS, logits_fields_of
+from qr_sampler_vllm.requests.logits_fields import logits_fields_of
 from qr_sampler_vllm.testing import engine_config, sampling_params
 
 
@@ -24,6 +25,7 @@ def test_an_ordinary_request_has_none() -> None:
     assert logits_fields_of(sampling_params()) == {}
 
 
+MANY = list(reversed(range(MOST_IDS + 1)))
 PENALTIES = {"repetition_penalty": 1.0, "frequency_penalty": 0.5, "presence_penalty": 0.0}
 
 
@@ -45,12 +47,18 @@ def test_fields_that_are_not_neutral_are_recorded(
     assert json.loads(json.dumps(found)) == found
 
 
-def test_of_many_allowed_tokens_there_is_a_digest() -> None:
-    allowed = list(reversed(range(MOST_IDS + 1)))
-    found = logits_fields_of(sampling_params(allowed_token_ids=allowed))
-    text = json.dumps(sorted(allowed), separators=(",", ":"))
-    assert found["allowed_token_ids"] == {
-        "count": MOST_IDS + 1,
+@pytest.mark.parametrize(
+    ("field", "asked", "value"),
+    [
+        ("allowed_token_ids", {"allowed_token_ids": MANY}, MANY),
+        ("logit_bias", {"logit_bias": dict.fromkeys(MANY, 2)}, {str(one): 2.0 for one in MANY}),
+        ("bad_words", {"bad_words_token_ids": [MANY[:9], MANY[9:]]}, [MANY[:9], MANY[9:]]),
+    ],
+)
+def test_of_many_tokens_there_is_a_digest(field: str, asked: dict[str, Any], value: Any) -> None:
+    text = json.dumps(value, separators=(",", ":"), sort_keys=True)
+    assert logits_fields_of(sampling_params(**asked))[field] == {
+        "count": len(MANY),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
     }
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from qr_sampler_cli.audit.files import NotALedgerError
 from qr_sampler_cli.audit.reading.lines import LONGEST_LINE, raw_lines
+from qr_sampler_cli.audit.schema.fields import LARGEST
 
 PROPERTY = settings(
     derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -112,6 +113,19 @@ def test_fields_out_of_order_are_named(run: Any, chain: Any, save: Any, audit: A
 def test_other_separators_end_no_line(run: Any, save: Any, audit: Any) -> None:
     lines = run(1, committed=False).whole()
     lines[0]["model"] = "a\u2028b\u0085c\x0cd\re"
+    assert audit(save(lines))[1].status == "holds"
+
+
+@pytest.mark.parametrize(
+    "told", [[-1, 2], [-LARGEST, LARGEST], {"count": 5000, "sha256": "ab" * 32}]
+)
+def test_a_request_may_call_anything_a_stop_token(
+    run: Any, save: Any, audit: Any, told: object
+) -> None:
+    lines = run(1).whole()
+    for line in lines:
+        if line["kind"] == "sequence":
+            line["stop"]["token_ids"] = told
     assert audit(save(lines))[1].status == "holds"
 
 

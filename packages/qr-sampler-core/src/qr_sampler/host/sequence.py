@@ -46,8 +46,14 @@ class _UnsettledToken:
     """Whether :meth:`TokenSequence.record_overdue` has seen it before."""
 
 
+class _WeaklyReferable:
+    """Has room for weak references, which dataclasses can make themselves from Python 3.11 on."""
+
+    __slots__ = ("__weakref__",)
+
+
 @dataclass(slots=True, eq=False)
-class TokenSequence:
+class TokenSequence(_WeaklyReferable):
     """The state of a sequence until it has ended.
 
     A token goes through two stages: sampled, when the engine has taken what was forced; and

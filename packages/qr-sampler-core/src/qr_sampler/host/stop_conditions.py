@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from qr_sampler.records.long_values import shortened
+
 __all__ = ["StopConditions", "StopStrings"]
 
 
@@ -46,7 +48,7 @@ class StopConditions:
     def as_dict(self) -> dict[str, Any]:
         """Returns what ends it, as JSON-ready values for the ledger."""
         return {
-            "token_ids": sorted(self.token_ids),
+            "token_ids": shortened(sorted(self.token_ids), self.token_ids),
             "max_tokens": self.max_tokens,
             "max_length": self.max_length,
             "min_tokens": self.min_tokens,

@@ -55,7 +55,10 @@ class RequestFacts:
 
 
 class NamedSequence(Protocol):
-    """The part of a sequence that its records contain, constant while it lives."""
+    """The part of a sequence that its records contain, constant while it lives.
+
+    There can be weak references to it.
+    """
 
     @property
     def request_key(self) -> str:

@@ -43,8 +43,8 @@ class SequenceLine(msgspec.Struct, gc=False):
     fields: dict[str, Any]
     """The ordinary fields of the request that change its logits."""
     stop: dict[str, Any]
-    """What ends it: ``token_ids``, ``max_tokens``, ``max_length``, ``min_tokens``, and whether
-    there are ``stop_strings``."""
+    """What ends it: ``token_ids`` (of many only their number and digest), ``max_tokens``,
+    ``max_length``, ``min_tokens``, and whether there are ``stop_strings``."""
     wall_time_ns: int
     """When the engine took it in."""
 

@@ -9,12 +9,11 @@ does.
 from __future__ import annotations
 
 import base64
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import Any, Final, TypeAlias
-from weakref import WeakKeyDictionary
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary, finalize
 
 import msgspec
 
@@ -51,14 +50,10 @@ from qr_sampler.records.line_kinds import (
 )
 from qr_sampler.sampling.columns import StepColumns
 
-__all__ = ["REMEMBERED_ENDS", "LedgerLines", "Line"]
+__all__ = ["LedgerLines", "Line"]
 
 Line: TypeAlias = tuple[str, msgspec.Struct | dict[str, Any]]
 """The kind of a line and its fields, to be encoded as they stand: a Struct leaves defaults out."""
-
-REMEMBERED_ENDS: Final = 1024
-"""Number of latest ended sequences that are remembered as named: bytes that an engine has drawn
-for one beyond its end are recorded after it."""
 
 
 class LedgerLines:
@@ -77,8 +72,8 @@ class LedgerLines:
         self._numbered: WeakKeyDictionary[RecordedDraw, list[int]] = WeakKeyDictionary()
         """By draw, its number and the latest file that tells of it."""
         self._named: dict[str, int] = {}
-        """By name of a sequence, the latest file that tells of it."""
-        self._ended: deque[str] = deque()
+        """By name of a sequence, the latest file that tells of it; as long as there is an object
+        of the sequence, which may be named again even after its end."""
         self._lines: list[Line] = []
 
     def begin_file(self, continues: Mapping[str, Any] | None = None) -> list[Line]:
@@ -255,15 +250,14 @@ class LedgerLines:
         self._name(end.sequence)
         line = EndLine(name, end.tokens, end.reason, end.link, end.wall_time_ns)
         self._lines.append((line.kind, line))
-        self._ended.append(name)
-        if len(self._ended) > REMEMBERED_ENDS:
-            self._named.pop(self._ended.popleft(), None)
 
     def _name(self, sequence: NamedSequence) -> None:
         """Adds the line of a sequence if this file has none yet."""
         name = sequence.name
         if self._named.get(name) == self._file:
             return
+        if name not in self._named:
+            finalize(sequence, self._named.pop, name, None).atexit = False
         self._named[name] = self._file
         options, request = sequence.options, sequence.request
         line = SequenceLine(

@@ -7,17 +7,12 @@ derive a recorded token again from the model has to do the same.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from typing import Any, Final
 
+from qr_sampler.records.long_values import json_digest, shortened
 from qr_sampler_vllm.requests.penalties import Penalties
 
 __all__ = ["logits_fields_of"]
-
-MOST_IDS: Final = 4096
-"""Number of token ids that are written down; of more there is only a digest."""
 
 _STRUCTURE: Final = (
     "json",
@@ -42,7 +37,8 @@ def logits_fields_of(sampling_params: Any) -> dict[str, Any]:
     Returns:
         ``repetition_penalty``, ``frequency_penalty`` and ``presence_penalty`` together;
         ``logit_bias`` by token id; ``allowed_token_ids``; ``bad_words`` as token ids;
-        ``min_tokens``; of ``structured_outputs`` the SHA-256 of what it asks for.
+        ``min_tokens``; of ``structured_outputs`` the SHA-256 of what it asks for. Of the values
+        that name many tokens only their number and digest.
     """
     penalties = Penalties.of(sampling_params)
     fields: dict[str, Any] = {}
@@ -51,29 +47,16 @@ def logits_fields_of(sampling_params: Any) -> dict[str, Any]:
         fields["frequency_penalty"] = penalties.frequency
         fields["presence_penalty"] = penalties.presence
     if bias := getattr(sampling_params, "logit_bias", None):
-        fields["logit_bias"] = {str(token_id): float(value) for token_id, value in bias.items()}
+        by_id = {str(token_id): float(value) for token_id, value in bias.items()}
+        fields["logit_bias"] = shortened(by_id, bias)
     if allowed := getattr(sampling_params, "allowed_token_ids", None):
-        fields["allowed_token_ids"] = _ids(allowed)
+        fields["allowed_token_ids"] = shortened(list(allowed), allowed)
     if bad_words := getattr(sampling_params, "bad_words_token_ids", None):
-        fields["bad_words"] = [list(word) for word in bad_words]
+        words = [list(word) for word in bad_words]
+        fields["bad_words"] = shortened(words, [token_id for word in words for token_id in word])
     if sampling_params.min_tokens:
         fields["min_tokens"] = sampling_params.min_tokens
     if (structure := getattr(sampling_params, "structured_outputs", None)) is not None:
-        fields["structured_outputs"] = _digest(
-            {name: getattr(structure, name, None) for name in _STRUCTURE}
-        )
+        wanted = {name: getattr(structure, name, None) for name in _STRUCTURE}
+        fields["structured_outputs"] = {"sha256": json_digest(wanted)}
     return fields
-
-
-def _ids(token_ids: Sequence[int]) -> list[int] | dict[str, Any]:
-    """Returns *token_ids*, of many only how many and the digest of them in order."""
-    if len(token_ids) <= MOST_IDS:
-        return list(token_ids)
-    return {"count": len(token_ids), **_digest(sorted(token_ids))}
-
-
-def _digest(value: Any) -> dict[str, str]:
-    """Returns the SHA-256 of *value* as JSON with sorted keys and no spaces."""
-    # Whatever is no JSON has a text; escapes keep half of a surrogate pair within ASCII.
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return {"sha256": hashlib.sha256(text.encode("ascii")).hexdigest()}

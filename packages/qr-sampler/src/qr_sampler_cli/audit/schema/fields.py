@@ -9,6 +9,7 @@ import msgspec
 
 __all__ = [
     "LARGEST",
+    "AnyId",
     "Count",
     "Digest",
     "DigestOrEmpty",
@@ -29,6 +30,9 @@ Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
 
 SignedNanoseconds = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 """A time on a clock that may begin anywhere."""
+
+AnyId = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+"""What a request calls a token; the model need not have it."""
 
 Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 """A SHA-256 digest, hexadecimal."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from qr_sampler_cli.audit.schema.fields import (
+    AnyId,
     Count,
     Digest,
     DigestOrEmpty,
@@ -25,6 +26,7 @@ __all__ = [
     "Emission",
     "End",
     "Forced",
+    "ManyIds",
     "Sequence",
     "StopFields",
     "Token",
@@ -33,10 +35,17 @@ __all__ = [
 ]
 
 
+class ManyIds(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What stands for token ids that are too many to be listed."""
+
+    count: Count
+    sha256: Digest
+
+
 class StopFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What ends a sequence."""
 
-    token_ids: list[Count]
+    token_ids: list[AnyId] | ManyIds
     max_tokens: Count | None
     max_length: Count | None
     min_tokens: Count | None
