@@ -214,3 +214,28 @@ def test_what_gaps_tell_of_cannot_be_said(run: Any, save: Any, audit: Any) -> No
     # More is missing than the gap tells of.
     fewer = [line for line in made.lines if line.get("position") != 3]
     assert audit(save(fewer))[2].status == "fails"
+
+
+@pytest.mark.parametrize("lost", ["token", "discard"])
+def test_one_lost_line_explains_all_that_is_missed_of_it(
+    run: Any, save: Any, audit: Any, lost: str
+) -> None:
+    made = run(1, committed=False)
+    rows = [made.begin("first"), made.begin("second")]
+    made.step(rows, discarded=True)
+    made.lines.remove([line for line in made.lines if line["kind"] == lost][0])
+    made.gap({lost: 1})
+    made.step(rows, discarded=False)
+    made.unchosen(rows[0], "forced")
+    made.lines.pop()
+    made.gap({"forced": 1})
+    made.step(rows, discarded=False)
+    for row in rows:
+        made.end(row)
+    made.lines.append(made._clock())
+    made.close(lost=2)
+    rungs = audit(save(made.lines))
+    # A position and bytes of a draw are missing, and both are those of the lost line.
+    assert [rungs[number].status for number in (1, 2)] == ["holds", "cannot be said"]
+    fewer = [line for line in made.lines if line["kind"] != "token"]
+    assert audit(save(fewer))[2].status == "fails"

@@ -136,7 +136,7 @@ class RunRecords:
         # The lines that were moved are in the file before, if that is here.
         if line.reason == "moved" and self._before is not None:
             return
-        self._complete.lost.update(line.missing)
+        self._complete.losses.tell(line.missing)
         self._told_lost += sum(line.missing.values())
 
     def _judge_losses(self, lost: int) -> None:

@@ -60,8 +60,6 @@ class FileChain:
         """The line that ends the file."""
         self.lines = 0
         """Number of whole lines, the torn ones not among them."""
-        self.missing: Counter[str] = Counter()
-        """Lines that gaps say are lost, by kind; not those that are in a moved file."""
         self._torn = False
 
     def torn(self) -> None:
@@ -117,8 +115,6 @@ class FileChain:
                 self._rung.fail(
                     place, f"torn_bytes is {record.torn_bytes}, but no such line is before the gap"
                 )
-            if record.reason != "moved":
-                self.missing.update(record.missing)
         elif isinstance(record, Genesis):
             self._judge_genesis(record, place)
         elif isinstance(record, Close):

@@ -147,16 +147,15 @@ class Clocks:
 
     def token(self, sequence: OpenSequence, draw: OpenDraw, line: Token, place: int) -> None:
         """Judges that the row of a token came after the token before it, and before its draw."""
-        drawn = draw.line
         logits_ns = line.t_logits_ns
         if logits_ns is None:
-            logits_ns = drawn.t_logits_ns
+            logits_ns = draw.t_logits_ns
         if logits_ns is None:
             self._rung.cannot_say("when the logits of tokens were complete", place)
             return
         if line.uniforms is not None:
             self._judge_uniforms(line.uniforms, logits_ns, place)
-        elif line.jit and logits_ns > drawn.t_request_ns:
+        elif line.jit and logits_ns > draw.t_request_ns:
             self._rung.fail(place, "its bytes were asked for before its logits were complete")
         if sequence.draw == draw.number:
             return
@@ -166,7 +165,7 @@ class Clocks:
                 f"its logits were complete {(sequence.received_ns - logits_ns) / 1e6:.3f} ms "
                 "before the token before it was chosen",
             )
-        sequence.received_ns = drawn.t_received_ns
+        sequence.received_ns = draw.t_received_ns
 
     def _judge_uniforms(self, uniforms: list[UsedUniform], logits_ns: int, place: int) -> None:
         for each in uniforms:

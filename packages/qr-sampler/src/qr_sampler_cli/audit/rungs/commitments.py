@@ -35,7 +35,7 @@ class Commitments:
             sequence.link = b""
             if draw is not None:
                 draw.undigested = True
-                if draw.line.commitment:
+                if draw.commitment:
                     self._rung.fail(place, "its draw has a commitment and the token no row_digest")
             return
         recorded = bytes.fromhex(line.row_digest)
@@ -69,7 +69,7 @@ class Commitments:
 
     def used_up(self, draw: OpenDraw) -> None:
         """Judges the commitment of a draw whose rows are all known."""
-        commitment = draw.line.commitment
+        commitment = draw.commitment
         if not commitment:
             if draw.digests:
                 self._rung.fail(

@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
 
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.rungs.draw_accounts import DrawAccounts
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
+from qr_sampler_cli.audit.rungs.losses import Losses
 from qr_sampler_cli.audit.rungs.open_items import OpenSequence, UnsettledToken
 from qr_sampler_cli.audit.schema.token_lines import Emission, End, Sequence
 
 __all__ = ["Completeness"]
-
-_LOST = "lines are missing where a gap says that they were lost"
 
 
 class Completeness:
@@ -30,10 +28,10 @@ class Completeness:
     def __init__(self, rung: Rung, received: ReceivedTokens | None = None) -> None:
         self._rung = rung
         self._received = received
-        self.lost: Counter[str] = Counter()
-        """Lines that gaps have told of and that nothing has been missed for yet, by kind."""
+        self.losses = Losses(rung)
+        """What gaps have told of."""
         self.sequences: dict[str, OpenSequence] = {}
-        self.draws = DrawAccounts(rung, self.excused)
+        self.draws = DrawAccounts(rung, self.losses)
         self.part = 0
         """Number of the part that is being read: files, and what gaps divide them into."""
         self.begins_later = False
@@ -41,15 +39,6 @@ class Completeness:
         self._ended: set[int] = set()
         self.tokens = 0
         """Number of tokens."""
-
-    def excused(self, kind: str, count: int = 1) -> bool:
-        """Returns whether *count* missing lines of a kind are among those that gaps tell of."""
-        for key in (kind, "lines"):
-            if self.lost[key] >= count:
-                self.lost[key] -= count
-                self._rung.cannot_say(f"{kind} {_LOST}", count=count)
-                return True
-        return False
 
     def begin_sequence(self, line: Sequence, place: int) -> None:
         """Takes in the line of a sequence."""
@@ -104,7 +93,7 @@ class Completeness:
             self._rung.fail(place, f"the sequence {name[:40]!r} has ended before")
         elif self.begins_later:
             self._rung.cannot_say("sequences whose line is in an earlier file", place)
-        elif not self.excused("sequence"):
+        elif not self.losses.excuse("sequence"):
             self._rung.fail(place, f"no line before it describes the sequence {name[:40]!r}")
         sequence = self._open(name, None, place)
         sequence.link = None
@@ -112,7 +101,7 @@ class Completeness:
 
     def _judge_position(self, sequence: OpenSequence, position: int, place: int) -> None:
         if sequence.first < 0:
-            if self.begins_later or self.lost["token"] or self.lost["lines"]:
+            if self.begins_later or self.losses.any_positions():
                 sequence.link = None
             self._rung.cannot_say(
                 "tokens before the first of a sequence that continues another", place
@@ -121,7 +110,7 @@ class Completeness:
             self._rung.fail(
                 place, f"position {position} of {sequence.name[:40]!r} is there already"
             )
-        elif self.excused("token", position - sequence.next):
+        elif self.losses.excuse_positions(position - sequence.next):
             sequence.emitted += position - sequence.next
             sequence.link = None
         else:
@@ -144,7 +133,7 @@ class Completeness:
         sequence = self.sequences.get(line.sequence)
         token = None if sequence is None else sequence.unsettled.pop(line.position, None)
         if sequence is None or token is None or token.token_id != line.token_id:
-            if not self.begins_later and not self.excused("token"):
+            if not self.begins_later and not self.losses.excuse_emission():
                 self._rung.fail(
                     place, f"no token {line.token_id} at position {line.position} waits for it"
                 )
@@ -172,7 +161,7 @@ class Completeness:
         if sequence is None:
             if hash(line.sequence) in self._ended:
                 self._rung.fail(place, f"the sequence {line.sequence[:40]!r} has ended before")
-            elif not self.begins_later and not self.excused("sequence"):
+            elif not self.begins_later and not self.losses.excuse("sequence"):
                 self._rung.fail(
                     place, f"no line before it describes the sequence {line.sequence[:40]!r}"
                 )
@@ -193,7 +182,7 @@ class Completeness:
         if {told, told - max(sequence.first, 0)} & {*possible}:
             return
         short = told - possible[-1]
-        if short < 0 or not self.excused("token", short):
+        if short < 0 or not self.losses.excuse_positions(short):
             self._rung.fail(
                 place, f"it has {fewest} tokens and the end of the sequence says {told}"
             )
@@ -207,11 +196,9 @@ class Completeness:
         for sequence in self.sequences.values():
             if not closed or self.begins_later:
                 self._rung.cannot_say("what became of sequences without an end", sequence.place)
-            elif not self.excused("end"):
+            elif not self.losses.excuse("end"):
                 self._rung.fail(sequence.place, f"{sequence.name[:40]!r} has no end")
             if self._received is not None:
                 self._received.compare(sequence, sequence.place, self._rung)
         self.draws.finish(closed=closed, begins_later=self.begins_later)
-        for kind, count in self.lost.items():
-            if count > 0:
-                self._rung.cannot_say(f"{kind} {_LOST}", count=count)
+        self.losses.finish()

@@ -85,19 +85,19 @@ class Consistency:
             rung.cannot_say("u of tokens whose draw is not here", place)
             return
         if (
-            not draw.line.fallback
+            not draw.fallback
             and sequence.source is not None
-            and draw.line.source != sequence.source
+            and draw.source != sequence.source
         ):
             rung.fail(
                 place,
                 f"its request chose {str(sequence.source)[:40]!r}, its bytes are of "
-                f"{draw.line.source[:40]!r} and are not flagged as a fallback's",
+                f"{draw.source[:40]!r} and are not flagged as a fallback's",
             )
         self.amplified.add(
             line.amplifier or (sequence.amplifier if isinstance(sequence.amplifier, str) else ""),
             line.block_bytes,
-            draw.line.fallback,
+            draw.fallback,
             line.baseline,
             TokenNumbers(
                 line.block_sum,

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.rungs.losses import Losses
 from qr_sampler_cli.audit.rungs.open_items import OpenDraw
 from qr_sampler_cli.audit.schema.token_lines import Draw
 
@@ -17,12 +16,12 @@ class DrawAccounts:
 
     Args:
         rung: Takes the findings.
-        excused: Returns whether missing lines of a kind are lost; called with kind and number.
+        losses: What gaps have told of.
     """
 
-    def __init__(self, rung: Rung, excused: Callable[[str, int], bool]) -> None:
+    def __init__(self, rung: Rung, losses: Losses) -> None:
         self._rung = rung
-        self._excused = excused
+        self._losses = losses
         self.open: dict[int, OpenDraw] = {}
         self.count = 0
         """Number of draws."""
@@ -85,15 +84,15 @@ class DrawAccounts:
             self._rung.fail(place, f"draw {number} has no bytes left for it")
         elif self._floor < 0 or number < self._first:
             self._rung.cannot_say("draws whose line is in an earlier file", place)
-        elif not self._excused("draw", 1):
+        elif not self._losses.excuse("draw"):
             self._rung.fail(place, f"no line before it describes draw {number}")
 
     def _judge(self, draw: OpenDraw, place: int) -> None:
         if draw.left < 0:
             self._rung.fail(
                 place,
-                f"the lines of draw {draw.number} have {draw.line.bytes - draw.left} bytes and it "
-                f"has {draw.line.bytes}",
+                f"the lines of draw {draw.number} have {draw.bytes - draw.left} bytes and it "
+                f"has {draw.bytes}",
             )
             return
         if draw.spans[0][0] < 0:
@@ -114,15 +113,15 @@ class DrawAccounts:
         """Judges what is left when there are no more lines."""
         for draw in self.open.values():
             what = (
-                f"{draw.left} of the {draw.line.bytes} bytes of draw {draw.number} are in no line"
+                f"{draw.left} of the {draw.bytes} bytes of draw {draw.number} are in no line"
             )
             if not closed or begins_later:
                 self._rung.cannot_say(
                     "what became of all bytes of draws before the end", draw.place
                 )
-            elif not (self._excused("token", 1) or self._excused("discard", 1)):
+            elif not self._losses.excuse_bytes():
                 self._rung.fail(draw.place, what)
         if self._ahead:
             missing = max(self._ahead) + 1 - self._floor - len(self._ahead)
-            if not self._excused("draw", missing):
+            if not self._losses.excuse("draw", missing):
                 self._rung.fail(0, f"{missing} draws have no line, draw {self._floor} the first")

@@ -95,11 +95,32 @@ class OpenDraw:
         part: Number of the part of the ledger that it stands in.
     """
 
-    __slots__ = ("digests", "left", "line", "number", "part", "place", "spans", "undigested")
+    __slots__ = (
+        "bytes",
+        "commitment",
+        "digests",
+        "fallback",
+        "left",
+        "number",
+        "part",
+        "place",
+        "source",
+        "spans",
+        "t_logits_ns",
+        "t_received_ns",
+        "t_request_ns",
+        "undigested",
+    )
 
     def __init__(self, line: Draw, place: int, part: int) -> None:
-        self.line = line
         self.number = line.draw
+        self.bytes = line.bytes
+        self.source = line.source
+        self.fallback = line.fallback
+        self.commitment = line.commitment
+        self.t_logits_ns = line.t_logits_ns
+        self.t_request_ns = line.t_request_ns
+        self.t_received_ns = line.t_received_ns
         self.place = place
         self.part = part
         self.left = line.bytes
