@@ -160,3 +160,34 @@ def test_what_is_done_to_a_file_while_it_is_written_is_known(tmp_path: Path, don
     assert [rung.failures for rung in run.rungs] == [[]] * 6
     assert [rung.status for rung in run.rungs[:2]] == ["cannot be said"] * 2
     assert len(run.files) == (1 if done == "removed" else 2)
+
+
+@pytest.mark.parametrize("done", ["removed", "moved"])
+def test_a_later_file_that_is_gone_is_known(tmp_path: Path, done: str) -> None:
+    def act(host: ToyHost) -> None:
+        host.flush()
+        latest = max(tmp_path.glob("*.jsonl"), key=lambda file: file.stat().st_mtime_ns)
+        assert latest.stem.endswith(tuple("23456789"))
+        if done == "removed":
+            latest.unlink()
+        else:
+            latest.rename(tmp_path / "elsewhere")
+
+    played(tmp_path, seed=1, ledger_max_bytes=2**16, midway=act)
+    run = audited(tmp_path)
+    assert [rung.failures for rung in run.rungs] == [[]] * 6
+    assert [rung.status for rung in run.rungs[:2]] == ["cannot be said"] * 2
+    assert f"what was in a file that was {done} while it was being written" in run.rungs[0].unsaid
+
+
+def test_a_forked_process_has_a_ledger_of_its_own(tmp_path: Path) -> None:
+    played(tmp_path, seed=1)
+    (file,) = tmp_path.glob("*.jsonl")
+    begins, *_ = file.read_bytes().split(b"\n")
+    pid = json.loads(begins)["pid"]
+    child = file.with_name(file.name.replace(f"-{pid}-", f"-{pid + 1}-"))
+    genesis = begins.replace(b'"pid":%d' % pid, b'"pid":%d' % (pid + 1))
+    child.write_bytes(genesis + b"\n")
+    parent, forked = audit_runs(ledgers_of([tmp_path]))
+    assert parent.run_id == forked.run_id
+    assert [rung.failures for run in (parent, forked) for rung in run.rungs] == [[]] * 12

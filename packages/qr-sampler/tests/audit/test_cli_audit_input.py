@@ -223,7 +223,7 @@ def test_one_lost_line_explains_all_that_is_missed_of_it(
     made = run(1, committed=False)
     rows = [made.begin("first"), made.begin("second")]
     made.step(rows, discarded=True)
-    made.lines.remove([line for line in made.lines if line["kind"] == lost][0])
+    made.lines.remove(next(line for line in made.lines if line["kind"] == lost))
     made.gap({lost: 1})
     made.step(rows, discarded=False)
     made.unchosen(rows[0], "forced")
@@ -239,3 +239,57 @@ def test_one_lost_line_explains_all_that_is_missed_of_it(
     assert [rungs[number].status for number in (1, 2)] == ["holds", "cannot be said"]
     fewer = [line for line in made.lines if line["kind"] != "token"]
     assert audit(save(fewer))[2].status == "fails"
+
+
+@pytest.mark.parametrize("kind", ["token", "forced", "undecided"])
+def test_only_an_emission_says_what_was_not_emitted(
+    run: Any, save: Any, audit: Any, kind: str
+) -> None:
+    lines = run(1).of_every_kind()
+    next(line for line in lines if line["kind"] == kind)["emitted"] = False
+    assert "emitted is true or null" in audit(save(lines))[1].failures[0].what
+
+
+def test_a_line_with_a_fault_is_not_judged(run: Any, chain: Any, save: Any, audit: Any) -> None:
+    lines = chain(run(1).whole())
+    index = next(at for at, line in enumerate(lines) if b'"kind":"draw"' in line)
+    lines[index] = lines[index].replace(b'"bytes":', b'"bytes":1,"bytes":')
+    assert "what is in lines that are no records" in audit(save(lines))[2].unsaid
+
+
+def test_bytes_are_not_accounted_for_by_lines_without_any(run: Any, save: Any, audit: Any) -> None:
+    lines = run(1).whole()
+    index, first = next(
+        (at, line) for at, line in enumerate(lines) if line["kind"] == "discard" and line["offset"]
+    )
+    lines.insert(index, {**first, "block_bytes": 0})
+    failures = audit(save(lines))[2].failures
+    assert [failure.what for failure in failures] == [f"it has no bytes of draw {first['draw']}"]
+
+
+def test_memory_does_not_grow_with_the_lengths_of_kinds(run: Any, save: Any, audit: Any) -> None:
+    made = run(1)
+    for index in range(100):
+        made.add(f"{index}{'x' * 100_000}")
+    path = save(made.lines)
+    del made
+    tracemalloc.start()
+    try:
+        assert audit(path)[1].failures == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 2**20
+
+
+def test_more_unused_draws_than_are_remembered(
+    run: Any, save: Any, audit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qr_sampler_cli.audit.rungs.draw_accounts._MOST_OPEN", 3)
+    made = run(1)
+    row = made.begin("sequence")
+    for _ in range(5):
+        made.step([row], discarded=False)
+    unused = [line for line in made.lines if line["kind"] != "token"]
+    complete = audit(save(unused))[2]
+    assert complete.unsaid["what became of bytes of more draws than are remembered"].count == 2

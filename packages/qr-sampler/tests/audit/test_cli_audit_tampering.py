@@ -316,3 +316,38 @@ def test_a_lost_end_of_a_run_is_missed(run: Any, save: Any, audit: Any) -> None:
         fewer.remove([line for line in lines if line["kind"] == kind][-1])
         rungs = audit(save(fewer))
         assert rungs[2].status == "fails", kind
+
+
+def test_a_copy_of_a_sequence_under_new_names_is_exposed(run: Any, save: Any, audit: Any) -> None:
+    made = run(2, committed=False)
+    first = made.lines.copy()
+    row = made.begin("original")
+    for _ in range(3):
+        made.step([row], discarded=False)
+    made.end(row)
+    original = made.lines[len(first) :]
+    for line in original:
+        copy = {**line, "sequence": "copy"} if "sequence" in line else dict(line)
+        if "draw" in copy:
+            copy["draw"] += 3
+        made.lines.append(copy)
+    for line in made.lines:
+        line.pop("device_timestamp_ns", None)
+        if line["kind"] == "draw":
+            line["device_timestamp_ns"] = None
+    made.lines.append(made._clock())
+    made.close()
+    complete = audit(save(made.lines))[2]
+    assert complete.failed == sum(
+        line["bytes"] >= 16 for line in original if line["kind"] == "draw"
+    )
+    assert "is the same draw" in complete.failures[0].what
+
+
+def test_the_same_bytes_at_another_time_are_a_remark(run: Any, save: Any, audit: Any) -> None:
+    lines = run(2, committed=False).whole()
+    draws = [line for line in lines if line["kind"] == "draw" and line["bytes"] >= 16]
+    draws[1]["data_sha256"] = draws[0]["data_sha256"]
+    complete = audit(save(lines))[2]
+    assert complete.status == "holds"
+    assert complete.notes == ["1 draws have the bytes of another one, asked for later"]

@@ -123,7 +123,7 @@ class _Auditor:
     def _take(self, line: Decoded, chain: FileChain) -> None:
         place = self._places.last
         chain.follow(line, place)
-        if line.record is not None:
+        if line.record is not None and not line.fault:
             self._records.take(line.record, place)
         elif line.kind not in KINDS and line.is_readable:
             self._keep_unknown(line.kind)
@@ -162,7 +162,7 @@ class _Auditor:
                 self._cannot_read(self._places.last)
             elif kind not in ENTRY_KINDS:
                 self._keep_unknown(kind)
-            for record in records:
+            for record in () if fault else records:
                 self._records.take(record, self._places.last)
 
     def result(self, files: Sequence[LedgerFile]) -> AuditedRun:

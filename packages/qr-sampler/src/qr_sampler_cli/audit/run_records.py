@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.rungs.chain import FileChain
@@ -31,6 +31,9 @@ from qr_sampler_cli.audit.schema.token_lines import (
 
 __all__ = ["RunRecords"]
 
+_DONE_TO_FILES: Final = ("cut", "moved", "removed")
+"""Reasons of a gap that are about the file which its own file continues."""
+
 
 class RunRecords:
     """Takes in the records of all files of a run.
@@ -54,7 +57,8 @@ class RunRecords:
         self.run_id = ""
         """Name of the run."""
         self._other_end: tuple[int, str] | None = None
-        """What is wrong with the file before, unless a gap says that it was cut."""
+        """Why the file does not continue the one before, unless a gap says what was done to that
+        which it continues."""
         self._told_lost = 0
         self._last = 0
         self._before: FileChain | None = None
@@ -128,16 +132,18 @@ class RunRecords:
 
     def _gap(self, line: Gap, place: int) -> None:
         self._complete.part += 1
-        if line.reason == "cut" and self._other_end is not None:
+        continues_it = self._before is not None and self._other_end is None
+        if line.reason in _DONE_TO_FILES and self._other_end is not None:
             self._other_end = None
             self._whole.cannot_say(
-                "what was in a file that was cut while it was being written", place
+                f"what was in a file that was {line.reason} while it was being written", place
             )
         # The lines that were moved are in the file before, if that is here.
-        if line.reason == "moved" and self._before is not None:
+        if line.reason == "moved" and continues_it:
             return
         self._complete.losses.tell(line.missing)
-        self._told_lost += sum(line.missing.values())
+        if line.reason != "moved":
+            self._told_lost += sum(line.missing.values())
 
     def _judge_losses(self, lost: int) -> None:
         if lost != self._told_lost:

@@ -145,7 +145,7 @@ class AmplifiedTokens:
             for index in np.flatnonzero(off).tolist():
                 self._rung.fail(
                     tokens[index].place,
-                    f"{name} is {recorded[index]!r} and {group.amplifier} makes "
+                    f"{name} is {float(recorded[index])!r} and {group.amplifier} makes "
                     f"{float(computed[index])!r} of the sum and ones of the block",
                 )
         self.recomputed += len(tokens)

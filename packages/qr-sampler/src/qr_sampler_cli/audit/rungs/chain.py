@@ -21,6 +21,9 @@ NO_LINE: Final = "0" * 64
 _MOST_KINDS: Final = 1_000
 """Kinds that are counted, unknown ones among them."""
 
+_LONGEST_KIND: Final = 40
+"""Most characters of a kind that are remembered."""
+
 _NO_ORIGIN: Final = (
     "the chain shows what was changed after it was computed; without an anchor it proves no origin"
 )
@@ -83,8 +86,9 @@ class FileChain:
         self.head, self._before = line.raw.head, place
         self._judge_record(line, place)
         self.lines += 1
-        if line.kind in self.totals or len(self.totals) < _MOST_KINDS:
-            self.totals[line.kind] += 1
+        kind = line.kind[:_LONGEST_KIND]
+        if kind in self.totals or len(self.totals) < _MOST_KINDS:
+            self.totals[kind] += 1
 
     def _judge_link(self, line: Decoded, place: int) -> None:
         if not self.lines:
@@ -152,7 +156,10 @@ class FileChain:
         if close.head != close.prev:
             self._rung.fail(place, "head of the close is not its prev")
         here = {kind: count for kind, count in self.totals.items() if kind}
-        told = {kind: count for kind, count in close.totals.items() if count}
+        told: Counter[str] = Counter()
+        for kind, count in close.totals.items():
+            if count:
+                told[kind[:_LONGEST_KIND]] += count
         if here != told:
             kinds = sorted(
                 kind for kind in {*here, *told} if here.get(kind, 0) != told.get(kind, 0)

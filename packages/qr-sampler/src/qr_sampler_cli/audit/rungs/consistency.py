@@ -84,11 +84,7 @@ class Consistency:
         if draw is None:
             rung.cannot_say("u of tokens whose draw is not here", place)
             return
-        if (
-            not draw.fallback
-            and sequence.source is not None
-            and draw.source != sequence.source
-        ):
+        if not draw.fallback and sequence.source is not None and draw.source != sequence.source:
             rung.fail(
                 place,
                 f"its request chose {str(sequence.source)[:40]!r}, its bytes are of "

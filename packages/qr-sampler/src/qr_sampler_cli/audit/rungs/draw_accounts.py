@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.rungs.copies import DrawCopies
 from qr_sampler_cli.audit.rungs.losses import Losses
 from qr_sampler_cli.audit.rungs.open_items import OpenDraw
 from qr_sampler_cli.audit.schema.token_lines import Draw
 
 __all__ = ["DrawAccounts"]
+
+
+_MOST_OPEN: Final = 100_000
+"""Most draws with bytes left that are remembered; an engine has one or two of them."""
 
 
 class DrawAccounts:
@@ -22,6 +29,7 @@ class DrawAccounts:
     def __init__(self, rung: Rung, losses: Losses) -> None:
         self._rung = rung
         self._losses = losses
+        self._copies = DrawCopies(rung)
         self.open: dict[int, OpenDraw] = {}
         self.count = 0
         """Number of draws."""
@@ -52,9 +60,15 @@ class DrawAccounts:
             self._rung.fail(place, f"draw {number} is there already")
             return None
         self.count += 1
+        self._copies.add(line, place)
         draw = OpenDraw(line, place, part)
         if line.bytes:
             self.open[number] = draw
+        if len(self.open) > _MOST_OPEN:
+            forgotten = self.open.pop(next(iter(self.open)))
+            self._rung.cannot_say(
+                "what became of bytes of more draws than are remembered", forgotten.place
+            )
         return draw
 
     def _mark(self, number: int) -> None:
@@ -72,6 +86,9 @@ class DrawAccounts:
         if draw is None:
             self._missed(number, place)
             return None
+        if not size:
+            self._rung.fail(place, f"it has no bytes of draw {number}")
+            return draw
         draw.left -= size
         draw.spans.append((-1 if offset is None else offset, size, place))
         if draw.left <= 0:
@@ -111,10 +128,9 @@ class DrawAccounts:
 
     def finish(self, *, closed: bool, begins_later: bool) -> None:
         """Judges what is left when there are no more lines."""
+        self._copies.finish()
         for draw in self.open.values():
-            what = (
-                f"{draw.left} of the {draw.bytes} bytes of draw {draw.number} are in no line"
-            )
+            what = f"{draw.left} of the {draw.bytes} bytes of draw {draw.number} are in no line"
             if not closed or begins_later:
                 self._rung.cannot_say(
                     "what became of all bytes of draws before the end", draw.place

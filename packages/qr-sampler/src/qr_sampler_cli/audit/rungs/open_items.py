@@ -57,11 +57,11 @@ class OpenSequence:
         self.place = place
         self.part = part
         self.request_key = "" if line is None else line.request_key
-        self.source: Any = options.get("source")
-        self.amplifier: Any = options.get("signal_amplifier_type")
-        self.top_k: Any = options.get("top_k")
-        self.fixed_temperature: Any = (
-            options.get("fixed_temperature")
+        self.source = _scalar(options.get("source"))
+        self.amplifier = _scalar(options.get("signal_amplifier_type"))
+        self.top_k = _scalar(options.get("top_k"))
+        self.fixed_temperature = (
+            _scalar(options.get("fixed_temperature"))
             if options.get("temperature_strategy") == "fixed"
             else None
         )
@@ -131,3 +131,8 @@ class OpenDraw:
         """Digests of the rows that it has decided."""
         self.undigested = False
         """Whether a row of it has no digest."""
+
+
+def _scalar(value: Any) -> Any:
+    """Returns *value* unless it is a list or an object, which no such option is."""
+    return None if isinstance(value, list | dict) else value

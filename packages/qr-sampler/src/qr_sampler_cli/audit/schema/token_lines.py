@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -35,11 +35,30 @@ __all__ = [
 ]
 
 
+EmittedOrUnknown = Annotated[bool | None, msgspec.Meta(extra_json_schema={"enum": [True, None]})]
+"""Whether a token was emitted: true, or null if that is not known; an ``emission`` says of which it
+was not."""
+
+
 class ManyIds(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What stands for token ids that are too many to be listed."""
 
     count: Count
     sha256: Digest
+
+
+class _TokenLine(ChainedLine, kw_only=True):
+    """A line that gives a position of a sequence a token."""
+
+    sequence: str
+    position: Count
+    token_id: Count
+    emitted: EmittedOrUnknown = True
+
+    def __post_init__(self) -> None:
+        """Refuses what no writer can say of a token when it writes the line of it."""
+        if self.emitted is False:
+            raise ValueError("emitted is true or null; an emission tells of what was dropped")
 
 
 class StopFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -107,12 +126,9 @@ class UsedUniform(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     offset: Count | None = None
 
 
-class Token(ChainedLine, kw_only=True, tag="token"):
+class Token(_TokenLine, kw_only=True, tag="token"):
     """A token that entropy chose."""
 
-    sequence: str
-    position: Count
-    token_id: Count
     draw: Count | None
     offset: Count | None
     block_bytes: Count
@@ -130,7 +146,6 @@ class Token(ChainedLine, kw_only=True, tag="token"):
     probability: Probability
     candidates: Count
     row_digest: DigestOrEmpty = ""
-    emitted: bool | None = True
     role: str | None = None
     outcome: str | None = None
     jit: bool = True
@@ -158,26 +173,18 @@ class Discard(ChainedLine, kw_only=True, tag="discard"):
     wall_time_ns: Nanoseconds
 
 
-class Forced(ChainedLine, kw_only=True, tag="forced"):
+class Forced(_TokenLine, kw_only=True, tag="forced"):
     """A token that ends a request for which there was no entropy."""
 
-    sequence: str
-    position: Count
-    token_id: Count
     reason: str
     source: str
-    emitted: bool | None = True
     wall_time_ns: Nanoseconds
 
 
-class Undecided(ChainedLine, kw_only=True, tag="undecided"):
+class Undecided(_TokenLine, kw_only=True, tag="undecided"):
     """A token whose row of logits had no distribution to draw from."""
 
-    sequence: str
-    position: Count
-    token_id: Count
     reason: str
-    emitted: bool | None = True
     wall_time_ns: Nanoseconds
 
 
