@@ -237,8 +237,10 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             maximum=np.float32(numbers[MAXIMUM]),
             filters=filters,
             passes=self._passes,
+            # Copies: loops are compiled for arrays that can be written to, and heads may be kept.
             head=Head(
-                heads.token_ids[index, :count].astype(np.intp), heads.distance[index, :count]
+                heads.token_ids[index, :count].astype(np.intp),
+                heads.distance[index, :count].copy(),
             ),
             deviation=float(measurement.logit_deviation[index]),
             weight=float(numbers[WEIGHT]),
