@@ -386,6 +386,16 @@ class TestEndRequest:
     def policy(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
 
+    @pytest.mark.parametrize(("named", "forced"), [((-1, 3, VOCAB), 3), ((-1, VOCAB), 0)])
+    def test_tokens_that_do_not_exist_end_nothing(
+        self, sources: Sources, named: tuple[int, ...], forced: int
+    ) -> None:
+        batch = V1Batch(engine_config(vocab_size=VOCAB))
+        batch.add(0, params("a", stop_token_ids=named, max_tokens=1))
+        sources["system"].fail_with = "unplugged"
+        batch.step()
+        assert [(r.kind, r.token_id) for r in records(batch.runner)] == [("forced", forced)]
+
     def test_a_request_without_an_ending_token_is_flagged_until_its_length_ends_it(
         self, sources: Sources
     ) -> None:

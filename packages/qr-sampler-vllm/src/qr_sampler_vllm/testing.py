@@ -24,6 +24,7 @@ def engine_config(
     *,
     max_num_seqs: int = 4,
     max_model_len: int = 64,
+    vocab_size: int = 32_000,
     async_scheduling: bool = False,
     data_parallel_rank: int = 0,
     **options: Any,
@@ -33,6 +34,7 @@ def engine_config(
     Args:
         max_num_seqs: Largest number of sequences in a step.
         max_model_len: Largest number of tokens of a sequence, the prompt included.
+        vocab_size: Number of tokens that its model has.
         async_scheduling: Whether its steps overlap.
         data_parallel_rank: Which of several data-parallel engines it is.
         **options: Options that vLLM has switched off, such as ``speculative_config``.
@@ -51,6 +53,7 @@ def engine_config(
     model_config = SimpleNamespace(
         model="tiny",
         max_model_len=max_model_len,
+        get_vocab_size=lambda: vocab_size,
         enable_trace_replay=options.pop("enable_trace_replay", False),
         is_diffusion=options.pop("is_diffusion", False),
     )

@@ -90,7 +90,7 @@ class EngineSession(SamplingSession):
             sampling_params.extra_args,
             stop,
             fields=fields_of(sampling_params),
-            ending_token=ending_token(sampling_params),
+            ending_token=ending_token(sampling_params, self._model_config.get_vocab_size()),
             prompt_tokens=prompt_length,
             logits_fields=logits_fields_of(sampling_params),
         )

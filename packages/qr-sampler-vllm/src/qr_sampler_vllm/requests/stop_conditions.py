@@ -71,9 +71,14 @@ class DetokenizedStopStrings:
                 self._detokenizer.update([token_id], False)
 
 
-def ending_token(sampling_params: Any) -> int | None:
-    """Returns a token that makes vLLM end the request, or ``None`` if there is none."""
-    token_ids = _stop_token_ids(sampling_params)
+def ending_token(sampling_params: Any, vocab_size: int) -> int | None:
+    """Returns a token that makes vLLM end the request, or ``None`` if there is none.
+
+    Args:
+        sampling_params: The request's ``SamplingParams``, which may name tokens that do not exist.
+        vocab_size: Number of tokens that exist.
+    """
+    token_ids = {token for token in _stop_token_ids(sampling_params) if 0 <= token < vocab_size}
     eos = sampling_params.eos_token_id
     return eos if eos in token_ids else min(token_ids, default=None)
 
