@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qr_sampler.records.chain import ZERO_HEAD, Item
-from qr_sampler.records.files import append_file
+from qr_sampler.records.chain import ZERO_HEAD, Item, line_of
+from qr_sampler.records.files import append_file, chained_file
+from qr_sampler.records.files import writer as writer_module
 from qr_sampler.records.files.writer import Continues, LedgerWriter
 from qr_sampler.testing import chained_lines, check_files
 
@@ -170,6 +171,20 @@ def test_a_name_that_is_taken_is_left_alone(tmp_path: Path) -> None:
     assert numbers_in(check_files(files)) == [0, 1]
 
 
+def test_a_name_is_used_once_though_its_file_has_been_put_away(tmp_path: Path) -> None:
+    writer = LedgerWriter(tmp_path / "run.jsonl", header, max_bytes=1)
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for number in range(6):
+        put(writer, notes(number, 1))
+        for file in tmp_path.glob("*.jsonl"):
+            if b'"kind":"close"' in file.read_bytes():
+                assert not (archive / file.name).exists()
+                file.rename(archive / file.name)
+    writer.end()
+    assert numbers_in(check_files([*sorted(archive.iterdir()), writer.path])) == [*range(6)]
+
+
 @pytest.mark.parametrize("content", [b"somebody else's\n", b'{"kind":"genesis"}\n', b"\x00\xff"])
 def test_a_file_without_a_chain_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "run.jsonl"
@@ -223,6 +238,115 @@ def test_what_a_disk_refuses_can_wait(tmp_path: Path, disk: Disk, refusal: int) 
     assert missing_in(lines) == {"note": 11 - len(numbers)}
     assert len(numbers) >= 4
     assert writer.lost == 11 - len(numbers)
+
+
+@pytest.mark.parametrize("held", [0, 99])
+def test_an_end_that_is_refused_half_way_is_finished_before_the_next_file_begins(
+    tmp_path: Path, disk: Disk, held: int
+) -> None:
+    """So what is to be written next is made for the file that it will be in."""
+    begun: list[Continues | None] = []
+
+    def counted(continues: Continues | None) -> list[Item]:
+        begun.append(continues)
+        return header(continues)
+
+    writer = LedgerWriter(tmp_path / "run.jsonl", counted, max_bytes=200, held=held)
+    put(writer, notes(0, 3))
+    disk.room = 20
+    writer.prepare()
+    assert writer.refuses
+    assert len(begun) == 2, "known before lines are made"
+    writer.write(notes(3, 1))
+    disk.room = PLENTY
+    put(writer, notes(4, 1))
+    assert len(begun) == 2
+    writer.end()
+    lines = check_files(sorted(tmp_path.iterdir()))
+    assert numbers_in(lines) == ([0, 1, 2, 3, 4] if held else [0, 1, 2, 4])
+    assert missing_in(lines)["note"] == (not held)
+
+
+def test_a_file_with_an_unfinished_end_may_be_removed(tmp_path: Path, disk: Disk) -> None:
+    writer = LedgerWriter(tmp_path / "run.jsonl", header, max_bytes=200)
+    put(writer, notes(0, 3))
+    disk.room = 20
+    put(writer, [])
+    disk.room = PLENTY
+    (tmp_path / "run.jsonl").unlink()
+    put(writer, notes(3, 1))
+    writer.end()
+    lines = chained_lines(writer.path)
+    assert outline(lines) == ["genesis", "clock", "removed", 3, "close"]
+    assert not writer.refuses
+
+
+def test_a_disk_that_refuses_is_asked_with_one_line(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def counted(kind: str, n: int, prev: str, fields: object) -> bytes:
+        made.append(kind)
+        return line_of(kind, n, prev, fields)
+
+    monkeypatch.setattr(chained_file, "line_of", counted)
+    writer = LedgerWriter(tmp_path / "run.jsonl", header, held=99)
+    put(writer, notes(0, 1))
+    disk.room = 0
+    put(writer, notes(1, 50))
+    made.clear()
+    for _ in range(10):
+        put(writer, [])
+    assert len(made) == 10
+    disk.room = PLENTY
+    put(writer, [])
+    writer.end()
+    assert numbers_in(chained_lines(writer.path)) == [*range(51)]
+
+
+def test_a_disk_that_cannot_say_that_it_has_everything_is_asked_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails, asked = True, 0
+
+    def sync(descriptor: int) -> None:
+        nonlocal asked
+        asked += 1
+        if fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(append_file, "_sync_data", sync)
+    writer = LedgerWriter(tmp_path / "run.jsonl", header)
+    put(writer, notes(0, 1))
+    writer.sync()
+    for _ in range(3):
+        put(writer, [])
+        assert writer.refuses, "a write that succeeds does not make up for it"
+    assert asked == 4
+    fails = False
+    put(writer, [])
+    assert not writer.refuses
+    put(writer, notes(1, 1))
+    assert asked == 5, "once it can, it is left alone"
+    writer.end()
+    assert writer.lost == 0
+
+
+def test_each_time_that_a_disk_refuses_is_reported_once(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(writer_module.logger, "error", lambda text, *more: said.append(text))
+    writer = LedgerWriter(tmp_path / "run.jsonl", header)
+    for time_ in range(1, 4):
+        disk.room = 0
+        for number in range(3):
+            put(writer, notes(number, 1))
+        assert len(said) == time_
+        disk.room = PLENTY
+        put(writer, [])
+    writer.release()
 
 
 def test_what_json_cannot_hold_is_lost_alone(tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ class AppendFile:
         """
         regular = self._identity is not None and stat.S_ISREG(self._identity.st_mode)
         if self._unsynced and regular:
-            self._unsynced = False
             _sync_data(self._open().fileno())
+            self._unsynced = False
 
     def release(self) -> OSError | None:
         """Closes the handle, which the next call opens again; returns what went wrong."""

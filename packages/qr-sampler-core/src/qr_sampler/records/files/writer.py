@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from qr_sampler.records.chain import ZERO_HEAD, Item
 from qr_sampler.records.files.append_file import Fate
 from qr_sampler.records.files.chained_file import ChainedFile, Gap
+from qr_sampler.records.files.names import FileNames
 from qr_sampler.records.files.standing import standing_of
 
 __all__ = ["Continues", "Header", "LedgerWriter"]
@@ -69,9 +70,7 @@ class LedgerWriter:
         held: int = 0,
         sync_s: float = math.inf,
     ) -> None:
-        self.refuses = False
-        """Whether the disk has refused what was written last."""
-        self._stem, self._suffix = path.stem, path.suffix
+        self._names = FileNames(path)
         self._make_header = header
         self._max_bytes = max_bytes
         self._held = held
@@ -83,16 +82,27 @@ class LedgerWriter:
         """Whether a file is to be there, though there may be nothing to write but its header."""
         self._looked = False
         """Whether it is known what was at the path of the first file."""
+        self._refused = False
+        """Whether the disk has refused what was written last."""
+        self._sync_failed = False
+        """Whether it could not say that it has what was written."""
         self._reported = False
         self._lost = 0
         self._due: list[Item] = []
         """What is to be written and is in no file yet."""
+        self._before: ChainedFile | None = None
+        """The file before it, as long as its last line is unfinished."""
         self._start(path, None, fresh=False)
 
     @property
     def path(self) -> Path:
         """The file that is being written."""
         return self._file.path
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the disk has refused what was written last, or cannot say that it has it."""
+        return self._refused or self._sync_failed
 
     @property
     def lost(self) -> int:
@@ -117,8 +127,8 @@ class LedgerWriter:
         So what is to be written can be made for the file that it will be in.
         """
         if self._is_in_reach() and self._is_full():
-            self._close(self._free_path().name)
-        if self._file.closed and not self._file.rest:
+            self._close(self._names.following.name)
+        if self._file.closed:
             self._go_on()
 
     def write(self, items: Sequence[Item] = ()) -> None:
@@ -131,12 +141,13 @@ class LedgerWriter:
             return
         self._begun = True
         error = self._drain()
-        self.refuses = error is not None
+        self._refused = error is not None
         if error is not None:
             self._refuse(error)
             self._give_up()
-        if time.monotonic() - self._synced_s >= self._sync_s:
+        if self._sync_failed or time.monotonic() - self._synced_s >= self._sync_s:
             self.sync()
+        self._reported &= self.refuses
 
     def lose(self, reason: str, missing: Mapping[str, int], since_wall_ns: int = 0) -> None:
         """States that lines are missing between those written before and after this call.
@@ -152,10 +163,8 @@ class LedgerWriter:
     def sync(self) -> None:
         """Waits until the disk itself has what was written. A disk that cannot say so refuses."""
         self._synced_s = time.monotonic()
-        try:
-            self._file.sync()
-        except OSError as error:
-            self._refuse(error)
+        self._sync_failed = False
+        self._sync(self._file)
 
     def release(self) -> None:
         """Closes the file; writing more opens it again."""
@@ -180,19 +189,37 @@ class LedgerWriter:
 
     def _drain(self) -> OSError | None:
         """Writes what is due as far as the disk takes it; returns why not all of it."""
-        while self._header or self._due or self._file.rest:
-            # Nothing may follow the line that ends a file, but that line may be unfinished.
-            todo = [] if self._file.closed else [*self._header, *self._due]
-            taken, invalid, error = self._file.append(todo)
+        if self._file.closed:
+            self._go_on()
+        error = self._finish()
+        while error is None and (self._header or self._due or self._file.rest):
+            # One line is enough to ask a disk that has refused.
+            most = 1 if self._refused else None
+            taken, invalid, error = self._file.append([*self._header, *self._due][:most])
             of_header = min(taken, len(self._header))
             del self._header[:of_header], self._due[: taken - of_header]
             if invalid:
                 self.lose("invalid", invalid)
-            if error is not None:
-                return error
-            if self._file.closed:
-                self._go_on()
-        return None
+            self._refused = error is not None
+        return error
+
+    def _finish(self) -> OSError | None:
+        """Writes what is left of the last line of the file before; returns why that failed."""
+        if self._before is None:
+            return None
+        error = self._before.append().error
+        if error is None:
+            self._sync(self._before)
+            self._before.release()
+            self._before = None
+        return error
+
+    def _sync(self, file: ChainedFile) -> None:
+        try:
+            file.sync()
+        except OSError as error:
+            self._sync_failed = True
+            self._report(error)
 
     def _is_in_reach(self) -> bool:
         """Turns to another file if others have done something to this one."""
@@ -210,13 +237,17 @@ class LedgerWriter:
         if not self._looked:
             self._continue_existing()
             self._looked = True
+        if self._before is not None and (fate := self._before.fate()) is not None:
+            self._miss(self._before, fate)
+            self._before = None
         # A file that is complete may go wherever its owner likes.
-        over = self._file.closed and not self._file.rest
-        fate = None if over else self._file.fate()
+        fate = None if self._file.closed else self._file.fate()
         if fate == "taken":
-            self._start(self._free_path(), self._continues, fresh=True)
+            self._start_next(self._continues)
         elif fate is not None:
-            self._leave(fate)
+            file = self._file
+            self._go_on()
+            self._miss(file, fate)
 
     def _start(self, path: Path, continues: Continues | None, *, fresh: bool) -> None:
         """Turns to a file, of which nothing is written yet."""
@@ -227,12 +258,17 @@ class LedgerWriter:
         """What it begins with, as far as that is not written yet."""
         self._header_lines = len(self._header)
 
+    def _start_next(self, continues: Continues | None) -> None:
+        """Turns to a new file, likewise."""
+        self._start(self._names.take(), continues, fresh=True)
+
     def _go_on(self) -> None:
-        """Turns to the file after this one."""
-        lines, head = self._file.whole
+        """Turns to the file after this one, whose last line is finished first if it ends it."""
+        file = self._file
+        lines, head = (file.lines, file.head) if file.closed else file.whole
+        self._before = file if file.closed and file.rest else self._before
         self.release()
-        continues = Continues(self.path.name, lines, head) if lines else self._continues
-        self._start(self._free_path(), continues, fresh=True)
+        self._start_next(Continues(file.path.name, lines, head) if lines else self._continues)
 
     def _close(self, continued_in: str | None) -> None:
         """Writes the line that ends the file, as far as the disk takes it."""
@@ -248,29 +284,28 @@ class LedgerWriter:
             self._refuse(error)
         self.sync()
 
-    def _leave(self, fate: Fate) -> None:
-        """Counts what was lost with the file; the chain goes on in a new one."""
-        gone = self._file.totals
+    def _miss(self, file: ChainedFile, fate: Fate) -> None:
+        """Counts what was lost with *file*, whose chain goes on in a new one."""
+        gone = file.totals
         if fate != "moved":
             self._lost += gone.total()
         logger.error(
             "the ledger %s was %s while it was being written, and %d records with it; it goes on "
             "in a new file",
-            self.path,
+            file.path,
             _DONE_TO_IT.get(fate, fate),
             gone.total(),
         )
-        self._go_on()
         if gone:
             self._due.insert(0, ("gap", Gap(fate, gone, time.time_ns())))
 
     def _fork(self) -> None:
         """Leaves the file, and what waits for it, to the process that this one was forked from."""
         self._file.release()
-        self._pid, self._lost, self._due = os.getpid(), 0, []
-        self._stem = f"{self._stem}-fork{self._pid}"
+        self._pid, self._lost, self._due, self._before = os.getpid(), 0, [], None
+        self._names = self._names.of_fork(self._pid)
         self._looked = True
-        self._start(self._free_path(), None, fresh=True)
+        self._start_next(None)
 
     def _continue_existing(self) -> None:
         """Takes up the chain of a file that is there already."""
@@ -279,7 +314,7 @@ class LedgerWriter:
         standing = standing_of(self.path)
         if standing is None:
             # Somebody else's.
-            self._start(self._free_path(), None, fresh=True)
+            self._start_next(None)
             return
         self._header, self._header_lines = [], 0
         self._file.resume(standing)
@@ -287,18 +322,13 @@ class LedgerWriter:
             gap = Gap("torn", Counter(), time.time_ns(), standing.torn_bytes)
             self._due.insert(0, ("gap", gap))
 
-    def _free_path(self) -> Path:
-        """Returns the next name that nobody uses."""
-        number = 2
-        while True:
-            path = self.path.with_name(f"{self._stem}_{number:04}{self._suffix}")
-            if path != self.path and not os.path.lexists(path):
-                return path
-            number += 1
-
     def _refuse(self, error: OSError) -> None:
         """Notes that the disk refuses."""
-        self.refuses = True
+        self._refused = True
+        self._report(error)
+
+    def _report(self, error: OSError) -> None:
+        """Says so, once until it accepts everything again."""
         if not self._reported:
             self._reported = True
             logger.error("cannot write records to %s: %s; %s", self.path, error, self._meanwhile)
