@@ -336,6 +336,72 @@ def test_an_error_costs_the_records_at_hand_and_not_the_thread(
     assert "ArithmeticError: broken" in caplog.text
 
 
+@pytest.mark.parametrize("broken", ["observe", "lose", "close"])
+def test_an_error_anywhere_is_reported_and_writing_goes_on(
+    make_waiting: Callable[..., Waiting],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ArithmeticError("broken")
+
+    waiting = make_waiting(capacity=10)
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, logger="qr_sampler"):
+        patch.setattr(waiting.status if broken == "observe" else waiting.journal, broken, fail)
+        waiting.stand_still()
+        waiting.put(*range(1, 13))
+        waiting.journal.goes.set()
+        assert waiting.handover.flush()
+        waiting.handover.close()
+        assert "ArithmeticError: broken" in caplog.text
+        assert waiting.handover.lost == 3
+    waiting.put(13)
+    assert waiting.handover.flush()
+    assert [one for one in waiting.written if isinstance(one, int)] == [*range(10), 13]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("then", ["put", "flush", "close"])
+def test_another_thread_follows_one_that_has_died(waiting: Waiting, then: str) -> None:
+    class Death(BaseException):
+        pass
+
+    def die(entries: Any) -> None:
+        dying.append(threading.current_thread())
+        raise Death
+
+    dying: list[threading.Thread] = []
+    waiting.journal.write, write = die, waiting.journal.write  # type: ignore[method-assign]
+    waiting.put(1)
+    deadline = time.monotonic() + PATIENCE_S
+    while not dying and time.monotonic() < deadline:
+        time.sleep(0.01)
+    dying[0].join(PATIENCE_S)
+    waiting.journal.write = write  # type: ignore[method-assign]
+    waiting.dropped.append(DroppedBytes("device", 7, "late", 5))
+    if then == "put":
+        waiting.put(6)
+        assert waiting.handover.flush()
+        assert waiting.written == [5, 6]
+        assert threading.get_ident() not in waiting.journal.threads
+    else:
+        getattr(waiting.handover, then)()
+        assert waiting.written == [5]
+        assert waiting.journal.closed == (then == "close")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_counts_though_its_parent_was_counting(waiting: Waiting) -> None:
+    waiting.status._lock.acquire()
+    child = os.fork()
+    if not child:
+        waiting.put(1)
+        os._exit(not waiting.handover.flush(timeout_s=5))
+    waiting.status._lock.release()
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_pipe_that_nobody_reads_holds_no_step_up(tmp_path: Path) -> None:
     """The operating system itself does not come back from a write, as with a disk that hangs."""
     path = tmp_path / "pipe"

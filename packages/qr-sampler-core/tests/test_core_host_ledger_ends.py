@@ -134,8 +134,12 @@ def test_a_forked_process_leaves_the_records_of_its_parent_alone(tmp_path: Path)
     folder = run(tmp_path, FORK, "fork")
     (child,) = folder.glob("*-fork*.jsonl")
     (parent,) = set(folder.iterdir()) - {child}
-    assert tokens_in(check_files([parent])) == 80
-    assert tokens_in(check_files([child])) == 20
+    lines = {path: check_files([path]) for path in (parent, child)}
+    assert [tokens_in(lines[path]) for path in (parent, child)] == [80, 20]
+    assert lines[child][0]["pid"] != lines[parent][0]["pid"]
+    for own in lines.values():
+        draws = [line["draw"] for line in own if line["kind"] == "draw"]
+        assert draws == list(range(tokens_in(own))), "each numbers its own"
 
 
 @pytest.mark.heavy

@@ -266,6 +266,22 @@ def test_what_is_remembered_of_a_sequence_goes_with_it(host: ToyHost) -> None:
     assert kinds == [["sequence", "undecided"]] * 2
 
 
+def test_what_an_error_has_made_in_vain_is_counted_and_told_of_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entries = Played(monkeypatch, tmp_path, 2).entries
+    kinds = Counter(kind for kind, _ in LedgerLines(GENESIS).of(entries))
+    made = LedgerLines(GENESIS)
+    with pytest.raises(AttributeError):
+        made.of([*entries, RecordedDiscard(None, None, None)])  # type: ignore[arg-type]
+    in_vain = made.tell_again()
+    assert in_vain == {"draw": kinds["draw"], "sequence": kinds["sequence"]}
+    assert in_vain["draw"] > 10
+    again = Counter(kind for kind, _ in made.of(entries))
+    assert again == kinds
+    assert not made.tell_again()
+
+
 def test_bytes_of_no_token_name_neither_draw_nor_sequence() -> None:
     dropped = dropped_record(DroppedBytes("device", 7, "late", 5))
     (line,) = plain(LedgerLines(GENESIS).of([dropped]))

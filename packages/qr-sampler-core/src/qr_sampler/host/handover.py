@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
 from typing import Any, Final
@@ -119,7 +120,7 @@ class Handover:
                 self.refuses = self._required
                 self._wake.set()
             crowded = len(self._uncounted) >= self._capacity
-            if self._thread is None:
+            if self._living_thread() is None:
                 self._start()
         if crowded:
             self.count()
@@ -129,7 +130,8 @@ class Handover:
         with self._counting:
             with self._lock:
                 entries, self._uncounted = self._uncounted, []
-            self._status.observe(entries)
+            with self._reported():
+                self._status.observe(entries)
 
     def flush(self, timeout_s: float = LONGEST_WAIT_S) -> bool:
         """Waits until what has been handed over is written, or the disk has refused it.
@@ -142,7 +144,7 @@ class Handover:
         """
         with self._lock:
             self._asked += 1
-            asked, thread = self._asked, self._thread
+            asked, thread = self._asked, self._living_thread()
         if thread is None:
             self._round()
             return True
@@ -162,7 +164,7 @@ class Handover:
         """
         with self._lock:
             self._over = True
-            thread = self._thread
+            thread = self._living_thread()
         if thread is None:
             self._round()
             self._end()
@@ -183,7 +185,24 @@ class Handover:
     def forget(self) -> None:
         """Leaves what was handed over to the process that this one was forked from."""
         self._dropped.clear()
+        self._status.forget()
         self._renew()
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Reports an error and goes on.
+
+        Nobody waits for the thread: an error that ended it would go unnoticed, and with it
+        everything that comes after.
+        """
+        try:
+            yield
+        except Exception as error:
+            self._defects.report(error)
+
+    def _living_thread(self) -> threading.Thread | None:
+        thread = self._thread
+        return thread if thread is not None and thread.is_alive() else None
 
     def _take(self, entries: list[Entry]) -> None:
         room = max(0, self._capacity - self._handed + self._written)
@@ -246,27 +265,28 @@ class Handover:
             if isinstance(entry, _Overflow):
                 self._keep(entries)
                 entries = []
-                self._journal.lose("overflow", entry.missing, entry.since_wall_ns)
-                self._stated += entry.missing.total()
+                with self._reported():
+                    self._journal.lose("overflow", entry.missing, entry.since_wall_ns)
+                    self._stated += entry.missing.total()
             else:
                 entries.append(entry)
         self._keep(entries)
 
     def _keep(self, entries: list[Entry]) -> None:
-        try:
+        written = False
+        with self._reported():
             self._journal.write(entries)
-        # Nobody waits for this thread: an error that ended it would go unnoticed, and with it
-        # everything that comes after.
-        except Exception as error:
-            self._defects.report(error)
-            self._journal.lose("invalid", Counter(map(kind_of, entries)))
+            written = True
+        if not written:
+            with self._reported():
+                self._journal.lose("invalid", Counter(map(kind_of, entries)))
         self._written += len(entries)
         if self._required:
             crowded = 2 * (self._handed - self._written) >= self._capacity
             self.refuses = crowded or self._journal.refuses
 
     def _end(self) -> None:
-        with self._writing:
+        with self._writing, self._reported():
             self._journal.close()
 
 

@@ -7,8 +7,9 @@ import math
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from qr_sampler.diagnostics import SamplingLogger
@@ -63,7 +64,7 @@ class Journal:
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
-            genesis = genesis_of(
+            self._genesis = genesis_of(
                 run_id=self.run_id,
                 engine=engine,
                 model=model,
@@ -72,7 +73,7 @@ class Journal:
                 distributions=distributions,
                 host=host or {},
             )
-            self._lines = LedgerLines(genesis)
+            self._lines = LedgerLines(self._genesis)
             self._file = LedgerWriter(
                 settings.ledger_dir / name,
                 self._beginning,
@@ -101,8 +102,8 @@ class Journal:
             since_wall_ns: When the first of them was missed; now if not given.
         """
         if self._file is not None:
+            missing = Counter(missing) + self._lines.tell_again()
             self._file.lose(reason, missing, since_wall_ns)
-            self._lines.tell_again()
 
     def write(self, entries: Iterable[Entry]) -> None:
         """Keeps the records of *entries*, in order, which are made only if somebody reads them.
@@ -137,6 +138,10 @@ class Journal:
 
     def _beginning(self, continues: Continues | None) -> list[Line]:
         """Returns what a file begins with."""
+        if self._genesis.pid != os.getpid():
+            # A forked process draws and numbers for itself.
+            self._genesis = replace(self._genesis, pid=os.getpid())
+            self._lines = LedgerLines(self._genesis)
         self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
         return self._lines.begin_file(None if continues is None else asdict(continues))
 

@@ -84,6 +84,10 @@ class EngineStatus:
         self._last_failure: LastFailure | None = None
         self._recent: deque[bool] = deque(maxlen=RECENT_TOKENS)
 
+    def forget(self) -> None:
+        """Renews the lock in a forked process, in which nobody could release it."""
+        self._lock = threading.Lock()
+
     def observe(self, entries: Iterable[Entry]) -> None:
         """Counts *entries*; consecutive tokens of one step are counted together."""
         with self._lock:

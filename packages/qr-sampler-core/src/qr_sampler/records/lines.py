@@ -9,10 +9,11 @@ does.
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary, finalize
 
 import msgspec
@@ -55,6 +56,9 @@ __all__ = ["LedgerLines", "Line"]
 Line: TypeAlias = tuple[str, msgspec.Struct | dict[str, Any]]
 """The kind of a line and its fields, to be encoded as they stand: a Struct leaves defaults out."""
 
+_INTRODUCTIONS: Final = frozenset({"draw", "sequence"})
+"""Kinds of lines to which others refer."""
+
 
 class LedgerLines:
     """Makes the lines of one run. For the use of one thread.
@@ -88,9 +92,16 @@ class LedgerLines:
         genesis = {**asdict(self._genesis), "continues": continues}
         return [("genesis", genesis), self.clock()]
 
-    def tell_again(self) -> None:
-        """Has draws and sequences that are still referred to told of again, as what was is lost."""
+    def tell_again(self) -> Counter[str]:
+        """Has draws and sequences that are still referred to told of again, as what was is lost.
+
+        Returns:
+            The number of those, by kind, that a call of :meth:`of` has told of in vain, as it has
+            raised.
+        """
         self._file += 1
+        lines, self._lines = self._lines, []
+        return Counter(kind for kind, _ in lines if kind in _INTRODUCTIONS)
 
     def clock(self) -> Line:
         """Returns a line with the clocks as they stand."""
@@ -98,15 +109,14 @@ class LedgerLines:
 
     def of(self, entries: Iterable[Entry]) -> list[Line]:
         """Returns the lines of *entries*, in order."""
-        # An error may have left some that are counted as lost.
-        self._lines = []
         for step, run in groupby(entries, _step_of):
             if step is not None:
                 self._add_tokens(step, run)  # type: ignore[arg-type]
             else:
                 for entry in run:
                     self._add_one(entry)
-        return self._lines
+        lines, self._lines = self._lines, []
+        return lines
 
     def _add_tokens(self, step: StepColumns, run: Iterable[TokenEntry]) -> None:
         """Adds the tokens of a step, which share a draw."""
