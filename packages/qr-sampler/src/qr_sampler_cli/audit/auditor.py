@@ -89,7 +89,7 @@ class _Auditor:
         before, before_name = self._chain, self._file
         self._file = file.path
         self._places.begin(str(file.path))
-        self._records.begin_file(before, before_name)
+        self._records.begin_file(file.path, before, before_name)
         self._chain = FileChain(self._whole, file.path.name)
         if file.path.is_symlink():
             self._whole.note(f"{file.path} is a symbolic link to {file.path.resolve()}")

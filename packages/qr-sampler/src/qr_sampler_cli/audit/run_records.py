@@ -15,7 +15,7 @@ from qr_sampler_cli.audit.rungs.consistency import Consistency
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
 from qr_sampler_cli.audit.rungs.open_items import OpenDraw
 from qr_sampler_cli.audit.rungs.witnesses import PublicKeys, Witnesses
-from qr_sampler_cli.audit.schema.run_lines import Anchor, Clock, Gap, Genesis
+from qr_sampler_cli.audit.schema.run_lines import Anchor, Clock, Continued, Gap, Genesis
 from qr_sampler_cli.audit.schema.token_lines import (
     Discard,
     Draw,
@@ -61,6 +61,7 @@ class RunRecords:
         which it continues."""
         self._told_lost = 0
         self._last = 0
+        self._name = Path()
         self._before: FileChain | None = None
         self._before_name: Path | None = None
         self._handlers: dict[type, Callable[[Any, int], object]] = {
@@ -83,9 +84,9 @@ class RunRecords:
         """Number of tokens so far."""
         return self._complete.tokens
 
-    def begin_file(self, before: FileChain | None, name: Path | None) -> None:
+    def begin_file(self, name: Path, before: FileChain | None, before_name: Path | None) -> None:
         """Goes on with another file; the one before it, if any, is over."""
-        self._before, self._before_name = before, name
+        self._name, self._before, self._before_name = name, before, before_name
         self._complete.part += 1
 
     def take(self, record: Any, place: int) -> None:
@@ -111,12 +112,11 @@ class RunRecords:
         if continues is None:
             if before is not None:
                 self._whole.fail(place, f"run {line.run_id[:40]!r} begins a second time")
-        elif before is None:
+        elif before is None or self._is_another(before, continues):
             self._whole.cannot_say(
                 f"what is in {continues.file[:100]!r}, which this file continues"
             )
-            self._complete.begins_later = True
-            self._draws.begin_in_between()
+            self._complete.begin_in_between()
         elif (continues.lines, continues.head) != (before.lines, before.head):
             what = (
                 f"it continues {continues.file[:100]!r} after {continues.lines} lines with the "
@@ -124,6 +124,15 @@ class RunRecords:
                 f"head {before.head}"
             )
             self._other_end = (place, what)
+
+    def _is_another(self, before: FileChain, continues: Continued) -> bool:
+        """Returns whether a file in between, which may be in an archive, is not here."""
+        following = before.closed.continued_in if before.closed is not None else None
+        return (
+            following is not None
+            and following != self._name.name
+            and (continues.lines, continues.head) != (before.lines, before.head)
+        )
 
     def _fail_continuation(self) -> None:
         if self._other_end is not None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import Final
 
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.rungs.draw_accounts import DrawAccounts
@@ -13,6 +14,8 @@ from qr_sampler_cli.audit.rungs.open_items import OpenSequence, UnsettledToken
 from qr_sampler_cli.audit.schema.token_lines import Emission, End, Sequence
 
 __all__ = ["Completeness"]
+
+_WITHOUT_END: Final = "what became of sequences without an end"
 
 
 class Completeness:
@@ -35,10 +38,18 @@ class Completeness:
         self.part = 0
         """Number of the part that is being read: files, and what gaps divide them into."""
         self.begins_later = False
-        """Whether the run began in a file that is not there."""
+        """Whether a file that is not there came before."""
         self._ended: set[int] = set()
         self.tokens = 0
         """Number of tokens."""
+
+    def begin_in_between(self) -> None:
+        """Says that the file before is not there; what came earlier is not gone on with."""
+        for sequence in self.sequences.values():
+            self._rung.cannot_say(_WITHOUT_END, sequence.place)
+        self.sequences.clear()
+        self.draws.begin_in_between()
+        self.begins_later = True
 
     def begin_sequence(self, line: Sequence, place: int) -> None:
         """Takes in the line of a sequence."""
@@ -195,7 +206,7 @@ class Completeness:
         """
         for sequence in self.sequences.values():
             if not closed or self.begins_later:
-                self._rung.cannot_say("what became of sequences without an end", sequence.place)
+                self._rung.cannot_say(_WITHOUT_END, sequence.place)
             elif not self.losses.excuse("end"):
                 self._rung.fail(sequence.place, f"{sequence.name[:40]!r} has no end")
             if self._received is not None:

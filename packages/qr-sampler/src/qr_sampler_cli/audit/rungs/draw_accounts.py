@@ -14,8 +14,10 @@ from qr_sampler_cli.audit.schema.token_lines import Draw
 __all__ = ["DrawAccounts"]
 
 
-_MOST_OPEN: Final = 100_000
+_MOST_OPEN: Final = 20_000
 """Most draws with bytes left that are remembered; an engine has one or two of them."""
+
+_BEFORE_THE_END: Final = "what became of all bytes of draws before the end"
 
 
 class DrawAccounts:
@@ -42,6 +44,10 @@ class DrawAccounts:
 
     def begin_in_between(self) -> None:
         """Says that earlier draws are in a file that is not there."""
+        for draw in self.open.values():
+            self._rung.cannot_say(_BEFORE_THE_END, draw.place)
+        self.open.clear()
+        self._ahead.clear()
         self._floor = -1
 
     def begin(self, line: Draw, place: int, part: int) -> OpenDraw | None:
@@ -132,12 +138,12 @@ class DrawAccounts:
         for draw in self.open.values():
             what = f"{draw.left} of the {draw.bytes} bytes of draw {draw.number} are in no line"
             if not closed or begins_later:
-                self._rung.cannot_say(
-                    "what became of all bytes of draws before the end", draw.place
-                )
+                self._rung.cannot_say(_BEFORE_THE_END, draw.place)
             elif not self._losses.excuse_bytes():
                 self._rung.fail(draw.place, what)
         if self._ahead:
             missing = max(self._ahead) + 1 - self._floor - len(self._ahead)
-            if not self._losses.excuse("draw", missing):
+            if begins_later:
+                self._rung.cannot_say("draws whose line is in an earlier file", count=missing)
+            elif not self._losses.excuse("draw", missing):
                 self._rung.fail(0, f"{missing} draws have no line, draw {self._floor} the first")
