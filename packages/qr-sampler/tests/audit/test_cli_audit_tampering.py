@@ -232,6 +232,16 @@ def test_another_run_under_this_name(run: Any, save: Any, audit: Any) -> None:
     assert "the file is named after run 01234567" in rungs[1].failures[0].what
 
 
+@pytest.mark.parametrize("forked", [7, 8])
+def test_a_file_of_a_forked_process_is_named_after_it(
+    run: Any, save: Any, audit: Any, forked: int
+) -> None:
+    lines = run(1).whole()
+    name = f"20261130T120000Z-dp0-6-{lines[0]['run_id'][:8]}-fork6-fork{forked}_0002.jsonl"
+    lines[0]["pid"] = 7
+    assert where(audit(save(lines, name))[1]) == ([] if forked == 7 else [1])
+
+
 def test_a_recomputed_chain_is_no_origin(run: Any, save: Any, audit: Any) -> None:
     lines = run(1, committed=False).whole()
     for line in lines:

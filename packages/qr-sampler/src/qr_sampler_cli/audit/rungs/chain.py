@@ -28,7 +28,9 @@ _NO_ORIGIN: Final = (
     "the chain shows what was changed after it was computed; without an anchor it proves no origin"
 )
 
-_NAME: Final = re.compile(r"\d{8}T\d{6}Z-dp\d+-(?P<pid>\d+)-(?P<run>[0-9a-f]{8})(?![0-9a-f])")
+_NAME: Final = re.compile(
+    r"\d{8}T\d{6}Z-dp\d+-(?P<pid>\d+)-(?P<run>[0-9a-f]{8})(?:-fork(?P<fork>\d+))*(?![0-9a-f])"
+)
 
 
 def is_torn(line: Decoded, following: Decoded) -> bool:
@@ -144,10 +146,12 @@ class FileChain:
             )
         if (name := _NAME.match(PurePath(self._name).name)) is None:
             self._rung.note(f"the name {self._name} says nothing of the run")
-        elif not genesis.run_id.startswith(name["run"]) or genesis.pid != int(name["pid"]):
+            return
+        pid = int(name["fork"] or name["pid"])
+        if not genesis.run_id.startswith(name["run"]) or genesis.pid != pid:
             self._rung.fail(
                 place,
-                f"the file is named after run {name['run']} of process {name['pid']} and holds run "
+                f"the file is named after run {name['run']} of process {pid} and holds run "
                 f"{genesis.run_id[:8]!r} of process {genesis.pid}",
             )
 
