@@ -204,7 +204,7 @@ def test_a_forked_process_has_a_ledger_of_its_own(tmp_path: Path) -> None:
     (file,) = tmp_path.glob("*.jsonl")
     begins, *_ = file.read_bytes().split(b"\n")
     pid = json.loads(begins)["pid"]
-    child = file.with_name(file.name.replace(f"-{pid}-", f"-{pid + 1}-"))
+    child = file.with_name(f"{file.stem}-fork{pid + 1}_0002.jsonl")
     genesis = begins.replace(b'"pid":%d' % pid, b'"pid":%d' % (pid + 1))
     child.write_bytes(genesis + b"\n")
     parent, forked = audit_runs(ledgers_of([tmp_path]))
