@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
+from dataclasses import make_dataclass
 from typing import Any
 
 import pytest
@@ -134,9 +135,23 @@ def test_each_batch_is_described_by_its_own_metadata_and_no_longer() -> None:
     assert gone() is None
 
 
-def test_a_sampler_of_another_shape_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+FIELDS = ("all_greedy", "all_random", "generators")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict,
+        make_dataclass("Renamed", ["all_greedy", "generators"]),
+        make_dataclass("Frozen", FIELDS, frozen=True),
+        make_dataclass("Slotted", FIELDS, slots=True),
+    ],
+)
+def test_a_sampler_of_another_shape_is_left_alone(
+    other: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw = Sampler.sample.__wrapped__
     monkeypatch.setattr(Sampler, "sample", draw)
-    monkeypatch.setattr("vllm.v1.sample.metadata.SamplingMetadata", dict)
+    monkeypatch.setattr("vllm.v1.sample.metadata.SamplingMetadata", other)
     forced_rows.take_largest_of_forced()
     assert Sampler.sample is draw

@@ -55,8 +55,12 @@ def take_largest_of_forced() -> None:
 
 
 def _says_what_is_greedy(metadata: Any) -> bool:
-    names = {field.name for field in fields(metadata)} if is_dataclass(metadata) else set()
-    return {"all_greedy", "all_random", "generators"} <= names
+    """Returns whether *metadata* is a class whose instances :func:`_greedy` can serve."""
+    if not is_dataclass(metadata) or "__slots__" in vars(metadata):
+        return False
+    names = {field.name for field in fields(metadata)}
+    parameters = vars(metadata)["__dataclass_params__"]
+    return not parameters.frozen and {"all_greedy", "all_random", "generators"} <= names
 
 
 def _greedy(metadata: Any) -> Any:
