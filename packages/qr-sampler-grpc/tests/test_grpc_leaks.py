@@ -14,6 +14,7 @@ import pytest
 from qr_sampler_grpc.testing.scripted import WAYS
 
 CYCLES = 45
+ROUNDS = 3
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,15 @@ def address(leaks: Any) -> Iterator[str]:
 def test_no_descriptor_no_thread_and_no_memory_is_left(
     leaks: Any, address: str, mode: str, stubs: str
 ) -> None:
-    fine, line = leaks.examine(address, mode, stubs, CYCLES)
-    assert fine, line
+    # Freed memory stays in the heaps of threads, which looks like a leak until it has converged. A
+    # leak goes on in every round.
+    lines: list[str] = []
+    for _ in range(ROUNDS):
+        fine, line = leaks.examine(address, mode, stubs, CYCLES)
+        if fine:
+            return
+        lines.append(line)
+    pytest.fail("\n".join(lines))
 
 
 def test_descriptors_that_are_left_are_noticed(leaks: Any) -> None:
