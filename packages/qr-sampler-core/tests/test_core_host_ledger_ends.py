@@ -104,8 +104,10 @@ def run(tmp_path: Path, program: str, *arguments: str) -> Path:
     script = tmp_path / "program.py"
     script.write_text(textwrap.dedent(PROCESS) + textwrap.dedent(program), "utf-8")
     folder = tmp_path / "records"
+    # A process with threads that forks is warned from Python 3.12 on.
+    quiet = ("-W", "ignore:This process:DeprecationWarning")
     done = subprocess.run(
-        [sys.executable, str(script), *arguments, str(folder)],
+        [sys.executable, *quiet, str(script), *arguments, str(folder)],
         capture_output=True,
         text=True,
         check=False,

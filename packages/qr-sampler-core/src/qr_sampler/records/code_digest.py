@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -63,9 +64,18 @@ def _files_of(installed: Distribution) -> Iterator[tuple[str, Path]]:
             if path.is_file() and _is_code(relative.parts):
                 yield relative.as_posix(), path
         return
-    for file in installed.files or ():
+    for file in _listed_files(installed):
         if _is_code(file.parts):
-            yield file.as_posix(), Path(str(file.locate()))
+            yield file.as_posix(), Path(str(installed.locate_file(str(file))))
+
+
+def _listed_files(installed: Distribution) -> list[PurePosixPath]:
+    """Returns the files that a wheel has brought, whether or not they are still there.
+
+    ``Distribution.files`` leaves out those that are gone, from Python 3.12 on.
+    """
+    rows = csv.reader((installed.read_text("RECORD") or "").splitlines())
+    return [PurePosixPath(row[0]) for row in rows if row]
 
 
 def _is_code(parts: tuple[str, ...]) -> bool:
