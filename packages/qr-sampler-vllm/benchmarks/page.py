@@ -31,7 +31,7 @@ CONTENDERS: Final[Mapping[str, str]] = {
     "native_top_k": "vLLM, `top_k=50`",
     "native_top_p": "vLLM, `top_p=0.9`",
     "native_filtered": "vLLM, `top_k=50`, `top_p=0.9`",
-    "native_forced": "vLLM after the plugin, on forced rows",
+    "native_forced": "vLLM, drawing from forced rows (spared in an engine)",
     "naive": "naive NumPy: softmax, argsort, cumsum",
     "reference": "plugin with the readable selector",
     "floor": "memory floor: read, exp, write",
