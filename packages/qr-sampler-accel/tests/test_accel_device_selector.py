@@ -408,6 +408,19 @@ def test_forcing_writes_whole_rows_in_place(setup: Setup, dtype: Any) -> None:
     assert logits.data_ptr() == address
 
 
+def test_a_caller_may_fill_temperatures_in_place(setup: Setup) -> None:
+    logits = np.random.default_rng(6).normal(size=(2, 300)).astype(np.float32)
+    rows, temperature = Rows([SamplingParameters()] * 2), np.ones(2)
+    selector, reference = setup.selector(), ReferenceSelector()
+    measured = selector.measure(setup.tensor(logits), rows, temperature)
+    temperature[:] = 0.2
+    plan = selector.prepare(measured, temperature)
+    expected = reference.prepare(reference.measure(logits, rows, temperature), temperature)
+    for u in (0.1, 0.5, 0.9):
+        found = selector.pick(plan, np.full(2, u)).token_ids
+        assert found.tolist() == reference.pick(expected, np.full(2, u)).token_ids.tolist()
+
+
 def test_picking_before_measuring_is_an_error(setup: Setup) -> None:
     pair = Pair(setup, np.zeros((1, 3), np.float32), Rows([SamplingParameters()]), np.ones(1))
     with pytest.raises(RuntimeError, match="nothing has been measured"):

@@ -146,6 +146,22 @@ def test_undecidable_rows_are_left_out(size: int) -> None:
     assert_same(logits, Rows([SamplingParameters(top_k=9)] * 5), np.ones(5), known=True)
 
 
+@pytest.mark.parametrize("size", [300, 3_000])
+@pytest.mark.parametrize("at_first", [np.nan, 1.0])
+def test_a_caller_may_fill_temperatures_in_place(size: int, at_first: float) -> None:
+    logits = batch_of(np.random.default_rng(6), "normal", size, 2)
+    rows, temperature = Rows([SamplingParameters()] * 2), np.full(2, at_first)
+    compiled, reference = CompiledSelector(), ReferenceSelector()
+    measured = compiled.measure(logits, rows, temperature)
+    temperature[:] = 0.2
+    plan = compiled.prepare(measured, temperature)
+    expected = reference.prepare(reference.measure(logits, rows, temperature), temperature)
+    for u in U:
+        found, right = compiled.pick(plan, np.full(2, u)), reference.pick(expected, np.full(2, u))
+        assert found.token_ids.tolist() == right.token_ids.tolist()
+        assert found.probability == pytest.approx(right.probability, rel=1e-5)
+
+
 def test_nobody_overwrites_an_earlier_plan() -> None:
     """Two measurements of one selector do not share what they hold."""
     rng = np.random.default_rng(3)

@@ -6,7 +6,9 @@ from __future__ import annotations
 import gc
 import math
 import weakref
+from collections.abc import Callable
 from dataclasses import make_dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +21,8 @@ from vllm.v1.sample.metadata import SamplingMetadata  # noqa: E402
 from vllm.v1.sample.sampler import Sampler  # noqa: E402
 
 from qr_sampler_vllm.runners import forced_rows  # noqa: E402
+from qr_sampler_vllm.runners.v1 import RunnerV1  # noqa: E402
+from qr_sampler_vllm.testing import engine_config, sampling_params  # noqa: E402
 
 VOCAB, TOKENS = 50, [3, 49, 0]
 
@@ -155,3 +159,47 @@ def test_a_sampler_of_another_shape_is_left_alone(
     monkeypatch.setattr("vllm.v1.sample.metadata.SamplingMetadata", other)
     forced_rows.take_largest_of_forced()
     assert Sampler.sample is draw
+
+
+class Ranks:
+    """Several ranks, of which this is the first."""
+
+    leads = True
+
+    def tell(self, logits: Any, tokens: Any) -> None:
+        """Nobody listens."""
+
+
+@pytest.mark.parametrize("ranks", [None, Ranks()], ids=["alone", "one of several"])
+def test_only_an_engine_without_other_ranks_marks_what_it_forces(
+    ranks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generators of ranks have to stay equal, for rows that are left to vLLM."""
+    monkeypatch.setenv("QR_ENTROPY_SOURCE_TYPE", "system")
+    runner = RunnerV1(engine_config(), ranks)
+    added = [(0, sampling_params(), [1], [])]
+    runner.update_state(SimpleNamespace(batch_size=1, removed=[], added=added, moved=[]))
+    logits = torch.zeros((1, VOCAB))
+    runner.apply(logits)
+    runner.close()
+    assert torch.isfinite(logits).sum() == 1
+    assert ("qr_sampler_forced" in vars(logits)) == (ranks is None)
+
+
+STATES = """
+    import torch
+    from vllm import SamplingParams
+
+    llm = engine()
+
+    def advances(**extra):
+        before = torch.get_rng_state()
+        llm.generate(["Light is"] * 2, SamplingParams(max_tokens=8, extra_args=extra))
+        return not torch.equal(before, torch.get_rng_state())
+
+    result([advances(), advances(qr_bypass=1), advances()])
+"""
+
+
+def test_an_engine_draws_only_what_is_left_to_it(offline_engine: Callable[[str], Any]) -> None:
+    assert offline_engine("v1").result(STATES, {}) == [False, True, False]

@@ -137,6 +137,57 @@ def test_two_ranks_make_the_text_of_one(
         assert sum(len(json.loads(step)) for step in notes[0]) >= len(KEYS) * TOKENS
 
 
+SAMPLED = """
+    import json, os
+
+    def watch():
+        directory = os.environ.get("QR_TEST_RANKS")
+        if directory is None:
+            return
+        from vllm.v1.sample.sampler import Sampler
+
+        forward = Sampler.forward
+
+        def noted(self, *arguments, **options):
+            output = forward(self, *arguments, **options)
+            with open(os.path.join(directory, str(os.getpid())), "a") as file:
+                file.write(json.dumps(output.sampled_token_ids.tolist()) + "\\n")
+            return output
+
+        Sampler.forward = noted
+"""
+"""Likewise: every rank writes down the token that vLLM has sampled in every row."""
+
+
+def test_ranks_sample_the_same_where_tokens_are_left_to_vllm(
+    offline_engine: Callable[..., Any], site: Any, tmp_path: Path
+) -> None:
+    """Steps that the plugin decides whole come before those that it leaves to vLLM."""
+    site.install("qr_sampled", SAMPLED, {"vllm.general_plugins": "qr_sampled = qr_sampled:watch"})
+    requests: list[dict[str, Any]] = [{"qr_request_key": "ours"}, {"qr_bypass": 1}]
+    task: dict[str, Any] = {
+        "prompts": ["Light is"] * len(requests),
+        "extra_args": requests,
+        "params": {"ours": {"temperature": 1.0}},
+        "engine": {
+            "tensor_parallel_size": RANKS,
+            "distributed_executor_backend": "mp",
+            "max_num_seqs": 1,
+        },
+    }
+    variables = {
+        "PYTHONPATH": str(site.directory),
+        "QR_TEST_RANKS": str(tmp_path),
+        "VLLM_CPU_OMP_THREADS_BIND": "0|1",
+    }
+    outputs, _ = offline_engine("v1").generate(task, variables)
+    tokens = [token_id for output in outputs for token_id in output["token_ids"]]
+    notes = [file.read_text().splitlines() for file in tmp_path.iterdir() if file.is_file()]
+    assert len(notes) == RANKS
+    for steps in notes:
+        assert [json.loads(step) for step in steps[-len(tokens) :]] == [[[t]] for t in tokens]
+
+
 def assert_same_but_for_rounding(
     found: list[dict[str, Any]], expected: list[dict[str, Any]]
 ) -> None:

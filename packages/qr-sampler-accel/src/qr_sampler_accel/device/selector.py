@@ -228,7 +228,8 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
             total, candidates = cut_extent(work, device.inverse, cut)
         plan = TorchPlan(
             work=work,
-            temperature=temperature,
+            # The caller may go on to use its array for something else.
+            temperature=temperature.copy(),
             inverse=device.inverse,
             first=first,
             before=None,

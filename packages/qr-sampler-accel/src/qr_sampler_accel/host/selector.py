@@ -34,6 +34,7 @@ from qr_sampler_accel.host.row_loops import (
     SETTLED,
     VARENTROPY,
     WEIGHT,
+    WEIGHT_AT_T,
     measure_few_rows,
     measure_rows,
     pick_few_rows,
@@ -175,6 +176,9 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             return CompiledPlan(measurement, measurement.inverse)
         inverse = 1.0 / temperature
         if measurement.heads.token_ids.size:
+            # Weights that were taken at another temperature are none.
+            changed = inverse != measurement.inverse[measurement.lines]
+            measurement.numbers[WEIGHT_AT_T, changed] = np.nan
             weigh_rows(
                 measurement.logits,
                 measurement.lines,

@@ -60,49 +60,30 @@ class TensorLogits:
         On an accelerator this waits until the logits have been computed; the request for entropy is
         made after that.
         """
-        if logits.device.type != "cpu":
-            return self._sample_on_device(pipeline, logits, lines, rows, contexts)
-        all_rows = len(lines) == logits.shape[0] and list(lines) == list(range(len(lines)))
-        taken = logits if all_rows else logits[list(lines)]
-        # Without a copy where possible.
-        rows_on_host: Logits = taken.to(_float32()).numpy()
-        plan = pipeline.planner.prepare(rows_on_host, rows)
-        decided = plan.lines.tolist()
-        if not decided:
+        on_host = logits.device.type == "cpu"
+        selector: Any = pipeline.selector
+        taken = _on_host(logits, lines) if on_host else selector.taken(logits, lines)
+        plan = pipeline.prepare(taken, rows)
+        if not plan.lines.size:
             return None
         result = pipeline.complete(plan, contexts)
-        tokens = result.selection.token_ids.tolist()
-        if all_rows and logits.dtype is _float32():
-            _force(rows_on_host, decided, tokens)
+        decided = [lines[line] for line in plan.lines.tolist()]
+        if on_host:
+            self.force(logits, decided, result.selection.token_ids.tolist())
         else:
-            self.force(logits, [lines[line] for line in decided], tokens)
+            result.selection.force(logits, decided)  # type: ignore[attr-defined]
         return result
 
     def force(self, logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
         """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place."""
         if logits.device.type == "cpu":
             # NumPy addresses single rows faster, but does not know bfloat16.
-            _force(logits.numpy() if logits.dtype is _float32() else logits, lines, token_ids)
+            rows = logits.numpy() if logits.dtype is _float32() else logits
+            for line, token_id in zip(lines, token_ids, strict=True):
+                rows[line] = -math.inf
+                rows[line, token_id] = 0.0
         else:
             force_together(logits, lines, token_ids)
-
-    def _sample_on_device(
-        self,
-        pipeline: SamplingPipeline,
-        logits: Any,
-        lines: Sequence[int],
-        rows: Rows,
-        contexts: Sequence[RowContext] | None,
-    ) -> StepResult | None:
-        selector: Any = pipeline.selector
-        plan = pipeline.prepare(selector.taken(logits, lines), rows)
-        if not plan.lines.size:
-            return None
-        result = pipeline.complete(plan, contexts)
-        result.selection.force(  # type: ignore[attr-defined]
-            logits, [lines[line] for line in plan.lines]
-        )
-        return result
 
     def _selector(self, logits: Any) -> Selector[Any, Any]:
         """Returns the selector of the device that holds *logits*; all select the same tokens."""
@@ -122,10 +103,12 @@ def _float32() -> Any:
     return torch.float32
 
 
-def _force(rows: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
-    for line, token_id in zip(lines, token_ids, strict=True):
-        rows[line] = -math.inf
-        rows[line, token_id] = 0.0
+def _on_host(logits: Any, lines: Sequence[int]) -> Logits:
+    """Returns *lines* as an array of float32, if possible without a copy."""
+    if len(lines) != logits.shape[0] or list(lines) != list(range(len(lines))):
+        logits = logits[list(lines)]
+    rows: Logits = logits.to(_float32()).numpy()
+    return rows
 
 
 def force_together(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
