@@ -34,17 +34,22 @@ PACKAGES: Final = {
     "qr-sampler-tsd": "qr_sampler_tsd",
     "qr-sampler-vllm": "qr_sampler_vllm",
     "qr-sampler": "qr_sampler_cli",
+    "qr-sampler-lab": "qr_sampler_lab",
 }
 """Distribution name to import name, lowest layer first."""
 
 EXTRAS: Final = {
     "qr-sampler-accel": ("numba",),
     "qr-sampler-grpc": ("server", "signing"),
+    "qr-sampler-lab": ("anchors",),
     "qr-sampler-tsd": ("plots", "thrml"),
     "qr-sampler-vllm": ("tsd",),
-    "qr-sampler": ("signing", "tsd"),
+    "qr-sampler": ("anchors", "signing", "tsd"),
 }
 """What the tests of a package need beside its own dependencies."""
+
+TEST_GROUP: Final = {"qr-sampler-lab": "lab"}
+"""The dependency group of packages whose figures are compared with those of other libraries."""
 
 NEEDS_ENGINE: Final = ("qr-sampler-accel", "qr-sampler-vllm", "qr-sampler")
 """Packages whose coverage is only complete with torch or vLLM: in the session ``vllm``."""
@@ -265,7 +270,8 @@ def stubs(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """Test one package with nothing installed but what it declares."""
     extras = [f"--extra={extra}" for extra in EXTRAS.get(package, ())]
-    sync(session, f"--package={package}", *extras, "--group=test")
+    group = f"--group={TEST_GROUP.get(package, 'test')}"
+    sync(session, f"--package={package}", *extras, group)
     # The tests come first: they import what pytest rewrites before the docstrings do.
     suite = [f"packages/{package}/tests", "--doctest-modules", f"packages/{package}/src"]
     if package in MORE_WORKERS:

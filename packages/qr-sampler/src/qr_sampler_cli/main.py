@@ -18,11 +18,13 @@ from qr_sampler_cli.commands.settings import settings
 from qr_sampler_cli.commands.sources import sources
 from qr_sampler_cli.commands.tiny_model import tiny_model
 from qr_sampler_cli.commands.tsd import tsd
+from qr_sampler_cli.plugged_commands import CommandsOfAllPackages
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="qr-sampler",
+    cls=CommandsOfAllPackages,
     no_args_is_help=True,
     # The commands inherit it.
     context_settings={"help_option_names": ["-h", "--help"]},
