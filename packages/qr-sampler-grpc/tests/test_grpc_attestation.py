@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import pickle
 import shutil
 import struct
@@ -25,6 +26,7 @@ from qr_sampler_grpc.protocol.attestation import (
     SigningKey,
     VerificationKey,
     signed_message,
+    signed_record,
 )
 from qr_sampler_grpc.protocol.wire import Answer
 from qr_sampler_grpc.transports.base import PreparedRequest
@@ -285,6 +287,9 @@ class Device:
     def __init__(self, keys: Keys) -> None:
         self._key = SigningKey(keys.private)
 
+    def sign(self, message: bytes) -> bytes:
+        return self._key.sign(message)
+
     def answer(
         self, sequence_id: int, right: bytes, *, signs: bytes = COMMITMENT, **changed: Any
     ) -> Answer:
@@ -402,6 +407,58 @@ def test_an_answer_is_missing(device: Device, keys: Keys) -> None:
         AnswerCheck(COMMITMENT, VerificationKey(keys.public)).apply(
             REQUESTS, [device.answer(1, b"ab")]
         )
+
+
+def recorded(device: Device, right: bytes, **changed: Any) -> Answer:
+    """Returns an answer with both signatures, of which the one for records is *changed*."""
+    said = {
+        "sequence_id": 1,
+        "generation_timestamp_ns": 5,
+        "device_id": "dev",
+        "commitment": COMMITMENT,
+        "data_sha256": hashlib.sha256(right).digest(),
+        **changed,
+    }
+    return device.answer(1, right, record_signature=device.sign(signed_record(**said)))
+
+
+def test_the_signature_for_records_is_kept_and_verified(device: Device, keys: Keys) -> None:
+    for key in (None, VerificationKey(keys.public)):
+        check, answer = AnswerCheck(COMMITMENT, key), recorded(device, b"ab")
+        check.apply(REQUESTS[:1], [answer])
+        assert (check.signature, check.sequence_id) == (answer.record_signature, 1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sequence_id": 2},
+        {"generation_timestamp_ns": 6},
+        {"device_id": "deV"},
+        {"commitment": b"c" * 31 + b"d"},
+        {"data_sha256": hashlib.sha256(b"aB").digest()},
+    ],
+)
+def test_a_signature_for_other_records_is_refused(
+    device: Device, keys: Keys, changed: dict[str, Any]
+) -> None:
+    check = AnswerCheck(COMMITMENT, VerificationKey(keys.public))
+    # Though the signature of the data is right: what is kept is the other one.
+    with pytest.raises(UntrustedAnswerError, match="not signed with the key"):
+        check.apply(REQUESTS[:1], [recorded(device, b"ab", **changed)])
+
+
+def test_a_server_that_signs_only_data_leaves_no_number(device: Device, keys: Keys) -> None:
+    check, answer = AnswerCheck(COMMITMENT, VerificationKey(keys.public)), device.answer(1, b"ab")
+    check.apply(REQUESTS[:1], [answer])
+    assert (check.verified, check.signature, check.sequence_id) == (True, answer.signature, None)
+
+
+def test_without_an_echo_records_cannot_verify_it(device: Device) -> None:
+    check = AnswerCheck(COMMITMENT, None)
+    silent = device.answer(1, b"ab", commitment=b"", record_signature=b"s" * 64)
+    check.apply(REQUESTS[:1], [silent])
+    assert (check.signature, check.sequence_id) == (b"s" * 64, None)
 
 
 def test_keys_are_still_found_where_they_were() -> None:

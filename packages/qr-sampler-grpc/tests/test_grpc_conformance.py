@@ -241,6 +241,13 @@ def stub_signature(_request: EntropyRequest, answer: EntropyResponse, _context: 
     answer.signature = b"signed"
 
 
+def stub_record_signature(
+    _request: EntropyRequest, answer: EntropyResponse, _context: object
+) -> None:
+    answer.signature = bytes(64)
+    answer.record_signature = b"signed"
+
+
 @pytest.mark.parametrize(
     ("change", "failing", "words"),
     [
@@ -250,6 +257,7 @@ def stub_signature(_request: EntropyRequest, answer: EntropyResponse, _context: 
         (other_commitment, {"commitment-1", "commitment-64"}, "repeats the commitment"),
         (stamped_once, {"timestamp"}, "ms outside of request and answer"),
         (stub_signature, {"signature"}, "6 bytes, not 64"),
+        (stub_record_signature, {"signature"}, "the signature for records has 6 bytes, not 64"),
     ],
 )
 def test_a_deviation_is_found(change: Change, failing: set[str], words: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from qr_sampler_grpc.proto import purity_service_pb2_grpc, qrng_pb2_grpc
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyRequest, EntropyResponse
 from qr_sampler_grpc.proto.purity_service_pb2 import DrawRequest, DrawResponse
 from qr_sampler_grpc.proto.qrng_pb2 import RandomRequest, RandomResponse
-from qr_sampler_grpc.protocol.attestation import SigningKey, VerificationKey, signed_message
+from qr_sampler_grpc.protocol.attestation import SigningKey, VerificationKey, signed_record
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.source import QuantumGrpcSource
 from qr_sampler_grpc.testing.keys import make_key_pair
@@ -171,12 +172,12 @@ def test_answers_are_verified_with_the_public_key(tmp_path: Path, mode: str) -> 
         assert draw.signature_verified is True
         assert draw.commitment_echoed is True
         assert draw.sequence_id is not None
-        message = signed_message(
+        message = signed_record(
             sequence_id=draw.sequence_id,
             generation_timestamp_ns=draw.device_timestamp_ns or 0,
             device_id=draw.device_id,
             commitment=b"digest",
-            data=draw.data,
+            data_sha256=hashlib.sha256(draw.data).digest(),
         )
         assert VerificationKey(mine.public).verifies(draw.signature, message)
         assert source.recorded_settings["public_key"] == str(mine.public)

@@ -27,6 +27,7 @@ ANSWERS = st.builds(
     device_id=st.text(max_size=200),
     commitment=st.binary(max_size=70),
     signature=st.binary(max_size=70),
+    record_signature=st.binary(max_size=70),
 )
 EXTREMES: dict[str, tuple[Any, ...]] = {
     "data": (b"", b"\0", bytes(127), bytes(128), bytes(16_383), bytes(16_384), bytes(2**21)),
@@ -35,6 +36,7 @@ EXTREMES: dict[str, tuple[Any, ...]] = {
     "device_id": ("", "a", "gerät" * 40),
     "commitment": (b"", b"c" * 64),
     "signature": (b"", b"s" * 64),
+    "record_signature": (b"", b"r" * 64),
 }
 
 

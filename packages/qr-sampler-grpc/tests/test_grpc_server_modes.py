@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import queue
 import threading
@@ -128,6 +129,21 @@ def message_of(answer: EntropyResponse, data: bytes) -> bytes:
     )
 
 
+def record_of(answer: EntropyResponse, data: bytes) -> bytes:
+    """Returns what records hold of an answer, as the specification of ledgers lays it out."""
+    device = answer.device_id.encode()
+    return (
+        b"qr-entropy-v2: "
+        + answer.sequence_id.to_bytes(8, "big")
+        + answer.generation_timestamp_ns.to_bytes(8, "big")
+        + len(device).to_bytes(4, "big")
+        + device
+        + len(answer.commitment).to_bytes(4, "big")
+        + answer.commitment
+        + hashlib.sha256(data).digest()
+    )
+
+
 def test_signatures_cover_the_whole_answer_however_it_travels(
     tmp_path: Path,
 ) -> None:
@@ -145,6 +161,9 @@ def test_signatures_cover_the_whole_answer_however_it_travels(
         assert [bool(one.signature) for one in chunks] == [False, False, True]
         whole = b"".join(one.data for one in chunks)
         pair.public_key.verify(chunks[-1].signature, message_of(chunks[-1], whole))
+        assert [bool(one.record_signature) for one in chunks] == [False, False, True]
+        for one in (single, chunks[-1]):
+            pair.public_key.verify(one.record_signature, record_of(one, whole))
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ CONTRACT = {
         ("device_id", 4, FIELD.TYPE_STRING),
         ("commitment", 5, FIELD.TYPE_BYTES),
         ("signature", 6, FIELD.TYPE_BYTES),
+        ("record_signature", 7, FIELD.TYPE_BYTES),
     ],
 }
 QRNG_CONTRACT = {
@@ -179,9 +180,9 @@ def test_declared_fields_are_written_in_the_order_of_their_numbers() -> None:
 
 
 @REPEATABLE
-@given(st.binary(max_size=300), INT64, INT64, st.text(max_size=20), SMALL, SMALL)
-@example(b"", 0, 0, "", b"", b"")
-@example(b"x", -(2**63), 2**63 - 1, "\0", b"\0", b"\0" * 64)
+@given(st.binary(max_size=300), INT64, INT64, st.text(max_size=20), SMALL, SMALL, SMALL)
+@example(b"", 0, 0, "", b"", b"", b"")
+@example(b"x", -(2**63), 2**63 - 1, "\0", b"\0", b"\0" * 64, b"\1" * 64)
 def test_answers_of_qr_entropy_are_read(
     data: bytes,
     sequence_id: int,
@@ -189,6 +190,7 @@ def test_answers_of_qr_entropy_are_read(
     device_id: str,
     commitment: bytes,
     signature: bytes,
+    record_signature: bytes,
 ) -> None:
     message = EntropyResponse(
         data=data,
@@ -197,6 +199,7 @@ def test_answers_of_qr_entropy_are_read(
         device_id=device_id,
         commitment=commitment,
         signature=signature,
+        record_signature=record_signature,
     ).SerializeToString()
     assert QR_ENTROPY.decode(message) == Answer(
         data=data,
@@ -205,6 +208,7 @@ def test_answers_of_qr_entropy_are_read(
         device_id=device_id,
         commitment=commitment,
         signature=signature,
+        record_signature=record_signature,
     )
 
 
@@ -317,6 +321,7 @@ def agrees(message: bytes) -> bool:
         device_id=theirs.device_id,
         commitment=theirs.commitment,
         signature=theirs.signature,
+        record_signature=theirs.record_signature,
     )
     return True
 

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 from qr_sampler_grpc.conformance.calls import Exchange
+from qr_sampler_grpc.conformance.cases import SentRequest
 from qr_sampler_grpc.conformance.results import NonconformanceError
 from qr_sampler_grpc.proto.entropy_service_pb2 import EntropyResponse
-from qr_sampler_grpc.protocol.attestation import VerificationKey, signed_message
+from qr_sampler_grpc.protocol.attestation import VerificationKey, signed_message, signed_record
 
 __all__ = ["RULES", "Answered", "clock_offset_ns"]
 
@@ -80,7 +82,28 @@ def _signed(answered: Sequence[Answered], key: VerificationKey | None) -> str:
         )
         if key is not None and not key.verifies(answer.signature, message):
             raise NonconformanceError("the signature is not that of the public key")
+        _check_record_signature(request, answer, key)
     return "not verified: no public key was given" if key is None else "verified"
+
+
+def _check_record_signature(
+    request: SentRequest, answer: EntropyResponse, key: VerificationKey | None
+) -> None:
+    """Checks the signature for records, which a server may leave out."""
+    signature = answer.record_signature
+    if not signature:
+        return
+    if len(signature) != _SIGNATURE_BYTES:
+        raise NonconformanceError(f"the signature for records has {len(signature)} bytes, not 64")
+    message = signed_record(
+        sequence_id=request.sequence_id,
+        generation_timestamp_ns=answer.generation_timestamp_ns,
+        device_id=answer.device_id,
+        commitment=request.commitment,
+        data_sha256=hashlib.sha256(answer.data).digest(),
+    )
+    if key is not None and not key.verifies(signature, message):
+        raise NonconformanceError("the signature for records is not that of the public key")
 
 
 RULES: Final[Mapping[str, Rule]] = MappingProxyType(

@@ -7,13 +7,14 @@ A listener, whatever its protocol, asks :meth:`Device.measure` and turns a
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from qr_sampler.entropy import EntropyDraw, EntropySource
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
@@ -22,9 +23,10 @@ from qr_sampler_grpc.device.generate import Generate, GenerateSource
 from qr_sampler_grpc.device.metering import Meters
 from qr_sampler_grpc.device.refusal import MeasurementRefusedError, Refusal
 from qr_sampler_grpc.device.telemetry import Telemetry
-from qr_sampler_grpc.protocol.attestation import signed_message
+from qr_sampler_grpc.protocol.attestation import signed_message, signed_record
 
 if TYPE_CHECKING:
+    from qr_sampler_grpc.device.witness_log import WitnessLog
     from qr_sampler_grpc.protocol.attestation import SigningKey
 
 __all__ = [
@@ -79,6 +81,7 @@ class Device:
         requests_per_minute: Most requests of one account in any minute; ``None`` means unlimited.
         bytes_per_day: Most bytes of one account in any 24 hours; ``None`` means unlimited.
         signing_key: Signs the answers; ``None`` leaves them unsigned.
+        witness_log: Takes in every answer; left open.
         clock: Returns seconds that never run backwards; the quotas are counted by it.
 
     Raises:
@@ -94,6 +97,7 @@ class Device:
         requests_per_minute: int | None = None,
         bytes_per_day: int | None = None,
         signing_key: SigningKey | None = None,
+        witness_log: WitnessLog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if max_bytes_per_request < 1:
@@ -113,6 +117,7 @@ class Device:
         self.answer_memory: Final = AnswerMemory(self.max_bytes_per_request)
         """Where listeners take a place for each answer until its client has read it."""
         self._signing_key = signing_key
+        self._witness_log = witness_log
         self._lock = threading.Lock()
         # A separate lock: telemetry must not wait for a device that hangs.
         self._watching = threading.Lock()
@@ -194,7 +199,7 @@ class Device:
             self._lock.release()
 
     def sign(self, measured: Measured, *, sequence_id: int) -> bytes:
-        """Returns the signature of the answer that carries *measured*; empty without a key.
+        """Returns the signature that covers the data of *measured*; empty without a key.
 
         Args:
             measured: What :meth:`measure` returned, all of it.
@@ -211,6 +216,32 @@ class Device:
                 data=measured.data,
             )
         )
+
+    def witness(self, measured: Measured, *, sequence_id: int, signs: bool = True) -> bytes:
+        """Notes the answer that carries *measured* in the witness log, if there is one.
+
+        Args:
+            measured: What :meth:`measure` returned, all of it.
+            sequence_id: The number of the request, a signed 64-bit integer.
+            signs: Whether the answer has room for the signature.
+
+        Returns:
+            The signature that covers the digest of the data, so that records can be verified with
+            it; empty without a key.
+        """
+        key = self._signing_key if signs else None
+        if key is None and self._witness_log is None:
+            return b""
+        told: Any = {
+            "sequence_id": sequence_id,
+            "generation_timestamp_ns": measured.timestamp_ns,
+            "device_id": measured.device_id,
+            "commitment": measured.commitment,
+            "data_sha256": hashlib.sha256(measured.data).digest(),
+        }
+        if self._witness_log is not None:
+            self._witness_log.note(**told)
+        return b"" if key is None else key.sign(signed_record(**told))
 
     def _refuse_malformed(self, n: int, commitment: bytes) -> NoReturn:
         if not 1 <= n <= self.max_bytes_per_request:

@@ -241,7 +241,6 @@ class Connection:
             echoed,
             verified,
             text.signature,
-            header.sequence_id if text.signature else None,
         )
 
     def _is_echoed(self, text: AnswerText, commitment: bytes, size: int) -> bool:

@@ -149,6 +149,7 @@ class Session:
         try:
             measured = self._measured(request, commitment)
             signature = self._device.sign(measured, sequence_id=number)
+            self._device.witness(measured, sequence_id=number, signs=False)
         except MeasurementRefusedError as error:
             return self._refuse(request, _STATUSES[error.kind], error.words)
         head = encode_answer(

@@ -17,17 +17,19 @@ class EntropyRequest(_message.Message):
     def __init__(self, bytes_needed: _Optional[int] = ..., sequence_id: _Optional[int] = ..., commitment: _Optional[bytes] = ..., accept_chunks: bool = ...) -> None: ...
 
 class EntropyResponse(_message.Message):
-    __slots__ = ("data", "sequence_id", "generation_timestamp_ns", "device_id", "commitment", "signature")
+    __slots__ = ("data", "sequence_id", "generation_timestamp_ns", "device_id", "commitment", "signature", "record_signature")
     DATA_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_TIMESTAMP_NS_FIELD_NUMBER: _ClassVar[int]
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     COMMITMENT_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    RECORD_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     data: bytes
     sequence_id: int
     generation_timestamp_ns: int
     device_id: str
     commitment: bytes
     signature: bytes
-    def __init__(self, data: _Optional[bytes] = ..., sequence_id: _Optional[int] = ..., generation_timestamp_ns: _Optional[int] = ..., device_id: _Optional[str] = ..., commitment: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    record_signature: bytes
+    def __init__(self, data: _Optional[bytes] = ..., sequence_id: _Optional[int] = ..., generation_timestamp_ns: _Optional[int] = ..., device_id: _Optional[str] = ..., commitment: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., record_signature: _Optional[bytes] = ...) -> None: ...

@@ -13,10 +13,20 @@ from qr_sampler_grpc.connection.private_file import warn_of_others
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PREAMBLE", "SigningKey", "VerificationKey", "signed_message"]
+__all__ = [
+    "PREAMBLE",
+    "RECORD_PREAMBLE",
+    "SigningKey",
+    "VerificationKey",
+    "signed_message",
+    "signed_record",
+]
 
 PREAMBLE: Final = b"qr-entropy-v1: "
 """What every signed message begins with, so that a signature means nothing anywhere else."""
+
+RECORD_PREAMBLE: Final = b"qr-entropy-v2: "
+"""The same of messages that hold the digest of the data in place of the data."""
 
 _REMEDIES: Final = {
     "private": "write one with `openssl genpkey -algorithm ed25519`",
@@ -40,15 +50,48 @@ def signed_message(
         ... ).hex(" ", -8)
         '71722d656e74726f 70792d76313a2000 0000000000000100 0000000000000200 0000016400000001 6378'
     """
+    return _message(PREAMBLE, sequence_id, generation_timestamp_ns, device_id, commitment, data)
+
+
+def signed_record(
+    *,
+    sequence_id: int,
+    generation_timestamp_ns: int,
+    device_id: str,
+    commitment: bytes,
+    data_sha256: bytes,
+) -> bytes:
+    """Returns the bytes that a signature for records covers, as ``docs/ledger.md`` defines them.
+
+    Args:
+        sequence_id: Number of the request, a signed 64-bit integer.
+        generation_timestamp_ns: Time of the answer, likewise.
+        device_id: Identity of the device.
+        commitment: The commitment of the request; may be empty.
+        data_sha256: The 32 bytes of the SHA-256 of the data.
+    """
+    return _message(
+        RECORD_PREAMBLE, sequence_id, generation_timestamp_ns, device_id, commitment, data_sha256
+    )
+
+
+def _message(
+    preamble: bytes,
+    sequence_id: int,
+    timestamp_ns: int,
+    device_id: str,
+    commitment: bytes,
+    last: bytes | memoryview,
+) -> bytes:
     device = device_id.encode()
     return b"".join(
         (
-            PREAMBLE,
-            struct.pack(">qqI", sequence_id, generation_timestamp_ns, len(device)),
+            preamble,
+            struct.pack(">qqI", sequence_id, timestamp_ns, len(device)),
             device,
             struct.pack(">I", len(commitment)),
             commitment,
-            data,
+            last,
         )
     )
 

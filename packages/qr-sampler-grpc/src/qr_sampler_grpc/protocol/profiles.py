@@ -51,6 +51,7 @@ _QR_ENTROPY: Final = Profile(
             "device_id": 4,
             "commitment": 5,
             "signature": 6,
+            "record_signature": 7,
         }
     ),
     # The smallest limit of the servers in use.

@@ -45,6 +45,7 @@ ANSWER_FIELDS: Final = MappingProxyType(
         "device_id": FieldDescriptorProto.TYPE_STRING,
         "commitment": FieldDescriptorProto.TYPE_BYTES,
         "signature": FieldDescriptorProto.TYPE_BYTES,
+        "record_signature": FieldDescriptorProto.TYPE_BYTES,
     }
 )
 """What an answer can contain, with its protobuf type."""
@@ -96,6 +97,8 @@ class Answer:
     """The commitment as it came back; ``None`` where the contract has no place for it."""
     signature: bytes = b""
     """Signature of the answer, when there is one."""
+    record_signature: bytes = b""
+    """Signature of the answer that covers the digest of the data instead of the data, likewise."""
 
 
 class Wire(Protocol):
@@ -175,6 +178,7 @@ class FieldWire:
             device_timestamp_ns=_timestamp_ns(answer),
             commitment=answer.commitment if self._commits else None,
             signature=getattr(answer, "signature", b""),
+            record_signature=getattr(answer, "record_signature", b""),
         )
 
 

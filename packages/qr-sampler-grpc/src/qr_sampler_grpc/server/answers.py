@@ -26,6 +26,7 @@ class ServedAnswer(NamedTuple):
     device_id: str = ""
     commitment: bytes = b""
     signature: bytes = b""
+    record_signature: bytes = b""
 
 
 def serialised(answer: ServedAnswer) -> bytes:
@@ -41,6 +42,7 @@ def serialised(answer: ServedAnswer) -> bytes:
         device_id=answer.device_id,
         commitment=answer.commitment,
         signature=answer.signature,
+        record_signature=answer.record_signature,
     ).SerializeToString()
     if not answer.data:
         return others

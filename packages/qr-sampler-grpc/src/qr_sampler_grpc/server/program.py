@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,9 +57,11 @@ def run(source: EntropySource | Generate | Device, options: argparse.Namespace) 
         options: What a parser with :func:`add_options` returned.
     """
     configure_logging(options.log_format, options.log_level)
-    with _stop_signals() as stop:
+    with _stop_signals() as stop, ExitStack() as logs:
         try:
-            server = serve(source, options.address, **_arguments(options))
+            witness_log = _witness_log(options, logs)
+            arguments = {**_arguments(options), "witness_log": witness_log}
+            server = serve(source, options.address, **arguments)
         except QRSamplerError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -136,6 +138,14 @@ def _signing_key(path: Path | None) -> Any:
     return SigningKey(path)
 
 
+def _witness_log(options: argparse.Namespace, logs: ExitStack) -> Any:
+    if options.witness_log is None:
+        return None
+    from qr_sampler_grpc.device.witness_log import WitnessLog
+
+    return logs.enter_context(WitnessLog(options.witness_log, options.device_id))
+
+
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0.0 <= value <= threading.TIMEOUT_MAX:
@@ -189,6 +199,12 @@ def _add_access(group: Any) -> None:
 def _add_output(group: Any) -> None:
     group.add_argument("--device-id", default="", help="identity to report")
     group.add_argument("--signing-key", type=Path, help="Ed25519 PEM file; signs every answer")
+    group.add_argument(
+        "--witness-log",
+        type=Path,
+        metavar="FILE",
+        help="append to a chained file what was answered, without the bytes",
+    )
     group.add_argument("--metrics-address", help="host:port for Prometheus; none if unset")
     group.add_argument("--log-format", choices=FORMATS, default="text")
     group.add_argument("--log-level", choices=_LEVELS, default="info")

@@ -226,8 +226,10 @@ class EntropyServicer(grpc.GenericRpcHandler):
     def _last_message(
         self, request: EntropyRequest, measured: Measured, data: bytes | memoryview
     ) -> ServedAnswer:
-        signature = self._device.sign(measured, sequence_id=request.sequence_id)
-        return _message(request, measured, data, signature)
+        number = request.sequence_id
+        signature = self._device.sign(measured, sequence_id=number)
+        record_signature = self._device.witness(measured, sequence_id=number)
+        return _message(request, measured, data, signature, record_signature)
 
     def _refuse(
         self, context: grpc.ServicerContext, method: str, code: grpc.StatusCode, details: str
@@ -245,7 +247,11 @@ class EntropyServicer(grpc.GenericRpcHandler):
 
 
 def _message(
-    request: EntropyRequest, measured: Measured, data: bytes | memoryview, signature: bytes = b""
+    request: EntropyRequest,
+    measured: Measured,
+    data: bytes | memoryview,
+    signature: bytes = b"",
+    record_signature: bytes = b"",
 ) -> ServedAnswer:
     return ServedAnswer(
         data,
@@ -254,6 +260,7 @@ def _message(
         measured.device_id,
         measured.commitment,
         signature,
+        record_signature,
     )
 
 

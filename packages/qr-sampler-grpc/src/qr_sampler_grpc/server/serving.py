@@ -33,6 +33,7 @@ from qr_sampler_grpc.server.servicer import EntropyServicer
 from qr_sampler_grpc.server.wait_limits import WaitLimits
 
 if TYPE_CHECKING:
+    from qr_sampler_grpc.device.witness_log import WitnessLog
     from qr_sampler_grpc.protocol.attestation import SigningKey
     from qr_sampler_grpc.server.tls import ServerTls
 
@@ -74,6 +75,7 @@ def serve(
     requests_per_minute: int | None = None,
     bytes_per_day: int | None = None,
     signing_key: SigningKey | None = None,
+    witness_log: WitnessLog | None = None,
     metrics_address: str | None = None,
 ) -> EntropyServer:
     """Returns a server that answers from *source*, already listening.
@@ -106,7 +108,8 @@ def serve(
         requests_per_minute: Most requests of one key in any minute, those of streams counted one by
             one; ``None`` means unlimited. Without keys all callers share the quota.
         bytes_per_day: Most bytes of one key in any 24 hours; ``None`` means unlimited.
-        signing_key: Signs the answers.
+        signing_key: Signs the answers, and once more what records hold of them.
+        witness_log: Takes in what can be recorded of every answer; left open.
         metrics_address: ``host:port`` where Prometheus metrics are offered over HTTP; ``None``
             offers none.
 
@@ -130,6 +133,7 @@ def serve(
         requests_per_minute=requests_per_minute,
         bytes_per_day=bytes_per_day,
         signing_key=signing_key,
+        witness_log=witness_log,
     )
     if keys is not None and credentials is None and not place.is_local:
         _LOGGER.warning(_EXPOSED_KEYS, place)

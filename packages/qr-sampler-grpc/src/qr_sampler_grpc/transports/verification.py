@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
-from qr_sampler_grpc.protocol.attestation import VerificationKey, signed_message
+from qr_sampler_grpc.protocol.attestation import VerificationKey, signed_message, signed_record
 from qr_sampler_grpc.protocol.wire import Answer
 from qr_sampler_grpc.transports.base import PreparedRequest
 
@@ -35,9 +37,10 @@ class AnswerCheck:
         self.verified: bool | None = None
         """Whether every answer was signed with the key; ``None`` when there is none."""
         self.signature = b""
-        """The signature of the only answer; empty if it has none, or there are several."""
+        """The signature of the only answer, the one for records if it has both; empty if it has
+        none, or there are several."""
         self.sequence_id: int | None = None
-        """The number of the request that it covers."""
+        """The number of the request, if records alone can verify the signature with it."""
 
     def apply(self, requests: Sequence[PreparedRequest], answers: Sequence[Answer]) -> None:
         """Checks all *answers*.
@@ -55,24 +58,34 @@ class AnswerCheck:
             for request, answer in zip(requests, answers, strict=True):
                 self._check_signature(self._key, request, answer)
             self.verified = True
-        if len(answers) == 1 and answers[0].signature:
-            self.signature, self.sequence_id = answers[0].signature, requests[0].sequence_id
+        if len(answers) == 1:
+            (answer,), (request,) = answers, requests
+            self.signature = answer.record_signature or answer.signature
+            # A server that does not return the commitment has not signed it.
+            if answer.record_signature and self.echoed is not False:
+                self.sequence_id = request.sequence_id
 
     def _check_signature(
         self, key: VerificationKey, request: PreparedRequest, answer: Answer
     ) -> None:
-        if not answer.signature:
+        signature = answer.record_signature or answer.signature
+        if not signature:
             raise UntrustedAnswerError(
                 "the answer is not signed; remove QR_GRPC_PUBLIC_KEY if the device signs nothing"
             )
-        message = signed_message(
-            sequence_id=request.sequence_id,
-            generation_timestamp_ns=answer.device_timestamp_ns or 0,
-            device_id=answer.device_id,
-            commitment=self.commitment,
-            data=answer.data,
-        )
-        if not key.verifies(answer.signature, message):
+        if not key.verifies(signature, self._message(request, answer)):
             raise UntrustedAnswerError(
                 "the answer is not signed with the key of QR_GRPC_PUBLIC_KEY; check whose it is"
             )
+
+    def _message(self, request: PreparedRequest, answer: Answer) -> bytes:
+        """Returns what has been signed, by the best signature that *answer* has."""
+        told: Any = {
+            "sequence_id": request.sequence_id,
+            "generation_timestamp_ns": answer.device_timestamp_ns or 0,
+            "device_id": answer.device_id,
+            "commitment": self.commitment,
+        }
+        if answer.record_signature:
+            return signed_record(**told, data_sha256=hashlib.sha256(answer.data).digest())
+        return signed_message(**told, data=answer.data)

@@ -65,6 +65,16 @@ def serve_entropy(
     tls_private_key: Annotated[
         Path | None, typer.Option(help="PEM file with the key of the certificate.")
     ] = None,
+    signing_key: Annotated[
+        Path | None,
+        typer.Option(help="Ed25519 private key in PEM form; signs every answer."),
+    ] = None,
+    witness_log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Append to a chained file what was answered, without the bytes."
+        ),
+    ] = None,
     insecure: Annotated[
         bool,
         typer.Option(
@@ -87,7 +97,12 @@ def serve_entropy(
         status = served.status()
         if not status.available:
             _warn(f"{source} is not available yet: {status.reason}")
-        device = _kit("device").Device(served, device_id)
+        device = _kit("device").Device(
+            served,
+            device_id,
+            signing_key=_signing_key(signing_key),
+            witness_log=_witness_log(witness_log, device_id, servers),
+        )
         addresses = []
         if address is not None:
             server = _kit("server").serve(
@@ -125,6 +140,16 @@ def _tls(certificate: Path | None, private_key: Path | None) -> Any:
     if certificate is None or private_key is None:
         raise ConfigError("give both --tls-certificate and --tls-private-key, or neither")
     return _kit("server").ServerTls(certificate=certificate, private_key=private_key)
+
+
+def _signing_key(path: Path | None) -> Any:
+    return None if path is None else _kit("protocol.attestation").SigningKey(path)
+
+
+def _witness_log(path: Path | None, device_id: str, servers: contextlib.ExitStack) -> Any:
+    if path is None:
+        return None
+    return servers.enter_context(_kit("device.witness_log").WitnessLog(path, device_id))
 
 
 def _announce(source: str, asked: str, reachable: str) -> None:
