@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ledgers as columns: tokens in the order of their time, and the tables that are written of them."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
