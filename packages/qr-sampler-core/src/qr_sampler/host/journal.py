@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
+from qr_sampler.records.chain import ZERO_HEAD
 from qr_sampler.records.entries import Entry, records_of
 from qr_sampler.records.files.writer import Continues, LedgerWriter
 from qr_sampler.records.genesis import genesis_of
 from qr_sampler.records.lines import LedgerLines, Line
+from qr_sampler.records.sidecars import configured_sidecars
 from qr_sampler.settings import Settings
 
 __all__ = ["DISTRIBUTIONS", "Journal"]
@@ -72,11 +74,14 @@ class Journal:
                 sources=sources,
                 distributions=distributions,
                 host=host or {},
+                seal=settings.ledger_seal,
             )
-            self._lines = LedgerLines(self._genesis)
+            self._sidecars = configured_sidecars(settings, self.run_id)
+            self._lines = LedgerLines(self._genesis, self._sidecars)
             self._file = LedgerWriter(
                 settings.ledger_dir / name,
                 self._beginning,
+                seal=settings.ledger_seal or ZERO_HEAD,
                 max_bytes=settings.ledger_max_bytes,
                 held=settings.ledger_queue if settings.ledger_required else 0,
                 sync_s=settings.ledger_sync_ms / 1e3,
@@ -123,12 +128,20 @@ class Journal:
         if self._file is not None:
             self._file.end()
             self._next_clock_s = math.inf
+            for sidecar in self._sidecars:
+                sidecar.file.release()
 
     def _append(self, file: LedgerWriter, entries: Iterable[Entry]) -> None:
         """Writes the lines of *entries*, and now and then one of the clocks."""
         # First: a file that is begun now introduces what its lines name.
         file.prepare()
-        before, lines = file.given_up, self._lines.of(entries)
+        for sidecar in self._sidecars:
+            sidecar.file.follow(file.path)
+        lines = self._lines.of(entries)
+        for sidecar in self._sidecars:
+            if lost := sidecar.file.flush():
+                file.lose("refused", {sidecar.kind: lost})
+        before = file.given_up
         if time.monotonic() >= self._next_clock_s:
             self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
             lines.append(self._lines.clock())
@@ -141,7 +154,7 @@ class Journal:
         if self._genesis.pid != os.getpid():
             # A forked process draws and numbers for itself.
             self._genesis = replace(self._genesis, pid=os.getpid())
-            self._lines = LedgerLines(self._genesis)
+            self._lines = LedgerLines(self._genesis, self._sidecars)
         self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
         return self._lines.begin_file(None if continues is None else asdict(continues))
 

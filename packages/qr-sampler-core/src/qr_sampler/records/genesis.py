@@ -30,6 +30,7 @@ def genesis_of(
     sources: Iterable[EntropySource],
     distributions: Sequence[str],
     host: Mapping[str, Any],
+    seal: str = "",
 ) -> GenesisRecord:
     """Returns the genesis record of a run that begins now.
 
@@ -41,6 +42,7 @@ def genesis_of(
         sources: The sources in use, whose distributions take part.
         distributions: What else takes part, as far as it is installed.
         host: Further facts about the engine, as JSON-ready values.
+        seal: Digest of the sealed plan that the run belongs to; empty if there is none.
     """
     in_use = list(_each(sources))
     taking_part = list(
@@ -59,6 +61,7 @@ def genesis_of(
         host=_unicode(dict(host)),
         files=code_digests(taking_part),
         boot_id=boot_id(),
+        seal=seal or None,
     )
 
 

@@ -215,6 +215,14 @@ class Settings(EnvironmentSettings, SamplingParameters):
             "one; 0 for no limit."
         ),
     )
+    ledger_seal: str = Field(
+        "",
+        pattern="^([0-9a-f]{64})?$",
+        description=(
+            "Digest of a sealed plan, 64 hexadecimal digits in lower case, that the chain of the "
+            "records begins with; none if empty."
+        ),
+    )
     log_level: Literal["none", "summary", "full"] = Field(
         "summary",
         description="What the 'qr_sampler' logger reports of a token: nothing, a line, everything.",
@@ -245,6 +253,14 @@ class Settings(EnvironmentSettings, SamplingParameters):
         if self.ledger_required and self.ledger_dir is None:
             raise ValueError(
                 "ledger_required=true needs a ledger; set ledger_dir to a directory for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_sealed_has_a_place(self) -> Settings:
+        if self.ledger_seal and self.ledger_dir is None:
+            raise ValueError(
+                "ledger_seal needs a ledger that begins with it; set ledger_dir to a directory"
             )
         return self
 

@@ -62,10 +62,11 @@ def check_files(paths: Iterable[Path], *, torn_end: bool = False) -> list[dict[s
     """
     files = list(paths)
     found: list[dict[str, Any]] = []
-    expected = _ZEROS
+    expected = ""
     for path in files:
         lines = chained_lines(path, torn_end=torn_end and path == files[-1])
         if lines:
+            expected = expected or lines[0].get("seal") or _ZEROS
             assert lines[0]["prev"] == expected, f"{path} does not follow from the file before it"
             expected = hashlib.sha256(path.read_bytes().split(b"\n")[-2]).hexdigest()
         found += lines

@@ -55,6 +55,7 @@ class LedgerWriter:
     Args:
         path: The first file; directories are made when missing.
         header: Makes what each file begins with.
+        seal: What the first line of a file names that continues no other.
         max_bytes: Size from which on the chain goes on in another file; 0 for no limit.
         held: Number of lines that wait for a disk that refuses; what comes after them is lost.
         sync_s: Time in seconds after which a write makes sure that the disk itself has everything;
@@ -66,12 +67,14 @@ class LedgerWriter:
         path: Path,
         header: Header = lambda continues: (),
         *,
+        seal: str = ZERO_HEAD,
         max_bytes: int = 0,
         held: int = 0,
         sync_s: float = math.inf,
     ) -> None:
         self._names = FileNames(path)
         self._make_header = header
+        self._seal = seal
         self._max_bytes = max_bytes
         self._held = held
         self._meanwhile = _WAITING if held else _WITHOUT
@@ -251,7 +254,7 @@ class LedgerWriter:
 
     def _start(self, path: Path, continues: Continues | None, *, fresh: bool) -> None:
         """Turns to a file, of which nothing is written yet."""
-        prev = ZERO_HEAD if continues is None else continues.head
+        prev = self._seal if continues is None else continues.head
         self._file = ChainedFile(path, fresh=fresh, prev=prev)
         self._continues = continues
         self._header = list(self._make_header(continues))

@@ -8,7 +8,6 @@ does.
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -18,14 +17,7 @@ from weakref import WeakKeyDictionary, finalize
 
 import msgspec
 
-from qr_sampler.records import (
-    DiscardRecord,
-    EmissionRecord,
-    ForcedRecord,
-    GenesisRecord,
-    Record,
-    UnchosenRecord,
-)
+from qr_sampler.records import DiscardRecord, GenesisRecord, Record
 from qr_sampler.records.clocks import clock_line
 from qr_sampler.records.entries import (
     DiscardEntry,
@@ -39,16 +31,16 @@ from qr_sampler.records.entries import (
     SequenceRecord,
     TokenEntry,
 )
-from qr_sampler.records.line_kinds import (
-    DiscardLine,
-    DrawLine,
-    EmissionLine,
-    EndLine,
-    ForcedLine,
-    SequenceLine,
-    TokenLine,
-    UndecidedLine,
+from qr_sampler.records.line_kinds import DiscardLine, EndLine, TokenLine
+from qr_sampler.records.lines.forms import (
+    draw_line,
+    fields_of,
+    line_of_record,
+    sequence_line,
+    step_of,
+    with_places,
 )
+from qr_sampler.records.sidecars import Sidecar
 from qr_sampler.sampling.columns import StepColumns
 
 __all__ = ["LedgerLines", "Line"]
@@ -65,10 +57,12 @@ class LedgerLines:
 
     Args:
         genesis: What the first line of every file says.
+        sidecars: Those who hear of sequences and draws just before their lines are made.
     """
 
-    def __init__(self, genesis: GenesisRecord) -> None:
+    def __init__(self, genesis: GenesisRecord, sidecars: Sequence[Sidecar] = ()) -> None:
         self._genesis = genesis
+        self._sidecars = sidecars
         self._file = 0
         """Counts the files of the run."""
         self._draws = 0
@@ -109,7 +103,7 @@ class LedgerLines:
 
     def of(self, entries: Iterable[Entry]) -> list[Line]:
         """Returns the lines of *entries*, in order."""
-        for step, run in groupby(entries, _step_of):
+        for step, run in groupby(entries, step_of):
             if step is not None:
                 self._add_tokens(step, run)  # type: ignore[arg-type]
             else:
@@ -167,7 +161,7 @@ class LedgerLines:
         elif isinstance(entry, DiscardRecord):
             self._add_discard(entry, None)
         elif isinstance(entry, Record):
-            self._lines.append((entry.kind, _fields_of(entry)))
+            self._lines.append((entry.kind, fields_of(entry)))
 
     def _add_discarded_row(self, entry: DiscardEntry) -> None:
         step, row, sequence, position, reason = entry
@@ -241,7 +235,7 @@ class LedgerLines:
             outcome=token.outcome,
             role=token.role,
             jit=token.jit,
-            uniforms=_with_places(token.uniforms, draws, entry.numbers),
+            uniforms=with_places(token.uniforms, draws, entry.numbers),
             amplifier="" if token.amplifier == usual else token.amplifier,
             t_logits_ns=None if told else token.t_logits_ns,
         )
@@ -250,7 +244,7 @@ class LedgerLines:
     def _add_sequence_record(self, entry: SequenceRecord) -> None:
         made = entry.made
         self._name(entry.sequence)
-        self._lines.append((made.kind, _line_of(made)))
+        self._lines.append((made.kind, line_of_record(made)))
 
     def _add_end(self, end: SequenceEnd) -> None:
         """Adds the end of a sequence, unless nothing has ever been recorded of it."""
@@ -269,20 +263,9 @@ class LedgerLines:
         if name not in self._named:
             finalize(sequence, self._named.pop, name, None).atexit = False
         self._named[name] = self._file
-        options, request = sequence.options, sequence.request
-        line = SequenceLine(
-            sequence=name,
-            request_key=sequence.request_key,
-            trial=options.trial,
-            condition=options.condition,
-            prompt_tokens=request.prompt_tokens,
-            prompt_digest=request.prompt_digest,
-            options={"source": options.source, **options.parameters.model_dump(mode="json")},
-            fields=dict(request.fields),
-            stop=sequence.stop_facts,
-            wall_time_ns=request.wall_time_ns,
-        )
-        self._lines.append((line.kind, line))
+        for sidecar in self._sidecars:
+            sidecar.sequence(sequence)
+        self._lines.append(("sequence", sequence_line(sequence)))
 
     def _number(self, draw: RecordedDraw) -> int:
         """Returns the number of a draw, and adds its line if this file has none yet."""
@@ -293,83 +276,7 @@ class LedgerLines:
         number, file = known
         if file != self._file:
             known[1] = self._file
-            self._lines.append(("draw", _draw_line(number, draw)))
+            for sidecar in self._sidecars:
+                sidecar.draw(number, draw)
+            self._lines.append(("draw", draw_line(number, draw)))
         return number
-
-
-def _step_of(entry: Entry) -> StepColumns | None:
-    return entry.step if isinstance(entry, TokenEntry) else None
-
-
-def _line_of(made: UnchosenRecord | EmissionRecord) -> msgspec.Struct:
-    """Returns the line of a record that belongs to a sequence and has no bytes."""
-    if isinstance(made, ForcedRecord):
-        return ForcedLine(
-            made.sequence,
-            made.position,
-            made.token_id,
-            made.reason,
-            made.source,
-            made.wall_time_ns,
-            made.emitted,
-        )
-    if isinstance(made, EmissionRecord):
-        return EmissionLine(
-            made.sequence,
-            made.position,
-            made.token_id,
-            made.emitted,
-            made.reason,
-            made.wall_time_ns,
-        )
-    return UndecidedLine(
-        made.sequence,
-        made.position,
-        made.token_id,
-        made.reason,
-        made.wall_time_ns,
-        made.emitted,
-    )
-
-
-def _draw_line(number: int, recorded: RecordedDraw) -> DrawLine:
-    draw = recorded.draw
-    return DrawLine(
-        draw=number,
-        source=draw.source,
-        source_distribution=draw.origin.distribution,
-        source_version=draw.origin.version,
-        fallback=draw.fallback,
-        fallback_reason=draw.fallback_reason,
-        bytes=recorded.draw_bytes,
-        requests=draw.requests,
-        data_sha256=recorded.data_sha256,
-        device_id=draw.device_id,
-        device_timestamp_ns=draw.device_timestamp_ns,
-        commitment=recorded.commitment,
-        echo_verified=draw.commitment_echoed,
-        signature=base64.b64encode(draw.signature).decode(),
-        signature_verified=draw.signature_verified,
-        t_logits_ns=recorded.logits_ready_ns,
-        t_request_ns=draw.requested_ns,
-        t_received_ns=draw.received_ns,
-        wall_time_ns=draw.wall_time_ns,
-        sequence_id=draw.sequence_id,
-    )
-
-
-def _with_places(
-    uniforms: list[dict[str, Any]] | None, draws: Sequence[int], numbers: Sequence[DrawnNumber]
-) -> list[dict[str, Any]] | None:
-    """Returns *uniforms*, each with its draw and its place in it, as far as they are known."""
-    if uniforms is None or not numbers:
-        return uniforms
-    places = zip(uniforms, draws, numbers, strict=True)
-    return [{**own, "draw": draw, "offset": number.offset} for own, draw, number in places]
-
-
-def _fields_of(record: Record) -> dict[str, Any]:
-    """Returns the fields of a record that has no shorter line."""
-    fields = record.as_dict()
-    del fields["kind"]
-    return fields
