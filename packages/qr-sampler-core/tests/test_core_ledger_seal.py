@@ -33,7 +33,7 @@ def test_the_first_line_names_the_seal(seal: str, prev: str, tmp_path: Path) -> 
 
 def test_a_continued_file_names_the_file_before_it(tmp_path: Path) -> None:
     journal = journal_of(tmp_path, ledger_seal=SEAL, ledger_max_bytes=1)
-    journal._next_clock_s = 0.0  # noqa: SLF001
+    journal._next_clock_s = 0.0
     journal.write([])
     journal.write([])
     journal.close()

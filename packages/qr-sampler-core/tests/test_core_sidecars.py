@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.files.append_file import AppendFile
 from qr_sampler.records.sidecars import SidecarFile
 from qr_sampler.records.sidecars import file as sidecar_module
@@ -148,3 +149,10 @@ def test_a_forked_process_leaves_what_waits_to_the_one_above_it(
     sidecar.flush()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run-fork2.notes"]
     assert (tmp_path / "deep" / "run-fork2.notes").read_bytes() == b"NOTES\ntwo\n"
+
+
+def test_files_beside_ledgers_are_no_ledgers(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl", "a.prompts.jsonl", "a.blocks"):
+        (tmp_path / name).touch()
+    assert [path.name for path in ledgers_in(tmp_path)] == ["a.jsonl", "b.jsonl"]
+    assert ledgers_in(tmp_path / "nowhere") == []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.reader import JoinedLines, read_ledger
 
 __all__ = ["EmittedText", "check_ledger", "records_in"]
@@ -52,9 +53,7 @@ def records_in(*places: Path) -> list[dict[str, Any]]:
             of their names.
     """
     files = [
-        file
-        for place in places
-        for file in (sorted(place.glob("*.jsonl")) if place.is_dir() else [place])
+        file for place in places for file in (ledgers_in(place) if place.is_dir() else [place])
     ]
     lines = (line for file in files for line in read_ledger(file))
     return [line for line in lines if line["kind"] in RECORD_KINDS]

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from qr_sampler.records.files import ledgers_in
 from qr_sampler_cli.audit.reading.decoding import decode_object
 from qr_sampler_cli.audit.reading.lines import NotALedgerError, raw_lines
 
@@ -60,7 +61,7 @@ def _files(paths: Iterable[Path]) -> Sequence[Path]:
     files: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = sorted(path.glob("*.jsonl"))
+            inside = ledgers_in(path)
             if not inside:
                 raise NotALedgerError(f"{path} has no *.jsonl; name ledgers, or their directory")
             files.update(dict.fromkeys(inside))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from qr_sampler.errors import QRSamplerError
+from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.reader import JoinedLines, lines_in
 
 __all__ = [
@@ -202,7 +203,7 @@ def _reason(values: Mapping[str, Any]) -> str:
 
 def ledger_files(directory: Path) -> frozenset[Path]:
     """Returns the ledger files of *directory*; none when it does not exist."""
-    return frozenset(directory.glob("*.jsonl"))
+    return frozenset(ledgers_in(directory))
 
 
 def read_ledger(

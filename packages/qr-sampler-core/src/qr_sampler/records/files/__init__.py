@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from qr_sampler.records.files.names import ledgers_in
 from qr_sampler.records.files.writer import Continues, LedgerWriter
 
-__all__ = ["Continues", "LedgerWriter"]
+__all__ = ["Continues", "LedgerWriter", "ledgers_in"]

@@ -6,7 +6,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["FileNames"]
+__all__ = ["FileNames", "ledgers_in"]
+
+
+def ledgers_in(directory: Path) -> list[Path]:
+    """Returns the ledgers of a directory by name, without the files beside them.
+
+    Args:
+        directory: The directory; one that is not there has none.
+    """
+    return sorted(
+        path for path in directory.glob("*.jsonl") if not path.name.endswith(".prompts.jsonl")
+    )
 
 
 class FileNames:
