@@ -32,7 +32,13 @@ RELEVANT: dict[str, tuple[type[BaseSettings], ...]] = {
 }
 """What the container with vLLM reads, by the source that it draws from."""
 
-ELSEWHERE = {"DeviceFileSettings", "MockUniformSettings", "TimingNoiseSettings", "DirectSettings"}
+ELSEWHERE = {
+    "DeviceFileSettings",
+    "DirectSettings",
+    "MockUniformSettings",
+    "ShamSettings",
+    "TimingNoiseSettings",
+}
 """Settings of sources that no profile draws from."""
 
 SHARED_SOCKET = {

@@ -4,6 +4,7 @@
 * ``system``: the generator of the operating system.
 * ``timing_noise``: timing jitter of the processor; experimental and educational.
 * ``mock_uniform``: pseudo-random bytes, reproducible or biased on demand.
+* ``sham``: computed bytes behind the latencies of a device.
 * ``device_file``: a hardware generator behind a character device, FIFO or socket.
 
 qr-sampler finds them by these names through the entry-point group ``qr_sampler.entropy_sources``.

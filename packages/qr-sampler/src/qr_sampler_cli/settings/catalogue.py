@@ -79,6 +79,13 @@ CATALOGUE: Final = (
         "For `QR_ENTROPY_SOURCE_TYPE=mock_uniform`.",
     ),
     Entry(
+        "The sham source",
+        "qr-entropy-sources",
+        "qr_entropy_sources.sham",
+        "ShamSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=sham`.",
+    ),
+    Entry(
         "Thermodynamic speculative decoding",
         "qr-sampler-vllm",
         "qr_sampler_vllm.tsd.settings",
