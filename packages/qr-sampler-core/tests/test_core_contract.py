@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qr_sampler import EntropyDraw, EntropySource, EntropyUnavailableError, FallbackEntropySource
+from qr_sampler import (
+    EntropyDraw,
+    EntropySource,
+    EntropyUnavailableError,
+    FallbackEntropySource,
+    RowContext,
+)
 from qr_sampler.entropy import SourceLimits, SourceStatus
 from qr_sampler.testing import (
     ConstantEntropySource,
@@ -180,6 +186,11 @@ class AnonymousDraw(SoundSource):
         )
 
 
+class OneBlockForAllRows(SoundSource):
+    def draw_rows(self, contexts: Any, sizes: Any) -> EntropyDraw:
+        return self.draw(max(sizes, default=0))
+
+
 class Pooled(SoundSource):
     """Serves from a pool that it fills ahead of need."""
 
@@ -306,6 +317,8 @@ CAUGHT = (AssertionError, pytest.fail.Exception)
 
 Expected = type[BaseException] | tuple[type[BaseException], ...]
 
+ROWS = ([RowContext("run", "sequence", row, b"") for row in range(2)], [16, 48])
+
 DEFECTS: list[tuple[Callable[[Device], SoundSource], str, dict[str, Any], Expected]] = [
     (Nameless, "test_identity_is_stated", {}, CAUGHT),
     (ShortAnswer, "test_length_is_exact", {"n": 7}, CAUGHT),
@@ -318,6 +331,7 @@ DEFECTS: list[tuple[Callable[[Device], SoundSource], str, dict[str, Any], Expect
     (RequestedTooEarly, "test_draw_carries_its_provenance", {}, CAUGHT),
     (AnonymousDraw, "test_draw_carries_its_provenance", {}, CAUGHT),
     (AnonymousDraw, "test_draw_carries_the_origin", {}, CAUGHT),
+    (OneBlockForAllRows, "test_rows_are_served_in_one_draw", {"rows": ROWS}, CAUGHT),
     (LimitIgnored, "test_draw_respects_the_limits", {}, CAUGHT),
     (UnsharedState, "test_nothing_is_delivered_twice", {}, CAUGHT),
     (UnsharedState, "test_threads_share_no_bytes", {}, CAUGHT),

@@ -38,7 +38,9 @@ MOST_REPORTS: Final = 16
 """Number of defects of one component that are logged; each kind is logged once."""
 
 _CUT: Final = "..."
-_OUR_PACKAGES: Final = frozenset({"qr_sampler", "qr_entropy_sources", "qr_sampler_grpc"})
+_OUR_PACKAGES: Final = frozenset(
+    {"qr_sampler", "qr_entropy_sources", "qr_sampler_grpc", "qr_sampler_lab"}
+)
 
 
 logger = logging.getLogger("qr_sampler")

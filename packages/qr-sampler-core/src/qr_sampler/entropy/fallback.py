@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qr_sampler.entropy.draw import EntropyDraw, SourceLimits, SourceStatus
+from qr_sampler.entropy.row_context import RowContext
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import EntropyUnavailableError
 
@@ -36,6 +37,7 @@ class FallbackEntropySource(EntropySource):
         self.conditioning = primary.conditioning
         self.origin = primary.origin
         self.commits = primary.commits
+        self.serves_rows = primary.serves_rows
         self.integrates = primary.integrates
 
     @property
@@ -78,6 +80,17 @@ class FallbackEntropySource(EntropySource):
             return self.primary.committed_draw(n, commitment)
         except EntropyUnavailableError as error:
             return self._draw_from_fallback(n, error)
+
+    def draw_rows(self, contexts: Sequence[RowContext], sizes: Sequence[int]) -> EntropyDraw:
+        """Returns the blocks of rows as :meth:`draw` does; the fallback learns of no row.
+
+        Raises:
+            EntropyUnavailableError: When both sources are unavailable; names both reasons.
+        """
+        try:
+            return self.primary.draw_rows(contexts, sizes)
+        except EntropyUnavailableError as error:
+            return self._draw_from_fallback(sum(sizes), error)
 
     def _draw_from_fallback(self, n: int, cause: EntropyUnavailableError) -> EntropyDraw:
         try:

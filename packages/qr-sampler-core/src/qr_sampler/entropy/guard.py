@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -23,6 +23,7 @@ from qr_sampler.entropy.draw import (
 )
 from qr_sampler.entropy.intake import FailedDraw, Intake
 from qr_sampler.entropy.patience import Patience
+from qr_sampler.entropy.row_context import RowContext
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.entropy.source_calls import SourceCalls
 from qr_sampler.errors import EntropyUnavailableError
@@ -94,6 +95,7 @@ class GuardedSource(EntropySource):
         origin: object = source.origin
         self.origin = origin if isinstance(origin, Origin) else Origin()
         self.commits = bool(source.commits)
+        self.serves_rows = bool(source.serves_rows)
         self.integrates = bool(source.integrates)
         self.is_ours = is_ours(source)
         """Whether the source belongs to this project."""
@@ -145,6 +147,15 @@ class GuardedSource(EntropySource):
             ValueError: When *n* is negative.
         """
         return self._checked(n, partial(self.source.committed_draw, n, commitment))
+
+    def draw_rows(self, contexts: Sequence[RowContext], sizes: Sequence[int]) -> EntropyDraw:
+        """Returns the blocks of rows, in time, as :meth:`draw` does.
+
+        Raises:
+            EntropyUnavailableError: When the source has not delivered just that, for any reason.
+            ValueError: When the sizes add up to a negative number.
+        """
+        return self._checked(sum(sizes), partial(self.source.draw_rows, contexts, sizes))
 
     def status(self) -> SourceStatus:
         """Returns the status of the source, or for how long it has hung or is being left alone."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from qr_sampler.arrays import FloatArray
 from qr_sampler.entropy.draw import EntropyDraw, JitClass, Origin, SourceLimits, SourceStatus
+from qr_sampler.entropy.row_context import RowContext
 from qr_sampler.errors import EntropyUnavailableError
 
 __all__ = ["CONTRACT_VERSION", "EntropySource"]
@@ -29,8 +30,8 @@ class EntropySource(ABC):
 
     Must be overridden: :attr:`name` and :meth:`get_random_bytes`. Worth overriding when there is
     something to say: :meth:`from_environment`, :attr:`is_available`, :meth:`status`, :meth:`probe`,
-    :attr:`limits`, :attr:`secrets`, :attr:`recorded_settings`, :meth:`draw`, :meth:`close`,
-    :attr:`jit_class` and :attr:`conditioning`.
+    :attr:`limits`, :attr:`secrets`, :attr:`recorded_settings`, :meth:`draw`, :meth:`draw_rows`,
+    :meth:`close`, :attr:`jit_class` and :attr:`conditioning`.
 
     Just in time: construction and import draw nothing, nothing is buffered between calls, and bytes
     left over from a read are dropped. A late answer never serves a later call.
@@ -55,6 +56,10 @@ class EntropySource(ABC):
 
     commits: bool = False
     """Whether :meth:`committed_draw` passes the commitment on."""
+
+    serves_rows: bool = False
+    """Whether :meth:`draw_rows` hands each row a block of its own. Steps then call that instead of
+    :meth:`draw` and :meth:`committed_draw`."""
 
     integrates: bool = False
     """Whether draws are uniform numbers of eight bytes that the far side has made of its bytes, for
@@ -175,6 +180,22 @@ class EntropySource(ABC):
             ValueError: As :meth:`draw`.
         """
         return self.draw(n)
+
+    def draw_rows(self, contexts: Sequence[RowContext], sizes: Sequence[int]) -> EntropyDraw:
+        """Returns the blocks of rows, one after the other, in one draw.
+
+        Only a source that :attr:`serves_rows` has blocks that belong to certain rows; any other one
+        serves them from a common draw.
+
+        Args:
+            contexts: Which token each row is going to decide.
+            sizes: How many bytes each block has, not negative; as many as there are *contexts*.
+
+        Raises:
+            EntropyUnavailableError: As :meth:`draw`, and when one of the rows has no block.
+            ValueError: As :meth:`draw`.
+        """
+        return self.draw(sum(sizes))
 
     def status(self) -> SourceStatus:
         """Returns what is known without touching the device."""

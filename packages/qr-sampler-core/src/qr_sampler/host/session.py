@@ -355,7 +355,7 @@ class SamplingSession:
         if len(indices) < len(lines):
             lines = [lines[index] for index in indices]
         pipeline = self._pipelines.get(group.source) or self._new_pipeline(group.source, logits)
-        contexts = self._contexts(step, group) if pipeline.source.commits else None
+        contexts = self._contexts(step, group) if pipeline.reads_contexts else None
         try:
             result = self._access.sample(pipeline, logits, lines, rows, contexts)
         except (EntropyUnavailableError, ComponentError) as error:
@@ -389,6 +389,7 @@ class SamplingSession:
                 step.sequences[index].name,
                 step.positions[index],
                 step.sequences[index].link,
+                step.sequences[index].request_key,
             )
             for index in group.indices
         ]

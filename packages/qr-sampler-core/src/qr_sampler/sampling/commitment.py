@@ -16,27 +16,15 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
+
+from qr_sampler.entropy.row_context import RowContext
 
 __all__ = ["RowContext", "link_digest", "row_digest", "step_commitment"]
 
 _ROW: Final = b"qr-sampler row 1\n"
 _LINK: Final = b"qr-sampler link 1\n"
 _STEP: Final = b"qr-sampler step 1\n"
-
-
-class RowContext(NamedTuple):
-    """Which token a row is going to decide."""
-
-    run_id: str
-    """Name of the run."""
-    sequence: str
-    """Name of the sequence."""
-    position: int
-    """Index of the token in its sequence."""
-    previous: bytes
-    """:func:`link_digest` of the latest token of the sequence that entropy had chosen in an earlier
-    step; empty for none."""
 
 
 def row_digest(

@@ -87,6 +87,8 @@ class SamplingPipeline:
         self.planner = StepPlanner(selector)
         self._count = count
         self._on_dropped = on_dropped
+        self.reads_contexts = source.commits or source.serves_rows
+        """Whether the source is told which tokens its bytes are going to decide."""
         self._keeps_digests = settings.ledger_dir is not None
 
     def sample(self, logits: Logits, rows: Rows) -> StepResult | None:
@@ -120,8 +122,9 @@ class SamplingPipeline:
 
         Args:
             plan: What :meth:`prepare` returned. It can be completed once.
-            contexts: Which tokens the B rows of the step are going to decide; a source that takes a
-                commitment is told their digest with the request.
+            contexts: Which tokens the B rows of the step are going to decide; needed where the
+                pipeline :attr:`reads_contexts`. A source that takes a commitment is told their
+                digest with the request, one that serves rows the contexts themselves.
 
         Raises:
             EntropyUnavailableError: When the source cannot deliver.
@@ -132,10 +135,12 @@ class SamplingPipeline:
             raise ValueError("this plan is complete already; prepare another one")
         rows = plan.rows
         sizes, total = rows.derived(_block_sizes)
-        digests = _row_digests(plan, contexts) if contexts and self.source.commits else ()
-        commitment = step_commitment(digests) if digests else b""
-        source = self.source
-        draw = source.committed_draw(total, commitment) if commitment else source.draw(total)
+        digests: tuple[bytes, ...] = ()
+        commitment = b""
+        if contexts and self.reads_contexts:
+            draw, digests, commitment = self._told_draw(plan, contexts, sizes, total)
+        else:
+            draw = self.source.draw(total)
         try:
             amplified = self._amplify(draw, sizes, rows)
             selection = self.planner.selector.pick(plan.selection, amplified.amplification.u)
@@ -157,6 +162,18 @@ class SamplingPipeline:
             commitment=commitment,
             data_digest=digest_of(draw.data) if self._keeps_digests else None,
         )
+
+    def _told_draw(
+        self, plan: StepPlan, contexts: Sequence[RowContext], sizes: IndexArray, total: int
+    ) -> tuple[EntropyDraw, tuple[bytes, ...], bytes]:
+        """Returns the draw of a source that is told what it decides, row digests and commitment."""
+        source = self.source
+        if source.serves_rows:
+            rows = [contexts[line] for line in plan.lines.tolist()]
+            return source.draw_rows(rows, sizes.tolist()), (), b""
+        digests = _row_digests(plan, contexts)
+        commitment = step_commitment(digests)
+        return source.committed_draw(total, commitment), digests, commitment
 
     def _drop(self, draw: EntropyDraw) -> None:
         if self._on_dropped is not None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from qr_sampler.entropy.draw import EntropyDraw, JitClass, Origin, SourceStatus
+from qr_sampler.entropy.row_context import RowContext
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import EntropyUnavailableError
 
@@ -40,7 +41,8 @@ class EntropySourceContract:
     """Inherit, override the fixture :meth:`source`, and pytest checks a source by the contract.
 
     Two more fixtures are optional, and the checks that need them are skipped without them:
-    :meth:`generation_log` and :meth:`fault`. No check draws more than about 8 kilobytes. The
+    :meth:`generation_log` and :meth:`fault`. A source that serves rows overrides :meth:`rows` if it
+    knows only certain ones. No check draws more than about 8 kilobytes. The
     statistical ones look for gross failure only; a perfect source fails any of them with
     probability below 1e-9 per run.
 
@@ -81,6 +83,12 @@ class EntropySourceContract:
     def fault(self) -> Any:
         """A callable without arguments that makes the source of this test unavailable."""
         return None
+
+    @pytest.fixture
+    def rows(self) -> Any:
+        """Rows that the source serves: their contexts, and the sizes of their blocks."""
+        contexts = [RowContext("run", "sequence", row, b"", f"request {row}") for row in range(3)]
+        return contexts, [16, 0, 48]
 
     def test_identity_is_stated(self, source: EntropySource) -> None:
         """The source says what it is called, what it claims and what it does to raw bits."""
@@ -147,6 +155,21 @@ class EntropySourceContract:
         assert draw.requests >= 1
         assert draw.fallback or draw.source == source.name
         assert bool(draw.fallback_reason) == draw.fallback
+
+    def test_rows_are_served_in_one_draw(
+        self, source: EntropySource, rows: tuple[list[RowContext], list[int]]
+    ) -> None:
+        """The blocks of rows come in a draw, each as long as its row asks for."""
+        contexts, sizes = rows
+        assert isinstance(source.serves_rows, bool)
+        before_ns = time.monotonic_ns()
+        draw = source.draw_rows(contexts, sizes)
+        assert isinstance(draw, EntropyDraw)
+        assert type(draw.data) is bytes
+        assert len(draw.data) == sum(sizes)
+        assert before_ns <= draw.requested_ns <= draw.received_ns <= time.monotonic_ns()
+        assert draw.fallback or draw.source == source.name
+        assert source.draw_rows([], []).data == b""
 
     def test_draw_carries_the_origin(self, source: EntropySource) -> None:
         """The distribution that the registry noted on the source travels in its draws."""
@@ -263,6 +286,7 @@ class EntropySourceContract:
             lambda: source.get_random_bytes(8),
             lambda: source.draw(8),
             lambda: source.get_random_float64(2),
+            lambda: source.draw_rows([RowContext("run", "sequence", 0, b"")], [8]),
             lambda: source.get_random_bytes(8),
         ]
         for attempt in attempts:
