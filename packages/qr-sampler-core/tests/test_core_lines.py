@@ -324,6 +324,7 @@ class Numbers:
     logits_ready_ns: int | None
     draw_bytes: int = 16
     data_sha256: str = "ab"
+    data: bytes | None = None
     commitment: str = ""
 
 

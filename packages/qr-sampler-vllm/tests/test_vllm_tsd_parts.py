@@ -152,7 +152,7 @@ class FakeSession:
 
     def __init__(self, source: EntropySource | None = None, fallback_mode: str = "error") -> None:
         self.records: list[Record] = []
-        self.settings = SimpleNamespace(fallback_mode=fallback_mode)
+        self.settings = SimpleNamespace(fallback_mode=fallback_mode, ledger_blocks=False)
         self._source = source
 
     def admit(self, params: Any, prompt_length: int) -> TokenSequence | None:

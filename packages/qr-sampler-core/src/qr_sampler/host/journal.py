@@ -139,8 +139,9 @@ class Journal:
             sidecar.file.follow(file.path)
         lines = self._lines.of(entries)
         for sidecar in self._sidecars:
-            if lost := sidecar.file.flush():
-                file.lose("refused", {sidecar.kind: lost})
+            for reason, lost in sidecar.flush().items():
+                if lost:
+                    file.lose(reason, {sidecar.kind: lost})
         before = file.given_up
         if time.monotonic() >= self._next_clock_s:
             self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S

@@ -97,6 +97,10 @@ class RecordedDraw(Protocol):
         """SHA-256 of these bytes, hexadecimal; empty if nobody has computed it."""
 
     @property
+    def data(self) -> bytes | None:
+        """These bytes; ``None`` if nobody keeps them."""
+
+    @property
     def commitment(self) -> str:
         """Digest that travelled with the request, hexadecimal; empty if none did."""
 

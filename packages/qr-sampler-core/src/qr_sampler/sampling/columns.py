@@ -83,6 +83,12 @@ class StepColumns:
         return "" if digest is None else digest.result().hex()
 
     @property
+    def data(self) -> bytes | None:
+        """These bytes; ``None`` if nobody keeps them."""
+        kept = self._step.kept
+        return None if kept is None else kept.data
+
+    @property
     def logits_ready_ns(self) -> int:
         """When the logits were complete."""
         return self._step.plan.logits_ready_ns

@@ -21,6 +21,7 @@ from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import RowParameters, Rows
 from qr_sampler.sampling.commitment import RowContext, row_digest, step_commitment
 from qr_sampler.sampling.data_digest import digest_of
+from qr_sampler.sampling.kept_bytes import KeptBytes, keep
 from qr_sampler.sampling.planner import StepPlan, StepPlanner
 from qr_sampler.selection.selector import SelectionResult, Selector
 from qr_sampler.settings import Settings
@@ -35,7 +36,7 @@ class StepResult:
     plan: StepPlan
     """What was decided on; its selection is ``None`` by now."""
     draw: EntropyDraw
-    """The one draw that served all rows, without its bytes: they have decided and are forgotten."""
+    """The one draw that served all rows, without its bytes: they have decided."""
     draw_bytes: int
     """How many bytes it brought."""
     amplification: AmplificationResult
@@ -55,6 +56,8 @@ class StepResult:
     """The digest of them all, which travelled with the request."""
     data_digest: Future[bytes] | None = None
     """SHA-256 of the bytes of the draw; ``None`` if nobody keeps it."""
+    kept: KeptBytes | None = None
+    """The bytes of the draw, for the ledger; ``None`` if nobody keeps them."""
 
 
 class SamplingPipeline:
@@ -90,6 +93,7 @@ class SamplingPipeline:
         self.reads_contexts = source.commits or source.serves_rows
         """Whether the source is told which tokens its bytes are going to decide."""
         self._keeps_digests = settings.ledger_dir is not None
+        self._keeps_bytes = settings.ledger_blocks
 
     def sample(self, logits: Logits, rows: Rows) -> StepResult | None:
         """Returns the tokens of a batch, or ``None`` when no row can be decided.
@@ -161,6 +165,7 @@ class SamplingPipeline:
             row_digests=digests,
             commitment=commitment,
             data_digest=digest_of(draw.data) if self._keeps_digests else None,
+            kept=keep(draw.data) if self._keeps_bytes else None,
         )
 
     def _told_draw(

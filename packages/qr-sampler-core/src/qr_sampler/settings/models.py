@@ -215,6 +215,13 @@ class Settings(EnvironmentSettings, SamplingParameters):
             "one; 0 for no limit."
         ),
     )
+    ledger_blocks: bool = Field(
+        False,
+        description=(
+            "Keep the bytes of every draw in a file beside the ledger, so that everything that was "
+            "made of them can be checked, and replayed."
+        ),
+    )
     ledger_seal: str = Field(
         "",
         pattern="^([0-9a-f]{64})?$",
@@ -253,6 +260,15 @@ class Settings(EnvironmentSettings, SamplingParameters):
         if self.ledger_required and self.ledger_dir is None:
             raise ValueError(
                 "ledger_required=true needs a ledger; set ledger_dir to a directory for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_have_a_ledger(self) -> Settings:
+        if self.ledger_blocks and self.ledger_dir is None:
+            raise ValueError(
+                "ledger_blocks needs a ledger that tells of the draws; set ledger_dir to a "
+                "directory"
             )
         return self
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from qr_sampler.records.sidecars.blocks import BlocksSidecar
 from qr_sampler.records.sidecars.sidecar import Sidecar
 from qr_sampler.settings import Settings
 
@@ -16,4 +17,4 @@ def configured_sidecars(settings: Settings, run_id: str) -> list[Sidecar]:
         settings: The deployment's settings.
         run_id: Name of the run.
     """
-    return []
+    return [BlocksSidecar(settings.ledger_sync_ms / 1e3)] if settings.ledger_blocks else []

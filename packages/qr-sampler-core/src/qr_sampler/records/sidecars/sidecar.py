@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from qr_sampler.records.entries import NamedSequence, RecordedDraw
@@ -44,3 +45,12 @@ class Sidecar:
             number: Its number in the run.
             draw: The draw.
         """
+
+    def flush(self) -> Mapping[str, int]:
+        """Writes what waits; never raises for what the disk does.
+
+        Returns:
+            The number of pieces that have been given up since the last call, by the reason that a
+            ``gap`` line gives.
+        """
+        return {"refused": self.file.flush()}

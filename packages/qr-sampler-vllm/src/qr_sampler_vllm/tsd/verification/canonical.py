@@ -151,7 +151,8 @@ class Canonical:
             draw = source.draw(BYTES_PER_UNIFORM * total)
         except (EntropyUnavailableError, ComponentError) as error:
             return error
-        first, origin = 0, NumbersDraw.of(draw, laws.plan.logits_ready_ns)
+        first, ready_ns = 0, laws.plan.logits_ready_ns
+        origin = NumbersDraw.of(draw, ready_ns, keep_bytes=self._session.settings.ledger_blocks)
         for owner, run in runs.items():
             shares.append(UniformShare(owner, run, draw.data, origin, first))
             first += run.budget

@@ -89,7 +89,8 @@ def draw_proposals(
                 raise
             logger.error("%s; nothing is drafted in this step", error)
             continue
-        first, origin = 0, NumbersDraw.of(draw, None)
+        first = 0
+        origin = NumbersDraw.of(draw, None, keep_bytes=session.settings.ledger_blocks)
         for request in sharing:
             uniforms = StepUniforms(draw.data, origin, first, request.length)
             proposals[request.name] = _drafted(proposer, request, uniforms)

@@ -10,6 +10,7 @@ from typing import Any
 from qr_sampler import EntropyDraw
 from qr_sampler.arrays import FloatArray
 from qr_sampler.records.entries import DrawnNumber
+from qr_sampler.sampling.kept_bytes import KeptBytes, keep
 from qr_sampler_tsd.errors import UniformsExhaustedError
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM, Role, UniformSource, uniforms_of
 
@@ -30,17 +31,32 @@ class NumbersDraw:
     """When the logits were complete; ``None`` if it preceded them."""
     commitment: str = ""
     """Always empty: no source is told of several numbers what they decide."""
+    kept: KeptBytes | None = None
+    """Its bytes, for the ledger; ``None`` if nobody keeps them."""
+
+    @property
+    def data(self) -> bytes | None:
+        """These bytes; ``None`` if nobody keeps them."""
+        return None if self.kept is None else self.kept.data
 
     @classmethod
-    def of(cls, draw: EntropyDraw, logits_ready_ns: int | None) -> NumbersDraw:
+    def of(
+        cls, draw: EntropyDraw, logits_ready_ns: int | None, *, keep_bytes: bool = False
+    ) -> NumbersDraw:
         """Returns what is kept of *draw*.
 
         Args:
             draw: The draw, with its bytes.
             logits_ready_ns: When the logits were complete; ``None`` if it preceded them.
+            keep_bytes: Whether its bytes are kept, too, as far as there is room.
         """
-        digest = hashlib.sha256(draw.data).hexdigest()
-        return cls(draw.without_data(), len(draw.data), digest, logits_ready_ns)
+        return cls(
+            draw.without_data(),
+            len(draw.data),
+            hashlib.sha256(draw.data).hexdigest(),
+            logits_ready_ns,
+            kept=keep(draw.data) if keep_bytes else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
