@@ -56,6 +56,7 @@ class Journal(MemorySink):
 
     run_id = "run"
     lost = 0
+    keeps_prompts = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__()
@@ -76,9 +77,10 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
     monkeypatch.setenv("QR_MAX_KS_DISTANCE", "1")
     monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
     monkeypatch.setattr(
-        "qr_sampler.host.session.configured_sources", lambda settings, on_dropped: found
+        "qr_sampler.host.session.sampling_session.configured_sources",
+        lambda settings, on_dropped: found,
     )
-    monkeypatch.setattr("qr_sampler.host.session.Journal", Journal)
+    monkeypatch.setattr("qr_sampler.host.session.sampling_session.Journal", Journal)
     monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda source, settings: False)
     monkeypatch.setattr(session, "warm_up", lambda **_: None)
     monkeypatch.setattr(session, "TensorLogits", lambda most_rows: NumpyLogits())

@@ -89,7 +89,8 @@ def sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Seeded
     monkeypatch.setenv("QR_FALLBACK_MODE", "end_request")
     monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
     monkeypatch.setattr(
-        "qr_sampler.host.session.configured_sources", lambda settings, on_dropped: found
+        "qr_sampler.host.session.sampling_session.configured_sources",
+        lambda settings, on_dropped: found,
     )
     monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda *_: False)
     monkeypatch.setattr(session, "TensorLogits", lambda most_rows: NumpyLogits())

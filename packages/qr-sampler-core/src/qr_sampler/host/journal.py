@@ -19,7 +19,7 @@ from qr_sampler.records.entries import Entry, records_of
 from qr_sampler.records.files.writer import Continues, LedgerWriter
 from qr_sampler.records.genesis import genesis_of
 from qr_sampler.records.lines import LedgerLines, Line
-from qr_sampler.records.sidecars import configured_sidecars
+from qr_sampler.records.sidecars import PromptSidecar, Sidecar, configured_sidecars
 from qr_sampler.settings import Settings
 
 __all__ = ["DISTRIBUTIONS", "Journal"]
@@ -63,6 +63,7 @@ class Journal:
         self.run_id = uuid.uuid4().hex
         self._logger = SamplingLogger(settings.log_level)
         self._file: LedgerWriter | None = None
+        self._sidecars: list[Sidecar] = []
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
@@ -87,6 +88,11 @@ class Journal:
                 sync_s=settings.ledger_sync_ms / 1e3,
             )
             self._file.begin()
+
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether the prompts of sequences are written, too."""
+        return any(isinstance(sidecar, PromptSidecar) for sidecar in self._sidecars)
 
     @property
     def lost(self) -> int:

@@ -7,7 +7,7 @@ waits for it, and only if they are read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -28,6 +28,7 @@ __all__ = [
     "DrawnNumber",
     "Entry",
     "NamedSequence",
+    "Prompt",
     "RecordedDiscard",
     "RecordedDraw",
     "RecordedToken",
@@ -40,6 +41,34 @@ __all__ = [
 ]
 
 
+class Prompt:
+    """The token ids of a prompt, from when a host hands them over until they are written."""
+
+    __slots__ = ("__weakref__", "_ids", "digest", "overflowed")
+
+    def __init__(self) -> None:
+        self._ids: Sequence[int] | None = None
+        self.digest = ""
+        """Keyed digest of the ids, hexadecimal; empty as long as nobody has computed it."""
+        self.overflowed = False
+        """Whether there was no room for the ids, and nobody has said so yet."""
+
+    @property
+    def waiting(self) -> int:
+        """Number of ids that are kept."""
+        ids = self._ids
+        return 0 if ids is None else len(ids)
+
+    def keep(self, ids: Sequence[int]) -> None:
+        """Keeps *ids*, which must not change any more."""
+        self._ids = ids
+
+    def take(self) -> Sequence[int] | None:
+        """Returns the ids and forgets them; ``None`` if there are none."""
+        ids, self._ids = self._ids, None
+        return ids
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFacts:
     """What is recorded of a request beside its options, as far as the host knows it."""
@@ -47,7 +76,9 @@ class RequestFacts:
     prompt_tokens: int | None = None
     """Number of tokens of its prompt."""
     prompt_digest: str = ""
-    """Keyed SHA-256 of their ids, hexadecimal; empty if there is none."""
+    """Keyed SHA-256 of their ids, hexadecimal, if the host has computed one; empty if not."""
+    prompt: Prompt = field(default_factory=Prompt)
+    """The ids, if the host hands them over."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Those of its ordinary fields that change its logits, as JSON-ready values."""
     wall_time_ns: int = 0

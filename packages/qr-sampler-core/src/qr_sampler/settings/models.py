@@ -222,6 +222,13 @@ class Settings(EnvironmentSettings, SamplingParameters):
             "made of them can be checked, and replayed."
         ),
     )
+    ledger_prompts: bool = Field(
+        False,
+        description=(
+            "Write the token ids of prompts to a file beside the ledger, '….prompts.jsonl', and "
+            "their keyed digests into the ledger. The ids are the text."
+        ),
+    )
     ledger_seal: str = Field(
         "",
         pattern="^([0-9a-f]{64})?$",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class ToyRequest:
     """The tokens that the host has emitted."""
     first: int = 0
     """Number of tokens that it began with, of a fork."""
+    prompt: Sequence[int] | None = None
+    """Token ids of its prompt, if it has one."""
     taken: list[bool] = field(default_factory=list)
     """For each step that it was in, whether the host has taken its token."""
 
@@ -104,17 +106,23 @@ class ToyHost(RecordKeeper):
         sequences = [request.sequence for request in self._preempted]
         return [entry for each in sequences if each is not None for entry in each.end("departed")]
 
-    def add(self, max_tokens: int = 20, **arguments: object) -> ToyRequest:
+    def add(
+        self, max_tokens: int = 20, prompt: Sequence[int] | None = None, **arguments: object
+    ) -> ToyRequest:
         """Takes a request in.
 
         Args:
             max_tokens: Number of tokens after which it ends.
+            prompt: Token ids of its prompt, which no logits depend on.
             **arguments: Its ``qr_*`` keys, without their prefix.
         """
         stop = StopConditions(frozenset({END_TOKEN}), max_tokens=max_tokens)
         keys = {f"qr_{name}": value for name, value in arguments.items()}
-        sequence = self.session.begin(keys, stop, ending_token=END_TOKEN)
-        return self._enter(ToyRequest(sequence, max_tokens))
+        tokens = None if prompt is None else len(prompt)
+        sequence = self.session.begin(keys, stop, ending_token=END_TOKEN, prompt_tokens=tokens)
+        if sequence is not None and prompt is not None:
+            self.session.keep_prompt(sequence, prompt)
+        return self._enter(ToyRequest(sequence, max_tokens, prompt=prompt))
 
     def abort(self, request: ToyRequest, *, lose: int = 0) -> None:
         """Ends a request before it has finished.
@@ -144,7 +152,9 @@ class ToyHost(RecordKeeper):
         """Returns a further sequence that goes on from the settled tokens of *request*."""
         history = request.output[: len(request.output) - self.unsettled(request)]
         twin = None if request.sequence is None else request.sequence.twin(history)
-        return self._enter(ToyRequest(twin, request.max_tokens, history, len(history)))
+        return self._enter(
+            ToyRequest(twin, request.max_tokens, history, len(history), request.prompt)
+        )
 
     def unsettled(self, request: ToyRequest) -> int:
         """Returns how many of the latest tokens of *request* may still be on the way."""
@@ -256,7 +266,7 @@ def _change(host: ToyHost, script: Random, waiting: list[ToyRequest]) -> None:
 
 
 def _add(host: ToyHost, script: Random, step: int) -> None:
-    arguments: dict[str, object] = {"request_key": f"request {step}.{len(host.requests)}"}
+    arguments: dict[str, Any] = {"request_key": f"request {step}.{len(host.requests)}"}
     if script.random() < 0.5:
         arguments.update(trial=str(step), condition="toy")
     if script.random() < 0.3:
@@ -265,4 +275,6 @@ def _add(host: ToyHost, script: Random, step: int) -> None:
         arguments["temperature_strategy"] = script.choice(("edt", "varentropy"))
     if script.random() < 0.1:
         arguments["bypass"] = 1
+    if host.session.keeps_prompts:
+        arguments["prompt"] = [step, len(host.requests), step]
     host.add(script.randint(1, 12), **arguments)

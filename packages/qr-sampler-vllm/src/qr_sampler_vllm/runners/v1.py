@@ -228,6 +228,8 @@ class RunnerV1(EngineRole, RecordKeeper):
         if output:
             sequence = self._departed.take(sequence.options, output) or sequence
             records = sequence.resume(output)
+        if prompt is not None:
+            self.session.keep_prompt(sequence, prompt)
         if params.stop and sequence.stop.stop_strings is None:
             sequence.stop.stop_strings = self.session.stop_strings(
                 params, prompt or (), sequence.tokens

@@ -6,6 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qr_sampler.host import DepartedSequences, Entry, Outcome, RecordKeeper, StepRows, TokenSequence
 from qr_sampler_vllm.engine.interfaces import LogitsContextLike, RequestStatesLike
 from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
@@ -57,6 +60,7 @@ class RunnerV2(EngineRole, RecordKeeper):
         self._states = req_states
         self._ranks = ranks
         self._drafts = vllm_config.speculative_config is not None
+        self._embeds = bool(getattr(vllm_config.model_config, "enable_prompt_embeds", False))
         self._at_once = settles_at_once(vllm_config)
         self._steps_in_flight = steps_in_flight(vllm_config)
         self._slots: list[TokenSequence | None] = [None] * req_states.max_num_reqs
@@ -80,7 +84,7 @@ class RunnerV2(EngineRole, RecordKeeper):
             self._slots[slot] = sequence
             if sequence is None:
                 return False
-            if sampling_params.stop or self._resumes(slot):
+            if sampling_params.stop or self._resumes(slot) or self.session.keeps_prompts:
                 self._entering.append((slot, sampling_params))
             return True
 
@@ -202,15 +206,25 @@ class RunnerV2(EngineRole, RecordKeeper):
         return bool(self._states.prefill_len.np[slot] > self._states.prompt_len.np[slot])
 
     def _enter(self, slot: int, sequence: TokenSequence, sampling_params: Any) -> None:
-        prompt_length = int(self._states.prompt_len.np[slot])
-        length = int(self._states.prefill_len.np[slot])
-        tokens: list[int] = self._states.all_token_ids.gpu[slot, :length].tolist()
-        prompt, history = tokens[:prompt_length], tokens[prompt_length:]
+        prompt, history = self._tokens_of(slot)
         if history:
             sequence = self._resumed(slot, sequence, history)
             self.session.record(sequence.resume(history))
+        # In the place of ids, an embedded prompt has zeros.
+        if not self._embeds or prompt.any():
+            self.session.keep_prompt(sequence, prompt)  # type: ignore[arg-type]
         if sampling_params.stop and sequence.stop.stop_strings is None:
-            sequence.stop.stop_strings = self.session.stop_strings(sampling_params, prompt, history)
+            sequence.stop.stop_strings = self.session.stop_strings(
+                sampling_params, prompt.tolist(), history
+            )
+
+    def _tokens_of(self, slot: int) -> tuple[NDArray[np.int32], list[int]]:
+        """Returns the tokens of the prompt in a slot, and those of its sequence so far."""
+        prompt_length = int(self._states.prompt_len.np[slot])
+        row = self._states.all_token_ids.gpu[slot, : int(self._states.prefill_len.np[slot])]
+        # A copy: the slot will be another request's.
+        tokens = np.array(row.cpu() if hasattr(row, "cpu") else row, dtype=np.int32)
+        return tokens[:prompt_length], tokens[prompt_length:].tolist()
 
     def _resumed(self, slot: int, fresh: TokenSequence, history: list[int]) -> TokenSequence:
         """Returns the sequence that is resumed in *slot*, or *fresh* if it is no longer known.

@@ -179,6 +179,8 @@ class Sequences(RecordKeeper):
     def _entering(self, state: Any) -> TokenSequence | None:
         params, prompt = state.sampling_params, state.prompt_token_ids or ()
         sequence = self.session.admit(params, state.num_prompt_tokens)
+        if sequence is not None and state.prompt_token_ids is not None:
+            self.session.keep_prompt(sequence, state.prompt_token_ids)
         if sequence is not None and params.stop:
             sequence.stop.stop_strings = self.session.stop_strings(
                 params, prompt, state.output_token_ids

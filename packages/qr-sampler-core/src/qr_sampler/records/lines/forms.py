@@ -119,7 +119,7 @@ def sequence_line(sequence: NamedSequence) -> SequenceLine:
         trial=options.trial,
         condition=options.condition,
         prompt_tokens=request.prompt_tokens,
-        prompt_digest=request.prompt_digest,
+        prompt_digest=request.prompt_digest or request.prompt.digest,
         options={"source": options.source, **options.parameters.model_dump(mode="json")},
         fields=dict(request.fields),
         stop=sequence.stop_facts,

@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from qr_sampler.records.sidecars.configured import configured_sidecars
 from qr_sampler.records.sidecars.file import SidecarFile
+from qr_sampler.records.sidecars.prompts import PROMPTS_SUFFIX, PromptSidecar, prompt_digest
 from qr_sampler.records.sidecars.sidecar import Sidecar
 
-__all__ = ["Sidecar", "SidecarFile", "configured_sidecars"]
+__all__ = [
+    "PROMPTS_SUFFIX",
+    "PromptSidecar",
+    "Sidecar",
+    "SidecarFile",
+    "configured_sidecars",
+    "prompt_digest",
+]

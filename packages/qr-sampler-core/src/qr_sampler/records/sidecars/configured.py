@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from qr_sampler.records.sidecars.blocks import BlocksSidecar
+from qr_sampler.records.sidecars.prompts import PromptSidecar
 from qr_sampler.records.sidecars.sidecar import Sidecar
 from qr_sampler.settings import Settings
 
@@ -17,4 +18,10 @@ def configured_sidecars(settings: Settings, run_id: str) -> list[Sidecar]:
         settings: The deployment's settings.
         run_id: Name of the run.
     """
-    return [BlocksSidecar(settings.ledger_sync_ms / 1e3)] if settings.ledger_blocks else []
+    sync_s = settings.ledger_sync_ms / 1e3
+    sidecars: list[Sidecar] = []
+    if settings.ledger_blocks:
+        sidecars.append(BlocksSidecar(sync_s))
+    if settings.ledger_prompts:
+        sidecars.append(PromptSidecar(run_id, sync_s=sync_s))
+    return sidecars

@@ -77,7 +77,7 @@ class SidecarFile:
         Args:
             piece: What is to be appended, whole or not at all unless the disk refuses in between.
         """
-        if self._waiting_bytes + len(piece) > max(_MOST_WAITING_BYTES, len(piece)):
+        if self._waiting and self._waiting_bytes + len(piece) > _MOST_WAITING_BYTES:
             self._lost += 1
             return
         self._waiting.append(piece)

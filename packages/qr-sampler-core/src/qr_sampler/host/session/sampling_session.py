@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import finalize
 
@@ -24,12 +22,13 @@ from qr_sampler.errors import (
     QRSamplerError,
 )
 from qr_sampler.host.handover import Handover
-from qr_sampler.host.journal import DISTRIBUTIONS, Journal
+from qr_sampler.host.journal import Journal
 from qr_sampler.host.logits import LogitsAccess, NumpyLogits, defect_of
 from qr_sampler.host.outcomes import NO_LEDGER, ChosenToken, ForcedEnd, Outcome, UndecidedToken
-from qr_sampler.host.public_text import public_model_name
 from qr_sampler.host.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler.host.sequence import TokenSequence
+from qr_sampler.host.session.engine_facts import EngineFacts
+from qr_sampler.host.session.waiting_prompts import WaitingPrompts
 from qr_sampler.host.shared_draws import serve_parts
 from qr_sampler.host.status import EngineStatus
 from qr_sampler.host.stop_conditions import StopConditions
@@ -40,27 +39,7 @@ from qr_sampler.sampling.commitment import RowContext
 from qr_sampler.sampling.pipeline import SamplingPipeline
 from qr_sampler.settings import Settings
 
-__all__ = ["EngineFacts", "SamplingSession"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineFacts:
-    """A host engine's description of itself, for the genesis record and the status."""
-
-    engine: str
-    """Its name, with its version if it has one."""
-    model: str
-    """Name of the model that it serves."""
-    rank: int = 0
-    """Which of several data-parallel engines it is, counted from 0."""
-    distributions: Sequence[str] = DISTRIBUTIONS
-    """The distributions whose versions enter the genesis record, as far as they are installed."""
-    more_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Further settings of the sampling, as JSON-ready values."""
-    host: Mapping[str, Any] = field(default_factory=dict)
-    """Further facts about the engine for its ledger, as JSON-ready values."""
-    more_status: Mapping[str, Any] = field(default_factory=dict)
-    """Further entries of its status, as JSON-ready values that anybody may read."""
+__all__ = ["SamplingSession"]
 
 
 class SamplingSession:
@@ -109,7 +88,8 @@ class SamplingSession:
             more_settings=facts.more_settings,
             host=facts.host,
         )
-        self._status = EngineStatus(self._described(facts), self._sources)
+        self._prompts = WaitingPrompts() if self._journal.keeps_prompts else None
+        self._status = EngineStatus(facts.described(self.settings, self.run_id), self._sources)
         self._handover = Handover(
             self._journal,
             self._status,
@@ -167,6 +147,22 @@ class SamplingSession:
             wall_time_ns=time.time_ns(),
         )
         return TokenSequence(options, stop, ending_token=end, request=request, failure=failure)
+
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether the operator wants prompts written, so that :meth:`keep_prompt` makes sense."""
+        return self._prompts is not None
+
+    def keep_prompt(self, sequence: TokenSequence, token_ids: Sequence[int]) -> None:
+        """Has the ids of a prompt written beside the ledger, if the operator wants that.
+
+        Args:
+            sequence: The sequence that follows it, before its first token. For one whose prompt is
+                known already this does nothing.
+            token_ids: The ids, which must not change any more. A NumPy array is welcome.
+        """
+        if self._prompts is not None:
+            self._prompts.keep(sequence.request.prompt, token_ids)
 
     def decide(self, logits: Any, step: StepRows) -> list[Outcome]:
         """Selects and forces the tokens of a step.
@@ -402,20 +398,6 @@ class SamplingSession:
         )
         self._pipelines[source] = pipeline
         return pipeline
-
-    def _described(self, facts: EngineFacts) -> dict[str, Any]:
-        """Returns the constant part of the status."""
-        return {
-            "engine": facts.rank,
-            "run_id": self.run_id,
-            "pid": os.getpid(),
-            **facts.more_status,
-            "model": public_model_name(facts.model),
-            "amplifier": self.settings.signal_amplifier_type,
-            "temperature_strategy": self.settings.temperature_strategy,
-            "fallback_mode": self.settings.fallback_mode,
-            "started_wall_time_ns": time.time_ns(),
-        }
 
 
 def _wasted(step: StepRows, outcomes: Sequence[Outcome | None]) -> list[Entry]:
