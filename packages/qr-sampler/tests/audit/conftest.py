@@ -97,6 +97,8 @@ class Run:
         self.amplifier = amplifier
         self.now = MONOTONIC_NS
         self.draws = 0
+        self.data: list[bytes] = []
+        """What every draw has brought."""
         self.lines: list[Fields] = [self._genesis(), self._clock()]
         self.received: list[Fields] = []
 
@@ -253,6 +255,7 @@ class Run:
             wall_time_ns=self.wall + 3_000_000,
         )
         self.draws += 1
+        self.data.append(data)
 
     def unchosen(self, row: Row, kind: str) -> None:
         """Gives *row* a token that no entropy decided."""

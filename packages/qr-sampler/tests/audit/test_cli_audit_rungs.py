@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from qr_sampler import BitZScoreAmplifier, ZScoreMeanAmplifier
+from qr_sampler_cli.audit.blocks.amplifiers import AmplifiedTokens, TokenNumbers
 from qr_sampler_cli.audit.findings import Places, Rung
-from qr_sampler_cli.audit.rungs.amplifiers import AmplifiedTokens, TokenNumbers
 
 HOUR_NS = 3_600_000_000_000
 

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="the page is in the re
 
 
 def program(language: str) -> str:
-    """Returns the only program of the page in a language."""
-    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
+    """Returns the first program of the page in a language, which checks a chain."""
+    text, *_ = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text("utf-8"), flags=re.DOTALL)
     return str(text)
 
 

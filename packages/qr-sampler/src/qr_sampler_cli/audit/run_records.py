@@ -88,6 +88,8 @@ class RunRecords:
         """Goes on with another file; the one before it, if any, is over."""
         self._name, self._before, self._before_name = name, before, before_name
         self._complete.part += 1
+        closed = before is not None and before.closed is not None
+        self._consistent.stored.begin_file(name, self._last, closed=closed)
 
     def take(self, record: Any, place: int) -> None:
         """Takes in a record."""
@@ -141,6 +143,7 @@ class RunRecords:
 
     def _gap(self, line: Gap, place: int) -> None:
         self._complete.part += 1
+        self._consistent.stored.gap(line.missing)
         continues_it = self._before is not None and self._other_end is None
         if line.reason in _DONE_TO_FILES and self._other_end is not None:
             self._other_end = None
@@ -161,7 +164,11 @@ class RunRecords:
             )
 
     def _draw(self, line: Draw, place: int) -> None:
-        if self._draws.begin(line, place, self._complete.part) is not None:
+        stored = self._consistent.stored.draw(line, place)
+        opened = self._draws.begin(line, place, self._complete.part)
+        if (known := self._draws.open.get(line.draw)) is not None:
+            known.stored = stored
+        if opened is not None:
             self._clocks.draw(line, place)
             self._consistent.draw(line, place)
             self._witnesses.draw(line, place)
@@ -223,6 +230,6 @@ class RunRecords:
             self._judge_losses(closed.lost)
         self._complete.finish(closed=closed is not None and not closed.continued_in)
         self._clocks.finish()
-        self._consistent.finish()
+        self._consistent.finish(self._last, closed=closed is not None)
         self._witnesses.finish()
         self._derived.cannot_say("whether the model gives these tokens: it needs the model")

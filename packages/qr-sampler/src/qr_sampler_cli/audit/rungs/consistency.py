@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import math
 
+from qr_sampler_cli.audit.blocks.amplifiers import AmplifiedTokens, TokenNumbers
+from qr_sampler_cli.audit.blocks.stored import StoredBlocks
 from qr_sampler_cli.audit.findings import Rung
-from qr_sampler_cli.audit.rungs.amplifiers import AmplifiedTokens, TokenNumbers
 from qr_sampler_cli.audit.rungs.commitments import Commitments
 from qr_sampler_cli.audit.rungs.open_items import OpenDraw, OpenSequence
 from qr_sampler_cli.audit.schema.run_lines import Genesis, NamedSource
@@ -26,8 +27,8 @@ class Consistency:
         self._rung = rung
         self.amplified = AmplifiedTokens(rung)
         self.commitments = Commitments(rung)
+        self.stored = StoredBlocks(rung)
         self._sources: dict[str, NamedSource] | None = None
-        rung.note("data_sha256 is not compared: the bytes themselves are not in the records")
 
     def begin(self, genesis: Genesis) -> None:
         """Takes in what the run was begun with."""
@@ -102,9 +103,22 @@ class Consistency:
                 line.statistic,
                 math.nan if line.lattice_step is None else line.lattice_step,
                 place,
+                None if draw.stored is None else draw.stored.block(line.offset, line.block_bytes),
             ),
         )
 
-    def finish(self) -> None:
-        """Judges what waits."""
+    def finish(self, place: int, *, closed: bool) -> None:
+        """Judges what waits.
+
+        Args:
+            place: The last line.
+            closed: Whether that is a ``close``.
+        """
         self.amplified.finish()
+        self.stored.finish(place, closed=closed)
+        if self.stored.missing:
+            self._rung.note(
+                "data_sha256 is not compared: the bytes themselves are not beside the ledger"
+            )
+        if self.stored.compared:
+            self._rung.note(f"data_sha256 of {self.stored.compared} draws is that of their bytes")

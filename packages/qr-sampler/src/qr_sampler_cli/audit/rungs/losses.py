@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
+from qr_sampler_cli.audit.blocks.stored import KINDS_BESIDE
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.schema.lines import KINDS
 
@@ -41,6 +42,8 @@ class Losses:
     def tell(self, missing: Mapping[str, int]) -> None:
         """Takes in what a gap says."""
         for kind, count in missing.items():
+            if kind in KINDS_BESIDE:
+                continue
             self._told[kind if kind in KINDS or kind == _ANY_KIND else "unknown"] += count
 
     def any_positions(self) -> bool:

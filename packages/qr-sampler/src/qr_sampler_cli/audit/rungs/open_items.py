@@ -6,6 +6,7 @@ from __future__ import annotations
 from array import array
 from typing import Any, NamedTuple
 
+from qr_sampler_cli.audit.blocks.stored import StoredDraw
 from qr_sampler_cli.audit.schema.token_lines import Draw, Sequence
 
 __all__ = ["OpenDraw", "OpenSequence", "UnsettledToken"]
@@ -106,6 +107,7 @@ class OpenDraw:
         "place",
         "source",
         "spans",
+        "stored",
         "t_logits_ns",
         "t_received_ns",
         "t_request_ns",
@@ -127,6 +129,8 @@ class OpenDraw:
         """Bytes that no line has accounted for yet."""
         self.spans: list[tuple[int, int, int]] = []
         """Offset, length and place of every part that a line has accounted for."""
+        self.stored: StoredDraw | None = None
+        """Its bytes, if they are there."""
         self.digests: list[bytes] = []
         """Digests of the rows that it has decided."""
         self.undigested = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rung 4, u: what amplifiers make of the sums and counts that the records have of every block."""
+"""Rung 4, u: what amplifiers make of a block, or of its sum and ones if those are all there is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qr_sampler import BitZScoreAmplifier, BlockCounts, SignalAmplifier, ZScoreMeanAmplifier
-from qr_sampler.amplification.control import UNIFORM_STEP
+from qr_sampler.amplification.control import UNIFORM_STEP, Uniform53Amplifier
+from qr_sampler.amplification.exact import ExactBitsAmplifier, ExactSumAmplifier
+from qr_sampler.amplification.server import ServerAmplifier
+from qr_sampler.amplification.walk import RandomWalkAmplifier
+from qr_sampler.errors import ConfigError
 from qr_sampler.settings import BYTE_MEAN, BYTE_STD
 from qr_sampler_cli.audit.findings import Rung
 
@@ -24,6 +28,21 @@ _MOST_GROUPS: Final = 256
 
 _LARGEST_BLOCK: Final = 2**24
 
+_MOST_BLOCK_BYTES: Final = 2**24
+"""Most bytes of blocks that wait to be judged."""
+
+_OF_BYTES: Final[Mapping[str, Callable[[], SignalAmplifier]]] = {
+    "exact_bits": ExactBitsAmplifier,
+    "exact_sum": ExactSumAmplifier,
+    "random_walk": RandomWalkAmplifier,
+    "server": ServerAmplifier,
+    "uniform53": Uniform53Amplifier,
+}
+"""Amplifiers that need the block itself."""
+
+_TO_THE_BIT: Final = frozenset({"random_walk", "server", "uniform53"})
+"""Those whose u is the same on every machine: it takes no rounding."""
+
 
 class TokenNumbers(NamedTuple):
     """What a token line says of its block and of u."""
@@ -34,6 +53,8 @@ class TokenNumbers(NamedTuple):
     statistic: float
     lattice_step: float
     place: int
+    block: bytes | None = None
+    """The block itself, if it is there."""
 
 
 class _Group(NamedTuple):
@@ -43,6 +64,8 @@ class _Group(NamedTuple):
     block_bytes: int
     ideal: bool
     """Whether the figures are those of ideal bytes, whatever the deployment has set."""
+    stored: bool
+    """Whether the blocks are there."""
 
 
 class _Recorded(BlockCounts):
@@ -73,6 +96,8 @@ class AmplifiedTokens:
         self._groups: dict[_Group, list[TokenNumbers]] = {}
         self.recomputed = 0
         """Number of tokens whose u was recomputed."""
+        self._block_bytes = 0
+        """Number of bytes of blocks that wait."""
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Takes in the settings of the deployment."""
@@ -95,17 +120,19 @@ class AmplifiedTokens:
             self._rung.cannot_say("u that refers to a baseline, which is not here", numbers.place)
             amplifier = ""
         ideal = fallback and bool(self._settings.get("baseline_file"))
-        group = _Group(amplifier, block_bytes, ideal)
+        stored = numbers.block is not None
+        group = _Group(amplifier, block_bytes, ideal, stored)
         tokens = self._groups.setdefault(group, [])
         tokens.append(numbers)
-        if len(tokens) >= _BATCH:
-            self._judge(group, self._groups.pop(group))
-        elif len(self._groups) > _MOST_GROUPS:
+        self._block_bytes += block_bytes if stored else 0
+        if len(self._groups) > _MOST_GROUPS or self._block_bytes > _MOST_BLOCK_BYTES:
             self.finish()
+        elif len(tokens) >= _BATCH:
+            self._judge(group, self._groups.pop(group))
 
     def finish(self) -> None:
         """Judges the tokens that wait."""
-        groups, self._groups = self._groups, {}
+        groups, self._groups, self._block_bytes = self._groups, {}, 0
         for group, tokens in groups.items():
             self._judge(group, tokens)
 
@@ -127,26 +154,69 @@ class AmplifiedTokens:
             self._recompute(group, possible)
 
     def _recompute(self, group: _Group, tokens: list[TokenNumbers]) -> None:
+        if group.stored:
+            tokens, blocks, counts = self._counted(group, tokens)
+        else:
+            blocks = np.broadcast_to(np.uint8(0), (len(tokens), group.block_bytes))
+            counts = _Recorded(_column(tokens, "sum"), _column(tokens, "ones"))
         amplifier = self._amplifier(group)
         if amplifier is None:
             self._judge_form(group.amplifier, tokens)
+        elif tokens:
+            self._compare(group, amplifier, tokens, blocks, counts)
+
+    def _counted(
+        self, group: _Group, tokens: list[TokenNumbers]
+    ) -> tuple[list[TokenNumbers], NDArray[np.uint8], BlockCounts]:
+        """Counts blocks; returns the tokens whose counts are right, and their blocks."""
+        data = b"".join(token.block or b"" for token in tokens)
+        blocks = np.frombuffer(data, np.uint8).reshape(len(tokens), group.block_bytes)
+        counts = BlockCounts(blocks)
+        right = np.ones(len(tokens), dtype=np.bool_)
+        for name, counted in (("sum", counts.sums), ("ones", counts.ones)):
+            recorded = _column(tokens, name)
+            for index in np.flatnonzero(recorded != counted).tolist():
+                right[index] = False
+                self._rung.fail(
+                    tokens[index].place,
+                    f"block_{name} is {int(recorded[index])} and that of its bytes is "
+                    f"{int(counted[index])}",
+                )
+        if right.all():
+            return tokens, blocks, counts
+        blocks = blocks[right]
+        kept = [token for token, is_right in zip(tokens, right.tolist(), strict=True) if is_right]
+        return kept, blocks, BlockCounts(blocks)
+
+    def _compare(
+        self,
+        group: _Group,
+        amplifier: SignalAmplifier,
+        tokens: list[TokenNumbers],
+        blocks: NDArray[np.uint8],
+        counts: BlockCounts,
+    ) -> None:
+        """Compares what *amplifier* makes of blocks with what the lines say."""
+        try:
+            result = amplifier.amplify(blocks, counts)
+        except ConfigError as error:
+            for token in tokens:
+                self._rung.fail(token.place, str(error))
             return
-        sums = np.array([token.sum for token in tokens], dtype=np.intp)
-        ones = np.array([token.ones for token in tokens], dtype=np.intp)
-        blocks = np.broadcast_to(np.uint8(0), (len(tokens), group.block_bytes))
-        result = amplifier.amplify(blocks, _Recorded(sums, ones))
+        tolerance = 0.0 if group.amplifier in _TO_THE_BIT else TOLERANCE
+        what = "the bytes" if group.stored else "the sum and ones"
         for name, computed in (
             ("u", result.u),
             ("statistic", result.statistic),
-            ("lattice_step", np.broadcast_to(result.lattice_step, sums.shape)),
+            ("lattice_step", np.broadcast_to(result.lattice_step, result.u.shape)),
         ):
             recorded = np.array([getattr(token, name) for token in tokens])
-            off = ~(np.abs(recorded - computed) <= TOLERANCE * np.maximum(1.0, np.abs(computed)))
+            off = ~(np.abs(recorded - computed) <= tolerance * np.maximum(1.0, np.abs(computed)))
             for index in np.flatnonzero(off).tolist():
                 self._rung.fail(
                     tokens[index].place,
                     f"{name} is {float(recorded[index])!r} and {group.amplifier} makes "
-                    f"{float(computed[index])!r} of the sum and ones of the block",
+                    f"{float(computed[index])!r} of {what} of the block",
                 )
         self.recomputed += len(tokens)
 
@@ -154,7 +224,8 @@ class AmplifiedTokens:
         if group.amplifier == "bit_zscore":
             return BitZScoreAmplifier()
         if group.amplifier != "zscore_mean":
-            return None
+            of_bytes = _OF_BYTES.get(group.amplifier) if group.stored else None
+            return of_bytes() if of_bytes is not None else None
         if group.ideal:
             return ZScoreMeanAmplifier()
         mean, deviation = (
@@ -170,6 +241,8 @@ class AmplifiedTokens:
 
     def _judge_form(self, amplifier: str, tokens: list[TokenNumbers]) -> None:
         """Judges what can be said without the block itself."""
+        if not tokens:
+            return
         form = _FORMS.get(amplifier)
         for token in tokens:
             if form is not None and not form(token):
@@ -184,6 +257,10 @@ class AmplifiedTokens:
             tokens[0].place,
             len(tokens),
         )
+
+
+def _column(tokens: list[TokenNumbers], name: str) -> NDArray[np.intp]:
+    return np.array([getattr(token, name) for token in tokens], dtype=np.intp)
 
 
 def _is_possible(token: TokenNumbers, size: int) -> bool:
