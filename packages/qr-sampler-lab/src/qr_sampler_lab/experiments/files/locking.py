@@ -17,7 +17,7 @@ from qr_sampler_lab.experiments.files.errors import RecordError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["LOCK_TIMEOUT_S", "locked"]
+__all__ = ["LOCK_TIMEOUT_S", "locked", "locked_directory"]
 
 LOCK_TIMEOUT_S: Final = 10.0
 """Longest wait for another process; appending a line takes milliseconds."""
@@ -72,3 +72,21 @@ def _wait_for(descriptor: int, path: Path, timeout_s: float) -> None:
             raise RecordError(f"{path} cannot be locked: {error.strerror}") from error
         else:
             return
+
+
+@contextlib.contextmanager
+def locked_directory(directory: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
+    """Keeps others that call this function for the same directory out.
+
+    Raises:
+        RecordError: As :func:`locked`.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        raise RecordError(f"{directory} cannot be opened: {error.strerror}") from error
+    try:
+        _wait_for(descriptor, directory, timeout_s)
+        yield
+    finally:
+        os.close(descriptor)

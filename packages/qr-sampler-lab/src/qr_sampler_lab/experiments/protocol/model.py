@@ -20,10 +20,13 @@ from qr_sampler_lab.experiments.protocol.design import (
 from qr_sampler_lab.experiments.protocol.endpoints import PrimaryEndpoint, SecondaryEndpoint
 from qr_sampler_lab.experiments.protocol.part import Name, Part, Words
 
-__all__ = ["PROTOCOL_VERSION", "Protocol"]
+__all__ = ["MOST_REQUESTS", "PROTOCOL_VERSION", "Protocol"]
 
 PROTOCOL_VERSION: Final = 1
 """Version of the format that this module describes."""
+
+MOST_REQUESTS: Final = 1_000_000
+"""Most requests of a study, which are held in memory as a list."""
 
 _OF_THE_RUNNER: Final = ("QR_ENTROPY_SOURCE_TYPE", "QR_REQUEST_ENTROPY_SOURCES", "QR_LEDGER_")
 """Variables, and beginnings of such, that follow from the protocol."""
@@ -133,6 +136,25 @@ class Protocol(Part):
                 f"{self.design.tokens_per_request} tokens"
             )
         return self
+
+    @model_validator(mode="after")
+    def _can_be_listed(self) -> Self:
+        if self.requests > MOST_REQUESTS:
+            raise ValueError(
+                f"the study has {self.requests:,} requests, and {MOST_REQUESTS:,} are the most; "
+                "make fewer of more tokens"
+            )
+        return self
+
+    @property
+    def requests(self) -> int:
+        """Number of all requests, those of the schedule included."""
+        design = self.design
+        of_blocks = design.blocks * self.block_size * design.requests_per_session
+        return of_blocks + sum(
+            run.requests * (design.blocks if run.at == "every_block" else 1)
+            for run in self.schedule
+        )
 
     @property
     def block_size(self) -> int:
