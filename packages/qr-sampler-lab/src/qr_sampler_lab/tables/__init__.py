@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ledgers as columns: tokens in the order of their time, and the tables that are written of them."""
+"""Ledgers as columns: tokens in the order of their time, and the tables made of them."""
 
 from __future__ import annotations
 

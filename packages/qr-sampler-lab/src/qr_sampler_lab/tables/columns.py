@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "COLUMNS",
     "EMITTED",
+    "LABELS",
     "NOT_EMITTED",
     "UNKNOWN",
     "Bools",

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads tables of tokens that ``qr-sampler export`` has written as Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from qr_sampler_lab.tables.arrow import chunk_from
+from qr_sampler_lab.tables.chunking import Encoders
+from qr_sampler_lab.tables.columns import TokenChunk
+from qr_sampler_lab.tables.errors import TablesError
+from qr_sampler_lab.tables.files import METADATA_KEY
+
+__all__ = ["TokenTable", "is_table"]
+
+
+def is_table(path: Path) -> bool:
+    """Returns whether *path* is a Parquet file, or a directory with a table of tokens."""
+    return path.suffix == ".parquet" or (path / "tokens.parquet").is_file()
+
+
+class TokenTable:
+    """A table of tokens in a Parquet file.
+
+    Args:
+        path: The file, or the directory that it is in.
+
+    Raises:
+        TablesError: When it is no such file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path / "tokens.parquet" if path.is_dir() else path
+        try:
+            self._file = pa.parquet.ParquetFile(self.path)
+        except (OSError, pa.ArrowException) as error:
+            raise TablesError(f"{self.path} cannot be read as Parquet: {error}") from error
+        self.made_of: dict[str, Any] = self._metadata()
+        """What the table says that it was made of; empty if it says nothing."""
+        self.rows: int = self._file.metadata.num_rows
+        """Number of its tokens."""
+
+    def _metadata(self) -> dict[str, Any]:
+        text = (self._file.metadata.metadata or {}).get(METADATA_KEY, b"{}")
+        try:
+            told = json.loads(text)
+        except ValueError:
+            return {}
+        return told if isinstance(told, dict) else {}
+
+    def chunks(self, size: int, encoders: Encoders) -> Iterator[TokenChunk]:
+        """Yields the tokens.
+
+        Args:
+            size: Largest number of tokens of a chunk.
+            encoders: Of the labels.
+
+        Raises:
+            TablesError: When the file is no table of tokens.
+        """
+        try:
+            for batch in self._file.iter_batches(batch_size=size):
+                yield chunk_from(batch, encoders)
+        except (OSError, pa.ArrowException) as error:
+            raise TablesError(f"{self.path} cannot be read: {error}") from error
