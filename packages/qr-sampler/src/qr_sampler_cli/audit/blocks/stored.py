@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from qr_sampler_cli.audit.blocks.pieces import BlocksFile, NoBlocksError, Piece
+from qr_sampler.records.sidecars.pieces import BlocksFile, NoBlocksError, Piece
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.schema.token_lines import Draw
 

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from qr_sampler.errors import QRSamplerError
 from qr_sampler.records.sidecars.blocks import BLOCKS_MAGIC, BLOCKS_SUFFIX, PIECE_HEADER
 
 __all__ = ["BlocksFile", "NoBlocksError", "Piece"]
@@ -17,7 +18,7 @@ _CHUNK: Final = 2**20
 _FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-class NoBlocksError(Exception):
+class NoBlocksError(QRSamplerError, ValueError):
     """A file of blocks cannot be used; says why."""
 
 
@@ -46,7 +47,7 @@ class BlocksFile:
     """
 
     def __init__(self, ledger: Path) -> None:
-        self.path = ledger.with_name(ledger.stem + BLOCKS_SUFFIX)
+        self.path = self.beside(ledger)
         try:
             # Not to wait for whoever opens the other end of a pipe.
             self._descriptor = os.open(self.path, _FLAGS)
@@ -61,10 +62,10 @@ class BlocksFile:
             raise
         self._at = min(len(BLOCKS_MAGIC), self._size)
 
-    @property
-    def ended(self) -> bool:
-        """Whether all of it has been read."""
-        return self._at >= self._size
+    @staticmethod
+    def beside(ledger: Path) -> Path:
+        """Returns where the file of *ledger* is, if there is one."""
+        return ledger.with_name(ledger.stem + BLOCKS_SUFFIX)
 
     def next(self) -> Piece | None:
         """Returns the next piece; ``None`` at the end, and where not even its head is whole."""
