@@ -28,6 +28,15 @@ FILE_NAME = f"20261130T120000Z-dp0-{PID}-{RUN_ID[:8]}.jsonl"
 WALL_NS = 1_796_000_000_000_000_000
 MONOTONIC_NS = 5_000_000_000_000
 NO_LINE = "0" * 64
+ROUND_1000 = {
+    "chain": "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971",
+    "round": 1000,
+    "signature": (
+        "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125"
+        "e342b73a8dd2bacbe47e4b6b63ed5e39"
+    ),
+}
+"""What https://api.drand.sh/52db9ba7…/public/1000 answers."""
 
 
 def encoded(line: Fields, n: int, prev: str) -> bytes:
@@ -105,7 +114,7 @@ class Run:
     def of_every_kind(self) -> list[Fields]:
         """Returns the lines of a run that has lines of all kinds, an unknown one among them."""
         self.add("model", name="none", manifest_sha256=NO_LINE, files=[])
-        self.add("anchor", of="later")
+        self.add("anchor", **ROUND_1000, wall_time_ns=self.wall)
         self.add("weather", degrees=21)
         row = self.begin("refused")
         self.unchosen(row, "forced")

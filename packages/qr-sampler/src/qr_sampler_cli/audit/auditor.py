@@ -16,7 +16,7 @@ from qr_sampler_cli.audit.reading.version1 import ENTRY_KINDS, Version1
 from qr_sampler_cli.audit.run_records import RunRecords
 from qr_sampler_cli.audit.rungs.chain import NO_LINE, FileChain, is_torn
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
-from qr_sampler_cli.audit.rungs.witnesses import PublicKeys
+from qr_sampler_cli.audit.rungs.witnesses import Evidence, PublicKeys
 from qr_sampler_cli.audit.schema.lines import KINDS
 
 __all__ = ["AuditedRun", "audit_runs"]
@@ -52,6 +52,7 @@ def audit_runs(
     *,
     received: ReceivedTokens | None = None,
     keys: PublicKeys | None = None,
+    evidence: Evidence | None = None,
 ) -> list[AuditedRun]:
     """Returns what the records of every run show.
 
@@ -59,13 +60,14 @@ def audit_runs(
         ledgers: The files of every run, in order.
         received: What clients have received of all of them, if that is known.
         keys: The keys of the devices, if they are known.
+        evidence: These and everything else that ledgers are compared with.
 
     Raises:
         NotALedgerError: When a file cannot be read.
     """
     runs = []
     for files in ledgers:
-        auditor = _Auditor(received, keys)
+        auditor = _Auditor(received, evidence or Evidence(keys))
         for file in files:
             auditor.read(file)
         runs.append(auditor.result(files))
@@ -75,11 +77,11 @@ def audit_runs(
 
 
 class _Auditor:
-    def __init__(self, received: ReceivedTokens | None, keys: PublicKeys | None) -> None:
+    def __init__(self, received: ReceivedTokens | None, evidence: Evidence) -> None:
         self._places = Places()
         self._rungs = ladder(self._places)
         self._whole = self._rungs[0]
-        self._records = RunRecords(self._rungs, received, keys)
+        self._records = RunRecords(self._rungs, received, evidence)
         self._unknown: Counter[str] = Counter()
         self._chain: FileChain | None = None
         self._file: Path | None = None
@@ -123,6 +125,7 @@ class _Auditor:
     def _take(self, line: Decoded, chain: FileChain) -> None:
         place = self._places.last
         chain.follow(line, place)
+        self._records.anchors.line(chain.lines - 1, chain.head, place)
         if line.record is not None and not line.fault:
             self._records.take(line.record, place)
         elif line.kind not in KINDS and line.is_readable:

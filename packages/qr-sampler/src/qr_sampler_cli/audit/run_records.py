@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.rungs.anchors import Anchors
 from qr_sampler_cli.audit.rungs.chain import FileChain
 from qr_sampler_cli.audit.rungs.clocks import Clocks
 from qr_sampler_cli.audit.rungs.completeness import Completeness
 from qr_sampler_cli.audit.rungs.consistency import Consistency
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
 from qr_sampler_cli.audit.rungs.open_items import OpenDraw
-from qr_sampler_cli.audit.rungs.witnesses import PublicKeys, Witnesses
+from qr_sampler_cli.audit.rungs.witnesses import Evidence, Witnesses
 from qr_sampler_cli.audit.schema.run_lines import Anchor, Clock, Continued, Gap, Genesis
 from qr_sampler_cli.audit.schema.token_lines import (
     Discard,
@@ -41,11 +42,11 @@ class RunRecords:
     Args:
         rungs: The ladder.
         received: What clients have received, if that is known.
-        keys: The keys of the devices, if they are known.
+        evidence: What the ledger is compared with.
     """
 
     def __init__(
-        self, rungs: Sequence[Rung], received: ReceivedTokens | None, keys: PublicKeys | None
+        self, rungs: Sequence[Rung], received: ReceivedTokens | None, evidence: Evidence
     ) -> None:
         self._whole, complete, in_time, consistent, witnessed, self._derived = rungs
         self._complete = Completeness(complete, received)
@@ -53,7 +54,9 @@ class RunRecords:
         self._clocks = Clocks(in_time)
         self._consistent = Consistency(consistent)
         self._commitments = self._consistent.commitments
-        self._witnesses = Witnesses(witnessed, keys)
+        self._witnesses = Witnesses(witnessed, evidence)
+        self.anchors = Anchors(witnessed, evidence.outside)
+        """What others say of the times of lines."""
         self.run_id = ""
         """Name of the run."""
         self._other_end: tuple[int, str] | None = None
@@ -75,8 +78,8 @@ class RunRecords:
             Emission: self._complete.settle,
             Genesis: self._genesis,
             Gap: self._gap,
-            Clock: self._clocks.clock,
-            Anchor: lambda line, place: self._witnesses.anchor(),
+            Clock: self._clock,
+            Anchor: self.anchors.anchor,
         }
 
     @property
@@ -90,6 +93,7 @@ class RunRecords:
         self._complete.part += 1
         closed = before is not None and before.closed is not None
         self._consistent.stored.begin_file(name, self._last, closed=closed)
+        self.anchors.begin_file(name)
 
     def take(self, record: Any, place: int) -> None:
         """Takes in a record."""
@@ -108,6 +112,11 @@ class RunRecords:
         self._judge_continuation(line, place)
         self._clocks.begin(line)
         self._consistent.begin(line)
+        self.anchors.genesis(line, place)
+
+    def _clock(self, line: Clock, place: int) -> None:
+        self._clocks.clock(line, place)
+        self.anchors.clock(line, place)
 
     def _judge_continuation(self, line: Genesis, place: int) -> None:
         before, continues = self._before, line.continues
@@ -232,4 +241,5 @@ class RunRecords:
         self._clocks.finish()
         self._consistent.finish(self._last, closed=closed is not None)
         self._witnesses.finish()
+        self.anchors.finish()
         self._derived.cannot_say("whether the model gives these tokens: it needs the model")

@@ -10,6 +10,8 @@ from typing import Annotated, Final
 import typer
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_cli.commands.audit_witnesses import WitnessOptions
+from qr_sampler_cli.commands.option_groups import with_options
 from qr_sampler_cli.failures import reports_errors
 
 __all__ = ["FAILED_STATUS", "audit"]
@@ -19,7 +21,9 @@ FAILED_STATUS: Final = 1
 
 
 @reports_errors
+@with_options(WitnessOptions)
 def audit(
+    witnesses: WitnessOptions,
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -32,10 +36,6 @@ def audit(
             help="Tokens that clients received, to be compared: JSON Lines with request_key and "
             "token_ids."
         ),
-    ] = None,
-    keys: Annotated[
-        Path | None,
-        typer.Option(metavar="PEM", help="Ed25519 public keys of the devices that sign draws."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     schema: Annotated[
@@ -57,7 +57,6 @@ def audit(
     from qr_sampler_cli.audit.files import ledgers_of
     from qr_sampler_cli.audit.report import as_data, print_runs
     from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
-    from qr_sampler_cli.audit.rungs.witnesses import PublicKeys
     from qr_sampler_cli.audit.schema.lines import json_schema
 
     if schema:
@@ -66,8 +65,7 @@ def audit(
     if not paths:
         raise ConfigError("there is nothing to audit: name ledgers, or a directory of them")
     received = None if emitted is None else ReceivedTokens(emitted)
-    public_keys = None if keys is None else PublicKeys(keys)
-    runs = audit_runs(ledgers_of(paths), received=received, keys=public_keys)
+    runs = audit_runs(ledgers_of(paths), received=received, evidence=witnesses.evidence())
     if as_json:
         typer.echo(json.dumps(as_data(runs), indent=2))
     else:

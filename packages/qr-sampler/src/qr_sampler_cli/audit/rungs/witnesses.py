@@ -7,15 +7,18 @@ import base64
 import binascii
 import re
 import struct
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.rungs.anchors import OutsideWitnesses
+from qr_sampler_cli.audit.rungs.server_log import ServerLog, ServerLogWitness
 from qr_sampler_cli.audit.schema.token_lines import Draw
 from qr_sampler_cli.failures import import_package
 
-__all__ = ["PREAMBLE", "PublicKeys", "Witnesses", "signed_message"]
+__all__ = ["PREAMBLE", "Evidence", "PublicKeys", "Witnesses", "signed_message"]
 
 PREAMBLE: Final = b"qr-entropy-v2: "
 """What a message begins with that is signed for records."""
@@ -91,23 +94,37 @@ class PublicKeys:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What an audit is given to compare ledgers with."""
+
+    keys: PublicKeys | None = None
+    """The keys of the devices."""
+    log: ServerLog | None = None
+    """What the server that answered has written down."""
+    outside: OutsideWitnesses = field(default_factory=OutsideWitnesses)
+    """Who is trusted about times."""
+
+
 class Witnesses:
-    """Verifies the signatures of devices.
+    """Judges what devices and their servers say of draws.
 
     Args:
         rung: Takes the findings.
-        keys: The keys of the devices, if they are known.
+        evidence: What they say.
     """
 
-    def __init__(self, rung: Rung, keys: PublicKeys | None) -> None:
+    def __init__(self, rung: Rung, evidence: Evidence) -> None:
         self._rung = rung
-        self._keys = keys
+        self._keys = evidence.keys
+        self._log = None if evidence.log is None else ServerLogWitness(rung, evidence.log)
         self.verified = 0
         """Number of signatures that are valid."""
-        self._anchors = 0
 
     def draw(self, line: Draw, place: int) -> None:
-        """Judges the signature of a draw."""
+        """Judges the signature of a draw, and looks for it in the log of the server."""
+        if self._log is not None:
+            self._log.draw(line, place)
         if not line.signature:
             self._rung.cannot_say("who delivered the bytes of draws without a signature", place)
         elif self._keys is None:
@@ -123,18 +140,12 @@ class Witnesses:
         else:
             self._rung.fail(place, f"draw {line.draw}: no key given has signed it")
 
-    def anchor(self) -> None:
-        """Takes in an anchor line."""
-        self._anchors += 1
-
     def finish(self) -> None:
-        """Says what nobody outside has witnessed."""
-        if self._anchors:
-            self._rung.cannot_say("whether anchors are valid: they are not verified yet", 0)
-        self._rung.cannot_say(
-            "that the ledger was written when it says: without anchors (time stamps, a beacon), "
-            "whoever holds it could have computed its chain anew"
-        )
+        """Says how many signatures are valid."""
+        if self._log is not None:
+            self._log.finish()
+        if self.verified:
+            self._rung.note(f"{self.verified:,} draws are signed by a key given")
 
 
 def _signature(line: Draw) -> bytes:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -99,8 +99,13 @@ class Clock(ChainedLine, kw_only=True, tag="clock"):
     synchronized: bool | None
 
 
-class Anchor(ChainedLine, kw_only=True, tag="anchor", forbid_unknown_fields=False):
-    """A tie to the outside world; reserved."""
+class Anchor(ChainedLine, kw_only=True, tag="anchor"):
+    """A round of a public beacon: this line and those after it were written after its time."""
+
+    chain: Digest
+    round: Count
+    signature: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]*$", max_length=1024)]
+    wall_time_ns: Nanoseconds
 
 
 class Close(ChainedLine, kw_only=True, tag="close"):
