@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_cli.commands.audit_witnesses import WitnessOptions
+from qr_sampler_cli.audit.witness_options import WitnessOptions
 from qr_sampler_cli.commands.option_groups import with_options
 from qr_sampler_cli.failures import reports_errors
 
