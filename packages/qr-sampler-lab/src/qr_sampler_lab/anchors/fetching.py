@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Short answers of servers that nobody here vouches for: bounded in size, time and direction."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from qr_sampler.errors import ConfigError, QRSamplerError
+from qr_sampler_cli.failures import import_package
+
+__all__ = ["LARGEST_ANSWER", "AnchorError", "Fetcher"]
+
+LARGEST_ANSWER: Final = 2**16
+"""Most bytes of an answer."""
+
+_REDIRECTS: Final = 3
+_SCHEMES: Final = ("https", "http")
+
+
+class AnchorError(QRSamplerError, RuntimeError):
+    """A witness cannot be reached, or answers what is no use."""
+
+
+class Fetcher:
+    """Asks servers over HTTP. Certificates are verified, and redirections keep their scheme.
+
+    Args:
+        timeout_s: Longest time for one answer, in seconds.
+
+    Raises:
+        MissingPackageError: When ``httpx`` is missing.
+    """
+
+    def __init__(self, timeout_s: float = 10.0) -> None:
+        self._httpx = import_package(
+            "httpx",
+            needed_for="a witness from outside",
+            remedy="install it with: pip install 'qr-sampler-lab[anchors]'",
+        )
+        self._timeout_s = timeout_s
+        self._client = self._httpx.Client(timeout=timeout_s, follow_redirects=False)
+
+    def checked(self, option: str, url: str) -> str:
+        """Returns *url* if it can be asked.
+
+        Raises:
+            ConfigError: When it cannot.
+        """
+        try:
+            parsed = self._httpx.URL(url)
+        except self._httpx.InvalidURL as error:
+            raise ConfigError(f"{option}={url!r} is no address: {error}") from error
+        if parsed.scheme not in _SCHEMES or not parsed.host:
+            raise ConfigError(f"{option}={url!r} is no address; name one that begins with https://")
+        return url
+
+    def get(self, url: str) -> bytes:
+        """Returns what is at *url*.
+
+        Raises:
+            AnchorError: When that cannot be said.
+        """
+        return self._ask("GET", url, None, {})
+
+    def post(self, url: str, content: bytes, content_type: str) -> bytes:
+        """Returns what is answered to *content*.
+
+        Raises:
+            AnchorError: When nothing is.
+        """
+        return self._ask("POST", url, content, {"content-type": content_type})
+
+    def close(self) -> None:
+        """Closes connections."""
+        self._client.close()
+
+    def _ask(self, method: str, url: str, content: bytes | None, headers: dict[str, str]) -> bytes:
+        deadline_s = time.monotonic() + self._timeout_s
+        place = self._httpx.URL(url)
+        try:
+            for _ in range(_REDIRECTS + 1):
+                request = self._client.build_request(
+                    method, place, content=content, headers=headers
+                )
+                response = self._client.send(request, stream=True)
+                try:
+                    if response.next_request is None:
+                        return self._body(url, response, deadline_s)
+                    following = response.next_request.url
+                finally:
+                    response.close()
+                if following.scheme != place.scheme:
+                    raise AnchorError(f"{url} redirects to {following.scheme}, which is refused")
+                place = following
+        except self._httpx.HTTPError as error:
+            raise AnchorError(f"{url} cannot be asked: {str(error) or repr(error)}") from error
+        raise AnchorError(f"{url} redirects more than {_REDIRECTS} times")
+
+    def _body(self, url: str, response: Any, deadline_s: float) -> bytes:
+        if response.status_code != 200:
+            raise AnchorError(f"{url} answers with the status {response.status_code}")
+        pieces: list[bytes] = []
+        size = 0
+        for piece in response.iter_bytes():
+            pieces.append(piece)
+            size += len(piece)
+            if size > LARGEST_ANSWER:
+                raise AnchorError(f"{url} answers with more than {LARGEST_ANSWER} bytes")
+            if time.monotonic() > deadline_s:
+                raise AnchorError(f"{url} takes longer than {self._timeout_s:g} s to answer")
+        return b"".join(pieces)
