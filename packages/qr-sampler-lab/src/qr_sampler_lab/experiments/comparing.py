@@ -46,10 +46,11 @@ def differences(study: Study, *, model: bool = True, code: bool = True) -> list[
     """
     sealed = study.sealed
     seal = sealed.seal
+    protocol = seal.sealed_protocol
     found = _of_files(study, seal)
     if code:
-        found += _changed("the code of", seal.code, installed_code(study.protocol))
-        found += _changed("the version of", seal.versions, versions_in_use(study.protocol))
+        found += _changed("the code of", seal.code, installed_code(protocol))
+        found += _changed("the version of", seal.versions, versions_in_use(protocol))
     if model:
         found += _of_model(study, seal)
     found += _of_key(study, seal)
@@ -136,7 +137,7 @@ def _changed(what: str, sealed: Mapping[str, str], now: Mapping[str, str]) -> li
 
 def _of_model(study: Study, seal: Seal) -> list[str]:
     try:
-        now = sealed_model(study)
+        now = sealed_model(study.directory, seal.sealed_protocol.model)
     except QRSamplerError as error:
         return [str(error)]
     found = _changed("the file of the model", seal.model.files, now.files)

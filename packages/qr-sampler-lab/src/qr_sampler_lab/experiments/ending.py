@@ -40,15 +40,18 @@ def enter_end(study: Study) -> Entry:
     Raises:
         StudyError: When it is open, or the register knows its end already.
     """
+    sealed = study.sealed
     ends = [entry for entry in study.journal.entries() if entry.kind in ("finished", "aborted")]
     if not ends:
         raise StudyError("the study is open; it has no end that the register could have")
     end = ends[-1]
-    return study.register.end(study.sealed.digest, end.kind, end.values.get("reason", ""), end)
+    return study.register.end(sealed.digest, end.kind, end.values.get("reason", ""), end)
 
 
 def _refuse_unregistered(study: Study) -> None:
     """Refuses to end a study that the register could not take the end of."""
+    # The seal comes first: without it there is nothing to end.
+    _ = study.sealed
     standing = study.journal.standing()
     faults = study.register.faults(standing.seal, standing.receipt)
     if faults:

@@ -4,24 +4,26 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import distributions, entry_points
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from qr_sampler.admission.overrides import resolve_request
+from qr_sampler.components.sources import ENTROPY_SOURCES
 from qr_sampler.errors import ConfigError
-from qr_sampler.records.code_digest import OUR_PREFIX, code_digest
+from qr_sampler.records.code_digest import code_digest
 from qr_sampler.records.genesis import installed_versions
+from qr_sampler.records.model_manifest import manifest_of
 from qr_sampler.settings import Settings, describe_validation_error
 from qr_sampler_lab.experiments.files.errors import StudyError
-from qr_sampler_lab.experiments.protocol import Protocol
-from qr_sampler_lab.experiments.protocol.arms import Arm
+from qr_sampler_lab.experiments.protocol import Arm, ModelChoice, Protocol
 from qr_sampler_lab.experiments.seal import SealedModel
-from qr_sampler_lab.experiments.study import Study
 
 __all__ = [
+    "OUR_DISTRIBUTIONS",
     "check_arm",
     "engine_environment",
     "engine_settings",
@@ -29,6 +31,18 @@ __all__ = [
     "sealed_model",
     "versions_in_use",
 ]
+
+OUR_DISTRIBUTIONS: Final = (
+    "qr-entropy-sources",
+    "qr-sampler",
+    "qr-sampler-accel",
+    "qr-sampler-core",
+    "qr-sampler-grpc",
+    "qr-sampler-lab",
+    "qr-sampler-tsd",
+    "qr-sampler-vllm",
+)
+"""The distributions of this project; code of those that are installed is sealed."""
 
 _SOURCES_GROUP: Final = "qr_sampler.entropy_sources"
 
@@ -59,8 +73,11 @@ def engine_environment(protocol: Protocol) -> dict[str, str]:
     variables have to be unset.
     """
     sources = list(dict.fromkeys(arm.source for arm in protocol.arms))
+    first = protocol.arms[0]
     return {
-        "QR_ENTROPY_SOURCE_TYPE": sources[0],
+        "QR_ENTROPY_SOURCE_TYPE": first.source,
+        "QR_SAMPLE_COUNT": str(first.block_bytes),
+        "QR_SIGNAL_AMPLIFIER_TYPE": first.amplifier,
         "QR_REQUEST_ENTROPY_SOURCES": ",".join(sources[1:]),
         **{name: _as_text(value) for name, value in protocol.environment.items()},
     }
@@ -91,6 +108,7 @@ def check_arm(arm: Arm, settings: Settings) -> None:
         ConfigError: Naming the arm, the key, its value and the remedy.
     """
     try:
+        ENTROPY_SOURCES.find(arm.source)
         resolve_request(settings, arm.request_options)
     except ConfigError as error:
         raise ConfigError(f"arm {arm.name!r}: {error}") from error
@@ -98,26 +116,29 @@ def check_arm(arm: Arm, settings: Settings) -> None:
 
 def installed_code(protocol: Protocol) -> dict[str, str]:
     """Returns the digests of our distributions, and of those that bring the sources of the arms."""
-    names = {*_ours(), *_of_sources(protocol)}
-    return {name: code_digest(name) for name in sorted(names)}
+    names = {*OUR_DISTRIBUTIONS, *_of_sources(protocol)}
+    digests = {name: code_digest(name) for name in sorted(names)}
+    return {name: digest for name, digest in digests.items() if digest}
 
 
 def versions_in_use(protocol: Protocol) -> dict[str, str]:
     """Returns the versions of these, of what they calculate with, and of Python."""
-    names = sorted({*_ours(), *_of_sources(protocol), *_CALCULATES})
+    names = sorted({*OUR_DISTRIBUTIONS, *_of_sources(protocol), *_CALCULATES})
     return {**installed_versions(names), "python": platform.python_version()}
 
 
-def sealed_model(study: Study) -> SealedModel:
+def sealed_model(study: Path, choice: ModelChoice) -> SealedModel:
     """Returns the model of a study, with the digests of its files.
+
+    Args:
+        study: Directory of the study.
+        choice: What its protocol says.
 
     Raises:
         ConfigError: When they cannot be read.
         StudyError: When it is no directory, or has another manifest than the protocol says.
     """
-    from qr_sampler.records.model_manifest import manifest_of
-
-    path, choice = study.model_path, study.protocol.model
+    path = study / Path(choice.path).expanduser()
     if not path.is_dir():
         raise StudyError(
             f"the model {choice.path} is no directory here; download it, so that its files can be "
@@ -132,11 +153,6 @@ def sealed_model(study: Study) -> SealedModel:
     return SealedModel(
         name=choice.public_name, manifest_sha256=manifest.sha256, files=dict(manifest.files)
     )
-
-
-def _ours() -> set[str]:
-    names = {found.metadata["Name"] for found in distributions()}
-    return {name for name in names if name and name.startswith(OUR_PREFIX)}
 
 
 def _of_sources(protocol: Protocol) -> set[str]:

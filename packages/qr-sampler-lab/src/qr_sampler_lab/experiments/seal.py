@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError
 
 from qr_sampler_lab.experiments.files.errors import StudyError
+from qr_sampler_lab.experiments.protocol import Protocol
 from qr_sampler_lab.experiments.protocol.files import read_bounded
 from qr_sampler_lab.experiments.protocol.part import Part
 
@@ -72,6 +73,11 @@ class Seal(Part):
     """A round of drand, so that the seal is not older; ``None`` without an outside witness."""
     register_before: RegisterBefore
     clocks: dict[str, Any]
+
+    @property
+    def sealed_protocol(self) -> Protocol:
+        """The protocol as it was sealed, whatever ``PROTOCOL.yaml`` says now."""
+        return Protocol.model_validate_json(json.dumps(self.protocol))
 
     @property
     def text(self) -> str:

@@ -98,7 +98,7 @@ def _made(study: Study, key: StudyKey, witness: Mapping[str, Any] | None) -> Sea
         files=digests_of_files(study),
         protocol=protocol.model_dump(mode="json"),
         tokens_per_arm=protocol.tokens_per_arm,
-        model=sealed_model(study),
+        model=sealed_model(study.directory, protocol.model),
         code=installed_code(protocol),
         versions=versions_in_use(protocol),
         order=_order(protocol.design.order, key),

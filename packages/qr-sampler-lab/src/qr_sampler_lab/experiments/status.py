@@ -26,6 +26,8 @@ class StudyStatus:
     """``draft``, ``sealed``, ``running``, ``finished`` or ``aborted``."""
     standing: Standing | None = None
     """What its journal says; ``None`` for a draft, and for a broken journal."""
+    sessions: int = 0
+    """Number of sessions that are planned."""
     witness: bool = False
     """Whether an outside witness proves the seal to be no older than it says."""
     faults: list[str] = field(default_factory=list)
@@ -48,10 +50,11 @@ def status_of(study: Study, *, model: bool = False) -> StudyStatus:
         return StudyStatus(name=study.protocol.name, state="draft", faults=_lost(study))
     faults = []
     standing, witness = None, False
-    name = study.directory.name
+    name, sessions = study.directory.name, 0
     try:
         seal = study.sealed.seal
         name, witness = seal.name, seal.witness is not None
+        sessions = seal.sealed_protocol.sessions
         standing = study.journal.standing()
         faults += differences(study, model=model)
         faults += study.register.faults(standing.seal, standing.receipt)
@@ -63,6 +66,7 @@ def status_of(study: Study, *, model: bool = False) -> StudyStatus:
         name=name,
         state=_state(standing),
         standing=standing,
+        sessions=sessions,
         witness=witness,
         faults=list(dict.fromkeys([*faults, *lab_faults])),
         studies=studies,

@@ -157,6 +157,15 @@ class Protocol(Part):
         )
 
     @property
+    def sessions(self) -> int:
+        """Number of all sessions, those of the schedule included."""
+        design = self.design
+        of_block = 1 if design.unit == "request" else self.block_size
+        return design.blocks * of_block + sum(
+            design.blocks if run.at == "every_block" else 1 for run in self.schedule
+        )
+
+    @property
     def block_size(self) -> int:
         """Number of units in one block."""
         return sum(arm.per_block for arm in self.arms)
