@@ -12,7 +12,7 @@ from scipy import optimize, special
 from qr_sampler.errors import ConfigError
 from qr_sampler_lab.analysis.anytime import log_e_values
 from qr_sampler_lab.analysis.intervals import wilson_interval
-from qr_sampler_lab.analysis.results import Alternative, Interval
+from qr_sampler_lab.analysis.results import Alternative, Interval, checked_alternative
 
 __all__ = [
     "EProcessPower",
@@ -207,7 +207,7 @@ def effect_of_byte_mean(mean: float, block_bytes: int) -> float:
 
 
 def _normal_power(noncentrality: float, alpha: float, alternative: Alternative) -> float:
-    if alternative == "two-sided":
+    if checked_alternative(alternative) == "two-sided":
         critical = -special.ndtri(alpha / 2.0)
         return float(
             special.ndtr(noncentrality - critical) + special.ndtr(-noncentrality - critical)

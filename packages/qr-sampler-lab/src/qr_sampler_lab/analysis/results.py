@@ -17,6 +17,7 @@ __all__ = [
     "Alternative",
     "Interval",
     "TestResult",
+    "checked_alternative",
     "checked_numbers",
     "normal_interval",
     "normal_p_value",
@@ -75,6 +76,19 @@ class TestResult:
         return replace(self, name=name, notes=self.notes + notes)
 
 
+def checked_alternative(alternative: Alternative) -> Alternative:
+    """Returns *alternative*.
+
+    Raises:
+        ConfigError: When there is no such alternative.
+    """
+    if alternative not in get_args(Alternative):
+        raise ConfigError(
+            f"alternative={shown(alternative)}: use one of {', '.join(get_args(Alternative))}"
+        )
+    return alternative
+
+
 def normal_p_value(z: float, alternative: Alternative = "two-sided") -> float:
     """Returns the p-value of a standard normal *z*, accurate in the tails.
 
@@ -85,11 +99,7 @@ def normal_p_value(z: float, alternative: Alternative = "two-sided") -> float:
         >>> round(normal_p_value(1.959964), 6)
         0.05
     """
-    if alternative not in get_args(Alternative):
-        raise ConfigError(
-            f"alternative={shown(alternative)}: use one of {', '.join(get_args(Alternative))}"
-        )
-    if alternative == "two-sided":
+    if checked_alternative(alternative) == "two-sided":
         return float(2.0 * special.ndtr(-abs(z)))
     return float(special.ndtr(-z if alternative == "greater" else z))
 

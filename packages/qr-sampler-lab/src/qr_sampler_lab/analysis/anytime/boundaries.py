@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special
 
 from qr_sampler_lab.analysis.anytime.e_process import log_e_values
-from qr_sampler_lab.analysis.results import Alternative
+from qr_sampler_lab.analysis.results import Alternative, checked_alternative
 
 __all__ = ["fixed_boundary", "smallest_tau_width", "ville_boundary"]
 
@@ -31,7 +31,7 @@ def fixed_boundary(
         alpha: Probability of being outside, at one n.
         alternative: ``"two-sided"``: compare absolute sums; otherwise sums towards that side.
     """
-    tail = alpha / 2.0 if alternative == "two-sided" else alpha
+    tail = alpha / 2.0 if checked_alternative(alternative) == "two-sided" else alpha
     boundary: NDArray[np.float64] = -special.ndtri(tail) * np.sqrt(np.asarray(n, np.float64))
     return boundary
 
@@ -53,7 +53,7 @@ def ville_boundary(
     """
     spread = 1.0 + np.asarray(n, np.float64) * tau**2
     two_sided: NDArray[np.float64] = np.sqrt(spread * np.log(spread / alpha**2)) / tau
-    if alternative == "two-sided":
+    if checked_alternative(alternative) == "two-sided":
         return two_sided
     low, high = np.zeros_like(two_sided), two_sided
     for _ in range(_STEPS):

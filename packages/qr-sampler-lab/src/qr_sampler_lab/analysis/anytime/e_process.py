@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_lab.analysis.results import Alternative, checked_numbers
+from qr_sampler_lab.analysis.results import Alternative, checked_alternative, checked_numbers
 
 __all__ = ["EProcess", "EProcessResult", "log_e_values"]
 
@@ -89,7 +89,8 @@ class EProcess:
             raise ConfigError(f"tau={tau}: shifts need a positive scale, for example 0.1")
         if not 0.0 < alpha < 1.0:
             raise ConfigError(f"alpha={alpha}: use a probability between 0 and 1")
-        self.tau, self.alpha, self.alternative = tau, alpha, alternative
+        self.tau, self.alpha = tau, alpha
+        self.alternative = checked_alternative(alternative)
         self._n, self._sum = 0, 0.0
         self._log_e = self._log_e_max = 0.0
         self._n_at_max = 0
@@ -152,7 +153,7 @@ def log_e_values(
     spread = 1.0 + np.asarray(n, dtype=np.float64) * tau**2
     sums = np.asarray(score_sums, dtype=np.float64)
     log_e: NDArray[np.float64] = tau**2 * sums**2 / (2.0 * spread) - 0.5 * np.log(spread)
-    if alternative == "two-sided":
+    if checked_alternative(alternative) == "two-sided":
         return log_e
     towards = sums if alternative == "greater" else -sums
     one_sided: NDArray[np.float64] = (

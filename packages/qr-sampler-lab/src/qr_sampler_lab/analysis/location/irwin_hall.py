@@ -11,8 +11,8 @@ from qr_sampler_lab.analysis.results import Alternative
 
 __all__ = ["EXACT_TOKENS", "uniform_mean_p_value"]
 
-EXACT_TOKENS: Final = 30
-"""Beyond so many tokens the normal law is wrong by less than 2 % at p = 0.001."""
+EXACT_TOKENS: Final = 200
+"""Beyond so many tokens the normal p-value is too large by less than 3 % at p = 0.001."""
 
 
 def uniform_mean_p_value(mean: float, n: int, alternative: Alternative = "two-sided") -> float:

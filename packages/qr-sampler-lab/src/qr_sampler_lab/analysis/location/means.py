@@ -15,6 +15,7 @@ from qr_sampler_lab.analysis.results import (
     Alternative,
     Interval,
     TestResult,
+    checked_alternative,
     normal_interval,
     normal_p_value,
 )
@@ -160,7 +161,7 @@ def difference_test(
 
 
 def _student_p_value(t: float, freedom: float, alternative: Alternative) -> float:
-    if alternative == "two-sided":
+    if checked_alternative(alternative) == "two-sided":
         return float(2.0 * special.stdtr(freedom, -abs(t)))
     return float(special.stdtr(freedom, -t if alternative == "greater" else t))
 

@@ -53,8 +53,8 @@ class LjungBox:
         joined = np.append(self._last, numbers)
         known = self._last.size
         for lag in range(self.lags + 1):
-            start = max(known, lag)
-            self._products[lag] += np.dot(joined[start:], joined[start - lag : joined.size - lag])
+            later = joined[max(known, lag) :]
+            self._products[lag] += np.dot(later, joined[max(known - lag, 0) :][: later.size])
         if self._first.size < self.lags:
             self._first = np.append(self._first, numbers)[: self.lags]
         self._last = joined[-self.lags :]

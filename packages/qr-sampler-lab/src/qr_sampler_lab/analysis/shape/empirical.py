@@ -21,11 +21,12 @@ class EmpiricalLaw:
     """The empirical distribution function of numbers in the open interval (0, 1).
 
     Up to *keep* numbers all are kept and statistics are exact. Beyond that they are counted in
-    2**20 equal cells, 8 MiB, at whose edges the function is still exact. Between edges it strays
+    equal cells, 8 MiB of them, at whose edges the function is still exact. Between edges it strays
     from a straight line by about sqrt(2**-20 / n), a thousandth of what D is.
 
     Args:
         keep: How many numbers are kept before they are only counted.
+        cells: Number of cells, a power of two of at least 128.
 
     Examples:
         >>> law = EmpiricalLaw()
@@ -34,10 +35,10 @@ class EmpiricalLaw:
         2
     """
 
-    def __init__(self, *, keep: int = _KEPT) -> None:
+    def __init__(self, *, keep: int = _KEPT, cells: int = _CELLS) -> None:
         self.n = 0
         """Number of numbers."""
-        self._keep = keep
+        self._keep, self._size = keep, cells
         self._kept: list[NDArray[np.float64]] = []
         self._cells: NDArray[np.int64] | None = None
 
@@ -73,31 +74,30 @@ class EmpiricalLaw:
         return np.sort(np.concatenate(self._kept)) if self._kept else np.empty(0)
 
     def counts(self) -> NDArray[np.int64]:
-        """Returns how many numbers lie in each of 2**20 equal cells."""
+        """Returns how many numbers lie in each of the equal cells."""
         if self._cells is not None:
             return self._cells
-        counts: NDArray[np.int64] = np.bincount(_cells_of(self.sorted()), minlength=_CELLS)
+        counts: NDArray[np.int64] = np.bincount(self._cells_of(self.sorted()), minlength=self._size)
         return counts
 
     def share_below(self, x: float) -> float:
-        """Returns the share of numbers below *x*, exact at multiples of 2**-20 at least."""
+        """Returns the share of numbers below *x*, exact at the edges of cells."""
         if self._cells is None:
             return int(np.searchsorted(self.sorted(), x)) / self.n
-        return int(self._cells[: round(x * _CELLS)].sum()) / self.n
+        return int(self._cells[: round(x * self._size)].sum()) / self.n
 
     def _count(self, numbers: NDArray[np.float64]) -> None:
         if self._cells is None:
-            self._cells = np.zeros(_CELLS, dtype=np.int64)
+            self._cells = np.zeros(self._size, dtype=np.int64)
             earlier, self._kept = self._kept, []
             for chunk in earlier:
                 self._count(chunk)
         # A small chunk would pay for all cells if it were counted into a table of its own.
-        if numbers.size < _CELLS // 16:
-            np.add.at(self._cells, _cells_of(numbers), 1)
+        if numbers.size < self._size // 16:
+            np.add.at(self._cells, self._cells_of(numbers), 1)
         else:
-            self._cells += np.bincount(_cells_of(numbers), minlength=_CELLS)
+            self._cells += np.bincount(self._cells_of(numbers), minlength=self._size)
 
-
-def _cells_of(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-    # The product with a power of two is exact.
-    return (numbers * _CELLS).astype(np.int64)
+    def _cells_of(self, numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+        # The product with a power of two is exact.
+        return (numbers * self._size).astype(np.int64)

@@ -34,7 +34,7 @@ def kolmogorov_smirnov(law: EmpiricalLaw, *, about: str = "u") -> TestResult:
         n=law.n,
         effect=distance,
         effect_name="largest distance from the uniform law",
-        notes=() if law.is_exact else ("Counted in 2**20 cells.",),
+        notes=() if law.is_exact else ("Counted in fine cells.",),
     )
 
 

@@ -18,6 +18,8 @@ __all__ = ["LatticeLaw", "Visibility"]
 
 _KS_CRITICAL: Final = 1.36
 """sqrt(n) D at which a test of Kolmogorov and Smirnov alarms in 5 % of all cases."""
+_HARMLESS: Final = 0.034
+"""sqrt(n) D that raises the rate of 1 % to 1.25 %: the law's tail falls by 6.5 per unit there."""
 _BYTE_WEIGHTS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 _REACH_DEVIATIONS: Final = 9.5
 _SMALLEST: Final = 2.0**-53
@@ -35,16 +37,24 @@ class Visibility:
         """Tokens at which D alone is as large as what alarms at 5 %: ``(1.36 / D)**2``."""
         return (_KS_CRITICAL / self.distance) ** 2 if self.distance > 0.0 else math.inf
 
-    def sees(self, n: int) -> bool:
-        """Returns whether *n* tokens are beyond half of that: test the exact law instead of u."""
-        return n > self.visible_from / 2.0
+    @property
+    def harmless_up_to(self) -> float:
+        """Tokens up to which a test of u at 1 % alarms in at most 1.25 %: ``(0.034 / D)**2``.
+
+        A sixteen-hundredth of :attr:`visible_from`, since tails are steep. At half of that number a
+        test of ideal blocks already alarms at 1 % in every second run.
+        """
+        return (_HARMLESS / self.distance) ** 2 if self.distance > 0.0 else math.inf
+
+    def distorts(self, n: int) -> bool:
+        """Returns whether *n* tokens are beyond that: test the exact law instead of u."""
+        return n > self.harmless_up_to
 
     def false_alarm_bound(self, n: int, alpha: float) -> float:
         """Returns an upper bound of the rate at which the test of *n* ideal tokens alarms.
 
         D adds at most itself to the statistic (the triangle inequality), so the rate is at most
-        that of exceeding the critical value less sqrt(n) D. At half of :attr:`visible_from` sqrt(n)
-        D is 0.96, and a test at 1 % may alarm in 76 %: much fewer tokens are harmless.
+        that of exceeding the critical value less sqrt(n) D.
         """
         critical = float(special.kolmogi(alpha))
         return float(special.kolmogorov(max(0.0, critical - math.sqrt(n) * self.distance)))
