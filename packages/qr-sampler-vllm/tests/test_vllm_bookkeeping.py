@@ -80,7 +80,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
         "qr_sampler.host.session.sampling_session.configured_sources",
         lambda settings, on_dropped: found,
     )
-    monkeypatch.setattr("qr_sampler.host.session.sampling_session.Journal", Journal)
+    monkeypatch.setattr("qr_sampler.host.session.session_records.Journal", Journal)
     monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda source, settings: False)
     monkeypatch.setattr(session, "warm_up", lambda **_: None)
     monkeypatch.setattr(session, "TensorLogits", lambda most_rows: NumpyLogits())

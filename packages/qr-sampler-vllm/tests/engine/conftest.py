@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from qr_sampler.records.files import ledgers_in
 from qr_sampler.testing import records_in
 
 # Derandomised: a run that passes today passes tomorrow; machines differ in speed.
@@ -303,7 +304,7 @@ class OfflineEngine:
 
     def lines(self) -> list[dict[str, Any]]:
         """Returns the records in the one ledger file."""
-        (file,) = self.ledger.glob("*.jsonl")
+        (file,) = ledgers_in(self.ledger)
         return records_in(file)
 
 

@@ -7,10 +7,16 @@ engine, with and without asynchronous scheduling.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from qr_sampler.records.files import ledgers_in
+from qr_sampler.records.sidecars import PROMPTS_SUFFIX, prompt_digest
+from qr_sampler.testing import chained_lines
 
 CHUNK_TOKENS = 16
 LONG_PROMPT_CHUNKS = 5
@@ -28,7 +34,7 @@ SERVE = """
             output_kind=RequestOutputKind.CUMULATIVE,
             **request["params"],
         )
-        prompt = {"prompt_token_ids": list(range(300, 300 + request["prompt_tokens"]))}
+        prompt = request.get("text") or {"prompt_token_ids": task["prompts"][key]}
         engine.add_request(key, prompt, params)
     seen, aborted = {}, set()
     while engine.has_unfinished_requests():
@@ -75,7 +81,20 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
     "model length": {"prompt_tokens": 230, "params": {**ENDLESS, "max_tokens": 200}},
     "greedy": {"prompt_tokens": 5, "params": {**ENDLESS, "temperature": 0.0}},
+    "text": {"text": "Light is both a wave", "params": {**ENDLESS, "max_tokens": 3}},
 }
+
+
+def prompt_of(key: str, model: Path) -> list[int]:
+    """Returns the token ids of a request's prompt, no two of which are the same."""
+    if "text" in REQUESTS[key]:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        ids: list[int] = tokenizer.encode(REQUESTS[key]["text"])
+        return ids
+    first = 300 - list(REQUESTS).index(key)
+    return list(range(first, first + REQUESTS[key]["prompt_tokens"]))
 
 
 class Served:
@@ -84,6 +103,7 @@ class Served:
     def __init__(self, engine: Any, draws_on_file: Any, asynchronous: bool) -> None:
         task = {
             "requests": REQUESTS,
+            "prompts": {key: prompt_of(key, engine.model) for key in REQUESTS},
             "overlapping": asynchronous,
             "engine": {
                 "max_num_batched_tokens": CHUNK_TOKENS * 2,
@@ -93,7 +113,10 @@ class Served:
                 "enable_prefix_caching": False,
             },
         }
-        result = engine.result(SERVE, task, draws_on_file.recording())
+        self.prompts: dict[str, list[int]] = task["prompts"]
+        env = {**draws_on_file.recording(), "QR_LEDGER_PROMPTS": "true"}
+        result = engine.result(SERVE, task, env)
+        self.ledger: Path = engine.ledger
         self.outputs: dict[str, list[list[int]]] = result["outputs"]
         self.preemptions: int = result["preemptions"]
         self.asynchronous: bool = result["asynchronous"]
@@ -143,8 +166,29 @@ def test_records_are_the_emitted_tokens(
     assert len(served.recorded("model length")[0]) == 26
     assert len(served.recorded("stop token")[0]) < 60
     assert_accounted(served)
+    assert_prompts(served)
     reasons = {line["reason"] for line in served.lines if line["kind"] == "discard"}
     assert reasons <= {"not_emitted", "after_stop", "dropped_on_resumption"}
+
+
+def assert_prompts(served: Served) -> None:
+    """Every sequence has its client's prompt once, chunked or preempted as it may have been."""
+    (ledger,) = ledgers_in(served.ledger)
+    sidecar = ledger.with_name(ledger.stem + PROMPTS_SUFFIX)
+    salt, *prompts = [json.loads(line) for line in sidecar.read_bytes().splitlines()]
+    lines = chained_lines(ledger)
+    sequences = {line["sequence"]: line for line in lines if line["kind"] == "sequence"}
+    assert sorted(sequences) == sorted(prompt["sequence"] for prompt in prompts)
+    for prompt in prompts:
+        assert prompt["token_ids"] == served.prompts[prompt["request_key"]], prompt["request_key"]
+        line = sequences[prompt["sequence"]]
+        digest = prompt_digest(bytes.fromhex(salt["salt"]), served.prompts[line["request_key"]])
+        assert line["prompt_digest"] == digest
+        assert line["prompt_tokens"] == len(prompt["token_ids"])
+    (model,) = [line for line in lines if line["kind"] == "model"]
+    assert model["name"] == lines[0]["model"]
+    assert "/" not in model["name"]
+    assert {"config.json", "tokenizer.json", "model.safetensors"} <= set(model["files"])
 
 
 def assert_holds(served: Served, key: str, most: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
+from qr_sampler.host.public_text import public_model_name
 from qr_sampler.records.chain import ZERO_HEAD
 from qr_sampler.records.entries import Entry, records_of
 from qr_sampler.records.files.writer import Continues, LedgerWriter
@@ -70,7 +71,7 @@ class Journal:
             self._genesis = genesis_of(
                 run_id=self.run_id,
                 engine=engine,
-                model=model,
+                model=public_model_name(model),
                 settings={**_public_settings(settings), **(more_settings or {})},
                 sources=sources,
                 distributions=distributions,

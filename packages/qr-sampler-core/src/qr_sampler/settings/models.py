@@ -222,6 +222,14 @@ class Settings(EnvironmentSettings, SamplingParameters):
             "made of them can be checked, and replayed."
         ),
     )
+    ledger_model_digest: bool = Field(
+        True,
+        description=(
+            "Write digests of the model's files into the ledger. They are computed beside the "
+            "engine once requests arrive, at the lowest priority, and kept for the next start; a "
+            "large model takes minutes of one core."
+        ),
+    )
     ledger_prompts: bool = Field(
         False,
         description=(

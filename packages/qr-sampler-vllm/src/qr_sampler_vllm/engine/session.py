@@ -14,6 +14,7 @@ from qr_sampler.records.genesis import installed_versions
 from qr_sampler_accel import warm_up
 from qr_sampler_vllm.engine.layout import Ranks, check_layout, most_rows, ranks_of
 from qr_sampler_vllm.engine.logits import TensorLogits
+from qr_sampler_vllm.engine.model_files import model_files
 from qr_sampler_vllm.requests.admission import fields_of
 from qr_sampler_vllm.requests.logits_fields import logits_fields_of
 from qr_sampler_vllm.requests.stop_conditions import (
@@ -62,6 +63,7 @@ class EngineSession(SamplingSession):
         facts = EngineFacts(
             engine=" ".join(("vllm", *installed_versions(_VLLM_DISTRIBUTIONS).values())),
             model=str(self._model_config.model),
+            model_files=model_files(vllm_config),
             rank=ranks.data_parallel_rank,
             distributions=_DISTRIBUTIONS,
             more_settings=more_settings or {},

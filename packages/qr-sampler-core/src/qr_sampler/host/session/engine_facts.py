@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from qr_sampler.host.journal import DISTRIBUTIONS
@@ -24,6 +25,8 @@ class EngineFacts:
     """Its name, with its version if it has one."""
     model: str
     """Name of the model that it serves."""
+    model_files: Path | None = None
+    """Directory of its files, or the one file that it is; ``None`` if they are not known."""
     rank: int = 0
     """Which of several data-parallel engines it is, counted from 0."""
     distributions: Sequence[str] = DISTRIBUTIONS

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from weakref import finalize
 
 from qr_sampler.admission.component_checks import check_components
 from qr_sampler.admission.overrides import FOLLOW_KEY, EngineFields, RequestOptions, resolve_request
@@ -21,16 +20,13 @@ from qr_sampler.errors import (
     EntropyUnavailableError,
     QRSamplerError,
 )
-from qr_sampler.host.handover import Handover
-from qr_sampler.host.journal import Journal
 from qr_sampler.host.logits import LogitsAccess, NumpyLogits, defect_of
 from qr_sampler.host.outcomes import NO_LEDGER, ChosenToken, ForcedEnd, Outcome, UndecidedToken
 from qr_sampler.host.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler.host.sequence import TokenSequence
 from qr_sampler.host.session.engine_facts import EngineFacts
-from qr_sampler.host.session.waiting_prompts import WaitingPrompts
+from qr_sampler.host.session.session_records import SessionRecords
 from qr_sampler.host.shared_draws import serve_parts
-from qr_sampler.host.status import EngineStatus
 from qr_sampler.host.stop_conditions import StopConditions
 from qr_sampler.records.accounting import bypass_record
 from qr_sampler.records.entries import Entry, RequestFacts
@@ -42,7 +38,7 @@ from qr_sampler.settings import Settings
 __all__ = ["SamplingSession"]
 
 
-class SamplingSession:
+class SamplingSession(SessionRecords):
     """Sampling for one engine, whatever engine that is.
 
     Args:
@@ -78,32 +74,7 @@ class SamplingSession:
         )
         self._pipelines: dict[str, SamplingPipeline] = {}
         self._groups = RowGroups()
-        self._journal = Journal(
-            self.settings,
-            self._sources.values(),
-            engine=facts.engine,
-            model=facts.model,
-            engine_rank=facts.rank,
-            distributions=facts.distributions,
-            more_settings=facts.more_settings,
-            host=facts.host,
-        )
-        self._prompts = WaitingPrompts() if self._journal.keeps_prompts else None
-        self._status = EngineStatus(facts.described(self.settings, self.run_id), self._sources)
-        self._handover = Handover(
-            self._journal,
-            self._status,
-            self._dropped,
-            capacity=self.settings.ledger_queue,
-            required=self.settings.ledger_required,
-        )
-        # The thread that collects garbage may hold a lock, so this only leaves a note.
-        finalize(self, self._handover.abandon).atexit = False
-
-    @property
-    def run_id(self) -> str:
-        """Names the run in its ledger and in commitments to sources."""
-        return self._journal.run_id
+        super().__init__(facts, self.settings, self._sources, self._dropped, self._logger)
 
     @property
     def sources(self) -> Mapping[str, EntropySource]:
@@ -133,6 +104,7 @@ class SamplingSession:
             logits_fields: Those of the request's ordinary fields that change its logits, as
                 JSON-ready values, for the ledger.
         """
+        self._begin_model_digest()
         options, failure = self._resolved(arguments, fields)
         if options.left_to_engine:
             self.record([bypass_record(options)])
@@ -147,22 +119,6 @@ class SamplingSession:
             wall_time_ns=time.time_ns(),
         )
         return TokenSequence(options, stop, ending_token=end, request=request, failure=failure)
-
-    @property
-    def keeps_prompts(self) -> bool:
-        """Whether the operator wants prompts written, so that :meth:`keep_prompt` makes sense."""
-        return self._prompts is not None
-
-    def keep_prompt(self, sequence: TokenSequence, token_ids: Sequence[int]) -> None:
-        """Has the ids of a prompt written beside the ledger, if the operator wants that.
-
-        Args:
-            sequence: The sequence that follows it, before its first token. For one whose prompt is
-                known already this does nothing.
-            token_ids: The ids, which must not change any more. A NumPy array is welcome.
-        """
-        if self._prompts is not None:
-            self._prompts.keep(sequence.request.prompt, token_ids)
 
     def decide(self, logits: Any, step: StepRows) -> list[Outcome]:
         """Selects and forces the tokens of a step.
@@ -217,33 +173,6 @@ class SamplingSession:
             token_id = sequence.ending_token
             self._groups.forget()
         return UndecidedToken(token_id, position, defect)
-
-    def record(self, entries: Iterable[Entry]) -> None:
-        """Takes *entries*, and what sources have dropped; another thread writes them soon."""
-        self._handover.put(entries)
-
-    def write_soon(self) -> None:
-        """Has what :meth:`record` has taken written now; waits for nothing."""
-        self._handover.nudge()
-
-    def write(self) -> None:
-        """Waits until what :meth:`record` has taken is written, but not for ever.
-
-        May be called from any thread. No step needs it.
-        """
-        self._handover.flush()
-
-    def status(self) -> dict[str, Any]:
-        """Returns the status of the engine, as JSON-ready values that anybody may read."""
-        self._handover.count()
-        return self._status.as_dict(records_lost=self._handover.lost)
-
-    def publish(self) -> None:
-        """Publishes the status of the engine; hosts that are monitored override this."""
-
-    def close(self) -> None:
-        """Ends the ledger after the records of bytes that sources have dropped."""
-        self._handover.close()
 
     def source(self, name: str) -> EntropySource:
         """Returns the source called *name*, which a request was admitted with."""
