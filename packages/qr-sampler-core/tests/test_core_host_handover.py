@@ -19,9 +19,9 @@ import pytest
 from qr_sampler import BypassRecord, DiscardRecord, DroppedBytes, EmissionRecord, Record, Settings
 from qr_sampler.host import EngineFacts, EngineStatus, SamplingSession, records_of
 from qr_sampler.host.handover import Handover
-from qr_sampler.records.lines import ledger_lines as lines_module
 from qr_sampler.records.files import LedgerWriter
 from qr_sampler.records.line_kinds import TokenLine
+from qr_sampler.records.lines import ledger_lines as lines_module
 from qr_sampler.testing import ConstantEntropySource, ToyHost, chained_lines
 
 PATIENCE_S = 60.0

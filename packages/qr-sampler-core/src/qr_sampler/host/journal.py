@@ -15,9 +15,9 @@ from typing import Any, Final
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.host.public_text import public_model_name
-from qr_sampler.records.chain import ZERO_HEAD
+from qr_sampler.records.chain import BLINDED_KINDS, ZERO_HEAD
 from qr_sampler.records.entries import Entry, records_of
-from qr_sampler.records.files.writer import Continues, LedgerWriter
+from qr_sampler.records.files import Continues, LedgerWriter
 from qr_sampler.records.genesis import genesis_of
 from qr_sampler.records.lines import LedgerLines, Line
 from qr_sampler.records.sidecars import PromptSidecar, Sidecar, configured_sidecars
@@ -84,6 +84,7 @@ class Journal:
                 settings.ledger_dir / name,
                 self._beginning,
                 seal=settings.ledger_seal or ZERO_HEAD,
+                blinded=BLINDED_KINDS,
                 max_bytes=settings.ledger_max_bytes,
                 held=settings.ledger_queue if settings.ledger_required else 0,
                 sync_s=settings.ledger_sync_ms / 1e3,

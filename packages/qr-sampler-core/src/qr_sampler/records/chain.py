@@ -7,14 +7,16 @@ newline, so that no line can be changed, left out, put in or moved without chang
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-__all__ = ["ZERO_HEAD", "Item", "head_of", "line_of"]
+__all__ = ["BLINDED_KINDS", "ZERO_HEAD", "Item", "blinds", "head_of", "line_of"]
 
 Item: TypeAlias = tuple[str, object]
 """What a line is made of: its kind, and its fields without ``n`` and ``prev``, as a dataclass
@@ -23,10 +25,24 @@ instance, a :class:`msgspec.Struct` or a dict with texts as keys."""
 ZERO_HEAD: Final = "0" * 64
 """``prev`` of a line that nothing precedes."""
 
+BLINDED_KINDS: Final = frozenset(
+    {"sequence", "draw", "token", "discard", "forced", "undecided", "emission", "end"}
+)
+"""Kinds of lines of a ledger that tell of tokens, each of which has a ``blind``."""
+
+_BLIND_BYTES: Final = 12
+_BLIND_CHARACTERS: Final = 16
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def line_of(kind: str, n: int, prev: str, fields: object) -> bytes:
+def blinds(count: int) -> list[str]:
+    """Returns *count* texts of 96 random bits each, with which nobody can guess a line's bytes."""
+    text = base64.urlsafe_b64encode(os.urandom(_BLIND_BYTES * count)).decode()
+    return [text[at : at + _BLIND_CHARACTERS] for at in range(0, len(text), _BLIND_CHARACTERS)]
+
+
+def line_of(kind: str, n: int, prev: str, fields: object, blind: str = "") -> bytes:
     r"""Returns a line, without the newline that ends it.
 
     Args:
@@ -34,6 +50,7 @@ def line_of(kind: str, n: int, prev: str, fields: object) -> bytes:
         n: Its number in its file, from 0.
         prev: Head of what precedes it, 64 hexadecimal digits.
         fields: What it says, as in :data:`Item`.
+        blind: One of :func:`blinds`; the line has none if it is empty.
 
     Raises:
         TypeError: When a value has no counterpart in JSON.
@@ -52,6 +69,8 @@ def line_of(kind: str, n: int, prev: str, fields: object) -> bytes:
         # That may be what has become of a number that is none.
         _refuse_non_finite(kind, fields)
     start = f'{{"kind":"{kind}","n":{n},"prev":"{prev}",'.encode()
+    if blind:
+        start += f'"blind":"{blind}",'.encode()
     if body[:2] == b'{"':
         return start + body[1:]
     if body != b"{}":

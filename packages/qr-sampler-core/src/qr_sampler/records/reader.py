@@ -147,7 +147,8 @@ def _values(data: bytes) -> dict[str, Any] | None:
 class JoinedLines:
     """Completes the lines of a file, given in order, with what earlier ones say.
 
-    Lines of the first version, which say everything themselves, stay as they are.
+    Lines of the first version, which say everything themselves, stay as they are. A redacted line
+    says what is left of its original; the ``token_id`` of a token is then ``None``.
 
     A token, a discard, a ``forced``, ``undecided`` or ``emission`` line gets all the fields that
     its record has in memory, and keeps ``draw`` and ``offset``. Where the line of its draw or its
@@ -166,6 +167,8 @@ class JoinedLines:
         Args:
             values: Its fields as they stand.
         """
+        if values["kind"] == "redacted":
+            values = _opened(values)
         kind = values["kind"]
         if kind == "genesis":
             self._joins = values.get("schema_version", 1) != 1
@@ -204,6 +207,14 @@ class JoinedLines:
                 reason = _kept(self._draws, uniform, "draw").get("fallback_reason", "")
                 return {"fallback": True, "fallback_reason": reason}
         return {"fallback": False, "fallback_reason": ""}
+
+
+def _opened(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a redacted line says, under the kind that its original has."""
+    kind, fields = values.get("of"), values.get("fields")
+    if not isinstance(kind, str) or not isinstance(fields, dict):
+        return values
+    return {**fields, "kind": kind, "n": values.get("n"), "prev": values.get("prev")}
 
 
 def _of_sequence(values: Mapping[str, Any]) -> dict[str, Any]:

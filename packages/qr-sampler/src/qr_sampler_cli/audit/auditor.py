@@ -127,9 +127,11 @@ class _Auditor:
         chain.follow(line, place)
         self._records.anchors.line(chain.lines - 1, chain.head, place)
         if line.record is not None and not line.fault:
+            if line.redacted is not None:
+                self._records.redacted(place)
             self._records.take(line.record, place)
-        elif line.kind not in KINDS and line.is_readable:
-            self._keep_unknown(line.kind)
+        elif line.counted_as not in KINDS and line.is_readable and not line.fault:
+            self._keep_unknown(line.counted_as)
         else:
             self._cannot_read(place)
 
@@ -145,6 +147,11 @@ class _Auditor:
             rung.cannot_say("what is in lines that are no records", place)
 
     def _end(self, chain: FileChain) -> None:
+        if chain.redacted:
+            self._whole.note(
+                f"{chain.redacted:,} lines are redacted: the chain holds the digests of their "
+                "originals, and what is left of their fields is the publisher's word"
+            )
         if chain.closed is None:
             last = self._places.name(self._places.last)
             self._whole.cannot_say(f"whether lines are missing at the end: {last} is no close")

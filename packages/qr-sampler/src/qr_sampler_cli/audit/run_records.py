@@ -104,6 +104,11 @@ class RunRecords:
         if handler is not None:
             handler(record, place)
 
+    def redacted(self, place: int) -> None:
+        """Takes note of a line that lacks what tells of tokens."""
+        self._commitments.redacted(place)
+        self._derived.cannot_say("tokens of redacted lines, whose ids are left out", place)
+
     def _genesis(self, line: Genesis, place: int) -> None:
         if self.run_id and line.run_id != self.run_id:
             # Rung 1 has said so; what follows belongs to nothing that came before.

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
+from qr_sampler.records.files.continues import Continues
 from qr_sampler.records.files.names import ledgers_in
-from qr_sampler.records.files.writer import Continues, LedgerWriter
+from qr_sampler.records.files.writer import LedgerWriter
 
 __all__ = ["Continues", "LedgerWriter", "ledgers_in"]

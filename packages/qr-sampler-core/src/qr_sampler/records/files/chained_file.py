@@ -13,33 +13,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from qr_sampler.records.chain import ZERO_HEAD, Item, head_of, line_of
+from qr_sampler.records.chain import ZERO_HEAD, Item, blinds, head_of, line_of
 from qr_sampler.records.files.append_file import AppendFile, Fate
+from qr_sampler.records.files.gaps import Gap
 from qr_sampler.records.files.standing import Standing
 
-__all__ = ["Appended", "ChainedFile", "Gap"]
+__all__ = ["Appended", "ChainedFile"]
 
 logger = logging.getLogger("qr_sampler.records.ledger")
 
 _NOT_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
-
-
-@dataclass(slots=True)
-class Gap:
-    """Lines of the run that belong before this one and are not in this file."""
-
-    reason: str
-    """What has become of them: ``refused`` by the disk; lost when the queue had no room for them
-    (``overflow``); ``invalid``, which JSON cannot hold; ``removed``, ``moved`` or ``cut`` with the
-    file that they were in; ``torn`` when a process ended while it wrote."""
-    missing: Counter[str]
-    """Their number by kind; of a file that was cut short, all that had been written to it."""
-    since_wall_ns: int
-    """When the first of them was missed, in nanoseconds since the epoch."""
-    torn_bytes: int = 0
-    """Length of the unfinished line before this one, 0 if there is none."""
-    wall_time_ns: int = 0
-    """When it was written, likewise."""
 
 
 class Appended(NamedTuple):
@@ -64,10 +47,19 @@ class ChainedFile:
         path: Where it is; made when there is something to write.
         fresh: Whether it must not exist before.
         prev: What its first line names.
+        blinded: Kinds whose lines get a random ``blind``, so that nobody can guess their bytes.
     """
 
-    def __init__(self, path: Path, *, fresh: bool, prev: str = ZERO_HEAD) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fresh: bool,
+        prev: str = ZERO_HEAD,
+        blinded: frozenset[str] = frozenset(),
+    ) -> None:
         self.path = path
+        self._blinded = blinded
         self.lines = 0
         """Number of its lines, the unfinished one included."""
         self.head = prev
@@ -109,7 +101,7 @@ class ChainedFile:
 
     def append(self, items: Sequence[Item] = ()) -> Appended:
         """Appends the lines of *items*, behind what is left of an earlier one."""
-        batch = _batch_of(items, self.lines, self.head)
+        batch = _batch_of(items, self.lines, self.head, self._blinded)
         data = b"\n".join((*batch.lines, b""))
         if self.rest:
             data = self.rest + data
@@ -171,21 +163,23 @@ class _Batch:
     """Which items can have no line."""
 
 
-def _batch_of(items: Sequence[Item], count: int, head: str) -> _Batch:
+def _batch_of(items: Sequence[Item], count: int, head: str, blinded: frozenset[str]) -> _Batch:
     """Returns the lines of *items*.
 
     Args:
         items: The items.
         count: Number of lines in the file before them.
         head: Digest of the last of them.
+        blinded: Kinds whose lines get a ``blind``.
     """
+    random = blinds(len(items)) if blinded else []
     batch = _Batch([], [], [], [], [])
     lines, heads, kinds, places = batch.lines, batch.heads, batch.kinds, batch.places
     for place, (kind, fields) in enumerate(items):
         if kind == "gap" and isinstance(fields, Gap):
             fields.wall_time_ns = time.time_ns()
         try:
-            line = line_of(kind, count, head, fields)
+            line = line_of(kind, count, head, fields, random[place] if kind in blinded else "")
         except _NOT_JSON as error:
             logger.error("a record of kind %r cannot be written and is lost: %s", kind, error)
             batch.invalid.append(place)

@@ -8,14 +8,15 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from qr_sampler.records.chain import ZERO_HEAD, Item
 from qr_sampler.records.files.append_file import Fate
-from qr_sampler.records.files.chained_file import ChainedFile, Gap
+from qr_sampler.records.files.chained_file import ChainedFile
+from qr_sampler.records.files.continues import Continues, Header
+from qr_sampler.records.files.gaps import Gap, state_missing
 from qr_sampler.records.files.names import FileNames
 from qr_sampler.records.files.standing import standing_of
 
@@ -23,21 +24,6 @@ __all__ = ["Continues", "Header", "LedgerWriter"]
 
 logger = logging.getLogger("qr_sampler.records.ledger")
 
-
-@dataclass(frozen=True, slots=True)
-class Continues:
-    """The file that another one goes on from."""
-
-    file: str
-    """Its name without the directory."""
-    lines: int
-    """Number of its whole lines."""
-    head: str
-    """Digest of the last of them, which is ``prev`` of the first line of the other file."""
-
-
-Header: TypeAlias = Callable[[Continues | None], Sequence[Item]]
-"""Returns what a file begins with, given the file that it goes on from, if it does."""
 
 _DONE_TO_IT: Final = {"cut": "cut short"}
 _WITHOUT: Final = "sampling continues without them until the disk accepts writes again"
@@ -49,13 +35,14 @@ class LedgerWriter:
 
     If the file was removed, moved away or cut short, the chain goes on in a new one, whose name has
     a number behind it; so it does when a file is full, or more is written after the end. A file
-    that exists already is continued. A :class:`~.chained_file.Gap` says what is missing. A forked
+    that exists already is continued. A :class:`~.gaps.Gap` says what is missing. A forked
     process gets a file of its own. One thread at a time may use this.
 
     Args:
         path: The first file; directories are made when missing.
         header: Makes what each file begins with.
         seal: What the first line of a file names that continues no other.
+        blinded: Kinds whose lines get a random ``blind``, so that nobody can guess their bytes.
         max_bytes: Size from which on the chain goes on in another file; 0 for no limit.
         held: Number of lines that wait for a disk that refuses; what comes after them is lost.
         sync_s: Time in seconds after which a write makes sure that the disk itself has everything;
@@ -68,6 +55,7 @@ class LedgerWriter:
         header: Header = lambda continues: (),
         *,
         seal: str = ZERO_HEAD,
+        blinded: frozenset[str] = frozenset(),
         max_bytes: int = 0,
         held: int = 0,
         sync_s: float = math.inf,
@@ -75,6 +63,7 @@ class LedgerWriter:
         self._names = FileNames(path)
         self._make_header = header
         self._seal = seal
+        self._blinded = blinded
         self._max_bytes = max_bytes
         self._held = held
         self._meanwhile = _WAITING if held else _WITHOUT
@@ -161,7 +150,7 @@ class LedgerWriter:
             since_wall_ns: When the first of them was missed; now if not given.
         """
         self._lost += sum(missing.values())
-        _state(self._due, reason, missing, since_wall_ns)
+        state_missing(self._due, reason, missing, since_wall_ns)
 
     def sync(self) -> None:
         """Waits until the disk itself has what was written. A disk that cannot say so refuses."""
@@ -255,7 +244,7 @@ class LedgerWriter:
     def _start(self, path: Path, continues: Continues | None, *, fresh: bool) -> None:
         """Turns to a file, of which nothing is written yet."""
         prev = self._seal if continues is None else continues.head
-        self._file = ChainedFile(path, fresh=fresh, prev=prev)
+        self._file = ChainedFile(path, fresh=fresh, prev=prev, blinded=self._blinded)
         self._continues = continues
         self._header = list(self._make_header(continues))
         """What it begins with, as far as that is not written yet."""
@@ -348,15 +337,3 @@ class LedgerWriter:
         self._due = kept
         if missing:
             self.lose("refused", missing)
-
-
-def _state(
-    due: list[Item], reason: str, missing: Mapping[str, int], since_wall_ns: int = 0
-) -> None:
-    """Adds missing lines to the gap of that *reason* in *due*, or to a new one at its end."""
-    for _, fields in reversed(due):
-        if isinstance(fields, Gap) and fields.reason == reason:
-            fields.missing.update(missing)
-            return
-    gap = Gap(reason, Counter(missing), since_wall_ns or time.time_ns())
-    due.append(("gap", gap))

@@ -10,8 +10,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from qr_sampler_cli.audit.reading.lines import LONGEST_LINE, RawLine
+from qr_sampler_cli.audit.reading.redacted import opened
 from qr_sampler_cli.audit.schema.fields import LARGEST
 from qr_sampler_cli.audit.schema.lines import KINDS, KnownLine
+from qr_sampler_cli.audit.schema.run_lines import Redacted
 
 __all__ = ["Decoded", "decode", "decode_object"]
 
@@ -38,6 +40,18 @@ class Decoded(NamedTuple):
     """The record, ``None`` if its kind is unknown or it does not fit its kind."""
     fault: str
     """What is wrong with it, empty if nothing is."""
+    redacted: Redacted | None = None
+    """The line as it stands, if its text was left out; :attr:`record` is then what is left."""
+
+    @property
+    def head(self) -> str:
+        """What the line after it names."""
+        return self.raw.head if self.redacted is None else self.redacted.sha256
+
+    @property
+    def counted_as(self) -> str:
+        """The kind that a ``close`` counts it as."""
+        return self.kind if self.redacted is None else self.redacted.of
 
     @property
     def is_readable(self) -> bool:
@@ -65,10 +79,15 @@ def decode(raw: RawLine) -> Decoded:
         fault = "it does not begin with kind, n and prev"
     if kind not in KINDS:
         return Decoded(raw, kind, n, prev, None, fault)
+    redacted = None
     try:
-        return Decoded(raw, kind, n, prev, _known.decode(raw.data), fault)
+        record: Any = _known.decode(raw.data)
+        if isinstance(record, Redacted):
+            redacted = record
+            record = opened(redacted)
+        return Decoded(raw, kind, n, prev, record, fault, redacted)
     except msgspec.ValidationError as error:
-        return Decoded(raw, kind, n, prev, None, fault or f"{kind}: {error}")
+        return Decoded(raw, kind, n, prev, None, fault or f"{kind}: {error}", redacted)
 
 
 def decode_object(raw: RawLine) -> tuple[dict[str, Any] | None, str]:

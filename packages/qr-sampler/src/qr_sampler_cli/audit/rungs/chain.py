@@ -65,6 +65,8 @@ class FileChain:
         """The line that ends the file."""
         self.lines = 0
         """Number of whole lines, the torn ones not among them."""
+        self.redacted = 0
+        """Number of lines whose text was left out."""
         self._torn = False
 
     def torn(self) -> None:
@@ -85,10 +87,11 @@ class FileChain:
             self._interrupted = False
         else:
             self._interrupted = True
-        self.head, self._before = line.raw.head, place
+        self.head, self._before = line.head, place
+        self.redacted += line.redacted is not None
         self._judge_record(line, place)
         self.lines += 1
-        kind = line.kind[:_LONGEST_KIND]
+        kind = line.counted_as[:_LONGEST_KIND]
         if kind in self.totals or len(self.totals) < _MOST_KINDS:
             self.totals[kind] += 1
 

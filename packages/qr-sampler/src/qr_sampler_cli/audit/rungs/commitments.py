@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from qr_sampler import RowContext, link_digest, row_digest, step_commitment
 from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.reading.redacted import REDACTED_ID
 from qr_sampler_cli.audit.rungs.open_items import OpenDraw, OpenSequence
 from qr_sampler_cli.audit.schema.token_lines import Discard, End, Token
 
@@ -31,6 +32,11 @@ class Commitments:
         if number != sequence.draw or draw is None:
             sequence.earlier_link = sequence.link
         sequence.draw = number
+        if line.token_id == REDACTED_ID:
+            sequence.link = None
+            if draw is not None:
+                draw.undigested = True
+            return
         if not line.row_digest:
             sequence.link = b""
             if draw is not None:
@@ -59,6 +65,10 @@ class Commitments:
                 "row_digest is not that of its run, sequence, position, temperature, entropy, "
                 "varentropy and the tokens before it",
             )
+
+    def redacted(self, place: int) -> None:
+        """Takes note of a line that lacks the digests of tokens."""
+        self._rung.cannot_say("row digests, links and commitments of redacted lines", place)
 
     def discard(self, draw: OpenDraw, line: Discard) -> None:
         """Takes in the digest of a row that decided no emitted token."""

@@ -7,6 +7,7 @@ from array import array
 from typing import Final
 
 from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.reading.redacted import REDACTED_ID
 from qr_sampler_cli.audit.rungs.draw_accounts import DrawAccounts
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
 from qr_sampler_cli.audit.rungs.losses import Losses
@@ -143,7 +144,7 @@ class Completeness:
         """Takes in what became of a token that was not settled."""
         sequence = self.sequences.get(line.sequence)
         token = None if sequence is None else sequence.unsettled.pop(line.position, None)
-        if sequence is None or token is None or token.token_id != line.token_id:
+        if sequence is None or token is None or not _same(token.token_id, line.token_id):
             if not self.begins_later and not self.losses.excuse_emission():
                 self._rung.fail(
                     place, f"no token {line.token_id} at position {line.position} waits for it"
@@ -213,3 +214,8 @@ class Completeness:
                 self._received.compare(sequence, sequence.place, self._rung)
         self.draws.finish(closed=closed, begins_later=self.begins_later)
         self.losses.finish()
+
+
+def _same(token_id: int, other: int) -> bool:
+    """Whether two ids are equal, as far as they are known."""
+    return token_id == other or REDACTED_ID in (token_id, other)

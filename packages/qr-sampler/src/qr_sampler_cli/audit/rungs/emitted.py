@@ -10,6 +10,7 @@ import msgspec
 
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.reading.redacted import REDACTED_ID
 from qr_sampler_cli.audit.rungs.open_items import OpenSequence
 from qr_sampler_cli.audit.schema.fields import Count
 
@@ -64,12 +65,27 @@ class ReceivedTokens:
             return
         if sequence.first > 0:
             rung.cannot_say("what clients received of sequences that continue others", place)
+        elif REDACTED_ID in ids:
+            self._compare_lengths(sequence, ids, place, rung)
         elif ids in answers:
             answers.remove(ids)
         elif sequence.unsettled and any(ids[: len(each)] == each for each in answers):
             answers.remove(next(each for each in answers if ids[: len(each)] == each))
         else:
             rung.fail(place, _difference(sequence, ids, answers))
+
+    def _compare_lengths(
+        self, sequence: OpenSequence, ids: array[int], place: int, rung: Rung
+    ) -> None:
+        """Judges a sequence whose token ids are left out."""
+        answers = self._answers.get(sequence.request_key, [])
+        lengths = range(len(ids) - len(sequence.unsettled), len(ids) + 1)
+        same = next((each for each in answers if len(each) in lengths), None)
+        if same is None:
+            rung.fail(place, f"no answer received has its {len(ids)} tokens")
+        else:
+            answers.remove(same)
+            rung.cannot_say("whether clients received tokens whose ids are redacted", place)
 
     def finish(self, rung: Rung) -> None:
         """Judges the answers that no sequence of the ledger has."""

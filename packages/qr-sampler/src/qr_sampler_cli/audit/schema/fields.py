@@ -10,6 +10,7 @@ import msgspec
 __all__ = [
     "LARGEST",
     "AnyId",
+    "Blind",
     "Count",
     "Digest",
     "DigestOrEmpty",
@@ -39,6 +40,9 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 
 DigestOrEmpty = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$", max_length=64)]
 """The same, or nothing."""
+
+Blind = Annotated[str, msgspec.Meta(pattern="^([A-Za-z0-9_-]{16})?$", max_length=16)]
+"""96 random bits, or nothing."""
 
 Uniform = Annotated[float, msgspec.Meta(gt=0.0, lt=1.0)]
 """A number inside the open unit interval."""

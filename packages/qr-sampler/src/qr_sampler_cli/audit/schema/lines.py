@@ -8,7 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
-from qr_sampler_cli.audit.schema.run_lines import Anchor, Clock, Close, Gap, Genesis, Model
+from qr_sampler_cli.audit.schema.run_lines import (
+    Anchor,
+    Clock,
+    Close,
+    Gap,
+    Genesis,
+    Model,
+    Redacted,
+)
 from qr_sampler_cli.audit.schema.token_lines import (
     Bypass,
     Discard,
@@ -38,6 +46,7 @@ KnownLine = (
     | Emission
     | Bypass
     | End
+    | Redacted
     | Gap
     | Clock
     | Anchor

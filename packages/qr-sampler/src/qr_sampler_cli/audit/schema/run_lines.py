@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from qr_sampler_cli.audit.schema.fields import Count, Digest, Nanoseconds
+from qr_sampler_cli.audit.schema.fields import Blind, Count, Digest, Nanoseconds
 
 __all__ = [
     "Anchor",
@@ -19,6 +19,7 @@ __all__ = [
     "Genesis",
     "Model",
     "NamedSource",
+    "Redacted",
 ]
 
 
@@ -29,6 +30,8 @@ class ChainedLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, tag_
     """Number of the line in its file, from 0."""
     prev: Digest
     """Digest of the line before it."""
+    blind: Blind = ""
+    """Random, so that nobody can guess the bytes of the line from its digest."""
 
 
 class NamedSource(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -78,6 +81,17 @@ class Model(ChainedLine, kw_only=True, tag="model"):
     name: str
     manifest_sha256: Digest
     files: Any
+
+
+class Redacted(ChainedLine, kw_only=True, tag="redacted"):
+    """What is published of a line that tells of tokens."""
+
+    sha256: Digest
+    """Digest of the original line, which the line after it names."""
+    of: str
+    """Kind of the original line."""
+    fields: dict[str, Any]
+    """What is left of its fields."""
 
 
 class Gap(ChainedLine, kw_only=True, tag="gap"):
