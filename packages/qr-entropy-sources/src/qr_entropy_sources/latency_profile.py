@@ -15,7 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qr_sampler.errors import ConfigError
 
-__all__ = ["LatencyProfile", "LatencySeries", "SimulatedLatency"]
+__all__ = [
+    "LONGEST_NS",
+    "MOST_LATENCIES",
+    "MOST_SIZES",
+    "LatencyProfile",
+    "LatencySeries",
+    "SimulatedLatency",
+]
 
 LONGEST_NS: Final = 3_600_000_000_000
 """Longest latency in ns: that of the longest draw that a deployment may allow, one hour."""

@@ -13,6 +13,7 @@ import typer
 from qr_sampler.errors import QRSamplerError
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.terminal.consoles import printable
+from qr_sampler_lab.commands.experiment_runs import runs
 from qr_sampler_lab.commands.studies import (
     FAULT_STATUS,
     HERE,
@@ -239,3 +240,7 @@ def mark(
     sealed = opened.sealed
     entry = opened.journal.mark(text)
     typer.echo(f"{sealed.seal.name}: mark {entry.n}, head {entry.head}")
+
+
+# Runs: what carries a sealed study out.
+experiment.add_typer(runs)

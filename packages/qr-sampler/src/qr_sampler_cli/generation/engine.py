@@ -96,7 +96,12 @@ class Engine:
         return defaults
 
     def complete(
-        self, prompts: Sequence[str], options: Sequence[Mapping[str, Any]], *, max_tokens: int
+        self,
+        prompts: Sequence[str],
+        options: Sequence[Mapping[str, Any]],
+        *,
+        max_tokens: int,
+        ignore_eos: bool = False,
     ) -> list[Any]:
         """Returns vLLM's ``CompletionOutput`` of each prompt.
 
@@ -107,12 +112,14 @@ class Engine:
             prompts: The prompts.
             options: The ``qr_*`` keys of each.
             max_tokens: Largest number of tokens per prompt.
+            ignore_eos: Whether every completion has as many, whatever tokens come.
         """
         parameters = [
             self._vllm.SamplingParams(
                 **dataclasses.asdict(ORDINARY_FIELDS),
                 max_tokens=max_tokens,
                 extra_args=dict(option),
+                **({"ignore_eos": True} if ignore_eos else {}),
             )
             for option in options
         ]
@@ -128,10 +135,17 @@ class Engine:
             texts.append(text if "\ufffd" not in text else _spelling(tokenizer, token_id))
         return tuple(texts)
 
-    def close(self) -> None:
-        """Stops the engine, which writes the records that were still pending."""
+    def write_records(self) -> None:
+        """Writes the records of all tokens that were emitted, if the engine is in this process.
+
+        An engine in a process of its own writes them within a fraction of a second.
+        """
         plugin: Any = import_package(PLUGIN_PACKAGE, needed_for="generate", remedy=INSTALL_VLLM)
         plugin.flush_records()
+
+    def close(self) -> None:
+        """Stops the engine, which writes the records that were still pending."""
+        self.write_records()
         self._llm.llm_engine.engine_core.shutdown()
 
 

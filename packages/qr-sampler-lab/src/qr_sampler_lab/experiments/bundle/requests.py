@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares what the ledgers of a study hold with its plan and its journal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qr_sampler.records.reader import read_ledger
+from qr_sampler_lab.experiments.bundle.checks import Checks
+from qr_sampler_lab.experiments.files.chained_record import Entry
+from qr_sampler_lab.experiments.plan import PlannedRequest, PlannedSession
+from qr_sampler_lab.experiments.protocol import Protocol
+
+__all__ = ["LedgerRequests", "check_counts", "check_requests"]
+
+
+class LedgerRequests:
+    """The sequences of ledgers, and the number of tokens of each request.
+
+    Args:
+        paths: The ledgers.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.sequences: list[dict[str, Any]] = []
+        """The lines that begin sequences."""
+        self.tokens: Counter[str] = Counter()
+        """Number of tokens by request key."""
+        self.strays = 0
+        """Number of tokens that belong to no request with a key."""
+        self._labels: Counter[tuple[Any, Any, Any]] = Counter()
+        for path in paths:
+            for values in read_ledger(path):
+                self._take(values)
+
+    def labels(self) -> Iterable[tuple[Any, Any, Any]]:
+        """Returns the different request keys, conditions and trials of tokens."""
+        return self._labels.keys()
+
+    def _take(self, values: Mapping[str, Any]) -> None:
+        if values["kind"] == "sequence":
+            self.sequences.append(dict(values))
+        elif values["kind"] == "token":
+            key = values.get("request_key")
+            labels = (key, values.get("condition"), values.get("trial"))
+            self._labels[labels] += 1
+            if not key:
+                self.strays += 1
+            elif values.get("emitted") is not False:
+                self.tokens[str(key)] += 1
+
+
+def check_requests(
+    checks: Checks,
+    protocol: Protocol,
+    arms: Mapping[str, str],
+    sessions: Sequence[PlannedSession],
+    begun: Iterable[int],
+    found: LedgerRequests,
+) -> None:
+    """Checks that all tokens belong to planned requests of begun sessions, under their arms.
+
+    Args:
+        checks: Takes the findings.
+        protocol: What was planned.
+        arms: Name of the arm by alias, of all phases.
+        sessions: The plan.
+        begun: Numbers of the sessions that the journal has begun.
+        found: What the ledgers hold.
+    """
+    started = frozenset(begun)
+    planned = {
+        request.request_key: request
+        for session in sessions
+        if session.number in started
+        for request in session.requests
+    }
+    if found.strays:
+        checks.fail("requests", f"{found.strays:,} tokens belong to no request")
+    for key, condition, trial in found.labels():
+        request = planned.get(key)
+        if key and request is None:
+            checks.fail("requests", f"{key!r} is no request of a session that was begun")
+        elif request is not None and (condition, trial) != (request.alias, str(request.session)):
+            checks.fail("requests", f"{key}: its tokens are labelled {condition!r}, {trial!r}")
+    seen: Counter[str] = Counter()
+    for sequence in found.sequences:
+        key = str(sequence.get("request_key"))
+        seen[key] += 1
+        if key in planned:
+            _check_options(checks, protocol, arms, planned[key], sequence)
+    for key, times in seen.items():
+        if times > 1:
+            checks.fail("requests", f"{key} was made {times} times; nothing may be repeated")
+
+
+def check_counts(
+    checks: Checks,
+    protocol: Protocol,
+    sessions: Sequence[PlannedSession],
+    entries: Sequence[Entry],
+    found: LedgerRequests,
+) -> None:
+    """Checks the numbers of tokens that the journal states, and the lengths of answers.
+
+    Args:
+        checks: Takes the findings.
+        protocol: What was planned.
+        sessions: The plan.
+        entries: The journal.
+        found: What the ledgers hold.
+    """
+    by_number = {session.number: session for session in sessions}
+    ended = [
+        entry.values
+        for entry in entries
+        if entry.kind == "session" and entry.values["state"] == "ended"
+    ]
+    for values in ended:
+        session = by_number.get(values["session"])
+        if session is None:
+            checks.fail("counts", f"session {values['session']} is not in the plan")
+            continue
+        tokens: Counter[str] = Counter()
+        requests: Counter[str] = Counter()
+        for request in session.requests:
+            requests[request.alias] += 1
+            tokens[request.alias] += found.tokens[request.request_key]
+            _check_length(checks, protocol, request, found)
+        what = f"session {session.number}: the number of"
+        checks.compare("counts", f"{what} tokens in the ledgers", dict(tokens), values["tokens"])
+        checks.compare("counts", f"{what} requests", values["requests"], dict(requests))
+
+
+def _check_length(
+    checks: Checks, protocol: Protocol, request: PlannedRequest, found: LedgerRequests
+) -> None:
+    count = found.tokens[request.request_key]
+    short = protocol.design.fixed_length and count < request.tokens
+    if count > request.tokens or short:
+        checks.fail(
+            "counts", f"{request.request_key} has {count} tokens, and {request.tokens} were planned"
+        )
+
+
+def _check_options(
+    checks: Checks,
+    protocol: Protocol,
+    arms: Mapping[str, str],
+    request: PlannedRequest,
+    sequence: Mapping[str, Any],
+) -> None:
+    """Compares the options that a request had with those of its arm."""
+    options = sequence.get("options")
+    if not isinstance(options, Mapping):
+        checks.cannot_say("requests", "options of requests, which the ledgers do not hold")
+        return
+    arm = protocol.arm(arms[request.alias])
+    wanted = {
+        name.removeprefix("qr_"): value
+        for name, value in arm.request_options.items()
+        if name != "qr_entropy_source"
+    }
+    wanted["source"] = arm.source
+    for name, value in wanted.items():
+        if not _same(options.get(name), value):
+            checks.fail(
+                "requests",
+                f"{request.request_key}: {name} is {options.get(name)!r}, its arm has {value!r}",
+            )
+
+
+def _same(found: object, wanted: object) -> bool:
+    """Whether two options are equal, one of which may have been text."""
+    return found == wanted or str(found).lower() == str(wanted).lower()

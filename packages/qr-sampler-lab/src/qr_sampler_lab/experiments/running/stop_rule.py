@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a study is over: after all of its blocks, or when the evidence is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qr_sampler_lab.analysis import EProcess
+from qr_sampler_lab.experiments.plan import PlannedSession
+from qr_sampler_lab.experiments.results.figures import StudyData
+
+__all__ = ["StopRule", "due_sessions", "e_process_of"]
+
+
+class StopRule:
+    """Follows a study block by block; what it computes is never shown.
+
+    Args:
+        data: The tokens so far, which others add to.
+        sessions: The plan.
+    """
+
+    def __init__(self, data: StudyData, sessions: Sequence[PlannedSession]) -> None:
+        self._data = data
+        self._process = e_process_of(data)
+        self._last = {
+            session.block: session.number for session in sessions if session.phase == "main"
+        }
+        """Number of the last session of each block."""
+        self._judged = -1
+        self.stopped_after: int | None = None
+        """The block after which no other one follows, if the rule says so."""
+
+    @property
+    def looks_at_blocks(self) -> bool:
+        """Whether the tokens of a block decide if another one follows."""
+        return self._process is not None
+
+    def session_is_over(self, number: int) -> None:
+        """Takes note of a session that has ended, or will never end.
+
+        Args:
+            number: Its number; all tokens that it will ever have are in the data.
+        """
+        if self._process is None or self.stopped_after is not None:
+            return
+        for block in sorted(block for block, last in self._last.items() if block is not None):
+            if block <= self._judged or self._last[block] > number:
+                continue
+            self._judged = block
+            score = self._data.block_score(self._data.protocol.primary, block, self._data.selected)
+            if score is not None:
+                self._process.add([score])
+            if self._process.result().crossed_at is not None:
+                self.stopped_after = block
+                return
+
+
+def e_process_of(data: StudyData) -> EProcess | None:
+    """Returns the e-process of a study whose rule is an e-value, ``None`` for the others."""
+    stopping = data.protocol.stopping
+    if stopping.rule != "e_value" or stopping.tau is None:
+        return None
+    return EProcess(tau=stopping.tau, alpha=data.protocol.primary.alpha)
+
+
+def due_sessions(
+    sessions: Sequence[PlannedSession], stopped_after: int | None
+) -> list[PlannedSession]:
+    """Returns the sessions that a study has, given the block after which it stops.
+
+    What is scheduled after a block that is not the last, and after the last, stays.
+    """
+    if stopped_after is None:
+        return list(sessions)
+    return [
+        session for session in sessions if session.block is None or session.block <= stopped_after
+    ]

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles are whole, checked without a network, and show what was done to a study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qr_sampler.records.chain import head_of
+from qr_sampler_lab.experiments.bundle.bag import (
+    MANIFEST,
+    BagError,
+    digest_of,
+    finish_bag,
+    problems_of,
+)
+from qr_sampler_lab.experiments.bundle.checks import Checks
+from qr_sampler_lab.experiments.bundle.making import make_bundle
+from qr_sampler_lab.experiments.bundle.verifying import verify_bundle
+from qr_sampler_lab.experiments.files.errors import StudyError
+from qr_sampler_lab.experiments.study import Study
+
+
+def test_a_bundle_of_a_finished_study_verifies(bundle: Path) -> None:
+    checks = verify_bundle(bundle)
+    assert not checks.fails
+    statuses = {rung.name: rung.status for rung in checks.rungs}
+    # The rungs of witnesses and of the model need what a rehearsal does not have.
+    assert statuses.pop("ledgers") == "cannot be said"
+    assert set(statuses.values()) == {"holds"}
+
+
+def test_sha256sum_agrees(bundle: Path) -> None:
+    sha256sum = shutil.which("sha256sum")
+    if sha256sum is None:
+        pytest.skip("there is no sha256sum here")
+    for manifest in (MANIFEST, "tagmanifest-sha256.txt"):
+        subprocess.run([sha256sum, "--quiet", "-c", manifest], cwd=bundle, check=True)
+
+
+def test_the_key_stays_where_it_is(bundle: Path) -> None:
+    assert not list(bundle.rglob("key.json"))
+
+
+def test_the_crate_describes_every_file(bundle: Path) -> None:
+    crate = json.loads((bundle / "data" / "ro-crate-metadata.json").read_text())
+    described = {entity["@id"] for entity in crate["@graph"] if entity["@type"] == "File"}
+    there = {
+        path.relative_to(bundle / "data").as_posix()
+        for path in (bundle / "data").rglob("*")
+        if path.is_file()
+    }
+    assert described == there - {"ro-crate-metadata.json"}
+    descriptor, dataset = crate["@graph"][:2]
+    assert descriptor["about"] == {"@id": dataset["@id"]} == {"@id": "./"}
+    assert {part["@id"] for part in dataset["hasPart"]} == described
+
+
+def rebag(bundle: Path) -> None:
+    """Makes the digests of the bag fit again, as anybody can who changes a file."""
+    for path in bundle.iterdir():
+        if path.is_file():
+            path.unlink()
+    finish_bag(bundle, {})
+
+
+def edited_lines(path: Path, edit: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Edits the lines of a chained file, and chains them anew from the seal or zeros on."""
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    first = lines[0]["prev"]
+    edit(lines)
+    prev, out = first, b""
+    for n, line in enumerate(lines):
+        line.update(n=n, prev=prev)
+        data = json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode()
+        prev = head_of(data)
+        out += data + b"\n"
+    path.write_bytes(out)
+
+
+def ledger(bundle: Path) -> Path:
+    (path,) = (bundle / "data" / "ledgers").glob("*.jsonl")
+    return path
+
+
+def in_ledger(edit: Callable[[list[dict[str, Any]]], None]) -> Callable[[Path], None]:
+    return lambda bundle: edited_lines(ledger(bundle), edit)
+
+
+def in_journal(edit: Callable[[list[dict[str, Any]]], None]) -> Callable[[Path], None]:
+    return lambda bundle: edited_lines(bundle / "data" / "journal.jsonl", edit)
+
+
+def in_text(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def edit(bundle: Path) -> None:
+        path = bundle / "data" / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    return edit
+
+
+def drop_session(lines: list[dict[str, Any]]) -> None:
+    lines[:] = [line for line in lines if line.get("session") != 3]
+
+
+def drop_its_tokens(lines: list[dict[str, Any]]) -> None:
+    gone = {line["sequence"] for line in lines if line.get("trial") == "3"}
+    lines[:] = [line for line in lines if line.get("sequence") not in gone]
+
+
+def swap_arms(lines: list[dict[str, Any]]) -> None:
+    aliases = sorted({line["condition"] for line in lines if line["kind"] == "sequence"})
+    other = dict(zip(aliases, reversed(aliases), strict=True))
+    for line in lines:
+        if line["kind"] == "sequence":
+            line["condition"] = other[line["condition"]]
+
+
+def swap_names(lines: list[dict[str, Any]]) -> None:
+    told = lines[-1]["aliases"]
+    lines[-1]["aliases"] = dict(zip(told, reversed(list(told.values())), strict=True))
+
+
+def other_key(lines: list[dict[str, Any]]) -> None:
+    lines[-1]["alias_key"] = "ab" * 32
+
+
+def raise_u(lines: list[dict[str, Any]]) -> None:
+    next(line for line in lines if line["kind"] == "token")["statistic"] += 1.0
+
+
+def clear_fallback(lines: list[dict[str, Any]]) -> None:
+    next(line for line in lines if line["kind"] == "draw")["fallback"] = True
+
+
+def stop_early(lines: list[dict[str, Any]]) -> None:
+    lines[:] = [line for line in lines if line.get("session") != 5]
+
+
+def unseal(lines: list[dict[str, Any]]) -> None:
+    lines[0]["seal"] = "0" * 64
+
+
+def repeat_request(lines: list[dict[str, Any]]) -> None:
+    first = next(line for line in lines if line["kind"] == "sequence")
+    lines.insert(-1, {**first, "sequence": "ff" * 16})
+
+
+def stray_request(lines: list[dict[str, Any]]) -> None:
+    next(line for line in lines if line["kind"] == "sequence")["request_key"] = "request-777777"
+
+
+def other_block(lines: list[dict[str, Any]]) -> None:
+    next(line for line in lines if line["kind"] == "sequence")["options"]["sample_count"] = 64
+
+
+def unordered(lines: list[dict[str, Any]]) -> None:
+    lines[-2], lines[-1] = lines[-1], lines[-2]
+
+
+def other_code(lines: list[dict[str, Any]]) -> None:
+    lines[0]["files"]["qr-sampler-core"] = "a" * 64
+
+
+def drop_end(bundle: Path) -> None:
+    path = bundle / "data" / "register.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def other_register(bundle: Path) -> None:
+    edited_lines(bundle / "data" / "register.jsonl", lambda lines: lines[1].update(name="another"))
+
+
+def report_figure(bundle: Path) -> None:
+    path = bundle / "data" / "report" / "report.json"
+    report = json.loads(path.read_text())
+    report["figures"]["primary"]["p_value"] = 0.0001
+    path.write_text(json.dumps(report))
+
+
+def report_exclusions(bundle: Path) -> None:
+    path = bundle / "data" / "report" / "report.json"
+    report = json.loads(path.read_text())
+    report["figures"]["arms"]["control"]["excluded"] = {"fallback": 3}
+    path.write_text(json.dumps(report))
+
+
+@pytest.mark.parametrize(
+    ("manipulate", "claims"),
+    [
+        pytest.param(in_text("PROTOCOL.yaml", "alpha: 0.01", "alpha: 0.05"), "seal", id="alpha"),
+        pytest.param(in_text("PROTOCOL.yaml", "blocks: 6", "blocks: 5"), "seal", id="N"),
+        pytest.param(in_text("prompts/a.txt", "Prompt", "prompt"), "seal", id="prompt"),
+        pytest.param(in_text("seal.json", '"small"', '"other"'), "seal", id="seal"),
+        pytest.param(in_journal(drop_session), "plan requests register", id="session"),
+        pytest.param(in_ledger(drop_its_tokens), "counts", id="tokens of a session"),
+        pytest.param(in_ledger(swap_arms), "requests counts", id="arms in the ledger"),
+        pytest.param(in_journal(swap_names), "plan", id="arms in the journal"),
+        pytest.param(in_journal(other_key), "plan", id="key"),
+        pytest.param(in_ledger(raise_u), "ledgers counts", id="statistic"),
+        pytest.param(in_ledger(clear_fallback), "counts figures", id="fallback"),
+        pytest.param(in_journal(stop_early), "stopping", id="early stop"),
+        pytest.param(in_ledger(unseal), "ledgers", id="ledger without seal"),
+        pytest.param(in_ledger(repeat_request), "requests", id="repeated request"),
+        pytest.param(in_ledger(stray_request), "requests counts", id="stray request"),
+        pytest.param(in_ledger(other_block), "requests", id="options"),
+        pytest.param(in_ledger(other_code), "ledgers", id="code"),
+        pytest.param(in_journal(unordered), "journal", id="unblinded before the end"),
+        pytest.param(drop_end, "", id="register cut"),
+        pytest.param(other_register, "register", id="register"),
+        pytest.param(report_figure, "figures", id="figure"),
+        pytest.param(report_exclusions, "figures", id="exclusions"),
+    ],
+)
+def test_manipulations_are_visible(
+    bundle: Path, manipulate: Callable[[Path], None], claims: str
+) -> None:
+    manipulate(bundle)
+    # The digests of the bag tell it, and after them the claims, when the bag is made anew.
+    assert list(problems_of(bundle))
+    rebag(bundle)
+    assert not list(problems_of(bundle))
+    checks = verify_bundle(bundle)
+    for name in claims.split():
+        assert checks.status(name) == "fails", checks.as_data()
+    if not claims:
+        assert checks.status("register") == "cannot be said"
+    assert checks.as_data()["verdict"] in ("fails", "cannot be said")
+
+
+@pytest.mark.parametrize("missing", ["journal.jsonl", "register.jsonl", "seal.json", "ledgers"])
+def test_missing_parts_fail_and_raise_nothing(bundle: Path, missing: str) -> None:
+    path = bundle / "data" / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    rebag(bundle)
+    assert verify_bundle(bundle).fails
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("journal.jsonl", b"\xff\xfe"),
+        ("journal.jsonl", b""),
+        ("journal.jsonl", b'{"kind":"session","n":0,"prev":"0","seal":null}\n'),
+        ("register.jsonl", b"{}\n"),
+        ("seal.json", b"[]"),
+        ("report/report.json", b"[" * 100_000),
+        ("report/report.json", b'{"figures": 3}'),
+        ("PROTOCOL.yaml", b"protocol: 1\n"),
+    ],
+)
+def test_nonsense_fails_and_raises_nothing(bundle: Path, name: str, content: bytes) -> None:
+    (bundle / "data" / name).write_bytes(content)
+    rebag(bundle)
+    assert verify_bundle(bundle).fails
+
+
+def test_what_is_no_bundle_is_refused(tmp_path: Path, finished_study: Study) -> None:
+    with pytest.raises(BagError, match=r"no bagit\.txt"):
+        verify_bundle(tmp_path)
+    with pytest.raises(BagError, match="cannot be made"):
+        make_bundle(finished_study, tmp_path)
+
+
+def test_open_studies_have_no_bundle(make_study: Callable[..., Study], tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="not unblinded"):
+        make_bundle(make_study(), tmp_path / "bundle")
+
+
+def test_bags_know_every_fault(tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    (bag / "data").mkdir(parents=True)
+    (bag / "data" / "a.txt").write_text("a")
+    (bag / "data" / "b.txt").write_text("b")
+    finish_bag(bag, {"Contact-Name": "Nobody"})
+    assert not list(problems_of(bag))
+    assert digest_of(bag / "data" / "a.txt") == hashlib.sha256(b"a").hexdigest()
+    assert "Payload-Oxum: 2.2\n" in (bag / "bag-info.txt").read_text()
+
+    (bag / "data" / "a.txt").write_text("c")
+    (bag / "data" / "b.txt").rename(bag / "data" / "c.txt")
+    told = "\n".join(problems_of(bag))
+    assert "data/a.txt is not the file that was bagged" in told
+    assert "data/b.txt is missing" in told
+    assert "data/c.txt is in no manifest" in told
+
+    (bag / MANIFEST).write_text(f"{'0' * 64}  ../../etc/passwd\n")
+    assert any("no digest and name" in problem for problem in problems_of(bag))
+    (bag / MANIFEST).unlink()
+    assert f"{MANIFEST} is missing" in list(problems_of(bag))
+    (bag / "bagit.txt").write_text("BagIt-Version: 0.9\n")
+    assert any("BagIt 1.0" in problem for problem in problems_of(bag))
+
+
+def test_links_lead_out_of_no_bag(tmp_path: Path) -> None:
+    bag = tmp_path / "bag"
+    (bag / "data").mkdir(parents=True)
+    (bag / "data" / "link").symlink_to("/etc/hostname")
+    with pytest.raises(BagError, match="plain file"):
+        finish_bag(bag, {})
+
+
+def test_claims_count_what_they_do_not_list() -> None:
+    checks = Checks()
+    for number in range(25):
+        checks.fail("bag", f"fault {number}")
+    assert checks.fails
+    (bag, *_) = checks.as_data()["claims"]
+    assert bag["failed"] == 25
+    assert len(bag["failures"]) == 20

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The figures of studies, against SciPy and NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from qr_sampler.errors import ConfigError
+from qr_sampler.records.files import ledgers_in
+from qr_sampler_lab.analysis import Moments
+from qr_sampler_lab.experiments import comparing
+from qr_sampler_lab.experiments.files.errors import StudyError
+from qr_sampler_lab.experiments.protocol import Exclusions
+from qr_sampler_lab.experiments.results.block_lengths import ArmMean, compare_block_lengths
+from qr_sampler_lab.experiments.results.contrast import block_score, contrast_test
+from qr_sampler_lab.experiments.results.observations import (
+    LedgerTail,
+    Observation,
+    observations_in,
+)
+from qr_sampler_lab.experiments.results.report import report_of, write_report
+from qr_sampler_lab.experiments.results.selection import (
+    NO_EXCLUSIONS,
+    Selection,
+    why_excluded,
+)
+from qr_sampler_lab.experiments.running.conduct import Conduct, conduct
+from qr_sampler_lab.experiments.study import Study
+
+
+def moments_of(values: Any) -> Moments:
+    moments = Moments()
+    moments.add(values)
+    return moments
+
+
+@pytest.fixture
+def samples() -> dict[str, Any]:
+    rng = np.random.default_rng(8)
+    return {
+        "a": rng.normal(0.3, 1.2, size=40),
+        "b": rng.normal(0.0, 0.9, size=25),
+        "c": rng.normal(-0.1, 1.0, size=31),
+    }
+
+
+@pytest.mark.parametrize("side", ["two-sided", "greater", "less"])
+def test_a_difference_is_welchs(samples: dict[str, Any], side: Any) -> None:
+    moments = {arm: moments_of(sample) for arm, sample in samples.items()}
+    result = contrast_test(moments, {"a": 1, "b": -1}, between_arms=True, alternative=side)
+    oracle = stats.ttest_ind(samples["a"], samples["b"], equal_var=False, alternative=side)
+    assert result.score == pytest.approx(oracle.statistic, rel=1e-12)
+    assert result.degrees == pytest.approx(oracle.df, rel=1e-12)
+    assert result.p_value == pytest.approx(oracle.pvalue, rel=1e-9)
+    both = stats.ttest_ind(samples["a"], samples["b"], equal_var=False).confidence_interval()
+    assert (result.low, result.high) == pytest.approx((both.low, both.high), rel=1e-9)
+    assert result.tokens == {"a": 40, "b": 25}
+
+
+def test_a_contrast_of_three_arms_is_that_of_its_parts(samples: dict[str, Any]) -> None:
+    weights = {"a": 1.0, "b": -0.25, "c": -0.75}
+    moments = {arm: moments_of(sample) for arm, sample in samples.items()}
+    result = contrast_test(moments, weights, between_arms=True, alternative="two-sided")
+    parts = {arm: weights[arm] ** 2 * np.var(s, ddof=1) / len(s) for arm, s in samples.items()}
+    error = math.sqrt(sum(parts.values()))
+    degrees = error**4 / sum(part**2 / (len(samples[arm]) - 1) for arm, part in parts.items())
+    estimate = sum(weights[arm] * np.mean(sample) for arm, sample in samples.items())
+    assert result.estimate == pytest.approx(estimate)
+    assert result.p_value == pytest.approx(2 * stats.t.sf(abs(estimate / error), degrees))
+
+
+def test_one_arm_is_compared_with_theory(samples: dict[str, Any]) -> None:
+    moments = {"a": moments_of(samples["a"])}
+    result = contrast_test(moments, {"a": 1}, between_arms=False, alternative="greater")
+    score = np.mean(samples["a"]) * math.sqrt(40)
+    assert result.score == pytest.approx(score)
+    assert result.p_value == pytest.approx(stats.norm.sf(score))
+    assert result.high - result.low == pytest.approx(2 * stats.norm.ppf(0.975) / math.sqrt(40))
+
+
+def test_contrasts_need_tokens_that_differ() -> None:
+    few = {"a": moments_of([1.0]), "b": moments_of([1.0, 2.0])}
+    with pytest.raises(ConfigError, match="'a' has 1 tokens"):
+        contrast_test(few, {"a": 1, "b": -1}, between_arms=True, alternative="two-sided")
+    equal = {"a": moments_of([1.0, 1.0]), "b": moments_of([1.0, 1.0])}
+    with pytest.raises(ConfigError, match="are equal"):
+        contrast_test(equal, {"a": 1, "b": -1}, between_arms=True, alternative="two-sided")
+
+
+def test_scores_of_blocks_have_variance_one_in_theory() -> None:
+    rng = np.random.default_rng(5)
+    scores = [
+        block_score({"a": list(rng.normal(size=3)), "b": list(rng.normal(size=7))}, weights)
+        for weights in [{"a": 1.0, "b": -1.0}] * 2_000
+    ]
+    told = np.array(scores, dtype=float)
+    # Five standard deviations of a variance of 2,000 normal numbers, the seed being fixed.
+    assert abs(told.var() - 1.0) < 5 * math.sqrt(2 / 2_000)
+    assert abs(told.mean()) < 5 / math.sqrt(2_000)
+    assert block_score({"a": [1.0], "b": []}, {"a": 1.0, "b": -1.0}) is None
+
+
+@pytest.mark.parametrize(("effect", "prefers"), [("influence", 1), ("selection", -1)])
+def test_block_lengths_tell_influence_from_selection(effect: str, prefers: int) -> None:
+    sizes = (64, 1_024, 10_240)
+    means = {
+        "influence": [1e-3 * math.sqrt(size) for size in sizes],
+        "selection": [0.05, 0.05, 0.05],
+    }[effect]
+    arms = [
+        ArmMean(block_bytes=size, mean=mean, error=0.01)
+        for size, mean in zip(sizes, means, strict=True)
+    ]
+    result = compare_block_lengths(arms)
+    assert math.copysign(1, result.log_likelihood_ratio) == prefers
+    right, wrong = result.influence_p, result.selection_p
+    if prefers < 0:
+        right, wrong = wrong, right
+    assert right > 0.99
+    assert wrong < 1e-3
+
+
+def test_block_lengths_are_fitted_as_by_scipy() -> None:
+    sizes, means, errors = [64, 1_024, 10_240], [0.02, 0.05, 0.09], [0.01, 0.02, 0.03]
+    result = compare_block_lengths(
+        [
+            ArmMean(block_bytes=size, mean=mean, error=error)
+            for size, mean, error in zip(sizes, means, errors, strict=True)
+        ]
+    )
+    fitted, _ = optimize.curve_fit(
+        lambda x, factor: factor * x, np.sqrt(sizes), means, sigma=errors, p0=[0.001]
+    )
+    assert result.influence == pytest.approx(float(fitted[0]), rel=1e-6)
+    weights = np.array(errors) ** -2.0
+    assert result.selection == pytest.approx(float(np.average(means, weights=weights)))
+    left = (np.array(means) - result.selection) / errors
+    assert result.selection_p == pytest.approx(stats.chi2.sf(float((left**2).sum()), 2))
+
+
+def test_one_block_length_answers_no_question() -> None:
+    with pytest.raises(ConfigError, match="one block length"):
+        compare_block_lengths([ArmMean(block_bytes=64, mean=0.0, error=1.0)] * 2)
+
+
+def observation(**changes: Any) -> Observation:
+    values: dict[str, Any] = {
+        "request_key": "request-000000",
+        "alias": "arm-00000000",
+        "session": "0",
+        "position": 3,
+        "source": "system",
+        "fallback": False,
+        "just_in_time": True,
+        "emitted": True,
+        "statistic": 0.5,
+        "u": 0.75,
+    }
+    return Observation(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"fallback": True}, "fallback"),
+        ({"just_in_time": False}, "not just in time"),
+        ({"position": 1}, "first tokens"),
+        ({"emitted": False}, "not emitted"),
+    ],
+)
+def test_tokens_are_left_out_by_the_rule(changes: dict[str, Any], reason: str) -> None:
+    told = observation(**changes)
+    assert why_excluded(told, Exclusions(first_tokens=2)) == reason
+    if reason != "not emitted":
+        assert why_excluded(told, NO_EXCLUSIONS) == ""
+
+
+def test_what_is_left_out_is_counted() -> None:
+    selection = Selection(["arm-00000000"], Exclusions())
+    selection.add(observation())
+    selection.add(observation(fallback=True))
+    selection.add(observation(u=None))
+    selection.add(observation(alias="arm-of-a-calibration"))
+    assert selection.counted == {"arm-00000000": 1}
+    assert selection.excluded == {"arm-00000000": {"fallback": 1, "no score": 1}}
+    assert selection.scores("mean_u", "arm-00000000") == pytest.approx([0.25 * math.sqrt(12)])
+
+
+def test_a_tail_reads_what_is_new(finished_study: Study) -> None:
+    (path,) = ledgers_in(finished_study.ledgers)
+    whole = path.read_bytes()
+    cut = whole.index(b"\n", len(whole) // 2) + 1
+    path.write_bytes(whole[:cut])
+    tail = LedgerTail(finished_study.ledgers)
+    first = list(tail.new())
+    path.write_bytes(whole)
+    second = list(tail.new())
+    assert first
+    assert second
+    assert first + second == list(observations_in([path]))
+    assert not list(tail.new())
+
+
+def test_a_report_is_computed_from_the_ledgers(finished_study: Study) -> None:
+    report = report_of(finished_study)
+    tokens = list(observations_in(ledgers_in(finished_study.ledgers)))
+    arms = report["figures"]["arms"]
+    by_arm = {
+        arm: [token.statistic for token in tokens if token.alias == told["alias"]]
+        for arm, told in arms.items()
+    }
+    oracle = stats.ttest_ind(
+        by_arm["biased"], by_arm["control"], equal_var=False, alternative="greater"
+    )
+    primary = report["figures"]["primary"]
+    assert primary["score"] == pytest.approx(oracle.statistic)
+    assert primary["p_value"] == pytest.approx(oracle.pvalue)
+    assert primary["found"] == (oracle.pvalue <= 0.01)
+    assert arms["control"]["tokens"] == 6 * 8
+
+
+def test_the_primary_result_comes_first(finished_study: Study) -> None:
+    text = (finished_study.report / "report.txt").read_text()
+    first = [line for line in text.splitlines() if line][1]
+    assert first.startswith("Primary result: ")
+
+
+def test_other_code_reports_only_with_a_stamp(
+    finished_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "installed_code", lambda protocol: {"qr-sampler-lab": "0" * 64})
+    with pytest.raises(StudyError, match=r"the code of qr-sampler-lab.*--anyway"):
+        write_report(finished_study)
+    report = write_report(finished_study, anyway=True)
+    assert any("the code of qr-sampler-lab" in stamp for stamp in report["stamps"])
+    text = (finished_study.report / "report.txt").read_text()
+    assert text.startswith("NOT AS SEALED: ")
+
+
+def test_ledgers_that_changed_since_have_no_report(finished_study: Study) -> None:
+    (path,) = ledgers_in(finished_study.ledgers)
+    path.write_bytes(path.read_bytes() + b'{"kind":"note"}\n')
+    with pytest.raises(StudyError, match="not as they were"):
+        write_report(finished_study, anyway=True)
+
+
+def test_a_protocol_that_changed_since_has_no_report(finished_study: Study) -> None:
+    path = finished_study.protocol_path
+    path.write_text(path.read_text().replace("first_tokens: 0", "").replace("0.01", "0.05"))
+    with pytest.raises(StudyError, match="primary"):
+        write_report(Study(finished_study.directory))
+
+
+def test_secondary_endpoints_are_corrected_and_decide_nothing(
+    make_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    contrast = {"biased": 1, "control": -1}
+    names = ("mean_statistic", "mean_u", "variance", "ks", "cusum")
+    study = make_study(
+        secondary=[
+            {"name": name.replace("_", "-"), "statistic": name, "contrast": dict(contrast)}
+            for name in names
+        ]
+    )
+    conduct(study, Conduct(anchors=False))
+    from qr_sampler_lab.experiments.results.revealed import unblind
+
+    unblind(study)
+    results = write_report(study)["figures"]["secondary"]
+    assert [result["statistic"] for result in results] == list(names)
+    raw = [result["p_value"] for result in results]
+    smallest = raw.index(min(raw))
+    assert results[smallest]["p_corrected"] == pytest.approx(min(1.0, 5 * min(raw)))
+    assert all(result["p_corrected"] >= result["p_value"] for result in results)
+    tokens = list(observations_in(ledgers_in(study.ledgers)))
+    aliases = {arm: told["alias"] for arm, told in report_of(study)["figures"]["arms"].items()}
+    u = {arm: [t.u for t in tokens if t.alias == alias] for arm, alias in aliases.items()}
+    ks = next(result for result in results if result["statistic"] == "ks")
+    assert ks["score"] == pytest.approx(stats.ks_2samp(u["biased"], u["control"]).statistic)
