@@ -3,6 +3,7 @@
 
 Every model has one engine, in a process of its own. Requests that the plugin samples and requests
 that it leaves to vLLM (``qr_bypass``) take turns in it, so that both meet the same machine.
+With ``--ledger`` there is a second engine in the process, which keeps one, and the two take turns.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from benchmarks.engine_process import ENVIRONMENT, OPTIONS
 __all__ = ["main"]
 
 ROUNDS: Final = 7
+LEDGER_ROUNDS: Final = 15
+"""More of them: the difference is small."""
 BLOCK_BYTES: Final = (64, 10_240)
 WIDE_VOCABULARY: Final = 151_936
 PROMPT_TOKEN: Final = 300
@@ -60,22 +63,37 @@ def main() -> int:
     """Prints a Markdown table; returns 1 when ``--check`` was given and a gate was missed."""
     parser = argparse.ArgumentParser(prog="uv run nox -s bench_engine --", description=__doc__)
     parser.add_argument("--model", type=Path, help="directory of a tiny model; made if left out")
-    parser.add_argument("--ledger", action="store_true", help="write a ledger, too")
+    parser.add_argument(
+        "--ledger", action="store_true", help="compare with and without a ledger instead"
+    )
     parser.add_argument("--check", action="store_true", help="fail when a gate is missed")
     parser.add_argument("--worker", choices=sorted(TITLES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker is not None:
-        llm = engine(arguments)
-        print(json.dumps([measure(llm, one) for one in settings_of(arguments)]))
+        print(json.dumps(worked(arguments)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
         if arguments.model is None:
             arguments.model = Path(folder, "tiny")
             make = [sys.executable, "-m", "qr_sampler_cli", "tiny-model", str(arguments.model)]
             subprocess.run([*make, "--steps", "20"], check=True, stdout=sys.stderr)
-        found = [line for name in TITLES for line in measured(arguments, name, Path(folder))]
+        found = [line for name in TITLES for line in measured(arguments, name)]
+    if arguments.ledger:
+        print("\n".join(ledger_table(found)))
+        return 0
     print("\n".join(table(found)))
     return int(arguments.check and any(verdict(*line) == MISSED for line in found))
+
+
+def worked(arguments: argparse.Namespace) -> list[dict[str, float]]:
+    """Returns what the engines of this process have done, one setting after the other."""
+    llm = engine(arguments)
+    settings = settings_of(arguments)
+    if not arguments.ledger:
+        return [measure(llm, one) for one in settings]
+    with tempfile.TemporaryDirectory() as folder:
+        recording = recording_engine(arguments, folder)
+        return [measure_ledger(llm, recording, one) for one in settings]
 
 
 def settings_of(arguments: argparse.Namespace) -> list[Setting]:
@@ -84,7 +102,7 @@ def settings_of(arguments: argparse.Namespace) -> list[Setting]:
 
 
 def measured(
-    arguments: argparse.Namespace, model: str, folder: Path
+    arguments: argparse.Namespace, model: str
 ) -> Iterator[tuple[Setting, dict[str, float]]]:
     """Yields what an engine in a process of its own has done, one setting after the other."""
     print(f"... {TITLES[model]}", file=sys.stderr, flush=True)
@@ -93,9 +111,8 @@ def measured(
         **ENVIRONMENT,
         "QR_FIXED_TEMPERATURE": "1",
     }
-    if arguments.ledger:
-        environment["QR_LEDGER_DIR"] = str(folder / "ledger")
     command = [sys.executable, "-m", "benchmarks.whole_engine", f"--model={arguments.model}"]
+    command += ["--ledger"] if arguments.ledger else []
     done = subprocess.run(
         [*command, f"--worker={model}"],
         env=environment,
@@ -147,6 +164,53 @@ def measure(llm: Any, setting: Setting) -> dict[str, float]:
     return {"bypass": setting.rows * setting.tokens / median(rounds["bypass"]), **shares}
 
 
+def recording_engine(arguments: argparse.Namespace, folder: str) -> Any:
+    """Returns another such engine, which keeps a ledger in *folder*."""
+    os.environ["QR_LEDGER_DIR"] = folder
+    try:
+        return engine(arguments)
+    finally:
+        del os.environ["QR_LEDGER_DIR"]
+
+
+def measure_ledger(plain: Any, recording: Any, setting: Setting) -> dict[str, float]:
+    """Returns tokens per second without a ledger, and for each size of block what one costs.
+
+    Contenders take turns as in :func:`measure`. A round ends when its records are written. What a
+    ledger costs is its share of the tokens per second, and the processor time of all threads.
+    """
+    contenders = {
+        (size, name): (llm, {"qr_sample_count": size})
+        for size in BLOCK_BYTES
+        for name, llm in (("plain", plain), ("ledger", recording))
+    }
+    rounds: dict[tuple[int, str], list[tuple[float, float]]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(1 + LEDGER_ROUNDS):
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            rounds[name].append(timed_round(*contenders[name], setting))
+    tokens = setting.rows * setting.tokens
+    found = {"plain": tokens / median(each for each, _ in rounds[BLOCK_BYTES[0], "plain"][1:])}
+    for size in BLOCK_BYTES:
+        pairs = list(zip(rounds[size, "plain"][1:], rounds[size, "ledger"][1:], strict=True))
+        found[f"share {size}"] = median(without[0] / own[0] for without, own in pairs)
+        found[f"cpu {size}"] = median(
+            1e6 * (own[1] - without[1]) / tokens for without, own in pairs
+        )
+    return found
+
+
+def timed_round(llm: Any, extra: dict[str, Any], setting: Setting) -> tuple[float, float]:
+    """Returns the seconds, and those of processors, until all tokens of a round are recorded."""
+    from qr_sampler_vllm import flush_records
+
+    began_s, used_s = time.perf_counter(), time.process_time()
+    generate(llm, setting, extra)
+    flush_records()
+    return time.perf_counter() - began_s, time.process_time() - used_s
+
+
 def generate(llm: Any, setting: Setting, extra: dict[str, Any]) -> float:
     """Returns the seconds that all sequences of *setting* take."""
     from vllm import SamplingParams
@@ -172,6 +236,18 @@ def table(found: list[tuple[Setting, dict[str, float]]]) -> Iterator[str]:
             f"| {TITLES[setting.model]} | {setting.rows} | {one['bypass']:,.0f} | {shares} "
             f"| {gate} | {verdict(setting, one)} |"
         )
+
+
+def ledger_table(found: list[tuple[Setting, dict[str, float]]]) -> Iterator[str]:
+    """Yields the lines of a Markdown table of what ledgers cost."""
+    heads = " | ".join(f"share, {size:,}-byte blocks | µs a token" for size in BLOCK_BYTES)
+    yield f"| model | rows | without a ledger, tokens/s | {heads} |"
+    yield f"| --- | ---: | ---: |{' ---: | ---: |' * len(BLOCK_BYTES)}"
+    for setting, one in found:
+        cells = " | ".join(
+            f"{one[f'share {size}']:.3f} | {one[f'cpu {size}']:.1f}" for size in BLOCK_BYTES
+        )
+        yield f"| {TITLES[setting.model]} | {setting.rows} | {one['plain']:,.0f} | {cells} |"
 
 
 def verdict(setting: Setting, one: dict[str, float]) -> str:

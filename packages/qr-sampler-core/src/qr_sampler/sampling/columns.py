@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -204,6 +205,39 @@ class StepColumns:
         """The part of each row in it; empty without one."""
         digests = self._step.row_digests or [b""] * len(self._step.block_bytes)
         return [digest.hex() for digest in digests]
+
+    @column
+    def told_rows(self) -> list[tuple[Any, ...]]:
+        """For each row, the columns of its line from the offset to the row digest, in that order.
+
+        Made at once: whoever reads all of them would wait longer for one column after the other.
+        """
+        step = self._step
+        amplification, selection, plan = step.amplification, step.selection, step.plan
+        settled = plan.temperature
+        sizes = step.block_bytes
+        digests = step.row_digests
+        return list(
+            zip(
+                (np.cumsum(sizes) - sizes).tolist(),
+                sizes.tolist(),
+                step.block_sum.tolist(),
+                step.block_ones.tolist(),
+                self.u,
+                amplification.statistic.tolist(),
+                settled.temperature.tolist(),
+                settled.entropy_nats.tolist(),
+                settled.varentropy_nats2.tolist(),
+                selection.rank.tolist(),
+                selection.probability.tolist(),
+                selection.candidates.tolist(),
+                _known(plan.rows.running_entropy),
+                _known(amplification.lattice_step),
+                amplification.baseline.tolist(),
+                [digest.hex() for digest in digests] if digests else repeat(""),
+                strict=False,
+            )
+        )
 
 
 def _listed(values: NDArray[Any]) -> list[Any]:

@@ -8,13 +8,13 @@ forgets the bytes goes on meanwhile.
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from qr_sampler.per_process import PerProcess
 
-__all__ = ["digest_of"]
+__all__ = ["DataDigest", "digest_of"]
 
 SHORT_BYTES: Final = 16_384
 """Up to this length hashing takes no longer than handing over."""
@@ -24,15 +24,37 @@ _hashing: Final = PerProcess(
 )
 
 
-def digest_of(data: bytes) -> Future[bytes]:
+class DataDigest(Protocol):
+    """A digest that may not be there yet."""
+
+    def result(self, timeout: float | None = None) -> bytes:
+        """Returns it, 32 bytes, as soon as it is there.
+
+        Raises:
+            TimeoutError: When it is not there in time, if a time in seconds is given.
+        """
+
+
+class _Known:
+    """One that is there. Making a future takes longer than to hash a short draw."""
+
+    __slots__ = ("_digest",)
+
+    def __init__(self, digest: bytes) -> None:
+        self._digest = digest
+
+    def result(self, timeout: float | None = None) -> bytes:
+        """Returns it."""
+        return self._digest
+
+
+def digest_of(data: bytes) -> DataDigest:
     """Returns the SHA-256 of *data*, 32 bytes, as soon as it is there."""
     if len(data) > SHORT_BYTES:
         # While the interpreter ends no more work is taken.
         with suppress(RuntimeError):
             return _hashing.get().submit(_sha256, data)
-    done: Future[bytes] = Future()
-    done.set_result(_sha256(data))
-    return done
+    return _Known(_sha256(data))
 
 
 def _sha256(data: bytes) -> bytes:

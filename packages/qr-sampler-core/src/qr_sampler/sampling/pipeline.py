@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from qr_sampler.entropy.draw import DroppedBytes, EntropyDraw
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import RowParameters, Rows
 from qr_sampler.sampling.commitment import RowContext, row_digest, step_commitment
-from qr_sampler.sampling.data_digest import digest_of
+from qr_sampler.sampling.data_digest import DataDigest, digest_of
 from qr_sampler.sampling.kept_bytes import KeptBytes, keep
 from qr_sampler.sampling.planner import StepPlan, StepPlanner
 from qr_sampler.selection.selector import SelectionResult, Selector
@@ -54,7 +53,7 @@ class StepResult:
     when it was told nothing."""
     commitment: bytes = b""
     """The digest of them all, which travelled with the request."""
-    data_digest: Future[bytes] | None = None
+    data_digest: DataDigest | None = None
     """SHA-256 of the bytes of the draw; ``None`` if nobody keeps it."""
     kept: KeptBytes | None = None
     """The bytes of the draw, for the ledger; ``None`` if nobody keeps them."""

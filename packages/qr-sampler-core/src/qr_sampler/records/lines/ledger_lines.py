@@ -116,35 +116,14 @@ class LedgerLines:
         """Adds the tokens of a step, which share a draw."""
         add, named, file = self._lines.append, self._named, self._file
         draw = self._number(step)
+        token_ids, told = step.token_ids, step.told_rows
         for _, row, sequence, position, outcome, emitted in run:
             name = sequence.name
             if named.get(name) != file:
                 self._name(sequence)
-            line = TokenLine(
-                name,
-                position,
-                step.token_ids[row],
-                draw,
-                step.offsets[row],
-                step.block_bytes[row],
-                step.block_sum[row],
-                step.block_ones[row],
-                step.u[row],
-                step.statistic[row],
-                step.temperature[row],
-                step.entropy_nats[row],
-                step.varentropy_nats2[row],
-                step.rank[row],
-                step.probability[row],
-                step.candidates[row],
-                step.running_entropy_nats[row],
-                step.lattice_step[row],
-                step.baseline[row],
-                step.row_digests[row],
-                emitted,
-                outcome,
-            )
-            add(("token", line))
+            # The rest of the fields in the order in which a line has them.
+            rest = (*told[row], emitted, outcome)
+            add(("token", TokenLine(name, position, token_ids[row], draw, *rest)))
 
     def _add_one(self, entry: Entry) -> None:
         if isinstance(entry, DiscardEntry):
