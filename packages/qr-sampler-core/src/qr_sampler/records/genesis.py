@@ -16,7 +16,7 @@ from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.records import GenesisRecord
 from qr_sampler.records.clocks import boot_id
-from qr_sampler.records.code_digest import code_digests
+from qr_sampler.records.code_digest import code_commits, code_digests
 
 __all__ = ["genesis_of", "installed_versions"]
 
@@ -60,6 +60,7 @@ def genesis_of(
         sources=[_described(source) for source in in_use],
         host=_unicode(dict(host)),
         files=code_digests(taking_part),
+        commits=code_commits(taking_part),
         boot_id=boot_id(),
         seal=seal or None,
     )

@@ -75,6 +75,8 @@ class GenesisRecord(Record):
     files: dict[str, str] = field(default_factory=dict)
     """Digests of the code that takes part, see :func:`qr_sampler.records.code_digest.code_digest`,
     by distribution."""
+    commits: dict[str, str] = field(default_factory=dict)
+    """Commits that editable installations are checked out at, by distribution."""
     boot_id: str = ""
     """Names the time since the machine was started, to which the monotonic clock belongs; empty
     where there is no such name."""

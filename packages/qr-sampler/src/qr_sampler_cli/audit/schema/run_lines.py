@@ -69,6 +69,7 @@ class Genesis(ChainedLine, kw_only=True, tag="genesis"):
     sources: list[NamedSource]
     host: dict[str, Any]
     files: dict[str, Any]
+    commits: dict[str, str] = {}
     boot_id: str | None
     continues: Continued | None = None
     seal: Digest | None = None

@@ -13,7 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-__all__ = ["OUR_PREFIX", "code_digest", "code_digests"]
+__all__ = ["OUR_PREFIX", "code_digest", "code_digests", "editable_project"]
 
 OUR_PREFIX: Final = "qr-"
 """What the names of the distributions begin with whose code is digested."""
@@ -88,12 +88,21 @@ def _is_code(parts: tuple[str, ...]) -> bool:
     )
 
 
-def _editable_root(installed: Distribution) -> Path | None:
-    """Returns the directory of the packages of an editable installation (PEP 610), or ``None``."""
+def editable_project(installed: Distribution) -> Path | None:
+    """Returns the directory of the project of an editable installation (PEP 610), or ``None``.
+
+    Raises:
+        ValueError: When its metadata is damaged.
+    """
     text = installed.read_text("direct_url.json")
     origin = json.loads(text) if text else {}
     if not origin.get("dir_info", {}).get("editable"):
         return None
-    project = Path(url2pathname(urlsplit(origin["url"]).path))
-    source = project / "src"
-    return source if source.is_dir() else None
+    return Path(url2pathname(urlsplit(origin["url"]).path))
+
+
+def _editable_root(installed: Distribution) -> Path | None:
+    """Returns the directory of the packages of an editable installation, or ``None``."""
+    project = editable_project(installed)
+    source = None if project is None else project / "src"
+    return source if source is not None and source.is_dir() else None
