@@ -86,7 +86,7 @@ def make_study(tmp_path: Path, code_is_digested_once: None) -> MakeStudy:
 
 def finish(study: Study) -> Study:
     """Carries a study out, unblinds it and reports."""
-    assert conduct(study, Conduct(anchors=False))
+    assert conduct(study, Conduct())
     unblind(study)
     write_report(study)
     return study

@@ -317,3 +317,19 @@ def test_claims_count_what_they_do_not_list() -> None:
     (bag, *_) = checks.as_data()["claims"]
     assert bag["failed"] == 25
     assert len(bag["failures"]) == 20
+
+
+def test_a_bundle_without_text_verifies_and_holds_none(
+    finished_study: Study, tmp_path: Path
+) -> None:
+    make_bundle(finished_study, tmp_path / "silent", text=False)
+    checks = verify_bundle(tmp_path / "silent")
+    assert not checks.fails, checks.as_data()
+    assert checks.status("figures") == "holds"
+    # Whether prompts are what was sealed cannot be said without them.
+    assert checks.status("seal") == "cannot be said"
+    payload = tmp_path / "silent" / "data"
+    assert not list(payload.rglob("*.prompts.jsonl"))
+    assert not (payload / "prompts").exists()
+    (path,) = (payload / "ledgers").glob("*.jsonl")
+    assert b"token_id" not in path.read_bytes()

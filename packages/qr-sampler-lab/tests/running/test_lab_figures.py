@@ -270,7 +270,7 @@ def test_secondary_endpoints_are_corrected_and_decide_nothing(
             for name in names
         ]
     )
-    conduct(study, Conduct(anchors=False))
+    conduct(study, Conduct())
     from qr_sampler_lab.experiments.results.revealed import unblind
 
     unblind(study)

@@ -31,8 +31,8 @@ from qr_sampler_lab.experiments.running.engines import Answer, Question, ToyEngi
 from qr_sampler_lab.experiments.study import Study
 
 MakeStudy = Callable[..., Study]
-HOW = Conduct(anchors=False)
-RESUME = Conduct(anchors=False, resume=True)
+HOW = Conduct()
+RESUME = Conduct(resume=True)
 
 
 def lines_of(study: Study, kind: str) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def lines_of(study: Study, kind: str) -> list[dict[str, Any]]:
 def test_the_plan_is_what_is_made(make_study: MakeStudy) -> None:
     study = make_study()
     shown: list[tuple[int, int]] = []
-    assert conduct(study, Conduct(anchors=False, on_progress=lambda *n: shown.append(n)))
+    assert conduct(study, Conduct(on_progress=lambda *n: shown.append(n)))
     planned = [request for session in assignment_of(study).sessions for request in session.requests]
     made = lines_of(study, "sequence")
     assert Counter((s["request_key"], s["condition"], s["trial"]) for s in made) == Counter(
@@ -171,7 +171,7 @@ def test_an_interrupt_ends_the_session_and_leaves_the_rest(
     monkeypatch.setattr(engines, "ToyEngine", Interrupted)
     monkeypatch.setattr(Interrupted, "calls", 0)
     before = signal.getsignal(signal.SIGINT)
-    assert not conduct(study, Conduct(anchors=False, at_once=2))
+    assert not conduct(study, Conduct(at_once=2))
     assert signal.getsignal(signal.SIGINT) is before
     standing = study.journal.standing()
     assert (standing.sessions_begun, standing.sessions_ended, standing.ended) == (3, 3, "")
@@ -201,7 +201,7 @@ def test_a_session_that_failed_counts_and_is_not_repeated(
     monkeypatch.setattr(engines, "ToyEngine", Failing)
     monkeypatch.setattr(Failing, "calls", 0)
     with pytest.raises(ConfigError, match="on fire"):
-        conduct(study, Conduct(anchors=False, at_once=2))
+        conduct(study, Conduct(at_once=2))
     assert conduct(study, RESUME)
     standing = study.journal.standing()
     assert (standing.sessions_begun, standing.sessions_ended) == (6, 5)
@@ -223,7 +223,7 @@ def test_killed_at_random_it_goes_on_and_repeats_nothing(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["qr_sampler_lab.experiments.running.conduct"])
     script = Random(20261130)
-    how = Conduct(anchors=False, at_once=2)
+    how = Conduct(at_once=2)
     for _ in range(3):
         size = _size(study)
         child = context.Process(target=conduct, args=(Study(study.directory), how))
@@ -273,7 +273,7 @@ def test_sessions_of_one_arm_are_made_one_after_another(make_study: MakeStudy) -
     begun: list[int] = []
     conduct(
         study,
-        Conduct(anchors=False, on_session=lambda session: begun.append(len(session.requests))),
+        Conduct(on_session=lambda session: begun.append(len(session.requests))),
     )
     assert begun == [2, 4, 4, 4, 4, 4, 4]
     states = [
@@ -336,7 +336,7 @@ def test_an_aborted_study_is_in_the_register_and_reports_what_it_is(
     study = make_study()
     monkeypatch.setattr(engines, "ToyEngine", Interrupted)
     monkeypatch.setattr(Interrupted, "calls", 1)
-    conduct(study, Conduct(anchors=False, at_once=2))
+    conduct(study, Conduct(at_once=2))
     with pytest.raises(StudyError, match="open"):
         unblind(study)
     abort_study(study, "the device was warm")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from qr_sampler_lab.experiments.running.conduct import Conduct
 
 __all__ = ["runs"]
+
+DRAND: Final = "https://api.drand.sh"
+"""The public servers of drand."""
 
 AtOnce = Annotated[
     int,
@@ -39,9 +42,20 @@ RoundFile = Annotated[
         "network is asked.",
     ),
 ]
+Tsa = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Authority that stamps times (RFC 3161) meanwhile."),
+]
+Drand = Annotated[
+    str, typer.Option(metavar="URL", help="Server of drand, whose rounds the ledgers take in.")
+]
+Deposit = Annotated[
+    str | None,
+    typer.Option(metavar="DIR|GIT-REMOTE", help="Second place for anchors and finished ledgers."),
+]
 Anchors = Annotated[
     bool,
-    typer.Option("--anchors/--no-anchors", help="Ask outside witnesses for time stamps meanwhile."),
+    typer.Option("--anchors/--no-anchors", help="Ask outside witnesses while the study runs."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show vLLM's log and tracebacks.")]
 
@@ -57,6 +71,9 @@ def run(
     at_once: AtOnce = 32,
     engine_args: EngineArguments = None,
     round_file: RoundFile = None,
+    tsa: Tsa = None,
+    drand: Drand = DRAND,
+    deposit: Deposit = None,
     anchors: Anchors = True,
     verbose: Verbose = False,
 ) -> None:
@@ -73,7 +90,9 @@ def run(
             at_once=at_once,
             engine_arguments=engine_assignments(engine_args or []),
             round_file=round_file,
-            anchors=anchors,
+            tsa=tsa if anchors else None,
+            drand=drand if anchors else None,
+            deposit=deposit if anchors else None,
             verbose=verbose,
         ),
     )
@@ -85,6 +104,9 @@ def resume(
     study: StudyArgument = HERE,
     at_once: AtOnce = 32,
     engine_args: EngineArguments = None,
+    tsa: Tsa = None,
+    drand: Drand = DRAND,
+    deposit: Deposit = None,
     anchors: Anchors = True,
     verbose: Verbose = False,
 ) -> None:
@@ -100,7 +122,9 @@ def resume(
             resume=True,
             at_once=at_once,
             engine_arguments=engine_assignments(engine_args or []),
-            anchors=anchors,
+            tsa=tsa if anchors else None,
+            drand=drand if anchors else None,
+            deposit=deposit if anchors else None,
             verbose=verbose,
         ),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from qr_sampler.records.files import ledgers_in
+from qr_sampler.records.redaction import redact
 from qr_sampler_lab.experiments.bundle.bag import PAYLOAD, BagError, finish_bag
 from qr_sampler_lab.experiments.bundle.crate import write_crate
 from qr_sampler_lab.experiments.results.revealed import reveal
@@ -89,7 +89,6 @@ def _write_ledgers(study: Study, target: Path, *, text: bool) -> None:
 
 def _redact(source: Path, target: Path) -> None:
     """Copies a ledger with its texts left out; its chain still closes."""
-    redact: Any = import_module("qr_sampler.records.redaction").redact
     with source.open("rb") as lines, target.open("xb") as redacted:
         for line in redact(line.removesuffix(b"\n") for line in lines if line.endswith(b"\n")):
             redacted.write(line + b"\n")

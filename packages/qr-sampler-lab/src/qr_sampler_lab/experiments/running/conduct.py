@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,8 +53,12 @@ class Conduct:
     """Arguments of vLLM's engine."""
     round_file: Path | None = None
     """JSON of the drand round that decides the order, where there is no network."""
-    anchors: bool = True
-    """Whether outside witnesses are asked."""
+    tsa: str | None = None
+    """Address of an authority that stamps times meanwhile."""
+    drand: str | None = None
+    """Address of a server of drand, whose rounds the ledgers take in."""
+    deposit: str | None = None
+    """Second place for what is witnessed: a directory, or a git repository."""
     verbose: bool = False
     """Whether the engine's log is shown."""
     on_progress: Callable[[int, int], object] = _show_nothing
@@ -231,17 +234,16 @@ def _interrupted() -> Iterator[threading.Event]:
 @contextlib.contextmanager
 def _witnesses(study: Study, how: Conduct) -> Iterator[None]:
     """Has outside witnesses asked while the study runs, where the extra is installed."""
-    if not how.anchors:
+    if how.tsa is None and how.drand is None and how.deposit is None:
         yield
         return
     try:
-        # An extra, which is not installed everywhere.
-        anchoring: Any = import_module("qr_sampler_lab.anchors.anchoring")
+        from qr_sampler_lab.anchors.anchoring import Anchoring
+
+        anchoring = Anchoring([study.ledgers], tsa=how.tsa, drand=how.drand, deposit=how.deposit)
     except ImportError as error:
-        logger.warning(
-            "no outside witness: %s; install qr-sampler-lab[anchors], or pass --no-anchors", error
-        )
+        logger.warning("no outside witness: %s; --no-anchors says so without a warning", error)
         yield
         return
-    with anchoring.Anchoring([study.ledgers]):
+    with anchoring:
         yield
