@@ -19,6 +19,8 @@ import pytest
 
 from qr_sampler.errors import ConfigError
 from qr_sampler.records.code_digest import code_digest
+from qr_sampler_lab.anchors.drand import Round
+from qr_sampler_lab.anchors.fetching import AnchorError
 from qr_sampler_lab.experiments import beacon, comparing, environment
 from qr_sampler_lab.experiments.blinding import StudyKey, commitment_of
 from qr_sampler_lab.experiments.comparing import differences, refuse_differences
@@ -266,10 +268,16 @@ def test_the_order_cannot_be_settled_twice_nor_by_another_secret(laboratory: Pat
         plan_of(again(study))
 
 
+SIGNATURE = (
+    "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b1957"
+    "6350f93447cb1125e342b73a8dd2bacbe47e4b6b63ed5e39"
+)
+"""Of round 1000 of drand's quicknet."""
+
 ROUND = {
     "round": 1_000,
-    "signature": "ab" * 48,
-    "randomness": hashlib.sha256(bytes.fromhex("ab" * 48)).hexdigest(),
+    "signature": SIGNATURE,
+    "randomness": hashlib.sha256(bytes.fromhex(SIGNATURE)).hexdigest(),
 }
 
 
@@ -311,29 +319,21 @@ def test_a_round_that_was_recorded_wrongly_orders_nothing(
         plan_of(study)
 
 
-def test_rounds_come_from_the_anchors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Round:
-        round, signature, randomness = 5, "ab", "cd"
-
-    class Drand:
-        @staticmethod
-        def round_after(time_ns: int) -> int:
-            return time_ns // 3
-
-        @staticmethod
-        def round_of(number: int) -> Round:
-            assert number == 5
-            return Round()
-
-        @staticmethod
-        def latest_round(*, file: Path | None = None) -> Round:
-            assert file in (None, tmp_path)
-            return Round()
-
-    monkeypatch.setattr(beacon, "import_package", lambda name, **told: Drand)
-    told = {"round": 5, "signature": "ab", "randomness": "cd"}
-    assert beacon.round_after(9) == 3
-    assert [beacon.fetched_round(*a) for a in ((5,), (None,), (5, tmp_path))] == [told] * 3
+def test_rounds_come_from_a_file_or_the_network(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("py_ecc", reason="it is in the extra anchors")
+    (tmp_path / "round.json").write_text(json.dumps({"round": 1_000, "signature": SIGNATURE}))
+    found = beacon.fetched_round(None, tmp_path / "round.json")
+    digest = hashlib.sha256(bytes.fromhex(SIGNATURE)).hexdigest()
+    assert found == {"round": 1_000, "signature": SIGNATURE, "randomness": digest}
+    (tmp_path / "round.json").write_text(json.dumps({"round": 1_001, "signature": SIGNATURE}))
+    with pytest.raises(AnchorError):
+        beacon.fetched_round(1_001, tmp_path / "round.json")
+    monkeypatch.setattr(beacon, "latest_round", lambda: Round(1, "aa"))
+    monkeypatch.setattr(beacon, "round_of", lambda number: Round(number, "aa"))
+    assert beacon.fetched_round(None)["round"] == 1
+    assert beacon.fetched_round(7)["round"] == 7
 
 
 def test_an_aborted_study_stays_in_the_register(laboratory: Path) -> None:

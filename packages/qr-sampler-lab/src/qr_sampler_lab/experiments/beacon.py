@@ -1,27 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounds of drand, which studies need the extra ``anchors`` for."""
+"""Rounds of drand as the files of a study hold them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from qr_sampler_cli.failures import import_package
+from qr_sampler_lab.anchors.drand import latest_round, round_of
 
-__all__ = ["fetched_round", "round_after"]
-
-
-def round_after(time_ns: int) -> int:
-    """Returns the first round of drand's quicknet after a time.
-
-    Args:
-        time_ns: Nanoseconds since the epoch.
-
-    Raises:
-        MissingPackageError: When the extra is not installed.
-    """
-    return int(_drand().round_after(time_ns))
+__all__ = ["fetched_round"]
 
 
 def fetched_round(number: int | None, file: Path | None = None) -> dict[str, Any]:
@@ -29,27 +16,14 @@ def fetched_round(number: int | None, file: Path | None = None) -> dict[str, Any
 
     Args:
         number: Its number, ``None`` for the latest.
-        file: JSON of the round, as drand answers; without one it is asked for over the network.
+        file: JSON of a round, as drand answers; without one it is asked for over the network.
 
     Raises:
-        MissingPackageError: When the extra is not installed.
+        MissingPackageError: When the extra ``anchors`` is not installed.
         AnchorError: When there is no network, or the round is not genuine.
     """
-    drand = _drand()
     if file is not None:
-        beacon = drand.latest_round(file=file)
+        found = latest_round(file=file)
     else:
-        beacon = drand.latest_round() if number is None else drand.round_of(number)
-    return {
-        "round": beacon.round,
-        "signature": beacon.signature,
-        "randomness": beacon.randomness,
-    }
-
-
-def _drand() -> ModuleType:
-    return import_package(
-        "qr_sampler_lab.anchors.drand",
-        needed_for="a round of drand",
-        remedy="install qr-sampler-lab[anchors]",
-    )
+        found = latest_round() if number is None else round_of(number)
+    return {"round": found.round, "signature": found.signature, "randomness": found.randomness}

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from qr_sampler.records.chain import ZERO_HEAD
 from qr_sampler.whole_file import write_whole
-from qr_sampler_lab.experiments.beacon import round_after
+from qr_sampler_lab.anchors.drand import round_after
 from qr_sampler_lab.experiments.blinding import StudyKey, aliases_of, commitment_of
 from qr_sampler_lab.experiments.comparing import differences, digests_of_files
 from qr_sampler_lab.experiments.environment import (

@@ -8,6 +8,7 @@ chain is checked before anything is appended to it.
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -72,7 +73,7 @@ class ChainedRecord:
         """
         values = {"continues": None, "seal": seal, **fields}
         line = self._line(kind, 0, seal or ZERO_HEAD, values)
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}.new")
+        fresh = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}.new")
         try:
             with locked(fresh, create=True, timeout_s=self._timeout_s) as descriptor:
                 _write(descriptor, line + b"\n", fresh)
