@@ -21,6 +21,9 @@ __all__ = ["LARGEST_PROTOCOL", "parse_protocol", "plain_yaml", "read_bounded", "
 LARGEST_PROTOCOL: Final = 2**18
 """Most bytes of a PROTOCOL.yaml."""
 
+_DEEPEST: Final = 16
+"""Most levels of lists and mappings; a protocol has five."""
+
 _MOST_PROBLEMS: Final = 20
 
 
@@ -49,7 +52,7 @@ def parse_protocol(data: bytes, name: str = "PROTOCOL.yaml") -> Protocol:
         return Protocol.model_validate_json(text)
     except ValidationError as error:
         raise ConfigError(f"{name}: {_problems(error)}") from error
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"{name} holds more than texts, numbers and lists: {error}") from error
@@ -74,8 +77,6 @@ def plain_yaml(data: bytes, name: str) -> object:
             loader.dispose()
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name} is not UTF-8: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{name} is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{name} is no plain YAML: {error}") from error
 
@@ -103,6 +104,8 @@ def read_bounded(path: Path, limit: int) -> bytes:
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
     """Reads plain YAML only."""
 
+    _depth = 0
+
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -113,7 +116,14 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
             )
         if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, "tags are not allowed", event.start_mark)
-        return super().compose_node(parent, index)
+        if self._depth >= _DEEPEST:
+            # Recursion has no limit of its own where libraries have raised it.
+            raise yaml.composer.ComposerError(None, None, "nested too deeply", event.start_mark)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
