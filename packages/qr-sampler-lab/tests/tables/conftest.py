@@ -95,35 +95,48 @@ def played(tmp_path: Path) -> Callable[..., Path]:
     return play
 
 
+def two_arms(folder: Path, *, steps: int = 200, seed: int = 3, **settings: Any) -> Path:
+    """Writes a ledger of two arms, which differ in all that a request can choose."""
+    host = host_in(folder, seed=seed, **settings)
+    for number in range(steps):
+        while len(host.running) < 6:
+            added = len(host.requests)
+            if added % 2:
+                more: dict[str, Any] = {
+                    "entropy_source": "mock_uniform",
+                    "condition": "baseline-LO",
+                    "trial": f"trial-lo-{added // 8}",
+                    "sample_count": 256,
+                    "fixed_temperature": 1.5,
+                }
+            else:
+                more = {
+                    "entropy_source": "device",
+                    "condition": "intention-HI",
+                    "trial": f"trial-hi-{added // 8}",
+                }
+            name = f"{'LO' if added % 2 else 'HI'} request {added}"
+            host.add(40, request_key=name, **more)
+        host.step()
+        if number % 50 == 0:
+            host.flush()
+    host.close()
+    (path,) = folder.glob("*.jsonl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def arms_in() -> Callable[..., Path]:
+    """Writes a ledger of two arms into a folder."""
+    return two_arms
+
+
 @pytest.fixture
 def arms(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a ledger of two arms, which differ in all that a request can choose."""
+    """Writes a ledger of two arms."""
 
-    def write(name: str = "arms", *, steps: int = 200, seed: int = 3, **settings: Any) -> Path:
-        folder = tmp_path / name
-        host = host_in(folder, seed=seed, **settings)
-        number = 0
-        while steps > 0:
-            while len(host.running) < 6:
-                hi = number % 2 == 0
-                more: dict[str, Any] = (
-                    {"entropy_source": "device", "condition": "intention-HI", "trial": "trial-hi"}
-                    if hi
-                    else {
-                        "entropy_source": "mock_uniform",
-                        "condition": "baseline-LO",
-                        "trial": f"trial-lo-{number % 6}",
-                        "sample_count": 256,
-                        "fixed_temperature": 1.5,
-                    }
-                )
-                host.add(40, request_key=f"{'HI' if hi else 'LO'} request {number}", **more)
-                number += 1
-            host.step()
-            steps -= 1
-        host.close()
-        (path,) = folder.glob("*.jsonl")
-        return path
+    def write(name: str = "arms", **options: Any) -> Path:
+        return two_arms(tmp_path / name, **options)
 
     return write
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from qr_sampler.records.reader import read_ledger
+from qr_sampler.records.redaction import redact
 from qr_sampler_cli.audit.files import NotALedgerError, ledgers_of
 from qr_sampler_lab.tables.columns import COLUMNS, LABELS, TokenChunk
 from qr_sampler_lab.tables.errors import OrderError, TablesError
 from qr_sampler_lab.tables.ledgers import LedgerReading
+from qr_sampler_lab.tables.lines import FileLines
 from qr_sampler_lab.tables.reading import token_chunks
 
 VERSION_1 = Path(__file__).resolve().parents[3] / "qr-sampler/tests/audit/data/ledger_v1.jsonl"
@@ -253,3 +255,22 @@ def test_paths_of_the_command_are_those_of_the_audit(played: Any) -> None:
     path = played()
     assert [len(files) for files in ledgers_of([path.parent])] == [1]
     assert len(whole(path.parent)) == len(whole(path))
+
+
+def test_lines_without_text_have_all_other_columns(played: Any, tmp_path: Path) -> None:
+    path = played(overlapping=True)
+    redacted = tmp_path / "redacted.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1]
+    redacted.write_bytes(b"".join(line + b"\n" for line in redact(lines)))
+    chunk, expected = whole(redacted), whole(path)
+    for name in set(COLUMNS) - {"token_id"}:
+        assert np.array_equal(told(chunk, name), told(expected, name)), name
+    assert set(chunk.token_id.tolist()) == {-1}
+    heads = []
+    for each in (path, redacted):
+        (file,) = ledgers_of([each])[0]
+        reading = FileLines(file)
+        assert list(reading)
+        assert reading.unreadable == 0
+        heads.append(reading.head)
+    assert heads[0] == heads[1]

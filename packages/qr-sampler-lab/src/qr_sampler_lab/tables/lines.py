@@ -30,7 +30,13 @@ _BLOCK: Final = 2**20
 _EMISSION: Final = b'"emission"'
 _REDACTED: Final = b'{"kind":"redacted"'
 
-_TAKEN_OUT: Final = "token_id"
+_ID: Final = "token_id"
+_TAKEN_OUT: Final[dict[str, dict[str, Any]]] = {
+    **{kind: {_ID: 0} for kind in ("token", "forced", "undecided", "emission")},
+    "draw": {"commitment": "", "signature": ""},
+    "end": {"link": ""},
+}
+"""By kind, what stands for fields that were taken out of a line before it was published."""
 
 _known: Final = msgspec.json.Decoder(KnownLine).decode
 _any: Final = msgspec.json.Decoder().decode
@@ -77,7 +83,7 @@ class FileLines:
             waiting = (raw, records)
         if waiting is not None:
             yield from self._unless_torn(*waiting, [])
-            self.head = waiting[0].head
+            self.head = _head_of(waiting[0])
 
     def _records(self, raw: RawLine) -> list[Any]:
         if raw.size > LONGEST_LINE:
@@ -86,7 +92,7 @@ class FileLines:
             return self._version1.decode(raw)[1]
         try:
             return [_without_text(raw.data) if raw.data.startswith(_REDACTED) else _known(raw.data)]
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError):
             return []
 
     def _unless_torn(self, raw: RawLine, records: list[Any], after: list[Any]) -> list[Any]:
@@ -114,8 +120,24 @@ _KINDS_OF_TABLES: Final = frozenset(("genesis", "sequence", "draw", "token", "di
 def _without_text(data: bytes) -> Any:
     """Returns the record of a redacted line as far as it is told."""
     values = _any(data)
-    told = {**values["fields"], "kind": values["of"], "n": values["n"], "prev": values["prev"]}
-    return WithoutText(msgspec.convert({_TAKEN_OUT: 0, **told}, KnownLine))
+    kind, fields = values["of"], values["fields"]
+    told = {**_TAKEN_OUT.get(kind, {}), **fields, "kind": kind}
+    if kind == "sequence":
+        told["stop"] = {"token_ids": [], **fields["stop"]}
+    return WithoutText(
+        msgspec.convert({**told, "n": values["n"], "prev": values["prev"]}, KnownLine)
+    )
+
+
+def _head_of(raw: RawLine) -> str:
+    """Returns the digest that a line after *raw* would name."""
+    if raw.data.startswith(_REDACTED):
+        try:
+            original = _any(raw.data)["sha256"]
+        except (msgspec.MsgspecError, ValueError, KeyError, RecursionError):
+            return raw.head
+        return original if isinstance(original, str) else raw.head
+    return raw.head
 
 
 class Emissions:

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a report consists of, before it is text, HTML or CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qr_sampler_lab.analysis import TestResult, holm
+
+__all__ = ["Figure", "Report", "Row", "Section", "Series"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One test of one arm or of two."""
+
+    who: str
+    """The arm, or the arms."""
+    result: TestResult
+    """What it says."""
+    adjusted: float = math.nan
+    """Its p-value after Holm's rule over all tests of its section that can be said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Tests that answer one question."""
+
+    title: str
+    """The question."""
+    about: str
+    """What a reader has to know to read them."""
+    rows: tuple[Row, ...]
+    """The tests."""
+
+    @staticmethod
+    def of(title: str, about: str, told: Sequence[tuple[str, TestResult]]) -> Section:
+        """Returns a section whose p-values are adjusted for their number."""
+        p_values = np.array([result.p_value for _, result in told], dtype=np.float64)
+        adjusted = np.full(len(told), math.nan)
+        known = np.isfinite(p_values)
+        if known.any():
+            adjusted[known] = holm(p_values[known])
+        rows = zip(told, adjusted.tolist(), strict=True)
+        return Section(
+            title=title,
+            about=about,
+            rows=tuple(Row(who=who, result=r, adjusted=p) for (who, r), p in rows),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """A line or a set of points of a figure."""
+
+    name: str
+    """What the legend says."""
+    columns: dict[str, NDArray[Any]]
+    """The numbers: ``x``, ``y``, and where they apply ``low`` and ``high``."""
+    style: str = "line"
+    """``line``, ``points``, ``bars`` (points with intervals), ``boundary`` or ``envelope``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A picture, which is a table too."""
+
+    name: str
+    """Of its file."""
+    title: str
+    """What it shows."""
+    caption: str
+    """How to read it."""
+    x: str
+    """What the horizontal axis is."""
+    y: str
+    """What the vertical one is."""
+    series: tuple[Series, ...]
+    """What is drawn."""
+    labels: tuple[str, ...] = ()
+    """Names of the positions 0, 1, … of the vertical axis, if they have names."""
+    log_x: bool = False
+    """Whether the horizontal axis is logarithmic."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """A report on tokens."""
+
+    title: str
+    """What it is about."""
+    stamps: list[str]
+    """What a reader has to know before anything else."""
+    primary: Section
+    """The primary comparison, or the primary test where there is one arm."""
+    arms: list[dict[str, Any]]
+    """Facts about every arm: ``name``, ``tokens``, ``fallback`` …"""
+    sections: list[Section] = field(default_factory=list)
+    """Everything else."""
+    figures: list[Figure] = field(default_factory=list)
+    """Pictures."""
+    ledgers: list[dict[str, Any]] = field(default_factory=list)
+    """What the tokens are from."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """How it was made."""
