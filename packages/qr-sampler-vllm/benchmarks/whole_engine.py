@@ -3,7 +3,7 @@
 
 Every model has one engine, in a process of its own. Requests that the plugin samples and requests
 that it leaves to vLLM (``qr_bypass``) take turns in it, so that both meet the same machine.
-With ``--ledger`` there is a second engine in the process, which keeps one, and the two take turns.
+With ``--ledger``, rounds with a ledger and without take turns.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any, Final, NamedTuple
 
 from benchmarks.engine_process import ENVIRONMENT, OPTIONS
+from benchmarks.ledger_switch import LedgerSwitch
 
 __all__ = ["main"]
 
@@ -86,14 +87,16 @@ def main() -> int:
 
 
 def worked(arguments: argparse.Namespace) -> list[dict[str, float]]:
-    """Returns what the engines of this process have done, one setting after the other."""
-    llm = engine(arguments)
+    """Returns what the engine of this process has done, one setting after the other."""
     settings = settings_of(arguments)
     if not arguments.ledger:
+        llm = engine(arguments)
         return [measure(llm, one) for one in settings]
     with tempfile.TemporaryDirectory() as folder:
-        recording = recording_engine(arguments, folder)
-        return [measure_ledger(llm, recording, one) for one in settings]
+        os.environ["QR_LEDGER_DIR"] = folder
+        switch = LedgerSwitch()
+        llm = engine(arguments)
+        return [measure_ledger(llm, switch, one) for one in settings]
 
 
 def settings_of(arguments: argparse.Namespace) -> list[Setting]:
@@ -164,36 +167,22 @@ def measure(llm: Any, setting: Setting) -> dict[str, float]:
     return {"bypass": setting.rows * setting.tokens / median(rounds["bypass"]), **shares}
 
 
-def recording_engine(arguments: argparse.Namespace, folder: str) -> Any:
-    """Returns another such engine, which keeps a ledger in *folder*."""
-    os.environ["QR_LEDGER_DIR"] = folder
-    try:
-        return engine(arguments)
-    finally:
-        del os.environ["QR_LEDGER_DIR"]
-
-
-def measure_ledger(plain: Any, recording: Any, setting: Setting) -> dict[str, float]:
+def measure_ledger(llm: Any, switch: LedgerSwitch, setting: Setting) -> dict[str, float]:
     """Returns tokens per second without a ledger, and for each size of block what one costs.
 
     Contenders take turns as in :func:`measure`. A round ends when its records are written. What a
     ledger costs is its share of the tokens per second, and the processor time of all threads.
     """
-    contenders = {
-        (size, name): (llm, {"qr_sample_count": size})
-        for size in BLOCK_BYTES
-        for name, llm in (("plain", plain), ("ledger", recording))
-    }
-    rounds: dict[tuple[int, str], list[tuple[float, float]]] = {name: [] for name in contenders}
-    names = list(contenders)
+    names = [(size, on) for size in BLOCK_BYTES for on in (False, True)]
+    rounds: dict[tuple[int, bool], list[tuple[float, float]]] = {name: [] for name in names}
     for turn in range(1 + LEDGER_ROUNDS):
         for place in range(len(names)):
-            name = names[(turn + place) % len(names)]
-            rounds[name].append(timed_round(*contenders[name], setting))
+            size, switch.on = name = names[(turn + place) % len(names)]
+            rounds[name].append(timed_round(llm, {"qr_sample_count": size}, setting))
     tokens = setting.rows * setting.tokens
-    found = {"plain": tokens / median(each for each, _ in rounds[BLOCK_BYTES[0], "plain"][1:])}
+    found = {"plain": tokens / median(each for each, _ in rounds[BLOCK_BYTES[0], False][1:])}
     for size in BLOCK_BYTES:
-        pairs = list(zip(rounds[size, "plain"][1:], rounds[size, "ledger"][1:], strict=True))
+        pairs = list(zip(rounds[size, False][1:], rounds[size, True][1:], strict=True))
         found[f"share {size}"] = median(without[0] / own[0] for without, own in pairs)
         found[f"cpu {size}"] = median(
             1e6 * (own[1] - without[1]) / tokens for without, own in pairs
