@@ -78,7 +78,7 @@ def main() -> int:
             arguments.model = Path(folder, "tiny")
             make = [sys.executable, "-m", "qr_sampler_cli", "tiny-model", str(arguments.model)]
             subprocess.run([*make, "--steps", "20"], check=True, stdout=sys.stderr)
-        found = [line for name in TITLES for line in measured(arguments, name)]
+        found = [line for name in TITLES for line in measured(arguments, name, Path(folder))]
     if arguments.ledger:
         print("\n".join(ledger_table(found)))
         return 0
@@ -92,11 +92,9 @@ def worked(arguments: argparse.Namespace) -> list[dict[str, float]]:
     if not arguments.ledger:
         llm = engine(arguments)
         return [measure(llm, one) for one in settings]
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["QR_LEDGER_DIR"] = folder
-        switch = LedgerSwitch()
-        llm = engine(arguments)
-        return [measure_ledger(llm, switch, one) for one in settings]
+    switch = LedgerSwitch()
+    llm = engine(arguments)
+    return [measure_ledger(llm, switch, one) for one in settings]
 
 
 def settings_of(arguments: argparse.Namespace) -> list[Setting]:
@@ -105,7 +103,7 @@ def settings_of(arguments: argparse.Namespace) -> list[Setting]:
 
 
 def measured(
-    arguments: argparse.Namespace, model: str
+    arguments: argparse.Namespace, model: str, folder: Path
 ) -> Iterator[tuple[Setting, dict[str, float]]]:
     """Yields what an engine in a process of its own has done, one setting after the other."""
     print(f"... {TITLES[model]}", file=sys.stderr, flush=True)
@@ -115,7 +113,9 @@ def measured(
         "QR_FIXED_TEMPERATURE": "1",
     }
     command = [sys.executable, "-m", "benchmarks.whole_engine", f"--model={arguments.model}"]
-    command += ["--ledger"] if arguments.ledger else []
+    if arguments.ledger:
+        environment["QR_LEDGER_DIR"] = str(folder / "ledger")
+        command.append("--ledger")
     done = subprocess.run(
         [*command, f"--worker={model}"],
         env=environment,

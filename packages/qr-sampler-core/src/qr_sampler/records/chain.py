@@ -68,9 +68,8 @@ def line_of(kind: str, n: int, prev: str, fields: object, blind: str = "") -> by
     if b"null" in body:
         # That may be what has become of a number that is none.
         _refuse_non_finite(kind, fields)
-    start = f'{{"kind":"{kind}","n":{n},"prev":"{prev}",'.encode()
-    if blind:
-        start += f'"blind":"{blind}",'.encode()
+    secret = f'"blind":"{blind}",' if blind else ""
+    start = f'{{"kind":"{kind}","n":{n},"prev":"{prev}",{secret}'.encode()
     if body[:2] == b'{"':
         return start + body[1:]
     if body != b"{}":

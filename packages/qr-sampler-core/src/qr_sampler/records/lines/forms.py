@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from qr_sampler.records import EmissionRecord, ForcedRecord, Record, UnchosenRecord
-from qr_sampler.records.entries import DrawnNumber, Entry, NamedSequence, RecordedDraw, TokenEntry
+from qr_sampler.records.entries import DrawnNumber, NamedSequence, RecordedDraw
 from qr_sampler.records.line_kinds import (
     DrawLine,
     EmissionLine,
@@ -18,21 +18,14 @@ from qr_sampler.records.line_kinds import (
     SequenceLine,
     UndecidedLine,
 )
-from qr_sampler.sampling.columns import StepColumns
 
 __all__ = [
     "draw_line",
     "fields_of",
     "line_of_record",
     "sequence_line",
-    "step_of",
     "with_places",
 ]
-
-
-def step_of(entry: Entry) -> StepColumns | None:
-    """Returns the step of a token that is a row of one."""
-    return entry.step if isinstance(entry, TokenEntry) else None
 
 
 def line_of_record(made: UnchosenRecord | EmissionRecord) -> msgspec.Struct:

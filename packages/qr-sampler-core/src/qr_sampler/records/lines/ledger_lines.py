@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any, Final, TypeAlias
 from weakref import WeakKeyDictionary, finalize
 
@@ -37,7 +36,6 @@ from qr_sampler.records.lines.forms import (
     fields_of,
     line_of_record,
     sequence_line,
-    step_of,
     with_places,
 )
 from qr_sampler.records.sidecars import Sidecar
@@ -103,27 +101,24 @@ class LedgerLines:
 
     def of(self, entries: Iterable[Entry]) -> list[Line]:
         """Returns the lines of *entries*, in order."""
-        for step, run in groupby(entries, step_of):
-            if step is not None:
-                self._add_tokens(step, run)  # type: ignore[arg-type]
-            else:
-                for entry in run:
-                    self._add_one(entry)
-        lines, self._lines = self._lines, []
-        return lines
-
-    def _add_tokens(self, step: StepColumns, run: Iterable[TokenEntry]) -> None:
-        """Adds the tokens of a step, which share a draw."""
-        add, named, file = self._lines.append, self._named, self._file
-        draw = self._number(step)
-        token_ids, told = step.token_ids, step.told_rows
-        for _, row, sequence, position, outcome, emitted in run:
-            name = sequence.name
-            if named.get(name) != file:
+        latest: StepColumns | None = None
+        for entry in entries:
+            if not isinstance(entry, TokenEntry):
+                self._add_one(entry)
+                continue
+            step, row, sequence, position, outcome, emitted = entry
+            # Tokens of a step, which share a draw, mostly follow each other.
+            if step is not latest:
+                latest, draw = step, self._number(step)
+                token_ids, told = step.token_ids, step.told_rows
+            if self._named.get(sequence.name) != self._file:
                 self._name(sequence)
             # The rest of the fields in the order in which a line has them.
             rest = (*told[row], emitted, outcome)
-            add(("token", TokenLine(name, position, token_ids[row], draw, *rest)))
+            line = TokenLine(sequence.name, position, token_ids[row], draw, *rest)
+            self._lines.append(("token", line))
+        lines, self._lines = self._lines, []
+        return lines
 
     def _add_one(self, entry: Entry) -> None:
         if isinstance(entry, DiscardEntry):
