@@ -13,6 +13,7 @@ from qr_sampler_cli.audit.findings import MOST_LISTED, Places, Rung, ladder
 from qr_sampler_cli.audit.reading.decoding import Decoded, decode
 from qr_sampler_cli.audit.reading.lines import raw_lines
 from qr_sampler_cli.audit.reading.version1 import ENTRY_KINDS, Version1
+from qr_sampler_cli.audit.rederivation.rung import ModelUnderAudit
 from qr_sampler_cli.audit.run_records import RunRecords
 from qr_sampler_cli.audit.rungs.chain import NO_LINE, FileChain, is_torn
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
@@ -53,6 +54,7 @@ def audit_runs(
     received: ReceivedTokens | None = None,
     keys: PublicKeys | None = None,
     evidence: Evidence | None = None,
+    under_audit: ModelUnderAudit | None = None,
 ) -> list[AuditedRun]:
     """Returns what the records of every run show.
 
@@ -61,13 +63,14 @@ def audit_runs(
         received: What clients have received of all of them, if that is known.
         keys: The keys of the devices, if they are known.
         evidence: These and everything else that ledgers are compared with.
+        under_audit: The model that tokens are derived from again, if there is one.
 
     Raises:
         NotALedgerError: When a file cannot be read.
     """
     runs = []
     for files in ledgers:
-        auditor = _Auditor(received, evidence or Evidence(keys))
+        auditor = _Auditor(received, evidence or Evidence(keys), under_audit)
         for file in files:
             auditor.read(file)
         runs.append(auditor.result(files))
@@ -77,11 +80,16 @@ def audit_runs(
 
 
 class _Auditor:
-    def __init__(self, received: ReceivedTokens | None, evidence: Evidence) -> None:
+    def __init__(
+        self,
+        received: ReceivedTokens | None,
+        evidence: Evidence,
+        under_audit: ModelUnderAudit | None,
+    ) -> None:
         self._places = Places()
         self._rungs = ladder(self._places)
         self._whole = self._rungs[0]
-        self._records = RunRecords(self._rungs, received, evidence)
+        self._records = RunRecords(self._rungs, received, evidence, under_audit)
         self._unknown: Counter[str] = Counter()
         self._chain: FileChain | None = None
         self._file: Path | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 __all__ = ["MOST_LISTED", "Failure", "Places", "Rung", "Status", "Unsaid", "ladder"]
 
@@ -84,6 +84,8 @@ class Rung:
     """What cannot be said, by its text."""
     notes: list[str] = field(default_factory=list)
     """Remarks that judge nothing."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """What was measured, as JSON-ready values."""
 
     def fail(self, place: int, what: str) -> None:
         """Notes a failure at *place*."""
@@ -103,6 +105,11 @@ class Rung:
         """Adds a remark, if there are not too many yet."""
         if len(self.notes) < MOST_LISTED:
             self.notes.append(what)
+
+    def note_once(self, what: str) -> None:
+        """Adds a remark unless it is there."""
+        if what not in self.notes:
+            self.note(what)
 
     @property
     def status(self) -> Status:

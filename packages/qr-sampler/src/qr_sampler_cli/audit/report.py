@@ -95,4 +95,5 @@ def _rung(rung: Rung) -> dict[str, Any]:
             for each in rung.unsaid.values()
         ],
         "notes": rung.notes,
+        **({"figures": rung.figures} if rung.figures else {}),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.rederivation.rung import ModelUnderAudit, Rederivation
 from qr_sampler_cli.audit.rungs.anchors import Anchors
 from qr_sampler_cli.audit.rungs.chain import FileChain
 from qr_sampler_cli.audit.rungs.clocks import Clocks
@@ -43,12 +44,17 @@ class RunRecords:
         rungs: The ladder.
         received: What clients have received, if that is known.
         evidence: What the ledger is compared with.
+        under_audit: The model that tokens are derived from again, if there is one.
     """
 
     def __init__(
-        self, rungs: Sequence[Rung], received: ReceivedTokens | None, evidence: Evidence
+        self,
+        rungs: Sequence[Rung],
+        received: ReceivedTokens | None,
+        evidence: Evidence,
+        under_audit: ModelUnderAudit | None = None,
     ) -> None:
-        self._whole, complete, in_time, consistent, witnessed, self._derived = rungs
+        self._whole, complete, in_time, consistent, witnessed, derived = rungs
         self._complete = Completeness(complete, received)
         self._draws = self._complete.draws
         self._clocks = Clocks(in_time)
@@ -57,6 +63,8 @@ class RunRecords:
         self._witnesses = Witnesses(witnessed, evidence)
         self.anchors = Anchors(witnessed, evidence.outside)
         """What others say of the times of lines."""
+        self._rederived = derived
+        self._derivation = Rederivation(derived, under_audit)
         self.run_id = ""
         """Name of the run."""
         self._other_end: tuple[int, str] | None = None
@@ -81,6 +89,7 @@ class RunRecords:
             Clock: self._clock,
             Anchor: self.anchors.anchor,
         }
+        self._deriving = self._derivation.handlers
 
     @property
     def tokens(self) -> int:
@@ -94,6 +103,7 @@ class RunRecords:
         closed = before is not None and before.closed is not None
         self._consistent.stored.begin_file(name, self._last, closed=closed)
         self.anchors.begin_file(name)
+        self._derivation.begin_file(name)
 
     def take(self, record: Any, place: int) -> None:
         """Takes in a record."""
@@ -103,11 +113,14 @@ class RunRecords:
         handler = self._handlers.get(type(record))
         if handler is not None:
             handler(record, place)
+        deriving = self._deriving.get(type(record))
+        if deriving is not None:
+            deriving(record, place)
 
     def redacted(self, place: int) -> None:
         """Takes note of a line that lacks what tells of tokens."""
         self._commitments.redacted(place)
-        self._derived.cannot_say("tokens of redacted lines, whose ids are left out", place)
+        self._rederived.cannot_say("tokens of redacted lines, whose ids are left out", place)
 
     def _genesis(self, line: Genesis, place: int) -> None:
         if self.run_id and line.run_id != self.run_id:
@@ -247,4 +260,4 @@ class RunRecords:
         self._consistent.finish(self._last, closed=closed is not None)
         self._witnesses.finish()
         self.anchors.finish()
-        self._derived.cannot_say("whether the model gives these tokens: it needs the model")
+        self._derivation.finish()
