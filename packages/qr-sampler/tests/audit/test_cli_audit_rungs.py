@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import tracemalloc
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -116,6 +118,44 @@ def test_numbers_without_draws_cannot_be_accounted_for(run: Any, save: Any, audi
     rungs = audit(save(lines))
     assert [rungs[number].failures for number in (1, 2, 3, 4)] == [[]] * 4
     assert "bytes of tokens whose draws are not recorded" in rungs[2].unsaid
+
+
+def numbers_in(token: dict[str, Any], data: bytes) -> None:
+    """Has a token decided by the two numbers that *data* is."""
+    words = [data[:8], data[8:]]
+    for used, word in zip(token["uniforms"], words, strict=True):
+        used["u"] = int.from_bytes(word, "little") // 2**11 / 2**53
+    token |= {"u": token["uniforms"][1]["u"], "block_sum": sum(data)}
+    token["block_ones"] = sum(byte.bit_count() for byte in data)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda token: None, ""),
+        (lambda token: token["uniforms"][0].update(u=0.125), "u of its 'proposal' is 0.125"),
+        (lambda token: token.update(block_sum=token["block_sum"] + 1), "block_sum is"),
+        (lambda token: token.update(block_ones=token["block_ones"] - 1), "block_ones is"),
+    ],
+)
+def test_numbers_that_decide_a_token_together_are_judged_each(
+    run: Any, save: Any, audit: Any, change: Any, found: str
+) -> None:
+    data = Random(5).randbytes(16)
+    lines = verified(run)
+    draws = [line for line in lines if line["kind"] == "draw"]
+    for draw, word in zip(draws, (data[:8], data[8:]), strict=True):
+        draw["data_sha256"] = hashlib.sha256(word).hexdigest()
+    (token,) = (line for line in lines if line["kind"] == "token")
+    numbers_in(token, data)
+    change(token)
+    path = save(lines)
+    pieces = enumerate((data[:8], data[8:]))
+    stored = b"QRBLOCKS1\n" + b"".join(struct.pack(">QQ", n, 8) + word for n, word in pieces)
+    path.with_suffix(".blocks").write_bytes(stored)
+    rung = audit(path)[4]
+    assert rung.status == ("fails" if found else "holds")
+    assert [failure.what.startswith(found) for failure in rung.failures] == [True] * bool(found)
 
 
 @pytest.fixture

@@ -221,11 +221,16 @@ class RunRecords:
         draw = None if line.draw is None else self._draws.open.get(line.draw)
         if sum(each.bytes for each in line.uniforms) != line.block_bytes:
             self._complete.miscounted(place)
+        blocks: list[bytes | None] = []
         for each in line.uniforms:
             if each.draw is None:
                 self._complete.without_draw(place)
-            else:
-                self._draws.spend(each.draw, each.offset, each.bytes, place)
+                blocks.append(None)
+                continue
+            spent = self._draws.spend(each.draw, each.offset, each.bytes, place)
+            stored = None if spent is None else spent.stored
+            blocks.append(None if stored is None else stored.block(each.offset, each.bytes))
+        self._consistent.numbers(line, blocks, place)
         return draw
 
     def _discard(self, line: Discard, place: int) -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from qr_sampler_cli.audit.blocks.amplifiers import AmplifiedTokens, TokenNumbers
+from qr_sampler_cli.audit.blocks.numbers import judge_numbers
 from qr_sampler_cli.audit.blocks.stored import StoredBlocks
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.rungs.commitments import Commitments
@@ -80,7 +82,6 @@ class Consistency:
         if line.uniforms is not None:
             if not any(each.u == line.u for each in line.uniforms if each.role == line.role):
                 rung.fail(place, "u is not that of the number which decided it")
-            rung.cannot_say("u of tokens that several numbers decide", place)
             return
         if draw is None:
             rung.cannot_say("u of tokens whose draw is not here", place)
@@ -106,6 +107,16 @@ class Consistency:
                 None if draw.stored is None else draw.stored.block(line.offset, line.block_bytes),
             ),
         )
+
+    def numbers(self, line: Token, blocks: Sequence[bytes | None], place: int) -> None:
+        """Judges the numbers of a token that several have decided.
+
+        Args:
+            line: Its line.
+            blocks: The bytes of each number; ``None`` where they are not there.
+            place: Where the line stands.
+        """
+        judge_numbers(self._rung, line, blocks, place)
 
     def finish(self, place: int, *, closed: bool) -> None:
         """Judges what waits.
