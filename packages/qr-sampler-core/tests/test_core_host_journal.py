@@ -12,8 +12,9 @@ from qr_sampler.testing import ConstantEntropySource
 
 
 def test_journal_starts_with_a_genesis_line_that_gives_nothing_away(tmp_path: Path) -> None:
-    settings = Settings.load(ledger_dir=tmp_path / "ledger")
-    journal = Journal(settings, [ConstantEntropySource()], engine="toy", model="tiny")
+    settings = Settings.load(ledger_dir=tmp_path / "ledger", baseline_file=tmp_path / "base.json")
+    model = str(tmp_path / "models" / "tiny")
+    journal = Journal(settings, [ConstantEntropySource()], engine="toy", model=model)
     journal.close()
     (file,) = (tmp_path / "ledger").glob("*.jsonl")
     line, *others = file.read_text(encoding="utf-8").splitlines()
@@ -23,6 +24,7 @@ def test_journal_starts_with_a_genesis_line_that_gives_nothing_away(tmp_path: Pa
     assert genesis["run_id"] == journal.run_id
     assert genesis["versions"]["qr-sampler-core"]
     assert "ledger_dir" not in genesis["settings"]
+    assert (genesis["model"], genesis["settings"]["baseline_file"]) == ("tiny", "base.json")
     assert str(tmp_path) not in line
 
 

@@ -169,5 +169,8 @@ class Journal:
 
 
 def _public_settings(settings: Settings) -> dict[str, Any]:
-    # The directory is a fact about the machine, not about the sampling.
-    return settings.model_dump(mode="json", exclude={"ledger_dir"})
+    # Directories are facts about the machine, not about the sampling.
+    public = settings.model_dump(mode="json", exclude={"ledger_dir"})
+    if settings.baseline_file is not None:
+        public["baseline_file"] = settings.baseline_file.name
+    return public
