@@ -68,7 +68,7 @@ class ServerLog:
         self._numbers = array("q")
         self._read(path)
         keys = np.frombuffer(bytes(self._keys), dtype=f"S{_KEY_BYTES}")
-        # Bytes that end in zeros compare as if they did not; both sides are cut alike.
+        # NumPy cuts zeros off their ends.
         self._order = np.argsort(keys, kind="stable")
         self._sorted = keys[self._order]
 
@@ -77,10 +77,9 @@ class ServerLog:
 
     def find(self, draw: Draw) -> int | None:
         """Returns the place of the answer that *draw* records, ``None`` if there is none."""
-        key = np.bytes_(
-            _key(draw.data_sha256, draw.commitment, draw.device_id, draw.device_timestamp_ns or 0)
-        )
-        place = int(np.searchsorted(self._sorted, key))
+        time_ns = draw.device_timestamp_ns or 0
+        key = _key(draw.data_sha256, draw.commitment, draw.device_id, time_ns).rstrip(b"\0")
+        place = int(np.searchsorted(self._sorted, np.bytes_(key)))
         while place < len(self._sorted) and self._sorted[place] == key:
             found = int(self._order[place])
             if draw.sequence_id in (None, self._numbers[found]):
