@@ -23,6 +23,7 @@ from qr_sampler_cli.main import app
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
 from qr_sampler_grpc.source import QuantumGrpcSource
 from qr_sampler_grpc.testing.keys import KeyPair, make_key_pair
+from qr_sampler_grpc.testing.patience import NO_BREAKER, PATIENT_MS
 
 ROOT = Path(__file__).resolve().parents[4]
 TEMPLATE = ROOT / "servers" / "qrng_template_server.py"
@@ -35,15 +36,21 @@ def template_server(*arguments: str | Path) -> Iterator[str]:
     command = [sys.executable, str(TEMPLATE), "--address=127.0.0.1:0", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().rpartition(" ")[2].strip()
-        process.terminate()
+        try:
+            yield process.stdout.readline().rpartition(" ")[2].strip()
+        finally:
+            process.terminate()
         assert process.wait(60) == 0
 
 
 def play(folder: Path, address: str, pair: KeyPair, mode: str) -> Path:
     """Has a host write a ledger with draws from the server."""
     source = QuantumGrpcSource(
-        address, mode=mode, public_key=str(pair.public), timeout_ms=60_000, stubs="sync"
+        address,
+        mode=mode,
+        public_key=str(pair.public),
+        timeout_ms=PATIENT_MS,
+        breaker=NO_BREAKER,
     )
     session = SamplingSession(
         EngineFacts(engine="toy 1.0", model="none"),

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler_cli.failures import import_package
+from qr_sampler_cli.remedies import from_clone
 
 __all__ = ["LARGEST_ANSWER", "AnchorError", "Fetcher"]
 
@@ -36,7 +37,7 @@ class Fetcher:
         self._httpx = import_package(
             "httpx",
             needed_for="a witness from outside",
-            remedy="install it with: pip install 'qr-sampler-lab[anchors]'",
+            remedy="install it " + from_clone("qr-sampler-lab[anchors]"),
         )
         self._timeout_s = timeout_s
         self._client = self._httpx.Client(timeout=timeout_s, follow_redirects=False)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from qr_sampler_cli.audit.anchors.timestamps import InvalidTokenError, decode_token
 from qr_sampler_cli.failures import import_package
+from qr_sampler_cli.remedies import from_clone
 from qr_sampler_lab.anchors.fetching import AnchorError, Fetcher
 
 __all__ = ["TimeStampAuthority"]
@@ -37,7 +38,7 @@ class TimeStampAuthority:
         self._client: Any = import_package(
             "rfc3161_client",
             needed_for="a time stamp",
-            remedy="install it with: pip install 'qr-sampler-lab[anchors]'",
+            remedy="install it " + from_clone("qr-sampler-lab[anchors]"),
         )
         self._fetcher = fetcher
         self.url = fetcher.checked("--tsa", url)

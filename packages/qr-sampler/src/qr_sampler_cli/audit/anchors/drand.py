@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from qr_sampler.errors import QRSamplerError
 from qr_sampler_cli.failures import import_package
+from qr_sampler_cli.remedies import from_clone
 
 __all__ = [
     "CHAIN",
@@ -156,7 +157,7 @@ def _curve() -> list[Any]:
             import_package(
                 f"py_ecc.{name}",
                 needed_for="a round of drand",
-                remedy="install it with: pip install 'qr-sampler[anchors]'",
+                remedy="install it " + from_clone("qr-sampler[anchors]"),
             )
             for name in ("bls.point_compression", "bls.hash_to_curve", "optimized_bls12_381")
         ]

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler_cli.failures import import_package
+from qr_sampler_cli.remedies import from_clone
 
 __all__ = [
     "LONGEST_TOKEN",
@@ -30,7 +31,7 @@ _LARGEST_PEM: Final = 2**20
 _NS_PER_S: Final = 1_000_000_000
 _SHA256: Final = "2.16.840.1.101.3.4.2.1"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_REMEDY: Final = "install it with: pip install 'qr-sampler[anchors]'"
+_REMEDY: Final = "install it " + from_clone("qr-sampler[anchors]")
 _NOT_DER: Final = (
     "its set of certificates is not in the order that DER asks for; ask the authority for a reply "
     "without certificates, or with its own alone"
