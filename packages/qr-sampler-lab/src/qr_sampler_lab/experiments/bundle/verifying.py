@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.reader import lines_in
 from qr_sampler_cli.audit.auditor import audit_runs
@@ -20,6 +22,7 @@ from qr_sampler_lab.experiments.bundle.requests import (
     check_counts,
     check_requests,
 )
+from qr_sampler_lab.experiments.bundle.rounds import check_rounds
 from qr_sampler_lab.experiments.environment import installed_code
 from qr_sampler_lab.experiments.files.chained_record import Entry
 from qr_sampler_lab.experiments.files.errors import RecordError
@@ -35,7 +38,10 @@ from qr_sampler_lab.experiments.study import Study
 
 __all__ = ["verify_bundle"]
 
-_LARGEST_REPORT: Final = 2**28
+_LARGEST_REPORT: Final = 2**26
+
+_DEEPEST: Final = 32
+"""Most levels of lists and mappings; a report has six."""
 
 
 def verify_bundle(directory: Path) -> Checks:
@@ -73,6 +79,8 @@ class _Verification:
             _check_order_of(self._entries, checks)
         with checks.of("seal"):
             self._check_seal()
+        with checks.of("plan"):
+            check_rounds(checks, self._study.sealed.seal, self._entries)
         with checks.of("register"):
             self._check_register()
         revealed = self._reveal()
@@ -301,10 +309,22 @@ def _lines_of_kind(path: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    data = read_bounded(path, _LARGEST_REPORT)
+    if _nesting(data) > _DEEPEST:
+        # Recursion has no limit of its own where libraries have raised it.
+        raise RecordError(f"{path} is nested too deeply")
     try:
-        values = json.loads(read_bounded(path, _LARGEST_REPORT))
-    except (ValueError, RecursionError) as error:
+        values = json.loads(data)
+    except ValueError as error:
         raise RecordError(f"{path} is no JSON: {error}") from error
     if not isinstance(values, dict):
         raise RecordError(f"{path} is no report")
     return values
+
+
+def _nesting(data: bytes) -> int:
+    """Returns how deeply brackets are nested, those in texts included."""
+    read = np.frombuffer(data, dtype=np.uint8)
+    steps = np.isin(read, (ord("["), ord("{"))).astype(np.int64)
+    steps -= np.isin(read, (ord("]"), ord("}")))
+    return int(np.cumsum(steps).max(initial=0))

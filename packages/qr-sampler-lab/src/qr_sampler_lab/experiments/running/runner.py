@@ -15,7 +15,7 @@ from qr_sampler_lab.experiments.protocol import Arm, Protocol
 from qr_sampler_lab.experiments.results.figures import StudyData
 from qr_sampler_lab.experiments.results.observations import LedgerTail
 from qr_sampler_lab.experiments.running.engines import Answer, Engine, Question
-from qr_sampler_lab.experiments.running.stop_rule import StopRule, due_sessions
+from qr_sampler_lab.experiments.running.stop_rule import StopRule, is_due
 
 __all__ = ["Assignment", "SessionRunner", "begun_sessions"]
 
@@ -96,6 +96,8 @@ class SessionRunner:
         self._data = StudyData(assignment.protocol, assignment.main_arms(), assignment.sessions)
         self._tail = LedgerTail(assignment.ledgers)
         self._rule = StopRule(self._data, assignment.sessions)
+        self._position = 0
+        """Index of the first session that is neither begun nor passed over."""
 
     @property
     def stopped_after(self) -> int | None:
@@ -111,29 +113,31 @@ class SessionRunner:
         """
         begun = begun_sessions(self._journal)
         self._look(max(begun, default=-1))
-        total = sum(len(session.requests) for session in self._assignment.sessions)
+        sessions = self._assignment.sessions
+        total = sum(len(session.requests) for session in sessions)
+        done = sum(len(sessions[number].requests) for number in begun)
         while batch := self._next(begun):
             if interrupted():
                 return False
             self._make(engine, batch)
-            begun.update(session.number for session in batch)
             self._look(batch[-1].number)
-            sessions = self._assignment.sessions
-            self._on_progress(sum(len(sessions[number].requests) for number in begun), total)
+            done += sum(len(session.requests) for session in batch)
+            self._on_progress(done, total)
         return True
 
     def _next(self, begun: set[int]) -> list[PlannedSession]:
         """Returns the sessions that come next and are served together."""
-        due = due_sessions(self._assignment.sessions, self._rule.stopped_after)
         batch: list[PlannedSession] = []
         requests = 0
-        for session in due:
-            if session.number in begun:
-                continue
-            requests += len(session.requests)
-            if batch and (requests > self._at_once or not self._shares_batches(session)):
-                break
-            batch.append(session)
+        sessions = self._assignment.sessions
+        while self._position < len(sessions):
+            session = sessions[self._position]
+            if session.number not in begun and is_due(session, self._rule.stopped_after):
+                requests += len(session.requests)
+                if batch and (requests > self._at_once or not self._shares_batches(session)):
+                    break
+                batch.append(session)
+            self._position += 1
         return batch
 
     def _shares_batches(self, session: PlannedSession) -> bool:

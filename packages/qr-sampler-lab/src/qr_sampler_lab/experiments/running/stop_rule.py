@@ -9,7 +9,7 @@ from qr_sampler_lab.analysis import EProcess
 from qr_sampler_lab.experiments.plan import PlannedSession
 from qr_sampler_lab.experiments.results.figures import StudyData
 
-__all__ = ["StopRule", "due_sessions", "e_process_of"]
+__all__ = ["StopRule", "due_sessions", "e_process_of", "is_due"]
 
 
 class StopRule:
@@ -23,11 +23,11 @@ class StopRule:
     def __init__(self, data: StudyData, sessions: Sequence[PlannedSession]) -> None:
         self._data = data
         self._process = e_process_of(data)
-        self._last = {
-            session.block: session.number for session in sessions if session.phase == "main"
-        }
+        last = {session.block: session.number for session in sessions if session.phase == "main"}
+        self._last = [last[block] for block in sorted(b for b in last if b is not None)]
         """Number of the last session of each block."""
-        self._judged = -1
+        self._judged = 0
+        """Number of blocks that are judged."""
         self.stopped_after: int | None = None
         """The block after which no other one follows, if the rule says so."""
 
@@ -44,10 +44,9 @@ class StopRule:
         """
         if self._process is None or self.stopped_after is not None:
             return
-        for block in sorted(block for block, last in self._last.items() if block is not None):
-            if block <= self._judged or self._last[block] > number:
-                continue
-            self._judged = block
+        while self._judged < len(self._last) and self._last[self._judged] <= number:
+            block = self._judged
+            self._judged += 1
             score = self._data.block_score(self._data.protocol.primary, block, self._data.selected)
             if score is not None:
                 self._process.add([score])
@@ -64,15 +63,16 @@ def e_process_of(data: StudyData) -> EProcess | None:
     return EProcess(tau=stopping.tau, alpha=data.protocol.primary.alpha)
 
 
-def due_sessions(
-    sessions: Sequence[PlannedSession], stopped_after: int | None
-) -> list[PlannedSession]:
-    """Returns the sessions that a study has, given the block after which it stops.
+def is_due(session: PlannedSession, stopped_after: int | None) -> bool:
+    """Returns whether a study has a session, given the block after which it stops.
 
     What is scheduled after a block that is not the last, and after the last, stays.
     """
-    if stopped_after is None:
-        return list(sessions)
-    return [
-        session for session in sessions if session.block is None or session.block <= stopped_after
-    ]
+    return stopped_after is None or session.block is None or session.block <= stopped_after
+
+
+def due_sessions(
+    sessions: Sequence[PlannedSession], stopped_after: int | None
+) -> list[PlannedSession]:
+    """Returns the sessions that a study has, in order."""
+    return [session for session in sessions if is_due(session, stopped_after)]
