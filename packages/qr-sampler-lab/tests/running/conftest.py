@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,18 @@ PLAN: dict[str, Any] = {
 MakeStudy = Callable[..., Study]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _settings_of_nobody() -> Iterator[None]:
+    """Hides the operator's own settings from every study."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in os.environ:
+            if name.upper().startswith("QR_"):
+                patched.delenv(name)
+        yield
+
+
 @pytest.fixture(scope="session")
-def code_is_digested_once() -> Any:
+def code_is_digested_once() -> Iterator[None]:
     """Remembers the digests of our code, which takes longer to read than a small study to run."""
     from functools import lru_cache
 
