@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from qr_sampler_lab.experiments.files.errors import StudyError
 from qr_sampler_lab.experiments.protocol import Exclusions
 from qr_sampler_lab.experiments.results.block_lengths import ArmMean, compare_block_lengths
 from qr_sampler_lab.experiments.results.contrast import block_score, contrast_test
+from qr_sampler_lab.experiments.results.latencies import latency_figures
 from qr_sampler_lab.experiments.results.observations import (
     LedgerTail,
     Observation,
@@ -285,3 +287,50 @@ def test_secondary_endpoints_are_corrected_and_decide_nothing(
     u = {arm: [t.u for t in tokens if t.alias == alias] for arm, alias in aliases.items()}
     ks = next(result for result in results if result["statistic"] == "ks")
     assert ks["score"] == pytest.approx(stats.ks_2samp(u["biased"], u["control"]).statistic)
+
+
+def draws(path: Path, latencies: dict[str, Any]) -> Path:
+    """Writes a ledger of draws, those of the sources in turns."""
+    lines = [
+        {
+            "kind": "draw",
+            "source": source,
+            "t_request_ns": 1_000,
+            "t_received_ns": 1_000 + int(latency),
+        }
+        for turn in zip(*latencies.values(), strict=True)
+        for source, latency in zip(latencies, turn, strict=True)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_a_report_says_whether_latency_tells_the_source(
+    make_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    protocol = make_study().protocol
+    rng = np.random.default_rng(12)
+    alike = {name: rng.lognormal(13, 0.5, size=4_000) for name in ("mock_uniform", "system")}
+    told = latency_figures(protocol, [draws(tmp_path / "alike.jsonl", alike)])
+    assert told is not None
+    # Half, with a standard deviation of 0.8 %; the seed is fixed.
+    assert told["blind"]
+    assert told["balanced_accuracy"] == pytest.approx(0.5, abs=0.03)
+    apart = {"mock_uniform": alike["system"] * 3, "system": alike["system"]}
+    told = latency_figures(protocol, [draws(tmp_path / "apart.jsonl", apart)])
+    assert told is not None
+    assert not told["blind"]
+    assert told["balanced_accuracy"] > 0.8
+    few = {name: latencies[:2] for name, latencies in alike.items()}
+    told = latency_figures(protocol, [draws(tmp_path / "few.jsonl", few)])
+    assert told is not None
+    assert "cannot_be_said" in told
+
+
+def test_one_source_has_nothing_to_tell(make_study: Callable[..., Study], tmp_path: Path) -> None:
+    arm = {"source": "system", "block_bytes": 256}
+    study = make_study(
+        arms=[{"name": "biased", **arm}, {"name": "control", **arm}],
+        environment={"QR_MAX_KS_DISTANCE": 0.02},
+    )
+    assert latency_figures(study.protocol, []) is None

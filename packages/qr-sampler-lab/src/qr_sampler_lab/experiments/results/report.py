@@ -14,6 +14,7 @@ from qr_sampler_cli.audit.files import ledgers_of
 from qr_sampler_lab.experiments.comparing import differences
 from qr_sampler_lab.experiments.files.errors import StudyError
 from qr_sampler_lab.experiments.results.figures import StudyData, study_figures
+from qr_sampler_lab.experiments.results.latencies import latency_figures
 from qr_sampler_lab.experiments.results.observations import observations_in
 from qr_sampler_lab.experiments.results.report_text import report_text
 from qr_sampler_lab.experiments.results.revealed import Revealed, reveal
@@ -86,9 +87,10 @@ def report_of(study: Study, *, anyway: bool = False) -> dict[str, Any]:
 
 def figures_of(study: Study, revealed: Revealed) -> dict[str, Any]:
     """Returns the figures of an unblinded study."""
+    paths = ledgers_in(study.ledgers)
     data = StudyData(study.protocol, revealed.main_arms, revealed.sessions)
-    data.add(observations_in(ledgers_in(study.ledgers)))
-    return study_figures(data)
+    data.add(observations_in(paths))
+    return {**study_figures(data), "latency": latency_figures(study.protocol, paths)}
 
 
 def _changed_ledgers(study: Study, revealed: Revealed) -> list[str]:

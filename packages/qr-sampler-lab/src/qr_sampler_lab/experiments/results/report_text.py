@@ -38,6 +38,9 @@ def _lines(report: Mapping[str, Any], protocol: Protocol) -> Iterator[str]:
     if figures["block_lengths"] is not None:
         yield ""
         yield from _block_lengths(figures["block_lengths"])
+    if figures["latency"] is not None:
+        yield ""
+        yield _latency(figures["latency"])
     if figures["secondary"]:
         yield ""
         yield "Secondary endpoints, which decide nothing:"
@@ -122,6 +125,14 @@ def _block_lengths(told: Mapping[str, Any]) -> Iterator[str]:
         f"  log likelihood ratio of influence over selection {told['log_likelihood_ratio']:+.3f}; "
         f"chi2 of no effect {told['null_chi2']:.2f} ({told['degrees'] + 1} degrees)"
     )
+
+
+def _latency(told: Mapping[str, Any]) -> str:
+    if "cannot_be_said" in told:
+        return f"Whether latency tells the source cannot be said: {told['cannot_be_said']}"
+    share = f"{told['balanced_accuracy']:.1%} [{told['low']:.1%}, {told['high']:.1%}]"
+    verdict = "does not give it away" if told["blind"] else "may give it away"
+    return f"Latency alone names the source of {share} of {told['draws']:,} draws: it {verdict}."
 
 
 def _number(value: float | None) -> str:
