@@ -26,6 +26,10 @@ MOST_ARMS: Final = 32
 MOST_PAIRED: Final = 6
 """Largest number of arms all of which are compared with each other."""
 
+_PIECE: Final = 2**13
+"""Tokens that are added at once: more, and a linear algebra library would start threads that cost
+more than they gain."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -73,7 +77,8 @@ class TokenAnalysis:
         """
         try:
             for chunk in chunks:
-                self.add(chunk)
+                for start in range(0, len(chunk), _PIECE):
+                    self.add(chunk[start : start + _PIECE])
         except ConfigError as error:
             raise TablesError(f"the tokens cannot be analysed: {error}") from error
 
