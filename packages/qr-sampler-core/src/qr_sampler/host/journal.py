@@ -15,6 +15,7 @@ from typing import Any, Final
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.host.public_text import public_model_name
+from qr_sampler.records.beacon import BeaconFile
 from qr_sampler.records.chain import BLINDED_KINDS, ZERO_HEAD
 from qr_sampler.records.entries import Entry, records_of
 from qr_sampler.records.files import Continues, LedgerWriter
@@ -65,6 +66,7 @@ class Journal:
         self._logger = SamplingLogger(settings.log_level)
         self._file: LedgerWriter | None = None
         self._sidecars: list[Sidecar] = []
+        self._beacon = BeaconFile()
         if settings.ledger_dir is not None:
             started = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             name = f"{started}-dp{engine_rank}-{os.getpid()}-{self.run_id[:8]}.jsonl"
@@ -154,6 +156,7 @@ class Journal:
         if time.monotonic() >= self._next_clock_s:
             self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
             lines.append(self._lines.clock())
+        lines += self._beacon.lines(file.path)
         file.write(lines)
         if file.given_up > before:
             self._lines.tell_again()
