@@ -169,6 +169,22 @@ def unordered(lines: list[dict[str, Any]]) -> None:
     lines[-2], lines[-1] = lines[-1], lines[-2]
 
 
+def other_order(lines: list[dict[str, Any]]) -> None:
+    begun = [line for line in lines if line.get("state") == "begun"]
+    begun[2]["session"], begun[3]["session"] = 3, 2
+    ended = [line for line in lines if line.get("state") == "ended"]
+    ended[2]["session"], ended[3]["session"] = 3, 2
+
+
+def other_model(lines: list[dict[str, Any]]) -> None:
+    model = {"kind": "model", "name": "toy", "manifest_sha256": "c" * 64, "files": {}}
+    lines.insert(2, model)
+
+
+def other_setting(lines: list[dict[str, Any]]) -> None:
+    lines[0]["settings"]["max_ks_distance"] = 0.5
+
+
 def other_code(lines: list[dict[str, Any]]) -> None:
     lines[0]["files"]["qr-sampler-core"] = "a" * 64
 
@@ -216,6 +232,9 @@ def report_exclusions(bundle: Path) -> None:
         pytest.param(in_ledger(stray_request), "requests counts", id="stray request"),
         pytest.param(in_ledger(other_block), "requests", id="options"),
         pytest.param(in_ledger(other_code), "ledgers", id="code"),
+        pytest.param(in_ledger(other_model), "ledgers", id="model"),
+        pytest.param(in_ledger(other_setting), "ledgers", id="setting"),
+        pytest.param(in_journal(other_order), "plan", id="order"),
         pytest.param(in_journal(unordered), "journal", id="unblinded before the end"),
         pytest.param(drop_end, "", id="register cut"),
         pytest.param(other_register, "register", id="register"),

@@ -372,3 +372,58 @@ def test_progress_and_journal_show_no_arm_and_no_result(make_study: MakeStudy) -
     text = study.journal.path.read_text()
     for word in ("biased", "control", "mock_uniform", "statistic", "p_value", '"u"'):
         assert word not in text
+
+
+def test_witnesses_are_asked_while_a_study_runs(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qr_sampler_lab.anchors import anchoring
+
+    events: list[Any] = []
+
+    class Recorded:
+        def __init__(self, paths: Sequence[Path], **named: str | None) -> None:
+            events.append((list(paths), named))
+
+        def __enter__(self) -> None:
+            events.append("begun")
+
+        def __exit__(self, *raised: object) -> None:
+            events.append("ended")
+
+    monkeypatch.setattr(anchoring, "Anchoring", Recorded)
+    study = make_study()
+    assert conduct(study, Conduct(tsa="http://tsa", drand="http://drand"))
+    named = {"tsa": "http://tsa", "drand": "http://drand", "deposit": None}
+    assert events == [([study.ledgers], named), "begun", "ended"]
+
+
+def test_without_the_extra_a_study_runs_with_one_warning(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from qr_sampler_cli.failures import MissingPackageError
+    from qr_sampler_lab.anchors import anchoring
+
+    def missing(*arguments: object, **named: object) -> None:
+        raise MissingPackageError("httpx is not installed")
+
+    monkeypatch.setattr(anchoring, "Anchoring", missing)
+    assert conduct(make_study(), Conduct(drand="http://drand"))
+    assert [record.getMessage() for record in caplog.records if "witness" in record.message] == [
+        "no outside witness: httpx is not installed; --no-anchors says so without a warning"
+    ]
+
+
+def test_an_end_that_a_crash_kept_out_of_the_register_is_entered_later(
+    make_study: MakeStudy,
+) -> None:
+    study = make_study()
+    conduct(study, HOW)
+    register = study.register.path
+    lines = register.read_bytes().splitlines(keepends=True)
+    register.write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(StudyError, match="finished; nothing is left"):
+        conduct(study, RESUME)
+    known = study.register.study(study.sealed.digest)
+    assert known is not None
+    assert known.end is not None
