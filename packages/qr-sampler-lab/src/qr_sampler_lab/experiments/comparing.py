@@ -9,7 +9,12 @@ from pathlib import Path
 
 from qr_sampler.errors import ConfigError, QRSamplerError, shown
 from qr_sampler_lab.experiments.blinding import commitment_of
-from qr_sampler_lab.experiments.environment import installed_code, sealed_model, versions_in_use
+from qr_sampler_lab.experiments.environment import (
+    files_in,
+    installed_code,
+    sealed_model,
+    versions_in_use,
+)
 from qr_sampler_lab.experiments.files.errors import StudyError
 from qr_sampler_lab.experiments.protocol.files import read_bounded
 from qr_sampler_lab.experiments.seal import Seal
@@ -64,7 +69,7 @@ def differences(study: Study, *, model: bool = True, code: bool = True) -> list[
 
 
 def digests_of_files(study: Study) -> dict[str, str]:
-    """Returns the SHA-256 of the protocol, of all prompts and of a baseline, by path.
+    """Returns the SHA-256 of the protocol, of all prompts and of files in settings, by path.
 
     Raises:
         ConfigError: When one cannot be read, or differs from its digest in the protocol.
@@ -78,9 +83,8 @@ def digests_of_files(study: Study) -> dict[str, str]:
                 f"the prompt {prompt.file} has the digest {digest}, and the protocol says "
                 f"{prompt.sha256}; bring back the right file"
             )
-    baseline = protocol.environment.get("QR_BASELINE_FILE")
-    if baseline is not None:
-        digests[str(baseline)] = _digest(study.directory / str(baseline))
+    for file in files_in(protocol).values():
+        digests[file] = _digest(study.directory / file)
     return digests
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import entry_points
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from qr_sampler.admission.overrides import resolve_request
@@ -18,6 +19,7 @@ from qr_sampler.records.code_digest import code_digest
 from qr_sampler.records.genesis import installed_versions
 from qr_sampler.records.model_manifest import manifest_of
 from qr_sampler.settings import Settings, describe_validation_error
+from qr_sampler_cli.settings.catalogue import installed_groups
 from qr_sampler_lab.experiments.files.errors import StudyError
 from qr_sampler_lab.experiments.protocol import Arm, ModelChoice, Protocol
 from qr_sampler_lab.experiments.seal import SealedModel
@@ -27,7 +29,9 @@ __all__ = [
     "check_arm",
     "engine_environment",
     "engine_settings",
+    "files_in",
     "installed_code",
+    "known_settings",
     "sealed_model",
     "versions_in_use",
 ]
@@ -66,12 +70,17 @@ class _StatedSettings(Settings):
         return (init_settings,)
 
 
-def engine_environment(protocol: Protocol) -> dict[str, str]:
+def engine_environment(protocol: Protocol, study: Path) -> dict[str, str]:
     """Returns the ``QR_*`` variables that the engine of a study is started with.
 
     Its ledger, its seal and secrets of sources are added by whoever starts it; all other ``QR_*``
     variables have to be unset.
+
+    Args:
+        protocol: The protocol.
+        study: Directory that relative paths are below.
     """
+    files = {name: str(study.resolve() / file) for name, file in files_in(protocol).items()}
     sources = list(dict.fromkeys(arm.source for arm in protocol.arms))
     first = protocol.arms[0]
     return {
@@ -80,11 +89,39 @@ def engine_environment(protocol: Protocol) -> dict[str, str]:
         "QR_SIGNAL_AMPLIFIER_TYPE": first.amplifier,
         "QR_REQUEST_ENTROPY_SOURCES": ",".join(sources[1:]),
         **{name: _as_text(value) for name, value in protocol.environment.items()},
+        **files,
     }
 
 
-def engine_settings(protocol: Protocol) -> Settings:
+def files_in(protocol: Protocol) -> dict[str, str]:
+    """Returns the relative paths in the environment of a protocol, by variable.
+
+    They are files below the study, and sealed. Absolute paths are devices and sockets of the
+    machine.
+    """
+    paths = {name for name, field in known_settings().items() if "Path" in str(field.annotation)}
+    return {
+        name: str(value)
+        for name, value in protocol.environment.items()
+        if name in paths and not PurePath(str(value)).is_absolute()
+    }
+
+
+def known_settings() -> dict[str, FieldInfo]:
+    """Returns the fields of all settings that installed packages of ours have, by variable."""
+    return {
+        f"{group.model.model_config.get('env_prefix', '')}{field}".upper(): info
+        for group in installed_groups()
+        for field, info in group.model.model_fields.items()
+    }
+
+
+def engine_settings(protocol: Protocol, study: Path) -> Settings:
     """Returns the settings that the engine of a study will have, whatever the environment here.
+
+    Args:
+        protocol: The protocol.
+        study: Directory that relative paths are below.
 
     Raises:
         ConfigError: When a variable is malformed or out of range.
@@ -92,7 +129,7 @@ def engine_settings(protocol: Protocol) -> Settings:
     names = {f"QR_{field.upper()}": field for field in Settings.model_fields}
     values: dict[str, Any] = {
         names[name]: value
-        for name, value in engine_environment(protocol).items()
+        for name, value in engine_environment(protocol, study).items()
         if name in names and value
     }
     try:

@@ -56,7 +56,7 @@ class Seal(Part):
     format: Literal["qr-sampler seal 1"]
     name: str
     files: dict[str, str]
-    """SHA-256 of the bytes of ``PROTOCOL.yaml``, of all prompts and of a baseline."""
+    """SHA-256 of the bytes of ``PROTOCOL.yaml``, of all prompts and of files in settings."""
     protocol: dict[str, Any]
     """What the protocol says, with all defaults."""
     tokens_per_arm: dict[str, int]

@@ -88,7 +88,7 @@ def _write_seal(study: Study, witness: Mapping[str, Any] | None) -> None:
 
 def _made(study: Study, key: StudyKey, witness: Mapping[str, Any] | None) -> Seal:
     protocol = study.protocol
-    settings = engine_settings(protocol)
+    settings = engine_settings(protocol, study.directory)
     for arm in protocol.arms:
         check_arm(arm, settings)
     aliases_of(protocol, key.alias_key)

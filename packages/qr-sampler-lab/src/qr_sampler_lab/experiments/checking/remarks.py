@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from qr_sampler.amplification.baseline import Baseline
@@ -14,10 +13,13 @@ from qr_sampler.components.sources import ENTROPY_SOURCES
 from qr_sampler.entropy.draw import JitClass
 from qr_sampler.errors import ConfigError, PluginError, QRSamplerError
 from qr_sampler.settings import END_REQUEST, Settings
-from qr_sampler_cli.settings.catalogue import installed_groups
 from qr_sampler_lab.experiments.checking.power import PlannedPower, effective_tokens
 from qr_sampler_lab.experiments.comparing import digests_of_files
-from qr_sampler_lab.experiments.environment import check_arm, engine_settings
+from qr_sampler_lab.experiments.environment import (
+    check_arm,
+    engine_settings,
+    known_settings,
+)
 from qr_sampler_lab.experiments.protocol import Arm, Protocol
 from qr_sampler_lab.experiments.study import Study
 
@@ -45,7 +47,7 @@ def remarks_on(study: Study, power: PlannedPower) -> list[Remark]:
     remarks = [*_errors(study), *_of_power(protocol, power), *_of_contrast(protocol)]
     remarks += [*_of_design(protocol), *_of_environment(protocol)]
     try:
-        settings = engine_settings(protocol)
+        settings = engine_settings(protocol, study.directory)
     except ConfigError as error:
         remarks.append(Remark(True, str(error)))
     else:
@@ -142,11 +144,7 @@ def _of_design(protocol: Protocol) -> Iterator[Remark]:
 
 
 def _of_environment(protocol: Protocol) -> Iterator[Remark]:
-    known = {
-        f"{group.model.model_config.get('env_prefix', '')}{field}".upper()
-        for group in installed_groups()
-        for field in group.model.model_fields
-    }
+    known = known_settings()
     for name in protocol.environment:
         if name not in known:
             yield Remark(
@@ -196,7 +194,7 @@ def _of_baseline(study: Study, settings: Settings) -> Iterator[Remark]:
     if settings.baseline_file is None:
         return
     try:
-        baseline = Baseline.load(Path(study.directory, settings.baseline_file))
+        baseline = Baseline.load(settings.baseline_file)
     except ConfigError as error:
         yield Remark(True, str(error))
         return

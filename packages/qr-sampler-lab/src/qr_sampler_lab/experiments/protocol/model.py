@@ -51,7 +51,7 @@ class Protocol(Part):
     environment: dict[Variable, Option] = Field(
         default_factory=dict,
         description="QR_* settings of the engine and its sources, without secrets; all others have "
-        "their defaults.",
+        "their defaults. Relative paths are below the study, and sealed.",
     )
     arms: tuple[Arm, ...] = Field(min_length=1, max_length=64)
     prompts: tuple[Prompt, ...] = Field(min_length=1, max_length=10_000)

@@ -146,7 +146,7 @@ def _carry_out(study: Study, how: Conduct) -> bool:
     assignment = assignment_of(study)
     study.ledgers.mkdir(mode=0o700, exist_ok=True)
     variables = {
-        **engine_environment(study.protocol),
+        **engine_environment(study.protocol, study.directory),
         "QR_LEDGER_DIR": str(study.ledgers.resolve()),
         "QR_LEDGER_REQUIRED": "true",
         "QR_LEDGER_SEAL": study.sealed.digest,
