@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qr_sampler_lab.experiments.files.chained_record import ChainedRecord
+from qr_sampler_lab.experiments.files.chained_record import ChainedRecord, Entry
 from qr_sampler_lab.experiments.files.errors import RecordError, StudyError
 from qr_sampler_lab.experiments.files.journal import Journal
 from qr_sampler_lab.experiments.files.locking import locked, locked_directory
@@ -75,17 +75,18 @@ def test_every_truncation_loses_only_lines_at_the_end(
     @given(st.integers(1, len(data)))
     def check(size: int) -> None:
         record.path.write_bytes(data[:size])
+        again = ChainedRecord(record.path)
         left = data.count(b"\n", 0, size)
-        assert [entry.head for entry in record.entries()] == whole[:left]
-        assert record.torn_bytes() == size - (data.rfind(b"\n", 0, size) + 1)
+        assert [entry.head for entry in again.entries()] == whole[:left]
+        assert again.torn_bytes() == size - (data.rfind(b"\n", 0, size) + 1)
         if left:
-            record.append("mark", {"text": "afterwards"})
-            kinds = [entry.kind for entry in record.entries()]
+            again.append("mark", {"text": "afterwards"})
+            kinds = [entry.kind for entry in again.entries()]
             torn = data[size - 1 : size] != b"\n"
             assert kinds[left:] == ["gap", "mark"] if torn else ["mark"]
         else:
             with pytest.raises(RecordError, match="first line is missing"):
-                record.append("mark", {"text": "afterwards"})
+                again.append("mark", {"text": "afterwards"})
 
     check()
 
@@ -97,7 +98,7 @@ def test_every_truncation_loses_only_lines_at_the_end(
         (b"not JSON\n", "no JSON"),
         (b"[]\n", "no JSON object"),
         (b'{"kind":"a","kind":"a"}\n', "twice"),
-        (b"x" * 2_000_000 + b"\n", "1,048,576 are the most"),
+        (b"x" * 2_000_000 + b"\n", "more than 1,048,576 bytes"),
         (b"\xff\xfe\n", "no JSON"),
         (b"\n", "no JSON"),
     ],
@@ -193,6 +194,48 @@ def test_a_full_disk_leaves_the_file_as_it_was(
         assert record.path.read_bytes() == before
     monkeypatch.undo()
     record.append("mark", {"text": "kept"})
+
+
+def test_lines_are_judged_once_and_anew_where_the_file_is_another(tmp_path: Path) -> None:
+    record = written(tmp_path)
+    seen: list[tuple[int, bool]] = []
+
+    def note(news: list[Entry], anew: bool) -> None:
+        seen.append((len(news), anew))
+
+    patient = ChainedRecord(record.path)
+    patient.append("mark", {}, allowed=note)
+    patient.append("mark", {}, allowed=note)
+    record.append("mark", {})
+    patient.append("mark", {}, allowed=note)
+    assert seen == [(4, True), (1, False), (2, False)]
+    data = record.path.read_bytes()
+    record.path.write_bytes(data + b"{}\n")
+    for _ in range(2):
+        with pytest.raises(RecordError, match=":9: it does not follow"):
+            patient.append("mark", {}, allowed=note)
+    record.path.write_bytes(data + b'{"torn')
+    assert patient.append("mark", {}, allowed=note).n == 9
+    patient.append("mark", {}, allowed=note)
+    assert seen[3:] == [(1, False), (2, False)]
+    assert [entry.n for entry in record.entries()] == list(range(11))
+
+
+def test_lines_that_a_process_has_seen_do_not_go_unnoticed(tmp_path: Path) -> None:
+    record = written(tmp_path)
+    patient = ChainedRecord(record.path)
+    patient.append("mark", {"text": "inconvenient"})
+    data = record.path.read_bytes()
+    record.path.write_bytes(data[: data.rindex(b"\n", 0, -1) + 1])
+    for _ in range(2):
+        with pytest.raises(RecordError, match="has lost lines"):
+            patient.append("mark", {"text": "the next one"})
+    record.path.unlink()
+    with pytest.raises(RecordError, match="cannot be opened"):
+        patient.append("mark", {})
+    record.path.write_bytes(data)
+    patient.append("mark", {"text": "the next one"})
+    assert len(list(record.entries())) == 6
 
 
 def test_the_order_of_events(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class Study:
         """What ``PROTOCOL.yaml`` says when it is asked for first."""
         return read_protocol(self.protocol_path)
 
-    @property
+    @cached_property
     def journal(self) -> Journal:
         """The journal, which begins with the seal."""
         return Journal(self.directory / "journal.jsonl")

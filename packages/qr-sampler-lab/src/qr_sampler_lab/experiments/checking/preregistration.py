@@ -54,10 +54,11 @@ def _design(protocol: Protocol) -> Iterator[str]:
     yield f"- Every block holds, in random order: {_block(protocol)}."
     if design.unit == "session":
         yield f"- A session has {design.requests_per_session:,} requests of one arm."
-    origin = {
-        "drand": "a public round of drand after the seal",
-        "secret": "a secret that the seal commits to",
-    }[design.order]
+    public, committed = (
+        "a public round of drand after the seal",
+        "a secret that the seal commits to",
+    )
+    origin = public if design.order == "drand" else committed
     yield f"- The order comes from {origin}."
     yield "- Blinding: arms have aliases until the study has ended and is unblinded."
     for run in protocol.schedule:

@@ -7,40 +7,30 @@ chain is checked before anything is appended to it.
 
 from __future__ import annotations
 
+import copy
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec.structs import asdict
 
 from qr_sampler.records.chain import ZERO_HEAD, head_of, line_of
 from qr_sampler.records.clocks import boot_id, clock_line
-from qr_sampler_cli.audit.reading.decoding import decode_object
-from qr_sampler_cli.audit.reading.lines import LONGEST_LINE, NotALedgerError, RawLine, raw_lines
+from qr_sampler_cli.audit.reading.lines import LONGEST_LINE
+from qr_sampler_lab.experiments.files.chain_reader import ChainReader, Entry
 from qr_sampler_lab.experiments.files.errors import RecordError
 from qr_sampler_lab.experiments.files.locking import LOCK_TIMEOUT_S, locked
 
-__all__ = ["ChainedRecord", "Entry", "clocks_now"]
+__all__ = ["Allowed", "ChainedRecord", "Entry", "clocks_now"]
 
 _INVALID: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
-class Entry(NamedTuple):
-    """A line that stands in its place in the chain."""
-
-    kind: str
-    """What sort of line it is."""
-    n: int
-    """Its number, from 0."""
-    prev: str
-    """Digest of the line before it."""
-    head: str
-    """Its own digest."""
-    values: Mapping[str, Any]
-    """All of its fields, those above included."""
+Allowed: TypeAlias = Callable[[list[Entry], bool], object]
+"""Judges a line before it is written, see :meth:`ChainedRecord.append`."""
 
 
 def clocks_now() -> dict[str, Any]:
@@ -59,6 +49,8 @@ class ChainedRecord:
     def __init__(self, path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self.path = path
         self._timeout_s = timeout_s
+        self._reader = ChainReader(path)
+        self._own: list[Entry] = []
 
     def create(self, kind: str, fields: Mapping[str, object], *, seal: str | None = None) -> Entry:
         """Makes the file with its first line; it then exists with that line, or not at all.
@@ -87,63 +79,80 @@ class ChainedRecord:
         return _entry(line)
 
     def entries(self) -> Iterator[Entry]:
-        """Yields the lines; a torn one is no line.
+        """Yields the lines, read anew from the first; a torn one is no line.
 
         Raises:
             RecordError: At the first line that does not stand in its place, or when the file cannot
                 be read.
         """
-        following = _Following(self.path)
-        for raw, after in _with_following(self.path):
-            entry = following.judged(raw, after)
-            if entry is not None:
-                yield entry
+        return ChainReader(self.path).news()
 
     def append(
-        self,
-        kind: str,
-        fields: Mapping[str, object],
-        *,
-        allowed: Callable[[list[Entry]], object] | None = None,
+        self, kind: str, fields: Mapping[str, object], *, allowed: Allowed | None = None
     ) -> Entry:
         """Appends a line, and returns when the disk has it.
 
-        A line that a crash has left unfinished is told of by a ``gap`` first.
+        A line that a crash has left unfinished is told of by a ``gap`` first. What this object has
+        judged once is not read again while the file is the same and has not become shorter.
 
         Args:
             kind: Kind of the line.
             fields: What it says.
-            allowed: Called with all lines before it while nobody else can append; whatever it
-                raises prevents the line.
+            allowed: Called while nobody else can append, with the lines since its last call, and
+                whether these are all lines from the first on; whatever it raises prevents the line.
 
         Raises:
             RecordError: When the chain is broken, the line cannot be one, or the disk refuses.
         """
         with locked(self.path, create=False, timeout_s=self._timeout_s) as descriptor:
-            before = list(self.entries())
-            if not before:
+            news, anew = self._news()
+            reader = self._reader
+            if not reader.n:
                 raise RecordError(f"{self.path} is empty: its first line is missing")
             if allowed is not None:
-                allowed(before)
-            n, head = before[-1].n + 1, before[-1].head
-            start, told = self._gap(n, head)
-            if told:
-                n, head = n + 1, head_of(told)
-                start += told + b"\n"
-            line = self._line(kind, n, head, fields)
-            _write(descriptor, start + line + b"\n", self.path)
-        return _entry(line)
+                allowed(news, anew)
+            return self._append(descriptor, reader, kind, fields)
+
+    def _append(
+        self, descriptor: int, reader: ChainReader, kind: str, fields: Mapping[str, object]
+    ) -> Entry:
+        torn = reader.torn_bytes
+        n, head, lines = reader.n, reader.head, []
+        if torn:
+            lines.append(self._line("gap", n, head, {"reason": "torn", "torn_bytes": torn}))
+            n, head = n + 1, head_of(lines[0])
+        lines.append(self._line(kind, n, head, fields))
+        start = b"\n" if torn else b""
+        _write(descriptor, start + b"\n".join((*lines, b"")), self.path)
+        self._own = [reader.wrote(lines[0], torn + 1 if torn else 0)]
+        self._own += [reader.wrote(line) for line in lines[1:]]
+        return self._own[-1]
 
     def torn_bytes(self) -> int:
         """Returns the length of what a crash has left of a last line, 0 if it is whole."""
-        return sum(raw.size for raw in raw_lines(self.path) if not raw.whole)
+        reader = ChainReader(self.path)
+        for _ in reader.news():
+            pass
+        return reader.torn_bytes
 
-    def _gap(self, n: int, head: str) -> tuple[bytes, bytes]:
-        """Returns what ends an unfinished line, and the line that tells of it; empty without."""
-        torn = self.torn_bytes()
-        if not torn:
-            return b"", b""
-        return b"\n", self._line("gap", n, head, {"reason": "torn", "torn_bytes": torn})
+    def _news(self) -> tuple[list[Entry], bool]:
+        """Returns the lines since the last call, and whether these are all from the first on.
+
+        Raises:
+            RecordError: When a line is out of its place, or those are gone that were here before.
+        """
+        known = self._reader
+        if known.goes_on():
+            # A copy, so that a line out of its place is met again the next time.
+            reader = copy.copy(known)
+            news = [*self._own, *reader.news()]
+        else:
+            reader = ChainReader(self.path)
+            news = list(reader.news())
+            if known.n and not any(e.head == known.head and e.n == known.n - 1 for e in news):
+                raise RecordError(f"{self.path} has lost lines, or others stand in their place")
+        self._reader, self._own = reader, []
+        return news, len(news) == reader.n
 
     def _line(self, kind: str, n: int, prev: str, fields: Mapping[str, object]) -> bytes:
         stamps = clocks_now()
@@ -159,66 +168,6 @@ class ChainedRecord:
                 "most"
             )
         return line
-
-
-class _Following:
-    """Follows the chain through a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._n = 0
-        self._prev = ""
-        self._number = 0
-
-    def judged(self, raw: RawLine, after: RawLine | None) -> Entry | None:
-        """Returns the entry of a line, ``None`` for one that was cut short.
-
-        Raises:
-            RecordError: When it does not stand in its place.
-        """
-        self._number += 1
-        if _is_torn(raw, after):
-            return None
-        values, fault = decode_object(raw)
-        if values is None or fault:
-            raise self._broken(fault)
-        if self._number == 1:
-            self._prev = values.get("seal") or ZERO_HEAD
-        if values.get("n") != self._n or values.get("prev") != self._prev:
-            raise self._broken("it does not follow the line before it")
-        if not isinstance(values.get("kind"), str):
-            raise self._broken("its kind is missing")
-        self._n, self._prev = self._n + 1, raw.head
-        return Entry(values["kind"], self._n - 1, values["prev"], raw.head, values)
-
-    def _broken(self, reason: str) -> RecordError:
-        return RecordError(
-            f"{self._path}:{self._number}: {reason}; lines were changed, removed or put in"
-        )
-
-
-def _is_torn(raw: RawLine, after: RawLine | None) -> bool:
-    """Whether a line was cut short: the last one without newline, or one that a gap tells of."""
-    if after is None:
-        return not raw.whole
-    if not after.data.startswith(b'{"kind":"gap"'):
-        return False
-    gap, fault = decode_object(after)
-    return gap is not None and not fault and 0 < raw.size == gap.get("torn_bytes")
-
-
-def _with_following(path: Path) -> Iterator[tuple[RawLine, RawLine | None]]:
-    """Yields each line with the one after it."""
-    try:
-        before: RawLine | None = None
-        for raw in raw_lines(path):
-            if before is not None:
-                yield before, raw
-            before = raw
-        if before is not None:
-            yield before, None
-    except NotALedgerError as error:
-        raise RecordError(str(error)) from error
 
 
 def _entry(line: bytes) -> Entry:

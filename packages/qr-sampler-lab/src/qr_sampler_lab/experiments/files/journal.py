@@ -65,6 +65,7 @@ class Journal:
     def __init__(self, path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self.path = path
         self._record = ChainedRecord(path, timeout_s=timeout_s)
+        self._standing = Standing()
 
     def create(self, seal: str, receipt: Entry) -> Entry:
         """Makes the journal of a study that has just been sealed.
@@ -157,15 +158,21 @@ class Journal:
         return self._append("unblinded", {**told, "aliases": dict(aliases), **facts})
 
     def _append(self, kind: str, fields: Mapping[str, object]) -> Entry:
-        def allowed(before: list[Entry]) -> None:
-            _refuse_out_of_order(kind, fields, standing_after(before))
+        def allowed(news: list[Entry], anew: bool) -> None:
+            self._standing = standing_after(news, Standing() if anew else self._standing)
+            _refuse_out_of_order(kind, fields, self._standing)
 
         return self._record.append(kind, fields, allowed=allowed)
 
 
-def standing_after(entries: Iterable[Entry]) -> Standing:
-    """Returns where a study stands after *entries*, the lines of its journal."""
-    standing = Standing()
+def standing_after(entries: Iterable[Entry], standing: Standing | None = None) -> Standing:
+    """Returns where a study stands after *entries*, lines of its journal.
+
+    Args:
+        entries: The lines.
+        standing: Where it stood before them, which is updated; without one they are all.
+    """
+    standing = standing or Standing()
     for entry in entries:
         _take(standing, entry.kind, entry.values)
     return standing

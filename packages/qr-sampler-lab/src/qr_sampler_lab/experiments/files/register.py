@@ -73,6 +73,7 @@ class Register:
     def __init__(self, path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> None:
         self.path = path
         self._record = ChainedRecord(path, timeout_s=timeout_s)
+        self._lines: list[Entry] = []
 
     def entries(self) -> list[Entry]:
         """Returns all lines; none if there is no register yet.
@@ -96,8 +97,8 @@ class Register:
         if not os.path.lexists(self.path):
             self._begin()
 
-        def allowed(before: list[Entry]) -> None:
-            if any(study.seal == seal for study in studies_in(before)):
+        def allowed(news: list[Entry], anew: bool) -> None:
+            if _one(self._lines_with(news, anew), seal) is not None:
                 raise StudyError(f"the register {self.path} has this seal already: {seal}")
 
         fields = {"study": seal, "name": name, "directory": self._place(directory)}
@@ -118,8 +119,8 @@ class Register:
         if kind not in _ENDS:
             raise StudyError(f"a study ends as {' or '.join(_ENDS)}, not as {kind!r}")
 
-        def allowed(before: list[Entry]) -> None:
-            study = _one(before, seal)
+        def allowed(news: list[Entry], anew: bool) -> None:
+            study = _one(self._lines_with(news, anew), seal)
             if study is None:
                 raise StudyError(f"the register {self.path} does not have the study {seal}")
             if study.end is not None:
@@ -151,6 +152,10 @@ class Register:
         except RecordError as error:
             return [str(error)]
         return receipt_faults(entries, seal, receipt, str(self.path))
+
+    def _lines_with(self, news: list[Entry], anew: bool) -> list[Entry]:
+        self._lines = news if anew else self._lines + news
+        return self._lines
 
     def _begin(self) -> None:
         try:
