@@ -185,6 +185,10 @@ def other_setting(lines: list[dict[str, Any]]) -> None:
     lines[0]["settings"]["max_ks_distance"] = 0.5
 
 
+def other_prompt(lines: list[dict[str, Any]]) -> None:
+    next(line for line in lines if line["kind"] == "sequence")["prompt_digest"] = "d" * 64
+
+
 def other_code(lines: list[dict[str, Any]]) -> None:
     lines[0]["files"]["qr-sampler-core"] = "a" * 64
 
@@ -232,6 +236,7 @@ def report_exclusions(bundle: Path) -> None:
         pytest.param(in_ledger(stray_request), "requests counts", id="stray request"),
         pytest.param(in_ledger(other_block), "requests", id="options"),
         pytest.param(in_ledger(other_code), "ledgers", id="code"),
+        pytest.param(in_ledger(other_prompt), "requests", id="prompt of one request"),
         pytest.param(in_ledger(other_model), "ledgers", id="model"),
         pytest.param(in_ledger(other_setting), "ledgers", id="setting"),
         pytest.param(in_journal(other_order), "plan", id="order"),

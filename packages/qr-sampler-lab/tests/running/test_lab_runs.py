@@ -142,6 +142,8 @@ def test_stray_settings_are_refused(
     study = make_study()
     monkeypatch.setenv("QR_TOP_K", "5")
     monkeypatch.setenv("QR_GRPC_API_KEY", "secrets are in no protocol")
+    monkeypatch.setenv("QR_LEDGER_SYNC_MS", "100")
+    monkeypatch.setenv("QR_LEDGER_DIR", str(tmp_path / "elsewhere"))
     with pytest.raises(StudyError, match="QR_TOP_K: set in the environment"):
         conduct(study, HOW)
     monkeypatch.delenv("QR_TOP_K")
@@ -150,6 +152,8 @@ def test_stray_settings_are_refused(
     assert conduct(study, HOW)
     (genesis,) = lines_of(study, "genesis")
     assert genesis["settings"]["top_k"] == 0
+    assert genesis["settings"]["ledger_sync_ms"] == 100
+    assert not (tmp_path / "elsewhere").exists()
 
 
 class Interrupted(ToyEngine):

@@ -135,3 +135,15 @@ def test_block_lengths_show_that_bytes_are_biased(
     assert told["log_likelihood_ratio"] > 0
     assert told["influence"] == pytest.approx(1 / 73.9, abs=6.5 * 0.065 / 101)
     assert told["selection_p"] < 1e-3
+
+
+def test_exit_statuses_say_what_a_bundle_is(bundle: Path, tmp_path: Path) -> None:
+    def status(*arguments: object) -> int:
+        return CliRunner().invoke(experiment, [str(argument) for argument in arguments]).exit_code
+
+    assert status("verify", bundle) == 0
+    assert status("verify", tmp_path / "nothing") == 2
+    (bundle / "data" / "report" / "report.txt").write_text("Found!")
+    assert status("verify", bundle) == 1
+    assert status("verify", bundle, "--json") == 1
+    assert status("run", tmp_path / "nothing") == 2

@@ -25,8 +25,8 @@ class LedgerRequests:
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self.sequences: list[dict[str, Any]] = []
-        """The lines that begin sequences."""
+        self.sequences: list[tuple[str, dict[str, Any]]] = []
+        """The names of files, and the lines in them that begin sequences."""
         self.tokens: Counter[str] = Counter()
         """Number of tokens by request key."""
         self.strays = 0
@@ -34,15 +34,15 @@ class LedgerRequests:
         self._labels: Counter[tuple[Any, Any, Any]] = Counter()
         for path in paths:
             for values in read_ledger(path):
-                self._take(values)
+                self._take(path.name, values)
 
     def labels(self) -> Iterable[tuple[Any, Any, Any]]:
         """Returns the different request keys, conditions and trials of tokens."""
         return self._labels.keys()
 
-    def _take(self, values: Mapping[str, Any]) -> None:
+    def _take(self, file: str, values: Mapping[str, Any]) -> None:
         if values["kind"] == "sequence":
-            self.sequences.append(dict(values))
+            self.sequences.append((file, dict(values)))
         elif values["kind"] == "token":
             key = values.get("request_key")
             labels = (key, values.get("condition"), values.get("trial"))
@@ -87,11 +87,18 @@ def check_requests(
         elif request is not None and (condition, trial) != (request.alias, str(request.session)):
             checks.fail("requests", f"{key}: its tokens are labelled {condition!r}, {trial!r}")
     seen: Counter[str] = Counter()
-    for sequence in found.sequences:
+    prompts: dict[tuple[str, str], set[Any]] = {}
+    for file, sequence in found.sequences:
         key = str(sequence.get("request_key"))
         seen[key] += 1
         if key in planned:
+            digests = prompts.setdefault((file, planned[key].prompt), set())
+            digests.add(sequence.get("prompt_digest"))
             _check_options(checks, protocol, arms, planned[key], sequence)
+    for (file, prompt), digests in prompts.items():
+        # Digests have one key in each run.
+        if len(digests) > 1:
+            checks.fail("requests", f"{file}: requests with {prompt} had different prompts")
     for key, times in seen.items():
         if times > 1:
             checks.fail("requests", f"{key} was made {times} times; nothing may be repeated")

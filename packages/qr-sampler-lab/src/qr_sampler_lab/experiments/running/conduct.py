@@ -36,6 +36,9 @@ logger = logging.getLogger("qr_sampler.lab")
 _SECRETS: Final = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_CREDENTIALS")
 """How the names of variables end that are in no protocol."""
 
+_OF_THE_RECORDS: Final = ("QR_LEDGER_", "QR_LOG_LEVEL")
+"""Beginnings of names that change no token; those that a study needs are set for it."""
+
 
 def _show_nothing(*told: object) -> None:
     """Takes what nobody wants to see."""
@@ -119,7 +122,11 @@ def refuse_environment(study: Study) -> None:
     stray = sorted(
         name
         for name, value in os.environ.items()
-        if value and name in known and name not in stated and not name.endswith(_SECRETS)
+        if value
+        and name in known
+        and name not in stated
+        and not name.endswith(_SECRETS)
+        and not name.startswith(_OF_THE_RECORDS)
     )
     if stray:
         raise StudyError(
