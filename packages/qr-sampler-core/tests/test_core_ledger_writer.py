@@ -286,9 +286,9 @@ def test_a_disk_that_refuses_is_asked_with_one_line(
 ) -> None:
     made: list[str] = []
 
-    def counted(kind: str, n: int, prev: str, fields: object) -> bytes:
+    def counted(kind: str, *rest: Any) -> bytes:
         made.append(kind)
-        return line_of(kind, n, prev, fields)
+        return line_of(kind, *rest)
 
     monkeypatch.setattr(chained_file, "line_of", counted)
     writer = LedgerWriter(tmp_path / "run.jsonl", header, held=99)
@@ -425,7 +425,7 @@ def scripts(draw: st.DrawFn, *, loses_files: bool) -> list[tuple[str, int]]:
 
 
 def play(
-    folder: Path, disk: Disk, script: list[tuple[str, int]], **options: int
+    folder: Path, disk: Disk, script: list[tuple[str, int]], **options: Any
 ) -> tuple[LedgerWriter, int]:
     """Does to a ledger what *script* says; returns it, and how many notes it was given."""
     writer = LedgerWriter(folder / "run.jsonl", header, **options)
