@@ -24,8 +24,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from qr_sampler import Settings
 from qr_sampler.errors import ConfigError
+from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.records.chain import head_of, line_of
+from qr_sampler.testing import ToyHost
 from qr_sampler_cli.audit.anchors.drand import CHAIN
 from qr_sampler_cli.audit.anchors.files import AnchorFile, anchor_files
 from qr_sampler_cli.audit.anchors.timestamps import TimeStampAuthorities
@@ -552,3 +555,39 @@ def test_a_deposit_that_is_full_is_tried_again(
     room[0] = 10**9
     assert anchoring.once()
     assert len(list(place.rglob("*.tsr"))) == 1
+
+
+@needs_openssl
+def test_a_real_ledger_is_bracketed_by_others(
+    tmp_path: Path, tsa: str, web: Any, authority: LocalAuthority
+) -> None:
+    session = SamplingSession(
+        EngineFacts(engine="toy 1.0", model="none"),
+        Settings.load(entropy_source_type="system", ledger_dir=tmp_path / "ledgers"),
+    )
+    anchoring = Anchoring([tmp_path / "ledgers"], tsa=tsa, drand=web(drand))
+    assert anchoring.once()
+    host = ToyHost(session)
+    host.add(30)
+    for _ in range(20):
+        host.step()
+    host.flush()
+    assert anchoring.once()
+    while host.running:
+        host.step()
+    session.close()
+    assert anchoring.once()
+    arguments = ["audit", str(tmp_path / "ledgers"), "--json"]
+    arguments += ["--tsa-certificates", str(authority.root)]
+    told = json.loads(CliRunner().invoke(app, arguments).stdout)
+    (run,) = told["runs"]
+    assert [rung["failures"] for rung in run["rungs"]] == [[]] * 6
+    rung = run["rungs"][4]
+    first, *later = rung["notes"]
+    assert "after a time that nothing tells" in first
+    # Round 1001 is three seconds after round 1000.
+    assert len(later) == 2
+    assert "were written after 2023-08-23 15:59:27 UTC and before 20" in later[1]
+    unsaid = [each["what"] for each in rung["cannot_be_said"]]
+    assert "after when the first lines were written: no round of a beacon is before them" in unsaid
+    assert not any("before when" in what for what in unsaid)

@@ -123,6 +123,19 @@ def test_every_signature_is_verified_from_records(recorded: Recorded) -> None:
     assert "without anchors" in unsaid["what"]
 
 
+def test_the_program_of_the_page_checks_the_log(recorded: Recorded, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "ledger.md").read_text("utf-8")
+    script = tmp_path / "check.py"
+    script.write_text(page.split("```python\n")[1].split("```")[0])
+    told = subprocess.run(
+        [sys.executable, "-I", str(script), str(recorded.witness)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told.stdout.startswith(f"{len(recorded.draws) + 2} lines, head ")
+
+
 @pytest.mark.parametrize(
     "field", ["data_sha256", "commitment", "device_timestamp_ns", "device_id", "sequence_id"]
 )
