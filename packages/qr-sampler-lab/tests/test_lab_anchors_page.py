@@ -11,6 +11,7 @@ import pytest
 import typer
 from typer.main import get_command
 
+from qr_sampler.records.chain import ZERO_HEAD, line_of
 from qr_sampler_cli.main import app
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -49,9 +50,8 @@ def test_the_program_of_the_readme_runs(
     program = text.split("<!-- run by test_lab_anchors_page.py -->")[1]
     code = program.split("```python\n")[1].split("```")[0]
     (tmp_path / "ledgers").mkdir()
-    (tmp_path / "ledgers" / "run.jsonl").write_text(
-        f'{{"kind":"note","n":0,"prev":"{"0" * 64}"}}\n'
-    )
+    line = line_of("note", 0, ZERO_HEAD, {})
+    (tmp_path / "ledgers" / "run.jsonl").write_bytes(line + b"\n")
     monkeypatch.chdir(tmp_path)
     # Nobody answers there.
     exec(compile(code.replace("https://freetsa.org/tsr", "http://127.0.0.1:1"), "README", "exec"))
