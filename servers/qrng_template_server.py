@@ -14,7 +14,7 @@ What the kit does with your device, without a line from you:
 - health (grpc.health.v1) follows the last measurement; reflection shows the contract to tools
 - `--tls-certificate`, `--tls-private-key`, `--tls-client-ca`: encryption, clients with certificates
 - `--api-key-file`: who may draw; `--requests-per-minute`, `--bytes-per-day`: how much
-- `--signing-key`: two Ed25519 signatures on every answer, one of them for records without the bytes;
+- `--signing-key`: two Ed25519 signatures on every answer, one of them for records without bytes;
   `--witness-log`: a chained record of what was answered; `--metrics-address`: Prometheus
 - SIGTERM ends it: running requests finish, then the device is closed
 
