@@ -617,7 +617,7 @@ def bench_host(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def campaigns(session: nox.Session) -> None:
-    """Compare selectors with an oracle and draws with their law, find slow rows, kill engines."""
+    """Compare selectors with an oracle, draws and p-values with their laws; kill engines."""
     engine = Engine(session)
     # One process per core is enough.
     environment = {"OMP_NUM_THREADS": "1"}
@@ -625,6 +625,7 @@ def campaigns(session: nox.Session) -> None:
     engine.run(exactness, "--tensors", *session.posargs, **environment)
     engine.run("packages/qr-sampler-core/campaigns/frequencies.py", **environment)
     engine.run("packages/qr-sampler-core/campaigns/kills.py", **environment)
+    engine.run("packages/qr-sampler-lab/campaigns/false_alarms.py", **environment)
     worst_rows = "packages/qr-sampler-accel/campaigns/worst_rows.py"
     engine.run(worst_rows, **environment, PYTHONPATH=str(VLLM_PACKAGE))
 

@@ -304,14 +304,14 @@ BIASED_BYTES = 127.5 * 1.001
 DRIFT = 0.137
 """Of a z-score, from -0.137 to 0.137: 0.1 of a byte in blocks of 10,240 bytes."""
 DRIFT_TOKENS = 3_000
-STICKY = 0.06
+STICKY = 0.1
 """Probability with which a number repeats the one before."""
 
 
 def biased_bits(rng: np.random.Generator) -> P_VALUES:
     """Z-scores of ones, of biased bits and of fair ones."""
-    arm = rng.binomial(8 * BLOCK, BIASED_BIT, 100)
-    control = rng.binomial(8 * BLOCK, 0.5, 150)
+    arm = rng.binomial(8 * BLOCK, BIASED_BIT, 400)
+    control = rng.binomial(8 * BLOCK, 0.5, 600)
     moments = tuple(
         moments_of((ones - 4 * BLOCK) / math.sqrt(2 * BLOCK)) for ones in (arm, control)
     )
@@ -328,7 +328,7 @@ def biased_bytes(rng: np.random.Generator) -> P_VALUES:
     z = [
         (rng.binomial(BLOCK, p, (tokens, 8)) @ weights - 127.5 * BLOCK)
         / math.sqrt((256**2 - 1) / 12 * BLOCK)
-        for tokens, p in ((2_500, probability), (2_500, 0.5))
+        for tokens, p in ((5_000, probability), (5_000, 0.5))
     ]
     moments = tuple(map(moments_of, z))
     return of((mean_test(moments[0]), difference_test(*moments)))
@@ -346,17 +346,17 @@ def drift(rng: np.random.Generator) -> P_VALUES:
     return of((cusum.result(), blocks.result()))
 
 
-def drift_theory() -> dict[str, float]:
+def drift_theory(bridges: int) -> dict[str, float]:
     """Power of CUSUM by the bridge plus a parabola, of block means by the noncentral F law.
 
     The bridge is sampled on a grid of 30,000 points, ten times as fine as the tokens.
     """
-    grid, runs = 30_000, 4_000
+    grid = 30_000
     time_ = np.arange(1, grid + 1) / grid
     parabola = math.sqrt(DRIFT_TOKENS) * DRIFT * (time_**2 - time_)
     rng = np.random.default_rng(9)
     critical, hits = special.kolmogi(LEVEL), 0
-    for _ in range(runs):
+    for _ in range(bridges):
         walk = np.cumsum(rng.standard_normal(grid)) / math.sqrt(grid)
         hits += bool(np.abs(walk - time_ * walk[-1] + parabola).max() > critical)
     blocks, size = DRIFT_TOKENS // 100, 100
@@ -364,7 +364,7 @@ def drift_theory() -> dict[str, float]:
     freedom = blocks - 1, blocks * (size - 1)
     f = stats.f.isf(LEVEL, *freedom)
     return {
-        "cusum": hits / runs,
+        "cusum": hits / bridges,
         "block_means": float(stats.ncf.sf(f, *freedom, size * (means**2).sum())),
     }
 
@@ -399,27 +399,27 @@ def moments_of(values: Floats) -> Moments:
     return moments
 
 
-def power_scenarios() -> tuple[Power, ...]:
-    """Returns all effects with their theory."""
+def power_scenarios(bridges: int = 4_000) -> tuple[Power, ...]:
+    """Returns all effects with their theory, that of CUSUM from so many bridges."""
     theory = partial(location_power, alpha=LEVEL)
     return (
         Power(
             "bits that are one with p = 0.501",
             biased_bits,
             {
-                "mean": theory(BITS_EFFECT, 100),
-                "difference_of_means": theory(BITS_EFFECT, 100, 150),
+                "mean": theory(BITS_EFFECT, 400),
+                "difference_of_means": theory(BITS_EFFECT, 400, 600),
             },
         ),
         Power(
             "bytes 0.1 % too large",
             biased_bytes,
             {
-                "mean": theory(BYTES_EFFECT, 2_500),
-                "difference_of_means": theory(BYTES_EFFECT, 2_500, 2_500),
+                "mean": theory(BYTES_EFFECT, 5_000),
+                "difference_of_means": theory(BYTES_EFFECT, 5_000, 5_000),
             },
         ),
-        Power("drift without a mean", drift, drift_theory()),
+        Power("drift without a mean", drift, drift_theory(bridges)),
         Power("numbers that repeat", stickiness, stickiness_theory()),
     )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
+from qr_sampler import RandomWalkAmplifier
 from qr_sampler.errors import ConfigError
 from qr_sampler_lab.analysis.anytime import log_e_values
 from qr_sampler_lab.analysis.intervals import wilson_interval
@@ -171,18 +172,25 @@ def e_process_power(
 
 
 def effect_of_bit_bias(probability: float, block_bytes: int, *, number: str = "ones") -> float:
-    """Returns how far bits that are one with *probability* move the z-score of a block.
+    """Returns how far bits that are one with *probability* move a number of a block.
 
-    By ``2 e sqrt(8 n)`` for the count of ones (bit_zscore) and by ``255 e / 73.9 sqrt(n)`` for the
-    byte mean (zscore_mean), with e = probability - 1/2, in standard deviations of fair bits.
+    In standard deviations of what fair bits give, with e = probability - 1/2 and blocks of n bytes:
+
+    * ``"ones"`` (statistic of bit_zscore): ``2 e sqrt(8 n)``.
+    * ``"sum"`` (statistic of zscore_mean): ``255 e / 73.9 sqrt(n)``.
+    * ``"walk"`` (statistic of random_walk): ``2 q sqrt(8 n) / b``, where walks to +-b end at the
+      top with probability 1/2 + q, ``1 / (1 + ((1 - p) / p)**b)`` by the gambler's ruin, and a
+      block holds 8 n / b**2 of them on average.
+    * ``"walk_u"`` (u of random_walk): ``q sqrt(12)``, since the digits of u are these exits and
+      ``sum_k q 2**-k = q``. All walks but the first few are lost to it.
 
     Args:
         probability: Of a one.
         block_bytes: Length n of a block.
-        number: ``"ones"`` or ``"sum"``.
+        number: Which number.
 
     Raises:
-        ConfigError: When the statistic is neither.
+        ConfigError: When the number is none of these.
 
     Examples:
         >>> round(effect_of_bit_bias(0.501, 13_312), 2)
@@ -193,7 +201,13 @@ def effect_of_bit_bias(probability: float, block_bytes: int, *, number: str = "o
         return 2.0 * excess * math.sqrt(8 * block_bytes)
     if number == "sum":
         return effect_of_byte_mean(127.5 + 255.0 * excess, block_bytes)
-    raise ConfigError(f"number={number!r}: use 'ones' or 'sum'")
+    bound = RandomWalkAmplifier().bound(block_bytes)
+    up = 1.0 / (1.0 + ((1.0 - probability) / probability) ** bound) - 0.5
+    if number == "walk":
+        return 2.0 * up * math.sqrt(8 * block_bytes) / bound
+    if number == "walk_u":
+        return up * math.sqrt(12.0)
+    raise ConfigError(f"number={number!r}: use 'ones', 'sum', 'walk' or 'walk_u'")
 
 
 def effect_of_byte_mean(mean: float, block_bytes: int) -> float:
