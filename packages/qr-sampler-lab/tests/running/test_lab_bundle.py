@@ -244,6 +244,11 @@ def report_exclusions(bundle: Path) -> None:
         pytest.param(drop_end, "", id="register cut"),
         pytest.param(other_register, "register", id="register"),
         pytest.param(report_figure, "figures", id="figure"),
+        pytest.param(
+            in_text("report/report.txt", "Primary result: ", "Primary result: not "),
+            "figures",
+            id="text of the report",
+        ),
         pytest.param(report_exclusions, "figures", id="exclusions"),
     ],
 )

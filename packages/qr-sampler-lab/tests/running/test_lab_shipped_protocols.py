@@ -147,3 +147,17 @@ def test_exit_statuses_say_what_a_bundle_is(bundle: Path, tmp_path: Path) -> Non
     assert status("verify", bundle) == 1
     assert status("verify", bundle, "--json") == 1
     assert status("run", tmp_path / "nothing") == 2
+
+
+@pytest.mark.heavy
+def test_a_page_shows_the_tokens_of_each_alias(finished_study: Study, tmp_path: Path) -> None:
+    invoke("report", finished_study.directory, "--html")
+    page = (finished_study.report / "analysis.html").read_text()
+    report = json.loads((finished_study.report / "report.json").read_text())
+    for told in report["figures"]["arms"].values():
+        assert told["alias"] in page
+    invoke("bundle", finished_study.directory, "--to", tmp_path / "bundle")
+    told = json.loads(invoke("verify", tmp_path / "bundle", "--json"))
+    (figures,) = [claim for claim in told["claims"] if claim["name"] == "figures"]
+    assert figures["status"] == "cannot be said"
+    assert "analysis.html" in figures["cannot_be_said"][0]

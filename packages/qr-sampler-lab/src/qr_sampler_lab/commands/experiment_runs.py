@@ -156,13 +156,20 @@ def report(
             "--anyway", help="Report with other code, or on a damaged ledger; the report says so."
         ),
     ] = False,
+    html: Annotated[
+        bool,
+        typer.Option("--html", help="Write a page with the analysis of all tokens beside it."),
+    ] = False,
 ) -> None:
     """Compute the report of an unblinded study from its chained lines, the primary result first."""
+    from qr_sampler_lab.experiments.results.pages import write_analysis
     from qr_sampler_lab.experiments.results.report import write_report
     from qr_sampler_lab.experiments.results.report_text import report_text
 
     opened = study_at(study)
     typer.echo(report_text(write_report(opened, anyway=anyway), opened.protocol), nl=False)
+    if html:
+        typer.echo(f"{write_analysis(opened, anyway=anyway)}: what all tokens show, with pictures")
 
 
 @runs.command()

@@ -31,6 +31,7 @@ from qr_sampler_lab.experiments.protocol.files import read_bounded
 from qr_sampler_lab.experiments.results.figures import StudyData
 from qr_sampler_lab.experiments.results.observations import observations_in
 from qr_sampler_lab.experiments.results.report import REPORT_FORMAT, figures_of
+from qr_sampler_lab.experiments.results.report_text import report_text
 from qr_sampler_lab.experiments.results.revealed import Revealed, reveal
 from qr_sampler_lab.experiments.running.heads import head_in
 from qr_sampler_lab.experiments.running.stop_rule import StopRule, due_sessions
@@ -238,8 +239,24 @@ class _Verification:
                 f"what the sealed code would say: {', '.join(other)} are not installed as sealed; "
                 "the comparison is with what is installed here",
             )
+        self._check_pages(report, same_code=not other)
         figures = json.loads(json.dumps(figures_of(study, revealed)))
         _compare_figures(checks, "", report.get("figures"), figures)
+
+    def _check_pages(self, report: Mapping[str, Any], *, same_code: bool) -> None:
+        """Compares the text of the report with what is made of its figures."""
+        study, checks = self._study, self._checks
+        for path in sorted(study.report.rglob("*")):
+            if path.name == "report.txt":
+                text = report_text(report, study.protocol).encode()
+                if path.read_bytes() != text and same_code:
+                    checks.fail("figures", "report.txt is not the text of report.json")
+                elif path.read_bytes() != text:
+                    checks.cannot_say("figures", "whether report.txt is that of the sealed code")
+            elif path.is_file() and path.name != "report.json":
+                checks.cannot_say(
+                    "figures", f"whether {path.name} is right: `report` makes it anew"
+                )
 
 
 def _check_order_of(entries: Sequence[Entry], checks: Checks) -> None:

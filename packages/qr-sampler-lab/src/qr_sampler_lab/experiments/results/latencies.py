@@ -48,7 +48,7 @@ def latency_figures(protocol: Protocol, ledgers: Iterable[Path]) -> dict[str, An
         "sources": list(result.arms),
         "draws": result.n_draws,
         "balanced_accuracy": result.balanced_accuracy,
-        "low": result.interval.low,
-        "high": result.interval.high,
+        "low": max(0.0, result.interval.low),
+        "high": min(1.0, result.interval.high),
         "blind": result.stays_below(BLIND_BELOW),
     }
