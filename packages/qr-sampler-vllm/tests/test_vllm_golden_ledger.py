@@ -157,13 +157,14 @@ def digest(lines: Iterable[dict[str, Any]]) -> str:
 def found_in(directory: Path) -> tuple[str, int, str, int]:
     """Returns the digest of all records and their number, then the same of all lines.
 
-    Heads are left out, which follow from all digits, and clocks, which do not stand still.
+    Heads are left out, which follow from all digits, blinds, which are random, and clocks, which
+    do not stand still.
     """
     (file,) = directory.glob("*.jsonl")
     records = [without(line, NOT_OF_A_RECORD) for line in records_in(file)[1:]]
     lines = [json.loads(line) for line in file.read_bytes().splitlines()]
     kept = [line for line in lines if line["kind"] not in ("genesis", "clock")]
-    written = [without(line, {"prev", "head"}) for line in kept]
+    written = [without(line, {"prev", "head", "blind"}) for line in kept]
     return digest(records), len(records), digest(written), len(written)
 
 

@@ -154,6 +154,10 @@ class FakeSession:
         self.records: list[Record] = []
         self.settings = SimpleNamespace(fallback_mode=fallback_mode, ledger_blocks=False)
         self._source = source
+        self.prompts: list[list[int]] = []
+
+    def keep_prompt(self, sequence: TokenSequence, token_ids: list[int]) -> None:
+        self.prompts.append(token_ids)
 
     def admit(self, params: Any, prompt_length: int) -> TokenSequence | None:
         return None if params.bypass else sequence(params.max_tokens)
@@ -227,7 +231,7 @@ def test_rows_follow_each_other_by_request(monkeypatch: pytest.MonkeyPatch) -> N
     runner = FakeRunner()
     for name in "abc":
         runner.add(name, bypass=name == "c")
-    sequences, _ = sequences_of(runner, monkeypatch)
+    sequences, session = sequences_of(runner, monkeypatch)
     runner.discard_request_mask.np[1] = True
     rows = sequences.rows(runner.step(a=[4, 5], b=[], c=[6]))
     assert [(row.name, row.first, row.drafts, row.emits) for row in rows] == [
@@ -241,6 +245,7 @@ def test_rows_follow_each_other_by_request(monkeypatch: pytest.MonkeyPatch) -> N
     assert again[1].sequence is rows[0].sequence
     assert sequences.of("a") is rows[0].sequence
     assert sequences.of("c") is sequences.of("nobody") is None
+    assert session.prompts == [[1, 2]] * 2, "once for every sequence"
 
 
 def test_tokens_are_recorded_when_vllm_has_gone_on(monkeypatch: pytest.MonkeyPatch) -> None:

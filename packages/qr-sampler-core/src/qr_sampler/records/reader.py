@@ -148,7 +148,8 @@ class JoinedLines:
     """Completes the lines of a file, given in order, with what earlier ones say.
 
     Lines of the first version, which say everything themselves, stay as they are. A redacted line
-    says what is left of its original; the ``token_id`` of a token is then ``None``.
+    says what is left of its original; the ``token_id`` of a token is then ``None``. Nothing says
+    ``blind``, which means nothing.
 
     A token, a discard, a ``forced``, ``undecided`` or ``emission`` line gets all the fields that
     its record has in memory, and keeps ``draw`` and ``offset``. Where the line of its draw or its
@@ -169,6 +170,8 @@ class JoinedLines:
         """
         if values["kind"] == "redacted":
             values = _opened(values)
+        if "blind" in values:
+            values = {name: value for name, value in values.items() if name != "blind"}
         kind = values["kind"]
         if kind == "genesis":
             self._joins = values.get("schema_version", 1) != 1
