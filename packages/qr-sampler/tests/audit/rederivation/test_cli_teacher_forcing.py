@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,15 @@ def test_absent_devices_are_refused(directory: Path) -> None:
         teacher_forcing.RescoringModel(directory, device=absent)
 
 
+def documented() -> list[str]:
+    """Returns the words of the command on the page of the ledger; there, or as they are meant."""
+    page = Path(__file__).resolve().parents[5] / "docs" / "ledger.md"
+    told = "qr-sampler audit LEDGERS --model MODEL --prompts PROMPTS"
+    if page.exists():
+        (told,) = re.findall(r"### Derived again\n+```bash\n(.*)\n```", page.read_text("utf-8"))
+    return told.split()
+
+
 @needs_torch
 def test_the_command_derives_a_ledger_again(directory: Path, tmp_path: Path, toys: Any) -> None:
     model = teacher_forcing.RescoringModel(directory)
@@ -120,8 +130,10 @@ def test_the_command_derives_a_ledger_again(directory: Path, tmp_path: Path, toy
 
     toy = Torch(vocab_size=100)
     ledger = toys.generated(tmp_path, toys.filters, answers=1, tokens=8, model=toy)
-    options = (f"--model={directory}", f"--prompts={tmp_path / 'prompts'}", "--json")
-    result = invoke(ledger, *options)
+    places = {"LEDGERS": ledger.parent, "MODEL": directory, "PROMPTS": tmp_path / "prompts"}
+    program, command, *words = documented()
+    assert (program, command) == ("qr-sampler", "audit")
+    result = invoke(*(places.get(word, word) for word in words), "--json")
     assert result.exit_code == 0, result.output
     rung = json.loads(result.stdout)["runs"][0]["rungs"][5]
     assert rung["status"] == "holds"
