@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from qr_sampler.errors import ConfigError
+from qr_sampler.records.redaction import redact
 from qr_sampler_cli.audit.rederivation import gathering, prompts
 
 Fields = dict[str, Any]
@@ -143,6 +144,24 @@ def test_text_without_entropy_is_fed_and_not_judged(ledger: Path, toys: Any) -> 
     unsaid, tokens, rung = judged(toys, toys.rewritten(ledger, undecided))
     assert (unsaid, rung.failures) == ({}, [])
     assert tokens == len(toys.tokens_of(toys.lines_of(ledger))) - 1
+
+
+def test_redacted_tokens_are_counted(ledger: Path, toys: Any) -> None:
+    path = ledger.parents[1] / "redacted" / ledger.name
+    path.parent.mkdir(exist_ok=True)
+    lines = ledger.read_bytes().splitlines()
+    path.write_bytes(b"".join(line + b"\n" for line in redact(lines)))
+    unsaid, tokens, rung = judged(toys, path)
+    assert (tokens, rung.failures) == (0, [])
+    (reason,) = unsaid
+    assert "redacted lines" in reason
+
+
+def test_version_1_says_too_little(toys: Any, empty: Path) -> None:
+    (old,) = (Path(__file__).parents[1] / "data").glob("*.jsonl")
+    unsaid, tokens, rung = judged(toys, old, prompts=empty)
+    assert (tokens, rung.failures) == (0, [])
+    assert "tokens whose prompt is not here" in unsaid
 
 
 def test_what_was_dropped_is_replaced(ledger: Path, toys: Any) -> None:

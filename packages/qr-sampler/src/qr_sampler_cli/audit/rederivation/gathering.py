@@ -28,16 +28,16 @@ _HOLES: Final = "tokens after a hole in their sequence"
 _REDACTED: Final = "tokens after redacted ones"
 _CONTINUED: Final = "tokens of sequences that continue others"
 _TOO_MANY: Final = f"tokens of sequences that are open at once, {MOST_OPEN_TOKENS:,} in all"
-_FIELD_NAMES: Final = {
-    "repetition_penalty": "penalties",
-    "frequency_penalty": "penalties",
-    "presence_penalty": "penalties",
-    "logit_bias": "a bias of logits",
-    "allowed_token_ids": "allowed tokens",
-    "bad_words": "bad words",
-    "structured_outputs": "grammars",
+_FIELDS: Final = {
+    "penalties": ("repetition_penalty", "frequency_penalty", "presence_penalty"),
+    "a bias of logits": ("logit_bias",),
+    "allowed tokens": ("allowed_token_ids",),
+    "bad words": ("bad_words",),
+    "grammars": ("structured_outputs",),
 }
 """What changes logits before the plugin sees them."""
+
+_NAMES: Final = {field: name for name, fields in _FIELDS.items() for field in fields}
 
 
 class Gathering:
@@ -158,5 +158,5 @@ class Gathering:
 
 def _reason(line: Sequence, fields: dict[str, object]) -> str:
     """Returns why the logits of a sequence are not those of the model alone; empty if they are."""
-    names = dict.fromkeys(_FIELD_NAMES.get(name, f"the field {name[:40]!r}") for name in fields)
+    names = dict.fromkeys(_NAMES.get(name, f"the field {name[:40]!r}") for name in fields)
     return f"tokens with {', '.join(names)}" if names else ""
