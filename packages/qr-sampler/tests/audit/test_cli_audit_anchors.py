@@ -300,9 +300,9 @@ def test_a_deposit_is_compared_as_well(
     for content, words in (("{", "it is no sealed plan"), ("", "it is no sealed plan")):
         seal.write_text(content)
         assert words in invoke("--seal", seal).output
-    seal.write_text(json.dumps({"drand": ROUND}))
+    seal.write_text(json.dumps({"witness": ROUND}))
     assert "whoever holds it could have computed" in invoke("--seal", seal).output
-    seal.write_text(json.dumps({"drand": {"round": 0}}))
+    seal.write_text(json.dumps({"witness": {"round": 0}}))
     assert "is no number of a round" in invoke("--seal", seal).output
 
 

@@ -108,6 +108,6 @@ def _seal(path: Path) -> tuple[str, Round | None]:
         raise ConfigError(f"--seal={path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"--seal={path}: it is no sealed plan: {error}") from error
-    beacon = told.get("drand") if isinstance(told, dict) else None
+    beacon = told.get("witness") if isinstance(told, dict) else None
     found = Round.of(beacon) if isinstance(beacon, dict) else None
     return hashlib.sha256(data).hexdigest(), found
