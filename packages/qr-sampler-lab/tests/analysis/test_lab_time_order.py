@@ -52,7 +52,8 @@ def test_cusum_is_the_largest_excursion_of_residuals(chunks: int) -> None:
     # statsmodels divides by the root of the sum of squares over n, we over n - 1.
     oracle, _, _ = breaks_cusumolsresid(values - values.mean(), ddof=1)
     assert result.statistic == pytest.approx(oracle, rel=1e-9)
-    shift = 0.5825971579 / math.sqrt(3_000)
+    # zeta(1/2) = -1.4603545088 (OEIS A059750).
+    shift = 1.4603545088095868 / math.sqrt(2 * math.pi) / math.sqrt(3_000)
     assert result.p_value == pytest.approx(stats.kstwobign.sf(oracle + shift), rel=1e-6)
     path = np.cumsum(values - values.mean())
     assert result.notes[0].endswith(f"{np.abs(path).argmax() + 1:,} tokens.")

@@ -17,8 +17,9 @@ from qr_sampler_lab.analysis.results import TestResult, checked_numbers
 
 __all__ = ["Cusum"]
 
-_DISCRETE: Final = -float(special.zeta(0.5)) / math.sqrt(2.0 * math.pi)
-"""0.5826: by so many steps' deviations a walk's maximum falls short of the path's it samples."""
+_DISCRETE: Final = 0.5825971579390107
+"""-zeta(1/2) / sqrt(2 pi): by so many deviations of a step the maximum of a walk falls short of
+that of the path that it samples."""
 
 
 class Cusum:
