@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
+from qr_entropy_sources.latency_profile import LatencyProfile, LatencySeries
 from qr_sampler.records.chain import head_of
+from qr_sampler.records.files import ledgers_in
+from qr_sampler.records.redaction import redact
 from qr_sampler_lab.experiments.bundle.bag import (
     MANIFEST,
     BagError,
@@ -25,6 +28,9 @@ from qr_sampler_lab.experiments.bundle.checks import Checks
 from qr_sampler_lab.experiments.bundle.making import make_bundle
 from qr_sampler_lab.experiments.bundle.verifying import verify_bundle
 from qr_sampler_lab.experiments.files.errors import StudyError
+from qr_sampler_lab.experiments.results.revealed import unblind
+from qr_sampler_lab.experiments.running.conduct import Conduct, conduct
+from qr_sampler_lab.experiments.running.heads import head_in
 from qr_sampler_lab.experiments.study import Study
 
 
@@ -364,3 +370,44 @@ def test_a_bundle_without_text_verifies_and_holds_none(
     assert not (payload / "prompts").exists()
     (path,) = (payload / "ledgers").glob("*.jsonl")
     assert b"token_id" not in path.read_bytes()
+
+
+def test_files_that_settings_name_go_along_and_are_sealed(
+    make_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    directory = tmp_path / "lab" / "study"
+    directory.mkdir(parents=True)
+    series = LatencySeries.of(256, [1_000])
+    profile = LatencyProfile(source="device", sizes=(series,)).model_dump_json()
+    (directory / "device.json").write_text(profile)
+    study = make_study(
+        arms=[
+            {"name": "biased", "source": "sham", "block_bytes": 256, "sham": True},
+            {"name": "control", "source": "system", "block_bytes": 256},
+        ],
+        environment={"QR_SHAM_PROFILE": "device.json", "QR_MAX_KS_DISTANCE": 0.02},
+    )
+    conduct(study, Conduct())
+    unblind(study)
+    make_bundle(study, tmp_path / "bundle")
+    assert verify_bundle(tmp_path / "bundle").status("seal") == "cannot be said"
+    (tmp_path / "bundle" / "data" / "device.json").write_text(profile.replace("1000", "2000"))
+    rebag(tmp_path / "bundle")
+    assert verify_bundle(tmp_path / "bundle").status("seal") == "fails"
+
+
+def test_a_ledger_that_ends_with_a_token_has_the_same_head_without_text(
+    finished_study: Study, tmp_path: Path
+) -> None:
+    (path,) = ledgers_in(finished_study.ledgers)
+    lines = path.read_bytes().splitlines(keepends=True)
+    token = next(n for n, line in enumerate(lines) if b'"kind":"token"' in line)
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(b"".join(lines[: token + 1]))
+    silent = tmp_path / "silent.jsonl"
+    silent.write_bytes(
+        b"".join(line + b"\n" for line in redact(each[:-1] for each in lines[: token + 1]))
+    )
+    assert silent.read_bytes() != cut.read_bytes()
+    assert head_in(silent) == head_in(cut)
+    assert head_in(cut, token) != head_in(cut)

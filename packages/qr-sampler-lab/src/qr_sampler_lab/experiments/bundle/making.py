@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.redaction import redact
 from qr_sampler_lab.experiments.bundle.bag import PAYLOAD, BagError, finish_bag
 from qr_sampler_lab.experiments.bundle.crate import write_crate
+from qr_sampler_lab.experiments.environment import files_in
 from qr_sampler_lab.experiments.results.revealed import reveal
 from qr_sampler_lab.experiments.study import Study
 
-__all__ = ["make_bundle"]
+__all__ = ["is_below", "make_bundle"]
 
 _ANCHORS: Final = ".anchors"
 _PROMPTS: Final = ".prompts.jsonl"
@@ -67,12 +68,19 @@ def _copied(study: Study, *, text: bool) -> Iterator[tuple[Path, Path]]:
     if text:
         for prompt in study.protocol.prompts:
             yield here / prompt.file, Path(prompt.file)
-    if (baseline := study.protocol.environment.get("QR_BASELINE_FILE")) is not None:
-        yield here / str(baseline), Path(str(baseline))
+    for file in files_in(study.protocol).values():
+        if is_below(file):
+            yield here / file, Path(file)
     for directory in (study.anchors, study.report, *study.ledgers.glob(f"*{_ANCHORS}")):
         for path in sorted(directory.rglob("*")):
             if path.is_file() and not path.is_symlink():
                 yield path, path.relative_to(here)
+
+
+def is_below(file: str) -> bool:
+    """Returns whether a path stays below the directory that it is relative to."""
+    path = PurePosixPath(file)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _write_ledgers(study: Study, target: Path, *, text: bool) -> None:

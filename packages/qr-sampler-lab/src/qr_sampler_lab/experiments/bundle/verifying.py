@@ -17,6 +17,7 @@ from qr_sampler_cli.audit.auditor import audit_runs
 from qr_sampler_cli.audit.files import ledgers_of
 from qr_sampler_lab.experiments.bundle.bag import PAYLOAD, BagError, problems_of
 from qr_sampler_lab.experiments.bundle.checks import Checks
+from qr_sampler_lab.experiments.bundle.making import is_below
 from qr_sampler_lab.experiments.bundle.requests import (
     LedgerRequests,
     check_counts,
@@ -110,7 +111,7 @@ class _Verification:
         checks.compare("seal", "what the journal begins with", begun_with, sealed.digest)
         for name, digest in sealed.seal.files.items():
             path = study.directory / name
-            if not path.is_file() and name != study.protocol_path.name:
+            if not (is_below(name) and path.is_file()) and name != study.protocol_path.name:
                 checks.cannot_say("seal", f"whether {name} is what was sealed: it is left out")
             elif hashlib.sha256(path.read_bytes()).hexdigest() != digest:
                 checks.fail("seal", f"{name} was changed after the seal")

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from qr_sampler.records.chain import ZERO_HEAD
 from qr_sampler.records.files import ledgers_in
-from qr_sampler_cli.audit.reading.lines import raw_lines
+from qr_sampler_cli.audit.reading.decoding import decode_object
+from qr_sampler_cli.audit.reading.lines import RawLine, raw_lines
 
 __all__ = ["head_in", "ledger_heads"]
 
@@ -36,5 +37,14 @@ def head_in(path: Path, lines: int | None = None) -> dict[str, object]:
     for raw in raw_lines(path):
         if not raw.whole or count == lines:
             break
-        count, head = count + 1, raw.head
+        count, head = count + 1, _head_of(raw)
     return {"lines": count, "head": head}
+
+
+def _head_of(raw: RawLine) -> str:
+    """Returns the digest of a line, or that of its original if its text is left out."""
+    if raw.data.startswith(b'{"kind":"redacted"'):
+        values, _ = decode_object(raw)
+        if values is not None and isinstance(values.get("sha256"), str):
+            return str(values["sha256"])
+    return raw.head
