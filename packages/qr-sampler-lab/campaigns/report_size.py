@@ -11,6 +11,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from qr_sampler_lab.tables.files import TableFile
 
 CHUNK = 2**17
 BLOCK_BYTES = 1024
+DISTINCT = 16
+"""Chunks that are made up; they come again and again."""
 ROWS = 32
 """Rows of a step, which share a draw."""
 
@@ -81,13 +84,27 @@ def made_up(start: int, rng: np.random.Generator) -> TokenChunk:
     )
 
 
+def later(chunk: TokenChunk, tokens: int) -> TokenChunk:
+    """Returns the same tokens as if so many had come before them."""
+    shifts = {"received_ns": 20_000_000 // ROWS, "request_ns": 20_000_000 // ROWS}
+    moved = {name: getattr(chunk, name) + tokens * each for name, each in shifts.items()}
+    return replace(
+        chunk,
+        **moved,
+        draw=chunk.draw + tokens // ROWS,
+        sequence=chunk.sequence + tokens // 200,
+    )
+
+
 def write(folder: Path, tokens: int) -> Path:
     """Writes a table of made-up tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     table = TableFile(folder, "tokens", TOKENS, "parquet")
     rng = np.random.default_rng(1)
-    for start in range(0, tokens, CHUNK):
-        table.add(batch_of(made_up(start, rng)))
+    drawn = [made_up(0, rng) for _ in range(DISTINCT)]
+    for number in range(-(-tokens // CHUNK)):
+        first = drawn[number % DISTINCT]
+        table.add(batch_of(later(first, number * CHUNK)))
     table.finish({"ledgers": []})
     return table.path
 

@@ -41,7 +41,7 @@ def test_the_present_state_is_what_the_records_say(arms: Any, command: Any) -> N
         "fallback to backup: device: unplugged",
     ):
         assert words in told.output
-    latest = chunk[chunk.sequence == chunk.sequence[-1]]
+    latest = chunk[chunk.sequence == chunk.sequence.max()]
     assert " ".join(map(str, latest.token_id.tolist())) in told.output
     assert "\x1b" not in told.output
     assert command("watch", path.parent, "--once").exit_code == 0

@@ -26,6 +26,9 @@ MOST_ARMS: Final = 32
 MOST_PAIRED: Final = 6
 """Largest number of arms all of which are compared with each other."""
 
+_LARGEST: Final = 1e12
+_LONGEST_BLOCK: Final = 2**24
+
 _PIECE: Final = 2**13
 """Tokens that are added at once: more, and a linear algebra library would start threads that cost
 more than they gain."""
@@ -90,6 +93,7 @@ class TokenAnalysis:
             chunk = chunk[~taken_back]
         if not len(chunk):
             return
+        self._judge(chunk)
         if not self.session:
             trials = chunk.trial.names[: int(chunk.trial.codes.max()) + 1]
             self.session = "trial" if any(name is not None for name in trials) else "run"
@@ -97,6 +101,17 @@ class TokenAnalysis:
             tokens = chunk if len(indices) == len(chunk) else chunk[indices]
             arm = self.arms.get(key) or self._begin(key, tokens)
             arm.add(tokens, self.session)
+
+    def _judge(self, chunk: TokenChunk) -> None:
+        """Refuses numbers that no amplifier makes, with which sums would overflow."""
+        for name, largest in (("statistic", _LARGEST), ("block_bytes", _LONGEST_BLOCK)):
+            column = getattr(chunk, name)
+            at = int(np.argmax(np.abs(column)))
+            if abs(column[at]) > largest:
+                raise TablesError(
+                    f"a token of run {chunk.run[at : at + 1].texts()[0]} has {name}={column[at]}; "
+                    f"{largest:g} is the most that can be analysed"
+                )
 
     def _begin(self, key: ArmKey, tokens: TokenChunk) -> Arm:
         if len(self.arms) >= MOST_ARMS:

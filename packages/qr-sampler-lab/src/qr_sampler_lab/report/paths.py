@@ -39,6 +39,8 @@ class SumPath:
         if len(scores):
             self.total = float(sums[-1])
         kept = counts % self._every == 0
+        if not kept.any():
+            return
         self._counts.append(counts[kept])
         self._sums.append(sums[kept])
         self._points += int(kept.sum())

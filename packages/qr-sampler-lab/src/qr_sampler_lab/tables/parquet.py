@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -18,6 +18,8 @@ from qr_sampler_lab.tables.errors import TablesError
 from qr_sampler_lab.tables.files import METADATA_KEY
 
 __all__ = ["TokenTable", "is_table"]
+
+_BUFFER: Final = 2**20
 
 
 def is_table(path: Path) -> bool:
@@ -38,7 +40,8 @@ class TokenTable:
     def __init__(self, path: Path) -> None:
         self.path = path / "tokens.parquet" if path.is_dir() else path
         try:
-            self._file = pa.parquet.ParquetFile(self.path)
+            # Buffering ahead would hold the whole file.
+            self._file = pa.parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER)
         except (OSError, pa.ArrowException) as error:
             raise TablesError(f"{self.path} cannot be read as Parquet: {error}") from error
         self.made_of: dict[str, Any] = self._metadata()

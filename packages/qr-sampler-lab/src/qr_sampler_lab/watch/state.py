@@ -17,12 +17,13 @@ from qr_sampler_lab.report.arm import STANDARD
 
 __all__ = ["ShownToken", "WatchState"]
 
-SHOWN_SEQUENCES: Final = 8
-"""Number of sequences whose text is kept, those that got tokens last."""
+KEPT_SEQUENCES: Final = 512
+"""Number of sequences whose text is kept, those that began last."""
 
 SHOWN_TOKENS: Final = 400
 """Number of latest tokens that are kept of each."""
 
+_LARGEST: Final = 1e12
 _MOST_SEQUENCES: Final = 2**14
 _MOST_DRAWS: Final = 2**12
 _MOST_LATENCIES: Final = 2**10
@@ -56,7 +57,7 @@ class WatchState:
         self.has_baseline = False
         """Whether u refers to a baseline, so that ideal bytes are no law to compare with."""
         self.texts: dict[str, deque[ShownToken]] = {}
-        """By sequence, its latest tokens; the sequences in the order of their latest tokens."""
+        """By sequence, its latest tokens; the sequences in the order in which they began."""
         self.keys: dict[str, str] = {}
         """By sequence, the key of its request."""
         self.sources: Counter[str] = Counter()
@@ -126,7 +127,10 @@ class WatchState:
         amplifier = line.amplifier or self._amplifiers.get(line.sequence, "")
         standard = amplifier in STANDARD
         score = line.statistic if standard else (line.u - 0.5) * math.sqrt(12.0)
-        self._scores.append(score)
+        if abs(score) > _LARGEST:
+            self._tell(f"no amplifier makes a statistic of {score:g}")
+        else:
+            self._scores.append(score)
         self._show(line.sequence, ShownToken(line.token_id, line.u, fallback))
 
     def _unchosen(self, line: Forced | Undecided, file: Path) -> None:
@@ -135,9 +139,9 @@ class WatchState:
         self._tell(f"a token without entropy: {line.reason}")
 
     def _show(self, sequence: str, token: ShownToken) -> None:
-        text = self.texts.pop(sequence, None) or deque(maxlen=SHOWN_TOKENS)
-        text.append(token)
-        _keep(self.texts, sequence, text, SHOWN_SEQUENCES)
+        if sequence not in self.texts:
+            _keep(self.texts, sequence, deque(maxlen=SHOWN_TOKENS), KEPT_SEQUENCES)
+        self.texts[sequence].append(token)
 
     def _gap(self, line: Gap, file: Path) -> None:
         self.counts["lost"] += sum(line.missing.values())
