@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from qr_sampler_lab.experiments.protocol.part import Name, Part
 
@@ -42,7 +41,7 @@ class Design(Part):
     )
 
     @model_validator(mode="after")
-    def _sessions_of_requests_are_blocks(self) -> Self:
+    def _sessions_of_requests_are_blocks(self) -> Design:
         if self.unit == "request" and self.requests_per_session != 1:
             raise ValueError(
                 f"requests_per_session={self.requests_per_session} is for unit: session; with "
@@ -67,7 +66,7 @@ class Stopping(Part):
     )
 
     @model_validator(mode="after")
-    def _tau_belongs_to_e_values(self) -> Self:
+    def _tau_belongs_to_e_values(self) -> Stopping:
         if (self.tau is None) == (self.rule == "e_value"):
             raise ValueError("tau is needed for rule: e_value, and has no meaning for rule: fixed")
         return self

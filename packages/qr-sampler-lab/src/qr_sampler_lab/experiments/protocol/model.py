@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
-from typing_extensions import Self
 
 from qr_sampler_lab.experiments.protocol.arms import Arm, ModelChoice, Option, Prompt
 from qr_sampler_lab.experiments.protocol.design import (
@@ -76,14 +75,14 @@ class Protocol(Part):
         return environment
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> Self:
+    def _names_are_unique(self) -> Protocol:
         _refuse_twice("arms", (arm.name for arm in self.arms))
         _refuse_twice("secondary", (endpoint.name for endpoint in self.secondary))
         _refuse_twice("prompts", (prompt.file for prompt in self.prompts))
         return self
 
     @model_validator(mode="after")
-    def _arms_exist(self) -> Self:
+    def _arms_exist(self) -> Protocol:
         known = {arm.name: arm for arm in self.arms}
         for endpoint in (self.primary, *self.secondary):
             for name in endpoint.contrast:
@@ -100,7 +99,7 @@ class Protocol(Part):
         return self
 
     @model_validator(mode="after")
-    def _every_arm_is_used(self) -> Self:
+    def _every_arm_is_used(self) -> Protocol:
         scheduled = {run.arm for run in self.schedule}
         for arm in self.arms:
             if not arm.per_block and arm.name not in scheduled:
@@ -111,7 +110,7 @@ class Protocol(Part):
         return self
 
     @model_validator(mode="after")
-    def _e_values_fit_the_design(self) -> Self:
+    def _e_values_fit_the_design(self) -> Protocol:
         if self.stopping.rule == "e_value":
             weights = sorted(self.primary.contrast.values())
             if len(weights) != 2 or weights != [-1.0, 1.0]:
@@ -129,7 +128,7 @@ class Protocol(Part):
         return self
 
     @model_validator(mode="after")
-    def _something_is_left(self) -> Self:
+    def _something_is_left(self) -> Protocol:
         if self.exclusions.first_tokens >= self.design.tokens_per_request:
             raise ValueError(
                 f"first_tokens={self.exclusions.first_tokens} leaves nothing of answers of "
@@ -138,7 +137,7 @@ class Protocol(Part):
         return self
 
     @model_validator(mode="after")
-    def _can_be_listed(self) -> Self:
+    def _can_be_listed(self) -> Protocol:
         if self.requests > MOST_REQUESTS:
             raise ValueError(
                 f"the study has {self.requests:,} requests, and {MOST_REQUESTS:,} are the most; "
