@@ -15,6 +15,7 @@ from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.reader import lines_in
 from qr_sampler_cli.audit.auditor import audit_runs
 from qr_sampler_cli.audit.files import ledgers_of
+from qr_sampler_cli.audit.witness_options import WitnessOptions
 from qr_sampler_lab.experiments.bundle.bag import PAYLOAD, BagError, problems_of
 from qr_sampler_lab.experiments.bundle.checks import Checks
 from qr_sampler_lab.experiments.bundle.making import is_below
@@ -161,7 +162,8 @@ class _Verification:
                     )
             _check_settings(checks, study, path, genesis)
         self._check_models(paths)
-        for run in audit_runs(ledgers_of(paths)):
+        evidence = WitnessOptions(seal=study.seal_path).evidence()
+        for run in audit_runs(ledgers_of(paths), evidence=evidence):
             for rung in run.rungs:
                 for failure in rung.failures:
                     checks.fail("ledgers", f"{rung.name}: {failure.where} {failure.what}")
