@@ -17,10 +17,10 @@ from qr_entropy_sources.mock_uniform import MockUniformSource
 from qr_sampler import Settings
 from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.testing import ToyHost
+from qr_sampler_lab.report.adding.paths import SumPath
 from qr_sampler_lab.report.analysis import Options
-from qr_sampler_lab.report.drawing import drawn
 from qr_sampler_lab.report.figures import running_z
-from qr_sampler_lab.report.paths import SumPath
+from qr_sampler_lab.report.showing.drawing import drawn
 from qr_sampler_lab.tables.columns import TokenChunk
 from qr_sampler_lab.tables.reading import token_chunks
 

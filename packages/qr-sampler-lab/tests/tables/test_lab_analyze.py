@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qr_sampler_lab.report.arms import split
-from qr_sampler_lab.report.paths import MOST_POINTS, SumPath
+from qr_sampler_lab.report.adding.arms import split
+from qr_sampler_lab.report.adding.paths import MOST_POINTS, SumPath
 from qr_sampler_lab.tables.columns import TokenChunk
 from qr_sampler_lab.tables.export import export_tables
 from qr_sampler_lab.tables.reading import token_chunks

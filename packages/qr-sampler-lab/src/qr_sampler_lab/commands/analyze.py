@@ -85,14 +85,14 @@ def analyze(
     Ledgers are audited first: one that fails rung 1 or 2, or has no chain, is refused. Tokens are
     pooled and taken in the order of their time. The primary comparison comes first.
     """
+    from qr_sampler_lab.report.adding.arms import checked_columns
     from qr_sampler_lab.report.analysis import Options, TokenAnalysis
-    from qr_sampler_lab.report.arms import checked_columns
-    from qr_sampler_lab.report.csv_files import as_data, write_tables
-    from qr_sampler_lab.report.html import page
     from qr_sampler_lab.report.ledgers import ReportInput
     from qr_sampler_lab.report.making import report_of
-    from qr_sampler_lab.report.text import print_report
-    from qr_sampler_lab.report.writing import baselines_in, write_page
+    from qr_sampler_lab.report.showing.csv_files import as_data, write_tables
+    from qr_sampler_lab.report.showing.html import page
+    from qr_sampler_lab.report.showing.text import print_report
+    from qr_sampler_lab.report.showing.writing import baselines_in, write_page
 
     columns = checked_columns(by)
     options = Options(

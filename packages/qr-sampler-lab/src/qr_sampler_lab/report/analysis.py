@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_lab.report.arm import Arm
-from qr_sampler_lab.report.arms import ArmKey, split
-from qr_sampler_lab.report.scores import Contrast
+from qr_sampler_lab.report.adding.arm import Arm
+from qr_sampler_lab.report.adding.arms import ArmKey, split
+from qr_sampler_lab.report.adding.scores import Contrast
 from qr_sampler_lab.tables.columns import NOT_EMITTED, TokenChunk
 from qr_sampler_lab.tables.errors import TablesError
 

@@ -10,12 +10,12 @@ from typing import Any, Final
 import numpy as np
 
 from qr_sampler_lab.analysis import fixed_boundary, ville_boundary
+from qr_sampler_lab.report.adding.arm import LATENCY_EDGES_MS, Arm
+from qr_sampler_lab.report.adding.arms import ArmKey
+from qr_sampler_lab.report.adding.paths import SumPath
+from qr_sampler_lab.report.adding.scores import Contrast
 from qr_sampler_lab.report.analysis import Options
-from qr_sampler_lab.report.arm import LATENCY_EDGES_MS, Arm
-from qr_sampler_lab.report.arms import ArmKey
 from qr_sampler_lab.report.content import Figure, Series
-from qr_sampler_lab.report.paths import SumPath
-from qr_sampler_lab.report.scores import Contrast
 
 __all__ = ["figures_of", "running_z"]
 

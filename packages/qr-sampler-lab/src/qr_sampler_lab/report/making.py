@@ -15,13 +15,13 @@ from qr_sampler_lab import __version__
 from qr_sampler_lab.analysis import TestResult, compare, discards_test, funnel
 from qr_sampler_lab.analysis.anytime import EProcessResult
 from qr_sampler_lab.analysis.exploratory import change_of_evidence
+from qr_sampler_lab.report.adding.arm import Arm
+from qr_sampler_lab.report.adding.arms import ArmKey
+from qr_sampler_lab.report.adding.scores import Contrast
 from qr_sampler_lab.report.analysis import TokenAnalysis
-from qr_sampler_lab.report.arm import Arm
-from qr_sampler_lab.report.arms import ArmKey
 from qr_sampler_lab.report.content import Report, Section
 from qr_sampler_lab.report.figures import figures_of
 from qr_sampler_lab.report.ledgers import ReportInput
-from qr_sampler_lab.report.scores import Contrast
 
 __all__ = ["report_of"]
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from qr_sampler_cli.terminal.consoles import printable
 from qr_sampler_lab.analysis import ville_boundary
-from qr_sampler_lab.report.words import milliseconds
+from qr_sampler_lab.report.showing.words import milliseconds
 from qr_sampler_lab.watch.following import Follower
 from qr_sampler_lab.watch.state import ShownToken, WatchState
 from qr_sampler_lab.watch.tokens import Decoder

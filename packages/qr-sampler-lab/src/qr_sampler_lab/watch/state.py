@@ -13,7 +13,7 @@ from qr_sampler_cli.audit.schema.run_lines import Close, Gap, Genesis, Redacted
 from qr_sampler_cli.audit.schema.token_lines import Discard, Draw, End, Forced, Token, Undecided
 from qr_sampler_cli.audit.schema.token_lines import Sequence as SequenceLine
 from qr_sampler_lab.analysis import EProcess
-from qr_sampler_lab.report.arm import STANDARD
+from qr_sampler_lab.report.adding.arm import STANDARD
 
 __all__ = ["ShownToken", "WatchState"]
 

@@ -33,10 +33,10 @@ def write_analysis(study: Study, *, anyway: bool = False) -> Path:
         QRSamplerError: When the study is not unblinded, or its ledgers are refused.
     """
     from qr_sampler_lab.report.analysis import Options, TokenAnalysis
-    from qr_sampler_lab.report.html import page
     from qr_sampler_lab.report.ledgers import ReportInput
     from qr_sampler_lab.report.making import report_of
-    from qr_sampler_lab.report.writing import write_page
+    from qr_sampler_lab.report.showing.html import page
+    from qr_sampler_lab.report.showing.writing import write_page
 
     reveal(study)
     told = ReportInput.of([study.ledgers], by=_BY, anyway=anyway, window=_WINDOW)

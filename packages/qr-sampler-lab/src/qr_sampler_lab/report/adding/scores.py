@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from qr_sampler_lab.analysis import EProcess, PairedStreams
-from qr_sampler_lab.report.paths import SumPath
+from qr_sampler_lab.report.adding.paths import SumPath
 from qr_sampler_lab.tables.columns import Floats
 from qr_sampler_lab.tables.errors import TablesError
 

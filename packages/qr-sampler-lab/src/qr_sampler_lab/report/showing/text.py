@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from qr_sampler_cli.terminal.consoles import result_console
-from qr_sampler_lab.report import words
 from qr_sampler_lab.report.content import Report, Row, Section
+from qr_sampler_lab.report.showing import words
 
 __all__ = ["print_report"]
 

@@ -17,10 +17,10 @@ from qr_sampler_lab.analysis import (
     Visibility,
 )
 from qr_sampler_lab.analysis.exploratory import SplitMeans
-from qr_sampler_lab.report.arms import ArmKey
-from qr_sampler_lab.report.paths import SumPath
-from qr_sampler_lab.report.scores import ScoreFile
-from qr_sampler_lab.report.sessions import SessionMeans
+from qr_sampler_lab.report.adding.arms import ArmKey
+from qr_sampler_lab.report.adding.paths import SumPath
+from qr_sampler_lab.report.adding.scores import ScoreFile
+from qr_sampler_lab.report.adding.sessions import SessionMeans
 from qr_sampler_lab.tables.columns import Floats, TokenChunk
 
 __all__ = ["Arm"]

@@ -8,9 +8,9 @@ from typing import Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from qr_sampler_lab.report import words
 from qr_sampler_lab.report.content import Figure, Report
-from qr_sampler_lab.report.drawing import drawn
+from qr_sampler_lab.report.showing import words
+from qr_sampler_lab.report.showing.drawing import drawn
 
 __all__ = ["page"]
 
@@ -28,7 +28,9 @@ _FILTERS: Final = (
 def page(report: Report) -> str:
     """Returns a report as HTML. Whatever comes from clients is escaped."""
     environment = Environment(
-        loader=PackageLoader("qr_sampler_lab.report"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("qr_sampler_lab.report.showing"),
+        autoescape=True,
+        undefined=StrictUndefined,
     )
     environment.filters.update({each.__name__: each for each in _FILTERS})
     environment.globals["picture"] = _picture
