@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -149,15 +150,21 @@ class Rescoring:
                 self._evidence.add(row, place)
             elif index in judged:
                 self._rung.cannot_say("rows for which the model gives no finite logits", place)
-            deviation = float("nan") if row is None else row.deviation
-            try:
-                fault = temperatures.fault(transcript.decided[position], recorded[index], deviation)
-            except ComponentError as error:
-                self._rung.cannot_say(f"temperatures: {error}", place)
-            else:
-                if fault:
-                    self._rung.fail(place, fault)
+            deviation = math.nan if row is None else row.deviation
+            self._judge_temperature(transcript, temperatures, position, deviation)
             self._progress()
+
+    def _judge_temperature(
+        self, transcript: Transcript, temperatures: Temperatures, position: int, deviation: float
+    ) -> None:
+        place, recorded = transcript.places[position], transcript.numbers(position)
+        try:
+            fault = temperatures.fault(transcript.decided[position], recorded, deviation)
+        except ComponentError as error:
+            self._rung.cannot_say(f"temperatures: {error}", place)
+        else:
+            if fault:
+                self._rung.fail(place, fault)
 
     def _is_judged(self, transcript: Transcript, position: int, temperature: float) -> bool:
         place, decided = transcript.places[position], transcript.decided[position]
