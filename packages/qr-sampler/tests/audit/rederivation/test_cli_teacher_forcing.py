@@ -138,7 +138,7 @@ def test_the_command_derives_a_ledger_again(directory: Path, tmp_path: Path, toy
     rung = json.loads(result.stdout)["runs"][0]["rungs"][5]
     assert rung["status"] == "holds"
     assert rung["figures"]["tokens"] == len(toys.tokens_of(toys.lines_of(ledger)))
-    assert rung["figures"]["outside_interval"] == 0
+    assert rung["figures"]["beyond_tolerance"] == 0
     assert "loading" in result.stderr
 
 
