@@ -98,6 +98,24 @@ def test_one_arm_is_compared_with_the_law_of_ideal_bytes(
     assert {"mean", "e_value_any_time"} <= primary
 
 
+def test_discards_are_counted_per_arm(
+    tmp_path: Path, arms_in: Any, lines: Any, command: Any
+) -> None:
+    path = arms_in(tmp_path, steps=60, overlapping=True)
+    report = analyzed(command, path, "--by", "condition")
+    told = lines(path)
+    conditions = {
+        line["sequence"]: line["condition"] for line in told if line["kind"] == "sequence"
+    }
+    discarded = [conditions[line["sequence"]] for line in told if line["kind"] == "discard"]
+    assert set(discarded) == {"intention-HI", "baseline-LO"}
+    found = of(report, "discards", "rows", "all arms")
+    tokens = {arm["name"].split(",")[0]: arm["tokens"] for arm in report["arms"]}
+    table = [[discarded.count(name), tokens[name]] for name in sorted(tokens)]
+    assert found["p_value"] == pytest.approx(stats.fisher_exact(table).pvalue, rel=1e-9)
+    assert found["n"] == sum(map(sum, table))
+
+
 def test_tables_give_the_same_report(ledger: Path, tmp_path: Path, command: Any) -> None:
     export_tables([ledger], tmp_path / "tables")
     report = analyzed(command, ledger)
