@@ -508,6 +508,8 @@ def vllm(session: nox.Session) -> None:
     """Test the packages that drive vLLM against real engines on the CPU, of the newest version."""
     engine = Engine(session)
     suites = [f"packages/{package}/tests" for package in NEEDS_ENGINE]
+    # What the laboratory does with engines; its other tests need none.
+    suites.append("packages/qr-sampler-lab/tests/engine")
     arguments = (*ENGINE_OPTIONS, *(session.posargs or suites))
 
     def python(*arguments: str, **environment: str) -> None:
