@@ -32,7 +32,7 @@ class SeededSource(EntropySource):
     blocks = False
 
     def __init__(self, name: str, seed: int, fails: float = 0.0, mean: float = 127.5) -> None:
-        self.name = name  # type: ignore[misc]
+        self.name = name
         self._script = Random(seed)
         self._fails = fails
         self._raised = mean / 127.5 - 1.0

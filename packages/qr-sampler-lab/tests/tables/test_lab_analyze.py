@@ -112,7 +112,7 @@ def test_discards_are_counted_per_arm(
     found = of(report, "discards", "rows", "all arms")
     tokens = {arm["name"].split(",")[0]: arm["tokens"] for arm in report["arms"]}
     table = [[discarded.count(name), tokens[name]] for name in sorted(tokens)]
-    assert found["p_value"] == pytest.approx(stats.fisher_exact(table).pvalue, rel=1e-9)
+    assert found["p_value"] == pytest.approx(stats.fisher_exact(np.array(table)).pvalue, rel=1e-9)
     assert found["n"] == sum(map(sum, table))
 
 

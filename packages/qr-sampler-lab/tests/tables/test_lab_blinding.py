@@ -57,7 +57,8 @@ def test_only_these_columns_are_left(blind: tuple[Path, Path]) -> None:
 
 def test_no_name_and_no_time_is_in_the_tables(blind: tuple[Path, Path]) -> None:
     ledger, folder = blind
-    texts, numbers = set(), set()
+    texts: set[Any] = set()
+    numbers: set[Any] = set()
     for path in folder.iterdir():
         for row in cells(path):
             for name, value in row.items():

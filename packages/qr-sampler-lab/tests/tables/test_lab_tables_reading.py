@@ -12,7 +12,8 @@ import pytest
 
 from qr_sampler.records.reader import read_ledger
 from qr_sampler.records.redaction import redact
-from qr_sampler_cli.audit.files import NotALedgerError, ledgers_of
+from qr_sampler_cli.audit.files import ledgers_of
+from qr_sampler_cli.audit.reading.lines import NotALedgerError
 from qr_sampler_lab.tables.columns import COLUMNS, LABELS, TokenChunk
 from qr_sampler_lab.tables.errors import OrderError, TablesError
 from qr_sampler_lab.tables.ledgers import LedgerReading
@@ -52,7 +53,8 @@ SAME = {
 
 def told(chunk: TokenChunk, name: str) -> list[Any]:
     column = getattr(chunk, name)
-    return column.texts() if name in LABELS else column.tolist()
+    values: list[Any] = column.texts() if name in LABELS else column.tolist()
+    return values
 
 
 @pytest.mark.parametrize("overlapping", [False, True])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qr_sampler_cli.audit.files import NotALedgerError
+from qr_sampler_cli.audit.reading.lines import NotALedgerError
 from qr_sampler_lab.analysis import ville_boundary
 from qr_sampler_lab.tables.columns import TokenChunk
 from qr_sampler_lab.tables.errors import TablesError
