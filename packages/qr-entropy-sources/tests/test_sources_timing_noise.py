@@ -11,19 +11,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from qr_entropy_sources.delta_health import (
-    WINDOW,
-    find_defect,
-    largest_window_count,
-    longest_run,
-    proportion_cutoff,
-    repetition_cutoff,
-)
 from qr_entropy_sources.timing_noise import TimingNoiseSource
 from qr_sampler import ConfigError, EntropyUnavailableError
+from qr_sampler.health.cutoffs import WINDOW, proportion_cutoff
 from qr_sampler.testing import EntropySourceContract
 
 DELTAS_PER_BLOCK = 320
@@ -152,50 +146,39 @@ def test_refusal_is_not_remembered() -> None:
     assert len(source.get_random_bytes(1)) == 1
 
 
-def test_longest_run_counts_at_both_ends() -> None:
-    assert longest_run(np.array([4])) == 1
-    assert longest_run(np.array([4, 4, 4, 5, 4])) == 3
-    assert longest_run(np.array([5, 4, 4, 4, 4])) == 4
-    assert longest_run(np.array([1, 2, 3])) == 1
+def deltas_of(source: TimingNoiseSource, deltas: npt.NDArray[np.int64]) -> str:
+    """Returns what *source* finds wrong with time differences."""
+    return source._defect_of(deltas)
 
 
-def test_window_count_sees_the_end_of_a_partial_window() -> None:
+def test_end_of_a_partial_window_is_judged_whole() -> None:
+    source = TimingNoiseSource()
     varied = np.arange(WINDOW + 300)
-    assert largest_window_count(varied) == 1
-    varied[300:] = -1
-    assert largest_window_count(varied) == WINDOW
-
-
-def test_repetition_cutoff_is_that_of_sp_800_90b() -> None:
-    assert repetition_cutoff(1.0) == 41
-    assert repetition_cutoff(0.5) == 81
-
-
-@pytest.mark.parametrize("bits", [1.0, 0.7, 0.5, 0.3, 0.1])
-def test_proportion_cutoff_bounds_the_binomial_tail(bits: float) -> None:
-    cutoff = proportion_cutoff(bits)
-    assert stats.binom.sf(cutoff - 1, WINDOW, 2.0**-bits) <= 2.0**-40
-    exact = int(stats.binom.isf(2.0**-40, WINDOW, 2.0**-bits)) + 1
-    assert 0 <= cutoff - exact <= 5
-
-
-def test_proportion_cutoff_may_rule_nothing_out() -> None:
-    assert proportion_cutoff(0.01) == WINDOW + 1
+    assert deltas_of(source, varied) == ""
+    # Of every four from there on, three are equal: never long in a row, and in no window that
+    # begins at a multiple of 512.
+    varied[300:][np.arange(WINDOW) % 4 < 3] = -1
+    assert "384 of 512 time differences equal" in deltas_of(source, varied)
 
 
 def test_health_tests_pass_a_source_that_meets_its_claim() -> None:
     """Fair coin differences hold exactly one bit; 4 million of them fail with 4e-6 at seed 6."""
     deltas = np.random.default_rng(6).integers(0, 2, size=4_000_000)
-    assert find_defect(deltas, 1.0) == ""
+    assert deltas_of(TimingNoiseSource(), deltas) == ""
 
 
 def test_health_tests_catch_a_source_below_its_claim() -> None:
     """A coin with 0.35 bits claims one. It escapes only if no window opens with its likely side."""
     likely = 2.0**-0.35
-    escape = 1 - likely + stats.binom.cdf(proportion_cutoff(1.0) - 2, WINDOW - 1, likely)
+    escape = 1 - likely + stats.binom.cdf(proportion_cutoff(1.0, 40) - 2, WINDOW - 1, likely)
     assert escape**100 < 1e-9
     deltas = (np.random.default_rng(8).random(100 * WINDOW) > likely).astype(np.int64)
-    assert "time differences" in find_defect(deltas, 1.0)
+    assert "time differences" in deltas_of(TimingNoiseSource(), deltas)
+
+
+def test_claim_that_no_clock_could_contradict_is_refused() -> None:
+    with pytest.raises(ValueError, match="could never fail"):
+        TimingNoiseSource(bits_per_delta=0.01)
 
 
 def test_remark_disclaims() -> None:

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from qr_entropy_sources.delta_health import WINDOW, find_defect
 from qr_entropy_sources.settings import SourceSettings
 from qr_sampler.entropy import EntropySource, JitClass, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.health.continuous import AdaptiveProportion, RepetitionCount
+from qr_sampler.health.cutoffs import WINDOW, proportion_cutoff, repetition_cutoff
 
 __all__ = ["TimingNoiseSettings", "TimingNoiseSource"]
 
@@ -29,6 +30,9 @@ _SURPLUS_BITS: Final = 64
 _DEFAULT_BITS_PER_DELTA: Final = 1.0
 """Half of the 2.0 bits that the best of five simple predictors (the most common value, Markov
 chains of order 1 to 4) left open on an x86 virtual machine: an assumption, not a bound."""
+
+_FALSE_ALARM_BITS: Final = 40
+"""A source that meets its claim fails a test with probability 2**-40 per sample or window."""
 
 _WORKLOAD: Final = bytes(range(256))
 
@@ -72,7 +76,8 @@ class TimingNoiseSource(EntropySource):
         clock: Returns a time in integer nanoseconds.
 
     Raises:
-        ValueError: When *bits_per_delta* lies outside its interval.
+        ValueError: When *bits_per_delta* lies outside its interval, or is so small that no clock
+            could contradict it.
 
     Examples:
         >>> TimingNoiseSource().conditioning
@@ -91,6 +96,8 @@ class TimingNoiseSource(EntropySource):
         if not 0.0 < bits_per_delta <= 1.0:
             raise ValueError(f"bits_per_delta={bits_per_delta!r} must lie in the interval (0, 1]")
         self.bits_per_delta = bits_per_delta
+        self._most_repeated = repetition_cutoff(bits_per_delta, _FALSE_ALARM_BITS)
+        self._most_frequent = proportion_cutoff(bits_per_delta, _FALSE_ALARM_BITS)
         self.deltas_per_block = math.ceil((8 * _DIGEST_BYTES + _SURPLUS_BITS) / bits_per_delta)
         self._clock = clock
 
@@ -140,13 +147,26 @@ class TimingNoiseSource(EntropySource):
         # A short request is measured for longer, so that the tests always see a whole window.
         readings = np.array(_read_clock(self._clock, max(count, WINDOW)), dtype=np.int64)
         deltas = readings[1:] - readings[:-1]
-        if defect := find_defect(deltas, self.bits_per_delta):
+        if defect := self._defect_of(deltas):
             reason = (
                 f"{defect}: the clock of this machine is too coarse or too regular; lower "
                 "QR_TIMING_NOISE_BITS_PER_DELTA or name another source"
             )
             raise EntropyUnavailableError(self.name, reason)
         return deltas[:count]
+
+    def _defect_of(self, deltas: npt.NDArray[np.int64]) -> str:
+        """Returns what contradicts the assumed min-entropy, in words; empty when nothing does."""
+        run = RepetitionCount(self._most_repeated).add(deltas)
+        if run >= self._most_repeated:
+            return f"{run} equal time differences in a row are too many"
+        # The last window is judged whole, too, wherever it begins.
+        pieces = (deltas, deltas[-WINDOW:])
+        count = max(AdaptiveProportion().add(piece) for piece in pieces)
+        if count >= self._most_frequent:
+            most = self._most_frequent
+            return f"{count} of {WINDOW} time differences equal, where {most} are too many"
+        return ""
 
 
 def _read_clock(clock: Callable[[], int], differences: int) -> list[int]:

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What watches a source while its bytes decide: tests, their cut-offs, and what they conclude.
+
+The tests see whether a device is broken, not whether it is biased: what an experiment looks for
+trips none of them, so that they cannot censor an effect.
+"""
+
+from __future__ import annotations
+
+from qr_sampler.health.monitor import HealthMonitor
+from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState
+
+__all__ = ["Alarm", "HealthMonitor", "HealthPolicy", "HealthState"]

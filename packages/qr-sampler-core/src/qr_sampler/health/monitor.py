@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watches the bytes of one source, draw after draw."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from qr_sampler.health.continuous import AdaptiveProportion, RepetitionCount
+from qr_sampler.health.cutoffs import most_frequent_cutoff, proportion_cutoff, repetition_cutoff
+from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState
+from qr_sampler.health.repeated_windows import RepeatedWindows
+from qr_sampler.health.whole_draws import (
+    SHORTEST_DRAW,
+    bit_plane_shares,
+    most_frequent_difference,
+    plane_tolerance,
+)
+
+__all__ = ["HealthMonitor"]
+
+
+class HealthMonitor:
+    """Tests every draw of one source before anybody uses it. Not safe for several threads at once.
+
+    The two continuous tests go on from draw to draw, however short; draws of at least 512 bytes are
+    tested by themselves, too.
+
+    Args:
+        policy: What is assumed of the source.
+
+    Examples:
+        >>> monitor = HealthMonitor()
+        >>> monitor.observe(bytes(100))
+        Alarm(test='repetition_count', value=9, cutoff=9, state=<HealthState.FAILED: 'failed'>)
+        >>> monitor.state
+        <HealthState.FAILED: 'failed'>
+    """
+
+    def __init__(self, policy: HealthPolicy | None = None) -> None:
+        self.policy = policy or HealthPolicy()
+        self.state = HealthState.OK
+        """State of the source. Failed is for good, until :meth:`restart`."""
+        self._windows = RepeatedWindows()
+        self._begin()
+
+    def restart(self) -> None:
+        """Begins anew, but for the windows that were seen: the source has passed its start-up."""
+        self.state = HealthState.OK
+        self._begin()
+
+    def observe(self, data: bytes) -> Alarm | None:
+        """Returns the gravest finding about the bytes of a draw; ``None`` for a good one."""
+        samples = np.frombuffer(data, dtype=np.uint8)
+        worst: Alarm | None = None
+        for alarm in self._findings(samples):
+            if worst is None or alarm.state is HealthState.FAILED is not worst.state:
+                worst = alarm
+        worst = self._weighed(worst)
+        if self.state is not HealthState.FAILED:
+            self.state = worst.state if worst else HealthState.OK
+        return worst
+
+    def _begin(self) -> None:
+        entropy, levels = self.policy.min_entropy, self._levels()
+        runs = [repetition_cutoff(entropy, bits) for bits in levels]
+        self._run_cutoffs = runs[0], runs[1]
+        counts = [proportion_cutoff(entropy, bits) for bits in levels]
+        self._count_cutoffs = counts[0], counts[1]
+        self._runs = RepetitionCount(most=runs[1])
+        self._proportion = AdaptiveProportion()
+        self._recent: deque[bool] = deque(maxlen=self.policy.among)
+
+    def _levels(self) -> tuple[int, int]:
+        return self.policy.suspect_bits, self.policy.failed_bits
+
+    def _findings(self, samples: npt.NDArray[np.uint8]) -> Iterator[Alarm]:
+        # All tests see all bytes: what goes on from draw to draw may not miss any.
+        run, count = self._runs.add(samples), self._proportion.add(samples)
+        yield from _judged("repetition_count", run, *self._run_cutoffs)
+        yield from _judged("adaptive_proportion", count, *self._count_cutoffs)
+        if len(samples) < SHORTEST_DRAW:
+            return
+        repeated = self._windows.add(samples)
+        yield from _judged("repeated_windows", repeated, 1, 1)
+        yield from self._findings_of_planes(samples)
+        yield from self._findings_of_differences(samples)
+
+    def _findings_of_planes(self, samples: npt.NDArray[np.uint8]) -> Iterator[Alarm]:
+        off = float(np.abs(bit_plane_shares(samples) - 0.5).max())
+        policy, n = self.policy, len(samples)
+        suspect = plane_tolerance(n, policy.suspect_errors)
+        yield from _judged("bit_planes", off, suspect, plane_tolerance(n, policy.failed_errors))
+
+    def _findings_of_differences(self, samples: npt.NDArray[np.uint8]) -> Iterator[Alarm]:
+        n, entropy = len(samples) - 1, self.policy.min_entropy
+        suspect, failed = (most_frequent_cutoff(n, entropy, bits) for bits in self._levels())
+        yield from _judged("differences", most_frequent_difference(samples), suspect, failed)
+
+    def _weighed(self, alarm: Alarm | None) -> Alarm | None:
+        """Returns *alarm*, or one that says that there were too many of its kind."""
+        self._recent.append(alarm is not None)
+        if alarm is None or alarm.state is HealthState.FAILED:
+            return alarm
+        suspect, most = sum(self._recent), self.policy.most_suspect
+        if suspect < most:
+            return alarm
+        return Alarm("suspect_draws", suspect, most, HealthState.FAILED)
+
+
+def _judged(test: str, value: float, suspect: float, failed: float) -> Iterator[Alarm]:
+    if value >= failed:
+        yield Alarm(test, value, failed, HealthState.FAILED)
+    elif value >= suspect:
+        yield Alarm(test, value, suspect, HealthState.SUSPECT)

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The monitor against a reference that reads one byte at a time, and against planted faults."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qr_sampler.health.continuous import AdaptiveProportion, RepetitionCount
+from qr_sampler.health.monitor import HealthMonitor
+from qr_sampler.health.policy import HealthPolicy, HealthState
+from qr_sampler.health.repeated_windows import RepeatedWindows
+
+BLOCK = 10_240
+Bytes = npt.NDArray[np.uint8]
+
+
+class ByteByByte:
+    """The continuous tests as the standard prints them."""
+
+    def __init__(self, window: int, most: int) -> None:
+        self._window, self._most = window, most
+        self._last, self._run = -1, 0
+        self._first, self._count, self._left = -1, 0, 0
+
+    def add(self, piece: Sequence[int]) -> tuple[int, int]:
+        """Returns the longest run and the largest count that a sample of *piece* belongs to."""
+        longest = largest = 0
+        for sample in piece:
+            self._run = self._run + 1 if sample == self._last else 1
+            self._last = sample
+            longest = max(longest, self._run)
+            if self._left == 0:
+                self._first, self._count, self._left = sample, 0, self._window
+            self._count += sample == self._first
+            self._left -= 1
+            largest = max(largest, self._count)
+        return min(longest, self._most), largest
+
+
+def split(stream: list[int], sizes: list[int]) -> Iterator[list[int]]:
+    """Yields pieces of *stream*, the last of which takes what is left."""
+    start = 0
+    for size in sizes:
+        yield stream[start : start + size]
+        start += size
+    yield stream[start:]
+
+
+few_values = st.lists(st.integers(0, 2), max_size=200)
+any_values = st.lists(st.integers(0, 255), max_size=200)
+runs = st.lists(st.tuples(st.integers(0, 255), st.integers(1, 40)), max_size=12).map(
+    lambda pairs: [value for value, times in pairs for _ in range(times)]
+)
+
+
+@settings(max_examples=1500)
+@given(
+    few_values | any_values | runs,
+    st.lists(st.integers(0, 60), max_size=8),
+    st.integers(2, 32),
+    st.integers(2, 12),
+)
+def test_streams_are_judged_alike_however_they_are_split(
+    stream: list[int], sizes: list[int], window: int, most: int
+) -> None:
+    reference = ByteByByte(window, most)
+    run, proportion = RepetitionCount(most), AdaptiveProportion(window)
+    for piece in split(stream, sizes):
+        samples = np.array(piece, dtype=np.uint8)
+        assert (run.add(samples), proportion.add(samples)) == reference.add(piece)
+
+
+def test_samples_may_be_wide() -> None:
+    run, proportion = RepetitionCount(5), AdaptiveProportion(4)
+    assert run.add(np.array([2**40, 2**40, 7])) == 2
+    assert proportion.add(np.array([2**40, 2**40, 7])) == 2
+    assert proportion.add(np.array([2**40])) == 3
+
+
+def good(rng: np.random.Generator) -> Bytes:
+    return rng.integers(0, 256, BLOCK, dtype=np.uint8)
+
+
+def biased_bits(share: float) -> Callable[[np.random.Generator, int], Bytes]:
+    return lambda rng, _: np.packbits(rng.random(8 * BLOCK) < share)
+
+
+def sticky_bits(rng: np.random.Generator, _: int) -> Bytes:
+    """Bits that are like the one before with probability 0.51."""
+    changes = rng.random(8 * BLOCK) < 0.49
+    return np.packbits(np.cumsum(changes) % 2 == 1)
+
+
+def larger_bytes(rng: np.random.Generator, _: int) -> Bytes:
+    """Bytes whose mean is 0.1 % too large."""
+    data = good(rng)
+    raised = rng.random(BLOCK) < 0.1275 * 256 / 255
+    return np.where(raised & (data < 255), data + 1, data).astype(np.uint8)
+
+
+def zeros_among(rng: np.random.Generator, _: int) -> Bytes:
+    data = good(rng)
+    data[rng.random(BLOCK) < 0.1] = 0
+    return data
+
+
+def hexadecimal(rng: np.random.Generator, _: int) -> Bytes:
+    return np.frombuffer(rng.bytes(BLOCK // 2).hex().encode(), dtype=np.uint8)
+
+
+OLD = good(np.random.default_rng(5))
+
+FAULTS: dict[str, tuple[Callable[[np.random.Generator, int], Bytes], str, int]] = {
+    # What delivers, the test that sees it most surely, and by which draw the source has failed.
+    "a stuck byte": (lambda _, __: np.full(BLOCK, 7, np.uint8), "repetition_count", 1),
+    "a stuck top bit": (lambda rng, _: good(rng) | np.uint8(128), "bit_planes", 1),
+    "a counter": (lambda _, i: (np.arange(BLOCK) + i).astype(np.uint8), "differences", 1),
+    "an old block": (lambda _, __: OLD, "repeated_windows", 2),
+    "hexadecimal digits": (hexadecimal, "bit_planes", 1),
+    "zeros among": (zeros_among, "differences", 1),
+}
+
+SUBTLE = {
+    "ideal": lambda rng, _: good(rng),
+    "p = 0.501": biased_bits(0.501),
+    "p = 0.51": biased_bits(0.51),
+    "mean + 0.1 %": larger_bytes,
+    "sticky": sticky_bits,
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_are_found_within_few_draws(name: str) -> None:
+    deliver, _, latest = FAULTS[name]
+    monitor, rng = HealthMonitor(), np.random.default_rng(11)
+    for draw in range(latest):
+        assert monitor.state is not HealthState.FAILED
+        alarm = monitor.observe(deliver(rng, draw).tobytes())
+    assert alarm is not None
+    assert alarm.state is HealthState.FAILED
+    assert monitor.state is HealthState.FAILED
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_every_test_has_a_fault_that_it_sees(name: str) -> None:
+    deliver, test, latest = FAULTS[name]
+    monitor, rng = HealthMonitor(), np.random.default_rng(12)
+    found: Counter[str] = Counter()
+    for draw in range(40):
+        found.update({alarm.test for alarm in monitor._findings(deliver(rng, draw))})
+    assert found[test] >= 40 - latest
+
+
+@pytest.mark.parametrize("name", SUBTLE)
+def test_what_an_experiment_looks_for_trips_nothing(name: str) -> None:
+    # An ideal source fails one of 400 draws with a probability of less than 1e-9.
+    monitor, rng = HealthMonitor(), np.random.default_rng(13)
+    for draw in range(400):
+        assert monitor.observe(SUBTLE[name](rng, draw).tobytes()) is None
+    assert monitor.state is HealthState.OK
+
+
+def test_short_draws_are_watched_as_one_stream() -> None:
+    monitor, rng = HealthMonitor(), np.random.default_rng(14)
+    for _ in range(300):
+        assert monitor.observe(rng.bytes(7)) is None
+    found = [monitor.observe(bytes(3)) for _ in range(3)]
+    assert [alarm and (alarm.test, alarm.value) for alarm in found] == [
+        None,
+        ("repetition_count", 6),
+        ("repetition_count", 9),
+    ]
+    assert monitor.observe(b"") is None
+
+
+def test_three_suspect_draws_among_64_are_a_failure() -> None:
+    rng = np.random.default_rng(15)
+    suspect = b"".join((rng.bytes(200), bytes(7), rng.bytes(200)))
+    monitor = HealthMonitor()
+    states = []
+    for draw in range(140):
+        is_suspect = draw in (0, 63, 70, 71, 120)
+        alarm = monitor.observe(suspect if is_suspect else rng.bytes(400))
+        assert (alarm is None) is not is_suspect
+        states.append(monitor.state)
+    assert states[64] is HealthState.OK
+    assert states[70] is HealthState.SUSPECT
+    assert alarm is None
+    assert states[71:] == [HealthState.FAILED] * 69
+    monitor.restart()
+    assert monitor.observe(rng.bytes(400)) is None
+    assert monitor.state is HealthState.OK
+
+
+def test_windows_are_remembered_across_a_restart_and_within_a_draw() -> None:
+    rng = np.random.default_rng(16)
+    windows = RepeatedWindows()
+    first, second = (rng.integers(0, 256, 2 * 512 + 100, dtype=np.uint8) for _ in range(2))
+    assert windows.add(first) == 0
+    assert windows.add(second[:511]) == 0
+    assert windows.add(np.concatenate((second[:512], first[512:1024]))) == 1
+    assert windows.add(np.tile(rng.integers(0, 256, 512, dtype=np.uint8), 4)) == 3
+    monitor = HealthMonitor()
+    assert monitor.observe(first.tobytes()) is None
+    monitor.restart()
+    again = monitor.observe(first.tobytes())
+    assert again is not None
+    assert str(again) == "repeated_windows: 2, where 1 is too much"
+
+
+@pytest.mark.parametrize("entropy", [0.0, 0.1, 8.1, float("nan")])
+def test_policies_that_make_no_sense_are_refused(entropy: float) -> None:
+    with pytest.raises(ValueError, match="min_entropy"):
+        HealthPolicy(min_entropy=entropy)
+
+
+def test_levels_have_an_order() -> None:
+    with pytest.raises(ValueError, match="failed_bits"):
+        HealthPolicy(suspect_bits=60, failed_bits=40)
