@@ -154,7 +154,8 @@ def test_every_test_has_a_fault_that_it_sees(name: str) -> None:
     monitor, rng = HealthMonitor(), np.random.default_rng(12)
     found: Counter[str] = Counter()
     for draw in range(40):
-        found.update({alarm.test for alarm in monitor._findings(deliver(rng, draw))})
+        readings = monitor.read(deliver(rng, draw).tobytes())
+        found.update(reading.test for reading in readings if reading.alarm)
     assert found[test] >= 40 - latest
 
 

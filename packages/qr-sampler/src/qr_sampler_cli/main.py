@@ -12,6 +12,7 @@ from qr_sampler_cli.commands.audit import audit
 from qr_sampler_cli.commands.baseline import baseline
 from qr_sampler_cli.commands.doctor import doctor
 from qr_sampler_cli.commands.generate import generate
+from qr_sampler_cli.commands.health import health
 from qr_sampler_cli.commands.probe import probe
 from qr_sampler_cli.commands.serve_entropy import serve_entropy
 from qr_sampler_cli.commands.settings import settings
@@ -51,8 +52,8 @@ def _main(
     """Bring your own physical randomness to LLM sampling.
 
     Exit status: 0 success, 1 records and tokens disagree, an audit fails, the doctor found a
-    problem, a probed server is not usable or an experiment is refuted, 2 error, 3 fallback although
-    the primary source was required.
+    problem, a probed server is not usable, a source is broken or an experiment is refuted, 2 error,
+    3 fallback although the primary source was required.
     """
 
 
@@ -60,6 +61,7 @@ app.command()(audit)
 app.command()(baseline)
 app.add_typer(doctor, name="doctor")
 app.command()(generate)
+app.add_typer(health, name="health")
 app.command()(probe)
 app.command("serve-entropy")(serve_entropy)
 app.command()(settings)

@@ -8,6 +8,6 @@ trips none of them, so that they cannot censor an effect.
 from __future__ import annotations
 
 from qr_sampler.health.monitor import HealthMonitor
-from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState
+from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState, Reading
 
-__all__ = ["Alarm", "HealthMonitor", "HealthPolicy", "HealthState"]
+__all__ = ["Alarm", "HealthMonitor", "HealthPolicy", "HealthState", "Reading"]

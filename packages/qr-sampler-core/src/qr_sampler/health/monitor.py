@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
 from qr_sampler.health.continuous import AdaptiveProportion, RepetitionCount
 from qr_sampler.health.cutoffs import most_frequent_cutoff, proportion_cutoff, repetition_cutoff
-from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState
+from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState, Reading
 from qr_sampler.health.repeated_windows import RepeatedWindows
 from qr_sampler.health.whole_draws import (
     SHORTEST_DRAW,
@@ -54,12 +54,29 @@ class HealthMonitor:
 
     def observe(self, data: bytes) -> Alarm | None:
         """Returns the gravest finding about the bytes of a draw; ``None`` for a good one."""
+        return self.judge(self.read(data))
+
+    def read(self, data: bytes) -> list[Reading]:
+        """Returns what every test measures in the bytes of the next draw of the stream."""
         samples = np.frombuffer(data, dtype=np.uint8)
-        worst: Alarm | None = None
-        for alarm in self._findings(samples):
-            if worst is None or alarm.state is HealthState.FAILED is not worst.state:
-                worst = alarm
-        worst = self._weighed(worst)
+        # All tests see all bytes: what goes on from draw to draw may not miss any.
+        readings = [
+            Reading("repetition_count", self._runs.add(samples), *self._run_cutoffs),
+            Reading("adaptive_proportion", self._proportion.add(samples), *self._count_cutoffs),
+        ]
+        if len(samples) >= SHORTEST_DRAW:
+            readings += (
+                Reading("repeated_windows", self._windows.add(samples), 1, 1),
+                self._planes_of(samples),
+                self._differences_of(samples),
+            )
+        return readings
+
+    def judge(self, readings: Iterable[Reading]) -> Alarm | None:
+        """Returns the gravest finding in the readings of a draw, and changes the state by it."""
+        alarms = [alarm for reading in readings if (alarm := reading.alarm)]
+        failures = [alarm for alarm in alarms if alarm.state is HealthState.FAILED]
+        worst = self._weighed(next(iter(failures or alarms), None))
         if self.state is not HealthState.FAILED:
             self.state = worst.state if worst else HealthState.OK
         return worst
@@ -77,28 +94,16 @@ class HealthMonitor:
     def _levels(self) -> tuple[int, int]:
         return self.policy.suspect_bits, self.policy.failed_bits
 
-    def _findings(self, samples: npt.NDArray[np.uint8]) -> Iterator[Alarm]:
-        # All tests see all bytes: what goes on from draw to draw may not miss any.
-        run, count = self._runs.add(samples), self._proportion.add(samples)
-        yield from _judged("repetition_count", run, *self._run_cutoffs)
-        yield from _judged("adaptive_proportion", count, *self._count_cutoffs)
-        if len(samples) < SHORTEST_DRAW:
-            return
-        repeated = self._windows.add(samples)
-        yield from _judged("repeated_windows", repeated, 1, 1)
-        yield from self._findings_of_planes(samples)
-        yield from self._findings_of_differences(samples)
-
-    def _findings_of_planes(self, samples: npt.NDArray[np.uint8]) -> Iterator[Alarm]:
+    def _planes_of(self, samples: npt.NDArray[np.uint8]) -> Reading:
         off = float(np.abs(bit_plane_shares(samples) - 0.5).max())
-        policy, n = self.policy, len(samples)
-        suspect = plane_tolerance(n, policy.suspect_errors)
-        yield from _judged("bit_planes", off, suspect, plane_tolerance(n, policy.failed_errors))
+        errors = self.policy.suspect_errors, self.policy.failed_errors
+        suspect, failed = (plane_tolerance(len(samples), each) for each in errors)
+        return Reading("bit_planes", off, suspect, failed)
 
-    def _findings_of_differences(self, samples: npt.NDArray[np.uint8]) -> Iterator[Alarm]:
+    def _differences_of(self, samples: npt.NDArray[np.uint8]) -> Reading:
         n, entropy = len(samples) - 1, self.policy.min_entropy
         suspect, failed = (most_frequent_cutoff(n, entropy, bits) for bits in self._levels())
-        yield from _judged("differences", most_frequent_difference(samples), suspect, failed)
+        return Reading("differences", most_frequent_difference(samples), suspect, failed)
 
     def _weighed(self, alarm: Alarm | None) -> Alarm | None:
         """Returns *alarm*, or one that says that there were too many of its kind."""
@@ -109,10 +114,3 @@ class HealthMonitor:
         if suspect < most:
             return alarm
         return Alarm("suspect_draws", suspect, most, HealthState.FAILED)
-
-
-def _judged(test: str, value: float, suspect: float, failed: float) -> Iterator[Alarm]:
-    if value >= failed:
-        yield Alarm(test, value, failed, HealthState.FAILED)
-    elif value >= suspect:
-        yield Alarm(test, value, suspect, HealthState.SUSPECT)

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from qr_sampler.health.cutoffs import proportion_cutoff
 
-__all__ = ["Alarm", "HealthPolicy", "HealthState"]
+__all__ = ["Alarm", "HealthPolicy", "HealthState", "Reading"]
 
 LEAST_MIN_ENTROPY: Final = 0.2
 """In bits. Below it the proportion test could no longer fail at 2**-60."""
@@ -28,15 +28,36 @@ class HealthState(str, Enum):
     """Nobody looked, or nobody could."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alarm:
-    """What one test found in one draw."""
+class Reading(NamedTuple):
+    """What one test measured in one draw."""
 
     test: str
-    """Name of the test: ``repetition_count``, ``adaptive_proportion``, ``bit_planes``,
-    ``differences``, ``repeated_windows`` or ``suspect_draws``."""
+    """Name of the test: ``repetition_count``, ``adaptive_proportion``, ``repeated_windows``,
+    ``bit_planes`` or ``differences``."""
     value: float
     """What it measured."""
+    suspect: float
+    """From which value on the draw is suspect."""
+    failed: float
+    """From which value on the source has failed."""
+
+    @property
+    def alarm(self) -> Alarm | None:
+        """What follows from it; ``None`` for nothing."""
+        if self.value >= self.failed:
+            return Alarm(self.test, self.value, self.failed, HealthState.FAILED)
+        if self.value >= self.suspect:
+            return Alarm(self.test, self.value, self.suspect, HealthState.SUSPECT)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A reading that contradicts what is assumed of the source."""
+
+    test: str
+    """That of the reading, or ``suspect_draws`` when there were too many of those."""
+    value: float
     cutoff: float
     """From which value on that is too much."""
     state: HealthState

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qr-sampler health``: whether a source delivers what a good one could."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from typing import Annotated, Any, Final
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from qr_sampler import create_source
+from qr_sampler.errors import ConfigError
+from qr_sampler.health import HealthMonitor, HealthPolicy, HealthState
+from qr_sampler.settings import Settings
+from qr_sampler_cli.failures import reports_errors
+from qr_sampler_cli.health.examination import HealthExamination
+from qr_sampler_cli.terminal.consoles import printable, result_console, stdout_reserved
+from qr_sampler_cli.terminal.progress import counting_bar
+
+__all__ = ["health"]
+
+FAILED_STATUS: Final = 1
+"""Exit status when the source fails a test."""
+
+UNCONDITIONED: Final = frozenset({"none", "unknown"})
+"""What sources say whose bytes may be raw."""
+
+RAW_MIN_ENTROPY: Final = 6.0
+FULL_MIN_ENTROPY: Final = 8.0
+
+STYLES: Final = {
+    HealthState.OK: "green",
+    HealthState.SUSPECT: "yellow",
+    HealthState.FAILED: "bold red",
+}
+
+health = typer.Typer(no_args_is_help=True, help="Test whether a source is broken.")
+
+
+@health.callback()
+def _group() -> None:
+    """Test whether a source is broken."""
+
+
+@health.command()
+@reports_errors
+def run(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="Entropy source; QR_ENTROPY_SOURCE_TYPE if not given."),
+    ] = None,
+    *,
+    draws: Annotated[int, typer.Option(min=1, help="Draws to test.")] = 100,
+    block_bytes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Bytes per draw; QR_SAMPLE_COUNT by default."),
+    ] = None,
+    min_entropy: Annotated[
+        float | None,
+        typer.Option(
+            help="Min-entropy of a byte in bits that the source is assumed to have: 8 for "
+            "conditioned output, 6 for raw bytes, by default what the source says of itself."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """Draw from a source and look for what no good source shows.
+
+    Finds dead, stuck and counting devices, bytes that come again, and text in place of bytes. What
+    experiments look for, such as one bit in a thousand, trips nothing. On conditioned output the
+    tests find a dead pipe and no more. Exits with 1 when the source fails a test.
+    """
+    settings = Settings.load()
+    name = settings.entropy_source_type if source is None else source
+    size = settings.sample_count if block_bytes is None else block_bytes
+    with stdout_reserved(), contextlib.closing(create_source(name)) as device:
+        conditioning = printable(device.conditioning)
+        policy = _policy(min_entropy, device.conditioning)
+        examination = HealthExamination(device, HealthMonitor(policy), size)
+        with counting_bar(f"testing {printable(name)}", unit="draws") as progress:
+            examination.run(draws, progress)
+    if as_json:
+        typer.echo(json.dumps(_as_data(name, conditioning, policy, examination), indent=2))
+    else:
+        _print(name, conditioning, policy, size, examination)
+    if examination.failure:
+        raise typer.Exit(FAILED_STATUS)
+
+
+def _policy(min_entropy: float | None, conditioning: str) -> HealthPolicy:
+    if min_entropy is None:
+        min_entropy = RAW_MIN_ENTROPY if conditioning in UNCONDITIONED else FULL_MIN_ENTROPY
+    try:
+        return HealthPolicy(min_entropy=min_entropy)
+    except ValueError as error:
+        raise ConfigError(f"--min-entropy: {error}") from None
+
+
+def _as_data(
+    name: str, conditioning: str, policy: HealthPolicy, examination: HealthExamination
+) -> dict[str, Any]:
+    failure = examination.failure
+    return {
+        "source": name,
+        "conditioning": conditioning,
+        "min_entropy": policy.min_entropy,
+        "draws": examination.draws,
+        "failed": None if failure is None else str(failure),
+        "tests": [
+            {**dataclasses.asdict(test), "state": test.state.value}
+            for test in examination.tests.values()
+        ],
+    }
+
+
+def _print(
+    name: str,
+    conditioning: str,
+    policy: HealthPolicy,
+    size: int,
+    examination: HealthExamination,
+) -> None:
+    console = result_console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("test", "largest", "suspect from", "failed from", "result"):
+        table.add_column(heading, justify="left" if heading in ("test", "result") else "right")
+    for test in examination.tests.values():
+        figures = (f"{figure:.4g}" for figure in (test.largest, test.suspect, test.failed))
+        table.add_row(test.test, *figures, Text(test.state.value, style=STYLES[test.state]))
+    console.print(
+        f"{printable(name)}: {examination.draws:,} draws of {size:,} bytes, assumed min-entropy "
+        f"{policy.min_entropy:g} bits a byte, conditioning {conditioning}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    with console.capture() as capture:
+        console.print(table)
+    # Tables are padded with spaces, which are a nuisance in a file.
+    typer.echo("\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines()))
+    failure = examination.failure
+    verdict = "no test failed" if failure is None else f"failed: {failure}"
+    console.print(verdict, soft_wrap=True, highlight=False)
