@@ -628,6 +628,7 @@ def campaigns(session: nox.Session) -> None:
     engine.run("packages/qr-sampler-core/campaigns/frequencies.py", **environment)
     engine.run("packages/qr-sampler-core/campaigns/kills.py", **environment)
     engine.run("packages/qr-sampler-lab/campaigns/false_alarms.py", **environment)
+    engine.run("packages/qr-sampler-core/campaigns/disks.py", **environment)
     worst_rows = "packages/qr-sampler-accel/campaigns/worst_rows.py"
     engine.run(worst_rows, **environment, PYTHONPATH=str(VLLM_PACKAGE))
 

@@ -24,6 +24,7 @@ from qr_sampler.host.logits import LogitsAccess, NumpyLogits, defect_of
 from qr_sampler.host.outcomes import NO_LEDGER, ChosenToken, ForcedEnd, Outcome, UndecidedToken
 from qr_sampler.host.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler.host.sequence import TokenSequence
+from qr_sampler.host.session.end_log import EarlyEndLog
 from qr_sampler.host.session.engine_facts import EngineFacts
 from qr_sampler.host.session.session_records import SessionRecords
 from qr_sampler.host.shared_draws import serve_parts
@@ -65,6 +66,7 @@ class SamplingSession(SessionRecords):
         self.settings = Settings.load() if settings is None else settings
         check_components(self.settings, self.settings, prefix="QR_")
         self._logger = logger or logging.getLogger("qr_sampler.host")
+        self._early_ends = EarlyEndLog(self._logger)
         self._access: LogitsAccess = access or NumpyLogits()
         self._dropped: deque[DroppedBytes] = deque()
         self._sources = (
@@ -200,10 +202,8 @@ class SamplingSession(SessionRecords):
         going_on = [sequence for sequence in sequences if not sequence.failure]
         if not going_on:
             return False
-        self._logger.error(
-            "the ledger takes no records, and QR_LEDGER_REQUIRED is set; %d sequences end early",
-            len(set(map(id, going_on))),
-        )
+        reason = "the ledger takes no records, and QR_LEDGER_REQUIRED is set"
+        self._early_ends.ended(len(set(map(id, going_on))), reason)
         for sequence in going_on:
             sequence.failure = NO_LEDGER
         self._groups.forget()
@@ -220,7 +220,7 @@ class SamplingSession(SessionRecords):
             QRSamplerError: *error*, when the operator chose to stop then.
         """
         self.raise_if_told_to(error)
-        self._logger.error("%s; %d sequences end early", error, len(set(map(id, sequences))))
+        self._early_ends.ended(len(set(map(id, sequences))), error)
         for sequence in sequences:
             sequence.failure = str(error)
         self._groups.forget()

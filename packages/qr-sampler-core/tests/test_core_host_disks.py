@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ledgers on real filesystems that are frozen, and that turn read-only, under their engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CAMPAIGN = Path(__file__).parents[1] / "campaigns" / "disks.py"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11),
+    reason="takes seconds, and the same on every interpreter: runs on Python 3.11",
+)
+def test_engines_go_on_whatever_their_disk_does() -> None:
+    result = subprocess.run(
+        [sys.executable, str(CAMPAIGN), "--seconds", "3"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr[-2_000:]
+    if result.stdout.startswith("skipped"):
+        pytest.skip(result.stdout.strip())
+    assert result.stdout.count("stalled for 3 s") == 2
+    assert "read-only in mid-run" in result.stdout
+    assert result.stderr.count("end early") == 1
