@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_cli.commands.number_lists import numbers, whole_numbers
 from qr_sampler_cli.main import app
+from qr_sampler_cli.parsing.number_lists import numbers, whole_numbers
 
 pytest.importorskip("qr_sampler_tsd", reason="qr-sampler-tsd is an extra of this package")
 import numpy as np

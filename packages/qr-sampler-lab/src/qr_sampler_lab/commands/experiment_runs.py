@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from qr_sampler_cli.commands.assignments import engine_assignments
 from qr_sampler_cli.failures import reports_errors
+from qr_sampler_cli.parsing.assignments import engine_assignments
 from qr_sampler_lab.commands.studies import FAULT_STATUS, HERE, StudyArgument, study_at
 
 if TYPE_CHECKING:

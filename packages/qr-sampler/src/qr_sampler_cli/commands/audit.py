@@ -12,8 +12,8 @@ import typer
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.audit.rederivation.names import DeviceName, DtypeName
 from qr_sampler_cli.audit.witness_options import WitnessOptions
-from qr_sampler_cli.commands.option_groups import with_options
 from qr_sampler_cli.failures import reports_errors
+from qr_sampler_cli.parsing.option_groups import with_options
 
 __all__ = ["FAILED_STATUS", "audit"]
 

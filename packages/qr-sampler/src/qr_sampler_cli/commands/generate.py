@@ -12,11 +12,11 @@ import typer
 
 from qr_sampler.admission.overrides import KEY_PREFIX
 from qr_sampler.errors import ConfigError
-from qr_sampler_cli.commands.assignments import engine_assignments, pairs
 from qr_sampler_cli.failures import ExitCode, reports_errors
 from qr_sampler_cli.generation.records_file import RecordsFile
 from qr_sampler_cli.generation.report import print_json, print_summary, print_texts, verdict
 from qr_sampler_cli.generation.run import GenerationRequest, run_generation
+from qr_sampler_cli.parsing.assignments import engine_assignments, pairs
 
 __all__ = ["generate"]
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 import typer
 
-from qr_sampler_cli.commands.number_lists import numbers, whole_numbers
-from qr_sampler_cli.commands.option_groups import with_options
 from qr_sampler_cli.commands.tsd_train import train
 from qr_sampler_cli.failures import ExitCode, reports_errors
+from qr_sampler_cli.parsing.number_lists import numbers, whole_numbers
+from qr_sampler_cli.parsing.option_groups import with_options
 from qr_sampler_cli.terminal.consoles import printable, result_console
 from qr_sampler_cli.terminal.progress import counting_bar
 from qr_sampler_cli.tsd.equipment import (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_cli.commands.assignments import engine_assignments
+from qr_sampler_cli.parsing.assignments import engine_assignments
 
 __all__ = ["EngineRequest", "engine_arguments"]
 
