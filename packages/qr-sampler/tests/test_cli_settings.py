@@ -25,6 +25,7 @@ in_repository = pytest.mark.skipif(
 
 NOT_SETTINGS = {
     "QR_DEMO_DIR",  # where `nox -s demo` keeps its model
+    "QR_LAB_DIR",  # where `qr-sampler experiment` keeps the register of a laboratory
     "QR_SAMPLER_ENV_FILE",  # passed on between the processes of one engine
     "QR_SAMPLER_RUN_DIRECTORY",  # likewise
     "QR_KEY",  # stands for any variable in a docstring

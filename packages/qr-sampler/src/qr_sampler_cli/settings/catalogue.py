@@ -86,6 +86,13 @@ CATALOGUE: Final = (
         "For `QR_ENTROPY_SOURCE_TYPE=sham`.",
     ),
     Entry(
+        "The replay of a recorded run",
+        "qr-sampler-lab",
+        "qr_sampler_lab.replay.source",
+        "ReplaySettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=replay`.",
+    ),
+    Entry(
         "Thermodynamic speculative decoding",
         "qr-sampler-vllm",
         "qr_sampler_vllm.tsd.settings",
