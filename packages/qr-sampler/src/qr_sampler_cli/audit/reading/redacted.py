@@ -16,15 +16,14 @@ __all__ = ["REDACTED_ID", "opened"]
 REDACTED_ID: Final = -1
 """Stands for a token id that was left out."""
 
+_ID: Final = "token_id"
+
 _LEFT_OUT: Final[Mapping[str, Mapping[str, Any]]] = {
     "sequence": {},
     "draw": {"commitment": "", "signature": ""},
-    "token": {"token_id": 0},
     "discard": {},
-    "forced": {"token_id": 0},
-    "undecided": {"token_id": 0},
-    "emission": {"token_id": 0},
     "end": {"link": ""},
+    **{kind: {_ID: 0} for kind in ("token", "forced", "undecided", "emission")},
 }
 """By kind, what stands in for fields that have no default."""
 
@@ -45,6 +44,6 @@ def opened(line: Redacted) -> Any | None:
     if isinstance(stop, dict):
         values["stop"] = {**stop, "token_ids": []}
     record: Any = msgspec.convert(values, KnownLine)
-    if "token_id" in left_out:
+    if _ID in left_out:
         record.token_id = REDACTED_ID
     return record
