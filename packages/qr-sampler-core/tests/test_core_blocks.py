@@ -117,6 +117,57 @@ def test_blocks_need_a_ledger() -> None:
         Settings.load(ledger_blocks=True)
 
 
+def test_blocks_that_wait_when_the_ledger_ends_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = AppendFile.append
+
+    def append(self: AppendFile, data: bytes) -> tuple[int, OSError | None]:
+        if self.path.suffix == ".blocks":
+            return 0, OSError(28, "No space left on device")
+        return plain(self, data)
+
+    monkeypatch.setattr(AppendFile, "append", append)
+    host = host_of(tmp_path, Generator())
+    play(host, steps=3)
+    host.close()
+    (ledger,) = tmp_path.glob("*.jsonl")
+    (gap,) = lines_of(ledger, "gap")
+    assert (gap["reason"], gap["missing"]) == ("refused", {"block": 3})
+    assert lines_of(ledger, "close")[0]["lost"] == 3
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3600.0])
+def test_blocks_that_a_disk_refuses_are_in_no_later_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    plain = AppendFile.append
+    full = [True]
+
+    def append(self: AppendFile, data: bytes) -> tuple[int, OSError | None]:
+        if self.path.suffix == ".blocks" and full[0]:
+            return 0, OSError(28, "No space left on device")
+        return plain(self, data)
+
+    monkeypatch.setattr(AppendFile, "append", append)
+    host = host_of(tmp_path, Generator(), ledger_max_bytes=3_000, ledger_sync_ms=1000 * seconds)
+    while len(ledgers_in(tmp_path)) < 3:
+        play(host, steps=1)
+        host.flush()
+    full[0] = False
+    play(host, steps=4)
+    host.close()
+    lost = 0
+    for ledger in ledgers_in(tmp_path):
+        told = {line["draw"] for line in lines_of(ledger, "draw")}
+        path = ledger.with_suffix(".blocks")
+        found = [number for number, _ in pieces_of(path)] if path.exists() else []
+        assert set(found) <= told, f"{path} has bytes of draws of another file"
+        lost += sum(gap["missing"]["block"] for gap in lines_of(ledger, "gap"))
+    assert lost > 0
+    assert lines_of(ledgers_in(tmp_path)[-1], "close")[0]["lost"] == lost
+
+
 def test_a_full_disk_loses_blocks_and_says_so_in_the_ledger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,9 +133,25 @@ def test_a_piece_that_was_begun_ends_where_its_file_does(
     assert sidecar.flush() == 0
     refusing(None)
     sidecar.follow(tmp_path / "deep" / "run_0002.jsonl")
-    assert sidecar.flush() == 1
+    sidecar.put(b"three\n")
+    assert sidecar.flush() == 0
+    assert (tmp_path / "deep" / "run.notes").read_bytes() == b"NOTES\none\ntwo\n"
+    assert (tmp_path / "deep" / "run_0002.notes").read_bytes() == b"NOTES\nthree\n"
+
+
+def test_a_piece_that_a_disk_refuses_is_in_no_later_file(
+    sidecar: SidecarFile, refusing: Callable[[int | None], None], tmp_path: Path
+) -> None:
+    refusing(len(b"NOTES\non"))
+    sidecar.put(b"one\n")
+    sidecar.put(b"two\n")
+    assert sidecar.flush() == 0
+    sidecar.follow(tmp_path / "deep" / "run_0002.jsonl")
+    refusing(None)
+    sidecar.put(b"three\n")
+    assert sidecar.flush() == 2
     assert (tmp_path / "deep" / "run.notes").read_bytes() == b"NOTES\non"
-    assert (tmp_path / "deep" / "run_0002.notes").read_bytes() == b"NOTES\ntwo\n"
+    assert (tmp_path / "deep" / "run_0002.notes").read_bytes() == b"NOTES\nthree\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")

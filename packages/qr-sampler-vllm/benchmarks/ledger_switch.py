@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from qr_sampler.host import Entry, session
+from qr_sampler.host import Entry
 from qr_sampler.host.journal import Journal
+from qr_sampler.host.session import session_records
 from qr_sampler.sampling import pipeline
 from qr_sampler.sampling.data_digest import DataDigest, digest_of
 
@@ -34,8 +35,10 @@ class LedgerSwitch:
             return digest_of(data) if switch.on else None
 
         replacements: dict[Any, tuple[str, Any]] = {
-            session: ("Journal", SwitchedJournal),
+            session_records: ("Journal", SwitchedJournal),
             pipeline: ("digest_of", switched_digest),
         }
         for module, (name, replacement) in replacements.items():
+            if not hasattr(module, name):
+                raise RuntimeError(f"{module.__name__} makes no use of {name}: nothing is switched")
             setattr(module, name, replacement)

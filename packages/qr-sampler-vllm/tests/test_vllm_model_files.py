@@ -45,6 +45,19 @@ def test_a_model_of_hugging_face_is_in_its_cache(
     assert asked == [("maker/model", "config.json", where)]
 
 
+@pytest.mark.parametrize("error", [ValueError("Repo id must be in the form"), PermissionError()])
+def test_a_name_that_the_library_refuses_stops_no_engine(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    hub = SimpleNamespace(try_to_load_from_cache=refuse)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)  # type: ignore[arg-type]
+    assert model_files(config("maker/model-GGUF:Q4_K_M")) is None
+    assert model_files(config("s3://bucket/model")) is None
+
+
 def test_without_the_library_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "huggingface_hub", raising=False)
     assert model_files(config("maker/model")) is None

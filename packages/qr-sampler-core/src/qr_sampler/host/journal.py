@@ -136,10 +136,10 @@ class Journal:
     def close(self) -> None:
         """Ends the ledger file; writing more goes on in another one."""
         if self._file is not None:
+            for sidecar in self._sidecars:
+                _state_lost(self._file, sidecar.kind, sidecar.end())
             self._file.end()
             self._next_clock_s = math.inf
-            for sidecar in self._sidecars:
-                sidecar.file.release()
 
     def _append(self, file: LedgerWriter, entries: Iterable[Entry]) -> None:
         """Writes the lines of *entries*, and now and then one of the clocks."""
@@ -149,9 +149,7 @@ class Journal:
             sidecar.file.follow(file.path)
         lines = self._lines.of(entries)
         for sidecar in self._sidecars:
-            for reason, lost in sidecar.flush().items():
-                if lost:
-                    file.lose(reason, {sidecar.kind: lost})
+            _state_lost(file, sidecar.kind, sidecar.flush())
         before = file.given_up
         if time.monotonic() >= self._next_clock_s:
             self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
@@ -169,6 +167,13 @@ class Journal:
             self._lines = LedgerLines(self._genesis, self._sidecars)
         self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
         return self._lines.begin_file(None if continues is None else asdict(continues))
+
+
+def _state_lost(file: LedgerWriter, kind: str, lost: Mapping[str, int]) -> None:
+    """States in the ledger how many pieces of a file beside it are lost, by reason."""
+    for reason, count in lost.items():
+        if count:
+            file.lose(reason, {kind: count})
 
 
 def _public_settings(settings: Settings) -> dict[str, Any]:

@@ -288,6 +288,14 @@ class Settings(EnvironmentSettings, SamplingParameters):
         return self
 
     @model_validator(mode="after")
+    def _prompts_have_a_ledger(self) -> Settings:
+        if self.ledger_prompts and self.ledger_dir is None:
+            raise ValueError(
+                "ledger_prompts needs a ledger to stand beside; set ledger_dir to a directory"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_is_sealed_has_a_place(self) -> Settings:
         if self.ledger_seal and self.ledger_dir is None:
             raise ValueError(

@@ -33,10 +33,14 @@ def model_files(vllm_config: Any) -> Path | None:
     hub: Any = sys.modules.get("huggingface_hub")
     if hub is None:
         return None
-    found = hub.try_to_load_from_cache(
-        str(model_config.model),
-        _CONFIGURATION,
-        cache_dir=getattr(getattr(vllm_config, "load_config", None), "download_dir", None),
-        revision=getattr(model_config, "revision", None),
-    )
+    try:
+        found = hub.try_to_load_from_cache(
+            str(model_config.model),
+            _CONFIGURATION,
+            cache_dir=getattr(getattr(vllm_config, "load_config", None), "download_dir", None),
+            revision=getattr(model_config, "revision", None),
+        )
+    except (ValueError, OSError):
+        # No name of a repository there, such as an address of other storage.
+        return None
     return Path(found).parent if isinstance(found, str) else None

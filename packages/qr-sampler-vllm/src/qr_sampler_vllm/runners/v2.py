@@ -209,10 +209,12 @@ class RunnerV2(EngineRole, RecordKeeper):
         prompt, history = self._tokens_of(slot)
         if history:
             sequence = self._resumed(slot, sequence, history)
-            self.session.record(sequence.resume(history))
         # In the place of ids, an embedded prompt has zeros.
         if not self._embeds or prompt.any():
             self.session.keep_prompt(sequence, prompt)  # type: ignore[arg-type]
+        if history:
+            # Behind the prompt, which the first line of the sequence tells of.
+            self.session.record(sequence.resume(history))
         if sampling_params.stop and sequence.stop.stop_strings is None:
             sequence.stop.stop_strings = self.session.stop_strings(
                 sampling_params, prompt.tolist(), history

@@ -97,20 +97,48 @@ class SidecarFile:
         lost, self._lost = self._lost, 0
         return lost
 
+    def end(self) -> int:
+        """Writes what waits and has the disk keep it; gives up what it does not take.
+
+        Returns:
+            The number of pieces that have been given up since :meth:`flush`.
+        """
+        if self._pid != os.getpid() or self._file is None:
+            return 0
+        self._write()
+        self._sync(self._file)
+        self.release()
+        self._give_up()
+        lost, self._lost = self._lost, 0
+        return lost
+
     def release(self) -> None:
         """Closes the file; writing more opens it again."""
         if self._file is not None and (error := self._file.release()) is not None:
             self._report(error)
 
     def _turn_to(self, path: Path) -> None:
-        if self._file is not None:
-            self._sync(self._file)
+        before = self._file
+        if before is not None:
+            if before.path != path and before.fate() is None:
+                self._write()
+            self._sync(before)
         self.release()
+        if before is not None and before.path != path:
+            # Of lines in another file of the ledger.
+            self._give_up()
         # A piece that has been begun ends where its file does.
         self._lost += self._in_piece
         self._in_piece = False
         self._file = AppendFile(path, fresh=not os.path.lexists(path))
         self._rest = b"" if _has_content(path) else self._beginning
+
+    def _give_up(self) -> None:
+        """Counts what the disk has not taken as lost."""
+        self._lost += len(self._waiting) + self._in_piece
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._rest, self._in_piece = b"", False
 
     def _write(self) -> None:
         file = self._file

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -54,3 +55,9 @@ class Sidecar:
             ``gap`` line gives.
         """
         return {"refused": self.file.flush()}
+
+    def end(self) -> Mapping[str, int]:
+        """Writes what waits and closes the file; returns what is lost, as :meth:`flush` does."""
+        lost = Counter(self.flush())
+        lost["refused"] += self.file.end()
+        return lost
