@@ -119,7 +119,8 @@ def test_the_command_prints_what_is_installed() -> None:
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> object:
-        return None if name in {"qr_sampler_grpc", "qr_sampler_vllm"} else object()
+        missing = {"qr_sampler_grpc", "qr_sampler_lab", "qr_sampler_vllm"}
+        return None if name in missing else object()
 
     monkeypatch.setattr("qr_sampler_cli.settings.catalogue.find_spec", absent)
     result = CliRunner().invoke(app, ["settings"])

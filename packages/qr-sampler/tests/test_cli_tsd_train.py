@@ -163,6 +163,10 @@ def test_what_cannot_be_done_is_said_at_once(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11),
+    reason="takes seconds, and the same on every interpreter: runs on Python 3.11",
+)
 @pytest.mark.usefixtures("bigram_teacher")
 @pytest.mark.skipif(not PAGE.exists(), reason="the page is not part of an sdist")
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
