@@ -125,7 +125,8 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("qr_sampler_cli.settings.catalogue.find_spec", absent)
     result = CliRunner().invoke(app, ["settings"])
     assert result.exit_code == 0
-    assert result.stderr == "not installed, so not shown: qr-sampler-grpc, qr-sampler-vllm\n"
+    names = "qr-sampler-grpc, qr-sampler-lab, qr-sampler-vllm"
+    assert result.stderr == f"not installed, so not shown: {names}\n"
     assert not any(name.startswith("QR_GRPC_") for name in variables_on(result.stdout))
 
 
