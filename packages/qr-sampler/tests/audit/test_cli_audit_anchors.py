@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("rfc3161_client", reason="the extra anchors is not installed")
 
-from qr_sampler_cli.audit.anchors.drand import Round
+from qr_sampler_cli.audit.anchors.drand import CHAIN, Round
 from qr_sampler_cli.audit.anchors.timestamps import TimeStampAuthorities
 from qr_sampler_cli.audit.auditor import audit_runs
 from qr_sampler_cli.audit.files import ledgers_of
@@ -273,6 +273,53 @@ def test_a_later_file_witnesses_the_one_that_it_continues(
     assert found.failures == []
     assert "lines from n 0 of first.jsonl to n 1 of second_0002.jsonl were" in found.notes[0]
     assert "time stamp is over them" not in str(found.unsaid)
+
+
+def test_a_later_stamp_says_nothing_of_lines_that_it_does_not_cover(
+    run: Any, chain: Any, save: Any, rung: Any, authority: LocalAuthority
+) -> None:
+    """The file between them is not here, so that nothing ties the first to the third."""
+    first, third = run(1), run(2)
+    row = first.begin("row")
+    first.step([row], discarded=False)
+    first.add("anchor", chain=CHAIN, **ROUND, wall_time_ns=first.wall)
+    first.close(continued_in="x_0002.jsonl")
+    third.lines[0]["continues"] = {"file": "x_0002.jsonl", "lines": 7, "head": "12" * 32}
+    paths = [
+        save(chain(first.lines), "x.jsonl"),
+        save(chain(third.lines, "12" * 32), "x_0003.jsonl"),
+    ]
+    stamped(authority, paths[1], [1])
+    found = rung(*paths)
+    assert found.failures == []
+    (note,) = found.notes
+    assert "lines n 0 to 1 of x_0003.jsonl were written after a time that nothing tells" in note
+    (untied,) = [each for what, each in found.unsaid.items() if "no stamped line names" in what]
+    assert untied.count == len(first.lines)
+
+
+def test_a_stamp_says_nothing_of_lines_before_a_redacted_one(
+    run: Any, save: Any, rung: Any, authority: LocalAuthority
+) -> None:
+    """A line with any digest can stand between a past made anew and a head that was stamped."""
+    made = run(1)
+    made.add("anchor", chain=CHAIN, **ROUND, wall_time_ns=made.wall)
+    path = save(made.whole())
+    lines = path.read_bytes().split(b"\n")[:-1]
+    last = len(lines) - 1
+    stamped(authority, path, [last])
+    hidden = json.loads(lines[last - 2])
+    told = {"kind": "redacted", "n": last - 2, "prev": hidden["prev"]}
+    told["sha256"] = hashlib.sha256(lines[last - 2]).hexdigest()
+    told |= {"of": hidden["kind"], "fields": {}}
+    lines[last - 2] = json.dumps(told, separators=(",", ":")).encode()
+    path.write_bytes(b"\n".join([*lines, b""]))
+    found = rung(path)
+    assert found.failures == []
+    (note,) = found.notes
+    where = f"lines n {last - 2} to {last} of {path.name}"
+    assert f"{where} were written after a time that nothing tells" in note
+    assert "no stamped line names" in str(found.unsaid)
 
 
 def test_a_deposit_is_compared_as_well(

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 pytest.importorskip("rfc3161_client", reason="the extra anchors is not installed")
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_cli.audit.anchors import timestamps
 from qr_sampler_cli.audit.anchors.timestamps import InvalidTokenError, TimeStampAuthorities
 from qr_sampler_cli.testing.time_stamping import LocalAuthority, has_openssl
 
@@ -79,6 +83,25 @@ def test_a_certificate_that_had_expired_is_refused(tmp_path: Path) -> None:
     expired = LocalAuthority(tmp_path / "expired", valid_days=-1)
     token = expired.stamp(HEAD)
     assert "verifying certificates" in refused(TimeStampAuthorities(expired.root), token)
+
+
+def test_two_certificates_of_one_name_are_refused(
+    authority: LocalAuthority, token: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library could judge the purpose of one, and OpenSSL the signature of the other."""
+    trusted = TimeStampAuthorities(authority.root)
+    reply = timestamps.decode_token(token)
+    twice = SimpleNamespace(certificates=[*reply.signed_data.certificates] * 2)
+    doubled = SimpleNamespace(tst_info=reply.tst_info, signed_data=twice)
+    monkeypatch.setattr(timestamps, "decode_token", lambda _: doubled)
+    told: list[Any] = []
+    monkeypatch.setattr(
+        sys.modules["rfc3161_client"].VerifierBuilder,
+        "build",
+        lambda _: SimpleNamespace(verify=lambda *asked: told.append(asked)),
+    )
+    assert "two certificates of one issuer" in refused(trusted, token)
+    assert len(told) == 1
 
 
 def test_every_flipped_byte_is_refused_or_says_the_same(

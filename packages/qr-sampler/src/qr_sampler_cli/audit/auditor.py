@@ -133,7 +133,7 @@ class _Auditor:
     def _take(self, line: Decoded, chain: FileChain) -> None:
         place = self._places.last
         chain.follow(line, place)
-        self._records.anchors.line(chain.lines - 1, chain.head, place)
+        self._records.anchors.line(chain.lines - 1, line, place)
         if line.record is not None and not line.fault:
             if line.redacted is not None:
                 self._records.redacted(place)
@@ -159,6 +159,11 @@ class _Auditor:
             self._whole.note(
                 f"{chain.redacted:,} lines are redacted: the chain holds the digests of their "
                 "originals, and what is left of their fields is the publisher's word"
+            )
+            self._whole.cannot_say(
+                "whether the lines before a redacted one are the originals: only whoever has its "
+                "original can tell",
+                count=chain.redacted,
             )
         if chain.closed is None:
             last = self._places.name(self._places.last)

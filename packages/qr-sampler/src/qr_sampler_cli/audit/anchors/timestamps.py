@@ -65,7 +65,8 @@ class TimeStampAuthorities:
     """
 
     def __init__(self, path: Path) -> None:
-        x509 = _package("cryptography.x509")
+        self._x509 = x509 = _package("cryptography.x509")
+        self._unreadable = (ValueError, x509.InvalidVersion, x509.DuplicateExtension)
         self._client = _package("rfc3161_client")
         try:
             with path.open("rb") as file:
@@ -108,9 +109,18 @@ class TimeStampAuthorities:
         )
         try:
             builder.build().verify(reply, bytes.fromhex(head))
-        except self._client.VerificationError as error:
+        except (self._client.VerificationError, *self._unreadable) as error:
             raise InvalidTokenError(str(error)) from error
+        names = [*map(self._name_of, reply.signed_data.certificates)]
+        if len(set(names)) < len(names):
+            # Whose key has signed and whose purpose was judged could be two of them.
+            raise InvalidTokenError("it holds two certificates of one issuer and number")
         return _stamp_of(reply)
+
+    def _name_of(self, certificate: bytes) -> tuple[Any, int]:
+        """Returns what a signature calls its certificate."""
+        read = self._x509.load_der_x509_certificate(certificate)
+        return read.issuer, read.serial_number
 
     def _signer_of(self, reply: Any) -> Any:
         """Returns the certificate of the signer of a reply that holds none, if it is known."""

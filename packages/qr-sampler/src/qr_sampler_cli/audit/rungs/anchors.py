@@ -17,6 +17,7 @@ from qr_sampler_cli.audit.anchors.timestamps import (
     TimeStampAuthorities,
 )
 from qr_sampler_cli.audit.findings import Rung
+from qr_sampler_cli.audit.reading.decoding import Decoded
 from qr_sampler_cli.audit.schema.run_lines import Anchor, Clock, Genesis
 from qr_sampler_cli.failures import MissingPackageError
 
@@ -85,6 +86,8 @@ class Anchors:
         self._anchored = False
         self._file = ""
         self._last = (0, -1)
+        self._head = ""
+        self._untied = 0
 
     def begin_file(self, path: Path) -> None:
         """Goes on with another file of the run, whose anchors are looked for."""
@@ -102,8 +105,12 @@ class Anchors:
         self._wanted = dict(wanted)
         self._anchored |= bool(wanted)
 
-    def line(self, n: int, head: str, place: int) -> None:
-        """Takes in that line *n* of the file has the digest *head*."""
+    def line(self, n: int, line: Decoded, place: int) -> None:
+        """Takes in line *n* of the file."""
+        # Only bytes that are here, and name the head before, tie what came before to a later stamp.
+        if line.redacted is not None or line.prev != self._head:
+            self._untie()
+        self._head = head = line.head
         lines = self._open
         if not lines.count:
             self._open = lines = _Open(self._file, n, 0, self._beacon_ns)
@@ -111,6 +118,11 @@ class Anchors:
         self._last = (place, n)
         for anchor in self._wanted.pop(n, ()):
             self._judge(anchor, head, place)
+
+    def _untie(self) -> None:
+        """Begins anew: nothing shows that the next line was written after those before it."""
+        self._untied += self._open.count
+        self._open, self._beacon_ns = _Open(), 0
 
     def end_file(self) -> None:
         """Judges anchors of lines that the file does not have."""
@@ -171,6 +183,12 @@ class Anchors:
             self._rung.cannot_say(
                 f"before when the last {self._open.count:,} lines were written: no valid time "
                 "stamp is over them"
+            )
+        if self._anchored and self._untied:
+            self._rung.cannot_say(
+                "before when lines were written that no stamped line names: behind them a line is "
+                "redacted, changed or not here",
+                count=self._untied,
             )
         if self._brackets and not self._brackets[0].not_before_ns:
             self._rung.cannot_say(
