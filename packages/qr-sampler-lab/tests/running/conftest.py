@@ -95,9 +95,9 @@ def make_study(tmp_path: Path, code_is_digested_once: None) -> MakeStudy:
     return make
 
 
-def finish(study: Study) -> Study:
+def finish(study: Study, how: Conduct | None = None) -> Study:
     """Carries a study out, unblinds it and reports."""
-    assert conduct(study, Conduct())
+    assert conduct(study, how or Conduct())
     unblind(study)
     write_report(study)
     return study
@@ -124,6 +124,13 @@ def finished_study(finished_lab: Path, tmp_path: Path) -> Study:
 def bundle(finished_lab: Path, tmp_path: Path) -> Path:
     """A copy of its bundle."""
     shutil.copytree(finished_lab / "bundle", tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def one_at_a_time(make_study: MakeStudy, tmp_path: Path) -> Path:
+    """The bundle of a study whose sessions were made one after another."""
+    make_bundle(finish(make_study(), Conduct(at_once=1)), tmp_path / "bundle")
     return tmp_path / "bundle"
 
 

@@ -38,11 +38,9 @@ def test_a_bundle_of_a_finished_study_verifies(bundle: Path) -> None:
     checks = verify_bundle(bundle)
     assert not checks.fails
     statuses = {rung.name: rung.status for rung in checks.rungs}
-    # The rungs of witnesses and of the model need what a rehearsal does not have, and it has no
-    # round of drand.
-    assert statuses.pop("ledgers") == "cannot be said"
-    assert statuses.pop("seal") == "cannot be said"
-    assert set(statuses.values()) == {"holds"}
+    holds = {"bag", "counts", "stopping", "figures"}
+    # The others need what a rehearsal does not have: an outside witness, a round of drand, a model.
+    assert {name for name, status in statuses.items() if status == "holds"} == holds
 
 
 def test_sha256sum_agrees(bundle: Path) -> None:

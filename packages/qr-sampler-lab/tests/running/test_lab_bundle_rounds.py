@@ -38,7 +38,11 @@ def checked(
     witness: dict[str, Any] | None, order: dict[str, Any], sealed_ns: int = DUE_NS - 1
 ) -> Checks:
     checks = Checks()
-    seal: Any = SimpleNamespace(witness=witness, clocks={"wall_time_ns": sealed_ns})
+    seal: Any = SimpleNamespace(
+        witness=witness,
+        clocks={"wall_time_ns": sealed_ns},
+        order=SimpleNamespace(method=order["method"]),
+    )
     entries = [
         Entry("sealed", 0, "", "", {"kind": "sealed"}),
         Entry("order", 1, "", "", {"kind": "order", **order}),
@@ -49,8 +53,8 @@ def checked(
 
 def test_genuine_rounds_hold() -> None:
     needs_the_extra()
-    checks = checked(GENUINE, {"method": "drand", **GENUINE})
-    assert checks.status("seal") == checks.status("plan") == "holds"
+    assert checked(GENUINE, {"method": "secret"}).status("seal") == "holds"
+    assert not checked(None, {"method": "drand", **GENUINE}).fails
 
 
 def test_a_forged_round_fails() -> None:
@@ -67,8 +71,11 @@ def test_what_is_no_round_fails() -> None:
 def test_an_order_that_was_known_before_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "verify_round", lambda told: None)
     order = {"method": "drand", **GENUINE}
-    assert checked(GENUINE, order).status("plan") == "holds"
-    assert checked(GENUINE, order, sealed_ns=DUE_NS).status("plan") == "fails"
+    before = {**GENUINE, "round": 999}
+    # That nobody knew it is what the clock of the seal says, and nobody else.
+    assert checked(before, order).status("plan") == "cannot be said"
+    assert checked(before, order, sealed_ns=DUE_NS).status("plan") == "fails"
+    assert checked(GENUINE, order).status("plan") == "fails"
 
 
 def test_without_a_round_or_the_extra_it_cannot_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,5 +85,5 @@ def test_without_a_round_or_the_extra_it_cannot_be_said(monkeypatch: pytest.Monk
         raise MissingPackageError("py_ecc is not installed")
 
     monkeypatch.setattr(rounds, "verify_round", missing)
-    checks = checked(GENUINE, {"method": "drand", **GENUINE})
+    checks = checked({**GENUINE, "round": 999}, {"method": "drand", **GENUINE})
     assert checks.status("seal") == checks.status("plan") == "cannot be said"

@@ -16,6 +16,7 @@ from scipy import optimize, stats
 from qr_sampler.errors import ConfigError
 from qr_sampler.records.files import ledgers_in
 from qr_sampler_lab.analysis import Moments
+from qr_sampler_lab.analysis.anytime import log_e_values
 from qr_sampler_lab.experiments import comparing
 from qr_sampler_lab.experiments.files.errors import StudyError
 from qr_sampler_lab.experiments.protocol import Exclusions
@@ -33,6 +34,7 @@ from qr_sampler_lab.experiments.results.selection import (
     Selection,
     why_excluded,
 )
+from qr_sampler_lab.experiments.results.sequential import e_process_of
 from qr_sampler_lab.experiments.running.conduct import Conduct, conduct
 from qr_sampler_lab.experiments.study import Study
 
@@ -334,3 +336,21 @@ def test_one_source_has_nothing_to_tell(make_study: Callable[..., Study], tmp_pa
         environment={"QR_MAX_KS_DISTANCE": 0.02},
     )
     assert latency_figures(study.protocol, []) is None
+
+
+@pytest.mark.parametrize(("sign", "found"), [(1.0, True), (-1.0, False)])
+def test_an_e_value_bets_on_the_sealed_side_as_pairs_of_tokens_do(
+    make_study: Callable[..., Study], sign: float, found: bool
+) -> None:
+    study = make_study(
+        design={"blocks": 40, "tokens_per_request": 8},
+        stopping={"rule": "e_value", "tau": 0.5},
+    )
+    process = e_process_of(study.protocol)
+    assert process is not None
+    pairs = np.random.default_rng(5).normal(sign, 1.0, size=(40, 8))
+    process.add(pairs.sum(axis=1) / math.sqrt(8.0))
+    assert (process.result().crossed_at is not None) == found
+    # After a block it stands where the process of its pairs of tokens stands.
+    expected = log_e_values(320, float(pairs.sum()), tau=0.5, alternative="greater")
+    assert process.result().log_e == pytest.approx(float(expected))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -75,11 +76,12 @@ def problems_of(directory: Path) -> Iterator[str]:
     """Yields everything that is wrong with a bag; nothing for one that is whole.
 
     Raises:
-        BagError: When it is no bag at all.
+        BagError: When it is no bag at all, or holds links, pipes or devices.
     """
     declared = directory / "bagit.txt"
-    if not declared.is_file() or declared.is_symlink():
+    if not declared.is_file():
         raise BagError(f"{directory} is no bundle: it has no bagit.txt")
+    _refuse_other_things(directory)
     if _text(declared).replace("\r\n", "\n") != DECLARATION:
         yield "bagit.txt does not declare BagIt 1.0 in UTF-8"
     listed: set[str] = set()
@@ -120,7 +122,7 @@ def _problems_in(directory: Path, manifest: str, listed: set[str]) -> Iterator[s
             continue
         listed.add(name)
         target = directory / name
-        if not target.is_file() or _leads_out(directory, target):
+        if not target.is_file():
             yield f"{manifest}:{number}: {name} is missing"
         elif digest_of(target) != digest.lower():
             yield f"{manifest}:{number}: {name} is not the file that was bagged"
@@ -146,8 +148,19 @@ def _files(directory: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names))
 
 
-def _leads_out(directory: Path, target: Path) -> bool:
-    return target.is_symlink() or not target.resolve().is_relative_to(directory.resolve())
+def _refuse_other_things(directory: Path) -> None:
+    """Refuses links, which lead to what no manifest has, and pipes and devices, which never end.
+
+    Raises:
+        BagError: Naming the first.
+    """
+    for folder, folders, names in os.walk(directory):
+        for path in (Path(folder, name) for name in sorted((*folders, *names))):
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise BagError(
+                    f"{path} is neither a file nor a directory; a bundle has nothing else"
+                )
 
 
 def _text(path: Path) -> str:

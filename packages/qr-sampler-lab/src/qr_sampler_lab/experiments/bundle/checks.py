@@ -19,8 +19,8 @@ __all__ = ["Checks", "print_checks"]
 _CLAIMS: Final = (
     ("bag", "every file is the one that was bagged, and none is missing or added"),
     ("seal", "protocol, prompts and N are those that were sealed, and the journal begins with it"),
-    ("register", "the laboratory's register has the study, and its end"),
-    ("journal", "what happened is in order, and nothing was changed or left out"),
+    ("register", "the laboratory's register has the study, its end, and no other study"),
+    ("journal", "what happened is in order, and happened once"),
     ("plan", "the order follows from the seal and what it commits to, and the sessions follow it"),
     ("ledgers", "no rung of the audit fails, and every ledger begins with the seal"),
     ("requests", "every token belongs to a journalled request of the planned arm"),

@@ -14,7 +14,7 @@ from qr_sampler_lab.experiments.files.chained_record import Entry
 from qr_sampler_lab.experiments.plan import PlannedRequest, PlannedSession
 from qr_sampler_lab.experiments.protocol import Protocol
 
-__all__ = ["LedgerRequests", "check_counts", "check_requests"]
+__all__ = ["LedgerRequests", "check_counts", "check_journalled", "check_requests"]
 
 
 class LedgerRequests:
@@ -31,26 +31,79 @@ class LedgerRequests:
         """Number of tokens by request key."""
         self.strays = 0
         """Number of tokens that belong to no request with a key."""
-        self._labels: Counter[tuple[Any, Any, Any]] = Counter()
+        self.runs: set[str] = set()
+        """The runs that have sequences."""
+        self.settings: dict[str, Mapping[str, Any]] = {}
+        """Settings of the engine by name of file."""
+        self._labels: Counter[tuple[Any, ...]] = Counter()
+        self._run = ""
         for path in paths:
             for values in read_ledger(path):
                 self._take(path.name, values)
 
-    def labels(self) -> Iterable[tuple[Any, Any, Any]]:
-        """Returns the different request keys, conditions and trials of tokens."""
+    def labels(self) -> Iterable[tuple[Any, ...]]:
+        """Returns the different keys, conditions, trials, sources and fallbacks of tokens."""
         return self._labels.keys()
 
     def _take(self, file: str, values: Mapping[str, Any]) -> None:
-        if values["kind"] == "sequence":
+        if values["kind"] == "genesis":
+            self._run = str(values.get("run_id"))
+            self.settings[file] = values.get("settings") or {}
+        elif values["kind"] == "sequence":
+            self.runs.add(self._run)
             self.sequences.append((file, dict(values)))
         elif values["kind"] == "token":
             key = values.get("request_key")
             labels = (key, values.get("condition"), values.get("trial"))
-            self._labels[labels] += 1
+            origin = (values.get("source"), bool(values.get("fallback")))
+            self._labels[labels + origin] += 1
             if not key:
                 self.strays += 1
             elif values.get("emitted") is not False:
                 self.tokens[str(key)] += 1
+
+
+def check_journalled(
+    checks: Checks,
+    sessions: Sequence[PlannedSession],
+    entries: Sequence[Entry],
+    found: LedgerRequests,
+) -> None:
+    """Checks that the journal tells of the planned requests, and of every engine that had some.
+
+    Args:
+        checks: Takes the findings.
+        sessions: The plan.
+        entries: The journal.
+        found: What the ledgers hold.
+    """
+    planned = {
+        session.number: [request.request_key for request in session.requests]
+        for session in sessions
+    }
+    engines = 0
+    for entry in entries:
+        if entry.kind in ("begun", "resumed"):
+            engines += _engines_of(entry)
+        elif entry.kind == "session" and entry.values["state"] == "begun":
+            number = entry.values["session"]
+            what = f"the requests of session {number}"
+            checks.compare("requests", what, entry.values.get("requests"), planned.get(number))
+    if len(found.runs) > engines:
+        checks.fail(
+            "requests",
+            f"{len(found.runs)} engines have answered, and the journal tells of {engines}",
+        )
+    checks.cannot_say(
+        "requests",
+        "whether prompts were the sealed texts: that takes the tokenizer of the model",
+    )
+
+
+def _engines_of(entry: Entry) -> int:
+    """Returns how many engines run at once: each replica of vLLM writes a ledger."""
+    replicas = entry.values.get("engine_arguments", {}).get("data_parallel_size", 1)
+    return replicas if type(replicas) is int else 1
 
 
 def check_requests(
@@ -80,12 +133,17 @@ def check_requests(
     }
     if found.strays:
         checks.fail("requests", f"{found.strays:,} tokens belong to no request")
-    for key, condition, trial in found.labels():
+    for key, condition, trial, source, fallback in found.labels():
         request = planned.get(key)
         if key and request is None:
             checks.fail("requests", f"{key!r} is no request of a session that was begun")
         elif request is not None and (condition, trial) != (request.alias, str(request.session)):
             checks.fail("requests", f"{key}: its tokens are labelled {condition!r}, {trial!r}")
+        if request is not None:
+            meant = protocol.arm(arms[request.alias]).source
+            if (source == meant) == fallback:
+                told = f"{source!r}, {'' if fallback else 'not '}as a fallback"
+                checks.fail("requests", f"{key}: its arm has {meant!r}; tokens came from {told}")
     seen: Counter[str] = Counter()
     prompts: dict[tuple[str, str], set[Any]] = {}
     for file, sequence in found.sequences:
@@ -94,7 +152,8 @@ def check_requests(
         if key in planned:
             digests = prompts.setdefault((file, planned[key].prompt), set())
             digests.add(sequence.get("prompt_digest"))
-            _check_options(checks, protocol, arms, planned[key], sequence)
+            settings = found.settings.get(file, {})
+            _check_options(checks, protocol, arms, planned[key], sequence, settings)
     for (file, prompt), digests in prompts.items():
         # Digests have one key in each run.
         if len(digests) > 1:
@@ -159,14 +218,16 @@ def _check_options(
     arms: Mapping[str, str],
     request: PlannedRequest,
     sequence: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> None:
-    """Compares the options that a request had with those of its arm."""
+    """Compares the options that a request had with those of its arm, or of the engine."""
     options = sequence.get("options")
     if not isinstance(options, Mapping):
         checks.cannot_say("requests", "options of requests, which the ledgers do not hold")
         return
     arm = protocol.arm(arms[request.alias])
-    wanted = {
+    wanted = {name: settings[name] for name in options if name in settings}
+    wanted |= {
         name.removeprefix("qr_"): value
         for name, value in arm.request_options.items()
         if name != "qr_entropy_source"

@@ -30,11 +30,28 @@ def check_rounds(checks: Checks, seal: Seal, entries: Sequence[Entry]) -> None:
         checks.cannot_say("seal", "since when it exists: it contains no round of drand")
     else:
         _verify(checks, "seal", seal.witness)
+    if seal.order.method == "secret":
+        checks.cannot_say(
+            "plan",
+            "whether secrets were tried until an order suited: `order: drand` leaves no choice",
+        )
     for entry in entries:
         if entry.kind == "order" and entry.values.get("method") == "drand":
             settled = _verify(checks, "plan", entry.values)
-            if settled is not None and settled.time_ns <= seal.clocks["wall_time_ns"]:
-                checks.fail("plan", f"round {settled.round} was known when the study was sealed")
+            if settled is not None:
+                _check_unknown(checks, seal, settled)
+
+
+def _check_unknown(checks: Checks, seal: Seal, settled: Round) -> None:
+    """Checks that a round came after everything that the seal says of its own time."""
+    witnessed = seal.witness is not None and settled.round <= seal.witness["round"]
+    if settled.time_ns <= seal.clocks["wall_time_ns"] or witnessed:
+        checks.fail("plan", f"round {settled.round} was known when the study was sealed")
+    checks.cannot_say(
+        "plan",
+        f"whether round {settled.round} was unknown when the study was sealed: only the clock of "
+        "whoever sealed it says so, unless somebody else had the digest of the seal before",
+    )
 
 
 def _verify(checks: Checks, claim: str, told: Mapping[str, Any]) -> Round | None:

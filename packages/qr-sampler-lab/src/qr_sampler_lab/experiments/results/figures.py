@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from qr_sampler.errors import ConfigError
-from qr_sampler_lab.analysis import EProcess, Moments
+from qr_sampler_lab.analysis import Moments
 from qr_sampler_lab.experiments.plan import PlannedSession
 from qr_sampler_lab.experiments.protocol import PrimaryEndpoint, Protocol, SecondaryEndpoint
 from qr_sampler_lab.experiments.results.block_lengths import ArmMean, compare_block_lengths
@@ -22,6 +22,7 @@ from qr_sampler_lab.experiments.results.selection import (
     Score,
     Selection,
 )
+from qr_sampler_lab.experiments.results.sequential import e_process_of
 
 __all__ = ["StudyData", "study_figures"]
 
@@ -116,17 +117,17 @@ def study_figures(data: StudyData) -> dict[str, Any]:
 
 
 def _primary(data: StudyData) -> dict[str, Any]:
-    endpoint, stopping = data.protocol.primary, data.protocol.stopping
+    endpoint = data.protocol.primary
     told: dict[str, Any] = {
         "statistic": endpoint.statistic,
         "contrast": dict(endpoint.contrast),
         "side": endpoint.side,
         "alpha": endpoint.alpha,
-        "rule": stopping.rule,
+        "rule": data.protocol.stopping.rule,
         **_contrast(data, endpoint, endpoint.statistic, data.selected),
     }
-    if stopping.rule == "e_value" and stopping.tau is not None:
-        process = EProcess(tau=stopping.tau, alpha=endpoint.alpha)
+    process = e_process_of(data.protocol)
+    if process is not None:
         process.add(data.block_scores(endpoint))
         result = process.result()
         told["e_value"] = {

@@ -21,7 +21,7 @@ from qr_sampler_lab.experiments.results.revealed import Revealed, reveal
 from qr_sampler_lab.experiments.running.heads import head_in
 from qr_sampler_lab.experiments.study import Study
 
-__all__ = ["REPORT_FORMAT", "figures_of", "report_of", "write_report"]
+__all__ = ["REPORT_FORMAT", "facts_of", "figures_of", "report_of", "write_report"]
 
 REPORT_FORMAT: Final = "qr-sampler report 1"
 
@@ -63,6 +63,15 @@ def report_of(study: Study, *, anyway: bool = False) -> dict[str, Any]:
             f"{'; '.join(stamps)}. Install what was sealed, or pass --anyway for a report that "
             "says so"
         )
+    return {
+        **facts_of(study, revealed),
+        "stamps": stamps,
+        "figures": figures_of(study, revealed),
+    }
+
+
+def facts_of(study: Study, revealed: Revealed) -> dict[str, Any]:
+    """Returns what a report says beside its figures: the study, its end, its ledgers."""
     standing = study.journal.standing()
     return {
         "format": REPORT_FORMAT,
@@ -70,7 +79,6 @@ def report_of(study: Study, *, anyway: bool = False) -> dict[str, Any]:
         "title": study.protocol.title,
         "kind": study.protocol.kind,
         "seal": study.sealed.digest,
-        "stamps": stamps,
         "ended": standing.ended,
         "reason": standing.reason,
         "sessions": {
@@ -81,7 +89,6 @@ def report_of(study: Study, *, anyway: bool = False) -> dict[str, Any]:
         "resumed": standing.resumed,
         "marks": standing.marks,
         "ledgers": dict(revealed.heads),
-        "figures": figures_of(study, revealed),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from qr_sampler_lab.experiments.blinding import MAIN, Phase, aliases_of, commitment_of
 from qr_sampler_lab.experiments.files.chained_record import Entry
 from qr_sampler_lab.experiments.files.errors import StudyError
+from qr_sampler_lab.experiments.files.locking import locked_directory
 from qr_sampler_lab.experiments.order import order_key
 from qr_sampler_lab.experiments.ordering import randomness_of
 from qr_sampler_lab.experiments.plan import PlannedSession, planned_sessions
@@ -46,17 +47,21 @@ def unblind(study: Study) -> Entry:
 
     Raises:
         StudyError: When the study is open or unblinded already, or its key is not the sealed one.
+        RecordError: When it is being run.
     """
     key, seal = study.key, study.sealed.seal
     if commitment_of(key.alias_key) != seal.aliases:
         raise StudyError(f"{study.key_path} is not the key that the seal commits to")
     aliases = aliases_of(study.protocol, key.alias_key)
-    return study.journal.unblinded(
-        {alias: arm for (_, arm), alias in aliases.items()},
-        ledger_heads(study.ledgers),
-        alias_key=key.alias_key.hex(),
-        order_secret=key.order_secret.hex(),
-    )
+    study.ledgers.mkdir(mode=0o700, exist_ok=True)
+    # An aborted study may still have an engine that writes, whose ledgers have no end yet.
+    with locked_directory(study.ledgers, timeout_s=0.0):
+        return study.journal.unblinded(
+            {alias: arm for (_, arm), alias in aliases.items()},
+            ledger_heads(study.ledgers),
+            alias_key=key.alias_key.hex(),
+            order_secret=key.order_secret.hex(),
+        )
 
 
 def reveal(study: Study) -> Revealed:

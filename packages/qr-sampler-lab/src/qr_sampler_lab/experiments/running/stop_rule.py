@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qr_sampler_lab.analysis import EProcess
 from qr_sampler_lab.experiments.plan import PlannedSession
 from qr_sampler_lab.experiments.results.figures import StudyData
+from qr_sampler_lab.experiments.results.sequential import e_process_of
 
-__all__ = ["StopRule", "due_sessions", "e_process_of", "is_due"]
+__all__ = ["StopRule", "due_sessions", "is_due"]
 
 
 class StopRule:
@@ -22,7 +22,7 @@ class StopRule:
 
     def __init__(self, data: StudyData, sessions: Sequence[PlannedSession]) -> None:
         self._data = data
-        self._process = e_process_of(data)
+        self._process = e_process_of(data.protocol)
         last = {session.block: session.number for session in sessions if session.phase == "main"}
         self._last = [last[block] for block in sorted(b for b in last if b is not None)]
         """Number of the last session of each block."""
@@ -53,14 +53,6 @@ class StopRule:
             if self._process.result().crossed_at is not None:
                 self.stopped_after = block
                 return
-
-
-def e_process_of(data: StudyData) -> EProcess | None:
-    """Returns the e-process of a study whose rule is an e-value, ``None`` for the others."""
-    stopping = data.protocol.stopping
-    if stopping.rule != "e_value" or stopping.tau is None:
-        return None
-    return EProcess(tau=stopping.tau, alpha=data.protocol.primary.alpha)
 
 
 def is_due(session: PlannedSession, stopped_after: int | None) -> bool:

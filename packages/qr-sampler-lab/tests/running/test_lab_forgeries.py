@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the owner of the laboratory's disk can forge is noticed, or said to be unknowable.
+
+Each forgery leaves nothing else that could tell of it: chains, heads, totals, the line of the end
+in the register, the report and the bag are made again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qr_sampler.records.chain import head_of
+from qr_sampler_lab.experiments.bundle.bag import BagError, finish_bag
+from qr_sampler_lab.experiments.bundle.checks import Checks
+from qr_sampler_lab.experiments.bundle.requests import LedgerRequests, check_journalled
+from qr_sampler_lab.experiments.bundle.stated_report import compare_figures
+from qr_sampler_lab.experiments.bundle.verifying import verify_bundle
+from qr_sampler_lab.experiments.files.chained_record import Entry
+from qr_sampler_lab.experiments.files.errors import RecordError
+from qr_sampler_lab.experiments.files.locking import locked_directory
+from qr_sampler_lab.experiments.results.report import write_report
+from qr_sampler_lab.experiments.results.revealed import unblind
+from qr_sampler_lab.experiments.study import Study
+
+Lines = list[dict[str, Any]]
+Edit = Callable[[Lines], object]
+
+
+def _nothing(lines: Lines) -> None:
+    """Leaves lines as they are."""
+
+
+def _chained(path: Path, edit: Edit) -> dict[str, Any]:
+    """Edits a chained file and chains it anew; returns its number of lines and its head."""
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    prev, out = lines[0]["prev"], b""
+    edit(lines)
+    for n, line in enumerate(lines):
+        line.update(n=n, prev=prev)
+        if line["kind"] == "close":
+            totals = Counter(each["kind"] for each in lines[:n])
+            line.update(head=prev, totals=dict(totals))
+        data = json.dumps(line, separators=(",", ":"), ensure_ascii=False).encode()
+        prev = head_of(data)
+        out += data + b"\n"
+    path.write_bytes(out)
+    return {"lines": len(lines), "head": prev}
+
+
+def forge(
+    bundle: Path,
+    *,
+    ledger: Edit = _nothing,
+    journal: Edit = _nothing,
+    register: Edit = _nothing,
+    report: Callable[[dict[str, Any]], object] = lambda told: None,
+) -> Checks:
+    """Forges a bundle so that everything fits again, and returns what a verification finds."""
+    data = bundle / "data"
+    (path,) = (data / "ledgers").glob("*.jsonl")
+    head = _chained(path, ledger)
+
+    def with_heads(lines: Lines) -> None:
+        for line in lines:
+            if "ledgers" in line:
+                line["ledgers"] = {path.name: head}
+        journal(lines)
+
+    _chained(data / "journal.jsonl", with_heads)
+    study = Study(data)
+    (end,) = (entry for entry in study.journal.entries() if entry.kind in ("finished", "aborted"))
+
+    def with_end(lines: Lines) -> None:
+        lines[-1].update(kind=end.kind, journal={"n": end.n, "head": end.head})
+        register(lines)
+
+    _chained(data / "register.jsonl", with_end)
+    write_report(study, anyway=True)
+    told = json.loads((study.report / "report.json").read_text())
+    told["stamps"] = []
+    report(told)
+    (study.report / "report.json").write_text(json.dumps(told))
+    (study.report / "report.txt").unlink()
+    for tag in bundle.iterdir():
+        if tag.is_file():
+            tag.unlink()
+    finish_bag(bundle, {})
+    return verify_bundle(bundle)
+
+
+def failing(checks: Checks) -> dict[str, list[str]]:
+    """Returns what fails, by claim."""
+    return {
+        rung.name: [failure.what for failure in rung.failures]
+        for rung in checks.rungs
+        if rung.failed
+    }
+
+
+def unsaid(checks: Checks, name: str) -> str:
+    """Returns what a claim leaves open."""
+    return "\n".join(next(rung for rung in checks.rungs if rung.name == name).unsaid)
+
+
+def first(lines: Lines, kind: str) -> dict[str, Any]:
+    return next(line for line in lines if line["kind"] == kind)
+
+
+def draw_of(lines: Lines, source: str) -> dict[str, Any]:
+    return next(line for line in lines if line.get("source") == source)
+
+
+def setting(lines: Lines, source: str) -> dict[str, Any]:
+    (found,) = (each for each in lines[0]["sources"] if each["name"] == source)
+    settings: dict[str, Any] = found["settings"]
+    return settings
+
+
+def test_a_bundle_that_is_made_anew_fails_nowhere_and_says_so(bundle: Path) -> None:
+    # A second run of the same seal, of which the first one was thrown away, looks like this.
+    checks = forge(bundle)
+    assert failing(checks) == {}
+    assert "no outside witness" in unsaid(checks, "journal")
+    assert "no outside witness" in unsaid(checks, "register")
+    assert "secrets were tried" in unsaid(checks, "plan")
+    assert "tokenizer" in unsaid(checks, "requests")
+
+
+@pytest.mark.parametrize(
+    ("edit", "claim"),
+    [
+        (lambda lines: draw_of(lines, "mock_uniform").update(source="system"), "requests"),
+        (lambda lines: draw_of(lines, "mock_uniform").update(fallback=True), "requests"),
+        (lambda lines: first(lines, "sequence")["options"].update(top_k=3), "requests"),
+        (lambda lines: lines[0]["settings"].update(top_k=3), "requests ledgers"),
+        (lambda lines: lines[0]["settings"].update(ledger_required=False), "ledgers"),
+        (lambda lines: lines[0]["versions"].update(numpy="1.0"), "ledgers"),
+        (lambda lines: setting(lines, "mock_uniform").update(mean=130.0), "ledgers"),
+    ],
+    ids=["source", "fallback", "option", "default", "required", "version", "setting of a source"],
+)
+def test_ledgers_tell_what_their_engine_had(bundle: Path, edit: Edit, claim: str) -> None:
+    found = failing(forge(bundle, ledger=edit)).keys()
+    # What an audit notices of it, too, is no less true.
+    assert set(claim.split()) <= found <= {"requests", "ledgers"}
+
+
+@pytest.mark.parametrize("key", ["settings", "files", "versions"])
+def test_what_a_genesis_leaves_out_cannot_be_said(bundle: Path, key: str) -> None:
+    checks = forge(bundle, ledger=lambda lines: lines[0].pop(key))
+    assert "which the genesis does not hold" in unsaid(checks, "ledgers")
+
+
+def test_settings_that_no_protocol_names_are_named(bundle: Path) -> None:
+    checks = forge(bundle, ledger=lambda lines: setting(lines, "mock_uniform").update(seed=5))
+    assert "QR_MOCK_UNIFORM_SEED was 5" in unsaid(checks, "ledgers")
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda told: told["figures"]["primary"].update(p_value=math.nan), "primary.p_value"),
+        (lambda told: told["figures"]["primary"].update(estimate=math.inf), "primary.estimate"),
+        (lambda told: told.update(kind="formal"), "kind"),
+        (lambda told: told.update(ended="aborted"), "ended"),
+        (lambda told: told["sessions"].update(planned=5), "sessions"),
+        (lambda told: told.update(resumed=1), "resumed"),
+        (lambda told: told.update(remark="confirmed"), "remark"),
+    ],
+)
+def test_every_statement_of_a_report_is_compared(
+    bundle: Path, edit: Callable[[dict[str, Any]], object], named: str
+) -> None:
+    found = failing(forge(bundle, report=edit))
+    assert found.keys() == {"figures"}
+    assert any(named in what for what in found["figures"])
+
+
+@pytest.mark.parametrize(
+    ("place", "stated", "found", "same"),
+    [
+        (".p_value", 1e-300, 9e-10, False),
+        (".p_value", 0.02 * (1 + 1e-9), 0.02, True),
+        (".selection_p", 0.0, 1e-13, False),
+        (".estimate", 1e-15, -1e-15, True),
+        (".estimate", 0.100001, 0.1, False),
+        (".found", 1, True, False),
+        (".low", None, 0.0, False),
+    ],
+)
+def test_figures_are_compared_in_their_own_size(
+    place: str, stated: Any, found: Any, same: bool
+) -> None:
+    checks = Checks()
+    compare_figures(checks, place, stated, found)
+    assert checks.fails != same
+
+
+def interrupt(lines: Lines, *, resumed: bool) -> None:
+    """Makes session 3 one that an engine has not survived."""
+    (place,) = (
+        n
+        for n, line in enumerate(lines)
+        if (line.get("session"), line.get("state")) == (3, "ended")
+    )
+    gone = lines.pop(place)
+    if resumed:
+        clocks = {name: value for name, value in gone.items() if name.endswith(("_ns", "_id"))}
+        lines.insert(place, {"kind": "resumed", "interrupted": [3], **clocks})
+
+
+def drop_tokens(lines: Lines) -> None:
+    gone = {line["sequence"] for line in lines if line.get("trial") == "3"}
+    lines[:] = [line for line in lines if line.get("sequence") not in gone]
+
+
+def test_a_session_does_not_just_stop(one_at_a_time: Path) -> None:
+    checks = forge(one_at_a_time, journal=lambda lines: interrupt(lines, resumed=False))
+    assert "journal" in failing(checks)
+
+
+def test_how_long_an_interrupted_session_was_cannot_be_said(one_at_a_time: Path) -> None:
+    checks = forge(
+        one_at_a_time,
+        ledger=drop_tokens,
+        journal=lambda lines: interrupt(lines, resumed=True),
+    )
+    assert "session 3 had: it was interrupted" in unsaid(checks, "counts")
+
+
+def test_requests_that_the_journal_tells_of_are_the_planned_ones(bundle: Path) -> None:
+    checks = forge(
+        bundle,
+        journal=lambda lines: next(line for line in lines if line.get("session") == 2).update(
+            requests=["request-000004"]
+        ),
+    )
+    assert failing(checks).keys() == {"requests"}
+
+
+def test_engines_are_those_that_the_journal_tells_of() -> None:
+    found = LedgerRequests([])
+    found.runs = {"a", "b"}
+    begun = Entry("begun", 2, "", "", {"kind": "begun"})
+    replicas = Entry("begun", 2, "", "", {"engine_arguments": {"data_parallel_size": 2}})
+    resumed = Entry("resumed", 9, "", "", {"kind": "resumed"})
+    for entries, fails in (([begun], True), ([begun, resumed], False), ([replicas], False)):
+        checks = Checks()
+        check_journalled(checks, [], entries, found)
+        assert checks.fails == fails
+
+
+def test_a_study_ends_once_in_the_register(bundle: Path) -> None:
+    def end_twice(lines: Lines) -> None:
+        lines.insert(2, {**lines[-1], "kind": "aborted", "reason": "it went badly"})
+
+    assert failing(forge(bundle, register=end_twice)).keys() == {"register"}
+
+
+def test_other_studies_of_the_laboratory_are_named(bundle: Path) -> None:
+    def tried_before(lines: Lines) -> None:
+        other = {**lines[1], "study": "ab" * 32, "name": "small-first"}
+        end = {**lines[-1], "kind": "aborted", "study": "ab" * 32, "reason": "it went badly"}
+        lines.extend([other, end])
+
+    checks = forge(bundle, register=tried_before)
+    assert failing(checks) == {}
+    told = unsaid(checks, "register")
+    assert "small-first asked the same" in told
+    assert "aborted (it went badly)" in told
+
+
+def test_a_seal_that_fixes_too_little_is_none(bundle: Path) -> None:
+    path = bundle / "data" / "seal.json"
+    seal = json.loads(path.read_text())
+    seal["files"] = {}
+    seal["protocol"].pop("primary")
+    path.write_text(json.dumps(seal, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    told = "\n".join(failing(verify_bundle(bundle))["seal"])
+    assert "does not fix what PROTOCOL.yaml holds" in told
+    assert "does not fix what prompts/a.txt holds" in told
+    assert "primary of the protocol" in told
+
+
+@pytest.mark.parametrize("what", ["directory", "link", "pipe"])
+def test_bundles_hold_files_and_directories_only(bundle: Path, tmp_path: Path, what: str) -> None:
+    place = bundle / "data" / "report" / "report.txt"
+    place.unlink()
+    if what == "directory":
+        place = bundle / "data" / "ledgers"
+        place.rename(tmp_path / "elsewhere")
+        place.symlink_to(tmp_path / "elsewhere")
+    elif what == "link":
+        place.symlink_to(tmp_path / "lab")
+    else:
+        os.mkfifo(place)
+    with pytest.raises(BagError, match="neither a file nor a directory"):
+        verify_bundle(bundle)
+
+
+def test_arms_stay_unknown_while_an_engine_runs(finished_study: Study) -> None:
+    path = finished_study.journal.path
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    with (
+        locked_directory(finished_study.ledgers),
+        pytest.raises(RecordError, match="another process"),
+    ):
+        unblind(Study(finished_study.directory))
+    assert unblind(Study(finished_study.directory)).kind == "unblinded"
