@@ -173,15 +173,24 @@ def test_a_draw_that_is_there_twice_fails(recorded: Recorded, tmp_path: Path) ->
     draws = [line for line in lines if line["kind"] == "draw"]
     kept = ("draw", "bytes", "kind", "n", "prev")
     draws[9].update({name: value for name, value in draws[3].items() if name not in kept})
-    told = CliRunner().invoke(
-        app,
-        [
-            "audit",
-            str(saved(lines, tmp_path, recorded.ledger.name)),
-            f"--witness={recorded.witness}",
-        ],
-    )
+    path = saved(lines, tmp_path, recorded.ledger.name)
+    told = CliRunner().invoke(app, ["audit", str(path), f"--witness={recorded.witness}"])
     assert "another draw has the same answer in the log of the server" in told.stdout
+
+
+def test_bytes_that_were_signed_once_serve_no_second_draw(
+    recorded: Recorded, tmp_path: Path
+) -> None:
+    lines = [dict(line) for line in recorded.lines]
+    draws = [line for line in lines if line["kind"] == "draw"]
+    signed = ("sequence_id", "device_timestamp_ns", "commitment", "data_sha256", "signature")
+    draws[9].update({name: draws[3][name] for name in signed})
+    path = saved(lines, tmp_path, recorded.ledger.name)
+    arguments = ["audit", str(path), "--json", f"--keys={recorded.pair.public}"]
+    (run,) = json.loads(CliRunner().invoke(app, arguments).stdout)["runs"]
+    rung = run["rungs"][4]
+    assert rung["failed"] == 1
+    assert "has the same signed answer already" in rung["failures"][0]["what"]
 
 
 def test_a_log_that_was_changed_is_no_witness(recorded: Recorded, tmp_path: Path) -> None:

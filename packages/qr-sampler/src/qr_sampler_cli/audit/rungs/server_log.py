@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,10 +48,11 @@ _decode: Final = msgspec.json.Decoder(_Line).decode
 class ServerLog:
     """The answers in the witness log of a server.
 
-    In memory are 24 bytes for each.
+    A server that is started again goes on in another file, ``X_0002.jsonl`` beside ``X.jsonl``. In
+    memory are 24 bytes for each answer.
 
     Args:
-        path: The file.
+        path: The first file; those beside it that continue it are read, too.
 
     Raises:
         ConfigError: When it is no such file, or its chain is broken: then it is no witness.
@@ -62,6 +64,10 @@ class ServerLog:
         """Number of answers that the server could not write down."""
         self.devices: set[str] = set()
         """Identities that it has answered under."""
+        self.begins_later = False
+        """Whether it continues a file that was not named."""
+        self.earliest_ns = 0
+        """Time of the first answer."""
         self.latest_ns = 0
         """Latest time of an answer."""
         self._keys = bytearray()
@@ -88,15 +94,31 @@ class ServerLog:
         return None
 
     def _read(self, path: Path) -> None:
+        heads: dict[str, str] = {}
+        for each in (path, *_following(path)):
+            heads[each.name] = self._read_file(each, heads)
+
+    def _read_file(self, path: Path, heads: Mapping[str, str]) -> str:
+        """Reads a file and returns its head; *heads* are those of the files before it."""
         head, number = "", -1
         for line, raw in _lines(path):
-            before = head or (line.continues or {}).get("head") or NO_LINE
+            before = head or self._begin(path, line, heads)
             if (line.n, line.prev) != (number + 1, before):
                 raise ConfigError(
                     f"--witness={path}: line n {line.n} does not follow the line before it"
                 )
             head, number = raw.head, line.n
             self._take(line)
+        return head
+
+    def _begin(self, path: Path, line: _Line, heads: Mapping[str, str]) -> str:
+        """Returns what the first line of a file has to name."""
+        continues = line.continues or {}
+        head = str(continues.get("head") or "")
+        if heads and (not head or heads.get(str(continues.get("file"))) != head):
+            raise ConfigError(f"--witness={path}: it continues none of the files before it")
+        self.begins_later |= bool(head) and not heads
+        return head or NO_LINE
 
     def _take(self, line: _Line) -> None:
         if line.kind == "gap":
@@ -107,6 +129,8 @@ class ServerLog:
             )
             self._numbers.append(line.sequence_id)
             self.devices.add(line.device_id)
+            if len(self._numbers) == 1:
+                self.earliest_ns = line.generation_timestamp_ns
             self.latest_ns = max(self.latest_ns, line.generation_timestamp_ns)
 
 
@@ -143,6 +167,8 @@ class ServerLogWitness:
             self._lines.append(place)
         elif (line.device_timestamp_ns or 0) > log.latest_ns:
             rung.cannot_say("whether draws after the end of the log were answered", place)
+        elif log.begins_later and (line.device_timestamp_ns or 0) < log.earliest_ns:
+            rung.cannot_say("whether draws before the beginning of the log were answered", place)
         elif self._missed < log.lost:
             self._missed += 1
             rung.cannot_say("what was in answers that the log has lost", place)
@@ -174,6 +200,18 @@ class ServerLogWitness:
                 self._lines[int(order[index + 1])],
                 "another draw has the same answer in the log of the server",
             )
+
+
+def _following(path: Path) -> list[Path]:
+    """Returns the files that continue one, as a server names them, in order."""
+    stem, _, number = path.stem.rpartition("_")
+    first, name = (int(number), stem) if stem and number.isdigit() else (1, path.stem)
+    found = {
+        int(each.stem.rpartition("_")[2]): each
+        for each in path.parent.glob(f"{glob.escape(name)}_[0-9]*{path.suffix}")
+        if each.stem.rpartition("_")[2].isdigit()
+    }
+    return [found[each] for each in sorted(found) if each > first]
 
 
 def _key(data_sha256: str, commitment: str, device_id: str, time_ns: int) -> bytes:

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 import struct
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
 
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.audit.findings import Rung
@@ -118,8 +122,14 @@ class Witnesses:
         self._rung = rung
         self._keys = evidence.keys
         self._log = None if evidence.log is None else ServerLogWitness(rung, evidence.log)
-        self.verified = 0
+        self._messages = array("Q")
+        """First 64 bits of the digests of the messages that are signed."""
+        self._places = array("Q")
+
+    @property
+    def verified(self) -> int:
         """Number of signatures that are valid."""
+        return len(self._messages)
 
     def draw(self, line: Draw, place: int) -> None:
         """Judges the signature of a draw, and looks for it in the log of the server."""
@@ -136,7 +146,8 @@ class Witnesses:
                 "signatures of draws whose sequence_id or device time is not recorded", place
             )
         elif self._keys.verify(_signature(line), message):
-            self.verified += 1
+            self._messages.append(int.from_bytes(hashlib.sha256(message).digest()[:8], "big"))
+            self._places.append(place)
         else:
             self._rung.fail(place, f"draw {line.draw}: no key given has signed it")
 
@@ -146,6 +157,17 @@ class Witnesses:
             self._log.finish()
         if self.verified:
             self._rung.note(f"{self.verified:,} draws are signed by a key given")
+            self._judge_copies()
+
+    def _judge_copies(self) -> None:
+        """Fails draws with a message that another has: a device signs every answer once."""
+        messages = np.frombuffer(self._messages, dtype=np.uint64)
+        order = np.argsort(messages, kind="stable")
+        for index in np.flatnonzero(np.diff(messages[order]) == 0).tolist():
+            first, second = (self._places[int(order[at])] for at in (index, index + 1))
+            self._rung.fail(
+                second, f"{self._rung.places.name(first)} has the same signed answer already"
+            )
 
 
 def _signature(line: Draw) -> bytes:
