@@ -37,6 +37,13 @@ def test_moments_do_not_depend_on_chunks(values: list[float], cut: int) -> None:
         assert each.variance == pytest.approx(np.var(values, ddof=1), rel=1e-6, abs=1e-6)
 
 
+def test_equal_numbers_of_two_arms_are_no_finding() -> None:
+    arm, control = moments_of(np.full(1_000, 0.3)), moments_of(np.full(777, 0.3))
+    assert (arm.mean, arm.variance) == (control.mean, control.variance) == (0.3, 0.0)
+    with pytest.raises(ConfigError, match="nothing to compare"):
+        difference_test(arm, control)
+
+
 def test_moments_keep_their_digits_far_from_zero() -> None:
     values = 1e9 + np.random.default_rng(1).standard_normal(3_000)
     moments = Moments()

@@ -72,14 +72,19 @@ def import_package(name: str, *, needed_for: str, remedy: str) -> ModuleType:
 
 
 def reports_errors(command: Callable[P, T]) -> Callable[P, T]:
-    """Returns *command* with every :class:`QRSamplerError` made a message and exit status 2."""
+    """Returns *command* with every :class:`QRSamplerError` made a message and exit status 2.
+
+    Control characters in the message are escaped: labels and files of others may be named in it.
+    """
 
     @functools.wraps(command)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return command(*args, **kwargs)
         except QRSamplerError as error:
-            typer.echo(f"error: {error}", err=True)
+            from qr_sampler_cli.terminal.consoles import printable
+
+            typer.echo(f"error: {printable(str(error))}", err=True)
             raise typer.Exit(ExitCode.ERROR) from error
 
     return reporting

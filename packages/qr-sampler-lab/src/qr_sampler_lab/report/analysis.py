@@ -15,6 +15,7 @@ from qr_sampler.errors import ConfigError
 from qr_sampler_lab.report.adding.arm import Arm
 from qr_sampler_lab.report.adding.arms import ArmKey, split
 from qr_sampler_lab.report.adding.scores import Contrast
+from qr_sampler_lab.report.adding.sources import SourceNetwork
 from qr_sampler_lab.tables.columns import NOT_EMITTED, TokenChunk
 from qr_sampler_lab.tables.errors import TablesError
 
@@ -69,6 +70,8 @@ class TokenAnalysis:
         """The arms, in the order in which they came."""
         self.session = options.session
         """Column of the sessions."""
+        self.network = SourceNetwork(options.block_tokens)
+        """Of the sources that scores are from whose law is known."""
         self.not_emitted = 0
         """Tokens that were taken back, and are left out."""
 
@@ -97,10 +100,15 @@ class TokenAnalysis:
         if not self.session:
             trials = chunk.trial.names[: int(chunk.trial.codes.max()) + 1]
             self.session = "trial" if any(name is not None for name in trials) else "run"
+        scores = np.full(len(chunk), np.nan)
         for key, indices in split(chunk, self.options.by):
             tokens = chunk if len(indices) == len(chunk) else chunk[indices]
             arm = self.arms.get(key) or self._begin(key, tokens)
             arm.add(tokens, self.session)
+            if not (key.baseline or key.drafted):
+                scores[indices] = arm.scores(tokens)
+        known = np.isfinite(scores)
+        self.network.add(scores[known], chunk.source[known])
 
     def _judge(self, chunk: TokenChunk) -> None:
         """Refuses numbers that no amplifier makes, with which sums would overflow."""
@@ -132,11 +140,18 @@ class TokenAnalysis:
         return arm
 
     def contrasts(self) -> dict[tuple[ArmKey, ArmKey], Contrast]:
-        """Returns every arm beside its control."""
+        """Returns every arm beside its control, if what they share cancels and nothing else is.
+
+        Scores of different baselines have different errors. Those of accepted drafts may scatter
+        more widely than a bet on them allows.
+        """
         tau, alpha = self.options.tau, self.options.alpha
         return {
-            pair: Contrast(*(self.arms[key].score_file for key in pair), tau=tau, alpha=alpha)
-            for pair in self.pairs()
+            (arm, control): Contrast(
+                self.arms[arm].score_file, self.arms[control].score_file, tau=tau, alpha=alpha
+            )
+            for arm, control in self.pairs()
+            if arm.baseline == control.baseline and not (arm.drafted or control.drafted)
         }
 
     def close(self) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler_lab.analysis import TestResult, holm
+from qr_sampler_lab.analysis import TestResult, benjamini_hochberg, holm
 
-__all__ = ["Figure", "Report", "Row", "Section", "Series"]
+__all__ = ["Figure", "Report", "Row", "Section", "Series", "with_discovery_rates"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,9 @@ class Row:
     """What it says."""
     adjusted: float = math.nan
     """Its p-value after Holm's rule over all tests of its section that can be said."""
+    discovery_rate: float = math.nan
+    """Its p-value after Benjamini and Hochberg's rule over all tests of the report that can be said
+    and are not exploratory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,23 @@ class Section:
             about=about,
             rows=tuple(Row(who=who, result=r, adjusted=p) for (who, r), p in rows),
         )
+
+
+def with_discovery_rates(sections: Sequence[Section]) -> list[Section]:
+    """Returns sections whose rows have the p-values that account for all of them together."""
+    rows = [row for section in sections for row in section.rows]
+    p_values = np.array([row.result.p_value for row in rows], dtype=np.float64)
+    confirms = np.array([not row.result.exploratory for row in rows], dtype=np.bool_)
+    counted = np.isfinite(p_values) & confirms
+    rates = np.full(len(rows), math.nan)
+    rates[counted] = benjamini_hochberg(p_values[counted])
+    rated = iter(rates.tolist())
+    return [
+        replace(
+            section, rows=tuple(replace(row, discovery_rate=next(rated)) for row in section.rows)
+        )
+        for section in sections
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

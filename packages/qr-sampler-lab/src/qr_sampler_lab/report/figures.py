@@ -16,6 +16,7 @@ from qr_sampler_lab.report.adding.paths import SumPath
 from qr_sampler_lab.report.adding.scores import Contrast
 from qr_sampler_lab.report.analysis import Options
 from qr_sampler_lab.report.content import Figure, Series
+from qr_sampler_lab.report.judging import suited
 
 __all__ = ["figures_of", "running_z"]
 
@@ -53,16 +54,19 @@ def figures_of(
                 what="paired scores",
             )
         )
-    figures.append(
-        running_z(
-            [(name, arm.path) for name, arm in shown],
-            options,
-            name="running_z",
-            title="Every arm against ideal bytes, as the tokens came",
-            what="scores",
+    ideal = [(name, arm) for name, arm in shown if not (arm.key.baseline or arm.key.drafted)]
+    if ideal:
+        figures.append(
+            running_z(
+                [(name, arm.path) for name, arm in ideal],
+                options,
+                name="running_z",
+                title="Every arm against ideal bytes, as the tokens came",
+                what="scores",
+            )
         )
-    )
-    figures += [_effects(shown), _distances(shown)]
+        figures.append(_distances(ideal))
+    figures.append(_effects(shown))
     figures += [
         figure for figure in (_block_means(shown), _funnel(shown), _latency(shown)) if figure
     ]
@@ -121,7 +125,7 @@ def running_z(
 def _effects(arms: _Arms) -> Figure:
     effects, lows, highs = [], [], []
     for _, arm in arms:
-        (found,) = arm.of_u.location()
+        (found,) = (suited(result, arm) for result in arm.of_u.location())
         interval = found.interval
         effects.append(found.effect)
         lows.append(interval.low if interval is not None else math.nan)
@@ -135,7 +139,8 @@ def _effects(arms: _Arms) -> Figure:
     return Figure(
         name="effects",
         title="Mean of u",
-        caption="Distance of the mean of u from 1/2, with its interval of 95 %.",
+        caption="Distance of the mean of u from 1/2, with its interval of 95 % where its law is "
+        "known.",
         x="mean of u - 1/2",
         y="",
         series=(Series(name="arms", columns=columns, style="bars"),),

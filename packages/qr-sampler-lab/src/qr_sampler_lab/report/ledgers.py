@@ -29,6 +29,12 @@ _FROM_TABLES: Final = (
 )
 
 
+_SEALED: Final = (
+    "A ledger belongs to a sealed study, whose own report decides: this one explores, and who "
+    "reads it before the end of the study is not blind any more."
+)
+
+
 class NotAdmittedError(TablesError):
     """A ledger fails a rung of the audit without which there is nothing to analyse."""
 
@@ -102,6 +108,9 @@ def _of_ledgers(
     def count(run: RunRows) -> None:
         for row in run.discards:
             told.discards[_labels(run.files[0].run_id, row, by)] += 1
+        is_sealed = run.genesis is not None and run.genesis.seal is not None
+        if is_sealed and _SEALED not in told.stamps:
+            told.stamps.append(_SEALED)
 
     told.chunks = LedgerReading(paths, window=window, with_rows=count).chunks()
     return told

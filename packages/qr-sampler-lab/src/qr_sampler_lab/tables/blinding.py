@@ -116,6 +116,21 @@ class Blinding:
         self._names: dict[str, list[str | None]] = {}
         self._draws = 0
         self._latest: tuple[int, int] | None = None
+        self._has_baseline = self._has_drafts = False
+        self._lattice_step = 0.0
+
+    @property
+    def law(self) -> dict[str, Any]:
+        """What has to be known of the law of u, of all arms together.
+
+        Whether some of it refers to a baseline, whether there are numbers of drafts, and the widest
+        lattice step.
+        """
+        return {
+            "baseline": self._has_baseline,
+            "drafts": self._has_drafts,
+            "lattice_step": self._lattice_step or None,
+        }
 
     def alias(self, column: str, text: str | None) -> str:
         """Returns the alias of a text; "no text" has one, too. HMAC-SHA256, 64 bits of it."""
@@ -129,6 +144,10 @@ class Blinding:
 
     def batch(self, chunk: TokenChunk) -> pa.RecordBatch:
         """Returns a chunk of a reading as rows of the table of tokens. Chunks come in order."""
+        self._has_baseline |= _has_some(chunk.baseline)
+        self._has_drafts |= _has_some(chunk.role)
+        steps = chunk.lattice_step[np.isfinite(chunk.lattice_step)]
+        self._lattice_step = float(steps.max(initial=self._lattice_step))
         columns: dict[str, Any] = {
             "order": pa.array(self._order_of(chunk)),
             "u": pa.array(chunk.u),
@@ -162,3 +181,8 @@ class Blinding:
         self._latest = int(keys[0][-1]), int(keys[1][-1])
         self._draws = int(order[-1]) + 1
         return order
+
+
+def _has_some(labels: Labels) -> bool:
+    """Returns whether any of the texts is not empty."""
+    return any(labels.names[code] for code in np.unique(labels.codes).tolist())

@@ -149,6 +149,8 @@ class _Writing:
     def finish(self, runs: Sequence[RunRows]) -> Exported:
         """Ends the files."""
         made_of = _made_of(runs, blind=self._blinding is not None)
+        if self._blinding is not None:
+            made_of["law"] = self._blinding.law
         for table in self.tables.values():
             table.finish(made_of)
         rows = {name: table.rows for name, table in self.tables.items()}

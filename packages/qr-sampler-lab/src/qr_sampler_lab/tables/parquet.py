@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
@@ -69,6 +71,25 @@ class TokenTable:
         """
         try:
             for batch in self._file.iter_batches(batch_size=size):
-                yield chunk_from(batch, encoders)
+                chunk = chunk_from(batch, encoders)
+                yield self._with_law(chunk, encoders) if self.made_of.get("blind") else chunk
         except (OSError, pa.ArrowException) as error:
             raise TablesError(f"{self.path} cannot be read: {error}") from error
+
+    def _with_law(self, chunk: TokenChunk, encoders: Encoders) -> TokenChunk:
+        """Returns a chunk of a blind table with what the table says of the law of u.
+
+        Which tokens refer to a baseline or are drafts it does not say, so all count as such if some
+        are, or if it says nothing.
+        """
+        told = self.made_of.get("law")
+        law = told if isinstance(told, dict) else {}
+        step = law.get("lattice_step")
+        known: dict[str, Any] = {}
+        if isinstance(step, float) and step > 0.0:
+            known["lattice_step"] = np.full(len(chunk), step)
+        if law.get("baseline") is not False:
+            known["baseline"] = encoders.of["baseline"](["left out"] * len(chunk))
+        if law.get("drafts") is not False:
+            known["role"] = encoders.of["role"](["proposal"] * len(chunk))
+        return replace(chunk, **known)

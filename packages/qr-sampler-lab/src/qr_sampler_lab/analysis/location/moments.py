@@ -18,7 +18,7 @@ class Moments:
 
     Chunks are combined by the pairwise update of Chan, Golub and LeVeque (Updating formulae and a
     pairwise algorithm for computing sample variances, 1979), which loses no digits to the size of
-    the mean.
+    the mean. Of equal numbers the mean is that number and the variance 0, exactly.
 
     Examples:
         >>> moments = Moments()
@@ -28,13 +28,14 @@ class Moments:
         (3, 3.0, 7.0)
     """
 
-    __slots__ = ("mean", "n", "squares")
+    __slots__ = ("_high", "_low", "mean", "n", "squares")
 
     def __init__(self) -> None:
         self.n = 0
         self.mean = 0.0
         self.squares = 0.0
         """Sum of squared deviations from the mean."""
+        self._low, self._high = math.inf, -math.inf
 
     def add(self, values: ArrayLike) -> None:
         """Adds a chunk. Shape ``(B,)``; an empty one changes nothing.
@@ -46,12 +47,14 @@ class Moments:
         if numbers.size:
             mean = float(numbers.mean())
             deviations = numbers - mean
-            self._combine(numbers.size, mean, float(np.dot(deviations, deviations)))
+            squares = float(np.dot(deviations, deviations))
+            low, high = float(numbers.min()), float(numbers.max())
+            self._combine(numbers.size, mean, squares, low, high)
 
     def merge(self, other: Moments) -> None:
         """Adds all that *other* has seen."""
         if other.n:
-            self._combine(other.n, other.mean, other.squares)
+            self._combine(other.n, other.mean, other.squares, other._low, other._high)
 
     @property
     def variance(self) -> float:
@@ -63,9 +66,14 @@ class Moments:
         """Square root of :attr:`variance`."""
         return math.sqrt(self.variance)
 
-    def _combine(self, n: int, mean: float, squares: float) -> None:
+    def _combine(self, n: int, mean: float, squares: float, low: float, high: float) -> None:
         total = self.n + n
         distance = mean - self.mean
         self.squares += squares + distance**2 * self.n * n / total
         self.mean += distance * n / total
         self.n = total
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        if self._low == self._high:
+            # Rounded sums of equal numbers differ, and a difference of two of them would be huge
+            # beside their variances.
+            self.mean, self.squares = self._low, 0.0

@@ -19,6 +19,7 @@ UNIFORM_EXCESS: Final = -1.2
 """Excess kurtosis of the uniform law."""
 
 _TAIL: Final = 2.0**-7
+_FEW: Final = 10
 
 
 def variance_test(
@@ -42,7 +43,8 @@ def variance_test(
         about: What the numbers are.
 
     Raises:
-        ConfigError: When there are fewer than two numbers.
+        ConfigError: When there are fewer than two numbers, or fewer than ten that are all equal, as
+            the counts of short blocks may be.
     """
     freedom = _freedom(moments, excess_kurtosis)
     ratio = moments.variance / deviation**2
@@ -68,7 +70,8 @@ def variance_ratio_test(
     """Returns the F test of the ratio of two variances, with the freedom of :func:`variance_test`.
 
     Raises:
-        ConfigError: When an arm has fewer than two numbers, or the control does not vary.
+        ConfigError: When an arm has fewer than two numbers or fewer than ten that are all equal, or
+            the control does not vary.
     """
     above, below = _freedom(arm, excess_kurtosis), _freedom(control, excess_kurtosis)
     if control.variance == 0.0:
@@ -118,4 +121,6 @@ def tail_test(law: EmpiricalLaw, *, about: str = "u") -> TestResult:
 def _freedom(moments: Moments, excess_kurtosis: float) -> float:
     if moments.n < 2:
         raise ConfigError(f"{moments.n} numbers: a variance needs at least two")
+    if moments.n < _FEW and moments.variance == 0.0:
+        raise ConfigError(f"all of {moments.n} numbers are equal: so few may be so by chance")
     return 2.0 / (excess_kurtosis / moments.n + 2.0 / (moments.n - 1))

@@ -17,6 +17,7 @@ from qr_sampler_lab.analysis import (
     Visibility,
 )
 from qr_sampler_lab.analysis.exploratory import SplitMeans
+from qr_sampler_lab.report.adding.answers import AnswerLengths
 from qr_sampler_lab.report.adding.arms import ArmKey
 from qr_sampler_lab.report.adding.paths import SumPath
 from qr_sampler_lab.report.adding.scores import ScoreFile
@@ -64,10 +65,10 @@ class Arm:
     ) -> None:
         self.key = key
         self.baseline_blocks = baseline_blocks
-        law = None if key.baseline else _law(key)
+        law = None if key.baseline or key.drafted else _law(key)
         self.count = COUNTED[key.amplifier or ""] if law is not None else ""
         """Column of the count whose exact law is tested; empty if none is."""
-        self.is_standard = key.amplifier in STANDARD and not key.baseline
+        self.is_standard = key.amplifier in STANDARD and not (key.baseline or key.drafted)
         """Whether the statistic is a standard score under the law of ideal bytes."""
         self.of_u = Battery(
             "u",
@@ -85,9 +86,10 @@ class Arm:
         self.path = SumPath()
         self.score_file = ScoreFile()
         self.sessions = SessionMeans()
+        self.answers = AnswerLengths()
         self.latencies = np.zeros(len(LATENCY_EDGES_MS) + 1, np.int64)
         """Number of draws by latency, counted once for every draw of a chunk."""
-        self.tokens = self.fallback = self.unknown = self.answers = 0
+        self.tokens = self.fallback = self.unknown = 0
         self.splits = (
             {
                 "entropy": SplitMeans(ENTROPY_EDGES, by="entropy"),
@@ -126,6 +128,7 @@ class Arm:
         self.path.add(scores)
         self.score_file.add(scores)
         self.sessions.add(scores, getattr(tokens, session))
+        self.answers.add(tokens.sequence)
         self.tokens += len(tokens)
         self.fallback += int(tokens.fallback.sum())
         self.unknown += int((tokens.emitted < 0).sum())

@@ -20,6 +20,10 @@ are: numbers from different lattices have no common law."""
 
 ALWAYS: Final = ("amplifier", "baseline", "block_bytes")
 
+SELECTED_ROLES: Final = ("proposal", "accept")
+"""Roles of numbers that are a token's only if it was accepted, which depends on what they chose: u
+of such tokens is not uniform though every number drawn is."""
+
 _ROOM: Final = 2**62
 
 
@@ -36,6 +40,8 @@ class ArmKey(NamedTuple):
     """Digest of their baseline, or empty."""
     block_bytes: int
     """Length of their blocks; 0 where several numbers decide a token, and in blind tables."""
+    drafted: bool = False
+    """Whether they are accepted drafts: see :data:`SELECTED_ROLES`."""
 
     def name(self, columns: Sequence[str], among: Iterable[ArmKey]) -> str:
         """Returns a name that tells the arm from *among*, for people."""
@@ -50,6 +56,8 @@ class ArmKey(NamedTuple):
             for field in ALWAYS
             if len({getattr(other, field) for other in others}) > 1 and getattr(self, field)
         ]
+        if self.drafted and not all(other.drafted for other in others):
+            parts.append("accepted drafts")
         return ", ".join(parts) or "all tokens"
 
 
@@ -72,7 +80,9 @@ def split(chunk: TokenChunk, columns: Sequence[str]) -> Iterator[tuple[ArmKey, N
     lengths = np.where(chunk.numbers == 1, chunk.block_bytes, 0)
     fallen = chunk.fallback if "source" in columns else np.zeros(len(chunk), np.bool_)
     keys: list[NDArray[Any]] = [labels.codes for labels in told]
-    keys += [chunk.amplifier.codes, chunk.baseline.codes, lengths, fallen]
+    roles = [code for code, name in enumerate(chunk.role.names) if name in SELECTED_ROLES]
+    drafted = np.isin(chunk.role.codes, roles)
+    keys += [chunk.amplifier.codes, chunk.baseline.codes, lengths, fallen, drafted]
     firsts, arms = _distinct(keys, len(chunk))
     for number, first in enumerate(firsts.tolist()):
         key = ArmKey(
@@ -81,6 +91,7 @@ def split(chunk: TokenChunk, columns: Sequence[str]) -> Iterator[tuple[ArmKey, N
             chunk.amplifier.names[chunk.amplifier.codes[first]],
             chunk.baseline.names[chunk.baseline.codes[first]] or "",
             int(lengths[first]),
+            bool(drafted[first]),
         )
         yield key, np.flatnonzero(arms == number)
 

@@ -17,7 +17,7 @@ from qr_sampler_lab.tables.files import open_new
 __all__ = ["as_data", "write_tables"]
 
 _TESTS: Final = (
-    *("section", "arm", "test", "about", "statistic", "p_value", "p_holm", "n", "effect"),
+    *("section", "arm", "test", "about", "statistic", "p_value", "p_holm", "q_bh", "n", "effect"),
     *("effect_name", "low", "high", "exploratory", "notes"),
 )
 _Table: TypeAlias = tuple[str, Sequence[str], list[list[Any]]]
@@ -74,6 +74,7 @@ def _tests(report: Report) -> Iterator[list[Any]]:
                 result.statistic,
                 result.p_value,
                 row.adjusted,
+                row.discovery_rate,
                 result.n,
                 result.effect,
                 result.effect_name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from typing import Any, Final
 
 import matplotlib
@@ -49,7 +50,9 @@ _LOOKS: Final = {
 def drawn(figure: Figure) -> str:
     """Returns a figure as an SVG element, whose text a browser sets in its own font."""
     looks: Any = {**_LOOKS, "svg.hashsalt": figure.name}
-    with matplotlib.rc_context(looks):
+    with matplotlib.rc_context(looks), warnings.catch_warnings():
+        # Browsers have the characters that matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         rows = max(len(figure.labels), 1)
         width, height = _SIZE_INCHES
         if figure.labels:

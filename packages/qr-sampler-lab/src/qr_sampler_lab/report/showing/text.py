@@ -54,7 +54,7 @@ def _tests(rows: Iterable[Row]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in ("arm", "test"):
         table.add_column(name, overflow="fold")
-    for name in ("statistic", "effect", "95 % interval", "p", "p (Holm)"):
+    for name in ("statistic", "effect", "95 % interval", "p", "p (Holm)", "q (BH)"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         result = row.result
@@ -66,6 +66,7 @@ def _tests(rows: Iterable[Row]) -> Table:
             words.interval(result.interval),
             Text(words.p_value(result.p_value), style=_style(row.adjusted)),
             Text(words.p_value(row.adjusted), style=_style(row.adjusted)),
+            words.p_value(row.discovery_rate),
         )
     return table
 
