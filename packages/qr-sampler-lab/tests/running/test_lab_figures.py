@@ -21,7 +21,7 @@ from qr_sampler_lab.experiments import comparing
 from qr_sampler_lab.experiments.files.errors import StudyError
 from qr_sampler_lab.experiments.protocol import Exclusions
 from qr_sampler_lab.experiments.results.block_lengths import ArmMean, compare_block_lengths
-from qr_sampler_lab.experiments.results.contrast import block_score, contrast_test
+from qr_sampler_lab.experiments.results.contrast import block_score, block_test, contrast_test
 from qr_sampler_lab.experiments.results.latencies import latency_figures
 from qr_sampler_lab.experiments.results.observations import (
     LedgerTail,
@@ -354,3 +354,15 @@ def test_an_e_value_bets_on_the_sealed_side_as_pairs_of_tokens_do(
     # After a block it stands where the process of its pairs of tokens stands.
     expected = log_e_values(320, float(pairs.sum()), tau=0.5, alternative="greater")
     assert process.result().log_e == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("side", ["greater", "less", "two-sided"])
+def test_blocks_are_tested_by_their_own_spread(side: Any) -> None:
+    # Drift between blocks: each has a mean of its own, which is large against its tokens' noise.
+    scores = np.random.default_rng(8).normal(0.3, 4.0, size=25)
+    oracle = stats.ttest_1samp(scores, 0.0, alternative=side)
+    result = block_test(scores.tolist(), side)
+    assert result["score"] == pytest.approx(float(oracle.statistic))
+    assert result["p_value"] == pytest.approx(float(oracle.pvalue))
+    assert "cannot_be_said" in block_test([1.0], side)
+    assert "cannot_be_said" in block_test([1.0, 1.0], side)

@@ -314,6 +314,7 @@ def test_the_e_value_ends_a_study_and_nothing_else_does(
     unblind(study)
     primary = write_report(study)["figures"]["primary"]
     assert primary["found"]
+    assert primary["p_value"] == primary["e_value"]["p_value"] <= 0.01
     assert primary["e_value"]["crossed_at"] == primary["e_value"]["blocks"] == stopped + 1
     make_bundle(study, tmp_path / "bundle")
     assert verify_bundle(tmp_path / "bundle").status("stopping") == "holds"
@@ -352,7 +353,7 @@ def test_an_aborted_study_is_in_the_register_and_reports_what_it_is(
     assert known.end.values["reason"] == "the device was warm"
     unblind(study)
     write_report(study)
-    assert "exploratory" in (study.report / "report.txt").read_text()
+    assert "Primary result (exploratory" in (study.report / "report.txt").read_text()
     make_bundle(study, tmp_path / "bundle")
     checks = verify_bundle(tmp_path / "bundle")
     assert checks.status("stopping") == "cannot be said"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ from qr_sampler_cli.audit.files import ledgers_of
 from qr_sampler_cli.audit.witness_options import WitnessOptions
 from qr_sampler_cli.settings.catalogue import installed_groups
 from qr_sampler_lab.experiments.bundle.checks import Checks
+from qr_sampler_lab.experiments.bundle.requests import same_value
 from qr_sampler_lab.experiments.environment import engine_settings, files_in, installed_code
 from qr_sampler_lab.experiments.study import Study
 
@@ -22,6 +24,8 @@ __all__ = ["check_ledgers"]
 
 _NOT_SEALED: Final = ("ledger_", "log_level", "baseline_file")
 """Beginnings of names of settings that change no token, or whose file is sealed by its digest."""
+
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 def check_ledgers(checks: Checks, study: Study) -> None:
@@ -98,9 +102,11 @@ def _check_sources(checks: Checks, study: Study, name: str, genesis: Mapping[str
             found, what = told[field], f"{name}: {variable}"
             if variable in files:
                 digest = study.sealed.seal.files.get(files[variable])
-                checks.compare("ledgers", f"{what}, the digest of its file,", found, digest)
+                if _DIGEST.fullmatch(str(found)):
+                    checks.compare("ledgers", f"{what}, the digest of its file,", found, digest)
             elif variable in stated:
-                checks.compare("ledgers", what, found, stated[variable])
+                if not same_value(found, stated[variable]):
+                    checks.compare("ledgers", what, found, stated[variable])
             elif found not in (default, ""):
                 checks.cannot_say("ledgers", f"why {what} was {found!r}: the protocol names none")
 

@@ -53,8 +53,12 @@ def check_journal(checks: Checks, entries: Sequence[Entry]) -> None:
     interrupted_sessions(checks, entries)
     checks.cannot_say(
         "journal",
-        "whether it is the only one of this seal: no outside witness has a head of it, and whoever "
-        "has the laboratory's disk can run a study twice, or write its journal anew",
+        "whether it is the only one of this seal: the bundle has no outside witness of it, and "
+        "whoever has the laboratory's disk can run a study twice, or write its journal anew",
+    )
+    checks.cannot_say(
+        "journal",
+        "whether somebody looked at the ledgers before the end: they name the source of each draw",
     )
 
 
@@ -126,9 +130,9 @@ def check_register(checks: Checks, study: Study, entries: Sequence[Entry]) -> No
     _tell_of_others(checks, [each for each in studies if each.seal != seal])
     checks.cannot_say(
         "register",
-        "whether it has all studies of the laboratory: no outside witness has a head of it, and "
-        "whoever has the disk can make another one; compare it with a head that somebody else has "
-        "kept",
+        "whether it has all studies of the laboratory: the bundle has no outside witness of it, "
+        "and whoever has the disk can make another one; compare it with a head that somebody else "
+        "has kept",
     )
 
 

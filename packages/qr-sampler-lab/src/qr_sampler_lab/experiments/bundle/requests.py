@@ -14,7 +14,7 @@ from qr_sampler_lab.experiments.files.chained_record import Entry
 from qr_sampler_lab.experiments.plan import PlannedRequest, PlannedSession
 from qr_sampler_lab.experiments.protocol import Protocol
 
-__all__ = ["LedgerRequests", "check_counts", "check_journalled", "check_requests"]
+__all__ = ["LedgerRequests", "check_counts", "check_journalled", "check_requests", "same_value"]
 
 
 class LedgerRequests:
@@ -234,13 +234,18 @@ def _check_options(
     }
     wanted["source"] = arm.source
     for name, value in wanted.items():
-        if not _same(options.get(name), value):
+        if not same_value(options.get(name), value):
             checks.fail(
                 "requests",
                 f"{request.request_key}: {name} is {options.get(name)!r}, its arm has {value!r}",
             )
 
 
-def _same(found: object, wanted: object) -> bool:
-    """Whether two options are equal, one of which may have been text."""
-    return found == wanted or str(found).lower() == str(wanted).lower()
+def same_value(found: object, wanted: object) -> bool:
+    """Returns whether two options are equal, one of which may have been text."""
+    if found == wanted or str(found).lower() == str(wanted).lower():
+        return True
+    try:
+        return float(str(found)) == float(str(wanted))
+    except ValueError:
+        return False

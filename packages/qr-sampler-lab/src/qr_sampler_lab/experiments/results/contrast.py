@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scipy import special
@@ -12,7 +12,7 @@ from scipy import special
 from qr_sampler.errors import ConfigError
 from qr_sampler_lab.analysis import Alternative, Moments
 
-__all__ = ["ContrastResult", "block_score", "contrast_test"]
+__all__ = ["ContrastResult", "block_score", "block_test", "contrast_test"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +108,29 @@ def block_score(scores: Mapping[str, list[float]], weights: Mapping[str, float])
     )
     variance = math.fsum(weight**2 / len(scores[arm]) for arm, weight in weights.items())
     return estimate / math.sqrt(variance)
+
+
+def block_test(scores: Sequence[float], alternative: Alternative) -> dict[str, float | str]:
+    """Returns Student's test of the scores of blocks against 0, as JSON-ready values.
+
+    Its error is that of the scores themselves, so that a device that drifts from block to block,
+    whose tokens are not independent, finds nothing by that. Arms are randomised within blocks.
+
+    Args:
+        scores: One of each block.
+        alternative: The side that counts.
+    """
+    moments = Moments()
+    moments.add(scores)
+    if moments.n < 2 or moments.deviation <= 0.0:
+        return {"cannot_be_said": f"{moments.n} blocks do not show how much they differ"}
+    score = moments.mean * math.sqrt(moments.n) / moments.deviation
+    return {
+        "blocks": moments.n,
+        "deviation": moments.deviation,
+        "score": score,
+        "p_value": _p_value(score, moments.n - 1.0, alternative),
+    }
 
 
 _NORMAL_975 = float(special.ndtri(0.975))

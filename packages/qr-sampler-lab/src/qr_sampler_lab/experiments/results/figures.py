@@ -13,7 +13,7 @@ from qr_sampler_lab.analysis import Moments
 from qr_sampler_lab.experiments.plan import PlannedSession
 from qr_sampler_lab.experiments.protocol import PrimaryEndpoint, Protocol, SecondaryEndpoint
 from qr_sampler_lab.experiments.results.block_lengths import ArmMean, compare_block_lengths
-from qr_sampler_lab.experiments.results.contrast import block_score, contrast_test
+from qr_sampler_lab.experiments.results.contrast import block_score, block_test, contrast_test
 from qr_sampler_lab.experiments.results.observations import Observation
 from qr_sampler_lab.experiments.results.secondary import secondary_results
 from qr_sampler_lab.experiments.results.selection import (
@@ -105,6 +105,7 @@ def study_figures(data: StudyData) -> dict[str, Any]:
         "version": FIGURES_VERSION,
         "primary": _primary(data),
         "primary_without_exclusions": _contrast(data, endpoint, endpoint.statistic, data.all),
+        "primary_by_blocks": block_test(data.block_scores(endpoint), endpoint.side),
         "primary_with_the_other_number": {
             "statistic": other,
             **_contrast(data, endpoint, other, data.selected),
@@ -136,6 +137,8 @@ def _primary(data: StudyData) -> dict[str, Any]:
             "crossed_at": result.crossed_at,
             "p_value": result.p_value,
         }
+        # The p-value of a fixed N promises nothing after looks.
+        told["p_value"] = result.p_value
         told["found"] = result.crossed_at is not None
     else:
         told["found"] = bool(told.get("p_value", 1.0) <= endpoint.alpha)

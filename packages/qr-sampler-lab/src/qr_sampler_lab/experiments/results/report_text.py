@@ -27,7 +27,8 @@ def _lines(report: Mapping[str, Any], protocol: Protocol) -> Iterator[str]:
         yield f"NOT AS SEALED: {stamp}"
     yield f"{report['title']} ({report['study']}, {report['kind']})"
     yield ""
-    yield from _primary(figures["primary"])
+    yield from _primary(figures["primary"], aborted=report["ended"] == "aborted")
+    yield f"  by blocks: {_by_blocks(figures['primary_by_blocks'])}"
     yield f"  without exclusions: {_contrast(figures['primary_without_exclusions'])}"
     other = figures["primary_with_the_other_number"]
     yield f"  by {other['statistic']}: {_contrast(other)}"
@@ -53,9 +54,10 @@ def _lines(report: Mapping[str, Any], protocol: Protocol) -> Iterator[str]:
     yield f"Seal {report['seal']}"
 
 
-def _primary(primary: Mapping[str, Any]) -> Iterator[str]:
+def _primary(primary: Mapping[str, Any], *, aborted: bool) -> Iterator[str]:
     contrast = " ".join(f"{weight:+g} {arm}" for arm, weight in primary["contrast"].items())
-    yield f"Primary result: {'found' if primary['found'] else 'not found'}"
+    note = " (exploratory, since the study was aborted)" if aborted else ""
+    yield f"Primary result{note}: {'found' if primary['found'] else 'not found'}"
     yield f"  {primary['statistic']}, {contrast}, {primary['side']}, alpha {primary['alpha']:g}"
     yield f"  {_contrast(primary)}"
     if "e_value" in primary:
@@ -65,6 +67,16 @@ def _primary(primary: Mapping[str, Any]) -> Iterator[str]:
             f"  e-value over {told['blocks']} blocks: largest log E {told['log_e_max']:.3f}, "
             f"anytime-valid p {told['p_value']:.4g}; 1/alpha {when}"
         )
+        yield "  Intervals, and all p below, are those of a fixed N: looks make them too good."
+
+
+def _by_blocks(result: Mapping[str, Any]) -> str:
+    if "cannot_be_said" in result:
+        return f"cannot be said: {result['cannot_be_said']}"
+    return (
+        f"score {result['score']:+.3f}, p {result['p_value']:.4g} ({result['blocks']:,} blocks, "
+        f"whose scores have sd {result['deviation']:.3f}; 1 in theory)"
+    )
 
 
 def _contrast(result: Mapping[str, Any]) -> str:
