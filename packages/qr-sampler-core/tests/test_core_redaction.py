@@ -195,6 +195,25 @@ def test_lines_of_unknown_kinds_lose_everything() -> None:
     }
 
 
+@pytest.mark.parametrize("kind", sorted(BLINDED_KINDS))
+def test_fields_of_later_versions_are_left_out(kind: str) -> None:
+    own = {"sequence": "s", "draw": 1, "commitment": "ab", "text": "hello", "logprobs": [[7, 0.1]]}
+    (left,) = map(json.loads, redact([line_of(kind, 0, "0" * 64, own, "x" * 16)]))
+    assert left["of"] == kind
+    assert not {"text", "logprobs", "commitment"} & set(left["fields"])
+    assert {"sequence", "draw"} & set(left["fields"])
+
+
+@pytest.mark.parametrize("value", ["[]", "{}", "7", "null", '["token"]'])
+def test_odd_values_are_no_traceback(value: str) -> None:
+    start = f'{{"kind":{value},"n":0,"prev":"","blind":"b"}}'.encode()
+    (left,) = map(json.loads, redact([start]))
+    assert left["fields"] == {}
+    fields = f'{{"kind":"sequence","n":0,"prev":"","blind":"b","fields":{value},"stop":{value}}}'
+    (left,) = map(json.loads, redact([fields.encode()]))
+    assert left["fields"] == {"fields": {}, "stop": {}}
+
+
 def test_torn_lines_are_overwritten() -> None:
     torn = line_of("token", 0, "0" * 64, {"token_id": 7}, "x" * 16)
     for length in range(1, len(torn) + 1):

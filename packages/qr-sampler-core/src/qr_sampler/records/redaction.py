@@ -8,7 +8,8 @@ digests that cover tokens have to go, and signatures over them.
 
 What stays, such as u, ranks and probabilities, tells nothing of a text to those who know nothing
 else. Whoever has the model and guesses the prompt can tell whether the guess is right, and what the
-text is.
+text is. Whoever has the commitments from elsewhere, such as the log of the server that got them,
+can try token after token.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ from typing import Any, Final
 import msgspec
 
 from qr_sampler.errors import ConfigError
-from qr_sampler.records.chain import BLINDED_KINDS, head_of, line_of
+from qr_sampler.records.chain import head_of, line_of
+from qr_sampler.records.line_kinds import (
+    DiscardLine,
+    DrawLine,
+    EmissionLine,
+    EndLine,
+    ForcedLine,
+    SequenceLine,
+    TokenLine,
+    UndecidedLine,
+)
 
 __all__ = ["KEPT_KINDS", "redact"]
 
@@ -28,10 +39,23 @@ KEPT_KINDS: Final = frozenset(
 )
 """Kinds of lines that tell of no token, and stay as they are."""
 
-_HIDDEN: Final = frozenset(
-    {"kind", "n", "prev", "blind", "token_id", "row_digest", "link", "commitment", "signature"}
-)
-"""Fields that a replacement lacks, or has of its own."""
+_HIDDEN: Final = frozenset({"token_id", "row_digest", "link", "commitment", "signature"})
+"""Fields that give tokens away."""
+
+_OPEN: Final = {
+    line.kind: frozenset(line.__struct_fields__) - _HIDDEN
+    for line in (
+        DiscardLine,
+        DrawLine,
+        EmissionLine,
+        EndLine,
+        ForcedLine,
+        SequenceLine,
+        TokenLine,
+        UndecidedLine,
+    )
+}
+"""By kind of a line that tells of tokens, the fields that stay. Nobody knows what others tell."""
 
 _OPEN_FIELDS: Final = (
     "repetition_penalty",
@@ -71,23 +95,23 @@ def redact(lines: Iterable[bytes]) -> Iterator[bytes]:
 def _redacted(line: bytes) -> bytes:
     try:
         values = _decode(line)
-        kind, n, prev = values.pop("kind"), values.pop("n"), values.pop("prev")
+        kind, n, prev = str(values.pop("kind")), values.pop("n"), values.pop("prev")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError):
         return _overwritten(line)
     if kind in KEPT_KINDS or (kind == "draw" and not values.get("commitment")):
         return line
     if not values.get("blind"):
         raise ConfigError(
-            f"line {n} of kind {str(kind)[:40]!r} has no blind: its digest would give away what is "
+            f"line {n} of kind {kind[:40]!r} has no blind: its digest would give away what is "
             "left out; a ledger of this age can be published whole or not at all"
         )
-    fields = _open_of(str(kind), values) if kind in BLINDED_KINDS else {}
+    fields = _open_of(kind, values)
     made = {"sha256": head_of(line), "of": kind, "fields": fields}
     return line_of("redacted", n, prev, made)
 
 
 def _open_of(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    fields = {name: value for name, value in values.items() if name not in _HIDDEN}
+    fields = {name: value for name, value in values.items() if name in _OPEN.get(kind, ())}
     if kind == "sequence":
         fields["fields"] = _among(values.get("fields"), _OPEN_FIELDS)
         fields["stop"] = _among(values.get("stop"), _OPEN_STOPS)
@@ -95,7 +119,9 @@ def _open_of(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _among(values: Any, names: Iterable[str]) -> dict[str, Any]:
-    return {name: values[name] for name in names if name in values} if values else {}
+    if not isinstance(values, dict):
+        return {}
+    return {name: values[name] for name in names if name in values}
 
 
 def _is_torn(line: bytes, following: bytes) -> bool:
