@@ -235,6 +235,18 @@ def test_what_cannot_be_replayed_is_refused(
         Recording(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("draw", [1]), ("draw", {}), ("offset", 2**70), ("block_bytes", 2**63), ("block_sum", 2**63)],
+)
+def test_odd_values_are_no_traceback(name: str, value: object, tmp_path: Path) -> None:
+    token = {"kind": "token", "sequence": "a", "position": 0, "draw": 0, "offset": 0, "u": 0.5}
+    rows = [{**token, "block_bytes": 8, name: value}, {**token, "position": 1, "block_bytes": 8}]
+    lines = [{"kind": "sequence", "sequence": "a", "request_key": "k"}, *rows]
+    (tmp_path / "run.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    assert len(Recording(tmp_path)) in (1, 2)
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file; check QR_REPLAY_LEDGER"):
         Recording(tmp_path / "run.jsonl")

@@ -51,14 +51,14 @@ def _loaded(entry: EntryPoint) -> Any:
     """Returns the command of an entry point, or one that says why there is none."""
     try:
         command = entry.load()
-    except Exception as error:  # Code of strangers: whatever it raises is reported.
+        if isinstance(command, typer.Typer):
+            return get_command(command)
+        if callable(command):
+            return _command(entry.name, command)
+    except (Exception, SystemExit) as error:  # Code of strangers: whatever it raises is reported.
         # The variable of an except clause is gone after it.
         reason = f"{type(error).__name__}: {error}"
         return _failing(entry.name, f"{entry.value} cannot be loaded: {reason}")
-    if isinstance(command, typer.Typer):
-        return get_command(command)
-    if callable(command):
-        return _command(entry.name, command)
     return _failing(entry.name, f"{entry.value} is no command but {type(command).__name__}")
 
 

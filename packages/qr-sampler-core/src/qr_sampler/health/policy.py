@@ -80,7 +80,8 @@ class HealthPolicy:
 
     min_entropy: float = 8.0
     """Assumed min-entropy of a byte in bits: 8 for conditioned output, 6 for a raw device that
-    nobody has assessed."""
+    nobody has assessed. The tests ``bit_planes`` and ``repeated_windows`` ask for more of every
+    source: shares of ones within 0.03 of one half, and 16 bytes that do not come again."""
     suspect_bits: int = 40
     """A draw is suspect from 2**-40 on."""
     failed_bits: int = 60

@@ -23,6 +23,8 @@ MOST_TOKENS: Final = 5_000_000
 NUMBER_BYTES: Final = 8
 """Length of a uniform number, where the bytes behind it are not there."""
 
+_LARGEST_COUNT: Final = 2**53
+
 _TWICE: Final = -1
 """Stands for a row of a token that several sequences have under one key."""
 
@@ -204,22 +206,28 @@ def _row_of(
     """Returns what a line says of a token or of bytes that decided none; ``None`` if not enough."""
     u, position = values.get("u"), values.get("position")
     offset, size = values.get("offset"), values.get("block_bytes")
-    whole = all(type(each) is int and each >= 0 for each in (position, offset, size))
+    whole = all(_is_count(each) for each in (position, offset, size))
     if not whole or type(u) is not float or not 0.0 < u < 1.0 or values.get("uniforms"):
         return None
     emitted = values["kind"] == "token"
     total = values.get("block_sum") if emitted else None
-    start, length = pieces.get(values.get("draw"), (0, -1))  # type: ignore[arg-type]
+    draw = values.get("draw")
+    start, length = pieces.get(draw, (0, -1)) if type(draw) is int else (0, -1)
     there = offset + size <= length  # type: ignore[operator]
     return _Row(
         sequence=str(values.get("sequence")),
         file=file if there else -1,
         start=start + offset if there else 0,  # type: ignore[operator]
         size=size,  # type: ignore[arg-type]
-        total=total if type(total) is int else -1,
+        total=total if _is_count(total) else -1,  # type: ignore[arg-type]
         u=u,
         emitted=emitted,
     )
+
+
+def _is_count(value: object) -> bool:
+    """Whether a value is a count that every reader of JSON knows exactly."""
+    return type(value) is int and 0 <= value <= _LARGEST_COUNT
 
 
 def _number_of(u: float) -> bytes:

@@ -73,7 +73,9 @@ def run(
 
     Finds dead, stuck and counting devices, bytes that come again, and text in place of bytes. What
     experiments look for, such as one bit in a thousand, trips nothing. On conditioned output the
-    tests find a dead pipe and no more. Exits with 1 when the source fails a test.
+    tests find a dead pipe and no more. Whatever min-entropy is assumed, a source fails if bits of
+    one place are ones in less than 47 % or more than 53 %, beyond chance, or 16 bytes come again.
+    Exits with 1 when the source fails a test.
     """
     settings = Settings.load()
     name = settings.entropy_source_type if source is None else source
