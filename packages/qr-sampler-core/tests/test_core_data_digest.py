@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from threading import Event
 
 import numpy as np
 import pytest
@@ -32,6 +35,26 @@ def test_when_no_thread_takes_work_any_more_it_is_computed_at_once(
     monkeypatch.setattr(data_digest._hashing, "get", lambda: ended)
     data = bytes(2 * SHORT_BYTES)
     assert digest_of(data).result(timeout=0) == hashlib.sha256(data).digest()
+
+
+def test_a_forked_process_waits_for_no_thread_of_the_one_above_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Random(2).randbytes(2 * SHORT_BYTES)
+    released = Event()
+    busy = ThreadPoolExecutor(1)
+    busy.submit(released.wait, 60)
+    monkeypatch.setattr(data_digest._hashing, "get", lambda: busy)
+    try:
+        pending = digest_of(data)
+        with pytest.raises(futures.TimeoutError):
+            pending.result(timeout=0.01)
+        with monkeypatch.context() as forked:
+            forked.setattr(os, "getpid", lambda: -1)
+            assert pending.result(timeout=0) == hashlib.sha256(data).digest()
+    finally:
+        released.set()
+        busy.shutdown()
 
 
 @pytest.mark.parametrize("kept", [False, True])

@@ -8,6 +8,7 @@ forgets the bytes goes on meanwhile.
 from __future__ import annotations
 
 import hashlib
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, Protocol
@@ -48,12 +49,45 @@ class _Known:
         return self._digest
 
 
+class _Pending:
+    """One that a thread computes. A forked process, which has no such thread, does so itself.
+
+    Args:
+        data: The bytes.
+
+    Raises:
+        RuntimeError: While the interpreter ends.
+    """
+
+    __slots__ = ("_data", "_digest", "_future", "_process")
+
+    def __init__(self, data: bytes) -> None:
+        self._digest = b""
+        self._data = data
+        """The bytes, as long as there is no digest."""
+        self._process = os.getpid()
+        self._future = _hashing.get().submit(self._compute)
+
+    def result(self, timeout: float | None = None) -> bytes:
+        """Returns it, as soon as it is there."""
+        if self._process == os.getpid():
+            self._future.result(timeout)
+        elif not self._digest:
+            # Of the future not even the lock can be relied on.
+            self._compute()
+        return self._digest
+
+    def _compute(self) -> None:
+        self._digest = _sha256(self._data)
+        self._data = b""
+
+
 def digest_of(data: bytes) -> DataDigest:
     """Returns the SHA-256 of *data*, 32 bytes, as soon as it is there."""
     if len(data) > SHORT_BYTES:
         # While the interpreter ends no more work is taken.
         with suppress(RuntimeError):
-            return _hashing.get().submit(_sha256, data)
+            return _Pending(data)
     return _Known(_sha256(data))
 
 

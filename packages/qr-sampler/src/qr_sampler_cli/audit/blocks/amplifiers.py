@@ -16,6 +16,7 @@ from qr_sampler.amplification.server import ServerAmplifier
 from qr_sampler.amplification.walk import RandomWalkAmplifier
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import BYTE_MEAN, BYTE_STD
+from qr_sampler_cli.audit.blocks.stored import LARGEST_BLOCK
 from qr_sampler_cli.audit.findings import Rung
 
 __all__ = ["TOLERANCE", "AmplifiedTokens", "TokenNumbers"]
@@ -25,8 +26,6 @@ TOLERANCE: Final = 1e-12
 
 _BATCH: Final = 4_096
 _MOST_GROUPS: Final = 256
-
-_LARGEST_BLOCK: Final = 2**24
 
 _MOST_BLOCK_BYTES: Final = 2**24
 """Most bytes of blocks that wait to be judged."""
@@ -138,7 +137,7 @@ class AmplifiedTokens:
 
     def _judge(self, group: _Group, tokens: list[TokenNumbers]) -> None:
         size = group.block_bytes
-        if not 0 < size < _LARGEST_BLOCK:
+        if not 0 < size < LARGEST_BLOCK:
             for token in tokens:
                 self._rung.fail(token.place, f"a block of {size} bytes decides nothing")
             return

@@ -11,7 +11,10 @@ from qr_sampler.records.sidecars.pieces import BlocksFile, NoBlocksError, Piece
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.schema.token_lines import Draw
 
-__all__ = ["KINDS_BESIDE", "StoredBlocks", "StoredDraw"]
+__all__ = ["KINDS_BESIDE", "LARGEST_BLOCK", "StoredBlocks", "StoredDraw"]
+
+LARGEST_BLOCK: Final = 2**24
+"""A block has fewer bytes."""
 
 KINDS_BESIDE: Final = frozenset({"block", "prompt"})
 """What gaps call pieces of the files beside a ledger, which are no lines."""
@@ -27,7 +30,7 @@ class StoredDraw(NamedTuple):
 
     def block(self, offset: int | None, size: int) -> bytes | None:
         """Returns the bytes of a row; ``None`` if they are not there."""
-        if offset is None or offset + size > self.piece.size:
+        if offset is None or size >= LARGEST_BLOCK or offset + size > self.piece.size:
             return None
         return self.file.read(self.piece.start + offset, size)
 
