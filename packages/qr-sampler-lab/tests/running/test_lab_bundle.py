@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -409,3 +410,34 @@ def test_a_ledger_that_ends_with_a_token_has_the_same_head_without_text(
     assert silent.read_bytes() != cut.read_bytes()
     assert head_in(silent) == head_in(cut)
     assert head_in(cut, token) != head_in(cut)
+
+
+def test_a_source_that_was_away_is_no_manipulation(
+    make_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = {"QR_MAX_KS_DISTANCE": 0.02, "QR_FALLBACK_MODE": "end_request"}
+    study = make_study(environment=away)
+    urandom, draws = os.urandom, 0
+
+    def failing_for_a_while(size: int) -> bytes:
+        nonlocal draws
+        draws += size >= 256
+        if size >= 256 and 4 <= draws <= 6:
+            raise OSError("away")
+        return urandom(size)
+
+    monkeypatch.setattr(os, "urandom", failing_for_a_while)
+    assert conduct(study, Conduct())
+    monkeypatch.setattr(os, "urandom", urandom)
+    (path,) = ledgers_in(study.ledgers)
+    assert b'{"kind":"forced"' in path.read_bytes()
+    unblind(study)
+    make_bundle(study, tmp_path / "bundle")
+    checks = verify_bundle(tmp_path / "bundle")
+    assert not checks.fails, checks.as_data()
+    assert checks.status("counts") == "cannot be said"
+    # Without the line that says why, an answer is too short.
+    data = path.read_bytes().replace(b'{"kind":"forced"', b'{"kind":"forcex"')
+    (tmp_path / "bundle" / "data" / "ledgers" / path.name).write_bytes(data)
+    told = str(verify_bundle(tmp_path / "bundle").as_data())
+    assert "and 8 were planned" in told

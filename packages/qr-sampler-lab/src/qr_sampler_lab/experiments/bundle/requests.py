@@ -28,7 +28,9 @@ class LedgerRequests:
         self.sequences: list[tuple[str, dict[str, Any]]] = []
         """The names of files, and the lines in them that begin sequences."""
         self.tokens: Counter[str] = Counter()
-        """Number of tokens by request key."""
+        """Number of tokens by request key, those included that no number has selected."""
+        self.forced: Counter[str] = Counter()
+        """Number of ends without entropy by request key; a host may count one as a token."""
         self.strays = 0
         """Number of tokens that belong to no request with a key."""
         self.runs: set[str] = set()
@@ -61,6 +63,10 @@ class LedgerRequests:
                 self.strays += 1
             elif values.get("emitted") is not False:
                 self.tokens[str(key)] += 1
+        elif values["kind"] == "undecided":
+            self.tokens[str(values.get("request_key"))] += 1
+        elif values["kind"] == "forced":
+            self.forced[str(values.get("request_key"))] += 1
 
 
 def check_journalled(
@@ -190,22 +196,46 @@ def check_counts(
         if session is None:
             checks.fail("counts", f"session {values['session']} is not in the plan")
             continue
-        tokens: Counter[str] = Counter()
-        requests: Counter[str] = Counter()
-        for request in session.requests:
-            requests[request.alias] += 1
-            tokens[request.alias] += found.tokens[request.request_key]
-            _check_length(checks, protocol, request, found)
+        requests = Counter(request.alias for request in session.requests)
         what = f"session {session.number}: the number of"
-        checks.compare("counts", f"{what} tokens in the ledgers", dict(tokens), values["tokens"])
         checks.compare("counts", f"{what} requests", values["requests"], dict(requests))
+        _check_tokens(checks, what, session, values["tokens"], found)
+        for request in session.requests:
+            _check_length(checks, protocol, request, found)
+    if found.forced:
+        checks.cannot_say(
+            "counts",
+            f"what {len(found.forced):,} requests would have had that ended without entropy: only "
+            "the ledger says that their source was away",
+        )
+
+
+def _check_tokens(
+    checks: Checks,
+    what: str,
+    session: PlannedSession,
+    told: Mapping[str, int],
+    found: LedgerRequests,
+) -> None:
+    """Compares the tokens of a session by alias; a token that forces an end may count."""
+    tokens: Counter[str] = Counter()
+    forced: Counter[str] = Counter()
+    for request in session.requests:
+        tokens[request.alias] += found.tokens[request.request_key]
+        forced[request.alias] += found.forced[request.request_key]
+    fits = told.keys() == tokens.keys() and all(
+        0 <= told[alias] - count <= forced[alias] for alias, count in tokens.items()
+    )
+    if not fits:
+        checks.compare("counts", f"{what} tokens in the ledgers", dict(tokens), dict(told))
 
 
 def _check_length(
     checks: Checks, protocol: Protocol, request: PlannedRequest, found: LedgerRequests
 ) -> None:
     count = found.tokens[request.request_key]
-    short = protocol.design.fixed_length and count < request.tokens
+    ended_early = found.forced[request.request_key] > 0
+    short = protocol.design.fixed_length and count < request.tokens and not ended_early
     if count > request.tokens or short:
         checks.fail(
             "counts", f"{request.request_key} has {count} tokens, and {request.tokens} were planned"
