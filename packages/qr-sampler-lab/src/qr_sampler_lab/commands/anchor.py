@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
 from qr_sampler_cli.failures import ExitCode, reports_errors
+from qr_sampler_lab.commands.signals import stop_signals
 
 __all__ = ["anchor"]
 
@@ -71,21 +69,6 @@ def anchor(
             if not anchoring.once():
                 raise typer.Exit(ExitCode.ERROR)
         else:
-            with _stop_signals(anchoring.stop):
+            with stop_signals(anchoring.stop):
                 anchoring.run()
         typer.echo(f"{anchoring.stamps} time stamps", err=True)
-
-
-@contextlib.contextmanager
-def _stop_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Has SIGINT and SIGTERM call *stop* instead of what they did before."""
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        stop()
-
-    previous = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

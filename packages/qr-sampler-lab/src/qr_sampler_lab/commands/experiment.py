@@ -13,6 +13,7 @@ import typer
 from qr_sampler.errors import QRSamplerError
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.terminal.consoles import printable
+from qr_sampler_lab.commands.experiment_marks import marking
 from qr_sampler_lab.commands.experiment_runs import runs
 from qr_sampler_lab.commands.studies import (
     FAULT_STATUS,
@@ -242,5 +243,6 @@ def mark(
     typer.echo(f"{sealed.seal.name}: mark {entry.n}, head {entry.head}")
 
 
+experiment.add_typer(marking)
 # Runs: what carries a sealed study out.
 experiment.add_typer(runs)

@@ -124,13 +124,18 @@ class Journal:
         counts = {"requests": dict(requests), "tokens": dict(tokens)}
         return self._append("session", {"session": session, "state": "ended", **counts, **facts})
 
-    def mark(self, text: str) -> Entry:
-        """Records what an operator saw or did.
+    def mark(self, text: str, *, while_open: bool = False) -> Entry:
+        """Records what somebody saw or did.
+
+        Args:
+            text: What that was.
+            while_open: Whether a study that is over takes no mark any more.
 
         Raises:
             ConfigError: When the text is empty, too long or not Unicode.
+            StudyError: When the study is over, and that matters.
         """
-        return self._append("mark", {"text": _checked(text, "mark")})
+        return self._append("mark", {"text": _checked(text, "mark")}, while_open=while_open)
 
     def finished(self, **facts: object) -> Entry:
         """Records that the study ran to its end, by its own rule."""
@@ -157,9 +162,13 @@ class Journal:
         told = {"ledgers": {name: dict(head) for name, head in heads.items()}}
         return self._append("unblinded", {**told, "aliases": dict(aliases), **facts})
 
-    def _append(self, kind: str, fields: Mapping[str, object]) -> Entry:
+    def _append(
+        self, kind: str, fields: Mapping[str, object], *, while_open: bool = False
+    ) -> Entry:
         def allowed(news: list[Entry], anew: bool) -> None:
             self._standing = standing_after(news, Standing() if anew else self._standing)
+            if while_open:
+                _refuse_ended(self._standing)
             _refuse_out_of_order(kind, fields, self._standing)
 
         return self._record.append(kind, fields, allowed=allowed)
@@ -220,8 +229,7 @@ def _refuse_out_of_order(kind: str, fields: Mapping[str, object], standing: Stan
         if not standing.ended:
             raise StudyError("the study is open; arms are named when it is finished or aborted")
         return
-    if standing.ended:
-        raise StudyError(f"the study is {standing.ended}; nothing more happens to it")
+    _refuse_ended(standing)
     if kind in ("order", "begun") and getattr(standing, kind):
         raise StudyError(f"the journal holds a line of kind {kind!r} already")
     if kind == "begun" and standing.order is None:
@@ -231,6 +239,11 @@ def _refuse_out_of_order(kind: str, fields: Mapping[str, object], standing: Stan
     open_sessions = standing.sessions_begun - standing.sessions_ended
     if kind == "session" and fields["state"] == "ended" and not open_sessions:
         raise StudyError(f"session {fields['session']} was never begun")
+
+
+def _refuse_ended(standing: Standing) -> None:
+    if standing.ended:
+        raise StudyError(f"the study is {standing.ended}; nothing more happens to it")
 
 
 def _checked(text: str, what: str) -> str:
