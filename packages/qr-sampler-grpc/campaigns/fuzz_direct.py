@@ -22,7 +22,8 @@ from fuzzing import Fuzzer
 
 from qr_sampler_grpc.direct.connection import Connection, DirectAnswer
 from qr_sampler_grpc.direct.endpoint import Endpoint
-from qr_sampler_grpc.direct.frame import Status, encode_answer
+from qr_sampler_grpc.direct.frame import encode_answer
+from qr_sampler_grpc.direct.status import Status
 from qr_sampler_grpc.link import LinkFailure
 
 NO_TIME_LEFT = 0

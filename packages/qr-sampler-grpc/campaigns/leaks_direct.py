@@ -31,9 +31,10 @@ from holdings import Held, settled
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler_grpc.device import Device
-from qr_sampler_grpc.direct.frame import Status, encode_answer
+from qr_sampler_grpc.direct.frame import encode_answer
 from qr_sampler_grpc.direct.server import serve_direct
 from qr_sampler_grpc.direct.source import DirectSource
+from qr_sampler_grpc.direct.status import Status
 
 TIMEOUT_MS = 4.0
 MEMORY_SLACK_MIB = 8.0

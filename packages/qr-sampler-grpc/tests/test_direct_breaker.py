@@ -10,8 +10,9 @@ import pytest
 
 from qr_sampler import EntropyUnavailableError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
-from qr_sampler_grpc.direct.frame import Status, encode_answer
+from qr_sampler_grpc.direct.frame import encode_answer
 from qr_sampler_grpc.direct.source import DirectSource
+from qr_sampler_grpc.direct.status import Status
 from qr_sampler_grpc.testing.patience import PATIENCE_S, PATIENT_MS, eventually
 from qr_sampler_grpc.testing.scripted_direct import (
     DirectBehaviour,

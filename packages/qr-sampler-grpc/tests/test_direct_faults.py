@@ -22,9 +22,10 @@ from qr_sampler import EntropyUnavailableError
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler_grpc.direct import source as source_module
 from qr_sampler_grpc.direct.connection import Connection
-from qr_sampler_grpc.direct.frame import Status, data_in, encode_answer
+from qr_sampler_grpc.direct.frame import data_in, encode_answer
 from qr_sampler_grpc.direct.reasons import describe_connect_failure
 from qr_sampler_grpc.direct.source import DirectSource
+from qr_sampler_grpc.direct.status import Status
 from qr_sampler_grpc.link import LinkFailure
 from qr_sampler_grpc.testing.patience import PATIENT_MS, eventually
 from qr_sampler_grpc.testing.scripted_direct import (

@@ -21,10 +21,10 @@ from qr_sampler_grpc.direct.frame import (
     ANSWER_HEADER_BYTES,
     MAX_REQUEST_BYTES,
     MAX_WORDS_BYTES,
+    RECORD_VERSION,
     REQUEST_HEADER_BYTES,
     TIME_OFFSET,
     MalformedFrameError,
-    Status,
     data_in,
     decode_answer_header,
     decode_answer_text,
@@ -33,6 +33,7 @@ from qr_sampler_grpc.direct.frame import (
     encode_request,
     usual_answer,
 )
+from qr_sampler_grpc.direct.status import Status
 
 PROTOCOL = Path(qr_sampler_grpc.direct.__file__).with_name("PROTOCOL.md")
 
@@ -73,7 +74,10 @@ def test_lengths_are_those_of_the_protocol() -> None:
 @given(number=NUMBERS, size=SIZES, timeout_us=st.integers(0, 2**32 - 1), commitment=COMMITMENTS)
 def test_requests_return(number: int, size: int, timeout_us: int, commitment: bytes) -> None:
     frame = encode_request(number, size, timeout_us, commitment)
-    assert decode_request_header(frame) == (len(commitment), number, size, timeout_us)
+    assert decode_request_header(frame) == (len(commitment), number, size, timeout_us, 1)
+    later = encode_request(number, size, timeout_us, commitment, RECORD_VERSION)
+    assert later == frame[:4] + b"\x02" + frame[5:]
+    assert decode_request_header(later) == (len(commitment), number, size, timeout_us, 2)
     assert frame[REQUEST_HEADER_BYTES:] == commitment
 
 
@@ -172,9 +176,40 @@ def test_a_malformed_answer_is_named(frame: bytes, says: str) -> None:
     assert str(again) == str(caught.value)
 
 
+SECOND = encode_answer(7, data_length=4, version=RECORD_VERSION)
+REFUSED = encode_answer(0, Status.UNREADABLE, words="version")
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (ANSWER, "version 1 of the direct protocol where 2 is due"),
+        (REFUSAL, "version 1 of the direct protocol where 2 is due"),
+        (with_bytes(REFUSED, 6, b"\0"), "version 1 of the direct protocol where 2 is due"),
+        (with_bytes(REFUSED, 4, b"\3"), "version 3 of the direct protocol where 2 is due"),
+        (with_bytes(REFUSED, 27, b"\4"), "bytes in an answer with status 7"),
+        (with_bytes(REFUSED, 30, b"\4\1"), "1025 bytes of words"),
+        (with_bytes(SECOND, 5, b"\1"), "kind 1 instead of 2"),
+        (with_bytes(SECOND, 15, b"\x08"), "the number 8 instead of 7"),
+        (with_bytes(SECOND, 29, b"\x41"), "a signature of 65 bytes"),
+    ],
+)
+def test_a_malformed_answer_to_a_second_version_is_named(frame: bytes, says: str) -> None:
+    with pytest.raises(MalformedFrameError, match=says):
+        decode_answer_header(frame, 7, 4, RECORD_VERSION)
+
+
+def test_both_versions_refuse_connections_alike() -> None:
+    for version in (1, RECORD_VERSION):
+        assert decode_answer_header(REFUSED, 7, 4, version).status == Status.UNREADABLE
+    with pytest.raises(MalformedFrameError, match="version 2 of the direct protocol where 1 is"):
+        decode_answer_header(with_bytes(REFUSED, 4, b"\2"), 7, 4)
+
+
 @pytest.mark.parametrize("cut", range(len(ANSWER + b"data") * 2 + 1))
 def test_data_is_counted_wherever_a_stream_is_cut(cut: int) -> None:
-    stream = (ANSWER + b"data") * 2
+    second = with_bytes(ANSWER, 4, b"\2")
+    stream = ANSWER + b"data" + second + b"data"
     whole, rest = divmod(cut, len(stream) // 2)
     stream, expected = stream[:cut], 4 * whole + max(0, rest - len(ANSWER))
     assert data_in(stream) == expected
@@ -200,7 +235,9 @@ REQUEST = encode_request(7, 4, 0, b"cc")
     ("frame", "says"),
     [
         (with_bytes(REQUEST, 0, b"PRI "), "no frame of the direct protocol"),
-        (with_bytes(REQUEST, 4, b"\x00"), "version 0"),
+        (with_bytes(REQUEST, 4, b"\x00"), "version 0 of the direct protocol where 1 or 2 is due"),
+        (with_bytes(REQUEST, 4, b"\x03"), "version 3 of the direct protocol where 1 or 2 is due"),
+        (with_bytes(REQUEST, 4, b"\x02\x02"), "kind 2 instead of 1"),
         (with_bytes(REQUEST, 5, b"\x02"), "kind 2 instead of 1"),
         (with_bytes(REQUEST, 6, b"\x00\x41"), "a commitment of 65 bytes"),
         (with_bytes(REQUEST, 8, bytes(8)), "the number 0"),

@@ -22,9 +22,10 @@ from qr_sampler.testing import ConstantEntropySource, EntropySourceContract
 from qr_sampler_grpc.device import Device, answer_memory
 from qr_sampler_grpc.device.telemetry import Telemetry
 from qr_sampler_grpc.direct import peers, session
-from qr_sampler_grpc.direct.frame import Status, decode_answer_header, encode_request
+from qr_sampler_grpc.direct.frame import decode_answer_header, encode_request
 from qr_sampler_grpc.direct.server import DirectServer, DirectServerStartError, serve_direct
 from qr_sampler_grpc.direct.source import DirectSource
+from qr_sampler_grpc.direct.status import Status
 from qr_sampler_grpc.protocol.attestation import SigningKey
 from qr_sampler_grpc.server import serve
 from qr_sampler_grpc.source import QuantumGrpcSource
@@ -259,8 +260,7 @@ def test_signatures_are_verified(tmp_path: Path, address: str, direct_source: So
             assert draw.commitment_echoed is True
             # Of several answers each has its own.
             assert bool(draw.signature) == (draw.requests == 1)
-            # It covers the data, which no record holds.
-            assert draw.sequence_id is None
+            assert (draw.sequence_id is not None) == (draw.requests == 1)
         draw = direct_source().draw(8)
         assert draw.signature_verified is None
         source = direct_source(public_key=str(other.public))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,13 @@ import pytest
 from typer.testing import CliRunner
 
 from qr_sampler import Settings
+from qr_sampler.entropy import EntropySource
 from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.testing import ToyHost, play_script
 from qr_sampler_cli.main import app
 
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
+from qr_sampler_grpc.direct.source import DirectSource
 from qr_sampler_grpc.source import QuantumGrpcSource
 from qr_sampler_grpc.testing.keys import KeyPair, make_key_pair
 from qr_sampler_grpc.testing.patience import NO_BREAKER, PATIENT_MS
@@ -43,24 +46,32 @@ def template_server(*arguments: str | Path) -> Iterator[str]:
         assert process.wait(60) == 0
 
 
-def play(folder: Path, address: str, pair: KeyPair, mode: str) -> Path:
-    """Has a host write a ledger with draws from the server."""
-    source = QuantumGrpcSource(
+def source_of(address: str, beside: str, pair: KeyPair, mode: str) -> EntropySource:
+    """Returns a source for the server, by gRPC or over the socket beside it."""
+    if mode == "direct":
+        return DirectSource(
+            beside, public_key=str(pair.public), timeout_ms=PATIENT_MS, breaker=NO_BREAKER
+        )
+    return QuantumGrpcSource(
         address,
         mode=mode,
         public_key=str(pair.public),
         timeout_ms=PATIENT_MS,
         breaker=NO_BREAKER,
     )
+
+
+def play(folder: Path, source: EntropySource) -> Path:
+    """Has a host write a ledger with draws from the source."""
     session = SamplingSession(
         EngineFacts(engine="toy 1.0", model="none"),
         Settings.load(
-            entropy_source_type="quantum_grpc",
+            entropy_source_type=source.name,
             fallback_mode="error",
             sample_count=64,
             ledger_dir=folder,
         ),
-        sources={"quantum_grpc": source},
+        sources={source.name: source},
     )
     play_script(ToyHost(session, seed=1), seed=1)
     session.close()
@@ -88,8 +99,12 @@ class Recorded:
         self.pair = make_key_pair(folder)
         self.witness = folder / "witness.jsonl"
         options = ("--signing-key", self.pair.private, "--witness-log", self.witness)
-        with template_server(*options) as address:
-            self.ledger = play(folder / "ledger", address, self.pair, mode)
+        # The folders of tests have longer names than a socket may have.
+        with tempfile.TemporaryDirectory(prefix="qr") as short:
+            beside = f"unix://{short}/direct.sock"
+            with template_server(*options, "--direct", beside) as address:
+                source = source_of(address, beside, self.pair, mode)
+                self.ledger = play(folder / "ledger", source)
         lines = self.ledger.read_bytes().split(b"\n")[:-1]
         self.lines = [json.loads(line) for line in lines]
         self.draws = [line for line in self.lines if line["kind"] == "draw"]
@@ -108,7 +123,9 @@ class Recorded:
 
 
 @pytest.fixture(
-    scope="module", params=["unary", "server_streaming", "bidi_streaming"], name="recorded"
+    scope="module",
+    params=["unary", "server_streaming", "bidi_streaming", "direct"],
+    name="recorded",
 )
 def _recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     return Recorded(tmp_path_factory.mktemp("run"), request.param)

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from qr_sampler_grpc.direct.endpoint import Endpoint
 from qr_sampler_grpc.direct.frame import (
     AFTER_TIME_OFFSET,
     ANSWER_HEADER_BYTES,
+    RECORD_VERSION,
     TIME,
     TIME_OFFSET,
+    VERSION,
     AnswerHeader,
     AnswerText,
     MalformedFrameError,
@@ -24,10 +27,11 @@ from qr_sampler_grpc.direct.frame import (
     usual_answer,
 )
 from qr_sampler_grpc.direct.inbox import Inbox
+from qr_sampler_grpc.direct.status import Status
 from qr_sampler_grpc.link import LinkFailure
-from qr_sampler_grpc.protocol.attestation import signed_message
+from qr_sampler_grpc.protocol.attestation import signed_message, signed_record
 
-__all__ = ["Connection", "DirectAnswer", "StaleConnectionError"]
+__all__ = ["Connection", "DirectAnswer", "OlderServerError", "StaleConnectionError"]
 
 _WINDOW: Final = 16
 """Most unanswered requests. A server that is busy sending reads none, so they have to fit into the
@@ -41,6 +45,10 @@ time than a second read."""
 
 class StaleConnectionError(Exception):
     """The server closed a connection while it was idle; nothing was asked for on it since."""
+
+
+class OlderServerError(Exception):
+    """The server reads no requests of this version; nothing was measured."""
 
 
 class DirectAnswer(NamedTuple):
@@ -57,7 +65,7 @@ class DirectAnswer(NamedTuple):
     signature: bytes = b""
     """The signature; empty if there is none."""
     sequence_id: int | None = None
-    """The number of the request that it covers."""
+    """The number of the request, if records alone can verify the signature with it."""
 
 
 class Connection:
@@ -68,13 +76,18 @@ class Connection:
     Args:
         endpoint: Where to connect to.
         deadline: When the time of the draw is over, in ``time.monotonic_ns()``.
+        version: In what the server is asked; ``None`` asks for signatures for records where there
+            is a key to verify them with.
 
     Raises:
         LinkFailure: When no connection can be made.
     """
 
-    def __init__(self, endpoint: Endpoint, deadline: int) -> None:
+    def __init__(self, endpoint: Endpoint, deadline: int, version: int | None = None) -> None:
         self._endpoint = endpoint
+        preferred = VERSION if endpoint.key is None else RECORD_VERSION
+        self._version = preferred if version is None else version
+        self._is_read = self._version == VERSION
         self._socket = endpoint.connect(deadline)
         self._inbox = Inbox(endpoint, self._socket)
         self._device_id = ""
@@ -100,10 +113,12 @@ class Connection:
 
         Raises:
             LinkFailure: When anything else comes, or nothing in time.
+            OlderServerError: When the server does not know the version of the request.
             StaleConnectionError: When the server had closed the connection after an earlier draw.
         """
         self._check_silence(size)
-        self._send(encode_request(number, size, timeout_us, commitment), deadline)
+        request = encode_request(number, size, timeout_us, commitment, self._version)
+        self._send(request, deadline)
         try:
             return self._receive(number, size, commitment, deadline)
         except LinkFailure as error:
@@ -123,9 +138,13 @@ class Connection:
 
         Raises:
             LinkFailure: As for :meth:`ask`; counts the bytes of the answers before.
+            OlderServerError: As for :meth:`ask`.
             StaleConnectionError: As for :meth:`ask`.
         """
-        requests = [encode_request(number, size, timeout_us, commitment) for number, size in pairs]
+        requests = [
+            encode_request(number, size, timeout_us, commitment, self._version)
+            for number, size in pairs
+        ]
         total = sum(size for _, size in pairs)
         self._check_silence(total)
         self._send(b"".join(requests[:_WINDOW]), deadline)
@@ -222,14 +241,17 @@ class Connection:
         inbox = self._inbox
         try:
             inbox.fill(ANSWER_HEADER_BYTES, deadline)
-            header = decode_answer_header(inbox.pending, number, size)
+            header = decode_answer_header(inbox.pending, number, size, self._version)
             before = ANSWER_HEADER_BYTES + header.text_length
             inbox.fill(before, deadline)
             text = decode_answer_text(header, inbox.pending)
         except MalformedFrameError as error:
             raise self._endpoint.lost(f"{error}; it was dropped") from error
         if header.status:
+            if not self._is_read and _is_older(header):
+                raise OlderServerError
             raise self._endpoint.refused(header.status, text.words, size)
+        self._is_read = True
         data = inbox.data(before, size, deadline)
         self._device_id, self._raw_device_id = text.device_id, text.device_id.encode()
         echoed = self._is_echoed(text, commitment, size) if commitment else None
@@ -241,6 +263,8 @@ class Connection:
             echoed,
             verified,
             text.signature,
+            # A server that does not return the commitment has not signed it.
+            number if self._version == RECORD_VERSION and echoed is not False else None,
         )
 
     def _is_echoed(self, text: AnswerText, commitment: bytes, size: int) -> bool:
@@ -252,14 +276,25 @@ class Connection:
         key = self._endpoint.key
         if key is None:
             return None
-        message = signed_message(
-            sequence_id=header.sequence_id,
-            generation_timestamp_ns=header.generation_timestamp_ns,
-            device_id=text.device_id,
-            commitment=text.commitment,
-            data=data,
-        )
+        told: Any = {
+            "sequence_id": header.sequence_id,
+            "generation_timestamp_ns": header.generation_timestamp_ns,
+            "device_id": text.device_id,
+            "commitment": text.commitment,
+        }
+        if self._version == RECORD_VERSION:
+            message = signed_record(**told, data_sha256=hashlib.sha256(data).digest())
+        else:
+            message = signed_message(**told, data=data)
         if text.signature and key.verifies(text.signature, message):
             return True
         problem = "a wrong signature" if text.signature else "an answer that is not signed"
         raise self._endpoint.lost(f"{problem}; its bytes were dropped", len(data))
+
+
+def _is_older(refusal: AnswerHeader) -> bool:
+    """Returns whether a server says that it knows no version but the first."""
+    return refusal.status == Status.UNREADABLE and (refusal.version, refusal.sequence_id) == (
+        VERSION,
+        0,
+    )

@@ -8,7 +8,6 @@ import time
 from typing import Final, NamedTuple
 
 from qr_sampler_grpc.connection.unix_socket import reason_to_distrust
-from qr_sampler_grpc.direct.frame import Status
 from qr_sampler_grpc.direct.peers import peer_uid
 from qr_sampler_grpc.direct.reasons import (
     describe_connect_failure,
@@ -16,6 +15,7 @@ from qr_sampler_grpc.direct.reasons import (
     describe_loss,
     describe_refusal,
 )
+from qr_sampler_grpc.direct.status import Status
 from qr_sampler_grpc.link import EXHAUSTED_PAUSE_S, LinkFailure
 from qr_sampler_grpc.protocol.attestation import VerificationKey
 

@@ -7,11 +7,11 @@ request.
 
 from __future__ import annotations
 
-from enum import IntEnum
 from struct import Struct
 from typing import Final, NamedTuple
 
 from qr_sampler.errors import QRSamplerError
+from qr_sampler_grpc.direct.status import Status
 
 __all__ = [
     "AFTER_TIME_OFFSET",
@@ -21,6 +21,7 @@ __all__ = [
     "MAX_DEVICE_ID_BYTES",
     "MAX_REQUEST_BYTES",
     "MAX_WORDS_BYTES",
+    "RECORD_VERSION",
     "REQUEST_HEADER_BYTES",
     "TIME",
     "TIME_OFFSET",
@@ -29,7 +30,6 @@ __all__ = [
     "AnswerText",
     "MalformedFrameError",
     "RequestHeader",
-    "Status",
     "data_in",
     "decode_answer_header",
     "decode_answer_text",
@@ -41,6 +41,9 @@ __all__ = [
 
 MAGIC: Final = b"QRED"
 VERSION: Final = 1
+"""The version that every side reads, in which whole connections are refused."""
+RECORD_VERSION: Final = 2
+"""The version whose signature records alone can verify."""
 MAX_COMMITMENT_BYTES: Final = 64
 MAX_DEVICE_ID_BYTES: Final = 255
 MAX_WORDS_BYTES: Final = 1024
@@ -48,8 +51,9 @@ _MAX_SIGNATURE_BYTES: Final = 64
 
 _REQUEST_KIND: Final = 1
 _ANSWER_KIND: Final = 2
-_REQUEST_START: Final = MAGIC + bytes((VERSION, _REQUEST_KIND))
-_ANSWER_START: Final = MAGIC + bytes((VERSION, _ANSWER_KIND))
+_VERSIONS: Final = (VERSION, RECORD_VERSION)
+_REQUEST_STARTS: Final = {one: MAGIC + bytes((one, _REQUEST_KIND)) for one in _VERSIONS}
+_ANSWER_STARTS: Final = {one: MAGIC + bytes((one, _ANSWER_KIND)) for one in _VERSIONS}
 _REQUEST: Final = Struct(">6sHqII")
 _ANSWER: Final = Struct(">6sBBqqIBBH")
 # The same in three parts.
@@ -62,29 +66,6 @@ TIME: Final = Struct(">q")
 TIME_OFFSET: Final = _BEFORE_TIME.size
 AFTER_TIME_OFFSET: Final = TIME_OFFSET + TIME.size
 MAX_REQUEST_BYTES: Final = REQUEST_HEADER_BYTES + MAX_COMMITMENT_BYTES
-
-
-class Status(IntEnum):
-    """How a request was answered."""
-
-    OK = 0
-    """The data holds the bytes."""
-    MALFORMED = 1
-    """This request is never served."""
-    EXHAUSTED = 2
-    """A quota is used up."""
-    UNAVAILABLE = 3
-    """The device cannot deliver at the moment, or the server is stopping."""
-    TOO_LATE = 4
-    """The device was busy until the client's time was over."""
-    BUSY = 5
-    """The server has as many connections as it admits."""
-    DENIED = 6
-    """The server does not serve this user."""
-    UNREADABLE = 7
-    """The bytes are not a request of this version."""
-    DEFECT = 8
-    """The server or the code of the device failed."""
 
 
 _OK: Final = int(Status.OK)
@@ -113,6 +94,7 @@ class RequestHeader(NamedTuple):
     bytes_needed: int
     timeout_us: int
     """How long the client waits, in microseconds; 0 when it is not given."""
+    version: int
 
 
 class AnswerHeader(NamedTuple):
@@ -127,6 +109,11 @@ class AnswerHeader(NamedTuple):
     commitment_length: int
     signature_length: int
     words_length: int
+
+    @property
+    def version(self) -> int:
+        """The version of the frame."""
+        return self.start[4]
 
     @property
     def text_length(self) -> int:
@@ -149,14 +136,19 @@ class AnswerText(NamedTuple):
 
 
 def encode_request(
-    sequence_id: int, bytes_needed: int, timeout_us: int = 0, commitment: bytes = b""
+    sequence_id: int,
+    bytes_needed: int,
+    timeout_us: int = 0,
+    commitment: bytes = b"",
+    version: int = VERSION,
 ) -> bytes:
     """Returns the frame of a request.
 
     Raises:
         struct.error: When a number is out of its field's range.
     """
-    header = _REQUEST.pack(_REQUEST_START, len(commitment), sequence_id, bytes_needed, timeout_us)
+    start = _REQUEST_STARTS[version]
+    header = _REQUEST.pack(start, len(commitment), sequence_id, bytes_needed, timeout_us)
     return header + commitment if commitment else header
 
 
@@ -167,15 +159,16 @@ def decode_request_header(frame: bytes | bytearray | memoryview) -> RequestHeade
         MalformedFrameError: When it is not the header of a request.
     """
     start, commitment_length, sequence_id, bytes_needed, timeout_us = _REQUEST.unpack_from(frame)
-    if start != _REQUEST_START:
-        raise MalformedFrameError(_foreign(start, _REQUEST_KIND))
+    version = start[4]
+    if start != _REQUEST_STARTS.get(version):
+        raise MalformedFrameError(_foreign(start, _REQUEST_KIND, *_VERSIONS))
     if commitment_length > MAX_COMMITMENT_BYTES:
         raise MalformedFrameError(
             f"a commitment of {commitment_length} bytes; {MAX_COMMITMENT_BYTES} are the most"
         )
     if sequence_id < 1:
         raise MalformedFrameError(f"the number {sequence_id}; the first one is 1")
-    return RequestHeader(commitment_length, sequence_id, bytes_needed, timeout_us)
+    return RequestHeader(commitment_length, sequence_id, bytes_needed, timeout_us, version)
 
 
 def encode_answer(
@@ -188,6 +181,7 @@ def encode_answer(
     signature: bytes = b"",
     words: str = "",
     data_length: int = 0,
+    version: int = VERSION,
 ) -> bytes:
     """Returns an answer up to its data, which follows unchanged.
 
@@ -198,7 +192,7 @@ def encode_answer(
     """
     encoded = words.encode()[:MAX_WORDS_BYTES] if words else b""
     header = _ANSWER.pack(
-        _ANSWER_START,
+        _ANSWER_STARTS[version],
         status,
         len(device_id),
         sequence_id,
@@ -212,7 +206,10 @@ def encode_answer(
 
 
 def decode_answer_header(
-    frame: bytes | bytearray | memoryview, sequence_id: int, bytes_needed: int
+    frame: bytes | bytearray | memoryview,
+    sequence_id: int,
+    bytes_needed: int,
+    version: int = VERSION,
 ) -> AnswerHeader:
     """Returns the header at the start of *frame*, which holds at least its 32 bytes.
 
@@ -220,13 +217,14 @@ def decode_answer_header(
         frame: What arrived.
         sequence_id: Number of the request that is waited for.
         bytes_needed: How many bytes it asked for.
+        version: Its version.
 
     Raises:
         MalformedFrameError: When it is not the header of the answer to that request.
     """
     header = AnswerHeader._make(_ANSWER.unpack_from(frame))
-    if header.start != _ANSWER_START:
-        raise MalformedFrameError(_foreign(header.start, _ANSWER_KIND))
+    if header.start != _ANSWER_STARTS[version] and not _refuses_connection(header):
+        raise MalformedFrameError(_foreign(header.start, _ANSWER_KIND, version))
     if header.status != _OK:
         return _checked_refusal(header, sequence_id)
     if header.sequence_id != sequence_id:
@@ -274,7 +272,7 @@ def data_in(stream: bytes, missing: int = 0) -> int:
     count, offset = min(missing, len(stream)), missing
     while offset + ANSWER_HEADER_BYTES <= len(stream):
         header = AnswerHeader._make(_ANSWER.unpack_from(stream, offset))
-        if header.start != _ANSWER_START:
+        if header.start not in _ANSWER_STARTS.values():
             break
         offset += ANSWER_HEADER_BYTES + header.text_length
         count += max(0, min(header.data_length, len(stream) - offset))
@@ -299,9 +297,14 @@ def usual_answer(
     Returns:
         What is before the time, which is as long as :data:`TIME_OFFSET`, and what is after it.
     """
-    before = _BEFORE_TIME.pack(_ANSWER_START, _OK, len(device_id), sequence_id)
+    before = _BEFORE_TIME.pack(_ANSWER_STARTS[VERSION], _OK, len(device_id), sequence_id)
     after = _AFTER_TIME.pack(bytes_needed, len(commitment), 0, 0)
     return before, b"".join((after, device_id, commitment))
+
+
+def _refuses_connection(header: AnswerHeader) -> bool:
+    known = header.start == _ANSWER_STARTS[VERSION]
+    return known and header.status != _OK and header.sequence_id == 0
 
 
 def _checked_refusal(header: AnswerHeader, sequence_id: int) -> AnswerHeader:
@@ -327,10 +330,11 @@ def _misnumbered(header: AnswerHeader, sequence_id: int) -> str:
     return f"an answer with the number {header.sequence_id} instead of {sequence_id}"
 
 
-def _foreign(start: bytes, kind: int) -> str:
+def _foreign(start: bytes, kind: int, *versions: int) -> str:
     """Returns what is wrong with the first six bytes of a frame."""
     if start[:4] != MAGIC:
         return "bytes that are no frame of the direct protocol"
-    if start[4] != VERSION:
-        return f"a frame of version {start[4]} of the direct protocol; this side speaks {VERSION}"
+    if start[4] not in versions:
+        due = " or ".join(map(str, versions))
+        return f"a frame of version {start[4]} of the direct protocol where {due} is due"
     return f"a frame of kind {start[5]} instead of {kind}"

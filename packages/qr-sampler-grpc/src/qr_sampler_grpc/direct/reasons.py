@@ -11,7 +11,7 @@ import errno
 import re
 from typing import Final
 
-from qr_sampler_grpc.direct.frame import Status
+from qr_sampler_grpc.direct.status import Status
 
 __all__ = ["describe_connect_failure", "describe_lapse", "describe_loss", "describe_refusal"]
 

@@ -18,9 +18,10 @@ from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler_grpc.connection.address import Address
 from qr_sampler_grpc.connection.unix_socket import private_files, remove_stale_socket
 from qr_sampler_grpc.device import Device
-from qr_sampler_grpc.direct.frame import MAX_DEVICE_ID_BYTES, Status
+from qr_sampler_grpc.direct.frame import MAX_DEVICE_ID_BYTES
 from qr_sampler_grpc.direct.peers import AllowedPeers
 from qr_sampler_grpc.direct.session import Session, send_refusal
+from qr_sampler_grpc.direct.status import Status
 
 __all__ = ["DirectServer", "DirectServerStartError", "serve_direct"]
 

@@ -16,12 +16,13 @@ from qr_sampler_grpc.device.answer_memory import CrowdedError, reading_time_s
 from qr_sampler_grpc.direct.frame import (
     MAX_REQUEST_BYTES,
     REQUEST_HEADER_BYTES,
+    VERSION,
     MalformedFrameError,
     RequestHeader,
-    Status,
     decode_request_header,
     encode_answer,
 )
+from qr_sampler_grpc.direct.status import Status
 
 __all__ = ["Session", "send_refusal"]
 
@@ -145,29 +146,38 @@ class Session:
     def _answer_with(
         self, request: RequestHeader, commitment: bytes, sending: Callable[[], object]
     ) -> Status:
-        number = request.sequence_id
         try:
             measured = self._measured(request, commitment)
-            signature = self._device.sign(measured, sequence_id=number)
-            self._device.witness(measured, sequence_id=number, signs=False)
+            signature = self._signature(request, measured)
         except MeasurementRefusedError as error:
             return self._refuse(request, _STATUSES[error.kind], error.words)
         head = encode_answer(
-            number,
+            request.sequence_id,
             generation_timestamp_ns=measured.timestamp_ns,
             device_id=measured.device_id.encode(),
             commitment=measured.commitment,
             signature=signature,
             data_length=len(measured.data),
+            version=request.version,
         )
         sending()
         self._is_done()
         self._send(head, measured.data)
         return Status.OK
 
+    def _signature(self, request: RequestHeader, measured: Measured) -> bytes:
+        number = request.sequence_id
+        if request.version != VERSION:
+            return self._device.witness(measured, sequence_id=number)
+        signature = self._device.sign(measured, sequence_id=number)
+        self._device.witness(measured, sequence_id=number, signs=False)
+        return signature
+
     def _refuse(self, request: RequestHeader, status: Status, words: str) -> Status:
         self._is_done()
-        self._socket.sendall(encode_answer(request.sequence_id, status, words=words))
+        self._socket.sendall(
+            encode_answer(request.sequence_id, status, words=words, version=request.version)
+        )
         return status
 
     def _is_done(self) -> None:

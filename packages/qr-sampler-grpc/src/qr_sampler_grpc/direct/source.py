@@ -11,9 +11,14 @@ from qr_sampler.entropy import EntropyDraw, SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.settings.recorded import recorded_values
-from qr_sampler_grpc.direct.connection import Connection, DirectAnswer, StaleConnectionError
+from qr_sampler_grpc.direct.connection import (
+    Connection,
+    DirectAnswer,
+    OlderServerError,
+    StaleConnectionError,
+)
 from qr_sampler_grpc.direct.endpoint import Endpoint
-from qr_sampler_grpc.direct.frame import MAX_COMMITMENT_BYTES
+from qr_sampler_grpc.direct.frame import MAX_COMMITMENT_BYTES, VERSION
 from qr_sampler_grpc.direct.pool import Pool, Pools
 from qr_sampler_grpc.direct.settings import DirectOptions, DirectSettings
 from qr_sampler_grpc.link import LinkFailure, Refused
@@ -178,7 +183,12 @@ class DirectSource(LinkedSource):
                 # asked for yet, so no bytes are lost by asking on a new connection.
                 pool.empty()
         connection = Connection(self._endpoint, until_ns)
-        return self._ask_on(connection, pool, sizes, commitment, until_ns)
+        try:
+            return self._ask_on(connection, pool, sizes, commitment, until_ns)
+        except OlderServerError:
+            # It has closed the connection and measured nothing.
+            connection = Connection(self._endpoint, until_ns, VERSION)
+            return self._ask_on(connection, pool, sizes, commitment, until_ns)
 
     def _ask_on(
         self,

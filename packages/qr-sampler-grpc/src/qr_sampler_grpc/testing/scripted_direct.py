@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from qr_sampler_grpc.direct.frame import encode_answer
+from qr_sampler_grpc.direct.frame import VERSION, encode_answer
 from qr_sampler_grpc.testing.patience import PATIENCE_S
 
 __all__ = [
@@ -34,6 +34,7 @@ class DirectRequest(NamedTuple):
     size: int
     commitment: bytes = b""
     timeout_us: int = 0
+    version: int = VERSION
 
 
 DirectBehaviour: TypeAlias = Callable[[socket.socket, DirectRequest, int], object]
@@ -77,7 +78,7 @@ class ScriptedDirectServer:
                 length, number, size, timeout_us = struct.unpack(">HqII", head[6:])
                 commitment = end.recv(length, socket.MSG_WAITALL) if length else b""
                 self.arrived_ns.append(time.monotonic_ns())
-                request = DirectRequest(number, size, commitment, timeout_us)
+                request = DirectRequest(number, size, commitment, timeout_us, head[4])
                 self.requests.append(request)
                 if self.behaviour(end, request, len(self.requests)) is False:
                     return
@@ -108,6 +109,7 @@ def direct_answer(request: DirectRequest, **changes: Any) -> bytes:
         "generation_timestamp_ns": 5,
         "commitment": request.commitment,
         "data_length": len(data),
+        "version": request.version,
         **changes,
     }
     head: bytes = encode_answer(fields.pop("sequence_id", request.number), **fields)
