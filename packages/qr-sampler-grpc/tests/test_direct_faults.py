@@ -121,8 +121,13 @@ FAULTS: dict[str, tuple[DirectBehaviour, str, int]] = {
         100,
     ),
     "other version": (
-        sends(lambda r: direct_answer(r)[:4] + b"\x02" + direct_answer(r)[5:]),
+        sends(lambda r: direct_answer(r, version=2)),
         "version 2 of the direct protocol",
+        100,
+    ),
+    "unknown version": (
+        sends(lambda r: direct_answer(r)[:4] + b"\x03" + direct_answer(r)[5:]),
+        "version 3 of the direct protocol",
         0,
     ),
     "garbage": (sends(lambda r: b"HTTP/1.1 400 Bad Request\r\n\r\n" * 9), "no frame", 0),
@@ -742,3 +747,22 @@ def test_an_interrupted_draw_gives_its_connection_up(
             source.draw(8)
     assert source._pools.current().take() is None
     assert source.draw(8).data == tagged(3, 8)
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_connection_that_ends_between_many_answers_is_a_failure(
+    earlier: int, scripted_direct: Scripted, direct_source: Sources
+) -> None:
+    def behaviour(end: socket.socket, request: DirectRequest, count: int) -> object:
+        end.sendall(direct_answer(request))
+        return count != earlier + 3
+
+    server = scripted_direct(behaviour)
+    source = direct_source(max_bytes_per_request=10)
+    for _ in range(earlier):
+        source.draw(10)
+    # More requests than may be unanswered, so that some leave after answers have come.
+    with pytest.raises(EntropyUnavailableError, match="ended where an answer was due") as caught:
+        source.draw(400)
+    assert caught.value.dropped_bytes == 30
+    assert len(server.requests) == earlier + 3

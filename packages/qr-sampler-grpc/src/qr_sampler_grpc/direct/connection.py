@@ -153,7 +153,7 @@ class Connection:
             for later, (number, size) in enumerate(pairs, _WINDOW):
                 answers.append(self._receive(number, size, commitment, deadline))
                 if later < len(requests):
-                    self._send(requests[later], deadline)
+                    self._send_on(requests[later], deadline)
         except LinkFailure as error:
             self._count_leftovers(error, total)
             error.dropped_bytes += sum(len(answer.data) for answer in answers)
@@ -214,6 +214,13 @@ class Connection:
             # can answer 0.
             self._take_apart(0, 0, b"", deadline)
         raise self._endpoint.lost("the server reads no requests")
+
+    def _send_on(self, frame: bytes, deadline: int) -> None:
+        """Sends a request of a draw that others of it have been answered of."""
+        try:
+            self._send(frame, deadline)
+        except StaleConnectionError:
+            raise self._endpoint.lost("the connection ended where an answer was due") from None
 
     def _receive(self, number: int, size: int, commitment: bytes, deadline: int) -> DirectAnswer:
         # Answers are alike but for their numbers, times and data. All that comes before the data
