@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from qr_sampler_lab.report.adding.sources import SourceNetwork
 from qr_sampler_lab.report.analysis import Options, TokenAnalysis
 from qr_sampler_lab.report.content import Report, Row
 from qr_sampler_lab.report.ledgers import ReportInput
 from qr_sampler_lab.report.making import report_of
+from qr_sampler_lab.tables.arrow import TOKENS as TABLE_TOKENS
+from qr_sampler_lab.tables.arrow import batch_of
 from qr_sampler_lab.tables.blinding import BLIND_TOKENS, Blinding
 from qr_sampler_lab.tables.chunking import Encoders
 from qr_sampler_lab.tables.columns import COLUMNS, LABELS, Labels, TokenChunk
@@ -178,7 +181,7 @@ def test_sources_that_deviate_together_are_seen(together: bool) -> None:
     size = 40_000
     u = script.uniform(size=size)
     if together:
-        shifts = script.normal(scale=0.05, size=size // 100)[np.arange(size) // 100]
+        shifts = script.normal(scale=0.05, size=size // 400)[np.arange(size) // 400]
         u = np.clip(u + shifts, 1e-9, 1 - 1e-9)
     source = np.array(["one", "two", "three"])[script.integers(3, size=size)]
     report = reported(tokens(u, source=source), block_tokens=100)
@@ -187,15 +190,29 @@ def test_sources_that_deviate_together_are_seen(together: bool) -> None:
     assert pairs.who == "one, three, two"
     assert (pairs.result.p_value < 1e-6) == (variance.result.p_value < 1e-6) == together
     z = (u - 0.5) * math.sqrt(12.0)
-    products = []
-    for start in range(0, size, 100):
-        stretch = slice(start, start + 100)
-        scores = [
-            z[stretch][source[stretch] == name].sum() / math.sqrt((source[stretch] == name).sum())
-            for name in ("one", "two", "three")
-        ]
-        products += [scores[0] * scores[1], scores[0] * scores[2], scores[1] * scores[2]]
+    one, two, three = (
+        [part.sum() / 10 for part in np.split(own[: len(own) // 100 * 100], len(own) // 100)]
+        for own in (z[source == name] for name in ("one", "two", "three"))
+    )
+    products = [
+        a * b
+        for mine, other in ((one, two), (one, three), (two, three))
+        for a, b in zip(mine, other, strict=False)
+    ]
     assert pairs.result.effect == pytest.approx(np.mean(products), rel=1e-9)
+
+
+def test_sources_do_not_go_together_because_u_ends_answers() -> None:
+    script = rng()
+    p_values = []
+    for _ in range(200):
+        u = script.uniform(size=TOKENS)
+        network = SourceNetwork(20)
+        codes = (answers_until(u, 0.1) % 2).astype(np.int32)
+        network.add((u - 0.5) * math.sqrt(12.0), Labels(codes, ["one", "two"]))
+        p_values.append(network.variance().pairs_test().p_value)
+    # In stretches of time the median is below 0.35.
+    assert stats.kstest(p_values, "uniform").pvalue > 1e-4
 
 
 def test_a_lone_source_is_no_network() -> None:
@@ -256,3 +273,17 @@ def test_blind_tables_that_say_nothing_have_no_known_law(tmp_path: Path) -> None
     table.finish({"blind": True})
     report = reported(*TokenTable(tmp_path).chunks(1_000, Encoders()))
     assert all(math.isnan(row.result.p_value) for row in rows_of(report, "mean"))
+
+
+@pytest.mark.parametrize(
+    "ledgers",
+    [[{"run": "a", "head": "b", "rungs": {"1 whole": "holds"}}], [{"run": [1], "rungs": 3}, 4], 7],
+)
+def test_tables_vouch_for_no_rung(tmp_path: Path, command: Any, ledgers: Any) -> None:
+    table = TableFile(tmp_path, "tokens", TABLE_TOKENS, "parquet")
+    table.add(batch_of(tokens(rng().uniform(size=100))))
+    table.finish({"ledgers": ledgers})
+    page = tmp_path / "report.html"
+    told = command("analyze", tmp_path, "--html", page)
+    assert told.exit_code == 0, told.output
+    assert "1 whole" not in told.output + page.read_text("utf-8")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from qr_sampler_cli.audit.reading.lines import NotALedgerError
+from qr_sampler_cli.audit.schema.token_lines import Token
 from qr_sampler_lab.analysis import ville_boundary
 from qr_sampler_lab.tables.columns import TokenChunk
 from qr_sampler_lab.tables.errors import TablesError
@@ -115,6 +116,34 @@ def test_sealed_ledgers_show_counts_only(tmp_path: Path, host: Any, command: Any
     assert "tokens 120" in told
     for word in ("z +", "z -", "e-value", "secret arm", "latency", "device", "backup"):
         assert word not in told
+
+
+def test_a_ledger_whose_genesis_is_unreadable_may_be_sealed(
+    tmp_path: Path, host: Any, command: Any
+) -> None:
+    made = host(tmp_path, ledger_seal=SEAL)
+    made.add(5)
+    made.step()
+    made.close()
+    (path,) = tmp_path.glob("*.jsonl")
+    path.write_bytes(path.read_bytes().replace(b'"model":', b'"modal":', 1))
+    told = command("watch", path, "--once")
+    assert told.exit_code == 0
+    assert "results are not shown" in told.output
+    assert "z " not in told.output
+
+
+def test_accepted_drafts_are_no_evidence(arms: Any) -> None:
+    state, follower = WatchState(), Follower(arms())
+    drafts = 0
+    for file, record in follower.look():
+        if isinstance(record, Token) and record.position % 2:
+            record.role = "proposal"
+            drafts += 1
+        state.take(record, file.path)
+    state.settle()
+    assert drafts
+    assert state.evidence.result().n == state.counts["tokens"] - drafts
 
 
 def test_terminals_are_not_steered(tmp_path: Path, host: Any, command: Any) -> None:

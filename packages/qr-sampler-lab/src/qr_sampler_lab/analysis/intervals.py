@@ -24,4 +24,5 @@ def wilson_interval(hits: int, n: int, level: float = 0.95) -> Interval:
     share, room = hits / n, z**2 / n
     centre = (share + room / 2.0) / (1.0 + room)
     half = z * math.sqrt(share * (1.0 - share) / n + room / (4.0 * n)) / (1.0 + room)
-    return Interval(low=centre - half, high=centre + half, level=level)
+    # Rounding would leave [0, 1] where no or all trials are hits.
+    return Interval(low=max(0.0, centre - half), high=min(1.0, centre + half), level=level)

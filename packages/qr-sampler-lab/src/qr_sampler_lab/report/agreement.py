@@ -116,19 +116,20 @@ def of_agreement(analysis: TokenAnalysis, arms: _Arms) -> Iterable[Section]:
             "Their mean scores against their precision, controls too; and all of them together.",
             told,
         )
-    network = analysis.network
-    if network.can_be_said:
-        who = ", ".join(sorted(network.names))
-        tests = (network.variance.netvar_test, network.variance.pairs_test)
-        told = [(who, result) for test in tests for result in can_be_said(lambda t=test: [t()])]
-        if told:
-            yield Section.of(
-                "Do sources deviate together?",
-                f"Scores of all sources in stretches of {analysis.options.block_tokens:,} tokens. "
-                "A single noisy source raises the variance, only sources that go together the "
-                "product of pairs.",
-                told,
-            )
+    network = analysis.network.variance()
+    told = [
+        (", ".join(sorted(analysis.network.sources)), result)
+        for test in (network.netvar_test, network.pairs_test)
+        for result in can_be_said(lambda t=test: [t()])
+    ]
+    if told:
+        yield Section.of(
+            "Do sources deviate together?",
+            f"The k-th {analysis.options.block_tokens:,} tokens of every source beside each other. "
+            "A single noisy source raises the variance, only sources that go together raise the "
+            "product of pairs.",
+            told,
+        )
 
 
 def _of_sessions(arm: Arm, sessions: Sequence[Session]) -> Iterable[TestResult]:

@@ -29,6 +29,9 @@ _FROM_TABLES: Final = (
 )
 
 
+_TOLD: Final = ("run", "file", "lines", "unreadable", "head")
+"""What is taken from the metadata of a table."""
+
 _SEALED: Final = (
     "A ledger belongs to a sealed study, whose own report decides: this one explores, and who "
     "reads it before the end of the study is not blind any more."
@@ -79,15 +82,23 @@ class ReportInput:
 
 def _of_tables(tables: Sequence[TokenTable]) -> ReportInput:
     encoders = Encoders()
-    heads = [ledger for table in tables for ledger in table.made_of.get("ledgers", [])]
+    heads = [told for table in tables for told in _told_of(table)]
     stamps = [_FROM_TABLES]
     if any(table.made_of.get("blind") for table in tables):
         stamps.append("Blind: names are aliases, and settings are left out.")
     return ReportInput(
         chunks=(chunk for table in tables for chunk in table.chunks(TABLE_ROWS, encoders)),
-        ledgers=[told for told in heads if isinstance(told, dict)],
+        ledgers=heads,
         stamps=stamps,
     )
+
+
+def _told_of(table: TokenTable) -> Iterator[dict[str, Any]]:
+    """Yields the ledgers that a table names. What rungs they hold, a table cannot vouch for."""
+    ledgers = table.made_of.get("ledgers")
+    for told in ledgers if isinstance(ledgers, list) else ():
+        if isinstance(told, dict):
+            yield {name: told[name] for name in _TOLD if isinstance(told.get(name), (str, int))}
 
 
 def _of_ledgers(

@@ -14,6 +14,7 @@ from qr_sampler_cli.audit.schema.token_lines import Discard, Draw, End, Forced, 
 from qr_sampler_cli.audit.schema.token_lines import Sequence as SequenceLine
 from qr_sampler_lab.analysis import EProcess
 from qr_sampler_lab.report.adding.arm import STANDARD
+from qr_sampler_lab.report.adding.arms import SELECTED_ROLES
 
 __all__ = ["ShownToken", "WatchState"]
 
@@ -51,9 +52,10 @@ class WatchState:
         """How many there are: ``tokens``, ``sequences``, ``draws``, ``fallback``, ``discards``,
         ``forced``, ``undecided``, ``ended``, ``lost``, ``redacted``."""
         self.evidence = EProcess(tau=tau, alpha=alpha)
-        """Of the scores of all tokens against the law of ideal bytes."""
+        """Of the scores of all tokens but accepted drafts against the law of ideal bytes."""
         self.is_sealed = False
-        """Whether a ledger belongs to a sealed plan: then only counts may be shown."""
+        """Whether a ledger belongs to a sealed plan, or does not say so for want of a genesis: then
+        only counts may be shown."""
         self.has_baseline = False
         """Whether u refers to a baseline, so that ideal bytes are no law to compare with."""
         self.texts: dict[str, deque[ShownToken]] = {}
@@ -70,6 +72,7 @@ class WatchState:
         """What the operator ought to know, the latest last."""
         self.open_files: set[Path] = set()
         """Files that have begun and not ended."""
+        self._begun: set[Path] = set()
         self._scores: list[float] = []
         self._amplifiers: dict[str, str] = {}
         self._fallback: dict[int, bool] = {}
@@ -89,6 +92,9 @@ class WatchState:
 
     def take(self, record: Any, file: Path) -> None:
         """Takes in a record of a file."""
+        if file not in self._begun:
+            self._begun.add(file)
+            self.is_sealed = self.is_sealed or not isinstance(record, Genesis)
         handler = self._handlers.get(type(record))
         if handler is not None:
             handler(record, file)
@@ -129,7 +135,7 @@ class WatchState:
         score = line.statistic if standard else (line.u - 0.5) * math.sqrt(12.0)
         if abs(score) > _LARGEST:
             self._tell(f"no amplifier makes a statistic of {score:g}")
-        else:
+        elif line.role not in SELECTED_ROLES:
             self._scores.append(score)
         self._show(line.sequence, ShownToken(line.token_id, line.u, fallback))
 
