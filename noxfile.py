@@ -619,7 +619,10 @@ def bench_host(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none", default=False)
 def campaigns(session: nox.Session) -> None:
-    """Compare selectors with an oracle, draws and p-values with their laws; kill engines."""
+    """Compare selectors with an oracle, draws and p-values with their laws; kill engines.
+
+    And derive their tokens again from the model; that takes some ten minutes of two cores.
+    """
     engine = Engine(session)
     # One process per core is enough.
     environment = {"OMP_NUM_THREADS": "1"}
@@ -631,6 +634,12 @@ def campaigns(session: nox.Session) -> None:
     engine.run("packages/qr-sampler-core/campaigns/disks.py", **environment)
     worst_rows = "packages/qr-sampler-accel/campaigns/worst_rows.py"
     engine.run(worst_rows, **environment, PYTHONPATH=str(VLLM_PACKAGE))
+    model = os.environ.get("QR_TINY_MODEL_DIR", "")
+    if not model:
+        model = str(ROOT / ".nox" / "tiny-model")
+        engine.run("-m", "qr_sampler_cli", "tiny-model", model)
+    rederivation = "packages/qr-sampler/campaigns/rederivation.py"
+    engine.run(rederivation, model, **environment, **ENGINE_ENVIRONMENT)
 
 
 @nox.session(venv_backend="none", default=False)

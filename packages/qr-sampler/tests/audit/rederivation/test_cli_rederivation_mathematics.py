@@ -176,6 +176,42 @@ def test_bounds_without_an_error_are_the_intervals_of_the_selector() -> None:
         assert law.bounds(30, 20).low == 1.0
 
 
+def test_bounds_of_typical_p_are_the_widest_of_all_starts() -> None:
+    masses = np.array([900, 500, 0, 300, 200, 100, 50, 0])
+    law = RowLaw(
+        below=np.array([0.0, 0.5, 0.6, 1.0, 1.4, 2.0, 2.1, 9.0]),
+        cumulative=np.concatenate([[0], np.cumsum(masses)]),
+        start=2,
+        stop=5,
+        temperature=0.7,
+        window=5.0,
+    )
+    for rank, error, kept in itertools.product(range(8), (1e-3, 0.05, 0.2, 3.0), range(1, 9)):
+        before = sum(1 for each in law.below[:rank] if each <= law.below[rank] - 2.0 * error)
+        until = max(rank + 1, sum(1 for each in law.below if each < law.below[rank] + 2.0 * error))
+        lows, highs = [1.0], [0.0]
+        for start in law.starts(error):
+            if total := masses[start : start + kept].sum():
+                base = masses[:start].sum()
+                lows.append((masses[:before].sum() - base) / total)
+                highs.append((masses[:until].sum() - base) / total)
+        odds = math.exp(2.0 * error / 0.7)
+        low, high = max(min(lows), 0.0), min(max(highs), 1.0)
+        found = law.bounds(rank, kept, error)
+        assert found.low == pytest.approx(low / (low + (1.0 - low) * odds))
+        assert found.high == pytest.approx(high * odds / (high * odds + 1.0 - high))
+
+
+def test_rows_of_large_vocabularies_are_judged_at_once() -> None:
+    # A step of the interpreter for each rank and tolerance would take a quarter of a minute.
+    rng = np.random.default_rng(9)
+    logits = (3.0 * rng.normal(size=(1, 150_000))).astype(np.float32)
+    logits[:, :20] += 12.0
+    for row in compared(logits, logits, {"typical_p": 0.9}, 1.0, np.array([0.3])):
+        assert row.errors == (0.0,) * 6
+        assert row.left_open[-1] > 0.9
+
+
 def test_statistics_are_those_of_scipy() -> None:
     stats = pytest.importorskip("scipy.stats")
     special = pytest.importorskip("scipy.special")

@@ -99,13 +99,12 @@ class RowLaw:
         before = int(self.cumulative[min(rank, self.within(own - 2.0 * error))])
         until = int(self.cumulative[max(rank + 1, self.nearer(own + 2.0 * error))])
         shift = 2.0 * error / self.temperature
-        low, high = 1.0, 0.0
-        for start in self.starts(error).tolist():
-            below = int(self.cumulative[start])
-            total = int(self.cumulative[min(start + candidates, self.below.size)]) - below
-            if total > 0:
-                low = min(low, (before - below) / total)
-                high = max(high, (until - below) / total)
+        starts = self.starts(error)
+        below = self.cumulative[starts]
+        total = self.cumulative[np.minimum(starts + candidates, self.below.size)] - below
+        below, total = below[total > 0], total[total > 0]
+        low = float(((before - below) / total).min(initial=1.0))
+        high = float(((until - below) / total).max(initial=0.0))
         return Bounds(_shifted(low, -shift), _shifted(high, shift))
 
     def probability(self, rank: int, candidates: int) -> float:
