@@ -246,6 +246,29 @@ def test_requests_that_the_journal_tells_of_are_the_planned_ones(bundle: Path) -
     assert failing(checks).keys() == {"requests"}
 
 
+def swap_sessions(lines: Lines) -> None:
+    """Gives the answers of two blocks to each other, arm by arm."""
+    sequences = [line for line in lines if line["kind"] == "sequence"]
+    for alias in {line["condition"] for line in sequences}:
+        early, late = (
+            next(x for x in sequences if (x["condition"], x["trial"]) == (alias, trial))
+            for trial in ("1", "4")
+        )
+        for name in ("request_key", "trial"):
+            early[name], late[name] = late[name], early[name]
+
+
+def test_sessions_do_not_exchange_their_answers(one_at_a_time: Path) -> None:
+    found = failing(forge(one_at_a_time, ledger=swap_sessions))
+    assert "answered after requests that come later" in str(found["requests"])
+
+
+def test_a_request_that_is_told_of_again_was_made_once(bundle: Path) -> None:
+    # Files that continue others, and lines behind a gap, say again what they refer to.
+    checks = forge(bundle, ledger=lambda lines: lines.insert(-2, dict(first(lines, "sequence"))))
+    assert "requests" not in failing(checks)
+
+
 def test_engines_are_those_that_the_journal_tells_of() -> None:
     found = LedgerRequests([])
     found.runs = {"a", "b"}

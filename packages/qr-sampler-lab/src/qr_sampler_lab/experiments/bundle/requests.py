@@ -63,10 +63,11 @@ class LedgerRequests:
                 self.strays += 1
             elif values.get("emitted") is not False:
                 self.tokens[str(key)] += 1
-        elif values["kind"] == "undecided":
-            self.tokens[str(values.get("request_key"))] += 1
-        elif values["kind"] == "forced":
-            self.forced[str(values.get("request_key"))] += 1
+        elif values["kind"] == "emission" and values.get("emitted") is False:
+            self.tokens[str(values.get("request_key"))] -= 1
+        elif values["kind"] in ("undecided", "forced") and values.get("emitted") is not False:
+            counted = self.tokens if values["kind"] == "undecided" else self.forced
+            counted[str(values.get("request_key"))] += 1
 
 
 def check_journalled(
@@ -87,7 +88,8 @@ def check_journalled(
         session.number: [request.request_key for request in session.requests]
         for session in sessions
     }
-    engines = 0
+    engines, batch = 0, 0
+    batches: dict[str, int] = {}
     for entry in entries:
         if entry.kind in ("begun", "resumed"):
             engines += _engines_of(entry)
@@ -95,6 +97,10 @@ def check_journalled(
             number = entry.values["session"]
             what = f"the requests of session {number}"
             checks.compare("requests", what, entry.values.get("requests"), planned.get(number))
+            batches.update(dict.fromkeys(planned.get(number, ()), batch))
+        elif entry.kind == "session":
+            batch += 1
+    _check_turns(checks, batches, found)
     if len(found.runs) > engines:
         checks.fail(
             "requests",
@@ -104,6 +110,28 @@ def check_journalled(
         "requests",
         "whether prompts were the sealed texts: that takes the tokenizer of the model",
     )
+
+
+def _check_turns(checks: Checks, batches: Mapping[str, int], found: LedgerRequests) -> None:
+    """Checks that requests were answered in the order in which the journal has their sessions.
+
+    Args:
+        checks: Takes the findings.
+        batches: A number that is greater for requests that were made later, by request key.
+        found: What the ledgers hold.
+    """
+    latest: dict[str, int] = {}
+    seen: set[str] = set()
+    for file, sequence in found.sequences:
+        key, name = str(sequence.get("request_key")), str(sequence.get("sequence"))
+        if name in seen:
+            # Continued files say again what their lines refer to.
+            continue
+        seen.add(name)
+        batch = batches.get(key, 0)
+        if batch < latest.get(file, 0):
+            checks.fail("requests", f"{file}: {key} was answered after requests that come later")
+        latest[file] = max(batch, latest.get(file, 0))
 
 
 def _engines_of(entry: Entry) -> int:
@@ -150,11 +178,12 @@ def check_requests(
             if (source == meant) == fallback:
                 told = f"{source!r}, {'' if fallback else 'not '}as a fallback"
                 checks.fail("requests", f"{key}: its arm has {meant!r}; tokens came from {told}")
-    seen: Counter[str] = Counter()
+    seen: dict[str, set[str]] = {}
     prompts: dict[tuple[str, str], set[Any]] = {}
     for file, sequence in found.sequences:
         key = str(sequence.get("request_key"))
-        seen[key] += 1
+        # A continued file tells of the same sequence once more.
+        seen.setdefault(key, set()).add(str(sequence.get("sequence")))
         if key in planned:
             digests = prompts.setdefault((file, planned[key].prompt), set())
             digests.add(sequence.get("prompt_digest"))
@@ -164,9 +193,9 @@ def check_requests(
         # Digests have one key in each run.
         if len(digests) > 1:
             checks.fail("requests", f"{file}: requests with {prompt} had different prompts")
-    for key, times in seen.items():
-        if times > 1:
-            checks.fail("requests", f"{key} was made {times} times; nothing may be repeated")
+    for key, names in seen.items():
+        if len(names) > 1:
+            checks.fail("requests", f"{key} was made {len(names)} times; nothing may be repeated")
 
 
 def check_counts(
