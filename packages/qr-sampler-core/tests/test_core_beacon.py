@@ -14,7 +14,7 @@ from qr_sampler import Settings
 from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.records import beacon
 from qr_sampler.records.beacon import BeaconFile
-from qr_sampler.testing import ToyHost
+from qr_sampler.testing import ConstantEntropySource, ToyHost
 
 ROUND = {"chain": "52" * 32, "round": 1000, "signature": "b4" * 48}
 
@@ -91,7 +91,8 @@ def test_nobody_is_waited_for(tmp_path: Path) -> None:
 def test_a_ledger_holds_what_lies_beside_it(tmp_path: Path) -> None:
     session = SamplingSession(
         EngineFacts(engine="toy 1.0", model="none"),
-        Settings.load(entropy_source_type="system", ledger_dir=tmp_path),
+        Settings.load(entropy_source_type="device", ledger_dir=tmp_path),
+        sources={"device": ConstantEntropySource(name="device")},
     )
     host = ToyHost(session)
     host.add(3)
