@@ -257,6 +257,7 @@ def test_the_terminal_shows_one_page_with_the_primary_comparison_first(
     lines = [line for line in shown.splitlines() if line.strip()]
     assert lines[0].endswith("tokens of 2 arms")
     assert next(line for line in lines if "?" in line).startswith("Primary")
+    assert shown.count("answers are of unequal lengths") == 1, "what is not said has its reason"
     assert "\x1b" not in shown
 
 

@@ -194,6 +194,7 @@ def test_sources_that_deviate_together_are_seen(together: bool) -> None:
         [part.sum() / 10 for part in np.split(own[: len(own) // 100 * 100], len(own) // 100)]
         for own in (z[source == name] for name in ("one", "two", "three"))
     )
+    one, two, three = (stats.zscore(each, ddof=1) for each in (one, two, three))
     products = [
         a * b
         for mine, other in ((one, two), (one, three), (two, three))
@@ -210,9 +211,19 @@ def test_sources_do_not_go_together_because_u_ends_answers() -> None:
         network = SourceNetwork(20)
         codes = (answers_until(u, 0.1) % 2).astype(np.int32)
         network.add((u - 0.5) * math.sqrt(12.0), Labels(codes, ["one", "two"]))
-        p_values.append(network.variance().pairs_test().p_value)
+        p_values.append(network.pair_products().p_value)
     # In stretches of time the median is below 0.35.
     assert stats.kstest(p_values, "uniform").pvalue > 1e-4
+
+
+def test_a_biased_source_goes_with_no_other() -> None:
+    script = rng()
+    u = script.uniform(size=40_000)
+    source = np.array(["one", "biased"])[script.integers(2, size=len(u))]
+    u[source == "biased"] **= 0.1
+    report = reported(tokens(u, source=source), block_tokens=100)
+    assert rows_of(report, "network_variance")[0].result.p_value < 1e-9
+    assert rows_of(report, "pair_products")[0].result.p_value > 1e-4
 
 
 def test_a_lone_source_is_no_network() -> None:

@@ -116,18 +116,18 @@ def of_agreement(analysis: TokenAnalysis, arms: _Arms) -> Iterable[Section]:
             "Their mean scores against their precision, controls too; and all of them together.",
             told,
         )
-    network = analysis.network.variance()
+    network = analysis.network
     told = [
-        (", ".join(sorted(analysis.network.sources)), result)
-        for test in (network.netvar_test, network.pairs_test)
+        (", ".join(sorted(network.sources)), result)
+        for test in (network.network_variance, network.pair_products)
         for result in can_be_said(lambda t=test: [t()])
     ]
     if told:
         yield Section.of(
             "Do sources deviate together?",
             f"The k-th {analysis.options.block_tokens:,} tokens of every source beside each other. "
-            "A single noisy source raises the variance, only sources that go together raise the "
-            "product of pairs.",
+            "A single biased or noisy source raises the variance, too. Products of pairs are of "
+            "scores that were standardised by their own mean and deviation.",
             told,
         )
 

@@ -21,8 +21,9 @@ class NetworkVariance:
     With z_ti the score of source i at time t, of N_t sources that have one: ``Z_t = sum_i z_ti /
     sqrt(N_t)``, and ``sum_t Z_t**2`` is chi-square with T degrees of freedom for standard normal
     scores (Bancel and Nelson, The GCP event experiment: design, analytical methods, results, 2008).
-    A single noisy source raises it, too; the mean product of pairs is what only sources that go
-    together raise.
+    A single noisy source raises it, too; the mean product of pairs is moved only by sources that go
+    together, but it scatters more widely beside a source that is biased or noisy: standardise the
+    scores of each by their own mean and deviation if that is not what is asked.
     """
 
     def __init__(self) -> None:

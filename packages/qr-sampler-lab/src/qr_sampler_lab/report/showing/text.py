@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -17,6 +18,9 @@ __all__ = ["print_report"]
 
 MOST_ROWS: Final = 12
 """Tests of a section that are shown, those with the smallest p-values first; files have all."""
+
+MOST_NOTES: Final = 4
+"""Reasons for which tests of a section have no p-value that are shown."""
 
 
 def print_report(report: Report) -> None:
@@ -46,6 +50,9 @@ def _print_section(section: Section) -> None:
     console.print(Text(section.title, style="bold"))
     rows = sorted(section.rows, key=lambda row: row.adjusted if row.adjusted >= 0.0 else 2.0)
     console.print(_tests(rows[:MOST_ROWS]))
+    unsaid = [row.result.notes for row in section.rows if not math.isfinite(row.result.p_value)]
+    for note in list(dict.fromkeys(notes[-1] for notes in unsaid if notes))[:MOST_NOTES]:
+        console.print(Text(f"  {words.shown(note)}", style="dim"))
     if len(rows) > MOST_ROWS:
         console.print(f"  and {len(rows) - MOST_ROWS} more: --csv or --html has them", style="dim")
 
