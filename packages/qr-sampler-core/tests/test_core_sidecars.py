@@ -154,6 +154,44 @@ def test_a_piece_that_a_disk_refuses_is_in_no_later_file(
     assert (tmp_path / "deep" / "run_0002.notes").read_bytes() == b"NOTES\nthree\n"
 
 
+def test_what_was_begun_when_it_ended_stays_one_piece(
+    sidecar: SidecarFile, refusing: Callable[[int | None], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "deep" / "run.notes"
+    for taken in (b"NOT", b"ES\non"):
+        refusing(len(taken))
+        sidecar.put(b"one\n")
+        sidecar.put(b"two\n")
+        assert sidecar.flush() == 0
+        assert sidecar.end() == 2
+        refusing(None)
+    sidecar.follow(tmp_path / "deep" / "run.jsonl")
+    sidecar.put(b"three\n")
+    assert sidecar.end() == 0
+    assert path.read_bytes() == b"NOTES\none\nthree\n"
+
+
+def test_a_disk_that_cannot_say_what_it_has_fills_no_log(
+    sidecar: SidecarFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: AppendFile) -> None:
+        raise OSError(5, "Input/output error")
+
+    with caplog.at_level(logging.ERROR):
+        with monkeypatch.context() as broken:
+            broken.setattr(AppendFile, "sync", refuse)
+            for _ in range(5):
+                sidecar.put(b"one\n")
+                assert sidecar.flush() == 0
+                assert sidecar.flush() == 0
+        assert len(caplog.records) == 1
+        sidecar.flush()
+        sidecar.flush()
+        monkeypatch.setattr(AppendFile, "sync", refuse)
+        sidecar.flush()
+    assert len(caplog.records) == 2, "it says so again when it had been well"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_process_leaves_what_waits_to_the_one_above_it(
     sidecar: SidecarFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -44,6 +44,8 @@ class SidecarFile:
         self._synced_s = time.monotonic()
         self._file: AppendFile | None = None
         self._reported = False
+        self._sync_failed = False
+        """Whether the disk could not say that it has what was written."""
         self._reset()
 
     def _reset(self) -> None:
@@ -134,11 +136,14 @@ class SidecarFile:
         self._rest = b"" if _has_content(path) else self._beginning
 
     def _give_up(self) -> None:
-        """Counts what the disk has not taken as lost."""
+        """Counts what the disk has not taken as lost.
+
+        What is left of a piece that was begun is still written before others, if any come.
+        """
         self._lost += len(self._waiting) + self._in_piece
         self._waiting.clear()
         self._waiting_bytes = 0
-        self._rest, self._in_piece = b"", False
+        self._in_piece = False
 
     def _write(self) -> None:
         file = self._file
@@ -152,13 +157,15 @@ class SidecarFile:
             if error is not None:
                 self._report(error)
                 return
-        self._reported = False
+        self._reported &= self._sync_failed
 
     def _sync(self, file: AppendFile) -> None:
         self._synced_s = time.monotonic()
+        self._sync_failed = False
         try:
             file.sync()
         except OSError as error:
+            self._sync_failed = True
             self._report(error)
 
     def _report(self, error: OSError) -> None:
