@@ -143,6 +143,17 @@ def test_a_ledger_of_several_files_holds(tmp_path: Path) -> None:
         assert [rung.failures for rung in alone.rungs] == [[]] * 6
 
 
+def test_a_file_whose_clock_the_disk_has_not_taken_is_the_last(tmp_path: Path) -> None:
+    played(tmp_path, seed=1, ledger_max_bytes=2**16)
+    last = Path(audited(tmp_path).files[-1])
+    genesis = last.read_bytes().split(b"\n")[0] + b"\n"
+    last.write_bytes(genesis)
+    run = audited(tmp_path)
+    assert Path(run.files[-1]) == last
+    assert [rung.failures for rung in run.rungs] == [[]] * 6
+    assert run.rungs[0].status == "cannot be said"
+
+
 @pytest.mark.parametrize("done", ["removed", "moved", "cut"])
 def test_what_is_done_to_a_file_while_it_is_written_is_known(tmp_path: Path, done: str) -> None:
     def act(host: ToyHost) -> None:

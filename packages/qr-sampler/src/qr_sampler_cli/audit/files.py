@@ -33,8 +33,10 @@ class LedgerFile:
     """The process that it names; 0 if there is none."""
     began: tuple[int, int]
     """When it was begun, on the monotonic clock and on the wall."""
-    continues: bool
-    """Whether it continues another file."""
+    continues: str | None
+    """Name of the file that it continues, if it does."""
+    has_clock: bool
+    """Whether it says itself when it was begun; if not, that is the beginning of the run."""
 
 
 def ledgers_of(paths: Iterable[Path]) -> list[list[LedgerFile]]:
@@ -51,10 +53,21 @@ def ledgers_of(paths: Iterable[Path]) -> list[list[LedgerFile]]:
         file = look_at(path)
         # A process that was forked off goes on under the name of the run.
         runs.setdefault((file.run_id or f"file {path}", file.pid), []).append(file)
-    return [
-        sorted(files, key=lambda file: (*file.began, file.continues, file.path.name))
-        for files in runs.values()
-    ]
+    return [_in_order(files) for files in runs.values()]
+
+
+def _in_order(files: list[LedgerFile]) -> list[LedgerFile]:
+    """Returns the files of a run in the order in which they were written."""
+    # Of the beginning of a file, a disk may have taken the first line only.
+    dated = [file for file in files if file.has_clock or file.continues is None]
+    ordered = sorted(
+        dated, key=lambda file: (*file.began, file.continues is not None, file.path.name)
+    )
+    for file in sorted(set(files) - set(dated), key=lambda file: file.path.name):
+        names = [each.path.name for each in ordered]
+        known = file.continues in names
+        ordered.insert(names.index(str(file.continues)) + 1 if known else len(names), file)
+    return ordered
 
 
 def _files(paths: Iterable[Path]) -> Sequence[Path]:
@@ -86,13 +99,15 @@ def look_at(path: Path) -> LedgerFile:
     first = next(iter(records.values()))
     # All files of a run have the genesis of its beginning; the clocks are those of the file.
     clocks = records.get("clock", first)
+    continues = first.get("continues")
     return LedgerFile(
         path=path,
         version=2 if "prev" in first or "n" in first else 1,
         run_id=_text(first.get("run_id")),
         pid=_number(first.get("pid")),
         began=(_number(clocks.get("monotonic_ns")), _number(clocks.get("wall_time_ns"))),
-        continues=isinstance(first.get("continues"), dict),
+        continues=_text(continues.get("file")) if isinstance(continues, dict) else None,
+        has_clock="clock" in records,
     )
 
 
