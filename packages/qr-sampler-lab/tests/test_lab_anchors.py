@@ -354,6 +354,28 @@ def test_an_authority_with_certificates_out_of_order_is_asked_for_none(
     assert TimeStampAuthorities(both).verify(found.token.read_bytes(), found.head)
 
 
+@needs_openssl
+def test_passwords_in_addresses_are_told_nobody(
+    ledger: Growing, tsa: str, web: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    secret = tsa.replace("://", "://me:hunter2@")
+    assert Anchoring([ledger.path], tsa=secret).once()
+    (found,) = stamps_of(ledger.path)
+    assert json.loads(found.path.read_text())["url"] == tsa
+    ledger.add()
+    nobody = "http://me:hunter2@127.0.0.1:1"
+    broken = web(lambda path, content: ok(b"{}")).replace("://", "://me:hunter2@")
+    for place in ({"tsa": nobody}, {"drand": broken}, {"deposit": f"{nobody}/x.git"}):
+        anchoring = Anchoring([ledger.path], **place)
+        assert not anchoring.once()
+        anchoring.close()
+    with pytest.raises(ConfigError) as caught:
+        Anchoring([ledger.path], drand="ftp://me:hunter2@example.org")
+    assert caplog.text.count("no outside witness for now") == 3
+    assert "hunter2" not in caplog.text + str(caught.value)
+
+
 def test_without_a_network_it_warns_once_and_goes_on(
     ledger: Growing, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -395,6 +417,11 @@ def test_a_deposit_in_a_directory(ledger: Growing, tsa: str, tmp_path: Path) -> 
     )
     assert here == there
     assert len(there) == 4
+    # A ledger has token ids, which are their owner's.
+    assert stat.S_IMODE((place / "run.jsonl").stat().st_mode) == 0o600
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (place / "run.anchors").iterdir()} == {
+        0o600
+    }
     # What has been deposited is not changed afterwards.
     ledger.path.write_bytes(b"")
     again = Anchoring([ledger.path], deposit=str(place))

@@ -115,6 +115,13 @@ def test_a_seal_tells_since_when(
     assert "name its plan with --seal" in str(of_times(rung(path, seal=("cd" * 32, None))))
 
 
+def test_a_ledger_without_a_seal_is_not_taken_for_a_sealed_one(
+    run: Any, save: Any, rung: Any
+) -> None:
+    found = rung(save(run(1).whole()), seal=("ab" * 32, Round(**ROUND)))
+    assert "whether the plan of --seal was there: no seal is in genesis" in found.unsaid
+
+
 def test_lines_behind_the_last_stamp_are_not_witnessed(
     run: Any, save: Any, rung: Any, authority: LocalAuthority
 ) -> None:

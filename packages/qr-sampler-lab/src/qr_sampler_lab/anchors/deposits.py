@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.audit.anchors.files import folder_of
-from qr_sampler_lab.anchors.fetching import AnchorError
+from qr_sampler_lab.anchors.fetching import AnchorError, without_secrets
 from qr_sampler_lab.anchors.files import BEACON_FILE
 
 __all__ = ["Deposit", "DirectoryDeposit", "GitDeposit", "deposit_at"]
@@ -82,7 +82,7 @@ class DirectoryDeposit:
         if name in self._kept:
             return
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _copy_whole(source, target)
         self._kept.add(name)
 
@@ -98,11 +98,11 @@ class GitDeposit:
     """
 
     def __init__(self, remote: str) -> None:
+        self._remote, self._shown = remote, without_secrets(remote)
         program = shutil.which("git")
         if program is None:
-            raise ConfigError(f"--deposit={remote} needs git, which is not installed")
+            raise ConfigError(f"--deposit={self._shown} needs git, which is not installed")
         self._git_program = program
-        self._remote = remote
         self._folder = Path(tempfile.mkdtemp(prefix="qr-sampler-deposit-"))
         self._ready = False
         self._copies = DirectoryDeposit(self._folder)
@@ -157,10 +157,12 @@ class GitDeposit:
                 stdin=subprocess.DEVNULL,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise AnchorError(f"the deposit {self._remote}: {error}") from error
+            # Its text has the arguments.
+            what = error.strerror if isinstance(error, OSError) else "git takes too long"
+            raise AnchorError(f"the deposit {self._shown}: {what}") from error
         if done.returncode:
-            words = " ".join(done.stderr.split())[:300]
-            raise AnchorError(f"the deposit {self._remote}: git says: {words}")
+            words = without_secrets(" ".join(done.stderr.split()))[:300]
+            raise AnchorError(f"the deposit {self._shown}: git says: {words}")
         return done.stdout
 
 
@@ -188,9 +190,14 @@ def _anchors_in(folder: Path) -> Iterable[Path]:
 
 
 def _copy_whole(source: Path, target: Path) -> None:
+    """Copies a file, which its owner alone may read: a ledger has token ids."""
     part = target.with_name(f".{target.name}.part")
     try:
+        part.touch(0o600)
+        part.chmod(0o600)
         shutil.copyfile(source, part)
+        with part.open("r+b") as copy:
+            os.fsync(copy.fileno())
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

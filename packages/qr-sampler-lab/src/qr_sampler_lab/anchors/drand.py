@@ -16,7 +16,7 @@ from qr_sampler_cli.audit.anchors.drand import (
     verify_round,
 )
 from qr_sampler_cli.audit.anchors.files import read_small
-from qr_sampler_lab.anchors.fetching import AnchorError, Fetcher
+from qr_sampler_lab.anchors.fetching import AnchorError, Fetcher, without_secrets
 
 __all__ = ["DRAND_URL", "Beacon", "Round", "latest_round", "round_after", "round_of"]
 
@@ -40,6 +40,7 @@ class Beacon:
     def __init__(self, fetcher: Fetcher, url: str = DRAND_URL) -> None:
         self._fetcher = fetcher
         self._url = fetcher.checked("--drand", url).rstrip("/")
+        self._shown = without_secrets(self._url)
 
     def latest(self) -> Round:
         """Returns the latest round.
@@ -57,12 +58,12 @@ class Beacon:
         """
         found = self._round(str(number))
         if found.round != number:
-            raise AnchorError(f"{self._url} tells of round {found.round} instead of {number}")
+            raise AnchorError(f"{self._shown} tells of round {found.round} instead of {number}")
         return found
 
     def _round(self, which: str) -> Round:
         answer = self._fetcher.get(f"{self._url}/{CHAIN}/public/{which}")
-        return _verified(answer, self._url)
+        return _verified(answer, self._shown)
 
 
 def latest_round(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any, Final
 
@@ -10,13 +11,26 @@ from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler_cli.failures import import_package
 from qr_sampler_cli.remedies import from_clone
 
-__all__ = ["LARGEST_ANSWER", "AnchorError", "Fetcher"]
+__all__ = ["LARGEST_ANSWER", "AnchorError", "Fetcher", "without_secrets"]
 
 LARGEST_ANSWER: Final = 2**16
 """Most bytes of an answer."""
 
 _REDIRECTS: Final = 3
 _SCHEMES: Final = ("https", "http")
+
+
+_USER: Final = re.compile(r"(?<=://)[^/?#\s]*@")
+
+
+def without_secrets(text: str) -> str:
+    """Returns *text* whose addresses name no user and no password.
+
+    Examples:
+        >>> without_secrets("https://me:secret@example.org/tsr")
+        'https://example.org/tsr'
+    """
+    return _USER.sub("", text)
 
 
 class AnchorError(QRSamplerError, RuntimeError):
@@ -51,9 +65,13 @@ class Fetcher:
         try:
             parsed = self._httpx.URL(url)
         except self._httpx.InvalidURL as error:
-            raise ConfigError(f"{option}={url!r} is no address: {error}") from error
+            shown = without_secrets(url)
+            raise ConfigError(f"{option}={shown!r} is no address: {error}") from error
         if parsed.scheme not in _SCHEMES or not parsed.host:
-            raise ConfigError(f"{option}={url!r} is no address; name one that begins with https://")
+            shown = without_secrets(url)
+            raise ConfigError(
+                f"{option}={shown!r} is no address; name one that begins with https://"
+            )
         return url
 
     def get(self, url: str) -> bytes:
@@ -78,7 +96,7 @@ class Fetcher:
 
     def _ask(self, method: str, url: str, content: bytes | None, headers: dict[str, str]) -> bytes:
         deadline_s = time.monotonic() + self._timeout_s
-        place = self._httpx.URL(url)
+        place, shown = self._httpx.URL(url), without_secrets(url)
         try:
             for _ in range(_REDIRECTS + 1):
                 request = self._client.build_request(
@@ -87,27 +105,27 @@ class Fetcher:
                 response = self._client.send(request, stream=True)
                 try:
                     if response.next_request is None:
-                        return self._body(url, response, deadline_s)
+                        return self._body(shown, response, deadline_s)
                     following = response.next_request.url
                 finally:
                     response.close()
                 if following.scheme != place.scheme:
-                    raise AnchorError(f"{url} redirects to {following.scheme}, which is refused")
+                    raise AnchorError(f"{shown} redirects to {following.scheme}, which is refused")
                 place = following
         except self._httpx.HTTPError as error:
-            raise AnchorError(f"{url} cannot be asked: {str(error) or repr(error)}") from error
-        raise AnchorError(f"{url} redirects more than {_REDIRECTS} times")
+            raise AnchorError(f"{shown} cannot be asked: {str(error) or repr(error)}") from error
+        raise AnchorError(f"{shown} redirects more than {_REDIRECTS} times")
 
-    def _body(self, url: str, response: Any, deadline_s: float) -> bytes:
+    def _body(self, shown: str, response: Any, deadline_s: float) -> bytes:
         if response.status_code != 200:
-            raise AnchorError(f"{url} answers with the status {response.status_code}")
+            raise AnchorError(f"{shown} answers with the status {response.status_code}")
         pieces: list[bytes] = []
         size = 0
         for piece in response.iter_bytes():
             pieces.append(piece)
             size += len(piece)
             if size > LARGEST_ANSWER:
-                raise AnchorError(f"{url} answers with more than {LARGEST_ANSWER} bytes")
+                raise AnchorError(f"{shown} answers with more than {LARGEST_ANSWER} bytes")
             if time.monotonic() > deadline_s:
-                raise AnchorError(f"{url} takes longer than {self._timeout_s:g} s to answer")
+                raise AnchorError(f"{shown} takes longer than {self._timeout_s:g} s to answer")
         return b"".join(pieces)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from qr_sampler_cli.audit.anchors.timestamps import InvalidTokenError, decode_token
 from qr_sampler_cli.failures import import_package
 from qr_sampler_cli.remedies import from_clone
-from qr_sampler_lab.anchors.fetching import AnchorError, Fetcher
+from qr_sampler_lab.anchors.fetching import AnchorError, Fetcher, without_secrets
 
 __all__ = ["TimeStampAuthority"]
 
@@ -41,8 +41,9 @@ class TimeStampAuthority:
             remedy="install it " + from_clone("qr-sampler-lab[anchors]"),
         )
         self._fetcher = fetcher
-        self.url = fetcher.checked("--tsa", url)
-        """Its address."""
+        self._asked = fetcher.checked("--tsa", url)
+        self.url = without_secrets(url)
+        """Its address, without a password."""
         self._with_certificate = True
 
     def stamp(self, line: bytes) -> bytes:
@@ -73,7 +74,7 @@ class TimeStampAuthority:
             .cert_request(cert_request=self._with_certificate)
             .build()
         )
-        token = self._fetcher.post(self.url, query.as_bytes(), _QUERY)
+        token = self._fetcher.post(self._asked, query.as_bytes(), _QUERY)
         reply = decode_token(token)
         info = reply.tst_info
         if info.message_imprint.message != hashlib.sha256(line).digest():

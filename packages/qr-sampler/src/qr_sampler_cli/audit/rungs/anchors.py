@@ -142,6 +142,8 @@ class Anchors:
         """Takes in the seal, which may contain a round of the beacon."""
         given = self._outside.seal
         if line.seal is None:
+            if given is not None:
+                self._rung.cannot_say("whether the plan of --seal was there: no seal is in genesis")
             return
         if given is None or given[0] != line.seal:
             self._rung.cannot_say("what the ledger was sealed with: name its plan with --seal")
