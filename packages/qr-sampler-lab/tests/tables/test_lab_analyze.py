@@ -209,6 +209,18 @@ def test_the_page_is_self_contained_and_labels_are_text(
     assert page.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("seal", ["", "5e" * 32])
+def test_a_report_on_a_sealed_study_says_that_it_explores(
+    tmp_path: Path, host: Any, command: Any, seal: str
+) -> None:
+    made = host(tmp_path, ledger_seal=seal)
+    made.add(5)
+    made.step()
+    made.close()
+    stamps = analyzed(command, tmp_path, "--by", "run")["stamps"]
+    assert sum("sealed study" in stamp for stamp in stamps) == bool(seal)
+
+
 def test_labels_steer_no_terminal(tmp_path: Path, host: Any, command: Any) -> None:
     evil = ("\x1b]0;owned\x07[bold]", "\u202e[/]\x9b31m", "中文")
     made = host(tmp_path / "ledgers")

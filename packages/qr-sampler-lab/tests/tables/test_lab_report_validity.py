@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +195,9 @@ def test_sources_that_deviate_together_are_seen(together: bool) -> None:
         [part.sum() / 10 for part in np.split(own[: len(own) // 100 * 100], len(own) // 100)]
         for own in (z[source == name] for name in ("one", "two", "three"))
     )
-    one, two, three = (stats.zscore(each, ddof=1) for each in (one, two, three))
+    scores = [stats.zscore(each, ddof=1) for each in (one, two, three)]
     products = [
-        a * b
-        for mine, other in ((one, two), (one, three), (two, three))
-        for a, b in zip(mine, other, strict=False)
+        a * b for mine, other in combinations(scores, 2) for a, b in zip(mine, other, strict=False)
     ]
     assert pairs.result.effect == pytest.approx(np.mean(products), rel=1e-9)
 

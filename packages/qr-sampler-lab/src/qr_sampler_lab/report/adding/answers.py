@@ -22,6 +22,8 @@ class AnswerLengths:
     """
 
     def __init__(self) -> None:
+        self.count = 0
+        """Number of answers, of the first :data:`MOST_ANSWERS` at least."""
         self._lengths: dict[int, int] = {}
         self._overflowed = False
 
@@ -33,12 +35,10 @@ class AnswerLengths:
         lengths = self._lengths
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             lengths[number] = lengths.get(number, 0) + count
-        self._overflowed = len(lengths) > MOST_ANSWERS
-
-    @property
-    def count(self) -> int:
-        """Number of answers, of the first :data:`MOST_ANSWERS` at least."""
-        return len(self._lengths)
+        self.count = len(lengths)
+        if self.count > MOST_ANSWERS:
+            self._overflowed = True
+            lengths.clear()
 
     @property
     def are_equal(self) -> bool:
