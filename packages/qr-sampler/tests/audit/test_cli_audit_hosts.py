@@ -17,6 +17,7 @@ from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.testing import ToyHost, play_script
 from qr_sampler_cli.audit.auditor import AuditedRun, audit_runs
 from qr_sampler_cli.audit.files import ledgers_of
+from qr_sampler_cli.audit.reading.lines import NotALedgerError
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
 
 
@@ -152,6 +153,23 @@ def test_a_file_whose_clock_the_disk_has_not_taken_is_the_last(tmp_path: Path) -
     assert Path(run.files[-1]) == last
     assert [rung.failures for rung in run.rungs] == [[]] * 6
     assert run.rungs[0].status == "cannot be said"
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_file_without_a_line_does_not_keep_the_others_from_being_judged(
+    tmp_path: Path, left: int
+) -> None:
+    played(tmp_path, seed=1, ledger_max_bytes=2**16)
+    *others, last = map(Path, audited(tmp_path).files)
+    os.truncate(last, left)
+    run = audited(tmp_path)
+    assert [Path(file) for file in run.files] == others
+    assert [rung.failures for rung in run.rungs] == [[]] * 6
+    assert [rung.status for rung in run.rungs[:2]] == ["cannot be said"] * 2
+    for file in others:
+        os.truncate(file, left)
+    with pytest.raises(NotALedgerError):
+        ledgers_of([tmp_path])
 
 
 @pytest.mark.parametrize("done", ["removed", "moved", "cut"])

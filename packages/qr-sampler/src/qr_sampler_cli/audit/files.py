@@ -15,6 +15,7 @@ from qr_sampler_cli.audit.reading.lines import NotALedgerError, raw_lines
 
 __all__ = ["LedgerFile", "ledgers_of", "look_at"]
 
+_FIRST_BYTES: Final = 2**20
 _LOOKED_AT: Final = 16
 """Lines of a file among which one has to be a record."""
 
@@ -77,10 +78,23 @@ def _files(paths: Iterable[Path]) -> Sequence[Path]:
             inside = ledgers_in(path)
             if not inside:
                 raise NotALedgerError(f"{path} has no *.jsonl; name ledgers, or their directory")
-            files.update(dict.fromkeys(inside))
+            # A disk that was full when a process ended may have taken no line of the last file.
+            files.update(dict.fromkeys([*filter(_has_a_line, inside)] or inside))
         else:
             files[path] = None
     return list(files)
+
+
+def _has_a_line(path: Path) -> bool:
+    """Whether a file may have a whole line; one that cannot be read may."""
+    if not path.is_file():
+        return True
+    try:
+        with path.open("rb") as file:
+            first = file.read(_FIRST_BYTES)
+    except OSError:
+        return True
+    return b"\n" in first or len(first) == _FIRST_BYTES
 
 
 def look_at(path: Path) -> LedgerFile:
