@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from qr_sampler import Settings
 from qr_sampler.entropy import EntropySource
 from qr_sampler.host import EngineFacts, SamplingSession
+from qr_sampler.records.redaction import redact
 from qr_sampler.testing import ToyHost, play_script
 from qr_sampler_cli.main import app
 
@@ -172,6 +173,16 @@ def test_one_flipped_bit_fails(recorded: Recorded, tmp_path: Path, field: str) -
     # The device is another one than the log is of.
     missed = f"draw 17: the log of the server holds no such answer: {recorded.witness}"
     assert (missed in failures) == (field != "device_id")
+
+
+def test_redacted_draws_are_not_held_against_anybody(recorded: Recorded, tmp_path: Path) -> None:
+    lines = recorded.ledger.read_bytes().split(b"\n")[:-1]
+    path = tmp_path / recorded.ledger.name
+    path.write_bytes(b"\n".join([*redact(lines), b""]))
+    rung = recorded.judged(path)
+    assert rung["failures"] == []
+    unsaid = {each["what"]: each["count"] for each in rung["cannot_be_said"]}
+    assert unsaid["who delivered the bytes of redacted draws"] == len(recorded.draws)
 
 
 def test_draws_in_another_order_than_the_server_has_seen_fail(

@@ -120,6 +120,7 @@ class RunRecords:
     def redacted(self, place: int) -> None:
         """Takes note of a line that lacks what tells of tokens."""
         self._commitments.redacted(place)
+        self._witnesses.redacted(place)
         self._rederived.cannot_say("tokens of redacted lines, whose ids are left out", place)
 
     def _genesis(self, line: Genesis, place: int) -> None:

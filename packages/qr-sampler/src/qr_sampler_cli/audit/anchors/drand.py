@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final
 
 from qr_sampler.errors import QRSamplerError
@@ -130,7 +130,7 @@ def verify_round(told: Round) -> None:
         raise InvalidRoundError(f"round {told.round} does not have this signature")
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _is_signed(number: int, signature: str) -> bool:
     compression, hashing, curve = _curve()
     try:

@@ -125,14 +125,22 @@ class Witnesses:
         self._messages = array("Q")
         """First 64 bits of the digests of the messages that are signed."""
         self._places = array("Q")
+        self._redacted = 0
 
     @property
     def verified(self) -> int:
         """Number of signatures that are valid."""
         return len(self._messages)
 
+    def redacted(self, place: int) -> None:
+        """Takes note that the line at *place* lacks its commitment and its signature."""
+        self._redacted = place
+
     def draw(self, line: Draw, place: int) -> None:
         """Judges the signature of a draw, and looks for it in the log of the server."""
+        if place == self._redacted:
+            self._rung.cannot_say("who delivered the bytes of redacted draws", place)
+            return
         if self._log is not None:
             self._log.draw(line, place)
         if not line.signature:
