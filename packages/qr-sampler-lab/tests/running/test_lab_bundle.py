@@ -18,6 +18,7 @@ from qr_entropy_sources.latency_profile import LatencyProfile, LatencySeries
 from qr_sampler.records.chain import head_of
 from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.redaction import redact
+from qr_sampler_lab.experiments.bundle import making
 from qr_sampler_lab.experiments.bundle.bag import (
     MANIFEST,
     BagError,
@@ -28,7 +29,9 @@ from qr_sampler_lab.experiments.bundle.bag import (
 from qr_sampler_lab.experiments.bundle.checks import Checks
 from qr_sampler_lab.experiments.bundle.making import make_bundle
 from qr_sampler_lab.experiments.bundle.verifying import verify_bundle
+from qr_sampler_lab.experiments.ending import abort_study
 from qr_sampler_lab.experiments.files.errors import StudyError
+from qr_sampler_lab.experiments.results.report import write_report
 from qr_sampler_lab.experiments.results.revealed import unblind
 from qr_sampler_lab.experiments.running.conduct import Conduct, conduct
 from qr_sampler_lab.experiments.running.heads import head_in
@@ -305,6 +308,40 @@ def test_what_is_no_bundle_is_refused(tmp_path: Path, finished_study: Study) -> 
         verify_bundle(tmp_path)
     with pytest.raises(BagError, match="cannot be made"):
         make_bundle(finished_study, tmp_path)
+
+
+def test_half_a_bundle_is_none(
+    finished_study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BagError, match="is in the study"):
+        make_bundle(finished_study, finished_study.report / "bundle")
+
+    def full(directory: Path, info: dict[str, str]) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(making, "finish_bag", full)
+        with pytest.raises(BagError, match="No space"):
+            make_bundle(finished_study, tmp_path / "new")
+    make_bundle(finished_study, tmp_path / "new")
+
+
+def test_a_report_says_what_the_disk_refuses(finished_study: Study) -> None:
+    shutil.rmtree(finished_study.report)
+    finished_study.report.write_text("in the way")
+    with pytest.raises(StudyError, match="cannot be written"):
+        write_report(finished_study)
+
+
+def test_a_study_that_never_began_has_no_ledgers_to_fail(
+    make_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    study = make_study()
+    abort_study(study, "the device broke")
+    unblind(study)
+    make_bundle(study, tmp_path / "bundle")
+    checks = verify_bundle(tmp_path / "bundle")
+    assert not checks.fails, checks.as_data()
 
 
 def test_open_studies_have_no_bundle(make_study: Callable[..., Study], tmp_path: Path) -> None:

@@ -142,10 +142,20 @@ def test_a_bundle_that_is_made_anew_fails_nowhere_and_says_so(bundle: Path) -> N
         (lambda lines: first(lines, "sequence")["options"].update(top_k=3), "requests"),
         (lambda lines: lines[0]["settings"].update(top_k=3), "requests ledgers"),
         (lambda lines: lines[0]["settings"].update(ledger_required=False), "ledgers"),
+        (lambda lines: lines[0].update(monotonic_ns=1), "ledgers"),
         (lambda lines: lines[0]["versions"].update(numpy="1.0"), "ledgers"),
         (lambda lines: setting(lines, "mock_uniform").update(mean=130.0), "ledgers"),
     ],
-    ids=["source", "fallback", "option", "default", "required", "version", "setting of a source"],
+    ids=[
+        "source",
+        "fallback",
+        "option",
+        "default",
+        "required",
+        "age",
+        "version",
+        "setting of a source",
+    ],
 )
 def test_ledgers_tell_what_their_engine_had(bundle: Path, edit: Edit, claim: str) -> None:
     found = failing(forge(bundle, ledger=edit)).keys()
@@ -281,6 +291,12 @@ def test_engines_are_those_that_the_journal_tells_of() -> None:
         assert checks.fails == fails
 
 
+@pytest.mark.parametrize("name", ["journal", "register"])
+def test_time_does_not_go_back(bundle: Path, name: str) -> None:
+    edits: dict[str, Any] = {name: lambda lines: lines[-1].update(monotonic_ns=1)}
+    assert failing(forge(bundle, **edits)).keys() == {name}
+
+
 def test_a_study_ends_once_in_the_register(bundle: Path) -> None:
     def end_twice(lines: Lines) -> None:
         lines.insert(2, {**lines[-1], "kind": "aborted", "reason": "it went badly"})
@@ -290,7 +306,13 @@ def test_a_study_ends_once_in_the_register(bundle: Path) -> None:
 
 def test_other_studies_of_the_laboratory_are_named(bundle: Path) -> None:
     def tried_before(lines: Lines) -> None:
-        other = {**lines[1], "study": "ab" * 32, "name": "small-first"}
+        other = {
+            **lines[-1],
+            "kind": "sealed",
+            "directory": "small-first",
+            "study": "ab" * 32,
+            "name": "small-first",
+        }
         end = {**lines[-1], "kind": "aborted", "study": "ab" * 32, "reason": "it went badly"}
         lines.extend([other, end])
 

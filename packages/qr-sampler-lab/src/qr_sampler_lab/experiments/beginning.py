@@ -59,7 +59,6 @@ def new_study(directory: Path, origin: str | None = None) -> Study:
     _write(directory / PROTOCOL_NAME, renamed)
     for file, text in _prompts(protocol, beside).items():
         path = directory / file
-        path.parent.mkdir(parents=True, exist_ok=True)
         _write(path, text)
     return Study(directory)
 
@@ -90,6 +89,7 @@ def _prompts(protocol: Protocol, beside: Path | None) -> dict[str, bytes]:
 
 def _write(path: Path, data: bytes) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, data.decode("utf-8"), mode=0o644)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name} is not UTF-8: {error}") from error

@@ -119,6 +119,18 @@ class Study:
         """
         return StudyKey.read(self.key_path)
 
+    def made_ledgers(self) -> Path:
+        """Returns the directory of the ledgers, made for its owner alone if it is not there.
+
+        Raises:
+            StudyError: When it cannot be made.
+        """
+        try:
+            self.ledgers.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StudyError(f"{self.ledgers} cannot be made: {error.strerror}") from error
+        return self.ledgers
+
     def prompt(self, file: str) -> str:
         """Returns the text of a prompt.
 

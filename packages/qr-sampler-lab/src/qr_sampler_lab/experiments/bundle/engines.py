@@ -28,16 +28,18 @@ _NOT_SEALED: Final = ("ledger_", "log_level", "baseline_file")
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
-def check_ledgers(checks: Checks, study: Study) -> None:
+def check_ledgers(checks: Checks, study: Study, *, has_sessions: bool) -> None:
     """Audits the ledgers of a study, and compares what they say of engines with the seal.
 
     Args:
         checks: Takes the findings.
         study: The payload of the bundle.
+        has_sessions: Whether the journal tells of any.
     """
     paths = ledgers_in(study.ledgers)
     if not paths:
-        checks.fail("ledgers", "there is none")
+        told = checks.fail if has_sessions else checks.cannot_say
+        told("ledgers", "there is none")
         return
     sealed = study.sealed
     for path in paths:
@@ -48,6 +50,7 @@ def check_ledgers(checks: Checks, study: Study) -> None:
             ("the version", "versions", sealed.seal.versions),
         ):
             _compare_code(checks, f"{path.name}: {what}", genesis.get(key), fixed)
+        _check_age(checks, path.name, genesis, sealed.seal.clocks)
         _check_settings(checks, study, path.name, genesis)
         _check_sources(checks, study, path.name, genesis)
     _check_models(checks, study, paths)
@@ -59,6 +62,15 @@ def check_ledgers(checks: Checks, study: Study) -> None:
             if rung.status == "cannot be said":
                 reason = next(iter(rung.unsaid.values())).what
                 checks.cannot_say("ledgers", f"{rung.name}: {reason}")
+
+
+def _check_age(
+    checks: Checks, name: str, genesis: Mapping[str, Any], sealed: Mapping[str, Any]
+) -> None:
+    """Checks that an engine began after the seal, by the clock that nobody can set."""
+    same_boot = genesis.get("boot_id") == sealed.get("boot_id")
+    if same_boot and genesis["monotonic_ns"] < sealed["monotonic_ns"]:
+        checks.fail("ledgers", f"{name} is older than the seal")
 
 
 def _compare_code(checks: Checks, what: str, told: Any, sealed: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 from qr_sampler_lab.experiments.bundle.checks import Checks
 from qr_sampler_lab.experiments.files.chained_record import Entry
@@ -51,6 +52,7 @@ def check_journal(checks: Checks, entries: Sequence[Entry]) -> None:
         if entry.kind == "unblinded" and not ended:
             checks.fail("journal", "the arms became known before the end")
     interrupted_sessions(checks, entries)
+    _check_clocks(checks, "journal", entries)
     checks.cannot_say(
         "journal",
         "whether it is the only one of this seal: the bundle has no outside witness of it, and "
@@ -118,6 +120,7 @@ def check_register(checks: Checks, study: Study, entries: Sequence[Entry]) -> No
         there = next((entry.head for entry in lines if entry.n == before.lines - 1), None)
         checks.compare("register", "its head before this study", there, before.head)
     _check_ends(checks, lines)
+    _check_clocks(checks, "register", lines)
     studies = studies_in(lines)
     known = next((each for each in studies if each.seal == seal), None)
     ends = [entry for entry in entries if entry.kind in _ENDS]
@@ -125,6 +128,7 @@ def check_register(checks: Checks, study: Study, entries: Sequence[Entry]) -> No
         checks.cannot_say("register", "how the study ended: it is open")
     else:
         told = {"n": ends[-1].n, "head": ends[-1].head}
+        checks.compare("register", "the name of the study", known.name, study.sealed.seal.name)
         checks.compare("register", "the end of the study", known.end.kind, ends[-1].kind)
         checks.compare("register", "the line of its end", known.end.values["journal"], told)
     _tell_of_others(checks, [each for each in studies if each.seal != seal])
@@ -134,6 +138,17 @@ def check_register(checks: Checks, study: Study, entries: Sequence[Entry]) -> No
         "and whoever has the disk can make another one; compare it with a head that somebody else "
         "has kept",
     )
+
+
+def _check_clocks(checks: Checks, claim: str, lines: Sequence[Entry]) -> None:
+    """Checks that the monotonic clock, which nobody can set, never goes back while a machine runs.
+
+    Lines are stamped while no other process can append.
+    """
+    for before, line in pairwise(lines):
+        same_boot = line.values.get("boot_id") == before.values.get("boot_id")
+        if same_boot and line.values["monotonic_ns"] < before.values["monotonic_ns"]:
+            checks.fail(claim, f"line n {line.n} is older than the one before it")
 
 
 def _check_ends(checks: Checks, lines: Sequence[Entry]) -> None:

@@ -34,20 +34,37 @@ def make_bundle(study: Study, directory: Path, *, text: bool = True) -> None:
         text: Whether what was asked and written goes along: token ids, prompts.
 
     Raises:
-        BagError: When the directory exists, or something cannot be copied.
+        BagError: When the directory exists or is in the study, or something cannot be copied;
+            nothing is left of it then.
         StudyError: When the study is not unblinded.
     """
     reveal(study)
-    payload = directory / PAYLOAD
+    if directory.resolve().is_relative_to(study.directory.resolve()):
+        raise BagError(f"{directory} is in the study, which it would be a part of; name another")
     try:
         directory.mkdir(parents=True)
-        payload.mkdir()
-        for source, target in _copied(study, text=text):
-            (payload / target).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, payload / target)
-        _write_ledgers(study, payload / study.ledgers.name, text=text)
     except OSError as error:
         raise BagError(f"{directory} cannot be made: {error}") from error
+    whole = False
+    try:
+        _fill(study, directory, text=text)
+        whole = True
+    except OSError as error:
+        raise BagError(f"{directory} cannot be made: {error}") from error
+    finally:
+        if not whole:
+            # Half a bundle would stand in the way of a whole one.
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _fill(study: Study, directory: Path, *, text: bool) -> None:
+    """Writes everything into the directory of a bundle."""
+    payload = directory / PAYLOAD
+    payload.mkdir()
+    for source, target in _copied(study, text=text):
+        (payload / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, payload / target)
+    _write_ledgers(study, payload / study.ledgers.name, text=text)
     write_crate(study, payload, text=text)
     finish_bag(
         directory,

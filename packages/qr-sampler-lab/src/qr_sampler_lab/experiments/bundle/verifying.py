@@ -77,7 +77,8 @@ class _Verification:
             check_register(checks, self._study, self._entries)
         revealed = self._reveal()
         with checks.of("ledgers"):
-            check_ledgers(checks, self._study)
+            has_sessions = any(entry.kind == "session" for entry in self._entries)
+            check_ledgers(checks, self._study, has_sessions=has_sessions)
         if revealed is None:
             for name in ("requests", "counts", "stopping", "figures"):
                 checks.cannot_say(name, "without the plan")

@@ -38,13 +38,17 @@ def write_report(study: Study, *, anyway: bool = False) -> dict[str, Any]:
 
     Raises:
         StudyError: When it is not unblinded, its ledgers were changed since, or, unless *anyway*,
-            the code is not the sealed one or a ledger fails the audit.
+            the code is not the sealed one or a ledger fails the audit; and when the disk refuses
+            it.
     """
     report = report_of(study, anyway=anyway)
-    study.report.mkdir(exist_ok=True)
     text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    write_whole(study.report / "report.json", text, replace=True)
-    write_whole(study.report / "report.txt", report_text(report, study.protocol), replace=True)
+    try:
+        study.report.mkdir(exist_ok=True)
+        write_whole(study.report / "report.json", text, replace=True)
+        write_whole(study.report / "report.txt", report_text(report, study.protocol), replace=True)
+    except OSError as error:
+        raise StudyError(f"{study.report} cannot be written: {error.strerror}") from error
     return report
 
 

@@ -53,9 +53,8 @@ def unblind(study: Study) -> Entry:
     if commitment_of(key.alias_key) != seal.aliases:
         raise StudyError(f"{study.key_path} is not the key that the seal commits to")
     aliases = aliases_of(study.protocol, key.alias_key)
-    study.ledgers.mkdir(mode=0o700, exist_ok=True)
     # An aborted study may still have an engine that writes, whose ledgers have no end yet.
-    with locked_directory(study.ledgers, timeout_s=0.0):
+    with locked_directory(study.made_ledgers(), timeout_s=0.0):
         return study.journal.unblinded(
             {alias: arm for (_, arm), alias in aliases.items()},
             ledger_heads(study.ledgers),

@@ -151,10 +151,9 @@ def _checked_standing(study: Study, how: Conduct) -> Standing:
 
 def _carry_out(study: Study, how: Conduct) -> bool:
     assignment = assignment_of(study)
-    study.ledgers.mkdir(mode=0o700, exist_ok=True)
     variables = {
         **engine_environment(study.protocol, study.directory),
-        "QR_LEDGER_DIR": str(study.ledgers.resolve()),
+        "QR_LEDGER_DIR": str(study.made_ledgers().resolve()),
         "QR_LEDGER_REQUIRED": "true",
         "QR_LEDGER_SEAL": study.sealed.digest,
         "QR_LEDGER_PROMPTS": "true",
@@ -202,8 +201,7 @@ def _complete_end(study: Study) -> None:
 @contextlib.contextmanager
 def _alone(study: Study) -> Iterator[None]:
     """Keeps other processes from running the same study meanwhile."""
-    study.ledgers.mkdir(mode=0o700, exist_ok=True)
-    with locked_directory(study.ledgers, timeout_s=0.0):
+    with locked_directory(study.made_ledgers(), timeout_s=0.0):
         yield
 
 
