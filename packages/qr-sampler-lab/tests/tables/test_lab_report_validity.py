@@ -142,6 +142,13 @@ def test_accepted_drafts_are_an_arm_without_a_law() -> None:
     assert all(row.result.p_value > 1e-6 for row in of_all if row.result.name != "runs")
 
 
+def test_a_device_that_is_stuck_at_zero_has_a_report() -> None:
+    report = reported(tokens(np.zeros(100), amplifier="upper53", role="bonus"))
+    (mean,) = (row for row in rows_of(report, "mean") if row.result.about == "u")
+    (law,) = (row for row in rows_of(report, "kolmogorov_smirnov") if row.result.about == "u")
+    assert max(mean.result.p_value, law.result.p_value) < 1e-9
+
+
 def answers_until(u: Any, low: float) -> np.ndarray[Any, Any]:
     """Returns the number of the answer of every token, when one ends with a u below *low*."""
     ends = np.append(False, u[:-1] < low)

@@ -179,7 +179,9 @@ class Battery:
                 raise ConfigError("the exact law needs the count of every block beside its number")
             return self.law.transform(block_values, self._ties)
         if self.about == "u":
-            return numbers
+            # Numbers of speculative decoding are in [0, 1): zero bytes of a device that is stuck
+            # give 0.
+            return np.where(numbers == 0.0, _SMALLEST, numbers)
         uniform: NDArray[np.float64] = np.clip(special.ndtr(numbers), _SMALLEST, 1.0 - _SMALLEST)
         return uniform
 
