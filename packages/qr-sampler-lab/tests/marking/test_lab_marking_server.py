@@ -236,6 +236,10 @@ def test_who_sends_slowly_is_cut_off(make_site: MakeSite) -> None:
                 break
         # Each pause was far shorter than the limit, and all of them together much longer.
         assert cut_off
+    with site.connect() as silent:
+        silent.sendall(b"POST /mark HTTP/1.1\r\n")
+        silent.settimeout(10)
+        assert site.received(silent) == b""
     assert site.ask("GET", "/").status == 200
 
 
@@ -286,6 +290,15 @@ def test_a_body_that_is_too_large_is_told_so(make_site: MakeSite) -> None:
     assert site.ask("POST", body="x" * 4096).status == 201
     assert site.ask("POST", body="x" * 4097).status == 413
     assert site.ask("POST", body="x" * 20_000).status == 413
+    with site.connect() as eager:
+        eager.sendall(b"POST /mark HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n")
+        assert eager.recv(12) == b"HTTP/1.1 413"
+        # It has not noticed the answer, and can send on.
+        for _ in range(5):
+            eager.sendall(b"x" * 1000)
+            time.sleep(0.01)
+        eager.shutdown(socket.SHUT_WR)
+        assert site.received(eager).endswith(b"bytes are the most.\n")
 
 
 def test_marks_under_way_are_written_before_the_end(make_site: MakeSite, journal: Path) -> None:
@@ -300,6 +313,8 @@ def test_marks_under_way_are_written_before_the_end(make_site: MakeSite, journal
         stopping.start()
         assert site.received(silent) == b""
         silent.close()
+        stopping.join(0.3)
+        assert stopping.is_alive()
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         assert answer.result().status == 201
         stopping.join(20)
