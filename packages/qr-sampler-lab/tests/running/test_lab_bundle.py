@@ -398,7 +398,9 @@ def test_a_bundle_without_text_verifies_and_holds_none(
     make_bundle(finished_study, tmp_path / "silent", text=False)
     checks = verify_bundle(tmp_path / "silent")
     assert not checks.fails, checks.as_data()
-    assert checks.status("figures") == "holds"
+    # No digest covers what is left of lines without text, so it may have been changed.
+    for name in ("requests", "counts", "stopping", "figures"):
+        assert checks.status(name) == "cannot be said"
     # Whether prompts are what was sealed cannot be said without them.
     assert checks.status("seal") == "cannot be said"
     payload = tmp_path / "silent" / "data"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qr_sampler.records.reader import read_ledger
+from qr_sampler.records.reader import lines_in, read_ledger
 from qr_sampler_lab.experiments.bundle.checks import Checks
 from qr_sampler_lab.experiments.files.chained_record import Entry
 from qr_sampler_lab.experiments.plan import PlannedRequest, PlannedSession
@@ -37,11 +37,14 @@ class LedgerRequests:
         """The runs that have sequences."""
         self.settings: dict[str, Mapping[str, Any]] = {}
         """Settings of the engine by name of file."""
+        self.redacted = False
+        """Whether lines without text are among them, whose other fields no digest covers."""
         self._labels: Counter[tuple[Any, ...]] = Counter()
         self._run = ""
         for path in paths:
             for values in read_ledger(path):
                 self._take(path.name, values)
+            self.redacted = self.redacted or _has_redacted_lines(path)
 
     def labels(self) -> Iterable[tuple[Any, ...]]:
         """Returns the different keys, conditions, trials, sources and fallbacks of tokens."""
@@ -68,6 +71,12 @@ class LedgerRequests:
         elif values["kind"] in ("undecided", "forced") and values.get("emitted") is not False:
             counted = self.tokens if values["kind"] == "undecided" else self.forced
             counted[str(values.get("request_key"))] += 1
+
+
+def _has_redacted_lines(path: Path) -> bool:
+    with path.open("rb") as file:
+        kinds = (line.values["kind"] for line in lines_in(file) if line.values is not None)
+        return "redacted" in kinds
 
 
 def check_journalled(
