@@ -61,15 +61,11 @@ class RowLaw:
         return int(np.searchsorted(self.below, distance, side="left"))
 
     def starts(self, error: float) -> IndexArray:
-        """Returns the ranks that may be the first kept one."""
-        if not self.window:
-            return np.array([self.start])
+        """Returns the ranks that may be the first one that typical-p keeps."""
         return np.arange(*self._near(self.start, error))
 
     def stops(self, error: float) -> tuple[int, int]:
-        """Returns the smallest and the largest rank that may follow the last kept one."""
-        if not self.window:
-            return self.stop, self.stop
+        """Returns the smallest and the largest rank that may follow the last that it keeps."""
         first, after = self._near(self.stop - 1, error)
         return first + 1, after
 
@@ -99,13 +95,25 @@ class RowLaw:
         before = int(self.cumulative[min(rank, self.within(own - 2.0 * error))])
         until = int(self.cumulative[max(rank + 1, self.nearer(own + 2.0 * error))])
         shift = 2.0 * error / self.temperature
-        starts = self.starts(error)
+        if self.window:
+            low, high = self._widest(before, until, candidates, self.starts(error))
+        else:
+            below = int(self.cumulative[self.start])
+            total = int(self.cumulative[min(self.start + candidates, self.below.size)]) - below
+            low, high = (
+                ((before - below) / total, (until - below) / total) if total > 0 else (1.0, 0.0)
+            )
+        return Bounds(_shifted(low, -shift), _shifted(high, shift))
+
+    def _widest(
+        self, before: int, until: int, candidates: int, starts: IndexArray
+    ) -> tuple[float, float]:
+        """Returns the smallest and the largest share that two masses are at, of all *starts*."""
         below = self.cumulative[starts]
         total = self.cumulative[np.minimum(starts + candidates, self.below.size)] - below
         below, total = below[total > 0], total[total > 0]
-        low = float(((before - below) / total).min(initial=1.0))
-        high = float(((until - below) / total).max(initial=0.0))
-        return Bounds(_shifted(low, -shift), _shifted(high, shift))
+        low = ((before - below) / total).min(initial=1.0)
+        return float(low), float(((until - below) / total).max(initial=0.0))
 
     def probability(self, rank: int, candidates: int) -> float:
         """Returns the probability of the token at *rank* among *candidates* kept ones."""
