@@ -29,6 +29,7 @@ from qr_sampler_lab.experiments.results.observations import (
     observations_in,
 )
 from qr_sampler_lab.experiments.results.report import report_of, write_report
+from qr_sampler_lab.experiments.results.revealed import unblind
 from qr_sampler_lab.experiments.results.selection import (
     NO_EXCLUSIONS,
     Selection,
@@ -259,8 +260,18 @@ def test_ledgers_that_changed_since_have_no_report(finished_study: Study) -> Non
 def test_a_protocol_that_changed_since_has_no_report(finished_study: Study) -> None:
     path = finished_study.protocol_path
     path.write_text(path.read_text().replace("first_tokens: 0", "").replace("0.01", "0.05"))
-    with pytest.raises(StudyError, match="primary"):
-        write_report(Study(finished_study.directory))
+    for anyway in (False, True):
+        with pytest.raises(StudyError, match="primary"):
+            write_report(Study(finished_study.directory), anyway=anyway)
+
+
+def test_arms_of_another_protocol_are_not_made_known(finished_study: Study) -> None:
+    journal = finished_study.journal.path
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-1]))
+    path = finished_study.protocol_path
+    path.write_text(path.read_text().replace("biased", "treated"))
+    with pytest.raises(StudyError, match="not as it was sealed"):
+        unblind(Study(finished_study.directory))
 
 
 def test_secondary_endpoints_are_corrected_and_decide_nothing(
@@ -275,8 +286,6 @@ def test_secondary_endpoints_are_corrected_and_decide_nothing(
         ]
     )
     conduct(study, Conduct())
-    from qr_sampler_lab.experiments.results.revealed import unblind
-
     unblind(study)
     results = write_report(study)["figures"]["secondary"]
     assert [result["statistic"] for result in results] == list(names)

@@ -37,8 +37,8 @@ def write_report(study: Study, *, anyway: bool = False) -> dict[str, Any]:
         What ``report.json`` holds.
 
     Raises:
-        StudyError: When it is not unblinded, its ledgers were changed since, or, unless *anyway*,
-            the code is not the sealed one or a ledger fails the audit; and when the disk refuses
+        StudyError: When it is not unblinded, its protocol, prompts or ledgers were changed, or,
+            unless *anyway*, the code is not the sealed one or a ledger fails the audit; and when the disk refuses
             it.
     """
     report = report_of(study, anyway=anyway)
@@ -61,6 +61,9 @@ def report_of(study: Study, *, anyway: bool = False) -> dict[str, Any]:
             f"not as they were when the arms became known: {', '.join(changed)}; bring back the "
             "ledgers that the journal names"
         )
+    changed = differences(study, model=False, code=False)
+    if changed:
+        raise StudyError(f"not as it was sealed: {'; '.join(changed)}; bring back what was sealed")
     stamps = [*differences(study, model=False), *_failed_rungs(study)]
     if stamps and not anyway:
         raise StudyError(

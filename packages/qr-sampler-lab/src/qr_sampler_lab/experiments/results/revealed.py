@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qr_sampler_lab.experiments.blinding import MAIN, Phase, aliases_of, commitment_of
+from qr_sampler_lab.experiments.comparing import differences
 from qr_sampler_lab.experiments.files.chained_record import Entry
 from qr_sampler_lab.experiments.files.errors import StudyError
 from qr_sampler_lab.experiments.files.locking import locked_directory
@@ -46,12 +47,16 @@ def unblind(study: Study) -> Entry:
     """Makes the arms of a study known, for ever; what its ledgers hold is fixed first.
 
     Raises:
-        StudyError: When the study is open or unblinded already, or its key is not the sealed one.
+        StudyError: When the study is open or unblinded already, or its key, protocol or prompts are
+            not the sealed ones.
         RecordError: When it is being run.
     """
     key, seal = study.key, study.sealed.seal
     if commitment_of(key.alias_key) != seal.aliases:
         raise StudyError(f"{study.key_path} is not the key that the seal commits to")
+    changed = differences(study, model=False, code=False)
+    if changed:
+        raise StudyError(f"not as it was sealed: {'; '.join(changed)}; bring back what was sealed")
     aliases = aliases_of(study.protocol, key.alias_key)
     # An aborted study may still have an engine that writes, whose ledgers have no end yet.
     with locked_directory(study.made_ledgers(), timeout_s=0.0):
