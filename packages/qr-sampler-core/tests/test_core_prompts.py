@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qr_sampler import Settings
@@ -79,6 +79,7 @@ def test_a_digest_is_the_one_of_openssl(ids: list[int], tmp_path: Path) -> None:
     assert prompt_digest(salt, np.array(ids, np.int32)) == printed.split()[-1]  # type: ignore[arg-type]
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 2**32), st.sampled_from([0, 4_000]))
 def test_every_sequence_has_its_prompt_once(
     tmp_path_factory: pytest.TempPathFactory, seed: int, max_bytes: int
