@@ -38,8 +38,8 @@ def write_report(study: Study, *, anyway: bool = False) -> dict[str, Any]:
 
     Raises:
         StudyError: When it is not unblinded, its protocol, prompts or ledgers were changed, or,
-            unless *anyway*, the code is not the sealed one or a ledger fails the audit; and when the disk refuses
-            it.
+            unless *anyway*, the code is not the sealed one or a ledger fails the audit; and when
+            the disk refuses it.
     """
     report = report_of(study, anyway=anyway)
     text = json.dumps(report, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
