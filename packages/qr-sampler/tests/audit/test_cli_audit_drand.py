@@ -88,8 +88,10 @@ def test_a_changed_signature_is_refused() -> None:
 
 
 def test_points_that_are_no_signature_are_refused() -> None:
-    # The neutral element, one beyond the field, and one that is not compressed.
-    for signature in ("c0" + "00" * 47, "9f" + "ff" * 47, "00" * 48, "80" + "00" * 47):
+    # The neutral element, one beyond the field, one that is not compressed, one that is of the
+    # curve but not of the group (its order is another), and one that is not of the curve.
+    others = ("9f" + "ff" * 47, "00" * 48, "80" + "00" * 46 + "04", "80" + "00" * 46 + "01")
+    for signature in ("c0" + "00" * 47, *others):
         with pytest.raises(InvalidRoundError):
             verify_round(Round(1000, signature))
 

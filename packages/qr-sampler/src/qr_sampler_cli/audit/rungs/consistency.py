@@ -129,7 +129,8 @@ class Consistency:
         self.stored.finish(place, closed=closed)
         if self.stored.missing:
             self._rung.note(
-                "data_sha256 is not compared: the bytes themselves are not beside the ledger"
+                "data_sha256, sums and ones are not compared with the bytes, which are not beside "
+                "the ledger"
             )
         if self.stored.compared:
             self._rung.note(f"data_sha256 of {self.stored.compared} draws is that of their bytes")
