@@ -37,6 +37,8 @@ from qr_sampler.testing.toy_host import MOST_RUNNING
 MEGABYTE: Final = 2**20
 QUEUE: Final = 4_096
 """Small, so that it is full long before a disk is back."""
+LEAST_PACE: Final = 0.05
+"""Share of the steps that a sound disk allows, for one that is in trouble."""
 MOST_GROWTH_BYTES: Final = 100 * MEGABYTE
 PROGRAMS: Final = ("mount", "umount", "mkfs.ext4", "fsfreeze")
 
@@ -185,7 +187,7 @@ def stall(disk: Disk, seconds: float, *, required: bool) -> str:
     """Freezes the disk under an engine; returns what happened."""
     folder = disk.mounted / f"required-{required}"
     with engine(folder, ledger_required=required) as host:
-        decode(host, for_seconds(1.0))
+        before = decode(host, for_seconds(1.0))
         with disk.frozen_for(seconds):
             during = decode(host, for_seconds(seconds))
         decode(host, for_seconds(1.0))
@@ -193,7 +195,7 @@ def stall(disk: Disk, seconds: float, *, required: bool) -> str:
     kinds = Counter(line["kind"] for line in lines)
     lost, forced = lost_in(lines), kinds["forced"]
     assert lines[-1]["kind"] == "close", "the ledger has no end"
-    assert during.steps > 100 * seconds, f"steps waited for the disk: {during.steps}"
+    assert during.steps > LEAST_PACE * seconds * before.steps, f"steps waited: {during.steps}"
     assert during.grown_bytes < MOST_GROWTH_BYTES, f"memory grew by {during.grown_bytes} bytes"
     if required:
         assert forced, "no request was ended"
@@ -213,9 +215,9 @@ def turn_read_only(disk: Disk) -> str:
     """Lets the disk refuse all writes under an engine; returns what happened."""
     folder = disk.mounted / "broken"
     with engine(folder) as host:
-        decode(host, for_seconds(1.0))
+        before = decode(host, for_seconds(1.0))
         disk.break_down()
-        after = decode(host, for_seconds(2.0))
+        after = decode(host, for_seconds(1.0))
     try:
         (folder / "probe").touch()
     except OSError as error:
@@ -223,7 +225,7 @@ def turn_read_only(disk: Disk) -> str:
     else:
         raise AssertionError("the disk still takes writes")
     kinds = Counter(line["kind"] for line in lines_in(folder))
-    assert after.steps > 100, f"steps waited for the disk: {after.steps}"
+    assert after.steps > LEAST_PACE * before.steps, f"steps waited: {after.steps}"
     assert kinds["token"] > 0
     return (
         f"read-only in mid-run ({refusal}): {after.steps:,} steps after that, the slowest took "
