@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import socketserver
 import ssl
@@ -82,7 +83,8 @@ class MarkServer(ThreadingHTTPServer):
     def url(self) -> str:
         """Where the page is; with the name of this machine if it listens on all interfaces."""
         host, port = self.server_address[:2]
-        name = socket.gethostname() if host in ("0.0.0.0", "::") else str(host)
+        everywhere = ipaddress.ip_address(str(host)).is_unspecified
+        name = socket.gethostname() if everywhere else str(host)
         return f"{'https' if self.tls else 'http'}://{Place(name, port)}/"
 
     def server_bind(self) -> None:
