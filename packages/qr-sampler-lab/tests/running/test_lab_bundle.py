@@ -148,6 +148,10 @@ def raise_u(lines: list[dict[str, Any]]) -> None:
     next(line for line in lines if line["kind"] == "token")["statistic"] += 1.0
 
 
+def huge_number(lines: list[dict[str, Any]]) -> None:
+    next(line for line in lines if line["kind"] == "token")["statistic"] = 10**400
+
+
 def clear_fallback(lines: list[dict[str, Any]]) -> None:
     next(line for line in lines if line["kind"] == "draw")["fallback"] = True
 
@@ -237,6 +241,7 @@ def report_exclusions(bundle: Path) -> None:
         pytest.param(in_journal(swap_names), "plan", id="arms in the journal"),
         pytest.param(in_journal(other_key), "plan", id="key"),
         pytest.param(in_ledger(raise_u), "ledgers counts", id="statistic"),
+        pytest.param(in_ledger(huge_number), "counts", id="number that no float holds"),
         pytest.param(in_ledger(clear_fallback), "counts figures", id="fallback"),
         pytest.param(in_journal(stop_early), "stopping", id="early stop"),
         pytest.param(in_ledger(unseal), "ledgers", id="ledger without seal"),

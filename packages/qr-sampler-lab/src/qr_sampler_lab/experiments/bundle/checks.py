@@ -29,7 +29,15 @@ _CLAIMS: Final = (
     ("figures", "exclusions and figures follow from the chained lines"),
 )
 
-_MALFORMED: Final = (AttributeError, LookupError, TypeError, ValueError, OSError)
+_MALFORMED: Final = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 """What comes of lines that are in a chain and say something else than they ought to."""
 
 _STYLES: Final[dict[Status, str]] = {
