@@ -607,9 +607,13 @@ class TestDeparted:
             request = world.host.add(request_key="a", sample_count=block)
             for _ in range(3):
                 world.host.step(logits(1))
-            held = reachable(request.sequence)
-            assert any(isinstance(each, StepResult) for each in held)
-            assert largest(held) < block
+            steps = [each for each in reachable(request.sequence) if isinstance(each, StepResult)]
+            assert steps
+            for step in steps:
+                # A thread that hashes holds the bytes until it has.
+                assert step.data_digest is not None
+                step.data_digest.result(60)
+            assert largest(reachable(request.sequence)) < block
             assert largest(reachable(world.session._handover._entries)) < block
             world.host.running.remove(request)
             assert request.sequence is not None

@@ -358,6 +358,7 @@ def test_a_client_that_reads_a_little_now_and_then_is_given_up(
     monkeypatch.setattr(session, "reading_time_s", lambda _: 0.1)
     with serve_direct(Device(bytes), address) as server, connected(address) as slow:
         slow.sendall(encode_request(1, 2**24))
+        assert eventually(lambda: server.connections == 1)
 
         def is_over() -> bool:
             with suppress(BlockingIOError, ConnectionResetError):

@@ -22,6 +22,7 @@ NO_BREAKER: Final = BreakerOptions.checked(enabled=False)
 def eventually(condition: Callable[[], bool]) -> bool:
     """Waits until *condition* holds and returns whether it does."""
     deadline_s = time.monotonic() + PATIENCE_S
-    while not condition() and time.monotonic() < deadline_s:
+    # What held once is not asked again: it may be over by then.
+    while not (holds := condition()) and time.monotonic() < deadline_s:
         time.sleep(0.005)
-    return condition()
+    return holds
