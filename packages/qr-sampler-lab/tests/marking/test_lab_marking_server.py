@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -245,17 +246,16 @@ def test_who_sends_slowly_is_cut_off(make_site: MakeSite) -> None:
 
 def test_a_few_connections_at_once(make_site: MakeSite) -> None:
     site = make_site()
-    idle = [site.connect() for _ in range(MOST_CONNECTIONS)]
-    with site.connect() as one_more:
-        assert site.received(one_more) == b""
-    idle.pop().close()
-    for _ in range(100):
-        if answered := site.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
-            break
-        time.sleep(0.05)
-    assert answered.startswith(b"HTTP/1.1 200 ")
-    for connection in idle:
-        connection.close()
+    with ExitStack() as idle:
+        connections = [idle.enter_context(site.connect()) for _ in range(MOST_CONNECTIONS)]
+        with site.connect() as one_more:
+            assert site.received(one_more) == b""
+        connections.pop().close()
+        for _ in range(100):
+            if answered := site.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+                break
+            time.sleep(0.05)
+        assert answered.startswith(b"HTTP/1.1 200 ")
 
 
 def test_whatever_comes_the_server_goes_on(
