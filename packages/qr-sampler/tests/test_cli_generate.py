@@ -110,7 +110,10 @@ class StandIn:
         plugin = types.ModuleType("qr_sampler_vllm")
         vars(vllm).update(LLM=LLM, SamplingParams=SamplingParams, platforms=platforms)
         vars(platforms).update(current_platform=types.SimpleNamespace(is_cpu=lambda: True))
-        vars(plugin).update(flush_records=lambda: stand_in.calls.append("flush"))
+        vars(plugin).update(
+            flush_records=lambda: stand_in.calls.append("flush"),
+            end_records=lambda: stand_in.calls.append("end"),
+        )
         return {"vllm": vllm, "vllm.platforms": platforms, "qr_sampler_vllm": plugin}
 
     @staticmethod
@@ -155,7 +158,7 @@ def test_text_table_and_summary_line(stand_in: StandIn) -> None:
         "3 tokens | 100.0 % from system | 0.0 % fallback | mean u 0.5000 | median draw 1.500 ms"
     )
     assert "\x1b" not in result.stdout
-    assert stand_in.calls == ["flush", "shutdown"]
+    assert stand_in.calls == ["flush", "shutdown", "end"]
 
 
 def test_options_reach_the_request_and_the_environment(stand_in: StandIn) -> None:
@@ -367,7 +370,7 @@ def test_records_survive_an_engine_that_fails(stand_in: StandIn, tmp_path: Path)
     assert result.exit_code == 2
     assert "vLLM failed while generating: RuntimeError: out of memory" in result.stderr
     assert len(file.read_text("utf-8").splitlines()) == 4
-    assert stand_in.calls == ["flush", "shutdown"]
+    assert stand_in.calls == ["flush", "shutdown", "end"]
 
 
 def test_records_also_go_where_the_user_collects_them(

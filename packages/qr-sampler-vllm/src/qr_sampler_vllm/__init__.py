@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
-from qr_sampler_vllm.runners.engines import flush_records
+from qr_sampler_vllm.runners.engines import end_records, flush_records
 
 __version__ = _version("qr-sampler-vllm")
 
-__all__ = ["flush_records"]
+__all__ = ["end_records", "flush_records"]

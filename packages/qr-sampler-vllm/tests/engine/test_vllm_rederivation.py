@@ -93,8 +93,8 @@ def test_every_token_is_derived_again(ledger: Path, model: ModelUnderAudit) -> N
     assert (rung.status, rung.failures, rung.unsaid) == ("holds", [], {})
     assert rung.figures["tokens"] == TOKENS * len(KINDS)
     assert rung.figures["beyond_tolerance"] == 0
-    # Rounding may move the edge of an interval past u.
-    assert rung.figures["largest_distance_of_u"] < 1e-4
+    # Of two tokens that rounding exchanges, each has a probability of its own.
+    assert rung.figures["largest_distance_of_u"] < 0.01
     assert rung.figures["entropy_difference_nats"]["max"] < 1e-4
 
 

@@ -14,7 +14,14 @@ from weakref import finalize
 from qr_sampler import ConfigError
 from qr_sampler.foreign import DefectLog
 
-__all__ = ["FLUSH_INTERVAL_S", "Runner", "check_not_loaded", "flush_records", "register"]
+__all__ = [
+    "FLUSH_INTERVAL_S",
+    "Runner",
+    "check_not_loaded",
+    "end_records",
+    "flush_records",
+    "register",
+]
 
 
 class Runner(Protocol):
@@ -89,7 +96,7 @@ def register(vllm_config: Any, runner: Runner, owner: object) -> None:
         _started.set()
         # Worker processes of vLLM leave without running atexit hooks; multiprocessing's finalizers
         # run in them and in the main process alike.
-        Finalize(None, _close_all, exitpriority=10)
+        Finalize(None, end_records, exitpriority=10)
         threading.Thread(target=_flush_forever, name="qr-sampler-flush", daemon=True).start()
 
 
@@ -103,13 +110,18 @@ def flush_records() -> None:
         runner.flush()
 
 
-def _all_runners() -> list[Runner]:
-    return [runner for _, runner in list(_runners.values())]
+def end_records() -> None:
+    """Ends the ledgers of engines in this process, which are over.
 
-
-def _close_all() -> None:
+    This also happens when the process ends; it is needed only before their files are moved or
+    removed.
+    """
     for runner in _all_runners():
         runner.close()
+
+
+def _all_runners() -> list[Runner]:
+    return [runner for _, runner in list(_runners.values())]
 
 
 def _close_abandoned() -> None:

@@ -147,6 +147,8 @@ class Engine:
         """Stops the engine, which writes the records that were still pending."""
         self.write_records()
         self._llm.llm_engine.engine_core.shutdown()
+        plugin: Any = import_package(PLUGIN_PACKAGE, needed_for="generate", remedy=INSTALL_VLLM)
+        plugin.end_records()
 
 
 def _spelling(tokenizer: Any, token_id: int) -> str:
