@@ -122,9 +122,15 @@ nox.options.error_on_external_run = True
 nox.options.error_on_missing_interpreters = False
 # The versions between are tested by the hosted workflow, and with `nox -s tests`.
 TESTED_HERE: Final = (PYTHONS[0], COVERAGE_PYTHON, first_present(*reversed(PYTHONS)))
+# Where coverage is judged, packages that drive engines are tested together with them, by `vllm`.
+BY_THEMSELVES: Final = tuple(package for package in PACKAGES if package not in NEEDS_ENGINE)
 nox.options.sessions = [
     *("lint", "typing", "stubs"),
-    *(f"tests-{version}" for version in dict.fromkeys(TESTED_HERE)),
+    *(
+        f"tests-{version}({package})"
+        for version in dict.fromkeys(TESTED_HERE)
+        for package in (BY_THEMSELVES if version == COVERAGE_PYTHON else PACKAGES)
+    ),
     *("wheels", "vllm", "vllm_oldest", "demo"),
 ]
 
