@@ -756,7 +756,9 @@ class TSD:
         # Threads of OpenMP that wait for each other take most of the time of a tiny model.
         threads = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         own = {"QR_TSD_PROPOSER": str(self.proposer), "QR_TSD_MODE": mode}
-        return {**threads, **measured(), **own, **changes}
+        # The cache of digests is written under names that come from the operating system.
+        undigested = {"QR_LEDGER_MODEL_DIGEST": "false"}
+        return {**threads, **measured(), **undigested, **own, **changes}
 
     def script(self, body: str) -> str:
         """Returns Python source: *body* after what all scripts begin with."""
