@@ -37,6 +37,7 @@ from qr_sampler.testing.toy_host import MOST_RUNNING
 MEGABYTE: Final = 2**20
 QUEUE: Final = 4_096
 """Small, so that it is full long before a disk is back."""
+REMEMBERED: Final = 1_000
 LEAST_PACE: Final = 0.05
 """Share of the steps that a sound disk allows, for one that is in trouble."""
 MOST_GROWTH_BYTES: Final = 100 * MEGABYTE
@@ -154,6 +155,8 @@ def decode(host: ToyHost, until: Callable[[], bool]) -> Decoded:
         host.step()
         decoded.slowest_ms = max(decoded.slowest_ms, 1e3 * (time.perf_counter() - begun))
         decoded.steps += 1
+        # The host remembers every request for its tests; memory is to be the session's alone.
+        del host.requests[:-REMEMBERED]
     decoded.grown_bytes = memory() - began
     return decoded
 
