@@ -13,10 +13,7 @@ CAMPAIGN = Path(__file__).parents[1] / "campaigns" / "disks.py"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    sys.version_info[:2] != (3, 11),
-    reason="takes seconds, and the same on every interpreter: runs on Python 3.11",
-)
+@pytest.mark.heavy
 def test_engines_go_on_whatever_their_disk_does() -> None:
     result = subprocess.run(
         [sys.executable, str(CAMPAIGN), "--seconds", "3"],

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from qr_sampler_cli.failures import ExitCode, reports_errors
-from qr_sampler_lab.commands.signals import stop_signals
+from qr_sampler_cli.terminal.signals import stop_signals
 
 __all__ = ["anchor"]
 

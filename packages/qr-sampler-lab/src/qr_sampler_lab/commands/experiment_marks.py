@@ -12,7 +12,7 @@ import typer
 
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.terminal.consoles import printable
-from qr_sampler_lab.commands.signals import stop_signals
+from qr_sampler_cli.terminal.signals import stop_signals
 from qr_sampler_lab.commands.studies import HERE, StudyOption, study_at
 
 __all__ = ["marking"]

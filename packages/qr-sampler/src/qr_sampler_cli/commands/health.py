@@ -19,7 +19,7 @@ from qr_sampler.health import HealthMonitor, HealthPolicy, HealthState
 from qr_sampler.settings import Settings
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.health.examination import HealthExamination
-from qr_sampler_cli.terminal.consoles import printable, result_console, stdout_reserved
+from qr_sampler_cli.terminal.consoles import printable, result_console, stdout_reserved, unpadded
 from qr_sampler_cli.terminal.progress import counting_bar
 
 __all__ = ["health"]
@@ -140,10 +140,7 @@ def _print(
         soft_wrap=True,
         highlight=False,
     )
-    with console.capture() as capture:
-        console.print(table)
-    # Tables are padded with spaces, which are a nuisance in a file.
-    typer.echo("\n".join(line.rstrip() for line in capture.get().strip("\n").splitlines()))
+    typer.echo(unpadded(console, table))
     failure = examination.failure
     verdict = "no test failed" if failure is None else f"failed: {failure}"
     console.print(verdict, soft_wrap=True, highlight=False)

@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +15,7 @@ from qr_sampler.errors import ConfigError
 from qr_sampler_cli.failures import import_package, reports_errors
 from qr_sampler_cli.remedies import from_clone
 from qr_sampler_cli.server_process import READY_PREFIX
+from qr_sampler_cli.terminal.signals import stop_signals
 
 __all__ = ["serve_entropy"]
 
@@ -89,9 +87,10 @@ def serve_entropy(
     """
     if address is None and direct is None:
         address = DEFAULT_ADDRESS
+    stop = threading.Event()
     with (
         contextlib.closing(create_source(source)) as served,
-        _stop_signals() as stop,
+        stop_signals(stop.set),
         contextlib.ExitStack() as servers,
     ):
         status = served.status()
@@ -176,21 +175,3 @@ def _warn_if_open(address: str) -> None:
 
 def _warn(message: str) -> None:
     typer.secho(f"warning: {message}", err=True, fg=typer.colors.YELLOW, bold=True)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """Yields an event that SIGINT and SIGTERM set instead of what they did before."""
-    stop = threading.Event()
-
-    def request_stop(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    previous = {
-        number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

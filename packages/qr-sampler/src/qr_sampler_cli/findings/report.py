@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qr_sampler_cli.findings.finding import LEVELS, Finding, Level
-from qr_sampler_cli.terminal.consoles import printable, result_console
+from qr_sampler_cli.terminal.consoles import printable, result_console, unpadded
 
 __all__ = ["print_findings"]
 
@@ -28,10 +28,7 @@ def print_findings(findings: list[Finding]) -> None:
     console = result_console()
     for name, group in groupby(findings, key=lambda finding: finding.section):
         console.print(Text(name, style="bold"))
-        with console.capture() as capture:
-            console.print(_table(list(group)))
-        # Tables are padded with spaces, which are a nuisance in a file.
-        typer.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
+        typer.echo(unpadded(console, _table(list(group))))
     console.print(_summary(findings), soft_wrap=True)
 
 

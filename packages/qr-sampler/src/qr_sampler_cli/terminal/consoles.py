@@ -9,9 +9,9 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-__all__ = ["printable", "progress_console", "result_console", "stdout_reserved"]
+__all__ = ["printable", "progress_console", "result_console", "stdout_reserved", "unpadded"]
 
 PLAIN_WIDTH: Final = 200
 """Columns of output to a file or a pipe, where there is no window to fit into."""
@@ -32,6 +32,16 @@ def _console(*, stderr: bool) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PLAIN_WIDTH
     return console
+
+
+def unpadded(console: Console, shown: RenderableType) -> str:
+    """Returns what *console* would print, without the spaces that tables are padded with.
+
+    They are a nuisance in a file.
+    """
+    with console.capture() as capture:
+        console.print(shown)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def printable(text: str) -> str:
