@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from qr_sampler.arrays import FloatArray
+from qr_sampler.entropy.device_notes import DeviceNote
 from qr_sampler.entropy.draw import EntropyDraw, JitClass, Origin, SourceLimits, SourceStatus
 from qr_sampler.entropy.row_context import RowContext
 from qr_sampler.errors import EntropyUnavailableError
@@ -72,6 +73,13 @@ class EntropySource(ABC):
     """Whether another source takes over when this one does not deliver, as the failure policy of
     the deployment says. Where none does, a draw that is given up ends requests, so that waiting for
     it longer is worthwhile."""
+
+    native_block_bytes: ClassVar[int | None] = None
+    """Number of bytes that the device makes at a time, so that a block of a multiple of it wastes
+    nothing; ``None`` if any number is as good as another, or nobody knows."""
+
+    device_notes: ClassVar[tuple[DeviceNote, ...]] = ()
+    """What is known of the devices that the source can read, for the table of devices."""
 
     origin: Origin = Origin()
     """Set by the registry to the distribution that the source was loaded from."""

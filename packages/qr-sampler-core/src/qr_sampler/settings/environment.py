@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
 from pydantic_settings import (
@@ -32,6 +32,9 @@ class EnvironmentSettings(BaseSettings):
     Raises:
         ConfigError: When there is a ``.env`` file that cannot be read.
     """
+
+    location: ClassVar[str | None] = None
+    """Name of the field that says where the device is; ``None`` if no field does."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True,
