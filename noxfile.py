@@ -29,6 +29,9 @@ ROOT: Final = Path(__file__).parent
 PACKAGES: Final = {
     "qr-sampler-core": "qr_sampler",
     "qr-entropy-sources": "qr_entropy_sources",
+    "qr-entropy-serial": "qr_entropy_serial",
+    "qr-entropy-cryptalabs": "qr_entropy_cryptalabs",
+    "qr-entropy-http": "qr_entropy_http",
     "qr-sampler-accel": "qr_sampler_accel",
     "qr-sampler-grpc": "qr_sampler_grpc",
     "qr-sampler-tsd": "qr_sampler_tsd",
@@ -44,7 +47,7 @@ EXTRAS: Final = {
     "qr-sampler-lab": ("anchors",),
     "qr-sampler-tsd": ("plots", "thrml"),
     "qr-sampler-vllm": ("tsd",),
-    "qr-sampler": ("anchors", "signing", "tsd"),
+    "qr-sampler": ("anchors", "new", "signing", "tsd"),
 }
 """What the tests of a package need beside its own dependencies."""
 

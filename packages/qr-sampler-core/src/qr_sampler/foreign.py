@@ -39,7 +39,15 @@ MOST_REPORTS: Final = 16
 
 _CUT: Final = "..."
 _OUR_PACKAGES: Final = frozenset(
-    {"qr_sampler", "qr_entropy_sources", "qr_sampler_grpc", "qr_sampler_lab"}
+    {
+        "qr_entropy_cryptalabs",
+        "qr_entropy_http",
+        "qr_entropy_serial",
+        "qr_entropy_sources",
+        "qr_sampler",
+        "qr_sampler_grpc",
+        "qr_sampler_lab",
+    }
 )
 
 
