@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final
 
 from qr_sampler.components.registry import Origin
+from qr_sampler.health.policy import HealthState
 
 __all__ = ["DroppedBytes", "EntropyDraw", "JitClass", "Origin", "SourceLimits", "SourceStatus"]
 
@@ -97,6 +98,9 @@ class EntropyDraw:
     answers had one each."""
     sequence_id: int | None = None
     """The number of the request that :attr:`signature` covers."""
+    health: HealthState = HealthState.UNTESTED
+    """What the health tests say of *data*. Set by the guard of the source, whatever the source
+    itself has put there; bytes of a failed source are in no draw."""
 
     def without_data(self) -> EntropyDraw:
         """Returns the provenance alone, to be kept: :attr:`data` is empty."""
@@ -118,6 +122,7 @@ class EntropyDraw:
             dropped_bytes=self.dropped_bytes,
             signature=self.signature,
             sequence_id=self.sequence_id,
+            health=self.health,
         )
 
 
@@ -132,6 +137,7 @@ class DroppedBytes:
     reason: str
     """Why they were dropped: the answer was ``"late"``, ``"short"`` or ``"long"``, another part of
     the draw ``"failed"``, an attempt at it was lost and ``"retried"``, or the answer, or what an
-    amplifier has made of it, was ``"unfit"``."""
+    amplifier has made of it, was ``"unfit"``; ``"startup_test"`` for bytes that were drawn to test
+    the source, and ``"health: <test> <value> >= <cutoff>"`` for those that show it has failed."""
     wall_time_ns: int
     """``time.time_ns()`` when they were."""

@@ -28,6 +28,7 @@ from qr_sampler.entropy.source import EntropySource
 from qr_sampler.entropy.source_calls import SourceCalls
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.foreign import is_ours, plain_text, words_of
+from qr_sampler.health import HealthState, SourceHealth
 from qr_sampler.per_process import PerProcess
 
 __all__ = ["GuardedSource"]
@@ -120,6 +121,11 @@ class GuardedSource(EntropySource):
     def limits(self) -> SourceLimits:
         """The limits of the source."""
         return self._intake.limits(lambda: self.source.limits)
+
+    @property
+    def health(self) -> SourceHealth:
+        """The health of the source in this process, as of now."""
+        return SourceHealth(state=HealthState.UNTESTED, tested="nothing", reason="not watched")
 
     @property
     def recorded_settings(self) -> Mapping[str, object]:

@@ -69,6 +69,11 @@ class EntropySource(ABC):
     conditioning: str = "unknown"
     """What was done to the raw bits, for example ``"none"`` or ``"sha256"``."""
 
+    min_entropy_per_byte: float | None = None
+    """Min-entropy of a byte in bits that an assessment of the source has found, which its health
+    tests then assume; ``None`` where there is none. 0 says that the bytes are chosen and there is
+    nothing to test, as in a constant control."""
+
     has_fallback: bool = True
     """Whether another source takes over when this one does not deliver, as the failure policy of
     the deployment says. Where none does, a draw that is given up ends requests, so that waiting for

@@ -9,5 +9,14 @@ from __future__ import annotations
 
 from qr_sampler.health.monitor import HealthMonitor
 from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState, Reading
+from qr_sampler.health.source_health import SourceHealth, Tested
 
-__all__ = ["Alarm", "HealthMonitor", "HealthPolicy", "HealthState", "Reading"]
+__all__ = [
+    "Alarm",
+    "HealthMonitor",
+    "HealthPolicy",
+    "HealthState",
+    "Reading",
+    "SourceHealth",
+    "Tested",
+]

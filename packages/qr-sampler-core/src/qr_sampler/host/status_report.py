@@ -10,14 +10,14 @@ __all__ = [
     "DrawDurations",
     "LastDraw",
     "LastFailure",
-    "SourceHealth",
+    "SourceCondition",
     "StatusReport",
     "TokenCount",
     "UndecidedCount",
 ]
 
 
-class SourceHealth(TypedDict):
+class SourceCondition(TypedDict):
     """One source, without what takes over from it."""
 
     name: str
@@ -81,7 +81,7 @@ class LastFailure(TypedDict):
 class StatusReport(TypedDict):
     """The status of one engine; what a host adds to it comes before these."""
 
-    sources: list[SourceHealth]
+    sources: list[SourceCondition]
     requests_left_to_engine: int
     tokens: list[TokenCount]
     forced_tokens: int

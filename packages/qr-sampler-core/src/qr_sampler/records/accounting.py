@@ -93,6 +93,7 @@ def token_record(
         row_digest=columns.row_digests[index],
         echo_verified=draw.commitment_echoed,
         signature_verified=draw.signature_verified,
+        health=draw.health.value,
         outcome=outcome,
         emitted=emitted,
     )

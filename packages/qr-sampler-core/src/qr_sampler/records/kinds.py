@@ -206,6 +206,8 @@ class TokenSamplingRecord(Record):
     """Whether the answer repeated the commitment; ``None`` when none was sent."""
     signature_verified: bool | None = None
     """Whether the answer's signature is that of the configured key; ``None`` without a key."""
+    health: str = "untested"
+    """What the health tests say of the draw: ``ok``, ``suspect`` or ``untested``."""
     role: str | None = None
     """What *u* was drawn for where several numbers take part: ``proposal``, ``residual`` or
     ``bonus``; ``None`` where one number alone decides."""

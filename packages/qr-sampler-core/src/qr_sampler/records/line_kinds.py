@@ -81,6 +81,8 @@ class DrawLine(msgspec.Struct, omit_defaults=True, gc=False):
     wall_time_ns: int
     sequence_id: int | None = None
     """The number of the request that the signature covers."""
+    health: str = "untested"
+    """What the health tests say of the bytes: ``ok``, ``suspect`` or ``untested``."""
 
 
 class TokenLine(msgspec.Struct, omit_defaults=True, gc=False):

@@ -56,6 +56,7 @@ _DEFAULTS: Final = {
     "fallback_reason": "",
     "emitted": True,
     "jit": True,
+    "health": "untested",
 }
 """What a field that is left out means; ``None`` for all others."""
 
@@ -72,6 +73,7 @@ _OF_DRAW: Final = {
     "commitment": "commitment",
     "echo_verified": "echo_verified",
     "signature_verified": "signature_verified",
+    "health": "health",
     "t_logits_ns": "t_logits_ns",
     "t_request_ns": "t_request_ns",
     "t_received_ns": "t_received_ns",

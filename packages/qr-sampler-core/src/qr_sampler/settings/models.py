@@ -139,6 +139,22 @@ class Settings(EnvironmentSettings, SamplingParameters):
             "Longest time that a draw may take before it has failed; late answers are dropped."
         ),
     )
+    health: bool = Field(
+        True,
+        description=(
+            "Test the bytes of every source before they decide a token, and refuse those of a "
+            "source that has failed; false for a control that is biased on purpose."
+        ),
+    )
+    health_min_entropy: float | None = Field(
+        None,
+        ge=0.2,
+        le=8.0,
+        description=(
+            "Min-entropy of a byte in bits that the health tests assume of every source; by "
+            "default what a source declares, else 8 for conditioned output and 6 for raw bytes."
+        ),
+    )
     follow_request: bool = Field(
         False,
         description=(

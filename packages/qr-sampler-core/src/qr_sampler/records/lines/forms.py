@@ -83,6 +83,7 @@ def draw_line(number: int, recorded: RecordedDraw) -> DrawLine:
         t_received_ns=draw.received_ns,
         wall_time_ns=draw.wall_time_ns,
         sequence_id=draw.sequence_id,
+        health=draw.health.value,
     )
 
 

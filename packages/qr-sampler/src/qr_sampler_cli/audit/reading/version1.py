@@ -40,6 +40,7 @@ _DRAW_FIELDS: Final = (
         "data_sha256",
         "signature",
         "sequence_id",
+        "health",
     }
 )
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -109,6 +109,7 @@ class Draw(ChainedLine, kw_only=True, tag="draw"):
     t_received_ns: Nanoseconds
     wall_time_ns: Nanoseconds
     sequence_id: SignedNanoseconds | None = None
+    health: Literal["ok", "suspect", "untested"] = "untested"
 
 
 class UsedUniform(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
