@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from qr_entropy_sources.latency_profile import LatencyProfile, LatencySeries
+from qr_sampler.errors import ConfigError
 from qr_sampler.records.chain import head_of
 from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.redaction import redact
@@ -27,6 +29,7 @@ from qr_sampler_lab.experiments.bundle.bag import (
     problems_of,
 )
 from qr_sampler_lab.experiments.bundle.checks import Checks
+from qr_sampler_lab.experiments.bundle.kept_heads import checked_heads
 from qr_sampler_lab.experiments.bundle.making import make_bundle
 from qr_sampler_lab.experiments.bundle.verifying import verify_bundle
 from qr_sampler_lab.experiments.ending import abort_study
@@ -45,6 +48,67 @@ def test_a_bundle_of_a_finished_study_verifies(bundle: Path) -> None:
     holds = {"bag", "counts", "stopping", "figures"}
     # The others need what a rehearsal does not have: an outside witness, a round of drand, a model.
     assert {name for name, status in statuses.items() if status == "holds"} == holds
+
+
+def test_it_is_verified_where_there_is_no_network(bundle: Path) -> None:
+    alone = ["unshare", "--user", "--map-root-user", "--net"]
+    if not shutil.which(alone[0]) or subprocess.run([*alone, "true"], check=False).returncode:
+        pytest.skip("network namespaces are not allowed here")
+    command = [sys.executable, "-m", "qr_sampler_cli", "experiment", "verify", str(bundle)]
+    done = subprocess.run([*alone, *command], check=True, capture_output=True, text=True)
+    assert "10 figures: holds" in done.stdout
+
+
+def lines_of(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
+
+
+def notes_on(checks: Checks, name: str) -> list[str]:
+    (notes,) = [rung.notes for rung in checks.rungs if rung.name == name]
+    return notes
+
+
+def test_a_head_that_was_kept_elsewhere_is_looked_for(bundle: Path) -> None:
+    (ledger, *_) = ledgers_in(bundle / "data" / "ledgers")
+    files = {
+        "register": bundle / "data" / "register.jsonl",
+        "journal": bundle / "data" / "journal.jsonl",
+        "ledgers": ledger,
+    }
+    for claim, path in files.items():
+        checks = verify_bundle(bundle, [hashlib.sha256(lines_of(path)[2]).hexdigest()])
+        assert not checks.fails
+        assert [path.name in note and "line n 2 " in note for note in notes_on(checks, claim)] == [
+            True
+        ]
+    unknown = verify_bundle(bundle, ["ab" * 32])
+    assert unknown.status("register") == "fails"
+
+
+def test_a_kept_head_tells_of_a_register_that_was_made_anew(bundle: Path) -> None:
+    register = bundle / "data" / "register.jsonl"
+    kept = head_of(lines_of(register)[-1])
+    drop_end(bundle)
+    rebag(bundle)
+    assert not verify_bundle(bundle).fails
+    assert verify_bundle(bundle, [kept]).status("register") == "fails"
+
+
+def test_a_head_of_a_line_without_its_text_cannot_be_confirmed(
+    finished_study: Study, tmp_path: Path
+) -> None:
+    (ledger, *_) = ledgers_in(finished_study.ledgers)
+    (line, *_) = [line for line in lines_of(ledger) if line.startswith(b'{"kind":"token"')]
+    make_bundle(finished_study, tmp_path / "bundle", text=False)
+    checks = verify_bundle(tmp_path / "bundle", [head_of(line)])
+    assert not checks.fails
+    assert "ledgers" in {rung.name for rung in checks.rungs if "kept head" in str(rung.unsaid)}
+
+
+@pytest.mark.parametrize("head", ["", "ab", "g" * 64, "ab" * 33])
+def test_what_is_no_head_is_refused(head: str) -> None:
+    with pytest.raises(ConfigError, match="64 hexadecimal digits"):
+        checked_heads([head])
 
 
 def test_sha256sum_agrees(bundle: Path) -> None:

@@ -193,6 +193,14 @@ def bundle(
 @reports_errors
 def verify(
     directory: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Directory of the bundle.")],
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SHA256",
+            help="Head of the register, the journal or a ledger that somebody else has kept: fails "
+            "unless a line has it. May be given several times.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Check a bundle, claim by claim: each holds, fails, or cannot be said.
@@ -201,9 +209,10 @@ def verify(
     bundle.
     """
     from qr_sampler_lab.experiments.bundle.checks import print_checks
+    from qr_sampler_lab.experiments.bundle.kept_heads import checked_heads
     from qr_sampler_lab.experiments.bundle.verifying import verify_bundle
 
-    checks = verify_bundle(directory)
+    checks = verify_bundle(directory, checked_heads(head or ()))
     if as_json:
         typer.echo(json.dumps(checks.as_data(), indent=2))
     else:

@@ -79,6 +79,10 @@ class Checks:
         """Notes something that the bundle does not show."""
         self._rungs[name].cannot_say(what)
 
+    def note(self, name: str, what: str) -> None:
+        """Notes a remark on a claim that judges nothing."""
+        self._rungs[name].note(what)
+
     def compare(self, name: str, what: str, found: object, expected: object) -> None:
         """Notes a value that is not the expected one."""
         if found != expected:
@@ -112,6 +116,7 @@ class Checks:
                     "failed": rung.failed,
                     "failures": [failure.what for failure in rung.failures],
                     "cannot_be_said": list(rung.unsaid),
+                    "notes": list(rung.notes),
                 }
                 for rung in self.rungs
             ],
@@ -133,6 +138,8 @@ def print_checks(checks: Checks) -> None:
             typer.echo(f"  fails: {rung.failed - MOST_LISTED:,} more")
         for unsaid in rung.unsaid.values():
             typer.echo(f"  cannot be said: {printable(unsaid.what)}")
+        for note in rung.notes:
+            typer.echo(f"  {printable(note)}")
 
 
 def _shown(value: object) -> str:

@@ -15,6 +15,7 @@ from qr_sampler_lab.experiments.bundle.history import (
     check_register,
     interrupted_sessions,
 )
+from qr_sampler_lab.experiments.bundle.kept_heads import check_kept_heads
 from qr_sampler_lab.experiments.bundle.making import is_below
 from qr_sampler_lab.experiments.bundle.requests import (
     LedgerRequests,
@@ -36,11 +37,12 @@ from qr_sampler_lab.experiments.study import Study
 __all__ = ["verify_bundle"]
 
 
-def verify_bundle(directory: Path) -> Checks:
+def verify_bundle(directory: Path, kept_heads: Sequence[str] = ()) -> Checks:
     """Returns what a bundle shows, claim by claim.
 
     Args:
         directory: The bundle.
+        kept_heads: Heads of lines that somebody else has kept, in lower case.
 
     Raises:
         BagError: When it is no bundle.
@@ -52,16 +54,17 @@ def verify_bundle(directory: Path) -> Checks:
     payload = directory / PAYLOAD
     if not payload.is_dir():
         raise BagError(f"{directory} is no bundle: it has no directory {PAYLOAD}")
-    _Verification(Study(payload), checks).run()
+    _Verification(Study(payload), checks, kept_heads).run()
     return checks
 
 
 class _Verification:
     """One study, and what is known of it so far."""
 
-    def __init__(self, study: Study, checks: Checks) -> None:
+    def __init__(self, study: Study, checks: Checks, kept_heads: Sequence[str]) -> None:
         self._study = study
         self._checks = checks
+        self._kept_heads = kept_heads
         self._entries: Sequence[Entry] = ()
 
     def run(self) -> None:
@@ -75,6 +78,7 @@ class _Verification:
             check_rounds(checks, self._study.sealed.seal, self._entries)
         with checks.of("register"):
             check_register(checks, self._study, self._entries)
+            check_kept_heads(checks, self._study, self._entries, self._kept_heads)
         revealed = self._reveal()
         with checks.of("ledgers"):
             has_sessions = any(entry.kind == "session" for entry in self._entries)

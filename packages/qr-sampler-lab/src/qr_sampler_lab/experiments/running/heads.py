@@ -11,7 +11,7 @@ from qr_sampler.records.files import ledgers_in
 from qr_sampler_cli.audit.reading.decoding import decode_object
 from qr_sampler_cli.audit.reading.lines import RawLine, raw_lines
 
-__all__ = ["head_in", "ledger_heads"]
+__all__ = ["head_in", "ledger_heads", "original_head"]
 
 
 def ledger_heads(directory: Path) -> dict[str, Mapping[str, object]]:
@@ -37,11 +37,11 @@ def head_in(path: Path, lines: int | None = None) -> dict[str, object]:
     for raw in raw_lines(path):
         if not raw.whole or count == lines:
             break
-        count, head = count + 1, _head_of(raw)
+        count, head = count + 1, original_head(raw)
     return {"lines": count, "head": head}
 
 
-def _head_of(raw: RawLine) -> str:
+def original_head(raw: RawLine) -> str:
     """Returns the digest of a line, or that of its original if its text is left out."""
     if raw.data.startswith(b'{"kind":"redacted"'):
         values, _ = decode_object(raw)
