@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Helpers for testing qr-sampler and the sources that plug into it.
+"""Helpers for testing qr-sampler and what plugs into it.
 
-:class:`EntropySourceContract` needs pytest, which the extra ``qr-sampler-core[testing]`` installs;
-the doubles do not. :class:`ToyHost` plays a host engine in milliseconds, and :func:`check_ledger`
-says whether a ledger is what a host has emitted, :func:`check_files` whether its files are chained.
+:class:`EntropySourceContract`, :class:`AmplifierContract` and :class:`TemperatureStrategyContract`
+need pytest, which the extra ``qr-sampler-core[testing]`` installs; the doubles do not.
+:class:`ToyHost` plays a host engine in milliseconds, and :func:`check_ledger` says whether a ledger
+is what a host has emitted, :func:`check_files` whether its files are chained.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from qr_sampler.testing.chain_checks import chained_lines, check_files
 from qr_sampler.testing.doubles import ConstantEntropySource, RecordedEntropySource
@@ -19,13 +21,17 @@ from qr_sampler.testing.toy_host import ToyHost, ToyRequest, play_script
 
 if TYPE_CHECKING:
     from qr_sampler.testing.contract import EntropySourceContract
+    from qr_sampler.testing.contracts.amplifiers import AmplifierContract
+    from qr_sampler.testing.contracts.strategies import TemperatureStrategyContract
 
 __all__ = [
+    "AmplifierContract",
     "ConstantEntropySource",
     "EmittedText",
     "EntropySourceContract",
     "RecordedEntropySource",
     "StampedWriter",
+    "TemperatureStrategyContract",
     "ToyHost",
     "ToyRequest",
     "chained_lines",
@@ -35,12 +41,19 @@ __all__ = [
     "records_in",
 ]
 
-_CONTRACT_MODULE = "qr_sampler.testing.contract"
+_CONTRACTS: Final = {
+    "EntropySourceContract": "qr_sampler.testing.contract",
+    "AmplifierContract": "qr_sampler.testing.contracts.amplifiers",
+    "TemperatureStrategyContract": "qr_sampler.testing.contracts.strategies",
+}
+"""Modules that import pytest, by what they offer."""
+
+_REWRITTEN: Final = ("qr_sampler.testing.contract", "qr_sampler.testing.contracts")
 
 
 def __getattr__(name: str) -> object:
-    """Returns the contract on first use, with pytest's detailed assertion messages switched on."""
-    if name != "EntropySourceContract":
+    """Returns a contract on first use, with pytest's detailed assertion messages switched on."""
+    if name not in _CONTRACTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         import pytest
@@ -48,9 +61,8 @@ def __getattr__(name: str) -> object:
         raise ImportError(
             f"{name} needs pytest; install the extra qr-sampler-core[testing]"
         ) from error
-    if _CONTRACT_MODULE not in sys.modules:
-        pytest.register_assert_rewrite(_CONTRACT_MODULE)
-    from qr_sampler.testing.contract import EntropySourceContract
-
-    globals()[name] = EntropySourceContract
-    return EntropySourceContract
+    if not sys.modules.keys() & set(_REWRITTEN):
+        pytest.register_assert_rewrite(*_REWRITTEN)
+    contract = getattr(import_module(_CONTRACTS[name]), name)
+    globals()[name] = contract
+    return contract
