@@ -229,6 +229,61 @@ def test_constant_temperatures_are_asked_for_once_per_batch(
     assert Constant.asked == asked
 
 
+class Writing(SignalAmplifier):
+    """Changes what it is given."""
+
+    what = "blocks"
+
+    def amplify(self, blocks: Any, counts: BlockCounts | None = None) -> Any:
+        assert counts is not None
+        given = {"blocks": blocks, "sums": counts.sums, "ones": counts.ones}
+        given[self.what][...] = 0
+        return result()
+
+
+@pytest.mark.parametrize("what", ["blocks", "sums", "ones"])
+def test_an_amplifier_cannot_change_what_is_recorded(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(AMPLIFIERS._loaded, "said", Writing)
+    monkeypatch.setattr(Writing, "what", what)
+    with pytest.raises(ComponentError, match="read-only"):
+        Step().sample()
+
+
+class Warming(TemperatureStrategy):
+    """Changes what it is given."""
+
+    def temperatures(self, statistics: Any, rows: Rows) -> Any:
+        temperatures = rows.column("fixed_temperature")
+        temperatures += 0.5
+        rows.running_entropy[...] = 0.0
+        return temperatures
+
+
+def test_a_strategy_cannot_change_later_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TEMPERATURE_STRATEGIES._loaded, "warm", Warming)
+    rows = Rows([SamplingParameters(temperature_strategy="warm", fixed_temperature=1.0)] * 2)
+    statistics = StepPlanner().prepare(LOGITS, rows).temperature
+    assert statistics.temperature.tolist() == [1.5, 1.5]
+    assert rows.column("fixed_temperature").tolist() == [1.0, 1.0]
+    assert np.isnan(rows.running_entropy).all()
+
+
+@pytest.mark.parametrize("field", ["entropy_nats", "varentropy_nats2", "logit_deviation"])
+def test_a_strategy_cannot_change_what_is_recorded(
+    field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cooling(TemperatureStrategy):
+        def temperatures(self, statistics: Any, rows: Rows) -> Any:
+            getattr(statistics, field)[...] = 0.0
+            return np.ones(len(rows))
+
+    monkeypatch.setitem(TEMPERATURE_STRATEGIES._loaded, "warm", Cooling)
+    with pytest.raises(ComponentError, match="read-only"):
+        Step().sample()
+
+
 def test_components_of_this_project_are_not_wrapped() -> None:
     assert type(amplifier_named("zscore_mean", Settings.load())).__name__ == "ZScoreMeanAmplifier"
     assert type(strategy_named("fixed")).__name__ == "FixedTemperatureStrategy"
@@ -275,6 +330,10 @@ def test_a_constructor_may_do_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"reads \['minds'\], which is unknown"):
         resolve_request(Settings.load(), {"qr_temperature_strategy": "warm"})
     strategy_named.__globals__["_strategy"].cache_clear()
+    monkeypatch.setattr(Warm, "reads", frozenset())
+    monkeypatch.setattr(Warm, "from_environment", classmethod(lambda cls: 7))
+    with pytest.raises(ConfigError, match="returned int, not a strategy"):
+        resolve_request(Settings.load(), {"qr_temperature_strategy": "warm"})
 
 
 def test_a_defect_survives_pickling() -> None:

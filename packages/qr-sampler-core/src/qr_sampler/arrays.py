@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Array aliases used in annotations throughout the package."""
+"""Array aliases used in annotations throughout the package, and views that nobody writes to."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,10 @@ __all__ = [
     "Logits",
     "MaskArray",
     "MassArray",
+    "read_only",
 ]
+
+A = TypeVar("A", bound=np.generic)
 
 Logits: TypeAlias = NDArray[np.float32]
 """``[B, V]`` natural-log units; ``-inf`` marks a masked token."""
@@ -33,3 +36,10 @@ MaskArray: TypeAlias = NDArray[np.bool_]
 
 MassArray: TypeAlias = NDArray[np.int64]
 """Totals of fixed-point probability masses, see :mod:`qr_sampler.selection.masses`."""
+
+
+def read_only(array: NDArray[A]) -> NDArray[A]:
+    """Returns a view of *array* that refuses to be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

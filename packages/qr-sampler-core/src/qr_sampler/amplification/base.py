@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from qr_sampler.amplification.resolution import Resolution
 from qr_sampler.arrays import ByteBlocks, FloatArray
 
 if TYPE_CHECKING:
-    from qr_sampler.settings import Settings
+    from qr_sampler.settings import EnvironmentSettings, Settings
 
 __all__ = [
     "U_MAX",
@@ -72,6 +72,10 @@ class SignalAmplifier(ABC):
 
     Threads: an instance is shared and may be called from several threads at once.
     """
+
+    settings_model: ClassVar[type[EnvironmentSettings] | None] = None
+    """The model of its own settings, for ``qr-sampler settings`` and ``doctor``; ``None`` for a
+    amplifier without any."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> SignalAmplifier:

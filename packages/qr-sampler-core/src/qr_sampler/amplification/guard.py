@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qr_sampler.amplification.base import AmplificationResult, Labels, SignalAmplifier
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
-from qr_sampler.arrays import ByteBlocks, FloatArray
+from qr_sampler.arrays import ByteBlocks, FloatArray, IndexArray, read_only
 from qr_sampler.foreign import component_failure
 
 __all__ = ["GuardedAmplifier"]
@@ -24,6 +24,8 @@ MAX_LABEL_CHARACTERS: Final = 64
 
 class GuardedAmplifier(SignalAmplifier):
     """Hands blocks to *amplifier* and lets nothing pass but what its contract promises.
+
+    Blocks and counts become records, so that it cannot change them.
 
     It is called within a step, so that one which never returns holds up the engine.
 
@@ -43,7 +45,9 @@ class GuardedAmplifier(SignalAmplifier):
             ComponentError: When the amplifier has returned something else, or raised anything.
         """
         try:
-            return _checked(self._amplifier.amplify(blocks, counts), len(blocks))
+            given = None if counts is None else _Counts(counts)
+            answer = self._amplifier.amplify(read_only(blocks), given)
+            return _checked(answer, len(blocks))
         except BaseException as error:
             raise component_failure(KIND, self._name, error) from None
 
@@ -75,6 +79,23 @@ class GuardedAmplifier(SignalAmplifier):
         except BaseException as error:
             raise component_failure(KIND, self._name, error) from None
         return self if other is self._amplifier else GuardedAmplifier(other, self._name)
+
+
+class _Counts(BlockCounts):
+    """Counts that another one has made, to be read only."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, counts: BlockCounts) -> None:
+        self._counts = counts
+
+    @property
+    def sums(self) -> IndexArray:
+        return read_only(self._counts.sums)
+
+    @property
+    def ones(self) -> IndexArray:
+        return read_only(self._counts.ones)
 
 
 def _checked(result: object, count: int) -> AmplificationResult:

@@ -38,5 +38,7 @@ def strategy_named(name: str) -> TemperatureStrategy:
 
 @lru_cache(maxsize=64)
 def _strategy(kind: type[TemperatureStrategy], name: str) -> TemperatureStrategy:
-    strategy = kind()
+    strategy: object = kind.from_environment()
+    if not isinstance(strategy, TemperatureStrategy):
+        raise TypeError(f"from_environment() returned {type(strategy).__name__}, not a strategy")
     return strategy if is_ours(strategy) else GuardedStrategy(strategy, name)

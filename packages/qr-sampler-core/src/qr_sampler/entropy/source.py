@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from qr_sampler.entropy.device_notes import DeviceNote
 from qr_sampler.entropy.draw import EntropyDraw, JitClass, Origin, SourceLimits, SourceStatus
 from qr_sampler.entropy.row_context import RowContext
 from qr_sampler.errors import EntropyUnavailableError
+
+if TYPE_CHECKING:
+    from qr_sampler.settings import EnvironmentSettings
 
 __all__ = ["CONTRACT_VERSION", "EntropySource"]
 
@@ -85,6 +88,10 @@ class EntropySource(ABC):
 
     device_notes: ClassVar[tuple[DeviceNote, ...]] = ()
     """What is known of the devices that the source can read, for the table of devices."""
+
+    settings_model: ClassVar[type[EnvironmentSettings] | None] = None
+    """The model of its own settings, for ``qr-sampler settings`` and ``doctor``; ``None`` for a
+    source without any."""
 
     origin: Origin = Origin()
     """Set by the registry to the distribution that the source was loaded from."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from qr_sampler.settings.environment import EnvironmentSettings
 from qr_sampler.settings.models import (
     BYTE_MEAN,
     BYTE_STD,
@@ -23,6 +24,7 @@ __all__ = [
     "MAX_TEMPERATURE",
     "MIN_TEMPERATURE",
     "RAISE_ERROR",
+    "EnvironmentSettings",
     "SamplingParameters",
     "Settings",
     "describe_validation_error",

@@ -6,12 +6,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 
 from qr_sampler.arrays import FloatArray
 from qr_sampler.rows import Rows
+
+if TYPE_CHECKING:
+    from qr_sampler.settings import EnvironmentSettings
 
 __all__ = [
     "STATISTICS_STEP",
@@ -90,11 +93,15 @@ class TemperatureResult:
 class TemperatureStrategy(ABC):
     """Chooses the temperature of each row from its statistics and its request's parameters.
 
-    Must be overridden: :meth:`temperatures`. May be overridden: :attr:`reads`, :attr:`constant`.
-    A strategy is constructed without arguments, once, and shared by requests and threads, so it is
+    Must be overridden: :meth:`temperatures`. May be overridden: :attr:`reads`, :attr:`constant`,
+    :meth:`from_environment`. A strategy is made once and shared by requests and threads, so it is
     stateless: what a request remembers of its past comes in as ``rows.running_entropy``. It may not
     raise, since every parameter was checked when the request was admitted.
     """
+
+    settings_model: ClassVar[type[EnvironmentSettings] | None] = None
+    """The model of its own settings, for ``qr-sampler settings`` and ``doctor``; ``None`` for a
+    strategy without any."""
 
     reads: ClassVar[frozenset[str]] = frozenset({"entropy_nats", "varentropy_nats2"})
     """Which fields of the statistics the result depends on. All are computed and recorded for every
@@ -104,6 +111,15 @@ class TemperatureStrategy(ABC):
     """Whether the result depends on nothing but the parameters of the rows, and so stays the same
     while the batch does. It is not asked for in every step then. Not inherited by strategies of
     other projects."""
+
+    @classmethod
+    def from_environment(cls) -> TemperatureStrategy:
+        """Returns a strategy configured from ``QR_*`` variables and the ``.env`` file.
+
+        Raises:
+            ConfigError: When a setting of this strategy is malformed.
+        """
+        return cls()
 
     @abstractmethod
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:

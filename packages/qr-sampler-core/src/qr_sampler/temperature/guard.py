@@ -8,9 +8,9 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler.arrays import FloatArray
+from qr_sampler.arrays import FloatArray, read_only
 from qr_sampler.foreign import component_failure
-from qr_sampler.rows import Rows
+from qr_sampler.rows import RowParameters, Rows
 from qr_sampler.settings.temperature_parameters import MAX_TEMPERATURE, MIN_TEMPERATURE
 from qr_sampler.temperature.base import LogitStatistics, TemperatureStrategy
 
@@ -23,6 +23,9 @@ READABLE: Final = frozenset(field.name for field in dataclasses.fields(LogitStat
 
 class GuardedStrategy(TemperatureStrategy):
     """Asks *strategy* and lets nothing pass but what its contract promises.
+
+    What it is asked about it cannot change: the statistics become records, and the parameters are
+    those of later steps, too.
 
     It is called within a step, so that one which never returns holds up the engine.
 
@@ -51,7 +54,8 @@ class GuardedStrategy(TemperatureStrategy):
             ComponentError: When the strategy has returned something else, or raised anything.
         """
         try:
-            temperatures = np.array(self._strategy.temperatures(statistics, rows), dtype=np.float64)
+            answer = self._strategy.temperatures(_read_only(statistics), _separate(rows))
+            temperatures = np.array(answer, dtype=np.float64)
             if temperatures.shape != (len(rows),):
                 raise ValueError(f"it returned shape {temperatures.shape}, expected {(len(rows),)}")
             if not ((temperatures >= MIN_TEMPERATURE) & (temperatures <= MAX_TEMPERATURE)).all():
@@ -61,3 +65,21 @@ class GuardedStrategy(TemperatureStrategy):
             return temperatures
         except BaseException as error:
             raise component_failure(KIND, self._name, error) from None
+
+
+def _read_only(statistics: LogitStatistics) -> LogitStatistics:
+    return dataclasses.replace(
+        statistics,
+        entropy_nats=read_only(statistics.entropy_nats),
+        varentropy_nats2=read_only(statistics.varentropy_nats2),
+        logit_deviation=read_only(statistics.logit_deviation),
+    )
+
+
+def _separate(rows: Rows) -> Rows:
+    """Returns the same rows with columns that nobody else reads."""
+    return rows.derived(_own_rows).with_running_entropy(rows.running_entropy)
+
+
+def _own_rows(parameters: RowParameters) -> Rows:
+    return Rows(parameters.parameters)
