@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -27,6 +28,8 @@ from qr_sampler import (
     measure_baseline,
 )
 from qr_sampler.amplification import BaselineMeasurement, ECDFAmplifier
+from qr_sampler.amplification.baseline import LATENCY_SHARES, latency_quantiles_ms
+from qr_sampler.entropy import EntropyDraw
 from qr_sampler.testing import ConstantEntropySource, RecordedEntropySource
 
 
@@ -84,6 +87,91 @@ def test_figures_are_those_of_the_definition() -> None:
     assert baseline.block_sums == tuple(sorted(sums.tolist()))
     assert (baseline.source, baseline.blocks, baseline.block_bytes) == ("recorded", 50, 40)
     assert seen == [(done, 50) for done in range(1, 51)]
+
+
+def test_the_fingerprint_is_that_of_the_bytes() -> None:
+    data = np.random.default_rng(4).integers(0, 256, (40, 30), dtype=np.uint8)
+    fingerprint = measure_baseline(
+        RecordedEntropySource(data.tobytes()), blocks=40, block_bytes=30
+    ).fingerprint
+    assert fingerprint is not None
+    planes = np.unpackbits(data.reshape(-1, 1), axis=1).mean(axis=0)
+    np.testing.assert_allclose(fingerprint.bit_planes, planes, rtol=1e-14)
+    assert fingerprint.byte_histogram == tuple(np.bincount(data.ravel(), minlength=256).tolist())
+    off = data.sum(axis=1, dtype=int) - data.sum(axis=1, dtype=int).mean()
+    whole = np.correlate(off, off, mode="full")[39:]
+    np.testing.assert_allclose(
+        fingerprint.block_sum_autocorrelation, whole[1:11] / whole[0], rtol=1e-12
+    )
+    assert fingerprint.timed_blocks == 40
+    assert list(fingerprint.latency_ms) == ["0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"]
+
+
+def test_latencies_are_ones_that_were_measured() -> None:
+    latencies = np.random.default_rng(2).integers(0, 10**9, 357).tolist()
+    expected = np.quantile(latencies, LATENCY_SHARES, method="inverted_cdf") / 1e6
+    assert list(latency_quantiles_ms(latencies).values()) == expected.tolist()
+    assert latency_quantiles_ms([]) == {}
+
+
+class Described(BiasedSource):
+    """Says much of itself."""
+
+    conditioning = "none"
+
+    @property
+    def recorded_settings(self) -> dict[str, object]:
+        return {"port": "/dev/ttyUSB0", "path": Path("/dev"), "odd": math.nan, "long": "x" * 9_999}
+
+    def draw(self, n: int) -> EntropyDraw:
+        return dataclasses.replace(super().draw(n), device_id=f"QWR{n % 7}" + "x" * 999)
+
+
+def test_the_fingerprint_names_device_settings_and_conditioning(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    measure_baseline(Described(0.5), blocks=30, block_bytes=33).save(path)
+    fingerprint = Baseline.load(path).fingerprint
+    assert fingerprint is not None
+    assert [len(each) for each in fingerprint.device_ids] == [256]
+    assert fingerprint.device_ids[0].startswith("QWR5xxx")
+    assert fingerprint.conditioning == "none"
+    settings = fingerprint.settings
+    assert (settings["port"], settings["path"], settings["odd"]) == ("/dev/ttyUSB0", "/dev", "nan")
+    assert len(str(settings["long"])) == 1_024
+
+
+def test_files_without_a_fingerprint_keep_their_digest(tmp_path: Path) -> None:
+    content = {
+        **{name: value for name, value in made().model_dump().items() if name != "fingerprint"},
+        "block_sums": [12_000, 12_700, 12_800],
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({**content, "digest": digest}), "utf-8")
+    old = Baseline.load(path)
+    assert old.fingerprint is None
+    assert old.digest == digest
+
+
+def test_a_fingerprint_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    measure_baseline(BiasedSource(0.5), blocks=5, block_bytes=33).save(path)
+    for field, value in (("bit_planes", [0.5] * 8), ("byte_histogram", [-1] * 256)):
+        content = json.loads(path.read_text("utf-8"))
+        content["fingerprint"][field] = value
+        path.with_name("other.json").write_text(json.dumps(content), "utf-8")
+        with pytest.raises(ConfigError, match="byte_histogram"):
+            Baseline.load(path.with_name("other.json"))
+
+
+@pytest.mark.parametrize(("blocks", "most"), [(40_000, 4_000), (9, 0)])
+def test_the_baseline_is_too_short_beyond_a_tenth_of_its_blocks(blocks: int, most: int) -> None:
+    baseline = made(blocks=blocks, block_sums=())
+    assert baseline.most_tokens == most
+    # Up to there, the baseline adds less than 5 % to the error of the tokens alone.
+    if most:
+        assert baseline.mean_u_error(most) / math.sqrt(1 / (12 * most)) < 1.05
 
 
 def test_a_fallback_does_not_calibrate_a_device() -> None:
@@ -210,7 +298,13 @@ def test_a_measurement_that_was_put_aside_has_the_figures_of_one_that_was_not(
         measurement.save(kept)
         measurement = BaselineMeasurement.load(kept)
     whole = measure_baseline(BiasedSource(0.51), blocks=20, block_bytes=33)
-    assert measurement.baseline().model_copy(update={"wall_time_ns": whole.wall_time_ns}) == whole
+    assert without_times(measurement.baseline()) == without_times(whole)
+
+
+def without_times(baseline: Baseline) -> dict[str, Any]:
+    content = baseline.model_dump(exclude={"wall_time_ns"})
+    del content["fingerprint"]["latency_ms"]
+    return content
 
 
 def test_a_failed_block_changes_nothing() -> None:

@@ -8,15 +8,29 @@ from qr_sampler.amplification.baseline.baseline import (
     calibration_error,
     configured_baseline,
 )
+from qr_sampler.amplification.baseline.fingerprint import (
+    AUTOCORRELATION_LAGS,
+    LATENCY_SHARES,
+    BaselineFingerprint,
+    block_sum_autocorrelation,
+    latency_quantiles_ms,
+    plane_shares,
+)
 from qr_sampler.amplification.baseline.measurement import (
     BaselineMeasurement,
     measure_baseline,
 )
 
 __all__ = [
+    "AUTOCORRELATION_LAGS",
+    "LATENCY_SHARES",
     "Baseline",
+    "BaselineFingerprint",
     "BaselineMeasurement",
+    "block_sum_autocorrelation",
     "calibration_error",
     "configured_baseline",
+    "latency_quantiles_ms",
     "measure_baseline",
+    "plane_shares",
 ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from qr_sampler.amplification.baseline.fingerprint import BaselineFingerprint
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import describe_validation_error
 from qr_sampler.whole_file import write_whole
@@ -59,6 +60,10 @@ class Baseline(BaseModel):
         description="Byte sums of the N blocks, ascending; empty if they were not kept."
     )
     wall_time_ns: int = Field(description="When it was finished, in nanoseconds since the epoch.")
+    fingerprint: BaselineFingerprint | None = Field(
+        default=None,
+        description="What tells whether the device has changed; none in files of older versions.",
+    )
 
     @model_validator(mode="after")
     def _sums_are_complete_and_sorted(self) -> Baseline:
@@ -76,7 +81,17 @@ class Baseline(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of the content, as 64 hexadecimal digits."""
-        return hashlib.sha256(_canonical_json(self.model_dump(mode="json"))).hexdigest()
+        return hashlib.sha256(_canonical_json(self._content())).hexdigest()
+
+    @property
+    def most_tokens(self) -> int:
+        """Number of tokens from which on the baseline is too short: a tenth of its blocks.
+
+        A comparison of N tokens with N_b blocks has the standard error sqrt(1 / N + 1 / N_b), in
+        standard deviations of one of them. Up to N_b / 10 the baseline adds less than 5 % to it;
+        far beyond, more tokens make it no smaller.
+        """
+        return self.blocks // 10
 
     def calibration_error(self, block_bytes: int) -> float:
         """Returns by how much the finite baseline typically keeps u from uniform.
@@ -110,11 +125,16 @@ class Baseline(BaseModel):
         Raises:
             ConfigError: When the file exists or cannot be written.
         """
-        content = {**self.model_dump(mode="json"), _DIGEST_KEY: self.digest}
+        content = {**self._content(), _DIGEST_KEY: self.digest}
         try:
             write_whole(path, json.dumps(content, allow_nan=False) + "\n")
         except OSError as error:
             raise ConfigError(f"{path}: cannot be written: {error}; choose a new file") from error
+
+    def _content(self) -> dict[str, Any]:
+        # Without one, content and digest are those of files that had no place for a fingerprint.
+        without = {"fingerprint"} if self.fingerprint is None else None
+        return self.model_dump(mode="json", exclude=without)
 
     @classmethod
     def load(cls, path: Path) -> Baseline:

@@ -7,12 +7,19 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qr_sampler.amplification.baseline import Baseline
+from qr_sampler.amplification.baseline.baseline import Baseline
+from qr_sampler.amplification.baseline.fingerprint import (
+    BaselineFingerprint,
+    block_sum_autocorrelation,
+    latency_quantiles_ms,
+    plane_shares,
+    settings_as_json,
+)
 from qr_sampler.amplification.byte_sums import block_ones, block_sums
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
@@ -20,6 +27,9 @@ from qr_sampler.settings import describe_validation_error
 from qr_sampler.whole_file import write_whole
 
 __all__ = ["BaselineMeasurement", "measure_baseline"]
+
+_MOST_DEVICES: Final = 16
+_LONGEST_DEVICE_ID: Final = 256
 
 
 class BaselineMeasurement(BaseModel):
@@ -46,6 +56,22 @@ class BaselineMeasurement(BaseModel):
     )
     block_sums: list[int] = Field(default_factory=list, description="Byte sum of each block.")
     block_ones: list[int] = Field(default_factory=list, description="One bits of each block.")
+    latencies_ns: list[int] = Field(
+        default_factory=list,
+        description="How long the draw of each block took, in nanoseconds; fewer than blocks where "
+        "an older version began.",
+    )
+    device_ids: list[str] = Field(
+        default_factory=list,
+        max_length=_MOST_DEVICES,
+        description="Identities that the device reported.",
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="Recorded settings of the source."
+    )
+    conditioning: str = Field(
+        default="unknown", description="What the source says was done to the raw bits."
+    )
 
     @model_validator(mode="after")
     def _counts_agree(self) -> BaselineMeasurement:
@@ -56,6 +82,7 @@ class BaselineMeasurement(BaseModel):
             or sum(self.byte_counts) != self.blocks * self.block_bytes
             or (sum(self.block_sums), sum(self.block_ones)) != (total, ones)
             or len(self.block_ones) != self.blocks
+            or len(self.latencies_ns) > self.blocks
         ):
             raise ValueError("byte_counts, block_sums and block_ones are not of the same bytes")
         return self
@@ -74,6 +101,8 @@ class BaselineMeasurement(BaseModel):
             source_distribution=source.origin.distribution or "",
             source_version=source.origin.version or "",
             block_bytes=block_bytes,
+            settings=settings_as_json(source.recorded_settings),
+            conditioning=source.conditioning,
         )
 
     @property
@@ -103,6 +132,13 @@ class BaselineMeasurement(BaseModel):
             self.byte_counts[value] += count
         self.block_sums.append(int(block_sums(block[np.newaxis])[0]))
         self.block_ones.append(int(block_ones(block[np.newaxis])[0]))
+        self.latencies_ns.append(max(0, int(draw.received_ns) - int(draw.requested_ns)))
+        self._note_device(draw.device_id)
+
+    def _note_device(self, device_id: str) -> None:
+        told = str(device_id)[:_LONGEST_DEVICE_ID]
+        if told and told not in self.device_ids and len(self.device_ids) < _MOST_DEVICES:
+            self.device_ids.append(told)
 
     def baseline(self) -> Baseline:
         """Returns the baseline of the blocks so far.
@@ -126,6 +162,19 @@ class BaselineMeasurement(BaseModel):
             block_sums=tuple(sorted(self.block_sums)),
             wall_time_ns=time.time_ns(),
             **self._figures(),
+            fingerprint=self._fingerprint(),
+        )
+
+    def _fingerprint(self) -> BaselineFingerprint:
+        return BaselineFingerprint(
+            bit_planes=tuple(plane_shares(self.byte_counts).tolist()),
+            byte_histogram=tuple(self.byte_counts),
+            block_sum_autocorrelation=block_sum_autocorrelation(self.block_sums),
+            latency_ms=latency_quantiles_ms(self.latencies_ns),
+            timed_blocks=len(self.latencies_ns),
+            device_ids=tuple(self.device_ids),
+            settings=self.settings,
+            conditioning=self.conditioning,
         )
 
     def _figures(self) -> dict[str, Any]:
