@@ -51,8 +51,8 @@ EXTRAS: Final = {
 }
 """What the tests of a package need beside its own dependencies."""
 
-TEST_GROUP: Final = {"qr-sampler-lab": "lab"}
-"""The dependency group of packages whose figures are compared with those of other libraries."""
+TEST_GROUP: Final = {"qr-sampler-lab": "lab", "qr-sampler": "scaffolding"}
+"""The dependency group of packages whose tests need more than the others."""
 
 NEEDS_ENGINE: Final = ("qr-sampler-accel", "qr-sampler-vllm", "qr-sampler")
 """Packages whose coverage is only complete with torch or vLLM: in the session ``vllm``."""

@@ -13,6 +13,7 @@ from qr_sampler_cli.commands.baseline import baseline
 from qr_sampler_cli.commands.doctor import doctor
 from qr_sampler_cli.commands.generate import generate
 from qr_sampler_cli.commands.health import health
+from qr_sampler_cli.commands.new import new
 from qr_sampler_cli.commands.probe import probe
 from qr_sampler_cli.commands.serve_entropy import serve_entropy
 from qr_sampler_cli.commands.settings import settings
@@ -62,6 +63,7 @@ app.command()(baseline)
 app.add_typer(doctor, name="doctor")
 app.command()(generate)
 app.add_typer(health, name="health")
+app.command()(new)
 app.command()(probe)
 app.command("serve-entropy")(serve_entropy)
 app.command()(settings)
