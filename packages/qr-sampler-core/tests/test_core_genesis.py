@@ -69,6 +69,7 @@ def test_sources_are_described_without_secrets() -> None:
     (lamp,) = genesis(GuardedSource(Lamp(), timeout_ms=1000)).sources
     assert lamp == {
         "name": "lamp",
+        "kind": "lamp",
         "distribution": "qr-lamp",
         "version": "2.0",
         "jit_class": "B",

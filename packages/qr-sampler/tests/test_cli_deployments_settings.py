@@ -22,13 +22,14 @@ from qr_sampler.settings import public_name
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
 import qr_sampler_grpc
 from qr_sampler.entropy.breaker_settings import BreakerSettings
+from qr_sampler.settings.source_declarations import SourceDeclarations
 from qr_sampler_grpc.direct.settings import DirectSettings
 from qr_sampler_grpc.protocol.profiles import PROFILES
 from qr_sampler_grpc.settings import GrpcSettings
 
 RELEVANT: dict[str, tuple[type[BaseSettings], ...]] = {
-    "quantum_grpc": (Settings, GrpcSettings, BreakerSettings),
-    "direct": (Settings, DirectSettings, BreakerSettings),
+    "quantum_grpc": (Settings, SourceDeclarations, GrpcSettings, BreakerSettings),
+    "direct": (Settings, SourceDeclarations, DirectSettings, BreakerSettings),
 }
 """What the container with vLLM reads, by the source that it draws from."""
 

@@ -87,6 +87,7 @@ def test_every_fault_is_a_row_and_the_rest_keeps_working(packages: Packages) -> 
     (good,) = rows["good"]
     assert good == {
         "name": "good",
+        "kind": "",
         "distribution": "acme-good",
         "version": "1.0",
         "target": "acme_good:Source",
@@ -319,3 +320,35 @@ def test_faults_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     passive = json.loads(CliRunner().invoke(app, ["sources", "--json"]).stdout)
     assert [row["state"] for row in passive if row["name"] == "defective"] == ["broken"]
+
+
+def test_sources_with_names_of_their_own_are_rows(packages: Packages) -> None:
+    packages.add("acme-good", {"good": "acme_good:Source"}, acme_good=GOOD)
+    (packages.directory / "sources.toml").write_text(
+        '[right]\nkind = "mock_uniform"\nseed = 3\n[bad]\nkind = "mock_uniform"\nsead = 3\n',
+        "utf-8",
+    )
+    variables = {"QR_SOURCES": "left=good", "QR_SOURCES_FILE": "sources.toml"}
+    rows = packages.rows(QR_ENTROPY_SOURCE_TYPE="left", QR_FALLBACK_MODE="right", **variables)
+    (left,), (right,), (bad,) = rows["left"], rows["right"], rows["bad"]
+    assert (left["kind"], left["state"], left["configured"]) == ("good", "available", True)
+    assert (left["jit_class"], left["distribution"]) == ("A", "acme-good")
+    assert (right["kind"], right["state"], right["takes_over"]) == (
+        "mock_uniform",
+        "available",
+        True,
+    )
+    assert bad["state"] == "misconfigured"
+    assert "bad: 'sead' is not a setting of the kind 'mock_uniform'" in bad["reason"]
+    (only,) = packages.rows("left", "--probe", **variables).values()
+    assert [(row["name"], row["probed"]) for row in only] == [("left", True)]
+
+    result = packages.run("left", **variables)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "left: of the kind good, with settings of its own" in result.stdout
+
+
+def test_a_malformed_declaration_is_an_error(packages: Packages) -> None:
+    result = packages.run(QR_SOURCES="left=god")
+    assert result.returncode == 2
+    assert "QR_SOURCES: left: no kind of source is called 'god'" in result.stderr

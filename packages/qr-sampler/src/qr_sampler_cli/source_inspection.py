@@ -8,7 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from qr_sampler import ENTROPY_SOURCES, Plugin
+from qr_sampler import ENTROPY_SOURCES, Plugin, create_source
+from qr_sampler.components.sources import named_sources
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, PluginConflictError, PluginLoadError
 from qr_sampler.settings import Settings
@@ -20,10 +21,12 @@ State = Literal["available", "unavailable", "misconfigured", "broken", "conflict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceReport:
-    """One entry point of the group of entropy sources."""
+    """One entry point of the group of entropy sources, or a source with a name of its own."""
 
     name: str
     """Name by which the configuration refers to the source."""
+    kind: str = ""
+    """Name of its kind if it has a name of its own, else empty."""
     distribution: str
     """Distribution that declares it, empty if its metadata does not name it."""
     version: str
@@ -51,30 +54,41 @@ class SourceReport:
 def inspect_sources(
     settings: Settings, names: Collection[str] = (), *, probe: bool
 ) -> tuple[SourceReport, ...]:
-    """Returns a report on every entry point, sorted by name; never raises for a faulty one.
+    """Returns a report on every source, those with names of their own last; also on faulty ones.
 
     Args:
         settings: The deployment's settings, which name some of them.
         names: Those to report on; all of them if empty.
         probe: Draw one byte from each source instead of asking for its passive status.
+
+    Raises:
+        ConfigError: When the declaration of a source with a name of its own is malformed.
     """
+    plugins = ENTROPY_SOURCES.plugins()
+    kinds = [(plugin.name, plugin) for plugin in plugins]
+    named = [
+        (one.name, plugin)
+        for one in named_sources().values()
+        for plugin in plugins
+        if plugin.name == one.kind
+    ]
     return tuple(
         dataclasses.replace(
-            _inspect(plugin, probe=probe),
-            configured=plugin.name == settings.entropy_source_type,
-            takes_over=plugin.name == settings.fallback_mode != settings.entropy_source_type,
+            _inspect(name, plugin, probe=probe),
+            configured=name == settings.entropy_source_type,
+            takes_over=name == settings.fallback_mode != settings.entropy_source_type,
         )
-        for plugin in ENTROPY_SOURCES.plugins()
-        if not names or plugin.name in names
+        for name, plugin in (*kinds, *named)
+        if not names or name in names
     )
 
 
-def _inspect(plugin: Plugin, *, probe: bool) -> SourceReport:
-    report = _blank(plugin)
+def _inspect(name: str, plugin: Plugin, *, probe: bool) -> SourceReport:
+    report = _blank(name, plugin)
     try:
         source_class = ENTROPY_SOURCES.load(plugin.name)
         report = _described(report, source_class)
-        source = source_class.from_environment()
+        source = source_class.from_environment() if name == plugin.name else create_source(name)
         try:
             report = _described(report, source)
             status = source.probe() if probe else source.status()
@@ -94,9 +108,10 @@ def _inspect(plugin: Plugin, *, probe: bool) -> SourceReport:
     return dataclasses.replace(report, state=state, reason=status.reason, probed=probe)
 
 
-def _blank(plugin: Plugin) -> SourceReport:
+def _blank(name: str, plugin: Plugin) -> SourceReport:
     return SourceReport(
-        name=plugin.name,
+        name=name,
+        kind="" if name == plugin.name else plugin.name,
         # Metadata without these fields yields None, whatever its type promises.
         distribution=plugin.origin.distribution or "",
         version=plugin.origin.version or "",

@@ -27,6 +27,8 @@ class Origin:
     """Distribution name, empty for a component that was constructed directly."""
     version: str = ""
     """Distribution version."""
+    kind: str = ""
+    """Name of the kind of a component that has a name of its own, empty for all others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

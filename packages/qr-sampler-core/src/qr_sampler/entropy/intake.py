@@ -57,7 +57,7 @@ class Intake:
     source does, so callers that cannot wait use another thread.
 
     Args:
-        name: Name of the source. No answer may claim another one.
+        name: Name of the source. No answer may claim another one than that or that of its kind.
         origin: Distribution that the source was loaded from.
         secrets: Texts that are masked in everything the source reports.
     """
@@ -226,7 +226,8 @@ class Intake:
         """
         lost = _number(answer.dropped_bytes) or 0
         claimed = self._text(answer.source)
-        if claimed != self._name:
+        # A source may write the name of its kind into its draws itself.
+        if claimed not in (self._name, self._origin.kind or self._name):
             reason = f"it calls itself {claimed!r}; the answer was dropped"
             return FailedDraw(reason, memoryview(data).nbytes + lost, "unfit")
         requested_ns, received_ns = _number(answer.requested_ns), _number(answer.received_ns)

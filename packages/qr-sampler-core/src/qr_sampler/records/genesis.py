@@ -96,6 +96,7 @@ def _described(source: EntropySource) -> dict[str, Any]:
     guard = source if isinstance(source, GuardedSource) else GuardedSource(source, timeout_ms=1000)
     return {
         "name": source.name,
+        "kind": source.origin.kind or source.name,
         "distribution": source.origin.distribution,
         "version": source.origin.version,
         "jit_class": _value_of(source.jit_class),

@@ -68,8 +68,9 @@ class GenesisRecord(Record):
     schema_version: int = SCHEMA_VERSION
     """Layout of the lines."""
     sources: list[dict[str, Any]] = field(default_factory=list)
-    """The sources in use, fallbacks included, each with ``name``, ``distribution``, ``version``,
-    ``jit_class``, ``conditioning``, ``limits`` and ``settings``, these without secrets."""
+    """The sources in use, fallbacks included, each with ``name``, ``kind``, ``distribution``,
+    ``version``, ``jit_class``, ``conditioning``, ``limits`` and ``settings``, these without
+    secrets. The kind is the name, unless the operator has given the source another one."""
     host: dict[str, Any] = field(default_factory=dict)
     """Further facts about the engine."""
     files: dict[str, str] = field(default_factory=dict)

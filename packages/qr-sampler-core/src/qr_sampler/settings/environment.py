@@ -9,11 +9,13 @@ from pydantic import ValidationError
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from qr_sampler.errors import ConfigError
+from qr_sampler.settings.active_instance import active_values
 from qr_sampler.settings.env_file import ENCODING, readable_env_file
 from qr_sampler.settings.validation_errors import describe_validation_error
 
@@ -25,16 +27,18 @@ S = TypeVar("S", bound="EnvironmentSettings")
 class EnvironmentSettings(BaseSettings):
     """Settings of one part of a deployment; a subclass adds its ``env_prefix`` and its fields.
 
-    Values come from keyword arguments, then from environment variables, then from the ``.env`` file
-    (see :mod:`qr_sampler.settings.env_file`), then from the defaults. An empty variable counts as
-    absent.
+    Values come from keyword arguments, then from the declaration of the named source that is being
+    configured (see :mod:`qr_sampler.settings.active_instance`), then from environment variables,
+    then from the ``.env`` file (see :mod:`qr_sampler.settings.env_file`), then from the defaults.
+    An empty variable counts as absent.
 
     Raises:
         ConfigError: When there is a ``.env`` file that cannot be read.
     """
 
     location: ClassVar[str | None] = None
-    """Name of the field that says where the device is; ``None`` if no field does."""
+    """Name of the field that says where the device is, which a named source gives after its kind;
+    ``None`` if no field does."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True,
@@ -56,7 +60,11 @@ class EnvironmentSettings(BaseSettings):
         file = DotEnvSettingsSource(
             settings_cls, env_file=readable_env_file(), env_file_encoding=ENCODING
         )
-        return init_settings, env_settings, file
+        instance = active_values()
+        if instance is None:
+            return init_settings, env_settings, file
+        declared = InitSettingsSource(settings_cls, instance.values_for(cls, cls.location))
+        return init_settings, declared, env_settings, file
 
     @classmethod
     def load(cls: type[S], **overrides: Any) -> S:
@@ -69,4 +77,8 @@ class EnvironmentSettings(BaseSettings):
             return cls(**overrides)
         except ValidationError as error:
             prefix = cls.model_config.get("env_prefix", "")
-            raise ConfigError(describe_validation_error(error, cls, prefix=prefix)) from error
+            instance = active_values()
+            names = {} if instance is None else instance.names_in(cls, cls.location)
+            raise ConfigError(
+                describe_validation_error(error, cls, prefix=prefix, names=names)
+            ) from error

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ValidationError
 
@@ -18,7 +19,11 @@ def public_name(field: str, prefix: str) -> str:
 
 
 def describe_validation_error(
-    error: ValidationError, model: type[BaseModel], *, prefix: str
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    prefix: str,
+    names: Mapping[str, str] | None = None,
 ) -> str:
     """Returns one sentence per offending field: its public name, its value, the rule, the meaning.
 
@@ -27,24 +32,25 @@ def describe_validation_error(
         model: The model whose field descriptions explain the rule.
         prefix: Put before field names, ``"QR_"`` for variables or ``"qr_"`` for request keys;
             names take the case of the prefix.
+        names: The public names of those fields that users write in another way.
     """
+    public_names = {
+        field: (names or {}).get(field) or public_name(field, prefix)
+        for field in model.model_fields
+    }
     sentences = []
     for problem in error.errors(include_url=False):
         field = str(problem["loc"][0]) if problem["loc"] else ""
         if not field:
             message = problem["msg"].removeprefix("Value error, ")
-            sentences.append(_with_public_names(message, model, prefix))
+            sentences.append(_with_public_names(message, public_names))
             continue
-        public = public_name(field, prefix)
+        public = public_names.get(field) or public_name(field, prefix)
         meaning = model.model_fields[field].description if field in model.model_fields else None
         suffix = f" ({meaning})" if meaning else ""
         sentences.append(f"{public}={shown(problem['input'])}: {problem['msg']}{suffix}")
     return "; ".join(sentences)
 
 
-def _with_public_names(message: str, model: type[BaseModel], prefix: str) -> str:
-    def rename(match: re.Match[str]) -> str:
-        word = match.group()
-        return public_name(word, prefix) if word in model.model_fields else word
-
-    return re.sub(r"\w+", rename, message)
+def _with_public_names(message: str, public_names: Mapping[str, str]) -> str:
+    return re.sub(r"\w+", lambda match: public_names.get(match[0], match[0]), message)

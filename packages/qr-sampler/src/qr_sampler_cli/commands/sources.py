@@ -13,8 +13,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from qr_sampler import ENTROPY_SOURCES
 from qr_sampler.components.failure_policy import END_REQUEST, RAISE_ERROR
+from qr_sampler.components.sources import source_names
 from qr_sampler.errors import ConfigError, UnknownPluginError, shown
 from qr_sampler.settings import Settings
 from qr_sampler_cli.failures import reports_errors
@@ -78,7 +78,7 @@ def _refuse_unknown(names: Collection[str], settings: Settings) -> None:
         UnknownPluginError: When one of *names* is not installed.
         ConfigError: When a source of the settings is not.
     """
-    installed = ENTROPY_SOURCES.names()
+    installed = source_names()
     for name in names:
         if name not in installed:
             raise UnknownPluginError("entropy source", name, installed)
@@ -98,6 +98,11 @@ def _print(reports: tuple[SourceReport, ...]) -> None:
     console = result_console()
     console.print(_table(reports, fancy=console.is_terminal))
     remarks = [f"{report.name}: {report.reason}" for report in reports if report.reason]
+    remarks += [
+        f"{report.name}: of the kind {report.kind}, with settings of its own"
+        for report in reports
+        if report.kind
+    ]
     if any(report.configured for report in reports):
         remarks.append(f"{CONFIGURED_MARK} decides the tokens (QR_ENTROPY_SOURCE_TYPE)")
     if any(report.takes_over for report in reports):

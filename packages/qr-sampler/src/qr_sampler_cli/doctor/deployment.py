@@ -15,6 +15,7 @@ from qr_sampler.admission.component_checks import check_components
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings, public_name
 from qr_sampler.settings.env_file import env_file
+from qr_sampler.settings.source_declarations import SourceDeclarations
 from qr_sampler_cli.findings.finding import Finding, ReportSection
 
 __all__ = ["SECTION", "load_settings", "settings_findings"]
@@ -110,7 +111,8 @@ def _ledger_finding(directory: Path | None) -> Finding:
 
 def _typos(names: Iterable[str]) -> Iterator[Finding]:
     """Yields variables that look like typos; sources may have settings that are unknown here."""
-    known = [public_name(field, PREFIX) for field in Settings.model_fields]
+    models = (Settings, SourceDeclarations)
+    known = [public_name(field, PREFIX) for model in models for field in model.model_fields]
     for name in dict.fromkeys(name.upper() for name in names):
         if name in known:
             continue

@@ -85,9 +85,11 @@ class _Check:
 
     def _origin_finding(self, source: EntropySource) -> Finding:
         origin = f"{source.origin.distribution} {source.origin.version}".strip()
+        kind = f"of the kind {source.origin.kind} " if source.origin.kind else ""
         about = (
-            f"from {origin or 'an unknown package'}, just-in-time class {source.jit_class.value} "
-            f"({source.jit_class.name.lower()}), conditioning {source.conditioning}"
+            f"{kind}from {origin or 'an unknown package'}, just-in-time class "
+            f"{source.jit_class.value} ({source.jit_class.name.lower()}), "
+            f"conditioning {source.conditioning}"
         )
         if source.jit_class in CONTROLS:
             message = f"{about}: {CONTROLS[source.jit_class]}"

@@ -37,6 +37,13 @@ CATALOGUE: Final = (
         "What every deployment has.",
     ),
     Entry(
+        "Sources with names of their own",
+        "qr-sampler-core",
+        "qr_sampler.settings.source_declarations",
+        "SourceDeclarations",
+        "For several sources of one kind, each with settings of its own.",
+    ),
+    Entry(
         "An entropy server over gRPC",
         "qr-sampler-grpc",
         "qr_sampler_grpc.settings",

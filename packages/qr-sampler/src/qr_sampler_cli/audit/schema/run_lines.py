@@ -38,6 +38,8 @@ class NamedSource(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """A source that the run can draw from."""
 
     name: str
+    kind: str = ""
+    """Name of its kind; older lines have none, which means that it is the name."""
     distribution: str | None
     version: str | None
     jit_class: str
