@@ -15,6 +15,7 @@ from qr_sampler_cli.commands.generate import generate
 from qr_sampler_cli.commands.health import health
 from qr_sampler_cli.commands.new import new
 from qr_sampler_cli.commands.probe import probe
+from qr_sampler_cli.commands.quality import quality
 from qr_sampler_cli.commands.serve_entropy import serve_entropy
 from qr_sampler_cli.commands.settings import settings
 from qr_sampler_cli.commands.sources import sources
@@ -65,6 +66,7 @@ app.command()(generate)
 app.add_typer(health, name="health")
 app.command()(new)
 app.command()(probe)
+app.command()(quality)
 app.command("serve-entropy")(serve_entropy)
 app.command()(settings)
 app.command()(sources)
