@@ -78,6 +78,8 @@ PREAMBLE = """
             "enforce_eager": True,
             "dtype": "float32",
             "max_model_len": 256,
+            # To clear a gigabyte would take longer than most tests.
+            "num_gpu_blocks_override": 256,
         }
         return LLM(model=task["model"], **{**usual, **options, **task.get("engine", {})})
 
@@ -565,6 +567,7 @@ class OpenAIServer(Process):
         command += ["--model", str(model), "--served-model-name", "tiny"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
         command += ["--enforce-eager", "--max-model-len", "256", "--max-num-seqs", "4"]
+        command += ["--num-gpu-blocks-override", "64"]
         super().__init__([*command, *arguments], engine_environment(runner, env), log)
 
     def healthy(self) -> bool:

@@ -84,6 +84,7 @@ SERVE = """
                 dtype="float32",
                 max_model_len=256,
                 max_num_seqs=4,
+                num_gpu_blocks_override=64,
                 **task["engine"],
             )
         )
