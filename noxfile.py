@@ -51,7 +51,11 @@ EXTRAS: Final = {
 }
 """What the tests of a package need beside its own dependencies."""
 
-TEST_GROUP: Final = {"qr-sampler-lab": "lab", "qr-sampler": "scaffolding"}
+TEST_GROUP: Final = {
+    "qr-entropy-http": "http",
+    "qr-sampler-lab": "lab",
+    "qr-sampler": "scaffolding",
+}
 """The dependency group of packages whose tests need more than the others."""
 
 NEEDS_ENGINE: Final = ("qr-sampler-accel", "qr-sampler-vllm", "qr-sampler")

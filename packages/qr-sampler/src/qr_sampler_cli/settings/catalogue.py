@@ -93,6 +93,13 @@ CATALOGUE: Final = (
         "For `QR_ENTROPY_SOURCE_TYPE=sham`.",
     ),
     Entry(
+        "Services over HTTP",
+        "qr-entropy-http",
+        "qr_entropy_http.settings",
+        "HttpSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=http`.",
+    ),
+    Entry(
         "The replay of a recorded run",
         "qr-sampler-lab",
         "qr_sampler_lab.replay.source",

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The API key that a service asks for, which comes from a file and goes nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+from qr_sampler.errors import ConfigError
+
+__all__ = ["key_in"]
+
+logger = logging.getLogger("qr_sampler.http")
+
+LONGEST_KEY: Final = 4096
+"""Number of characters of the longest key."""
+
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+_READ: Final = stat.S_IRGRP | stat.S_IROTH
+_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+
+_warned: Final[set[tuple[Path, int]]] = set()
+
+
+def key_in(path: Path) -> str:
+    """Returns the key that the file at *path* holds, without the space around it.
+
+    Warns, once for each file and mode, when others on this machine can read or change it. That is
+    no error: containers mount secrets for their only user in such modes.
+
+    Raises:
+        ConfigError: When it cannot be read, or holds no key that a header can carry; never quotes
+            what is in it.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            data = file.read(LONGEST_KEY + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read the API key from {path}: {error.strerror}") from error
+    _warn_of_others(path, mode)
+    key = data.decode("utf-8-sig", "replace").strip()
+    if len(data) > LONGEST_KEY or not _TOKEN.fullmatch(key):
+        # Raised outside of a handler: the error of a codec holds the contents of the file.
+        raise ConfigError(
+            f"{path} holds no API key: one line of printable ASCII without space, of "
+            f"{LONGEST_KEY} characters at most"
+        )
+    return key
+
+
+def _warn_of_others(path: Path, mode: int) -> None:
+    if not mode & (_READ | _WRITE) or (path, mode) in _warned:
+        return
+    _warned.add((path, mode))
+    risk = "CHANGED" if mode & _WRITE else "READ"
+    logger.warning(
+        "the API key %s can be %s BY OTHERS on this machine (mode %03o); take that away: "
+        "chmod 600 %s",
+        path, risk, mode, path,
+    )  # fmt: skip

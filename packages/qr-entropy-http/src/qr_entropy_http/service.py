@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One service as it is going to be asked: its preset, completed by the settings."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from qr_entropy_http.credentials import key_in
+from qr_entropy_http.presets import Preset, load_preset, preset_names, read_preset
+from qr_entropy_http.presets.template import filled, filled_value
+from qr_entropy_http.quota.quota import WINDOWS, Allowance
+from qr_entropy_http.settings import HttpOptions, is_loopback, parameters_in
+from qr_sampler.entropy import SourceLimits
+from qr_sampler.errors import ConfigError
+
+__all__ = ["Service", "service_of"]
+
+UNITS: Final = ("requests", "bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a request needs; its key shows in no representation."""
+
+    preset: Preset
+    url: str
+    """Scheme, host and port, and a path before the preset's if there is one."""
+    values: Mapping[str, str]
+    """What fills the preset's parameters."""
+    key: str
+    """The API key; empty for none. :meth:`__repr__` hides it."""
+    bytes_per_request: int
+    """Size of the largest request: whole numbers."""
+    allowances: tuple[Allowance, ...]
+    """The quotas."""
+    tls: ssl.SSLContext
+    """What is trusted."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.preset.name!r}, {self.url!r})"
+
+    @property
+    def limits(self) -> SourceLimits:
+        """What the source accepts, in the terms of all sources."""
+        found = {allowance.name: allowance.limit for allowance in self.allowances}
+        return SourceLimits(
+            max_bytes_per_request=self.bytes_per_request,
+            max_requests_per_minute=found.get("requests_per_minute"),
+            max_bytes_per_day=found.get("bytes_per_day"),
+        )
+
+    @property
+    def account(self) -> str:
+        """A short digest that tells accounts of services apart, for the name of a file."""
+        text = "\n".join(("qr-entropy-http account", self.url, self.key))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def sizes(self, n: int) -> list[int]:
+        """Returns how many bytes each request of a draw asks for: *n* in whole numbers."""
+        number = self.preset.answer.bytes_per_number
+        whole = -(-n // number) * number
+        largest = self.bytes_per_request
+        return [min(largest, whole - start) for start in range(0, whole, largest)]
+
+    def request(self, payload_bytes: int) -> httpx.Request:
+        """Returns the request for *payload_bytes* bytes, which are whole numbers."""
+        preset = self.preset
+        values: dict[str, object] = {
+            **self.values,
+            "numbers": payload_bytes // preset.answer.bytes_per_number,
+            "bytes": payload_bytes,
+            "bits": 8 * payload_bytes,
+        }
+        in_path = {name: quote(str(value), safe="") for name, value in values.items()}
+        query = {name: filled(text, values) for name, text in preset.query.items()}
+        content: dict[str, Any] = {}
+        if preset.body is not None:
+            content["json"] = {
+                name: filled_value(value, values) for name, value in preset.body.items()
+            }
+        return httpx.Request(
+            preset.method,
+            self.url + filled(preset.path, in_path),
+            params=query or None,
+            headers=self._headers(values),
+            **content,
+        )
+
+    def _headers(self, values: Mapping[str, object]) -> dict[str, str]:
+        headers = {"User-Agent": "qr-entropy-http"}
+        headers.update((name, filled(text, values)) for name, text in self.preset.headers.items())
+        rule = self.preset.key
+        if rule is not None and self.key:
+            headers[rule.header] = rule.prefix + self.key
+        return headers
+
+
+def service_of(options: HttpOptions) -> Service:
+    """Returns the service that *options* choose.
+
+    Raises:
+        ConfigError: When none is chosen, or something is missing, unknown or unsafe.
+    """
+    preset = _preset(options)
+    return Service(
+        preset=preset,
+        url=_url(options, preset),
+        values=_values(options, preset),
+        key=_key(options, preset),
+        bytes_per_request=_largest(options, preset),
+        allowances=_allowances(options, preset),
+        tls=_tls(options.ca_file),
+    )
+
+
+def _preset(options: HttpOptions) -> Preset:
+    if options.preset and options.preset_file is not None:
+        raise ConfigError(
+            "QR_HTTP_PRESET and QR_HTTP_PRESET_FILE both choose a service; set only one of them"
+        )
+    if options.preset_file is not None:
+        return read_preset(options.preset_file)
+    if not options.preset:
+        raise ConfigError(
+            f"no service is chosen; set QR_HTTP_PRESET to one of {', '.join(preset_names())}, or "
+            "describe one of your own in a file and name it in QR_HTTP_PRESET_FILE"
+        )
+    return load_preset(options.preset)
+
+
+def _url(options: HttpOptions, preset: Preset) -> str:
+    url = options.url or preset.url
+    if not url:
+        raise ConfigError(
+            f"{preset.title} is a device of your own; say where it is in QR_HTTP_URL, such as "
+            "https://qrng.example:443"
+        )
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not (is_loopback(parts) or options.allow_plain_http):
+        raise ConfigError(
+            f"{url} is not encrypted and leads to another machine; use https://, or set "
+            "QR_HTTP_ALLOW_PLAIN_HTTP=true on a network that you trust"
+        )
+    return url
+
+
+def _values(options: HttpOptions, preset: Preset) -> dict[str, str]:
+    given = parameters_in(options.parameters)
+    unknown = sorted(set(given) - set(preset.parameters))
+    if unknown:
+        known = ", ".join(preset.parameters) or "none"
+        raise ConfigError(
+            f"QR_HTTP_PARAMETERS sets {', '.join(unknown)}; the preset {preset.name} has {known}"
+        )
+    values = {**preset.parameters, **given}
+    missing = [name for name, value in values.items() if not value]
+    if missing:
+        raise ConfigError(
+            f"the preset {preset.name} leaves {', '.join(missing)} open; set "
+            f"QR_HTTP_PARAMETERS={missing[0]}=..."
+        )
+    return values
+
+
+def _key(options: HttpOptions, preset: Preset) -> str:
+    if preset.key is None:
+        if options.key_file is not None:
+            raise ConfigError(f"QR_HTTP_KEY_FILE is set, but {preset.title} takes no key; unset it")
+        return ""
+    if options.key_file is not None:
+        return key_in(options.key_file)
+    if preset.key.required:
+        raise ConfigError(
+            f"{preset.title} asks for an API key; write it into a file that only you can read, and "
+            "name that in QR_HTTP_KEY_FILE"
+        )
+    return ""
+
+
+def _largest(options: HttpOptions, preset: Preset) -> int:
+    number = preset.answer.bytes_per_number
+    largest = min(preset.bytes_per_request, options.max_bytes_per_request or 2**24)
+    if largest < number:
+        raise ConfigError(
+            f"QR_HTTP_MAX_BYTES_PER_REQUEST={largest} is less than one number of the preset "
+            f"{preset.name}, which has {number} bytes; raise it"
+        )
+    return largest // number * number
+
+
+def _allowances(options: HttpOptions, preset: Preset) -> tuple[Allowance, ...]:
+    found = []
+    for unit in UNITS:
+        for window in WINDOWS:
+            name = f"{unit}_per_{window}"
+            own = getattr(options, f"max_{name}", None)
+            limit = own if own is not None else getattr(preset.limits, name, None)
+            if limit is not None:
+                found.append(Allowance(unit, window, limit))
+    return tuple(found)
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    if ca_file is None:
+        # Without the variables by which others may add to what is trusted.
+        return httpx.create_ssl_context(trust_env=False)
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except ssl.SSLError as error:
+        raise ConfigError(f"{ca_file} holds no certificates in PEM form") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the certificates {ca_file}: {error.strerror}") from error

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entropy source that asks a service over HTTP for every draw."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from qr_entropy_http.decoding import UnfitAnswerError, bytes_of, largest_body
+from qr_entropy_http.device_notes import DEVICE_NOTES
+from qr_entropy_http.exchange import Deadline, DeadlineLapsedError, ExchangeError, exchange
+from qr_entropy_http.exchange.refusal import Refusal, refusal_of
+from qr_entropy_http.presets import preset_digest
+from qr_entropy_http.quota import Quota, QuotaError, QuotaStoreError, Spending
+from qr_entropy_http.quota.store import QuotaStore
+from qr_entropy_http.service import service_of
+from qr_entropy_http.settings import HttpOptions, HttpSettings, state_folder
+from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
+from qr_sampler.entropy.device_notes import DeviceNote
+from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.foreign import plain_text
+from qr_sampler.settings.recorded import recorded_values
+
+__all__ = ["HttpSource"]
+
+_NS_PER_MS: Final = 1_000_000
+_UNTRIED: Final = SourceStatus(available=True, reason="not contacted yet")
+_WORKING: Final = SourceStatus(available=True)
+
+
+class HttpSource(EntropySource):
+    """Fetches bytes from a service when they are drawn.
+
+    Every request has a connection of its own, which is opened after the draw has begun and closed
+    after the answer: no answer can be older than its draw, unless the service itself keeps a store.
+    A draw larger than the largest request is split into several, which share one time limit. A
+    draw that would exceed a quota is refused before anything is asked for. When a service asks for
+    patience, or does not accept the key, it is left alone until that is over.
+
+    Nothing of the environment changes the way there: proxies that variables name are not used.
+
+    Args:
+        preset: Name of the service.
+        options: The other fields of :class:`~qr_entropy_http.settings.HttpOptions`.
+
+    Raises:
+        ConfigError: When an argument is malformed, or a file that it names is.
+    """
+
+    jit_class = JitClass.REMOTE
+    conditioning = "unknown"
+    device_notes: ClassVar[tuple[DeviceNote, ...]] = DEVICE_NOTES
+
+    def __init__(self, preset: str = "", **options: Any) -> None:
+        self._options = HttpOptions.checked(preset=preset, **options)
+        self._service = service_of(self._options)
+        self.conditioning = self._service.preset.conditioning
+        if self._service.preset.pooled:
+            self.conditioning += ", pooled"
+        folder = state_folder(self._options)
+        name = f"{self._service.preset.name}-{self._service.account}.json"
+        self._quota = Quota(self._service.allowances, QuotaStore(folder / name))
+        # One value, replaced as a whole: threads may share the source.
+        self._rest: tuple[float, str] = (-math.inf, "")
+        self._status = _UNTRIED
+
+    @classmethod
+    def from_environment(cls) -> HttpSource:
+        """Returns a source configured from ``QR_HTTP_*`` and the ``.env`` file.
+
+        Raises:
+            ConfigError: When a variable is malformed, or a file that it names is.
+        """
+        return cls(**HttpSettings.load().model_dump())
+
+    @property
+    def name(self) -> str:
+        """``http``."""
+        return "http"
+
+    @property
+    def limits(self) -> SourceLimits:
+        """The largest request, beyond which draws are split, and the quotas."""
+        return self._service.limits
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The API key, which a service may repeat."""
+        return (self._service.key,) if self._service.key else ()
+
+    @property
+    def recorded_settings(self) -> Mapping[str, object]:
+        """The options, and what they have come to; the key is in none of them."""
+        preset = self._service.preset
+        return {
+            **recorded_values(self._options),
+            "service": preset.title,
+            "url": self._service.url,
+            "preset_name": preset.name,
+            "preset_sha256": preset_digest(preset),
+            "pooled": preset.pooled,
+            **{allowance.name: allowance.limit for allowance in self._service.allowances},
+        }
+
+    def get_random_bytes(self, n: int) -> bytes:
+        """Returns exactly *n* bytes that the service sent on this request.
+
+        Raises:
+            EntropyUnavailableError: When the service does not deliver exactly that.
+            ValueError: When *n* is negative.
+        """
+        return self.draw(n).data
+
+    def draw(self, n: int) -> EntropyDraw:
+        """Returns *n* bytes. Those that whole numbers bring beyond them count as dropped.
+
+        Raises:
+            EntropyUnavailableError: When the service does not deliver exactly that in time.
+            ValueError: When *n* is negative.
+        """
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
+        requested_ns = time.monotonic_ns()
+        sizes = self._service.sizes(n)
+        data = self._fetched(sizes, requested_ns) if sizes else b""
+        return EntropyDraw(
+            data=data[:n],
+            source=self.name,
+            origin=self.origin,
+            requested_ns=requested_ns,
+            received_ns=time.monotonic_ns(),
+            wall_time_ns=time.time_ns(),
+            requests=len(sizes),
+            dropped_bytes=len(data) - n,
+        )
+
+    def status(self) -> SourceStatus:
+        """Returns how the latest draw ended, or that the service is left alone, asking nobody."""
+        until_s, reason = self._rest
+        if time.monotonic() < until_s:
+            return SourceStatus(available=False, reason=reason)
+        return self._status
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._service.preset.name!r}, {self._service.url!r})"
+
+    def _fetched(self, sizes: list[int], requested_ns: int) -> bytes:
+        """Returns the answers to requests of so many bytes, one after the other.
+
+        Raises:
+            EntropyUnavailableError: When there is not every one of them.
+        """
+        self._refuse_while_resting()
+        deadline = Deadline(requested_ns + round(self._options.timeout_ms * _NS_PER_MS))
+        spending = self._granted(sizes, deadline)
+        pieces: list[bytes] = []
+        try:
+            for size in sizes:
+                pieces += [self._asked(size, deadline)]
+        except EntropyUnavailableError as error:
+            error.dropped_bytes += sum(map(len, pieces))
+            self._return_unspent(sizes[len(pieces) + 1 :], spending, deadline)
+            raise
+        self._status = _WORKING
+        return b"".join(pieces)
+
+    def _granted(self, sizes: list[int], deadline: Deadline) -> Spending:
+        try:
+            return self._quota.spend(len(sizes), sum(sizes), deadline)
+        except QuotaError as error:
+            raise self._failed(str(error), retry_after_s=error.wait_s) from None
+        except QuotaStoreError as error:
+            raise self._failed(str(error)) from None
+        except DeadlineLapsedError:
+            reason = "others have held the file of what was spent for too long; try again"
+            raise self._failed(reason) from None
+
+    def _return_unspent(self, sizes: list[int], spending: Spending, deadline: Deadline) -> None:
+        # What cannot be noted stays spent: too little is asked for then, never too much.
+        try:
+            self._quota.take_back(spending, len(sizes), sum(sizes), deadline)
+        except (QuotaStoreError, DeadlineLapsedError):
+            return
+
+    def _asked(self, size: int, deadline: Deadline) -> bytes:
+        """Returns the *size* bytes that one request has brought."""
+        service = self._service
+        rule = service.preset.answer
+        try:
+            answer = exchange(
+                service.request(size), service.tls, deadline, largest_body(rule, size)
+            )
+        except ExchangeError as error:
+            raise self._failed(self._told(error.reason)) from None
+        refusal = refusal_of(answer, service.preset, self.secrets, has_key=bool(service.key))
+        if refusal is not None:
+            raise self._refused(refusal)
+        try:
+            return bytes_of(answer, rule, size)
+        except UnfitAnswerError as error:
+            reason = self._told(f"the answer was dropped: {error}")
+            raise self._failed(reason, dropped_bytes=error.decoded_bytes) from None
+
+    def _refused(self, refusal: Refusal) -> EntropyUnavailableError:
+        reason = self._told(refusal.reason)
+        if refusal.pause_s is not None:
+            until_s = time.monotonic() + refusal.pause_s
+            if until_s > self._rest[0]:
+                self._rest = (until_s, reason)
+        return self._failed(reason, retry_after_s=refusal.pause_s)
+
+    def _refuse_while_resting(self) -> None:
+        until_s, reason = self._rest
+        left_s = until_s - time.monotonic()
+        if left_s > 0.0:
+            raise EntropyUnavailableError(
+                self.name,
+                f"{reason}; left alone for {math.ceil(left_s)} s more",
+                retry_after_s=left_s,
+            )
+
+    def _told(self, words: str) -> str:
+        service = self._service
+        return plain_text(f"{service.preset.title} at {service.url}: {words}", self.secrets)
+
+    def _failed(
+        self, reason: str, *, dropped_bytes: int = 0, retry_after_s: float | None = None
+    ) -> EntropyUnavailableError:
+        self._status = SourceStatus(available=False, reason=reason)
+        return EntropyUnavailableError(
+            self.name, reason, dropped_bytes=dropped_bytes, retry_after_s=retry_after_s
+        )

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every way in which a service fails is an unavailable source, in time, with a reason."""
+
+from __future__ import annotations
+
+import math
+import re
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qr_entropy_http.exchange.refusal import LONGEST_PAUSE_S, retry_after_s
+from qr_entropy_http.simulators import FAULTS, Simulator
+from qr_entropy_http.simulators.protocols import Reply
+from qr_entropy_http.source import HttpSource
+from qr_sampler import EntropyUnavailableError
+
+KEY = "k3y-of-the-tests"
+"""What is in the file of the fixture `key_file`."""
+
+TAKING_LONG = {"drip", "silence", "slow_headers", "slow_tls"}
+REASONS = {
+    "429": "has reached a limit",
+    "503": "is not ready to serve",
+    "drip": "no complete answer in time",
+    "empty": "refuses the request",
+    "expired": "does not accept the API key, or it has expired",
+    "garbage": "no JSON document",
+    "gzip": "encoded",
+    "huge": "more than the",
+    "nested": "nested too deeply|is missing|no list|no object",
+    "not_http": "not HTTP",
+    "out_of_range": "not 0 to 255|not decimal|not hexadecimal",
+    "quota": "has reached a limit",
+    "redirect": "not followed",
+    "refused": "connection was lost|not HTTP",
+    "silence": "no complete answer in time",
+    "slow_headers": "no complete answer in time",
+    "slow_tls": "no complete answer in time",
+    "too_few": "random bytes instead of",
+    "truncated": "broke off",
+    "twice": "a name twice",
+    "wrong_type": "of type 'text/html'",
+}
+
+
+def failure(source: HttpSource, n: int = 64) -> EntropyUnavailableError:
+    """Returns how a draw fails."""
+    with pytest.raises(EntropyUnavailableError) as caught:
+        source.draw(n)
+    return caught.value
+
+
+def test_every_fault_is_tried() -> None:
+    assert set(FAULTS) - set(REASONS) == {"early", "stale", "two_answers"}
+
+
+@pytest.mark.parametrize("preset", ["anu", "outshift"])
+@pytest.mark.parametrize("fault", sorted(REASONS))
+def test_a_fault_has_a_reason_and_ends(
+    fault: str, preset: str, serve: Callable[..., Simulator], ask: Callable[..., HttpSource]
+) -> None:
+    simulator = serve(preset)
+    options: dict[str, Any] = {"timeout_ms": 200} if fault in TAKING_LONG else {}
+    source = ask(simulator, preset, **options)
+    simulator.fault = fault
+    error = failure(source)
+    assert error.source == "http"
+    assert re.search(REASONS[fault], error.reason), error.reason
+    assert simulator.url in error.reason
+    assert KEY not in error.reason
+    assert not source.is_available
+    # And once it works again, so does the source, unless it was asked for patience.
+    simulator.fault = ""
+    if error.retry_after_s is None:
+        assert len(source.draw(64).data) == 64
+        assert source.is_available
+
+
+@pytest.mark.parametrize("preset", ["quantis_appliance", "quanttp"])
+@pytest.mark.parametrize("fault", ["garbage", "out_of_range", "too_few", "truncated", "wrong_type"])
+def test_answers_of_other_shapes_fail_as_well(
+    fault: str, preset: str, serve: Callable[..., Simulator], ask: Callable[..., HttpSource]
+) -> None:
+    simulator = serve(preset)
+    source = ask(simulator, preset)
+    simulator.fault = fault
+    assert "the answer" in failure(source, 1024).reason
+
+
+def test_a_service_that_asks_for_patience_is_left_alone(
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulator = serve("lfd")
+    source = ask(simulator, "lfd")
+    simulator.fault = "429"
+    assert failure(source).retry_after_s == 7.0
+    simulator.fault = ""
+    asked = simulator.requests
+    again = failure(source)
+    assert again.retry_after_s is not None
+    assert 0.0 < again.retry_after_s <= 7.0
+    assert "left alone" in again.reason
+    assert simulator.requests == asked
+    assert not source.status().available
+    later_s = time.monotonic() + 7.5
+    monkeypatch.setattr(time, "monotonic", lambda: later_s)
+    assert len(source.draw(8).data) == 8
+    assert simulator.requests == asked + 1
+
+
+def test_a_key_that_is_not_accepted_is_not_tried_for_every_token(
+    serve: Callable[..., Simulator], ask: Callable[..., HttpSource]
+) -> None:
+    simulator = serve("anu")
+    source = ask(simulator, "anu")
+    simulator.key = "another key"
+    assert "HTTP 403" in failure(source).reason
+    for _ in range(5):
+        assert "QR_HTTP_KEY_FILE" in failure(source).reason
+    assert simulator.requests == 1
+    assert simulator.spent_bytes == 0
+
+
+def test_a_used_up_account_is_told_from_a_bad_key(
+    serve: Callable[..., Simulator], ask: Callable[..., HttpSource]
+) -> None:
+    simulator = serve("quandela")
+    source = ask(simulator, "quandela")
+    simulator.fault = "quota"
+    error = failure(source)
+    assert "has reached a limit" in error.reason
+    assert "Not enough credits" in error.reason
+    assert error.retry_after_s == 3600.0
+
+
+def test_an_empty_pool_is_waited_for(
+    serve: Callable[..., Simulator], ask: Callable[..., HttpSource]
+) -> None:
+    simulator = serve("quandela")
+    source = ask(simulator, "quandela")
+    simulator.fault = "empty"
+    error = failure(source)
+    assert "has no random bytes at present" in error.reason
+    assert error.retry_after_s == 1.0
+
+
+def test_a_refusal_with_status_200_is_none_of_the_numbers(
+    serve: Callable[..., Simulator], ask: Callable[..., HttpSource]
+) -> None:
+    simulator = serve("anu_legacy")
+    source = ask(simulator, "anu_legacy")
+    simulator.fault = "quota"
+    error = failure(source)
+    assert "has reached a limit" in error.reason
+    assert error.retry_after_s == 60.0
+
+
+def test_a_key_that_a_service_repeats_is_masked(
+    serve: Callable[..., Simulator], ask: Callable[..., HttpSource]
+) -> None:
+    simulator = serve("anu")
+    echo = Reply(400, f"bad key {KEY}\x1b[31m".encode(), "text/plain")
+    object.__setattr__(simulator.protocol, "no_key", echo)
+    source = ask(simulator, "anu")
+    simulator.key = "another key"
+    try:
+        reason = failure(source).reason
+    finally:
+        object.__setattr__(simulator.protocol, "no_key", Reply(403, b'{"message":"Forbidden"}'))
+    assert "bad key ***" in reason
+    assert reason.isprintable()
+    assert KEY not in repr(source) + str(source.recorded_settings)
+    assert source.secrets == (KEY,)
+
+
+@pytest.mark.parametrize(
+    ("server", "words"),
+    [
+        ({}, "self.signed|unable to get local issuer"),
+        ({"days": -1}, "expired"),
+        ({"host": "127.0.0.2"}, "mismatch|not valid for"),
+    ],
+    ids=["unknown authority", "expired", "another host"],
+)
+def test_certificates_are_verified(
+    server: dict[str, Any],
+    words: str,
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    authority: Any,
+) -> None:
+    simulator = serve("lfd", tls=authority.server(**server))
+    trusted = {"ca_file": authority.certificate} if server else {}
+    reason = failure(ask(simulator, "lfd", **trusted)).reason
+    assert "no trusted encrypted connection" in reason
+    assert re.search(words, reason), reason
+    assert "QR_HTTP_CA_FILE" in reason
+    assert simulator.requests == 0
+
+
+def test_a_trusted_service_is_asked_over_tls(
+    serve: Callable[..., Simulator], ask: Callable[..., HttpSource], authority: Any
+) -> None:
+    simulator = serve("anu", tls=authority.server())
+    source = ask(simulator, "anu", ca_file=authority.certificate)
+    assert len(source.draw(1000).data) == 1000
+    assert simulator.url.startswith("https://")
+
+
+def test_variables_of_proxies_and_certificates_change_nothing(
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    authority: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert len(ask(serve("lfd"), "lfd").draw(8).data) == 8
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+    simulator = serve("lfd", tls=authority.server())
+    assert "no trusted encrypted connection" in failure(ask(simulator, "lfd")).reason
+
+
+def test_a_port_without_a_service_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    reason = failure(HttpSource("lfd", url=f"http://127.0.0.1:{port}")).reason
+    assert "no connection" in reason
+    assert "correct QR_HTTP_URL" in reason
+
+
+def test_a_name_without_an_address_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert "Name or service not known" in failure(HttpSource("lfd")).reason
+
+
+def test_the_next_address_is_tried(
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulator = serve("lfd")
+    real = socket.getaddrinfo
+
+    def two(host: str, port: int, *rest: Any, **options: Any) -> Any:
+        found = real(host, port, *rest, **options)
+        # Those that are only asked how they are written have no port to connect to.
+        return [*real("127.0.0.9", port, **options), *found] if options else found
+
+    source = ask(simulator, "lfd")
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    assert len(source.draw(8).data) == 8
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("0", 0.0),
+        ("30", 30.0),
+        (" 30 ", 30.0),
+        ("99999999999", LONGEST_PAUSE_S),
+        ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("", None),
+        ("-1", None),
+        ("1.5", None),
+        ("\u0663", None),
+        ("9" * 400, None),
+        ("Thu, 99 Foo 1970", None),
+    ],
+)
+def test_retry_after_is_read_as_rfc_9110_has_it(header: str, expected: float | None) -> None:
+    assert retry_after_s(header, lambda: 100.0) == expected
+
+
+def test_a_draw_that_never_fits_says_so(
+    serve: Callable[..., Simulator], ask: Callable[..., HttpSource]
+) -> None:
+    simulator = serve("outshift")
+    error = failure(ask(simulator, "outshift"), 13_312)
+    assert error.retry_after_s == math.inf
+    assert "never fits into 12500 a day" in error.reason
+    assert simulator.requests == 0
+
+
+def test_keys_of_files_that_others_read_are_warned_of(
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    key_file: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    simulator = serve("anu")
+    ask(simulator, "anu")
+    assert not caplog.records
+    key_file.chmod(0o644)
+    ask(simulator, "anu")
+    ask(simulator, "anu")
+    (record,) = caplog.records
+    assert "chmod 600" in record.getMessage()
+    assert KEY not in record.getMessage()
