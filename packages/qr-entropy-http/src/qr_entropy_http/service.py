@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ssl
 from collections.abc import Mapping
@@ -208,10 +209,15 @@ def _allowances(options: HttpOptions, preset: Preset) -> tuple[Allowance, ...]:
     return tuple(found)
 
 
+@functools.cache
+def _public_tls() -> ssl.SSLContext:
+    # Without the variables by which others may add to what is trusted.
+    return httpx.create_ssl_context(trust_env=False)
+
+
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
     if ca_file is None:
-        # Without the variables by which others may add to what is trusted.
-        return httpx.create_ssl_context(trust_env=False)
+        return _public_tls()
     try:
         return ssl.create_default_context(cafile=str(ca_file))
     except ssl.SSLError as error:
