@@ -54,8 +54,9 @@ def _main(
     """Bring your own physical randomness to LLM sampling.
 
     Exit status: 0 success, 1 records and tokens disagree, an audit fails, the doctor found a
-    problem, a probed server is not usable, a source is broken or an experiment is refuted, 2 error,
-    3 fallback although the primary source was required.
+    problem, a probed server is not usable, a source is broken or has changed, bytes are not
+    uniform, a ledger holds alarms or an experiment is refuted, 2 error, 3 fallback although the
+    primary source was required.
     """
 
 
