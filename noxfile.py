@@ -72,6 +72,9 @@ Tests wait a lot, so it pays on one core as well. ``-n0`` runs them in one proce
 MORE_WORKERS: Final = {"qr-sampler-grpc": 3}
 """Workers for tests that wait for more than half of their time."""
 
+TEMPLATES: Final = ("source", "server", "amplifier", "strategy")
+"""What `qr-sampler new` makes packages of."""
+
 GRPC_TOOLS: Final = "grpcio-tools==1.70.0"
 """Not newer than the floors of qr-sampler-grpc: runtimes accept older stubs and refuse newer."""
 
@@ -233,6 +236,19 @@ def check_types(session: nox.Session) -> None:
     parts += ["deployments/openwebui", "deployments/docker/health_check.py"]
     for part in (*parts, "servers", "noxfile.py"):
         session.run("mypy", part)
+    check_types_of_templates(session)
+
+
+def check_types_of_templates(session: nox.Session) -> None:
+    """Run mypy on a package of every kind that `qr-sampler new` makes, by their own settings."""
+    folder = scratch(session) / "new"
+    for kind in TEMPLATES:
+        place = f"--output={folder / kind}"
+        session.run("qr-sampler", "new", kind, "example", "--no-input", place, silent=True)
+    # All have the same settings, and that of the server knows what it alone imports.
+    settings = ("--config-file", str(folder / "server" / "pyproject.toml"))
+    parts = (str(folder / kind / part) for kind in TEMPLATES for part in ("src", "tests"))
+    session.run("mypy", "--cache-dir=.mypy_cache/templates", *settings, *parts)
 
 
 @nox.session(python=COVERAGE_PYTHON, reuse_venv=True, default=False)

@@ -3,8 +3,9 @@
 
     python servers/qrng_template_server.py --address 127.0.0.1:50051
 
-Copy this file and replace what is marked `TODO: YOUR HARDWARE CODE HERE`. Until then a stand-in
-answers with the operating system's random bytes, so that everything around them can be tried.
+`qr-sampler new server NAME` makes a package with the same class, and tests for it. Or copy this
+file and replace what is marked `TODO: YOUR HARDWARE CODE HERE`. Until then a stand-in answers with
+the operating system's random bytes, so that everything around them can be tried.
 
 What the kit does with your device, without a line from you:
 

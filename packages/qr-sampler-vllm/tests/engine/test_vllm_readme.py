@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's commands and snippets, executed as they stand: the quick start, and the guide."""
+"""The commands and snippets of README and page on plugins, executed as they stand.
+
+Quick start, guide and plugins share an installation, which takes minutes.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from qr_sampler.testing import records_in
 
 ROOT = Path(__file__).resolve().parents[4]
 README = ROOT / "README.md"
+PLUGINS = ROOT / "docs" / "plugins.md"
 HERE = "tests/engine/test_vllm_readme.py"
 GUIDE = "Setting Up Your Own Entropy Source"
 TEMPLATE = "servers/qrng_template_server.py"
@@ -206,3 +210,22 @@ def test_guide_from_the_template_to_tokens_of_ones_own_server(
     origins = {(line["source"], line["fallback"], line["device_id"]) for line in tokens}
     assert origins == {("quantum_grpc", False, "urandom")}
     assert "qr_entropy_bytes" in printed
+
+
+def test_plugins_from_nothing_to_tokens(run_script: Callable[[str], str], clone: Path) -> None:
+    install, *typed = blocks("bash", PLUGINS.read_text("utf-8"))
+    assert install in blocks("bash", README.read_text("utf-8")), "it is run by another name"
+    printed = run_script("\n".join(map(with_waits, typed)))
+    assert len(re.findall(r"\d+ passed", printed)) == 2
+
+    made = clone.parent / "plugins"
+    tokens = [line for line in records(made / "dice.jsonl") if line["kind"] == "token"]
+    assert len(tokens) > 1
+    keys = ("source", "source_distribution", "source_version", "fallback")
+    assert {tuple(line[key] for key in keys) for line in tokens} == {
+        ("dice", "qr-entropy-dice", "0.1.0", False)
+    }
+    tokens = [line for line in records(made / "server.jsonl") if line["kind"] == "token"]
+    assert len(tokens) > 1
+    origins = {(line["source"], line["fallback"], line["device_id"]) for line in tokens}
+    assert origins == {("quantum_grpc", False, "template-0001")}
