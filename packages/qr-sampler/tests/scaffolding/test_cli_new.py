@@ -168,11 +168,12 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"full/thesis.txt": b"mine"}
 
 
-def test_an_empty_folder_is_filled_and_readable(tmp_path: Path) -> None:
-    (tmp_path / "source-dice").mkdir()
-    place = made(tmp_path, "source")
-    assert place.stat().st_mode & 0o500 == 0o500
-    assert list(tmp_path.iterdir()) == [place]
+def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, printed = run("source", "dice", "--output", ".")
+    assert status == 0, printed
+    assert (tmp_path / "pyproject.toml").is_file()
+    assert len(contents(tmp_path)) == 12
 
 
 def test_without_copier_it_says_what_to_install(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -29,8 +28,8 @@ def make_package(
 ) -> list[Path]:
     """Returns the files of a new package, relative to *folder*, in order.
 
-    The same arguments always make the same files. Nothing is fetched, and nothing remains of a
-    package that could not be finished.
+    The same arguments always make the same files. Nothing is fetched. They are complete before the
+    first of them is where it shall be.
 
     Args:
         kind: What the package offers.
@@ -49,14 +48,13 @@ def make_package(
     _check_free(folder)
     answers = {**asdict(names), "kind": kind.key, "description": description, "author": author}
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="qr-sampler-new-") as scratch:
             made = Path(scratch) / "package"
             for part in (SHARED, kind.key):
                 _fill(copier, made, {**answers, "part": part})
-            with suppress(FileNotFoundError):
-                folder.rmdir()
-            shutil.move(made, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in made.iterdir():
+                shutil.move(path, folder)
     except OSError as error:
         raise ConfigError(f"cannot make the package at {folder}: {error}") from error
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
