@@ -12,7 +12,7 @@ import pytest
 import qr_entropy_sources
 from qr_sampler import ENTROPY_SOURCES, EntropySource, create_source
 
-NAMES = ("device_file", "mock_uniform", "sham", "system", "timing_noise")
+NAMES = ("device_file", "jitterentropy", "mock_uniform", "prng", "sham", "system", "timing_noise")
 
 
 def test_all_sources_are_listed() -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from qr_entropy_sources.device_file import DeviceFileSettings, DeviceFileSource
+from qr_entropy_sources.jitter.source import JitterEntropySettings
 from qr_entropy_sources.mock_uniform import MockUniformSettings
+from qr_entropy_sources.prng import PrngSettings
 from qr_entropy_sources.timing_noise import TimingNoiseSettings
 from qr_sampler.settings_reference import settings_table
 
@@ -23,7 +25,13 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 def test_table_of_settings_is_the_code() -> None:
     text = README.read_text("utf-8")
     found = text.split("<!-- settings -->\n")[1].split("\n<!-- /settings -->")[0]
-    assert found == settings_table(DeviceFileSettings, MockUniformSettings, TimingNoiseSettings)
+    assert found == settings_table(
+        DeviceFileSettings,
+        JitterEntropySettings,
+        MockUniformSettings,
+        PrngSettings,
+        TimingNoiseSettings,
+    )
 
 
 TERM = r'\s*[A-Z]+(?:\{\w+\})?(==|\+=|=)"[^"]+"'

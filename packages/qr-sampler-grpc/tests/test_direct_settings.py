@@ -88,3 +88,24 @@ def test_the_entry_point_leads_to_the_source(monkeypatch: pytest.MonkeyPatch) ->
     assert source.name == "direct"
     assert source.origin.distribution == "qr-sampler-grpc"
     assert repr(source) == "DirectSource('unix:///run/e.sock')"
+
+
+def test_servers_are_named_by_their_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = "near=direct:unix:///run/near.sock, far=quantum_grpc:far.example:50051"
+    monkeypatch.setenv("QR_SOURCES", declared)
+    monkeypatch.setenv("QR_DIRECT_TIMEOUT_MS", "77")
+    near, far = create_source("near"), create_source("far")
+    assert (near.name, far.name) == ("near", "far")
+    assert near.recorded_settings["server_address"] == "unix:///run/near.sock"
+    assert near.recorded_settings["timeout_ms"] == 77
+    assert far.recorded_settings["server_address"] == "far.example:50051"
+
+
+def test_a_bad_value_of_a_named_server_is_told_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "sources.toml"
+    file.write_text('[far]\nkind = "quantum_grpc"\ntimeout_ms = -1\n', "utf-8")
+    monkeypatch.setenv("QR_SOURCES_FILE", str(file))
+    with pytest.raises(ConfigError, match=r"sources\.toml: far: timeout_ms"):
+        create_source("far")

@@ -36,7 +36,9 @@ RELEVANT: dict[str, tuple[type[BaseSettings], ...]] = {
 ELSEWHERE = {
     "DeviceFileSettings",
     "DirectSettings",
+    "JitterEntropySettings",
     "MockUniformSettings",
+    "PrngSettings",
     "ShamSettings",
     "TimingNoiseSettings",
 }

@@ -3,6 +3,8 @@
 
 * ``system``: the generator of the operating system.
 * ``timing_noise``: timing jitter of the processor; experimental and educational.
+* ``jitterentropy``: timing jitter of the processor, measured and tested by libjitterentropy.
+* ``prng``: pseudo-random bytes of streams that can be computed again.
 * ``mock_uniform``: pseudo-random bytes, reproducible or biased on demand.
 * ``sham``: computed bytes behind the latencies of a device.
 * ``device_file``: a hardware generator behind a character device, FIFO or socket.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -26,6 +26,7 @@ from qr_entropy_sources.device_kind import (
 )
 from qr_entropy_sources.settings import SourceSettings
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
+from qr_sampler.entropy.device_notes import DeviceNote, transfer_ms
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.per_process import PerProcess
 
@@ -45,6 +46,7 @@ class DeviceFileSettings(SourceSettings):
     """Settings of the source ``device_file``."""
 
     model_config = SettingsConfigDict(env_prefix="QR_DEVICE_FILE_")
+    location: ClassVar[str | None] = "path"
 
     path: Path = Field(
         _DEFAULT_PATH,
@@ -109,6 +111,59 @@ class DeviceFileSource(EntropySource):
 
     jit_class = JitClass.UNKNOWN
     conditioning = "unknown"
+    device_notes = (
+        DeviceNote(
+            device="Hardware generator of the kernel, whichever it is",
+            reached_by="`/dev/hwrng` (the default of `QR_DEVICE_FILE_PATH`)",
+            rate_bytes_per_s=None,
+            ms_per_token={},
+            jit_class=JitClass.FLUSHED,
+            conditioning="that of the device",
+            basis="nothing: rate and conditioning depend on the driver behind it",
+        ),
+        DeviceNote(
+            device="ChaosKey",
+            reached_by="`QR_DEVICE_FILE_PATH=/dev/chaoskey0`, driver of Linux",
+            rate_bytes_per_s=10e6 / 8,
+            ms_per_token=transfer_ms(10e6 / 8),
+            jit_class=JitClass.UNKNOWN,
+            conditioning="that of the device",
+            basis="vendor; the driver does not reveal what it holds",
+        ),
+        DeviceNote(
+            device="Araneus Alea I",
+            reached_by="`QR_DEVICE_FILE_PATH=/dev/chaoskey0`, driver of Linux",
+            rate_bytes_per_s=100e3 / 8,
+            ms_per_token=transfer_ms(100e3 / 8),
+            jit_class=JitClass.UNKNOWN,
+            conditioning="that of the device",
+            basis=(
+                "vendor, by the manual page urng(4) of OpenBSD; the driver does not reveal what it "
+                "holds"
+            ),
+        ),
+        DeviceNote(
+            device="Crypta Labs Dragonfly (PCIe)",
+            reached_by="`QR_DEVICE_FILE_PATH=/dev/qrngDF0`, driver of the vendor",
+            rate_bytes_per_s=350e6 / 8,
+            ms_per_token=transfer_ms(350e6 / 8),
+            jit_class=JitClass.UNKNOWN,
+            conditioning="that of the device",
+            basis="vendor; the driver does not reveal what it holds",
+        ),
+        DeviceNote(
+            device="Infinite Noise TRNG",
+            reached_by="`infnoise --raw` of the vendor, written into a FIFO",
+            rate_bytes_per_s=259e3 / 8,
+            ms_per_token=transfer_ms(259e3 / 8),
+            jit_class=JitClass.FLUSHED,
+            conditioning="none",
+            basis=(
+                "vendor; the FIFO is flushed, and QR_DEVICE_FILE_FLUSH_BYTES has to cover what the "
+                "program holds"
+            ),
+        ),
+    )
 
     def __init__(
         self,

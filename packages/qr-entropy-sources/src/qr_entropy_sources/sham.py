@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +16,7 @@ from pydantic_settings import SettingsConfigDict
 from qr_entropy_sources.latency_profile import LatencyProfile, SimulatedLatency
 from qr_entropy_sources.settings import SourceSettings
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass
+from qr_sampler.entropy.device_notes import DeviceNote
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.per_process import PerProcess
 
@@ -31,6 +32,7 @@ class ShamSettings(SourceSettings):
     """Settings of the source ``sham``."""
 
     model_config = SettingsConfigDict(env_prefix="QR_SHAM_")
+    location: ClassVar[str | None] = "profile"
 
     profile: Path | None = Field(
         None,
@@ -70,6 +72,17 @@ class ShamSource(EntropySource):
     """
 
     jit_class = JitClass.PSEUDO
+    device_notes = (
+        DeviceNote(
+            device="Stand-in for a device (control)",
+            reached_by="`QR_SHAM_PROFILE`: the latencies recorded of a device",
+            rate_bytes_per_s=None,
+            ms_per_token={},
+            jit_class=JitClass.PSEUDO,
+            conditioning="chacha20-csprng",
+            basis="the time of the device that it stands in for",
+        ),
+    )
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from qr_sampler.entropy import EntropySource, JitClass
+from qr_sampler.entropy.device_notes import DeviceNote
 from qr_sampler.errors import EntropyUnavailableError
 
 __all__ = ["SystemEntropySource"]
@@ -27,6 +28,17 @@ class SystemEntropySource(EntropySource):
     jit_class = JitClass.PSEUDO
     blocks = False
     conditioning = "chacha20-csprng"
+    device_notes = (
+        DeviceNote(
+            device="The operating system's generator (control)",
+            reached_by="`os.urandom`",
+            rate_bytes_per_s=520e6,
+            ms_per_token={64: 0.003, 1_024: 0.005, 10_240: 0.02},
+            jit_class=JitClass.PSEUDO,
+            conditioning="chacha20-csprng",
+            basis="measured here, on one core of an x86 virtual machine",
+        ),
+    )
 
     @property
     def name(self) -> str:

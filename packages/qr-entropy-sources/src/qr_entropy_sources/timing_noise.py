@@ -16,6 +16,7 @@ from pydantic_settings import SettingsConfigDict
 
 from qr_entropy_sources.settings import SourceSettings
 from qr_sampler.entropy import EntropySource, JitClass, SourceStatus
+from qr_sampler.entropy.device_notes import DeviceNote
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.health.continuous import AdaptiveProportion, RepetitionCount
 from qr_sampler.health.cutoffs import WINDOW, proportion_cutoff, repetition_cutoff
@@ -86,6 +87,17 @@ class TimingNoiseSource(EntropySource):
 
     jit_class = JitClass.FLUSHED
     conditioning = "sha256 of time differences"
+    device_notes = (
+        DeviceNote(
+            device="Clock and caches of the processor (educational)",
+            reached_by="timed in the process",
+            rate_bytes_per_s=450e3,
+            ms_per_token={64: 0.14, 1_024: 1.8, 10_240: 23.0},
+            jit_class=JitClass.FLUSHED,
+            conditioning="sha256 of time differences",
+            basis="measured here, on one core of an x86 virtual machine",
+        ),
+    )
 
     def __init__(
         self,

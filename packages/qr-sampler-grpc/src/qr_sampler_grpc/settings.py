@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -296,6 +297,7 @@ class GrpcSettings(EnvironmentSettings, GrpcOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
     model_config = SettingsConfigDict(**environment(_PREFIX), hide_input_in_errors=True)
+    location: ClassVar[str | None] = "server_address"
 
     @classmethod
     def load(cls, **overrides: Any) -> GrpcSettings:
@@ -304,16 +306,22 @@ class GrpcSettings(EnvironmentSettings, GrpcOptions):
         Raises:
             ConfigError: When a variable is malformed; names it, and never quotes the API key.
         """
-        return _checked(cls, overrides, prefix=_PREFIX)
+        return _checked(cls, overrides, prefix=_PREFIX, names=cls.declared_names)
 
 
-def _checked(kind: type[_Options], values: dict[str, Any], *, prefix: str) -> _Options:
+def _checked(
+    kind: type[_Options],
+    values: dict[str, Any],
+    *,
+    prefix: str,
+    names: Callable[[], dict[str, str]] = dict,
+) -> _Options:
     try:
         return kind(**values)
     except ValidationError as error:
         if any(problem["loc"] == ("api_key",) for problem in error.errors()):
             message = f"{prefix}{'API_KEY' if prefix else 'api_key'} is not text; pass a string"
         else:
-            message = describe_validation_error(error, kind, prefix=prefix)
+            message = describe_validation_error(error, kind, prefix=prefix, names=names())
     # Raised outside the handler: pydantic's error holds the API key and must not travel along.
     raise ConfigError(message)

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import grpc
 
-from qr_sampler.entropy import EntropyDraw, SourceLimits
+from qr_sampler.entropy import EntropyDraw, JitClass, SourceLimits
 from qr_sampler.entropy.breaker_settings import BreakerOptions
+from qr_sampler.entropy.device_notes import DeviceNote, transfer_ms
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.per_process import PerProcess
 from qr_sampler.settings.recorded import recorded_values
@@ -52,6 +53,41 @@ class QuantumGrpcSource(LinkedSource):
     Raises:
         ConfigError: When an argument is malformed, or a file that it names is.
     """
+
+    device_notes = (
+        DeviceNote(
+            device="Any device behind an entropy server",
+            reached_by="gRPC, `QR_GRPC_SERVER_ADDRESS`",
+            rate_bytes_per_s=None,
+            ms_per_token={64: 0.36, 1_024: 0.36, 10_240: 0.36},
+            jit_class=JitClass.REMOTE,
+            conditioning="that of the device",
+            basis=(
+                "measured here with blocks of 20,480 bytes over a Unix socket: the way alone, "
+                "without the device"
+            ),
+        ),
+        DeviceNote(
+            device="Crypta Labs QCicada behind Qbert0G",
+            reached_by="gRPC, `QR_GRPC_PROFILE=qrng`",
+            rate_bytes_per_s=0.8e6 / 8,
+            ms_per_token=transfer_ms(0.8e6 / 8),
+            jit_class=JitClass.REMOTE,
+            conditioning="sha256, unless the server asks for raw noise",
+            basis="vendor: the speed of the device's serial line, the most that it can deliver",
+        ),
+        DeviceNote(
+            device="Crypta Labs firefly-1 (hosted)",
+            reached_by="gRPC, `deployments/firefly-1`",
+            rate_bytes_per_s=None,
+            jit_class=JitClass.REMOTE,
+            conditioning="that of the device",
+            basis=(
+                "vendor: at most 13,312 bytes a request, 500 requests a minute and 500 MB a day; "
+                "its time is not known"
+            ),
+        ),
+    )
 
     def __init__(
         self,

@@ -77,8 +77,12 @@ class EnvironmentSettings(BaseSettings):
             return cls(**overrides)
         except ValidationError as error:
             prefix = cls.model_config.get("env_prefix", "")
-            instance = active_values()
-            names = {} if instance is None else instance.names_in(cls, cls.location)
             raise ConfigError(
-                describe_validation_error(error, cls, prefix=prefix, names=names)
+                describe_validation_error(error, cls, prefix=prefix, names=cls.declared_names())
             ) from error
+
+    @classmethod
+    def declared_names(cls) -> dict[str, str]:
+        """Returns what users call the fields that the named source being configured has set."""
+        instance = active_values()
+        return {} if instance is None else instance.names_in(cls, cls.location)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import Field, field_validator
 
@@ -75,3 +75,4 @@ class DirectSettings(EnvironmentSettings, DirectOptions):
     """The options as the environment and the ``.env`` file of the working directory set them."""
 
     model_config = environment("QR_DIRECT_")
+    location: ClassVar[str | None] = "server_address"

@@ -79,6 +79,20 @@ CATALOGUE: Final = (
         "For `QR_ENTROPY_SOURCE_TYPE=timing_noise`.",
     ),
     Entry(
+        "Timing jitter by libjitterentropy",
+        "qr-entropy-sources",
+        "qr_entropy_sources.jitter.source",
+        "JitterEntropySettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=jitterentropy`.",
+    ),
+    Entry(
+        "The control that can be computed again",
+        "qr-entropy-sources",
+        "qr_entropy_sources.prng",
+        "PrngSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=prng`.",
+    ),
+    Entry(
         "The simulated source",
         "qr-entropy-sources",
         "qr_entropy_sources.mock_uniform",
