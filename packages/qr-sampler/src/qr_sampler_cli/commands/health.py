@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qr-sampler health``: whether a source delivers what a good one could."""
+"""``qr-sampler health``: whether a source delivers what a good one could, now and in a ledger."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -17,7 +18,10 @@ from qr_sampler import create_source
 from qr_sampler.errors import ConfigError
 from qr_sampler.health import HealthMonitor, HealthPolicy, HealthState
 from qr_sampler.settings import Settings
+from qr_sampler_cli.audit.files import ledgers_of
 from qr_sampler_cli.failures import reports_errors
+from qr_sampler_cli.health.alarm_report import as_data, print_history
+from qr_sampler_cli.health.alarms import history_of
 from qr_sampler_cli.health.examination import HealthExamination
 from qr_sampler_cli.terminal.consoles import printable, result_console, stdout_reserved, unpadded
 from qr_sampler_cli.terminal.progress import counting_bar
@@ -25,7 +29,7 @@ from qr_sampler_cli.terminal.progress import counting_bar
 __all__ = ["health"]
 
 FAILED_STATUS: Final = 1
-"""Exit status when the source fails a test."""
+"""Exit status when the source fails a test, or a ledger holds an alarm."""
 
 UNCONDITIONED: Final = frozenset({"none", "unknown"})
 """What sources say whose bytes may be raw."""
@@ -39,12 +43,12 @@ STYLES: Final = {
     HealthState.FAILED: "bold red",
 }
 
-health = typer.Typer(no_args_is_help=True, help="Test whether a source is broken.")
+health = typer.Typer(no_args_is_help=True, help="Test whether a source is or was broken.")
 
 
 @health.callback()
 def _group() -> None:
-    """Test whether a source is broken."""
+    """Test whether a source is broken, or look up what a ledger says of its sources."""
 
 
 @health.command()
@@ -91,6 +95,32 @@ def run(
     else:
         _print(name, conditioning, policy, size, examination)
     if examination.failure:
+        raise typer.Exit(FAILED_STATUS)
+
+
+@health.command()
+@reports_errors
+def show(
+    ledgers: Annotated[
+        list[Path],
+        typer.Argument(metavar="LEDGER...", help="Ledger files, or directories that hold them."),
+    ],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+) -> None:
+    """List every alarm in a ledger with its draw, and the start-up tests, source by source.
+
+    Exits with 0 when there is no alarm, with 1 when there are some: draws whose bytes decided
+    tokens although they were suspect, and bytes that were refused because the source had failed.
+    Lines are taken at their word; 'qr-sampler audit' says what that is worth.
+    """
+    files = [file.path for run_files in ledgers_of(ledgers) for file in run_files]
+    history = history_of(files)
+    if as_json:
+        typer.echo(json.dumps(as_data(history), indent=2))
+    else:
+        print_history(history)
+    if history.count:
         raise typer.Exit(FAILED_STATUS)
 
 

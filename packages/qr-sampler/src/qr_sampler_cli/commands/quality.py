@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from qr_sampler import ENTROPY_SOURCES
+from qr_sampler.components.sources import source_names
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import Settings
 from qr_sampler_cli.failures import reports_errors
@@ -113,8 +113,7 @@ def quality(
 
 
 def _sample(name: str, size: int | None, restarts: int) -> Sample:
-    known = {plugin.name for plugin in ENTROPY_SOURCES.plugins()}
-    if name not in known and os.path.lexists(name):
+    if name not in source_names() and os.path.lexists(name):
         return read_sample(Path(name), size or MOST_BYTES)
     with counting_bar(f"drawing from {printable(name)}", unit="bytes") as progress:
         return draw_sample(
