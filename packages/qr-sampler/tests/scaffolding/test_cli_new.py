@@ -111,7 +111,7 @@ def test_the_same_arguments_make_the_same_bytes(
         ("error", "failure policy"),
         ("system", "already offers the entropy source system"),
         ("sources", "name of qr-sampler itself|is installed already"),
-        ("http", "name of qr-sampler itself"),
+        ("http", "name of qr-sampler itself|already offers"),
         ("ledger", "QR_LEDGER_BLOCKS"),
         ("top", "QR_TOP_K"),
     ],
