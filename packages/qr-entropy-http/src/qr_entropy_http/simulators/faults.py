@@ -69,7 +69,7 @@ def _with_body(reply: Reply, body: bytes) -> Reply:
 
 REPLIES: Final[Mapping[str, Altered]] = {
     "quota": lambda reply, protocol: protocol.used_up,
-    "429": lambda reply, protocol: Reply(429, b"", headers={"Retry-After": "7"}),
+    "429": lambda reply, protocol: Reply(429, b'{"message":"Too Many Requests"}'),
     "503": lambda reply, protocol: Reply(503, b"maintenance", "text/plain"),
     "expired": lambda reply, protocol: protocol.no_key,
     "empty": lambda reply, protocol: Reply(404, b'{"detail":{},"error":"Entropy Pool empty"}'),

@@ -50,7 +50,7 @@ class Protocol:
     key_prefix: str = ""
     no_key: Reply = Reply(403, b"")
     """Answer to a request without the right key."""
-    used_up: Reply = Reply(429, b'{"message":"Too Many Requests"}', headers={"Retry-After": "7"})
+    used_up: Reply = Reply(429, b'{"message":"Limit Exceeded"}')
     """Answer to a request beyond a quota."""
 
 

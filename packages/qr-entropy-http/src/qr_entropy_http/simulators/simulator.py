@@ -21,6 +21,9 @@ from qr_entropy_http.simulators.protocols import PROTOCOLS, Question, Reply
 
 __all__ = ["Delivery", "Simulator"]
 
+TOO_MANY: Final = 429
+"""The status of RFC 6585 for a client that asks too often."""
+
 POLL_S: Final = 0.01
 """How often it looks whether it is to end."""
 
@@ -76,6 +79,8 @@ class Simulator:
         nothing."""
         self.fault_after = 0
         """How many requests it serves before that."""
+        self.retry_after_s = 7
+        """For how long it asks to be left alone with the status 429."""
         self.connections = 0
         """How often somebody has connected."""
         self.requests = 0
@@ -159,7 +164,7 @@ class Simulator:
             return Reply(404, b"not found", "text/plain")
         if fault in ("quota", "429", "503", "expired", "redirect", "empty"):
             # Nothing is measured for a request that is refused.
-            return REPLIES[fault](Reply(200, b""), self.protocol)
+            return self._patient(REPLIES[fault](Reply(200, b""), self.protocol))
         reply = self.protocol.answer(question, self._old if fault == "stale" else self._fresh)
         return REPLIES[fault](reply, self.protocol) if fault in REPLIES else reply
 
@@ -171,6 +176,12 @@ class Simulator:
                 WRITERS[fault](connection, data, self.ended)
             else:
                 connection.sendall(data)
+
+    def _patient(self, reply: Reply) -> Reply:
+        if reply.status != TOO_MANY:
+            return reply
+        wait = {"Retry-After": str(self.retry_after_s)}
+        return Reply(reply.status, reply.body, reply.content_type, {**reply.headers, **wait})
 
     def _is_known(self, question: Question) -> bool:
         protocol = self.protocol
