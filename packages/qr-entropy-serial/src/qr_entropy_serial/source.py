@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The source ``serial``: a generator behind a serial port, read after it has been flushed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from qr_entropy_serial.connection import Connection, Location
+from qr_entropy_serial.devices import SerialDevice
+from qr_entropy_serial.discovery import UsbPort, usb_ports
+from qr_entropy_serial.notes import NOTES
+from qr_entropy_serial.settings import DEFAULT_TIMEOUT_MS, DeviceName, SerialSettings
+from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
+from qr_sampler.errors import ConfigError, EntropyUnavailableError
+from qr_sampler.per_process import PerProcess
+
+__all__ = ["SerialSource"]
+
+
+class SerialSource(EntropySource):
+    """Reads a generator behind a serial port.
+
+    The port is opened by the first draw, and again after a failure or a fork; nobody else can open
+    it in the meantime. Each draw drops what waited in the terminal and its driver, lets the device
+    start, discards ``flush_bytes`` for what the device itself may hold, and then reads exactly what
+    was asked for. Draws of several threads queue up; the wait counts against their deadline.
+
+    A device that was unplugged and is back is opened anew, within the same draw if that draw had no
+    byte yet. What a draw that fails has received is dropped and told.
+
+    POSIX systems only.
+
+    Args:
+        port: Path, or USB identity as ``VENDOR:PRODUCT[:SERIAL]``; empty for the one known device.
+        device: Name of the family, or ``"auto"`` to go by the USB identity.
+        mode: Name of the mode; empty for the first one.
+        baud: Speed of the port; ``None`` for the usual one.
+        flush_bytes: Bytes to read and discard before each draw; ``None`` for as many as the device
+            may hold.
+        timeout_ms: Time that one draw may take, in milliseconds.
+        ports: Says which USB devices are plugged in.
+
+    Raises:
+        ConfigError: When the device has no such mode.
+        ValueError: When *flush_bytes* is negative or *timeout_ms* is not positive.
+
+    Examples:
+        >>> source = SerialSource("/dev/ttyACM0", "onerng")
+        >>> source.conditioning, source.jit_class.value
+        ('crc16', 'B')
+    """
+
+    native_block_bytes: ClassVar[int | None] = 64
+    """Size of the packets that full-speed USB devices send."""
+
+    device_notes = NOTES
+
+    def __init__(
+        self,
+        port: str = "",
+        device: DeviceName = "auto",
+        *,
+        mode: str = "",
+        baud: int | None = None,
+        flush_bytes: int | None = None,
+        timeout_ms: int = DEFAULT_TIMEOUT_MS,
+        ports: Callable[[], list[UsbPort]] = usb_ports,
+    ) -> None:
+        if (flush_bytes or 0) < 0 or timeout_ms <= 0:
+            raise ValueError(
+                f"flush_bytes={flush_bytes} must not be negative, timeout_ms={timeout_ms} must be "
+                "positive"
+            )
+        self.location = Location(port, device, mode, baud, ports)
+        """Where the device is looked for."""
+        self.flush_bytes = flush_bytes
+        self.timeout_ms = timeout_ms
+        # A child that inherits an open port does not close it, and cannot open it either before its
+        # parent gives it back.
+        self._open: PerProcess[list[Connection]] = PerProcess(list)
+        self._locks: PerProcess[threading.Lock] = PerProcess(threading.Lock)
+        self._claim()
+
+    @classmethod
+    def from_environment(cls) -> SerialSource:
+        """Returns a source with the settings of ``QR_SERIAL_*``.
+
+        Raises:
+            ConfigError: When one of them is malformed or out of range, or names an unknown mode.
+        """
+        settings = SerialSettings.load()
+        return cls(
+            settings.port,
+            settings.device,
+            mode=settings.mode,
+            baud=settings.baud,
+            flush_bytes=settings.flush_bytes,
+            timeout_ms=settings.timeout_ms,
+        )
+
+    @property
+    def name(self) -> str:
+        """``"serial"``."""
+        return "serial"
+
+    @property
+    def recorded_settings(self) -> dict[str, object]:
+        """The settings in use."""
+        return {
+            "port": self.location.port,
+            "device": self.location.device,
+            "mode": self.location.mode,
+            "baud": self.location.baud,
+            "flush_bytes": self.flush_bytes,
+            "timeout_ms": self.timeout_ms,
+        }
+
+    def get_random_bytes(self, n: int) -> bytes:
+        """Returns exactly *n* bytes that came after this call began, and after the flush.
+
+        Raises:
+            EntropyUnavailableError: When the device is missing, in use, silent, or sends text.
+            ValueError: When *n* is negative.
+        """
+        return self.draw(n).data
+
+    def draw(self, n: int) -> EntropyDraw:
+        """Returns *n* bytes with their provenance; the USB identity tells the device.
+
+        Raises:
+            EntropyUnavailableError: When the device is missing, in use, silent, or sends text.
+            ValueError: When *n* is negative.
+        """
+        if n < 0:
+            raise ValueError(f"n={n} must not be negative")
+        requested_ns = time.monotonic_ns()
+        data, identity = b"", ""
+        if n:
+            with self._device_lock(requested_ns + self.timeout_ms * 1_000_000) as deadline_ns:
+                data, identity = self._read(n, deadline_ns)
+        return EntropyDraw(
+            data=data,
+            source=self.name,
+            origin=self.origin,
+            requested_ns=requested_ns,
+            received_ns=time.monotonic_ns(),
+            wall_time_ns=time.time_ns(),
+            device_id=identity,
+        )
+
+    def status(self) -> SourceStatus:
+        """Returns whether the port is there and may be opened, without opening it."""
+        try:
+            path = self.location.find().path
+            if not os.access(path, os.R_OK | os.W_OK):
+                Path(path).stat()
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        except (OSError, ConfigError) as error:
+            return SourceStatus(available=False, reason=self._explain(error))
+        return SourceStatus(available=True)
+
+    def close(self) -> None:
+        """Gives the port back after a draw in progress; a later draw opens it again."""
+        with self._locks.get():
+            self._drop_connection()
+
+    def _read(self, n: int, deadline_ns: int) -> tuple[bytes, str]:
+        was_open = bool(self._open.get())
+        received = bytearray()
+        try:
+            connection = self._connection(deadline_ns)
+            connection.read_into(received, n, deadline_ns)
+        except (OSError, ConfigError) as error:
+            self._drop_connection()
+            if was_open and not received and not isinstance(error, TimeoutError):
+                # Perhaps it was unplugged between two draws, and is back.
+                return self._read(n, deadline_ns)
+            raise EntropyUnavailableError(
+                self.name, self._explain(error), dropped_bytes=len(received)
+            ) from error
+        return bytes(received), connection.place.identity
+
+    def _connection(self, deadline_ns: int) -> Connection:
+        kept = self._open.get()
+        if not kept:
+            place = self.location.find()
+            self._claim_for(place.device)
+            kept.append(Connection(place, self.flush_bytes, deadline_ns))
+        return kept[0]
+
+    def _drop_connection(self) -> None:
+        kept = self._open.get()
+        while kept:
+            kept.pop().close()
+
+    def _claim(self) -> None:
+        """Says what can be known before the device is opened."""
+        device = self.location.known_device()
+        if device is None:
+            try:
+                device = self.location.find().device
+            except (OSError, ConfigError):
+                self.jit_class, self.conditioning = JitClass.UNKNOWN, "unknown"
+                return
+        self._claim_for(device)
+
+    def _claim_for(self, device: SerialDevice) -> None:
+        enough = self.flush_bytes is None or self.flush_bytes >= device.usual_flush_bytes
+        self.jit_class = JitClass.FLUSHED if enough else JitClass.UNKNOWN
+        self.conditioning = device.conditioning
+
+    @contextmanager
+    def _device_lock(self, deadline_ns: int) -> Iterator[int]:
+        lock = self._locks.get()
+        if not lock.acquire(timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)):
+            reason = f"the device is busy with other draws; {self._timeout_advice()}"
+            raise EntropyUnavailableError(self.name, reason)
+        try:
+            yield deadline_ns
+        finally:
+            lock.release()
+
+    def _explain(self, error: OSError | ConfigError) -> str:
+        """Returns what went wrong and what to do about it."""
+        if isinstance(error, TimeoutError):
+            return f"{error}; {self._timeout_advice()}"
+        code = getattr(error, "errno", None)
+        if code == errno.ENOENT:
+            return f"{self.location.port} does not exist; plug the device in or set QR_SERIAL_PORT"
+        if code == errno.EACCES:
+            return f"no permission to use {self.location.port}; grant it by a udev rule"
+        if code in (errno.EWOULDBLOCK, errno.EBUSY):
+            return f"{self.location.port} is in use by another program"
+        return f"{error}"
+
+    def _timeout_advice(self) -> str:
+        return f"check the device or raise QR_SERIAL_TIMEOUT_MS={self.timeout_ms}"
