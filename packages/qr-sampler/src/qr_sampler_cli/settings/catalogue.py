@@ -114,6 +114,20 @@ CATALOGUE: Final = (
         "For `QR_ENTROPY_SOURCE_TYPE=http`.",
     ),
     Entry(
+        "A generator behind a serial port",
+        "qr-entropy-serial",
+        "qr_entropy_serial.settings",
+        "SerialSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=serial`.",
+    ),
+    Entry(
+        "A quantum generator of Crypta Labs",
+        "qr-entropy-cryptalabs",
+        "qr_entropy_cryptalabs.settings",
+        "CryptaLabsSettings",
+        "For `QR_ENTROPY_SOURCE_TYPE=cryptalabs`.",
+    ),
+    Entry(
         "The replay of a recorded run",
         "qr-sampler-lab",
         "qr_sampler_lab.replay.source",

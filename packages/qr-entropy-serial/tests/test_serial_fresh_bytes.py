@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""No byte that a draw returns was made before the draw, wherever it may have waited.
+
+A writer keeps making bytes between draws, so that old ones pile up in the memory of the device, in
+the driver and in the terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import pytest
+
+from qr_entropy_serial.simulators import Plug, SimulatedDevice, SimulatedOneRng, SimulatedTrueRng
+from qr_entropy_serial.source import SerialSource
+from qr_sampler.testing import StampedWriter
+
+PILE_BYTES: Final = 9_000
+"""Made between two draws: more than twice what a terminal queues."""
+DRAW_BYTES: Final = 1_024
+
+DEVICES: Final[dict[str, Callable[[], SimulatedDevice]]] = {
+    "truerng": lambda: SimulatedTrueRng(rate=0.0),
+    "truerng_pro": lambda: SimulatedTrueRng(pro=True, rate=0.0),
+    "stream": lambda: SimulatedTrueRng(rate=0.0),
+    "onerng": lambda: SimulatedOneRng(rate=0.0),
+}
+
+
+@pytest.fixture(params=DEVICES)
+def plug(request: pytest.FixtureRequest, plug_in: Callable[[SimulatedDevice], Plug]) -> Plug:
+    return plug_in(DEVICES[request.param]())
+
+
+@pytest.fixture
+def writer(plug: Plug) -> Iterator[StampedWriter]:
+    """Makes the bytes of the device, some hundred in a millisecond."""
+    writer = StampedWriter(plug.device.feed, piece_bytes=200)
+    yield writer
+    writer.stop()
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.node.callspec.params["plug"])
+
+
+def test_no_byte_is_older_than_its_draw(
+    plug: Plug, writer: StampedWriter, device: str, build: Callable[..., SerialSource]
+) -> None:
+    source = build(plug.link, device)
+    for _ in range(3):
+        draw = source.draw(DRAW_BYTES)
+        assert writer.stale_bytes(draw.data, draw.requested_ns) == 0
+        writer.await_bytes(PILE_BYTES)
+
+
+@pytest.mark.parametrize("plug", ["truerng", "stream"], indirect=True)
+def test_a_source_that_discards_too_little_is_noticed(
+    plug: Plug, writer: StampedWriter, device: str, build: Callable[..., SerialSource]
+) -> None:
+    """What the other test would find: what the device itself holds comes first."""
+    source = build(plug.link, device, flush_bytes=0)
+    assert source.jit_class.value == "U"
+    source.draw(DRAW_BYTES)
+    stale = 0
+    for _ in range(20):
+        writer.await_bytes(3 * PILE_BYTES)
+        time.sleep(0.01)
+        draw = source.draw(DRAW_BYTES)
+        stale = max(stale, writer.stale_bytes(draw.data, draw.requested_ns))
+        if stale:
+            break
+    assert stale > 0
