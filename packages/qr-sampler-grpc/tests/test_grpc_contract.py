@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,6 +19,11 @@ from qr_sampler_grpc.testing.patience import NO_BREAKER
 
 class Checks(EntropySourceContract):
     """All modes and addresses alike."""
+
+    not_applicable: ClassVar[dict[str, str]] = {
+        "test_a_fork_gets_bytes_of_its_own": "gRPC cannot be used in a fork of a process that "
+        "serves with it, as this one does; test_grpc_processes.py forks one that does not"
+    }
 
     mode = "unary"
     stubs = "sync"

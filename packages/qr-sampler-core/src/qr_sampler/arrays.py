@@ -40,6 +40,6 @@ MassArray: TypeAlias = NDArray[np.int64]
 
 def read_only(array: NDArray[A]) -> NDArray[A]:
     """Returns a view of *array* that refuses to be written to."""
-    view = array.view()
+    view: NDArray[A] = array.view()
     view.flags.writeable = False
     return view

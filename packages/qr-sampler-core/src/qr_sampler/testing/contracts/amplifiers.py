@@ -87,7 +87,7 @@ class AmplifierContract(Contract):
         u = amplifier.amplify(_read_only(np.vstack([blocks, alternating, self._blocks(64)]))).u
         assert ((u > 0.0) & (u < 1.0)).all(), f"u from {u.min()} to {u.max()}"
 
-    @clause(_TIMELY)
+    @clause(_TIMELY, _SHAPE)
     @pytest.mark.parametrize("n", _LENGTHS)
     def test_lengths_that_are_not_refused_work(self, amplifier: SignalAmplifier, n: int) -> None:
         """What check_block admits cannot fail in the engine, what it refuses is a ConfigError."""
@@ -112,7 +112,7 @@ class AmplifierContract(Contract):
         alone = [amplifier.amplify(blocks[row : row + 1]).u.item() for row in range(8)]
         assert amplifier.amplify(blocks).u.tolist() == alone
 
-    @clause(_TIMELY, _SHAPE)
+    @clause(_TIMELY, _SHAPE, _PURE)
     def test_given_counts_change_nothing(self, amplifier: SignalAmplifier) -> None:
         """Whether the bytes were counted before is a matter of speed only."""
         blocks = self._blocks(8)
@@ -144,7 +144,13 @@ class AmplifierContract(Contract):
             together = pool.map(lambda blocks: amplifier.amplify(blocks).u.tolist(), batches)
             assert list(together) == alone
 
-    @clause(_TIMELY, _SHAPE, _INSIDE)
+    @clause()
+    def test_resolution_is_one_or_none(self, amplifier: SignalAmplifier) -> None:
+        """How fine and how uniform u is, or that this is unknown."""
+        resolution = amplifier.resolution(self.block_bytes)
+        assert resolution is None or isinstance(resolution, Resolution)
+
+    @clause(_TIMELY, _SHAPE, _INSIDE, "test_resolution_is_one_or_none")
     def test_u_of_unbiased_bytes_is_uniform(self, amplifier: SignalAmplifier) -> None:
         """The Kolmogorov distance of 16,384 blocks is within what their number allows.
 
@@ -159,12 +165,6 @@ class AmplifierContract(Contract):
         ranks = np.arange(_UNIFORM_BLOCKS) / _UNIFORM_BLOCKS
         distance = max((u - ranks).max(), (ranks + 1.0 / _UNIFORM_BLOCKS - u).max())
         assert distance <= _LARGEST_DISTANCE + stated
-
-    @clause()
-    def test_resolution_is_one_or_none(self, amplifier: SignalAmplifier) -> None:
-        """How fine and how uniform u is, or that this is unknown."""
-        resolution = amplifier.resolution(self.block_bytes)
-        assert resolution is None or isinstance(resolution, Resolution)
 
     @clause()
     def test_it_is_made_from_settings(self, amplifier: SignalAmplifier) -> None:

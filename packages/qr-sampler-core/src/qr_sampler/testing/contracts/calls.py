@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import pytest
 
-__all__ = ["in_time"]
+__all__ = ["THREAD_PREFIX", "in_time"]
+
+THREAD_PREFIX: Final = "contract of "
+"""Begins the names of threads that a contract has started."""
 
 T = TypeVar("T")
 
@@ -34,7 +37,7 @@ def in_time(call: Callable[[], T], patience_s: float, what: str) -> T:
         except BaseException as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run, daemon=True, name=what)
+    thread = threading.Thread(target=run, daemon=True, name=THREAD_PREFIX + what)
     thread.start()
     thread.join(patience_s)
     if errors:

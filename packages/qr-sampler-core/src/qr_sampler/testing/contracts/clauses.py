@@ -16,8 +16,9 @@ Clause = TypeVar("Clause", bound=Callable[..., None])
 
 _KIT: Final = __name__.rpartition(".contracts.")[0] + "."
 
-_failed: Final[dict[type, set[str]]] = {}
-"""Clauses that a class has broken in this process."""
+_failed: Final[dict[type, dict[str, str]]] = {}
+"""By class, the clauses that nothing more can be said about in this process: those that failed, and
+those that presuppose one of them. Each with the one that failed."""
 
 
 class Contract:
@@ -76,16 +77,17 @@ def clause(*presupposed: str) -> Callable[[Clause], Clause]:
             kind = type(self)
             if name in self.not_applicable and _in_force(kind, name) is run:
                 pytest.skip(self.not_applicable[name])
-            failed = _failed.setdefault(kind, set())
-            if broken := [other for other in presupposed if other in failed]:
-                pytest.skip(f"says nothing new, because {' and '.join(broken)} failed")
+            failed = _failed.setdefault(kind, {})
+            for broken in (failed[other] for other in presupposed if other in failed):
+                failed.setdefault(name, broken)
+                pytest.skip(f"says nothing new, because {broken} failed")
             try:
                 test(self, *args, **kwargs)
             except pytest.skip.Exception:
                 raise
             # Whatever it was is raised again; only its name is noted.
             except BaseException:
-                failed.add(name)
+                failed[name] = name
                 raise
 
         run.is_clause = True  # type: ignore[attr-defined]
