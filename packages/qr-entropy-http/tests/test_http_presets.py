@@ -66,6 +66,13 @@ def test_a_pool_is_called_one(key_file: Path) -> None:
     assert HttpSource("lfd").conditioning == "unknown"
 
 
+def test_every_preset_is_in_the_table_of_devices() -> None:
+    assert [note.device for note in HttpSource.device_notes] == [
+        load_preset(name).title for name in preset_names()
+    ]
+    assert HttpSource.native_block_bytes is None
+
+
 def test_a_preset_of_ones_own_is_asked(tmp_path: Path) -> None:
     source = HttpSource(preset_file=own(tmp_path))
     request = source._service.request(16)

@@ -15,11 +15,11 @@ from qr_entropy_http.exchange.refusal import Refusal, refusal_of
 from qr_entropy_http.presets import preset_digest
 from qr_entropy_http.quota import Quota, QuotaError, QuotaStoreError, Spending
 from qr_entropy_http.quota.store import QuotaStore
-from qr_entropy_http.service import service_of
+from qr_entropy_http.service import Service, service_of
 from qr_entropy_http.settings import HttpOptions, HttpSettings, state_folder
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
 from qr_sampler.entropy.device_notes import DeviceNote
-from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.errors import ConfigError, EntropyUnavailableError
 from qr_sampler.foreign import plain_text
 from qr_sampler.settings.recorded import recorded_values
 
@@ -55,15 +55,13 @@ class HttpSource(EntropySource):
 
     def __init__(self, preset: str = "", **options: Any) -> None:
         self._options = HttpOptions.checked(preset=preset, **options)
-        self._service = service_of(self._options)
+        self._use(service_of(self._options))
         self.conditioning = self._service.preset.conditioning
         if self._service.preset.pooled:
             self.conditioning += ", pooled"
-        folder = state_folder(self._options)
-        name = f"{self._service.preset.name}-{self._service.account}.json"
-        self._quota = Quota(self._service.allowances, QuotaStore(folder / name))
         # One value, replaced as a whole: threads may share the source.
         self._rest: tuple[float, str] = (-math.inf, "")
+        self._key_is_refused = False
         self._status = _UNTRIED
 
     @classmethod
@@ -146,6 +144,10 @@ class HttpSource(EntropySource):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._service.preset.name!r}, {self._service.url!r})"
 
+    def _use(self, service: Service) -> None:
+        path = state_folder(self._options) / f"{service.preset.name}-{service.account}.json"
+        self._service, self._quota = service, Quota(service.allowances, QuotaStore(path))
+
     def _fetched(self, sizes: list[int], requested_ns: int) -> bytes:
         """Returns the answers to requests of so many bytes, one after the other.
 
@@ -153,6 +155,7 @@ class HttpSource(EntropySource):
             EntropyUnavailableError: When there is not every one of them.
         """
         self._refuse_while_resting()
+        self._read_key_again()
         deadline = Deadline(requested_ns + round(self._options.timeout_ms * _NS_PER_MS))
         spending = self._granted(sizes, deadline)
         pieces: list[bytes] = []
@@ -193,7 +196,9 @@ class HttpSource(EntropySource):
                 service.request(size), service.tls, deadline, largest_body(rule, size)
             )
         except ExchangeError as error:
-            raise self._failed(self._told(error.reason)) from None
+            # Of other answers nobody knows how many random bytes a part of them has.
+            raw_bytes = error.received_bytes if rule.format == "raw" else 0
+            raise self._failed(self._told(error.reason), dropped_bytes=raw_bytes) from None
         refusal = refusal_of(answer, service.preset, self.secrets, has_key=bool(service.key))
         if refusal is not None:
             raise self._refused(refusal)
@@ -209,6 +214,7 @@ class HttpSource(EntropySource):
             until_s = time.monotonic() + refusal.pause_s
             if until_s > self._rest[0]:
                 self._rest = (until_s, reason)
+        self._key_is_refused |= refusal.by_key
         return self._failed(reason, retry_after_s=refusal.pause_s)
 
     def _refuse_while_resting(self) -> None:
@@ -220,6 +226,16 @@ class HttpSource(EntropySource):
                 f"{reason}; left alone for {math.ceil(left_s)} s more",
                 retry_after_s=left_s,
             )
+
+    def _read_key_again(self) -> None:
+        """Takes the key that the file has now, if the one before was not accepted."""
+        if not self._key_is_refused:
+            return
+        try:
+            self._use(service_of(self._options))
+        except ConfigError as error:
+            raise self._failed(self._told(str(error))) from None
+        self._key_is_refused = False
 
     def _told(self, words: str) -> str:
         service = self._service

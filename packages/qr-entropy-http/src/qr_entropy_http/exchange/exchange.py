@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,20 +23,23 @@ there."""
 
 OK: Final = 200
 
+LOST: Final = (httpcore.ProtocolError, httpcore.NetworkError, httpcore.TimeoutException)
+"""How a connection ends that is of no more use."""
+
+LAPSE: Final = "no complete answer in time; find out what holds it up, or raise QR_HTTP_TIMEOUT_MS"
+
 
 class ExchangeError(Exception):
     """There is no complete answer.
 
     Args:
         reason: What happened and what to do.
-        lapsed: Whether the time was used up.
         received_bytes: Size of the body that had arrived by then.
     """
 
-    def __init__(self, reason: str, *, lapsed: bool = False, received_bytes: int = 0) -> None:
+    def __init__(self, reason: str, *, received_bytes: int = 0) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.lapsed = lapsed
         self.received_bytes = received_bytes
 
 
@@ -119,22 +122,25 @@ def _body(response: httpcore.Response, deadline: Deadline, most_bytes: int) -> b
             f"the answer broke off after {len(body)} bytes ({_words(error)})",
             received_bytes=len(body),
         ) from error
+    except (DeadlineLapsedError, httpcore.TimeoutException) as error:
+        raise ExchangeError(LAPSE, received_bytes=len(body)) from error
     return bytes(body)
 
 
 def _beginning(response: httpcore.Response, deadline: Deadline) -> bytes:
     body = bytearray()
     # What an error says is welcome, but not needed.
-    try:
+    with suppress(
+        httpcore.ProtocolError,
+        httpcore.NetworkError,
+        httpcore.TimeoutException,
+        DeadlineLapsedError,
+    ):
         for piece in response.iter_stream():
             body += piece
             if len(body) >= LARGEST_ERROR:
                 break
             deadline.remaining_s()
-    except (httpcore.ProtocolError, httpcore.NetworkError, httpcore.TimeoutException):
-        pass
-    except DeadlineLapsedError:
-        pass
     return bytes(body[:LARGEST_ERROR])
 
 
@@ -144,11 +150,10 @@ def _reasons() -> Iterator[None]:
 
     The only place that knows its exceptions.
     """
-    lapse = "no complete answer in time; find out what holds it up, or raise QR_HTTP_TIMEOUT_MS"
     try:
         yield
     except (DeadlineLapsedError, httpcore.TimeoutException) as error:
-        raise ExchangeError(lapse, lapsed=True) from error
+        raise ExchangeError(LAPSE) from error
     except EarlyAnswerError as error:
         raise ExchangeError("it had answered before it was asked") from error
     except httpcore.ConnectError as error:

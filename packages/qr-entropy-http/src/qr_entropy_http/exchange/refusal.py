@@ -54,6 +54,8 @@ class Refusal(NamedTuple):
     """What the service means and what to do, in plain words."""
     pause_s: float | None
     """For how many seconds it is left alone; ``None`` if that is not asked for."""
+    by_key: bool
+    """Whether another key may help."""
 
 
 def refusal_of(
@@ -75,7 +77,7 @@ def refusal_of(
     if asked_s is None:
         asked_s = (rule.retry_after_s if rule else None) or _PAUSES_S.get(meaning)
     words = _WORDS["no key" if meaning == "key" and not has_key else meaning]
-    return Refusal(f"{words}{_quote(answer, secrets)}", asked_s)
+    return Refusal(f"{words}{_quote(answer, secrets)}", asked_s, meaning == "key")
 
 
 def retry_after_s(value: str, clock: Callable[[], float] = time.time) -> float | None:
