@@ -121,3 +121,12 @@ def test_instances_of_one_device_share_its_lock(
     assert writers["left"].stale_bytes(second.data, first.received_ns) == 0
     one.close()
     two.close()
+
+
+def test_the_remedy_names_the_setting_of_the_instance(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("QR_SOURCES", f"left=device_file:{tmp_path / 'absent'}")
+    assert create_source("left").status().reason.endswith("set path of left or QR_DEVICE_FILE_PATH")
+    monkeypatch.setenv("QR_DEVICE_FILE_PATH", str(tmp_path / "absent"))
+    assert create_source("device_file").status().reason.endswith("or set QR_DEVICE_FILE_PATH")

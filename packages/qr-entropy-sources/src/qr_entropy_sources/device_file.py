@@ -300,12 +300,17 @@ class DeviceFileSource(EntropySource):
         if isinstance(error, TimeoutError):
             return f"{error}; {self._timeout_advice()}"
         if isinstance(error, FileNotFoundError):
-            return f"{self.path} does not exist; plug the device in or set QR_DEVICE_FILE_PATH"
+            return f"{self.path} does not exist; plug the device in or set {self._called('path')}"
         if isinstance(error, PermissionError):
             return f"no permission to read {self.path}; grant it, for example by a udev rule"
         if isinstance(error, NotADeviceError):
-            return f"{error}; set QR_DEVICE_FILE_PATH to a device"
+            return f"{error}; set {self._called('path')} to a device"
         return f"{error}; check that {self.path} is connected and its writer is running"
 
     def _timeout_advice(self) -> str:
-        return f"check the device or raise QR_DEVICE_FILE_TIMEOUT_MS={self.timeout_ms}"
+        return f"check the device or raise {self._called('timeout_ms')}={self.timeout_ms}"
+
+    def _called(self, field: str) -> str:
+        """Returns what the operator calls a setting of this source."""
+        variable = f"QR_DEVICE_FILE_{field.upper()}"
+        return variable if self.name == "device_file" else f"{field} of {self.name} or {variable}"

@@ -91,8 +91,8 @@ class TimingNoiseSource(EntropySource):
         DeviceNote(
             device="Clock and caches of the processor (educational)",
             reached_by="timed in the process",
-            rate_bytes_per_s=450e3,
-            ms_per_token={64: 0.14, 1_024: 1.8, 10_240: 23.0},
+            rate_bytes_per_s=520e3,
+            ms_per_token={64: 0.14, 1_024: 1.8, 10_240: 19.6},
             jit_class=JitClass.FLUSHED,
             conditioning="sha256 of time differences",
             basis="measured here, on one core of an x86 virtual machine",

@@ -15,10 +15,11 @@ from rich.text import Text
 
 from qr_sampler.components.failure_policy import END_REQUEST, RAISE_ERROR
 from qr_sampler.components.sources import source_names
-from qr_sampler.errors import ConfigError, UnknownPluginError, shown
+from qr_sampler.errors import ConfigError, PluginError, UnknownPluginError, shown
 from qr_sampler.settings import Settings
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.remedies import from_clone
+from qr_sampler_cli.settings.devices import NotedDevice, devices_page, noted_devices
 from qr_sampler_cli.source_inspection import SourceReport, State, inspect_sources
 from qr_sampler_cli.terminal.consoles import printable, result_console, stdout_reserved
 
@@ -49,12 +50,19 @@ def sources(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON array instead of a table.")
     ] = False,
+    table: Annotated[
+        bool,
+        typer.Option("--table", help="Print what is known of their devices, as Markdown."),
+    ] = False,
 ) -> None:
     """List the installed entropy sources and whether each can be used.
 
     Marks the configured source (*) and the one that takes over for it (+). Exits with 2 when one
     that is named, here or by the settings, is not installed.
     """
+    if table:
+        _print_devices()
+        return
     settings = Settings.load()
     with stdout_reserved():
         reports = inspect_sources(settings, names or (), probe=probe)
@@ -69,6 +77,15 @@ def sources(
             f"no entropy source is installed; install some {remedy}", soft_wrap=True
         )
     _refuse_unknown(names or (), settings)
+
+
+def _print_devices() -> None:
+    with stdout_reserved():
+        found = list(noted_devices())
+    for error in found:
+        if isinstance(error, PluginError):
+            typer.echo(f"not shown: {error}", err=True)
+    typer.echo(devices_page([device for device in found if isinstance(device, NotedDevice)]))
 
 
 def _refuse_unknown(names: Collection[str], settings: Settings) -> None:

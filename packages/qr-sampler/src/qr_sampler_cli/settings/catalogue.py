@@ -41,7 +41,7 @@ CATALOGUE: Final = (
         "qr-sampler-core",
         "qr_sampler.settings.source_declarations",
         "SourceDeclarations",
-        "For several sources of one kind, each with settings of its own.",
+        "For [several sources of one kind](devices.md#several-sources-of-one-kind).",
     ),
     Entry(
         "An entropy server over gRPC",

@@ -38,6 +38,8 @@ Values come from `QR_*` environment variables, else from a UTF-8 file `.env` in 
 directory. vLLM engines read the one in the directory where their server was started; engines on
 other hosts read their own.
 An empty variable counts as unset.
+What is declared of [a source with a name of its own](devices.md#several-sources-of-one-kind) comes
+before both.
 A value that is malformed or out of range aborts the start with a message that names the variable.
 `[a, b]` includes both ends, `(a, b]` excludes the first.
 Constraints between settings, such as a lowest and a highest temperature, are checked, too.
