@@ -22,6 +22,7 @@ from qr_sampler_lab.experiments.files.errors import StudyError
 from qr_sampler_lab.experiments.protocol import Exclusions
 from qr_sampler_lab.experiments.results.block_lengths import ArmMean, compare_block_lengths
 from qr_sampler_lab.experiments.results.contrast import block_score, block_test, contrast_test
+from qr_sampler_lab.experiments.results.figures import StudyData, study_figures
 from qr_sampler_lab.experiments.results.latencies import latency_figures
 from qr_sampler_lab.experiments.results.observations import (
     LedgerTail,
@@ -29,7 +30,8 @@ from qr_sampler_lab.experiments.results.observations import (
     observations_in,
 )
 from qr_sampler_lab.experiments.results.report import report_of, write_report
-from qr_sampler_lab.experiments.results.revealed import unblind
+from qr_sampler_lab.experiments.results.report_text import report_text
+from qr_sampler_lab.experiments.results.revealed import reveal, unblind
 from qr_sampler_lab.experiments.results.selection import (
     NO_EXCLUSIONS,
     Selection,
@@ -178,6 +180,7 @@ def observation(**changes: Any) -> Observation:
         ({"fallback": True}, "fallback"),
         ({"just_in_time": False}, "not just in time"),
         ({"position": 1}, "first tokens"),
+        ({"suspect": True}, "suspect"),
         ({"emitted": False}, "not emitted"),
     ],
 )
@@ -186,6 +189,54 @@ def test_tokens_are_left_out_by_the_rule(changes: dict[str, Any], reason: str) -
     assert why_excluded(told, Exclusions(first_tokens=2)) == reason
     if reason != "not emitted":
         assert why_excluded(told, NO_EXCLUSIONS) == ""
+
+
+def test_suspect_tokens_count_if_the_seal_says_so() -> None:
+    assert why_excluded(observation(suspect=True), Exclusions(suspect_tokens="count")) == ""
+
+
+@pytest.mark.parametrize("rule", ["count", "exclude"])
+def test_the_primary_result_is_shown_with_and_without_suspect_tokens(
+    finished_study: Study, rule: Any
+) -> None:
+    """Every third token is made suspect; those of the ledgers are not."""
+    told = report_of(finished_study)
+    assert "suspect_tokens" not in told["figures"]
+    text = (finished_study.report / "report.txt").read_text()
+    assert "with and without suspect tokens: the same, there are none" in text
+    protocol = finished_study.sealed.seal.sealed_protocol
+    exclusions = protocol.exclusions.model_copy(update={"suspect_tokens": rule})
+    changed = protocol.model_copy(update={"exclusions": exclusions})
+    revealed = reveal(finished_study)
+    data = StudyData(changed, revealed.main_arms, revealed.sessions)
+    tokens = list(observations_in(ledgers_in(finished_study.ledgers)))
+    marked = [
+        token._replace(suspect=number % 3 == 0, statistic=token.statistic and token.statistic + 9)
+        if number % 3 == 0
+        else token
+        for number, token in enumerate(tokens)
+    ]
+    data.add(marked)
+    figures = study_figures(data)
+    found = figures["suspect_tokens"]
+    assert found["sealed"] == rule
+    in_arms = [token for token in marked if token.alias in revealed.main_arms]
+    assert found["tokens"] == sum(token.suspect for token in in_arms)
+    assert found[rule]["p_value"] == figures["primary"]["p_value"]
+    assert found["count"]["tokens"] != found["exclude"]["tokens"]
+    by_arm = {
+        arm: [t.statistic for t in in_arms if t.alias == alias and not t.suspect]
+        for alias, arm in revealed.main_arms.items()
+    }
+    oracle = stats.ttest_ind(
+        by_arm["biased"], by_arm["control"], equal_var=False, alternative="greater"
+    )
+    assert found["exclude"]["score"] == pytest.approx(oracle.statistic)
+    lines = report_text({**told, "figures": {**told["figures"], **figures}}, changed).splitlines()
+    shown = [line for line in lines if "suspect tokens" in line]
+    words = {"count": "counted", "exclude": "left out"}
+    assert f"suspect tokens {words[rule]}, as sealed: " in shown[0]
+    assert len(shown) == 2
 
 
 def test_what_is_left_out_is_counted() -> None:

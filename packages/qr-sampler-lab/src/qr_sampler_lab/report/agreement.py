@@ -43,6 +43,7 @@ def of_robustness(
         if 0 < arm.fallback < arm.tokens
         for result in can_be_said(lambda a=arm: a.sensitivity.results(about=score_name(a)))
     ]
+    yield from _of_suspects(arms)
     told += [("all arms", result) for result in _of_discards(analysis, discards)]
     told += [(name, _window(arm)) for name, arm in arms if _has_windows(arm)]
     if told:
@@ -51,6 +52,23 @@ def of_robustness(
             "With and without the tokens of a fallback; whether as many draws came to nothing in "
             "every arm, which a choice afterwards would change; and how far z strays when the "
             "beginning and the end are shifted, which is exploratory.",
+            told,
+        )
+
+
+def _of_suspects(arms: _Arms) -> Iterable[Section]:
+    """Yields the section about tokens of suspect bytes, if there are any."""
+    told = [
+        (name, suited(result, arm))
+        for name, arm in arms
+        if arm.suspect
+        for result in can_be_said(lambda a=arm: a.suspects.results(about=score_name(a)))
+    ]
+    if told:
+        yield Section.of(
+            "Does it hang on suspect bytes?",
+            "With and without the tokens whose bytes the health tests found suspect, which a good "
+            "source shows once in 2**40 draws or less.",
             told,
         )
 

@@ -120,7 +120,7 @@ class Report:
     primary: Section
     """The primary comparison, or the primary test where there is one arm."""
     arms: list[dict[str, Any]]
-    """Facts about every arm: ``name``, ``tokens``, ``fallback`` …"""
+    """Facts about every arm: ``name``, ``tokens``, ``fallback``, ``suspect`` …"""
     sections: list[Section] = field(default_factory=list)
     """Everything else."""
     figures: list[Figure] = field(default_factory=list)

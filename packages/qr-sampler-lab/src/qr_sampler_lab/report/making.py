@@ -215,6 +215,7 @@ def _facts(name: str, arm: Arm) -> dict[str, Any]:
         "name": name,
         "tokens": arm.tokens,
         "fallback": arm.fallback,
+        "suspect": arm.suspect,
         "amplifier": arm.key.amplifier,
         "block_bytes": arm.key.block_bytes or None,
         "mean_u": moments.mean if moments.n else math.nan,

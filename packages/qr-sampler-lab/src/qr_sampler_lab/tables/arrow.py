@@ -64,6 +64,7 @@ DRAWS: Final = pa.schema(
         ("commitment", pa.string()),
         ("echo_verified", pa.bool_()),
         ("signature_verified", pa.bool_()),
+        ("health", _TEXT),
         ("t_logits_ns", pa.int64()),
         ("t_request_ns", pa.int64()),
         ("t_received_ns", pa.int64()),

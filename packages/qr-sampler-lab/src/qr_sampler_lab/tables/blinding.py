@@ -2,8 +2,8 @@
 """Tables in which nothing but aliases tells the arms of an experiment apart.
 
 Whatever a setting of an arm shows in is left out: sizes and offsets of blocks, lattices,
-temperatures, ranks and probabilities, fallback, devices, versions, names of sequences and of
-requests, the reasons of discards, and all times. The source of a token is that which its request
+temperatures, ranks and probabilities, fallback, health, devices, versions, names of sequences and
+of requests, the reasons of discards, and all times. The source of a token is that which its request
 asked for, for a fallback would carry the name of another arm. What stays are u and the statistic,
 in the order of time, and who belongs together.
 """

@@ -108,6 +108,7 @@ def chunk_of(rows: Sequence[TokenRow], run: str, encoders: Encoders) -> TokenChu
         numbers=np.array([1 if t.uniforms is None else len(t.uniforms) for t in tokens], np.int64),
         emitted=np.array([row.emitted for row in rows], np.int8),
         fallback=np.array([draw.fallback for draw in draws], np.bool_),
+        health=encode["health"](draw.health for draw in draws),
         jit=np.array([token.jit for token in tokens], np.bool_),
         run=encode["run"]([run] * len(rows)),
         source=encode["source"](draw.source for draw in draws),

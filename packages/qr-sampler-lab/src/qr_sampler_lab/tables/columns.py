@@ -15,6 +15,7 @@ __all__ = [
     "EMITTED",
     "LABELS",
     "NOT_EMITTED",
+    "SUSPECT",
     "UNKNOWN",
     "Bools",
     "Floats",
@@ -32,6 +33,9 @@ EMITTED: Final = 1
 
 NOT_EMITTED: Final = 0
 """``emitted`` of a token that a later line takes back."""
+
+SUSPECT: Final = "suspect"
+"""``health`` of bytes that a good source delivers once in 2**40 draws, or less."""
 
 UNKNOWN: Final = -1
 """``emitted`` of a token of which nobody knows; ``draw`` or ``offset`` of one that has none."""
@@ -112,6 +116,9 @@ class TokenChunk:
     """:data:`EMITTED`, :data:`NOT_EMITTED` or :data:`UNKNOWN`."""
     fallback: Bools
     """Whether bytes came from the fallback."""
+    health: Labels
+    """What the health tests said of its bytes: ``ok``, ``suspect`` or ``untested``; ``None`` where
+    the ledger or the table does not say."""
     jit: Bools
     """Whether the bytes were asked for when the logits were complete."""
     run: Labels
@@ -141,6 +148,12 @@ class TokenChunk:
     def __getitem__(self, index: Any) -> TokenChunk:
         """Returns some of the tokens: *index* is a slice, a mask or indices."""
         return TokenChunk(**{name: getattr(self, name)[index] for name in COLUMNS})
+
+    @property
+    def suspect(self) -> Bools:
+        """Whether the health tests found its bytes suspect, shape ``(N,)``."""
+        codes = [code for code, name in enumerate(self.health.names) if name == SUSPECT]
+        return np.isin(self.health.codes, codes)
 
     @staticmethod
     def concatenated(chunks: Iterable[TokenChunk]) -> TokenChunk:

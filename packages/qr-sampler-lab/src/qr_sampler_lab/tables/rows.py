@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from qr_sampler_cli.audit.files import LedgerFile
 from qr_sampler_cli.audit.schema.run_lines import Genesis
-from qr_sampler_cli.audit.schema.token_lines import Discard, Draw, Token
+from qr_sampler_cli.audit.schema.token_lines import Discard, Draw, Token, UsedUniform
 from qr_sampler_cli.audit.schema.token_lines import Sequence as SequenceLine
-from qr_sampler_lab.tables.columns import EMITTED, NOT_EMITTED, UNKNOWN
+from qr_sampler_lab.tables.columns import EMITTED, NOT_EMITTED, SUSPECT, UNKNOWN
 from qr_sampler_lab.tables.lines import Emissions, FileLines, WithoutText
 
 __all__ = [
@@ -41,6 +41,7 @@ class DrawFacts(NamedTuple):
     source: str | None
     device: str | None
     fallback: bool
+    health: str | None
 
 
 class SequenceFacts(NamedTuple):
@@ -112,7 +113,7 @@ class RunRows:
         self._numbering = numbering
         self._known_draws: dict[int, DrawFacts] = {}
         self._known_sequences: dict[str, SequenceFacts] = {}
-        self._latest = DrawFacts(0, 0, None, None, False)
+        self._latest = DrawFacts(0, 0, None, None, False, None)
         self._handlers: dict[type, Callable[[Any, bool], object]] = {
             Token: self._token,
             Draw: self._draw,
@@ -152,7 +153,12 @@ class RunRows:
         if line.draw not in known:
             self.draws.append(line)
         self._latest = known[line.draw] = DrawFacts(
-            line.t_received_ns, line.t_request_ns, line.source, line.device_id, line.fallback
+            line.t_received_ns,
+            line.t_request_ns,
+            line.source,
+            line.device_id,
+            line.fallback,
+            line.health,
         )
         if len(known) > MOST_DRAWS:
             del known[next(iter(known))]
@@ -190,18 +196,28 @@ class RunRows:
         if draw is None:
             draw = self._named_by_number(line)
         if used is not None:
-            return draw._replace(fallback=any(each.fallback for each in used))
+            fallback = any(each.fallback for each in used)
+            return draw._replace(fallback=fallback, health=self._health_among(draw, used))
         return draw
+
+    def _health_among(self, draw: DrawFacts, used: Sequence[UsedUniform]) -> str | None:
+        """Returns ``suspect`` if the bytes of any number are, else what its own draw says."""
+        draws = (
+            self._known_draws.get(UNKNOWN if each.draw is None else each.draw) for each in used
+        )
+        return SUSPECT if any(each and each.health == SUSPECT for each in draws) else draw.health
 
     def _named_by_number(self, line: Token) -> DrawFacts:
         """Returns what the numbers of a token say of its draw, whose line is not there."""
         for each in line.uniforms or ():
             if each.role == line.role and each.t_received_ns is not None:
                 requested = each.t_request_ns or each.t_received_ns
-                return DrawFacts(each.t_received_ns, requested, each.source, None, each.fallback)
+                return DrawFacts(
+                    each.t_received_ns, requested, each.source, None, each.fallback, None
+                )
         self.unplaced += 1
         latest = self._latest
-        return DrawFacts(latest.received_ns, latest.request_ns, None, None, False)
+        return DrawFacts(latest.received_ns, latest.request_ns, None, None, False, None)
 
     def _sequence_of(self, name: str) -> SequenceFacts:
         known = self._known_sequences.get(name)

@@ -142,9 +142,14 @@ def _exclusions(protocol: Protocol) -> Iterator[str]:
         yield "- Tokens that the fallback decided."
     if exclusions.not_just_in_time:
         yield "- Tokens whose bytes preceded their logits."
+    if exclusions.suspect_tokens == "exclude":
+        yield "- Tokens whose bytes the health tests found suspect."
     if exclusions.first_tokens:
         yield f"- The first {exclusions.first_tokens:,} tokens of every answer."
-    yield "- Nothing else. The report shows the primary result without exclusions, too."
+    yield (
+        "- Nothing else. The report shows the primary result without exclusions, too, and with and "
+        "without the tokens of suspect bytes, if there are any."
+    )
 
 
 def _inference(protocol: Protocol) -> Iterator[str]:

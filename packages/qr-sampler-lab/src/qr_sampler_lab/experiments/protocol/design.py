@@ -79,6 +79,13 @@ class Exclusions(Part):
     not_just_in_time: bool = Field(
         default=True, description="Tokens whose bytes preceded their logits."
     )
+    # A good source is suspect once in 2**40 draws, so that leaving these out takes nothing from an
+    # effect; a broken one moves u by itself.
+    suspect_tokens: Literal["count", "exclude"] = Field(
+        default="exclude",
+        description="Whether tokens count whose bytes the health tests found suspect; the report "
+        "shows the primary result both ways.",
+    )
     first_tokens: int = Field(
         default=0, ge=0, description="So many tokens at the start of every answer."
     )

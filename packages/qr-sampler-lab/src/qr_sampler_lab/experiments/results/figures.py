@@ -50,6 +50,12 @@ class StudyData:
         """Block by number of session."""
         self.selected = Selection(arms, protocol.exclusions)
         self.all = Selection(arms, NO_EXCLUSIONS)
+        sealed = protocol.exclusions.suspect_tokens
+        other = protocol.exclusions.model_copy(
+            update={"suspect_tokens": "count" if sealed == "exclude" else "exclude"}
+        )
+        self.otherwise = Selection(arms, other)
+        """By the sealed rule, but for that about tokens of suspect bytes."""
         self._block_sessions: dict[int, list[str]] = {}
         for number, block in self.blocks.items():
             if block is not None:
@@ -60,6 +66,12 @@ class StudyData:
         for observation in observations:
             self.selected.add(observation)
             self.all.add(observation)
+            self.otherwise.add(observation)
+
+    @property
+    def suspect_tokens(self) -> int:
+        """Number of tokens that count by one rule about suspect bytes, and not by the other."""
+        return abs(self.selected.counted.total() - self.otherwise.counted.total())
 
     def moments(self, name: Score, selection: Selection) -> dict[str, Moments]:
         """Returns the moments of every arm."""
@@ -114,7 +126,21 @@ def study_figures(data: StudyData) -> dict[str, Any]:
         "arms": {arm: _arm(data, arm) for arm in sorted(data.aliases)},
         "block_lengths": _block_lengths(data),
     }
+    if data.suspect_tokens:
+        figures["suspect_tokens"] = _suspect_tokens(data)
     return {name: _finite(value) for name, value in figures.items()}
+
+
+def _suspect_tokens(data: StudyData) -> dict[str, Any]:
+    """Returns the primary contrast with and without the tokens of suspect bytes."""
+    endpoint, rule = data.protocol.primary, data.protocol.exclusions.suspect_tokens
+    other = "count" if rule == "exclude" else "exclude"
+    return {
+        "sealed": rule,
+        "tokens": data.suspect_tokens,
+        rule: _contrast(data, endpoint, endpoint.statistic, data.selected),
+        other: _contrast(data, endpoint, endpoint.statistic, data.otherwise),
+    }
 
 
 def _primary(data: StudyData) -> dict[str, Any]:

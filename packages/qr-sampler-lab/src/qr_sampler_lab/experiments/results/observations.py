@@ -35,6 +35,8 @@ class Observation(NamedTuple):
     """The amplifier's statistic; ``None`` for amplifiers without one."""
     u: float | None
     """The uniform number that selected it; ``None`` if it was not selected by one."""
+    suspect: bool = False
+    """Whether the health tests found its bytes suspect."""
 
 
 def observations_in(paths: Iterable[Path]) -> Iterator[Observation]:
@@ -62,6 +64,7 @@ def observation_of(values: Mapping[str, Any]) -> Observation:
         emitted=values.get("emitted") is not False,
         statistic=_number(values.get("statistic")),
         u=_number(values.get("u")),
+        suspect=values.get("health") == "suspect",
     )
 
 

@@ -30,6 +30,7 @@ def _lines(report: Mapping[str, Any], protocol: Protocol) -> Iterator[str]:
     yield from _primary(figures["primary"], aborted=report["ended"] == "aborted")
     yield f"  by blocks: {_by_blocks(figures['primary_by_blocks'])}"
     yield f"  without exclusions: {_contrast(figures['primary_without_exclusions'])}"
+    yield from _suspect_tokens(figures.get("suspect_tokens"))
     other = figures["primary_with_the_other_number"]
     yield f"  by {other['statistic']}: {_contrast(other)}"
     yield ""
@@ -68,6 +69,17 @@ def _primary(primary: Mapping[str, Any], *, aborted: bool) -> Iterator[str]:
             f"anytime-valid p {told['p_value']:.4g}; 1/alpha {when}"
         )
         yield "  Intervals, and all p below, are those of a fixed N: looks make them too good."
+
+
+def _suspect_tokens(told: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yields the primary result with and without tokens of suspect bytes, the sealed way first."""
+    if told is None:
+        yield "  with and without suspect tokens: the same, there are none"
+        return
+    words = {"count": "counted", "exclude": "left out"}
+    for rule in sorted(words, key=lambda rule: rule != told["sealed"]):
+        note = ", as sealed" if rule == told["sealed"] else ""
+        yield f"  {told['tokens']:,} suspect tokens {words[rule]}{note}: {_contrast(told[rule])}"
 
 
 def _by_blocks(result: Mapping[str, Any]) -> str:

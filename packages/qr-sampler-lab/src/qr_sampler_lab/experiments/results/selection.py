@@ -25,7 +25,9 @@ __all__ = [
     "why_excluded",
 ]
 
-NO_EXCLUSIONS: Final = Exclusions(fallback=False, not_just_in_time=False, first_tokens=0)
+NO_EXCLUSIONS: Final = Exclusions(
+    fallback=False, not_just_in_time=False, suspect_tokens="count", first_tokens=0
+)
 """The rule that leaves nothing out, for the sensitivity analysis."""
 
 Score: TypeAlias = Literal["mean_statistic", "mean_u"]
@@ -97,6 +99,8 @@ def why_excluded(observation: Observation, exclusions: Exclusions) -> str:
         return "fallback"
     if exclusions.not_just_in_time and not observation.just_in_time:
         return "not just in time"
+    if exclusions.suspect_tokens == "exclude" and observation.suspect:
+        return "suspect"
     if observation.position < exclusions.first_tokens:
         return "first tokens"
     return ""

@@ -82,6 +82,8 @@ class Arm:
         )
         self.bits = BlockBits()
         self.sensitivity = Sensitivity()
+        self.suspects = Sensitivity()
+        """The same with and without tokens of suspect bytes."""
         self.evidence = EProcess(tau=tau, alpha=alpha)
         self.path = SumPath()
         self.score_file = ScoreFile()
@@ -89,7 +91,7 @@ class Arm:
         self.answers = AnswerLengths()
         self.latencies = np.zeros(len(LATENCY_EDGES_MS) + 1, np.int64)
         """Number of draws by latency, counted once for every draw of a chunk."""
-        self.tokens = self.fallback = self.unknown = 0
+        self.tokens = self.fallback = self.suspect = self.unknown = 0
         self.splits = (
             {
                 "entropy": SplitMeans(ENTROPY_EDGES, by="entropy"),
@@ -123,7 +125,9 @@ class Arm:
         if self.key.block_bytes:
             self.bits.add(tokens.block_ones, tokens.block_sum, tokens.block_bytes)
         scores = self.scores(tokens)
+        suspect = tokens.suspect
         self.sensitivity.add(scores, tokens.fallback)
+        self.suspects.add(scores, suspect)
         self.evidence.add(scores)
         self.path.add(scores)
         self.score_file.add(scores)
@@ -131,6 +135,7 @@ class Arm:
         self.answers.add(tokens.sequence)
         self.tokens += len(tokens)
         self.fallback += int(tokens.fallback.sum())
+        self.suspect += int(suspect.sum())
         self.unknown += int((tokens.emitted < 0).sum())
         self._add_latencies(tokens)
         if self.splits:

@@ -85,13 +85,14 @@ def _style(p_value: float) -> str:
 def _arms(report: Report) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("arm", overflow="fold")
-    for name in ("tokens", "fallback", "mean u", "mean statistic", "latency, median"):
+    for name in ("tokens", "fallback", "suspect", "mean u", "mean statistic", "latency, median"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm in report.arms:
         table.add_row(
             Text(words.shown(arm["name"])),
             f"{arm['tokens']:,}",
             f"{arm['fallback']:,}",
+            f"{arm['suspect']:,}",
             f"{arm['mean_u']:.5f}",
             words.figure(arm["mean_statistic"]),
             words.milliseconds(arm["latency_ms_median"]),
