@@ -7,7 +7,7 @@ import functools
 import hashlib
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -94,6 +94,14 @@ class Service:
             headers=self._headers(values),
             **content,
         )
+
+    def renewed(self, options: HttpOptions) -> Service:
+        """Returns the same service with the key that the file has now.
+
+        Raises:
+            ConfigError: When it has none.
+        """
+        return replace(self, key=_key(options, self.preset))
 
     def _headers(self, values: Mapping[str, object]) -> dict[str, str]:
         headers = {"User-Agent": "qr-entropy-http"}

@@ -232,7 +232,7 @@ class HttpSource(EntropySource):
         if not self._key_is_refused:
             return
         try:
-            self._use(service_of(self._options))
+            self._use(self._service.renewed(self._options))
         except ConfigError as error:
             raise self._failed(self._told(str(error))) from None
         self._key_is_refused = False
