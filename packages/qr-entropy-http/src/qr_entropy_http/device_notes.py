@@ -39,8 +39,8 @@ def _note(preset: Preset) -> DeviceNote:
         jit_class=JitClass.REMOTE,
         conditioning=preset.conditioning + pooled,
         basis=(
-            "times measured with the simulator on loopback, to which the way to the service and "
-            "its own time come; the rest is its documentation"
+            "measured with the simulator on loopback, without the way to the service; the rest is "
+            "its documentation"
         ),
     )
 
