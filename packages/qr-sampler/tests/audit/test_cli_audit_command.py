@@ -237,6 +237,79 @@ def test_what_cannot_be_verified_is_said(
     assert "signatures of draws" in json.dumps(rung["cannot_be_said"])
 
 
+class SignedByDevice:
+    """A ledger whose draws a device has signed that signs nothing but its bytes, by ECDSA."""
+
+    def __init__(self, run: Any, save: Any, tmp_path: Path) -> None:
+        ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
+        hashes = pytest.importorskip("cryptography.hazmat.primitives.hashes")
+        serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+        utils = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.utils")
+        key = ec.generate_private_key(ec.SECP256R1())
+        self.pem = tmp_path / "device.pem"
+        form = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        self.pem.write_bytes(key.public_key().public_bytes(*form))
+        self.save, self.lines = save, run(4).whole()
+        for line in self.draws():
+            digest = bytes.fromhex(line["data_sha256"])
+            signature = key.sign(digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+            numbers = utils.decode_dss_signature(signature)
+            raw = b"".join(number.to_bytes(32, "big") for number in numbers)
+            line["signature"] = base64.b64encode(raw).decode()
+            line["sequence_id"], line["device_timestamp_ns"] = None, None
+
+    def draws(self) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["kind"] == "draw"]
+
+    def audit(self) -> Any:
+        (audited,) = told(self.save(self.lines), "--keys", self.pem)["runs"]
+        return audited["rungs"][4]
+
+
+def test_signatures_of_the_bytes_are_verified_from_records(
+    run: Any, save: Any, tmp_path: Path
+) -> None:
+    signed = SignedByDevice(run, save, tmp_path)
+    rung = signed.audit()
+    assert rung["failed"] == 0
+    assert f"{len(signed.draws())} draws are signed by a key given" in json.dumps(rung)
+    assert "signature" not in json.dumps(rung["cannot_be_said"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("data_sha256", "f" * 64), ("signature", "AAAA"), ("signature", "A" * 86 + "==")],
+)
+def test_bytes_that_the_device_has_not_signed_are_exposed(
+    run: Any, save: Any, tmp_path: Path, field: str, value: str
+) -> None:
+    signed = SignedByDevice(run, save, tmp_path)
+    signed.draws()[2][field] = value
+    rung = signed.audit()
+    assert rung["failed"] == 1
+    assert "draw 2: no key given has signed it" in rung["failures"][0]["what"]
+
+
+def test_a_signature_that_is_there_twice_is_exposed(run: Any, save: Any, tmp_path: Path) -> None:
+    signed = SignedByDevice(run, save, tmp_path)
+    first, second = signed.draws()[:2]
+    second["signature"], second["data_sha256"] = first["signature"], first["data_sha256"]
+    assert "has the same signed answer already" in json.dumps(signed.audit()["failures"])
+
+
+def test_keys_of_both_kinds_leave_open_who_signed_what_is_incomplete(
+    run: Any, save: Any, tmp_path: Path
+) -> None:
+    signed = SignedByDevice(run, save, tmp_path)
+    server = Signed(run, save, tmp_path)
+    signed.pem.write_bytes(signed.pem.read_bytes() + server.pem.read_bytes())
+    assert signed.audit()["failed"] == 0
+    signed.draws()[2]["data_sha256"] = "f" * 64
+    rung = signed.audit()
+    assert rung["failed"] == 0
+    assert "signatures of draws whose sequence_id" in json.dumps(rung["cannot_be_said"])
+
+
 def test_other_keys_are_refused(run: Any, save: Any, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     path = save(run().whole())

@@ -17,7 +17,8 @@ from qr_sampler_cli.audit.rederivation.rung import ModelUnderAudit
 from qr_sampler_cli.audit.run_records import RunRecords
 from qr_sampler_cli.audit.rungs.chain import NO_LINE, FileChain, is_torn
 from qr_sampler_cli.audit.rungs.emitted import ReceivedTokens
-from qr_sampler_cli.audit.rungs.witnesses import Evidence, PublicKeys
+from qr_sampler_cli.audit.rungs.public_keys import PublicKeys
+from qr_sampler_cli.audit.rungs.witnesses import Evidence
 from qr_sampler_cli.audit.schema.lines import KINDS
 
 __all__ = ["AuditedRun", "audit_runs"]

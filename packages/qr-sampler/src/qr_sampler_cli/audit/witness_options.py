@@ -30,7 +30,7 @@ class WitnessOptions:
 
     keys: Annotated[
         Path | None,
-        typer.Option(metavar="PEM", help="Ed25519 public keys of the devices that sign draws."),
+        typer.Option(metavar="PEM", help="Public keys of devices that sign draws: Ed25519, P-256."),
     ] = None
     witness: Annotated[
         Path | None,
@@ -69,8 +69,9 @@ class WitnessOptions:
             ConfigError: When one is not what it is to be.
             MissingPackageError: When ``--keys`` is given and ``cryptography`` is missing.
         """
+        from qr_sampler_cli.audit.rungs.public_keys import PublicKeys
         from qr_sampler_cli.audit.rungs.server_log import ServerLog
-        from qr_sampler_cli.audit.rungs.witnesses import Evidence, PublicKeys
+        from qr_sampler_cli.audit.rungs.witnesses import Evidence
 
         return Evidence(
             keys=None if self.keys is None else PublicKeys(self.keys),

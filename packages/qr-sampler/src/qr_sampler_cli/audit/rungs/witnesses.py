@@ -6,28 +6,25 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 import struct
 from array import array
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-from qr_sampler.errors import ConfigError
 from qr_sampler_cli.audit.findings import Rung
 from qr_sampler_cli.audit.rungs.anchors import OutsideWitnesses
+from qr_sampler_cli.audit.rungs.public_keys import PublicKeys
 from qr_sampler_cli.audit.rungs.server_log import ServerLog, ServerLogWitness
 from qr_sampler_cli.audit.schema.token_lines import Draw
-from qr_sampler_cli.failures import import_package
 
-__all__ = ["PREAMBLE", "Evidence", "PublicKeys", "Witnesses", "signed_message"]
+__all__ = ["PREAMBLE", "Evidence", "Witnesses", "signed_message"]
 
 PREAMBLE: Final = b"qr-entropy-v2: "
 """What a message begins with that is signed for records."""
 
-_PEM: Final = re.compile(rb"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)
+_INCOMPLETE: Final = "signatures of draws whose sequence_id or device time is not recorded"
 
 
 def signed_message(draw: Draw) -> bytes | None:
@@ -50,52 +47,6 @@ def signed_message(draw: Draw) -> bytes | None:
             bytes.fromhex(draw.data_sha256),
         )
     )
-
-
-class PublicKeys:
-    """Ed25519 public keys, any of which may have signed.
-
-    Args:
-        path: One or more of them in PEM form.
-
-    Raises:
-        ConfigError: When it holds none, or anything else.
-        MissingPackageError: When the package ``cryptography`` is missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        remedy = "install it with: pip install cryptography"
-        serialization: Any = import_package(
-            "cryptography.hazmat.primitives.serialization", needed_for="--keys", remedy=remedy
-        )
-        ed25519: Any = import_package(
-            "cryptography.hazmat.primitives.asymmetric.ed25519", needed_for="--keys", remedy=remedy
-        )
-        exceptions: Any = import_package(
-            "cryptography.exceptions", needed_for="--keys", remedy=remedy
-        )
-        self._invalid: type[Exception] = exceptions.InvalidSignature
-        try:
-            blocks = _PEM.findall(path.read_bytes())
-            self._keys = [serialization.load_pem_public_key(block) for block in blocks]
-        except OSError as error:
-            raise ConfigError(f"--keys={path}: {error.strerror}") from error
-        except (ValueError, TypeError, exceptions.UnsupportedAlgorithm) as error:
-            raise ConfigError(f"--keys={path}: it holds no public key in PEM form") from error
-        if not self._keys or not all(
-            isinstance(key, ed25519.Ed25519PublicKey) for key in self._keys
-        ):
-            raise ConfigError(f"--keys={path}: name a file of Ed25519 public keys in PEM form")
-
-    def verify(self, signature: bytes, message: bytes) -> bool:
-        """Returns whether one of the keys has signed *message*."""
-        for key in self._keys:
-            try:
-                key.verify(signature, message)
-            except self._invalid:
-                continue
-            return True
-        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,11 +100,26 @@ class Witnesses:
             self._rung.cannot_say("whether signatures are valid: --keys names no public key", place)
         elif line.requests != 1:
             self._rung.cannot_say("signatures of draws that were split into requests", place)
-        elif (message := signed_message(line)) is None:
-            self._rung.cannot_say(
-                "signatures of draws whose sequence_id or device time is not recorded", place
-            )
-        elif self._keys.verify(_signature(line), message):
+        elif (message := signed_message(line)) is not None:
+            valid = self._keys.verify(_signature(line), message)
+            self._judge(valid, message, line, place)
+        elif self._keys.by_devices:
+            self._judge_digest(self._keys, line, place)
+        else:
+            self._rung.cannot_say(_INCOMPLETE, place)
+
+    def _judge_digest(self, keys: PublicKeys, line: Draw, place: int) -> None:
+        """Judges a signature that covers nothing but the bytes."""
+        digest = bytes.fromhex(line.data_sha256)
+        valid = keys.verify_digest(_signature(line), digest)
+        if valid or not keys.by_servers:
+            self._judge(valid, digest, line, place)
+        else:
+            # A server may have signed what the record does not have.
+            self._rung.cannot_say(_INCOMPLETE, place)
+
+    def _judge(self, valid: bool, message: bytes, line: Draw, place: int) -> None:
+        if valid:
             self._messages.append(int.from_bytes(hashlib.sha256(message).digest()[:8], "big"))
             self._places.append(place)
         else:
