@@ -245,6 +245,21 @@ def test_a_trusted_service_is_asked_over_tls(
     assert simulator.url.startswith("https://")
 
 
+@pytest.mark.parametrize("fault", ["slow_tls", "silence", "drip", "truncated", "huge", "early"])
+def test_encrypted_faults_end_in_time_as_well(
+    fault: str, serve: Callable[..., Simulator], ask: Callable[..., HttpSource], authority: Any
+) -> None:
+    simulator = serve("lfd", tls=authority.server())
+    options = {"timeout_ms": 200} if fault in TAKING_LONG else {}
+    source = ask(simulator, "lfd", ca_file=authority.certificate, **options)
+    simulator.fault = fault
+    if fault == "early":
+        # Its answer to no question at all: an empty object, unless it comes too early even so.
+        assert re.search("before it was asked|'qrn' is missing", failure(source).reason)
+    else:
+        assert re.search(REASONS[fault], failure(source).reason)
+
+
 def test_variables_of_proxies_and_certificates_change_nothing(
     serve: Callable[..., Simulator],
     ask: Callable[..., HttpSource],
@@ -257,6 +272,30 @@ def test_variables_of_proxies_and_certificates_change_nothing(
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
     simulator = serve("lfd", tls=authority.server())
     assert "no trusted encrypted connection" in failure(ask(simulator, "lfd")).reason
+
+
+@pytest.mark.parametrize("framing", ["chunked", "until the end"])
+def test_answers_of_untold_length_are_read(
+    framing: str,
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RFC 9112, sections 7.1 and 6.3."""
+    simulator = serve("lfd")
+
+    def send(connection: socket.socket, reply: Reply, fault: str) -> None:
+        head = "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
+        if framing == "chunked":
+            halves = reply.body[:50], reply.body[50:], b""
+            body = b"".join(b"%x\r\n%b\r\n" % (len(half), half) for half in halves)
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + body)
+        else:
+            connection.sendall(f"{head}\r\n".encode() + reply.body)
+
+    monkeypatch.setattr(simulator, "send", send)
+    data = ask(simulator, "lfd").get_random_bytes(200)
+    assert [data] == [delivery.data for delivery in simulator.deliveries]
 
 
 def test_a_port_without_a_service_is_unavailable() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from qr_entropy_http.presets import load_preset, preset_digest, preset_names, read_preset
+from qr_entropy_http.settings import HttpOptions
 from qr_entropy_http.simulators import Simulator
 from qr_entropy_http.source import HttpSource
 from qr_sampler import ConfigError
@@ -64,6 +66,13 @@ def test_a_pool_is_called_one(key_file: Path) -> None:
     assert source.conditioning == "unknown, pooled"
     assert source.jit_class is JitClass.REMOTE
     assert HttpSource("lfd").conditioning == "unknown"
+
+
+def test_the_setting_names_every_preset() -> None:
+    description = HttpOptions.model_fields["preset"].description or ""
+    assert (
+        tuple(re.findall(r"\w+", description.split(":")[1].replace(" or ", " "))) == preset_names()
+    )
 
 
 def test_every_preset_is_in_the_table_of_devices() -> None:

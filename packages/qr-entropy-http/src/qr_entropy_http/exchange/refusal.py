@@ -25,6 +25,9 @@ KEY_PAUSE_S: Final = 60.0
 """Pause after a key was not accepted: asking again for every token is of no use, and looks like
 guessing keys."""
 
+LARGEST_SEARCHED: Final = 4096
+"""Number of bytes of an answer in which a rule's text is looked for."""
+
 LONGEST_QUOTE: Final = 200
 """Number of characters of an answer that are quoted."""
 
@@ -111,10 +114,6 @@ def _rule_for(answer: Answer, preset: Preset) -> ErrorRule | None:
     rules = [rule for rule in preset.errors if rule.status == answer.status]
     text = answer.body[:LARGEST_SEARCHED].decode("latin-1").lower() if rules else ""
     return next((rule for rule in rules if rule.contains.lower() in text), None)
-
-
-LARGEST_SEARCHED: Final = 4096
-"""Number of bytes of an answer in which a rule's text is looked for."""
 
 
 def _meaning_of(status: int) -> str:
