@@ -28,7 +28,7 @@ from qr_sampler_cli.scaffolding.names import MAX_CHARACTERS, package_names
 ROOT = Path(__file__).resolve().parents[4]
 PACKAGE = Path(__file__).resolve().parents[2]
 
-NAMES = ("qa", "sixteen_letters", "twenty_characters_ab")
+NAMES = ("qa", "twenty_characters_ab")
 """The code is formatted by lines of 100 characters, whatever is put into it."""
 
 
