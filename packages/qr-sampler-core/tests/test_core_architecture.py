@@ -19,7 +19,9 @@ import pytest
 import qr_sampler
 
 ROOT = Path(qr_sampler.__file__).parent
-ALLOWED = {"msgspec", "numpy", "pydantic", "pydantic_settings", "qr_sampler"}
+TOML = {"tomli", "tomllib"}
+"""One package under two names: before Python 3.11 it is no part of the standard library."""
+ALLOWED = {"msgspec", "numpy", "pydantic", "pydantic_settings", "qr_sampler", *TOML}
 ABOVE = ("grpc", "torch", "vllm", "scipy", "pytest", "hypothesis", "transformers")
 SIBLINGS = (
     "qr_entropy_sources",
