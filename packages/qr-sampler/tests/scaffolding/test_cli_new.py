@@ -7,6 +7,7 @@ import ast
 import os
 import pty
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,14 +17,17 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from qr_sampler.errors import ConfigError
+from qr_sampler.settings_reference import setting_rows
 from qr_sampler_cli.main import app
 from qr_sampler_cli.scaffolding import filling
 from qr_sampler_cli.scaffolding.filling import make_package
 from qr_sampler_cli.scaffolding.kinds import KINDS
 from qr_sampler_cli.scaffolding.names import MAX_CHARACTERS, package_names
+from qr_sampler_cli.settings.catalogue import installed_groups
 
 ROOT = Path(__file__).resolve().parents[4]
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -263,6 +267,30 @@ def test_the_floors_are_those_of_our_own_packages(packages: dict[str, dict[str, 
         named = [Requirement(line) for line in re.findall(r'"(qr-sampler-[^"]+)"', text)]
         assert named
         assert {str(one.specifier) for one in named} == {str(ours.specifier)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_commands_of_a_readme_exist(packages: dict[str, dict[str, bytes]], kind: str) -> None:
+    text = packages[kind]["README.md"].decode()
+    lines = "".join(re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL))
+    commands = [shlex.split(line) for line in lines.replace("\\\n", " ").splitlines()]
+    used = [words[1:] for words in commands if words[:1] == ["qr-sampler"]]
+    assert len(used) > 1
+    known = get_command(app).commands
+    for name, *arguments in used:
+        command = known[name]
+        if name == "health":
+            command = command.commands[arguments[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in arguments if word.startswith("--")} <= options
+    rows = (row for group in installed_groups() for row in setting_rows(group.model))
+    variables = {row.variable.strip("`") for row in rows} | {
+        # Of a package that is not everywhere.
+        "QR_GRPC_SERVER_ADDRESS"
+    }
+    exported = {words[1].partition("=")[0] for words in commands if words[:1] == ["export"]}
+    assert exported
+    assert exported <= variables
 
 
 @pytest.mark.skipif(shutil.which("ruff") is None, reason="ruff is not installed")
