@@ -335,6 +335,17 @@ def test_a_seal_that_fixes_too_little_is_none(bundle: Path) -> None:
     assert "primary of the protocol" in told
 
 
+def test_a_seal_of_an_older_version_lacks_what_came_later(bundle: Path) -> None:
+    path = bundle / "data" / "seal.json"
+    seal = json.loads(path.read_text())
+    assert seal["protocol"]["exclusions"].pop("suspect_tokens") == "exclude"
+    path.write_text(json.dumps(seal, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    told = "\n".join(failing(verify_bundle(bundle))["seal"])
+    # The journal begins with the digest of the other seal, and nothing else is wrong.
+    assert "what the journal begins with" in told
+    assert "of the protocol" not in told
+
+
 @pytest.mark.parametrize("what", ["directory", "link", "pipe"])
 def test_bundles_hold_files_and_directories_only(bundle: Path, tmp_path: Path, what: str) -> None:
     place = bundle / "data" / "report" / "report.txt"

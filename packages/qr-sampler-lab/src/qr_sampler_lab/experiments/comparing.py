@@ -113,9 +113,7 @@ def _of_protocol(study: Study, seal: Seal) -> list[str]:
         protocol = study.protocol
     except ConfigError as error:
         return [str(error)]
-    # A field that came after the seal was as its default says.
-    sealed = seal.sealed_protocol.model_dump(mode="json")
-    found = list(_unequal("", sealed, protocol.model_dump(mode="json")))
+    found = list(_unequal("", seal.completed_protocol, protocol.model_dump(mode="json")))
     if protocol.tokens_per_arm != seal.tokens_per_arm:
         found.append(f"N is {protocol.tokens_per_arm} and was {seal.tokens_per_arm}")
     return found

@@ -24,6 +24,10 @@ _LARGEST_SEAL: Final = 2**24
 
 _DIGEST: Final = "^[0-9a-f]{64}$"
 
+_LATER_FIELDS: Final[dict[str, dict[str, Any]]] = {"exclusions": {"suspect_tokens": "exclude"}}
+"""By part of a protocol, fields that seals of older versions do not have. When they were sealed no
+token could be suspect, so that either value says the same."""
+
 
 class SealedModel(Part):
     """The model that the study uses."""
@@ -78,6 +82,15 @@ class Seal(Part):
     def sealed_protocol(self) -> Protocol:
         """The protocol as it was sealed, whatever ``PROTOCOL.yaml`` says now."""
         return Protocol.model_validate_json(json.dumps(self.protocol))
+
+    @property
+    def completed_protocol(self) -> dict[str, Any]:
+        """What was sealed, with what fields that came later mean where they are missing."""
+        told = dict(self.protocol)
+        for part, fields in _LATER_FIELDS.items():
+            if isinstance(told.get(part), dict):
+                told[part] = {**fields, **told[part]}
+        return told
 
     @property
     def text(self) -> str:
