@@ -17,11 +17,18 @@ from qr_sampler.components.failure_policy import END_REQUEST, RAISE_ERROR
 from qr_sampler.components.sources import source_names
 from qr_sampler.errors import ConfigError, PluginError, UnknownPluginError, shown
 from qr_sampler.settings import Settings
-from qr_sampler_cli.failures import reports_errors
+from qr_sampler_cli.component_test.report import announcement, findings
+from qr_sampler_cli.component_test.trial import Trial, try_component
+from qr_sampler_cli.failures import ExitCode, reports_errors
 from qr_sampler_cli.remedies import from_clone
 from qr_sampler_cli.settings.devices import NotedDevice, devices_page, noted_devices
 from qr_sampler_cli.source_inspection import SourceReport, State, inspect_sources
-from qr_sampler_cli.terminal.consoles import printable, result_console, stdout_reserved
+from qr_sampler_cli.terminal.consoles import (
+    printable,
+    progress_console,
+    result_console,
+    stdout_reserved,
+)
 
 __all__ = ["sources"]
 
@@ -36,6 +43,9 @@ STYLES: Final[dict[State, str]] = {
 
 CONFIGURED_MARK: Final = "*"
 FALLBACK_MARK: Final = "+"
+
+FAULTY_STATUS: Final = 1
+"""Exit status when a test has found a fault."""
 
 
 @reports_errors
@@ -54,14 +64,31 @@ def sources(
         bool,
         typer.Option("--table", help="Print what is known of their devices, as Markdown."),
     ] = False,
+    test: Annotated[
+        str | None,
+        typer.Option(
+            "--test",
+            metavar="NAME",
+            help="Test this source, amplifier or strategy as it is configured; draws.",
+        ),
+    ] = None,
 ) -> None:
     """List the installed entropy sources and whether each can be used.
 
     Marks the configured source (*) and the one that takes over for it (+). Exits with 2 when one
     that is named, here or by the settings, is not installed.
+
+    With --test: runs its contract, a start-up health test and timed draws, in processes of their
+    own and within its quotas, having said what that spends. Exits with 0 when it is usable, 1 when
+    it is faulty, 2 when it cannot be tested.
     """
     if table:
         _print_devices()
+        return
+    if test is not None:
+        if names or probe:
+            raise ConfigError("--test takes one name and goes with --json only")
+        _test(test, as_json=as_json)
         return
     settings = Settings.load()
     with stdout_reserved():
@@ -86,6 +113,28 @@ def _print_devices() -> None:
         if isinstance(error, PluginError):
             typer.echo(f"not shown: {error}", err=True)
     typer.echo(devices_page([device for device in found if isinstance(device, NotedDevice)]))
+
+
+def _test(name: str, *, as_json: bool) -> None:
+    """Tests a component and prints the verdict.
+
+    Raises:
+        typer.Exit: When the component is faulty or could not be tested.
+    """
+    spent = progress_console()
+
+    def announce(trial: Trial) -> None:
+        for line in announcement(trial):
+            spent.print(_text(line), soft_wrap=True)
+
+    trial = try_component(name, announce)
+    if as_json:
+        typer.echo(json.dumps(trial.as_data(), indent=2))
+    else:
+        for line in findings(trial):
+            typer.echo(printable(line))
+    if trial.verdict != "usable":
+        raise typer.Exit(FAULTY_STATUS if trial.faults else ExitCode.ERROR)
 
 
 def _refuse_unknown(names: Collection[str], settings: Settings) -> None:

@@ -91,6 +91,7 @@ def clause(*presupposed: str) -> Callable[[Clause], Clause]:
                 raise
 
         run.is_clause = True  # type: ignore[attr-defined]
+        run.presupposed = presupposed  # type: ignore[attr-defined]
         return run  # type: ignore[return-value]
 
     return decorate

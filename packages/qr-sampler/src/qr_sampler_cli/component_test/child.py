@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that tests: ``python -m qr_sampler_cli.component_test.child STEP FILE < SUBJECT``.
+
+It writes one JSON object per line to FILE. Whoever started it ends it when it takes too long, and
+reads what was there by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from qr_sampler import EntropySource, create_source
+from qr_sampler.errors import EntropyUnavailableError, QRSamplerError
+from qr_sampler.health import HealthMonitor, HealthPolicy
+from qr_sampler.health.source_health import assumed_min_entropy, tested_part
+from qr_sampler_cli.component_test.plan import (
+    FEW_DRAWS,
+    HEALTH_BYTES,
+    LATENCY_SIZES,
+    MANY_DRAWS,
+    latency_stage,
+)
+from qr_sampler_cli.component_test.subject import Subject
+
+__all__ = ["main"]
+
+Tell = Callable[[dict[str, Any]], None]
+
+PROBE_BYTES: Final = 8
+
+
+def describe(subject: Subject, tell: Tell) -> None:
+    """Tells what is tested, without a draw."""
+    about: dict[str, Any] = {"has_pytest": find_spec("pytest") is not None}
+    if subject.kind == "source":
+        with contextlib.closing(create_source(subject.name)) as source:
+            limits, status = source.limits, source.status()
+            about |= {
+                "distribution": f"{source.origin.distribution} {source.origin.version}".strip(),
+                "jit_class": source.jit_class.value,
+                "conditioning": source.conditioning,
+                "available": status.available,
+                "reason": status.reason,
+                "limits": {
+                    "max_bytes_per_request": limits.max_bytes_per_request,
+                    "max_requests_per_minute": limits.max_requests_per_minute,
+                    "max_bytes_per_day": limits.max_bytes_per_day,
+                },
+            }
+    tell(about)
+
+
+def probe(subject: Subject, tell: Tell) -> None:
+    """Tells whether a first draw succeeds."""
+    with contextlib.closing(create_source(subject.name)) as source:
+        source.draw(PROBE_BYTES)
+    tell({"probed": True})
+
+
+def contract(subject: Subject, tell: Tell) -> None:
+    """Tells how every clause of the contract ended."""
+    from qr_sampler_cli.component_test.contract_run import run_contract
+
+    run_contract(subject, tell)
+
+
+def measure(subject: Subject, tell: Tell) -> None:
+    """Tells what the health tests find, and how long draws take."""
+    with contextlib.closing(create_source(subject.name)) as source:
+        if "health" in subject.stages:
+            tell({"begins": "health"})
+            tell(_health(source, subject))
+        draws = FEW_DRAWS if subject.interval_s or _limited(source) else MANY_DRAWS
+        for size in LATENCY_SIZES:
+            if latency_stage(size) in subject.stages:
+                tell({"begins": latency_stage(size)})
+                tell(_latency(source, size, draws, subject))
+
+
+def _limited(source: EntropySource) -> bool:
+    return source.limits != type(source.limits)()
+
+
+def _health(source: EntropySource, subject: Subject) -> dict[str, Any]:
+    tested = tested_part(source.conditioning, integrates=source.integrates)
+    entropy = assumed_min_entropy(source.conditioning, source.min_entropy_per_byte)
+    if tested == "nothing" or not entropy:
+        return {"health": "untested", "tested": "nothing", "alarm": ""}
+    _wait(source, HEALTH_BYTES, subject)
+    monitor = HealthMonitor(HealthPolicy(min_entropy=entropy))
+    alarm = monitor.observe(source.draw(HEALTH_BYTES).data)
+    return {"health": monitor.state.value, "tested": tested, "alarm": str(alarm or "")}
+
+
+def _latency(source: EntropySource, size: int, draws: int, subject: Subject) -> dict[str, Any]:
+    took_ms = []
+    for _ in range(draws):
+        _wait(source, size, subject)
+        began_ns = time.monotonic_ns()
+        source.draw(size)
+        took_ms.append((time.monotonic_ns() - began_ns) / 1e6)
+    return {"latency": size, "median_ms": statistics.median(took_ms), "slowest_ms": max(took_ms)}
+
+
+def _wait(source: EntropySource, size: int, subject: Subject) -> None:
+    requests = -(-size // (source.limits.max_bytes_per_request or size))
+    time.sleep(subject.interval_s * requests)
+
+
+STEPS: Final[dict[str, Callable[[Subject, Tell], None]]] = {
+    "describe": describe,
+    "probe": probe,
+    "contract": contract,
+    "measure": measure,
+}
+
+
+def main(step: str, file: str, question: str) -> None:
+    """Runs a step, and tells what ended it early."""
+    asked = json.loads(question)
+    lists = {name: tuple(asked[name]) for name in ("stages", "skipped_clauses")}
+    subject = Subject(**{**asked, **lists})
+    with Path(file).open("a", encoding="utf-8") as output:
+
+        def tell(told: dict[str, Any]) -> None:
+            output.write(json.dumps(told) + "\n")
+            output.flush()
+
+        try:
+            STEPS[step](subject, tell)
+        except EntropyUnavailableError as error:
+            tell({"unavailable": error.reason})
+        except QRSamplerError as error:
+            tell({"refused": str(error)})
+        # A third-party component can fail in any way; what it did is the result of the test.
+        except Exception as error:
+            tell({"raised": f"{type(error).__name__}: {error}"})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.stdin.read())

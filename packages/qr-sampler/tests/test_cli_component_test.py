@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``qr-sampler sources --test`` on components of other distributions, good and bad ones."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import textwrap
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from typer.testing import CliRunner
+
+from qr_sampler.entropy import SourceLimits
+from qr_sampler_cli.component_test import child, trial
+from qr_sampler_cli.component_test.plan import CONTRACT_BYTES, CONTRACT_REQUESTS, plan_of
+from qr_sampler_cli.main import app
+
+SOURCES: Final = "qr_sampler.entropy_sources"
+AMPLIFIERS: Final = "qr_sampler.signal_amplifiers"
+
+SOUND: Final = """
+    import os
+    from qr_sampler import EntropySource, JitClass
+    from qr_sampler.entropy import SourceLimits
+
+    class Source(EntropySource):
+        jit_class = JitClass.REMOTE
+        conditioning = "none"
+        name = "{name}"
+        limits = SourceLimits(max_requests_per_minute=600_000, max_bytes_per_day=300_000)
+
+        def get_random_bytes(self, n):
+            if n < 0:
+                raise ValueError("n must not be negative")
+            with open(os.environ["COUNTED"], "a") as file:
+                file.write(f"{{n}}\\n")
+            return os.urandom(n)
+"""
+
+CACHED: Final = """
+    import functools, os
+    from qr_sampler import EntropySource
+
+    class Source(EntropySource):
+        name = "{name}"
+
+        def get_random_bytes(self, n):
+            if n < 0:
+                raise ValueError("n must not be negative")
+            return answer(n)
+
+    @functools.cache
+    def answer(n):
+        # Twelve zeros in a row: no health test lets that pass.
+        return (bytes(12) + os.urandom(max(n - 12, 0)))[:n]
+"""
+
+SILENT: Final = """
+    import threading
+    from qr_sampler import EntropySource
+
+    class Source(EntropySource):
+        name = "{name}"
+
+        def get_random_bytes(self, n):
+            threading.Event().wait()
+"""
+
+ABSENT: Final = """
+    from qr_sampler import EntropySource, EntropyUnavailableError
+
+    class Source(EntropySource):
+        name = "{name}"
+
+        def get_random_bytes(self, n):
+            raise EntropyUnavailableError(self.name, "no robot on /dev/robot; plug it in")
+"""
+
+BIASED: Final = """
+    import numpy as np
+    from qr_sampler import AmplificationResult, SignalAmplifier
+
+    class Source(SignalAmplifier):
+        def amplify(self, blocks, counts=None):
+            u = (blocks[:, 0] / 512.0) + 0.25
+            return AmplificationResult(u, u)
+"""
+
+
+@pytest.fixture
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that has a line for each request to the sound source."""
+    path = tmp_path / "counted"
+    path.touch()
+    monkeypatch.setenv("COUNTED", str(path))
+    return path
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Installs a distribution that exists only on the paths of this test and its children."""
+    monkeypatch.syspath_prepend(tmp_path)
+    paths = (str(tmp_path), os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+
+    def add(name: str, code: str, group: str = SOURCES) -> None:
+        info = tmp_path / f"acme_{name}-1.0.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: acme-{name}\nVersion: 1.0\n"
+        (info / "METADATA").write_text(metadata, "utf-8")
+        point = f"[{group}]\n{name} = acme_{name}:Source\n"
+        (info / "entry_points.txt").write_text(point, "utf-8")
+        module = textwrap.dedent(code).replace("{name}", name)
+        module = module.replace("{{", "{").replace("}}", "}")
+        (tmp_path / f"acme_{name}.py").write_text(module, "utf-8")
+
+    return add
+
+
+def verdict_on(name: str, *options: str) -> Any:
+    return CliRunner().invoke(app, ["sources", "--test", name, *options])
+
+
+@pytest.mark.slow
+def test_a_sound_source_is_usable_and_its_quota_is_respected(install: Any, counted: Path) -> None:
+    install("fine", SOUND)
+    result = verdict_on("fine")
+    assert result.exit_code == 0, result.output
+    assert "fine: from acme-fine 1.0, just-in-time class C, conditioning none" in result.stderr
+    assert "draws at most 24,288 bytes in 167 requests" in result.stderr
+    assert "leaves out latency 10240: 30,720 bytes are too many of 300,000" in result.stderr
+    assert "checks passed, 0 failed" in result.stdout
+    assert "health    ok: raw tested" in result.stdout
+    assert "latency   1,024 bytes" in result.stdout
+    assert "verdict   usable: choose it with QR_ENTROPY_SOURCE_TYPE=fine" in result.stdout
+    assert "not tested: latency 10240" in result.stdout
+    sizes = [int(line) for line in counted.read_text().splitlines()]
+    assert sum(sizes) <= 24_288
+    # The contract has most of them, so that a smaller allowance would not do.
+    assert CONTRACT_REQUESTS / 2 < len(sizes) <= 167
+    assert sum(sizes) > CONTRACT_BYTES / 2
+
+
+@pytest.mark.slow
+def test_a_faulty_source_is_told_what_to_repair(install: Any) -> None:
+    install("stale", CACHED)
+    result = verdict_on("stale", "--json")
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert found["verdict"] == "faulty"
+    failed = [name for name, (outcome, _) in found["clauses"].items() if outcome == "failed"]
+    assert sorted(failed) == [
+        "test_nothing_is_delivered_twice",
+        "test_output_is_not_grossly_defective",
+    ]
+    assert found["health"]["health"] == "failed"
+    assert [fault.partition(":")[0] for fault in found["faults"]] == [*failed, "health"]
+
+
+@pytest.mark.slow
+def test_a_source_that_hangs_is_faulty(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("mute", SILENT)
+    monkeypatch.setattr(trial, "STEP_S", 20.0)
+    run_step = trial.run_step
+
+    def impatient(step: str, subject: Any, timeout_s: float) -> Any:
+        return run_step(step, subject, 3.0 if step == "probe" else timeout_s)
+
+    monkeypatch.setattr(trial, "run_step", impatient)
+    result = verdict_on("mute")
+    assert result.exit_code == 1
+    assert "fault     a first draw of 8 bytes: no end after 3 s" in result.stdout
+    assert "verdict   faulty: repair what the faults name" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "code", "status", "says"),
+    [
+        ("gone", ABSENT, 2, "not tested: no robot on /dev/robot; plug it in; make it available"),
+        ("torn", "raise OSError('no driver')", 2, "no driver"),
+        ("quits", "import os\nos._exit(3)", 1, "construction: the process ended with status 3"),
+    ],
+)
+def test_what_cannot_be_tested_is_told_why(
+    install: Any, name: str, code: str, status: int, says: str
+) -> None:
+    install(name, code)
+    result = verdict_on(name)
+    assert (result.exit_code, says in result.output) == (status, True), result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.slow
+def test_an_amplifier_is_tested_too(install: Any) -> None:
+    install("narrow", BIASED, AMPLIFIERS)
+    result = verdict_on("narrow")
+    assert result.exit_code == 1
+    (fault,) = [line for line in result.stdout.splitlines() if line.startswith("fault")]
+    assert fault.startswith("fault     test_u_of_unbiased_bytes_is_uniform: ")
+
+
+def test_an_unknown_name_is_refused() -> None:
+    result = verdict_on("nope")
+    assert result.exit_code == 2
+    assert "unknown component 'nope'; available: " in result.stderr
+    assert CliRunner().invoke(app, ["sources", "system", "--test", "system"]).exit_code == 2
+
+
+def test_a_plan_spends_no_more_than_a_tenth_of_a_day() -> None:
+    unlimited = plan_of(SourceLimits())
+    assert len(unlimited.running) == 5
+    assert sum(stage.wait_s for stage in unlimited.stages) == 0.0
+    for daily in (1_000, 15_000, 250_000, 10**7):
+        running = plan_of(SourceLimits(max_bytes_per_day=daily)).running
+        assert sum(stage.count_bytes for stage in running) <= daily / 10
+    slow = plan_of(SourceLimits(max_requests_per_minute=1.0))
+    assert "160 requests would take" in slow.stages[0].left_out
+    assert [stage.name for stage in slow.running] == [
+        "health",
+        "latency 64",
+        "latency 1024",
+        "latency 10240",
+    ]
+    assert slow.skipped_clauses == (
+        "test_threads_share_no_bytes",
+        "test_nothing_is_delivered_twice",
+    )
+    small = plan_of(SourceLimits(max_bytes_per_request=1_000))
+    assert small.stages[-1].requests == 3 * math.ceil(10_240 / 1_000)
+
+
+def told_by(step: str, name: str, tmp_path: Path, **more: Any) -> list[dict[str, Any]]:
+    file = tmp_path / step
+    question = {"kind": "source", "name": name, "stages": [], "skipped_clauses": [], **more}
+    child.main(step, str(file), json.dumps(question))
+    return [json.loads(line) for line in io.StringIO(file.read_text("utf-8"))]
+
+
+def test_steps_tell_what_they_find(tmp_path: Path) -> None:
+    (about,) = told_by("describe", "system", tmp_path)
+    assert (about["available"], about["jit_class"], about["has_pytest"]) == (True, "P", True)
+    assert told_by("probe", "system", tmp_path) == [{"probed": True}]
+    stages = ["health", "latency 64"]
+    told = told_by("measure", "system", tmp_path, stages=stages)
+    assert told[1] == {"health": "ok", "tested": "output", "alarm": ""}
+    assert 0.0 < told[3]["median_ms"] <= told[3]["slowest_ms"]
+    assert "refused" in told_by("describe", "nope", tmp_path / "..")[0]
