@@ -15,6 +15,7 @@ import pytest
 
 import qr_sampler_accel
 from qr_sampler import BlockCounts, FastSelector, Rows, SamplingParameters
+from qr_sampler.health import HealthPolicy
 from qr_sampler.selection.fast.passes import RowPasses
 
 ROOT = Path(qr_sampler_accel.__file__).parent
@@ -56,10 +57,11 @@ def test_the_import_needs_neither_numba_nor_torch() -> None:
 
 def test_without_numba_the_host_works_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qr_sampler_accel.factories.find_spec", lambda name: None)
-    for name in ("passes", "byte_counts", "warm_up"):
+    for name in ("passes", "byte_counts", "health_pass", "warm_up"):
         monkeypatch.setitem(sys.modules, f"qr_sampler_accel.host.{name}", None)
     assert not qr_sampler_accel.has_compiler()
     assert qr_sampler_accel.block_counts() is BlockCounts
+    assert qr_sampler_accel.health_monitor(HealthPolicy()).observe(bytes(9)) is not None
     qr_sampler_accel.warm_up(logits_on_host=True)
     selector = qr_sampler_accel.host_selector()
     assert chosen_by(selector) == [1]

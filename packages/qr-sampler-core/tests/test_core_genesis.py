@@ -74,6 +74,7 @@ def test_sources_are_described_without_secrets() -> None:
         "version": "2.0",
         "jit_class": "B",
         "conditioning": "none",
+        "tested": "nothing",
         "limits": {
             "max_bytes_per_request": 9,
             "max_requests_per_minute": None,

@@ -99,7 +99,18 @@ def test_a_status_counts_what_was_recorded() -> None:
     assert 0.0 < said["last_draw"]["seconds"] <= said["draws"]["seconds"]
     assert said["last_failure"] == {"source": "device", "reason": "gone", "wall_time_ns": 5}
     assert said["sources"] == [
-        {"name": "device", "available": False, "reason": "unplugged", "last_draw_failed": True}
+        {
+            "name": "device",
+            "available": False,
+            "reason": "unplugged",
+            "last_draw_failed": True,
+            "health": {
+                "state": "untested",
+                "tested": "nothing",
+                "reason": "not guarded",
+                "alarms": {},
+            },
+        }
     ]
     assert (said["recent_tokens"], said["recent_without_source"]) == (6, 3)
 

@@ -34,6 +34,7 @@ from qr_sampler.foreign import (
     traceback_text,
     words_of,
 )
+from qr_sampler.health import HealthState
 
 NEVER_MS = 60_000.0
 KEY = "key-of-forty-characters-that-nobody-sees"
@@ -127,6 +128,8 @@ TOLD: list[tuple[str, Any, Any]] = [
     ("origin", None, Origin("qr-saying", "1.0")),
     ("origin", Origin("another", "2.0"), Origin("qr-saying", "1.0")),
     ("source", np.str_("saying"), "saying"),
+    ("health", HealthState.OK, HealthState.UNTESTED),
+    ("health", "ok", HealthState.UNTESTED),
 ]
 
 
@@ -137,7 +140,7 @@ def test_what_a_draw_says_becomes_a_plain_value(field: str, told: Any, kept: Any
     assert type(value) is type(kept)
 
 
-PLAIN = (type(None), bool, int, str, bytes, Origin)
+PLAIN = (type(None), bool, int, str, bytes, Origin, HealthState)
 
 
 @given(

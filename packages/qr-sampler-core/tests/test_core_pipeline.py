@@ -334,6 +334,7 @@ def test_records_repeat_the_step() -> None:
         "row_digest": "",
         "echo_verified": None,
         "signature_verified": None,
+        "health": "untested",
         "role": None,
         "outcome": None,
         "jit": True,

@@ -78,7 +78,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
     monkeypatch.setenv("QR_REQUEST_ENTROPY_SOURCES", "other")
     monkeypatch.setattr(
         "qr_sampler.host.session.sampling_session.configured_sources",
-        lambda settings, on_dropped: found,
+        lambda *_: found,
     )
     monkeypatch.setattr("qr_sampler.host.session.session_records.Journal", Journal)
     monkeypatch.setattr("qr_sampler.components.pairing._integrates", lambda source, settings: False)

@@ -102,7 +102,8 @@ def test_the_engine_describes_itself_and_what_a_request_asked_for(
     engine.close()
     (file,) = tmp_path.glob("*.jsonl")
     assert chained_lines(file)
-    genesis, _, told, forced, end, _ = read_ledger(file)
+    genesis, _, startup, told, forced, end, _ = read_ledger(file)
+    assert (startup["reason"], startup["block_bytes"]) == ("startup_test", 1024)
     assert genesis["host"] == {
         "runner": "Model Runner V1",
         "tensor_parallel_size": 1,

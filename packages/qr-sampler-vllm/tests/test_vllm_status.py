@@ -71,7 +71,15 @@ def reasons(**changes: Any) -> list[str]:
     return complaints([said_by(os.getpid(), **changes)])
 
 
-SOURCE = {"name": "device", "available": True, "reason": "", "last_draw_failed": False}
+HEALTH = {"state": "ok", "tested": "raw", "reason": "", "alarms": {}}
+SICK = {**HEALTH, "state": "failed", "reason": "bit_planes: 0.5, where 0.2 is too much"}
+SOURCE = {
+    "name": "device",
+    "available": True,
+    "reason": "",
+    "last_draw_failed": False,
+    "health": HEALTH,
+}
 FAILED = {**SOURCE, "last_draw_failed": True}
 UNPLUGGED = {**FAILED, "available": False, "reason": "unplugged"}
 NAN = {"reason": "nan", "count": 2}
@@ -83,6 +91,10 @@ MASKED = {"reason": "masked", "count": 3}
     [
         ({"sources": [UNPLUGGED]}, "source device is unavailable: unplugged"),
         ({"sources": [FAILED, SOURCE]}, "the last draw from source device has failed"),
+        (
+            {"sources": [SOURCE, {**SOURCE, "health": SICK}]},
+            "source device has failed its health tests: bit_planes: 0.5, where 0.2 is too much",
+        ),
         ({"recent_tokens": 100, "recent_without_source": 51}, "51 of the last 100 tokens"),
         ({"undecided_tokens": [MASKED, NAN]}, "2 rows of logits held NaN"),
         ({"undecided_tokens": [NAN]}, "restart the engine"),
@@ -102,6 +114,8 @@ def test_what_makes_an_engine_unhealthy_is_named(changes: dict[str, Any], compla
         {"recent_tokens": 100, "recent_without_source": 50},
         {"undecided_tokens": [MASKED]},
         {"sources": [SOURCE, UNPLUGGED]},
+        {"sources": [{**SOURCE, "health": {**HEALTH, "state": "suspect"}}]},
+        {"sources": [{**SOURCE, "health": {**HEALTH, "state": "untested"}}]},
     ],
 )
 def test_half_of_the_tokens_masked_rows_and_other_sources_are_no_reason(

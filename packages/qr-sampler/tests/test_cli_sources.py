@@ -94,6 +94,7 @@ def test_every_fault_is_a_row_and_the_rest_keeps_working(packages: Packages) -> 
         "jit_class": "A",
         "jit_meaning": "attested",
         "conditioning": "none",
+        "tested": "raw",
         "state": "available",
         "reason": "",
         "configured": False,

@@ -6,6 +6,7 @@ All of it selects the very tokens that :class:`~qr_sampler.ReferenceSelector` se
 * :func:`host_selector` returns the fastest selector for logits in the memory of the host.
 * :func:`device_selector` returns the selector for tensors on an accelerator.
 * :func:`block_counts` returns what counts the bytes of blocks fastest.
+* :func:`health_monitor` returns the health tests of a source.
 * :func:`warm_up` compiles everything ahead of the first token.
 
 The import needs neither Numba nor torch. What is missing costs time, never a token: without Numba
@@ -20,11 +21,19 @@ from qr_sampler_accel.factories import (
     block_counts,
     device_selector,
     has_compiler,
+    health_monitor,
     host_selector,
     warm_up,
 )
 
-__all__ = ["block_counts", "device_selector", "has_compiler", "host_selector", "warm_up"]
+__all__ = [
+    "block_counts",
+    "device_selector",
+    "has_compiler",
+    "health_monitor",
+    "host_selector",
+    "warm_up",
+]
 
 
 def __getattr__(name: str) -> str:

@@ -8,12 +8,20 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from qr_sampler import BlockCounts, FastSelector, Selector
+from qr_sampler.health import HealthMonitor, HealthPolicy
 
 if TYPE_CHECKING:
     from qr_sampler.arrays import ByteBlocks
     from qr_sampler_accel.device.selector import TorchSelector
 
-__all__ = ["block_counts", "device_selector", "has_compiler", "host_selector", "warm_up"]
+__all__ = [
+    "block_counts",
+    "device_selector",
+    "has_compiler",
+    "health_monitor",
+    "host_selector",
+    "warm_up",
+]
 
 
 def has_compiler() -> bool:
@@ -51,6 +59,19 @@ def block_counts() -> Callable[[ByteBlocks], BlockCounts]:
     from qr_sampler_accel.host.byte_counts import CompiledCounts
 
     return CompiledCounts
+
+
+def health_monitor(policy: HealthPolicy) -> HealthMonitor:
+    """Returns what tests the bytes of a source, which are always in the memory of the host.
+
+    Args:
+        policy: What is assumed of the source.
+    """
+    if not has_compiler():
+        return HealthMonitor(policy)
+    from qr_sampler_accel.host.health_pass import CompiledMeasures
+
+    return HealthMonitor(policy, CompiledMeasures)
 
 
 def warm_up(*, logits_on_host: bool) -> None:

@@ -72,6 +72,10 @@ def test_a_scraper_reads_what_the_engines_say() -> None:
     assert samples["qr_sampler_undecided_tokens_total"] == ({"engine": "3", "reason": "masked"}, 3)
     assert samples["qr_sampler_source_available"][1] == 1.0
     assert samples["qr_sampler_draw_seconds_count"][1] == 0.0
+    labels = {"engine": "3", "source": "device"}
+    assert samples["qr_sampler_health_state"] == (labels, 2.0)
+    counted = {**labels, "test": "bit_planes"}
+    assert samples["qr_sampler_health_alarms_total"] == (counted, 4.0)
 
 
 def test_the_routes_answer_from_what_lies_in_the_run_directory(

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qr_sampler import ENTROPY_SOURCES, Plugin, create_source
+from qr_sampler.components.failure_policy import health_options
 from qr_sampler.components.sources import named_sources
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, PluginConflictError, PluginLoadError
+from qr_sampler.health import HealthOptions
 from qr_sampler.settings import Settings
 
 __all__ = ["SourceReport", "State", "inspect_sources"]
@@ -39,6 +41,8 @@ class SourceReport:
     """The just-in-time class in a word."""
     conditioning: str = ""
     """What was done to the raw bits."""
+    tested: str = ""
+    """What its health tests look at: ``raw`` bits, ``output`` of a conditioner, ``nothing``."""
     state: State
     """Whether the next draw is expected to succeed, and if not, what kind of fault it is."""
     reason: str = ""
@@ -64,7 +68,7 @@ def inspect_sources(
     Raises:
         ConfigError: When the declaration of a source with a name of its own is malformed.
     """
-    plugins = ENTROPY_SOURCES.plugins()
+    plugins, health = ENTROPY_SOURCES.plugins(), health_options(settings)
     kinds = [(plugin.name, plugin) for plugin in plugins]
     named = [
         (one.name, plugin)
@@ -74,7 +78,7 @@ def inspect_sources(
     ]
     return tuple(
         dataclasses.replace(
-            _inspect(name, plugin, probe=probe),
+            _inspect(name, plugin, health, probe=probe),
             configured=name == settings.entropy_source_type,
             takes_over=name == settings.fallback_mode != settings.entropy_source_type,
         )
@@ -83,7 +87,7 @@ def inspect_sources(
     )
 
 
-def _inspect(name: str, plugin: Plugin, *, probe: bool) -> SourceReport:
+def _inspect(name: str, plugin: Plugin, health: HealthOptions, *, probe: bool) -> SourceReport:
     report = _blank(name, plugin)
     try:
         source_class = ENTROPY_SOURCES.load(plugin.name)
@@ -91,6 +95,7 @@ def _inspect(name: str, plugin: Plugin, *, probe: bool) -> SourceReport:
         source = source_class.from_environment() if name == plugin.name else create_source(name)
         try:
             report = _described(report, source)
+            report = dataclasses.replace(report, tested=health.assumption(source).tested)
             status = source.probe() if probe else source.status()
         finally:
             source.close()

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from qr_sampler.arrays import Logits
+from qr_sampler.health.whole_draws import SHORTEST_DRAW
 from qr_sampler.rows import Rows
 from qr_sampler.sampling.planner import StepPlanner
 from qr_sampler.selection.fast.bins import FEW, BinnedRow
@@ -15,6 +16,7 @@ from qr_sampler.selection.fast.descent import Goal, Held
 from qr_sampler.settings import SamplingParameters
 from qr_sampler_accel.host.arithmetic.statistics import compiled_deviation
 from qr_sampler_accel.host.byte_counts import CompiledCounts
+from qr_sampler_accel.host.health_pass import CompiledMeasures
 from qr_sampler_accel.host.passes import CompiledPasses
 from qr_sampler_accel.host.selector import CompiledSelector
 
@@ -32,6 +34,9 @@ def warm_up(*, logits_on_host: bool) -> None:
     """
     # Of the same type as what a source delivers: read-only.
     CompiledCounts(np.frombuffer(bytes(16), dtype=np.uint8).reshape(1, 16))
+    health = CompiledMeasures(most_repeated=9)
+    for size in (1, SHORTEST_DRAW):
+        health.of(bytes(size))
     if not logits_on_host:
         return
     # A temperature that is known only after the measurement needs one loop more.

@@ -12,9 +12,16 @@ from qr_sampler.entropy.draw import DroppedBytes
 from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.source import EntropySource
+from qr_sampler.health import HealthMonitor, HealthOptions, HealthPolicy
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 
-__all__ = ["END_REQUEST", "RAISE_ERROR", "configured_source", "configured_sources"]
+__all__ = [
+    "END_REQUEST",
+    "RAISE_ERROR",
+    "configured_source",
+    "configured_sources",
+    "health_options",
+]
 
 
 def configured_source(settings: Settings) -> EntropySource:
@@ -23,7 +30,9 @@ def configured_source(settings: Settings) -> EntropySource:
 
 
 def configured_sources(
-    settings: Settings, on_dropped: Callable[[DroppedBytes], object] | None = None
+    settings: Settings,
+    on_dropped: Callable[[DroppedBytes], object] | None = None,
+    make_monitor: Callable[[HealthPolicy], HealthMonitor] = HealthMonitor,
 ) -> dict[str, EntropySource]:
     """Returns the sources of a deployment by name, the configured one first.
 
@@ -33,6 +42,7 @@ def configured_sources(
     Args:
         settings: The deployment's settings.
         on_dropped: Called with bytes that were drawn but not used, from any thread.
+        make_monitor: Makes the health tests of a source.
 
     Raises:
         PluginError: When a source is unknown, contested or broken.
@@ -40,12 +50,13 @@ def configured_sources(
             configured amplifier does not understand the configured source or its fallback.
     """
     breaker = BreakerOptions.from_environment()
+    health = health_options(settings, make_monitor)
     spare_name = settings.fallback_mode
 
     def guarded(name: str) -> EntropySource:
         source = create_source(name)
         source.has_fallback = spare_name not in (RAISE_ERROR, END_REQUEST, name)
-        return GuardedSource(source, settings.draw_timeout_ms, on_dropped, breaker)
+        return GuardedSource(source, settings.draw_timeout_ms, on_dropped, breaker, health)
 
     sources = {name: guarded(name) for name in settings.selectable_sources}
     amplifier = settings.signal_amplifier_type
@@ -60,3 +71,19 @@ def configured_sources(
         name: source if name == spare_name else FallbackEntropySource(source, spare)
         for name, source in sources.items()
     }
+
+
+def health_options(
+    settings: Settings, make_monitor: Callable[[HealthPolicy], HealthMonitor] = HealthMonitor
+) -> HealthOptions:
+    """Returns how the sources of a deployment are watched.
+
+    Args:
+        settings: The deployment's settings.
+        make_monitor: Makes the health tests of a source.
+    """
+    return HealthOptions(
+        enabled=settings.health,
+        min_entropy=settings.health_min_entropy,
+        make_monitor=make_monitor,
+    )

@@ -102,6 +102,15 @@ class EntropyDraw:
     """What the health tests say of *data*. Set by the guard of the source, whatever the source
     itself has put there; bytes of a failed source are in no draw."""
 
+    def judged(self, health: HealthState) -> EntropyDraw:
+        """Returns the draw itself with its :attr:`health` filled in; for the guard alone.
+
+        A guard has just received it and hands it out once, so nobody else sees it change. A copy
+        would take longer than the tests of a short draw.
+        """
+        object.__setattr__(self, "health", health)
+        return self
+
     def without_data(self) -> EntropyDraw:
         """Returns the provenance alone, to be kept: :attr:`data` is empty."""
         return EntropyDraw(

@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from qr_sampler.entropy.draw import EntropyDraw, SourceLimits, SourceStatus
+from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.row_context import RowContext
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import EntropyUnavailableError
 
-__all__ = ["FallbackEntropySource"]
+__all__ = ["FallbackEntropySource", "primary_guard"]
 
 
 class FallbackEntropySource(EntropySource):
@@ -122,3 +123,9 @@ class FallbackEntropySource(EntropySource):
         """Closes both sources."""
         self.primary.close()
         self.fallback.close()
+
+
+def primary_guard(source: EntropySource) -> GuardedSource | None:
+    """Returns the guard of *source* itself, not of its fallback; ``None`` if it has none."""
+    primary = source.primary if isinstance(source, FallbackEntropySource) else source
+    return primary if isinstance(primary, GuardedSource) else None

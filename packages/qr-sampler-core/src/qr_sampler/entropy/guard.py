@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -28,7 +29,8 @@ from qr_sampler.entropy.source import EntropySource
 from qr_sampler.entropy.source_calls import SourceCalls
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.foreign import is_ours, plain_text, words_of
-from qr_sampler.health import HealthState, SourceHealth
+from qr_sampler.health import HealthOptions, HealthState, SourceHealth
+from qr_sampler.health.watch import STARTUP_BYTES, HealthWatch
 from qr_sampler.per_process import PerProcess
 
 __all__ = ["GuardedSource"]
@@ -38,6 +40,9 @@ logger = logging.getLogger("qr_sampler.entropy")
 SHORTEST_DEADLINE_MS: Final = 1000.0
 """Shortest time after which a draw is given up that cannot be cancelled. It keeps the source busy
 until it ends, so being impatient wins nothing for the next draw."""
+
+LARGEST_SHARE: Final = 0.1
+"""Of what a source serves in a day or in a minute, a start-up test may take this much."""
 
 
 class GuardedSource(EntropySource):
@@ -69,6 +74,7 @@ class GuardedSource(EntropySource):
             fail.
         breaker: When a draw is given up and when the source is left alone; ``None`` for a source
             that is asked every time.
+        health: How its bytes are tested before anybody sees them; ``None`` for untested ones.
 
     Raises:
         ValueError: When *timeout_ms* is not a positive number.
@@ -87,6 +93,7 @@ class GuardedSource(EntropySource):
         timeout_ms: float,
         on_dropped: Callable[[DroppedBytes], object] | None = None,
         breaker: BreakerOptions | None = None,
+        health: HealthOptions | None = None,
     ) -> None:
         if not 0 < timeout_ms < math.inf:
             raise ValueError(f"timeout_ms={timeout_ms} must be a positive number")
@@ -98,6 +105,7 @@ class GuardedSource(EntropySource):
         self.commits = bool(source.commits)
         self.serves_rows = bool(source.serves_rows)
         self.integrates = bool(source.integrates)
+        self.min_entropy_per_byte = source.min_entropy_per_byte
         self.is_ours = is_ours(source)
         """Whether the source belongs to this project."""
         self._name = plain_text(source.name)
@@ -111,6 +119,9 @@ class GuardedSource(EntropySource):
         # What has been learnt about the source outlives the calls, which end when it is closed.
         self._patience = PerProcess(self._new_patience)
         self._calls = PerProcess(self._new_calls)
+        self._health = health or HealthOptions(enabled=False)
+        self._assumption = self._health.assumption(self)
+        self._watch = PerProcess(self._new_watch)
 
     @property
     def name(self) -> str:
@@ -125,7 +136,23 @@ class GuardedSource(EntropySource):
     @property
     def health(self) -> SourceHealth:
         """The health of the source in this process, as of now."""
-        return SourceHealth(state=HealthState.UNTESTED, tested="nothing", reason="not watched")
+        if (watch := self._watch.get()) is not None:
+            return watch.health
+        return SourceHealth(
+            state=HealthState.UNTESTED,
+            tested=self._assumption.tested,
+            reason=self._assumption.reason,
+        )
+
+    def start_up(self) -> None:
+        """Makes the start-up test of the source if one is due; what it finds is its health.
+
+        The first draw does so itself; called earlier, that draw need not wait for it.
+        """
+        watch = self._watch.get()
+        if watch is not None and not watch.ready:
+            with suppress(EntropyUnavailableError):
+                watch.admit(self._startup_bytes, self._drop)
 
     @property
     def recorded_settings(self) -> Mapping[str, object]:
@@ -205,9 +232,26 @@ class GuardedSource(EntropySource):
         raise RuntimeError(f"entropy source {self._name!r}: {words_of(call.error)}")
 
     def _checked(self, n: int, question: Callable[[], object]) -> EntropyDraw:
-        """Returns the draw that *question* asks the source for, if it is one of *n* bytes."""
+        """Returns the draw that *question* asks the source for, if its bytes may be used."""
         if n < 0:
             raise ValueError(f"n={n} must not be negative")
+        watch = self._watch.get()
+        if watch is None:
+            return self._whole(n, question)
+        if not watch.ready:
+            watch.admit(self._startup_bytes, self._drop)
+        draw = self._whole(n, question)
+        health = watch.judge(draw.data)
+        if health is HealthState.FAILED:
+            self._drop(n, watch.discard_reason)
+            raise watch.refusal()
+        return draw.judged(health)
+
+    def _startup_bytes(self, n: int) -> bytes:
+        return self._whole(n, partial(self.source.draw, n)).data
+
+    def _whole(self, n: int, question: Callable[[], object]) -> EntropyDraw:
+        """Returns the draw that *question* asks the source for, if it is one of *n* bytes."""
         try:
             if self._direct:
                 draw = self._intake.draw(question, n)
@@ -234,6 +278,28 @@ class GuardedSource(EntropySource):
             shortest_ms=SHORTEST_DEADLINE_MS,
             has_fallback=self.source.has_fallback,
         )
+
+    def _new_watch(self) -> HealthWatch | None:
+        assumption = self._assumption
+        if assumption.policy is None:
+            return None
+        monitor = self._health.make_monitor(assumption.policy)
+        exempt = self._exemption()
+        return HealthWatch(self._name, monitor, tested=assumption.tested, exempt=exempt)
+
+    def _exemption(self) -> str:
+        """Returns why the source is spared start-up tests; empty if it is not."""
+        if self.serves_rows:
+            return "no start-up test: its bytes belong to certain rows"
+        limits, most = self.limits, 1 / LARGEST_SHARE
+        day = limits.max_bytes_per_day
+        if day is not None and STARTUP_BYTES * most > day:
+            return f"no start-up test: it serves only {day} bytes a day"
+        requests = math.ceil(STARTUP_BYTES / (limits.max_bytes_per_request or STARTUP_BYTES))
+        minute = limits.max_requests_per_minute
+        if minute is not None and requests * most > minute:
+            return f"no start-up test: it serves only {minute:g} requests a minute"
+        return ""
 
     def _new_calls(self) -> SourceCalls:
         return SourceCalls(self._name, self._timeout_s, self._patience.get(), self._late)

@@ -22,6 +22,7 @@ import numpy as np
 from qr_sampler.entropy.draw import EntropyDraw, Origin, SourceLimits, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.foreign import DefectLog, is_signal, plain_text, words_of
+from qr_sampler.health import HealthState
 
 __all__ = ["FailedDraw", "Intake"]
 
@@ -196,6 +197,7 @@ class Intake:
             and type(answer.wall_time_ns) is int
             and 0 < answer.wall_time_ns <= LARGEST_NUMBER
             and answer.fallback is False
+            and answer.health is HealthState.UNTESTED
             and type(answer.requests) is int
             and 0 <= answer.requests <= LARGEST_NUMBER
             and type(answer.dropped_bytes) is int

@@ -8,15 +8,18 @@ trips none of them, so that they cannot censor an effect.
 from __future__ import annotations
 
 from qr_sampler.health.monitor import HealthMonitor
+from qr_sampler.health.options import HealthOptions
 from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState, Reading
-from qr_sampler.health.source_health import SourceHealth, Tested
+from qr_sampler.health.source_health import SourceHealth, Tested, assumed_min_entropy
 
 __all__ = [
     "Alarm",
     "HealthMonitor",
+    "HealthOptions",
     "HealthPolicy",
     "HealthState",
     "Reading",
     "SourceHealth",
     "Tested",
+    "assumed_min_entropy",
 ]

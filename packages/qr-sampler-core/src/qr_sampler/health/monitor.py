@@ -4,23 +4,21 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from operator import lt
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
-from qr_sampler.health.continuous import AdaptiveProportion, RepetitionCount
 from qr_sampler.health.cutoffs import most_frequent_cutoff, proportion_cutoff, repetition_cutoff
+from qr_sampler.health.measures import STREAM_TESTS, WHOLE_DRAW_TESTS, DrawMeasures, Measures
 from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState, Reading
-from qr_sampler.health.repeated_windows import RepeatedWindows
-from qr_sampler.health.whole_draws import (
-    SHORTEST_DRAW,
-    bit_plane_shares,
-    most_frequent_difference,
-    plane_tolerance,
-)
+from qr_sampler.health.whole_draws import SHORTEST_DRAW, plane_tolerance
 
 __all__ = ["HealthMonitor"]
+
+TESTS: Final = (*STREAM_TESTS, *WHOLE_DRAW_TESTS)
+
+MOST_SIZES: Final = 4096
+"""Number of sizes of draws whose cut-offs are remembered."""
 
 
 class HealthMonitor:
@@ -31,6 +29,7 @@ class HealthMonitor:
 
     Args:
         policy: What is assumed of the source.
+        make_measures: Makes what measures the draws, for runs of at most a given length.
 
     Examples:
         >>> monitor = HealthMonitor()
@@ -40,70 +39,79 @@ class HealthMonitor:
         <HealthState.FAILED: 'failed'>
     """
 
-    def __init__(self, policy: HealthPolicy | None = None) -> None:
+    def __init__(
+        self,
+        policy: HealthPolicy | None = None,
+        make_measures: Callable[[int], Measures] = DrawMeasures,
+    ) -> None:
         self.policy = policy or HealthPolicy()
         self.state = HealthState.OK
         """State of the source. Failed is for good, until :meth:`restart`."""
-        self._windows = RepeatedWindows()
-        self._begin()
+        entropy, levels = self.policy.min_entropy, self._levels()
+        runs = tuple(repetition_cutoff(entropy, bits) for bits in levels)
+        counts = tuple(proportion_cutoff(entropy, bits) for bits in levels)
+        self._of_stream = (runs[0], counts[0]), (runs[1], counts[1])
+        self._cutoffs: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+        """By size of a draw, from which values on it is suspect, and the source has failed."""
+        self._measures = make_measures(runs[1])
+        self._recent: deque[bool] = deque(maxlen=self.policy.among)
 
     def restart(self) -> None:
         """Begins anew, but for the windows that were seen: the source has passed its start-up."""
         self.state = HealthState.OK
-        self._begin()
+        self._measures.restart()
+        self._recent.clear()
 
     def observe(self, data: bytes) -> Alarm | None:
         """Returns the gravest finding about the bytes of a draw; ``None`` for a good one."""
-        return self.judge(self.read(data))
+        values = self._measures.of(data)
+        suspect, failed = self._cutoffs_of(len(data))
+        if all(map(lt, values, suspect)):
+            return self._judged(None)
+        return self.judge(map(Reading, TESTS, values, suspect, failed))
 
     def read(self, data: bytes) -> list[Reading]:
         """Returns what every test measures in the bytes of the next draw of the stream."""
-        samples = np.frombuffer(data, dtype=np.uint8)
-        # All tests see all bytes: what goes on from draw to draw may not miss any.
-        readings = [
-            Reading("repetition_count", self._runs.add(samples), *self._run_cutoffs),
-            Reading("adaptive_proportion", self._proportion.add(samples), *self._count_cutoffs),
-        ]
-        if len(samples) >= SHORTEST_DRAW:
-            readings += (
-                Reading("repeated_windows", self._windows.add(samples), 1, 1),
-                self._planes_of(samples),
-                self._differences_of(samples),
-            )
-        return readings
+        return list(map(Reading, TESTS, self._measures.of(data), *self._cutoffs_of(len(data))))
 
     def judge(self, readings: Iterable[Reading]) -> Alarm | None:
         """Returns the gravest finding in the readings of a draw, and changes the state by it."""
         alarms = [alarm for reading in readings if (alarm := reading.alarm)]
         failures = [alarm for alarm in alarms if alarm.state is HealthState.FAILED]
-        worst = self._weighed(next(iter(failures or alarms), None))
-        if self.state is not HealthState.FAILED:
-            self.state = worst.state if worst else HealthState.OK
-        return worst
-
-    def _begin(self) -> None:
-        entropy, levels = self.policy.min_entropy, self._levels()
-        runs = [repetition_cutoff(entropy, bits) for bits in levels]
-        self._run_cutoffs = runs[0], runs[1]
-        counts = [proportion_cutoff(entropy, bits) for bits in levels]
-        self._count_cutoffs = counts[0], counts[1]
-        self._runs = RepetitionCount(most=runs[1])
-        self._proportion = AdaptiveProportion()
-        self._recent: deque[bool] = deque(maxlen=self.policy.among)
+        return self._judged(next(iter(failures or alarms), None))
 
     def _levels(self) -> tuple[int, int]:
         return self.policy.suspect_bits, self.policy.failed_bits
 
-    def _planes_of(self, samples: npt.NDArray[np.uint8]) -> Reading:
-        off = float(np.abs(bit_plane_shares(samples) - 0.5).max())
-        errors = self.policy.suspect_errors, self.policy.failed_errors
-        suspect, failed = (plane_tolerance(len(samples), each) for each in errors)
-        return Reading("bit_planes", off, suspect, failed)
+    def _cutoffs_of(self, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        if size < SHORTEST_DRAW:
+            return self._of_stream
+        known = self._cutoffs.get(size)
+        if known is None:
+            if len(self._cutoffs) >= MOST_SIZES:
+                self._cutoffs.clear()
+            known = self._cutoffs[size] = self._new_cutoffs(size)
+        return known
 
-    def _differences_of(self, samples: npt.NDArray[np.uint8]) -> Reading:
-        n, entropy = len(samples) - 1, self.policy.min_entropy
-        suspect, failed = (most_frequent_cutoff(n, entropy, bits) for bits in self._levels())
-        return Reading("differences", most_frequent_difference(samples), suspect, failed)
+    def _new_cutoffs(self, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        policy = self.policy
+        errors = policy.suspect_errors, policy.failed_errors
+        planes = [plane_tolerance(size, each) for each in errors]
+        differences = [
+            most_frequent_cutoff(size - 1, policy.min_entropy, bits) for bits in self._levels()
+        ]
+        of_suspect, of_failed = self._of_stream
+        return (
+            (*of_suspect, 1, planes[0], differences[0]),
+            (*of_failed, 1, planes[1], differences[1]),
+        )
+
+    def _judged(self, worst: Alarm | None) -> Alarm | None:
+        """Returns *worst*, or that there were too many of its kind, and changes the state by it."""
+        worst = self._weighed(worst)
+        if self.state is not HealthState.FAILED:
+            self.state = worst.state if worst else HealthState.OK
+        return worst
 
     def _weighed(self, alarm: Alarm | None) -> Alarm | None:
         """Returns *alarm*, or one that says that there were too many of its kind."""

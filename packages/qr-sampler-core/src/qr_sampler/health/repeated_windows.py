@@ -52,9 +52,12 @@ class RepeatedWindows:
         marks = _mixed(words[:, 0], words[:, 1])
         # Of another hash, so that a mark keeps all of its bits.
         places = _mixed(words[:, 1], words[:, 0]) >> _TO_PLACE
-        seen = int(np.count_nonzero(self._places[places] == marks))
+        known = self._places[places] == marks
         self._places[places] = marks
-        return seen + windows - len(set(marks.tolist()))
+        if not known.any() and len(set(marks.tolist())) == windows:
+            return 0
+        _, first = np.unique(marks, return_index=True)
+        return windows - len(first) + int(np.count_nonzero(known[first]))
 
 
 def _mixed(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

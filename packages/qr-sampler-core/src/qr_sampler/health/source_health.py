@@ -15,7 +15,6 @@ __all__ = [
     "SourceHealth",
     "Tested",
     "assumed_min_entropy",
-    "tested_part",
 ]
 
 Tested: TypeAlias = Literal["raw", "output", "nothing"]
@@ -44,18 +43,6 @@ class SourceHealth:
     retry_after_s: float | None = None
     """Seconds until a failed source may be tested again; ``None`` where none has failed, or where
     it is not tested again."""
-
-
-def tested_part(conditioning: str, *, integrates: bool) -> Tested:
-    """Returns what tests on the bytes of a source look at.
-
-    Args:
-        conditioning: What the source says was done to the raw bits.
-        integrates: Whether its draws are numbers that the far side has made of its bytes.
-    """
-    if integrates:
-        return "nothing"
-    return "raw" if conditioning == "none" else "output"
 
 
 def assumed_min_entropy(conditioning: str, declared: float | None = None) -> float:

@@ -14,13 +14,18 @@ from itertools import groupby, repeat
 from typing import Any, Final, NamedTuple
 
 from qr_sampler.entropy.draw import EntropyDraw, SourceStatus
-from qr_sampler.entropy.fallback import FallbackEntropySource
+from qr_sampler.entropy.fallback import FallbackEntropySource, primary_guard
 from qr_sampler.entropy.guard import GuardedSource
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.foreign import is_ours
 from qr_sampler.host.outcomes import NO_LEDGER
 from qr_sampler.host.public_text import public_text
-from qr_sampler.host.status_report import LastDraw, LastFailure, StatusReport
+from qr_sampler.host.status_report import (
+    LastDraw,
+    LastFailure,
+    SourceHealthReport,
+    StatusReport,
+)
 from qr_sampler.records import (
     BypassRecord,
     DiscardRecord,
@@ -140,6 +145,7 @@ class EngineStatus:
                         "available": status.available,
                         "reason": status.reason,
                         "last_draw_failed": self._failed.get(name, False),
+                        "health": _health_of(self._sources[name]),
                     }
                     for name, status in statuses.items()
                 ],
@@ -179,6 +185,8 @@ class EngineStatus:
         self._observe_draw(draw)
 
     def _observe_discard(self, reason: str, size: int, draw: _DrawFacts) -> None:
+        # What the tests have measured would make each alarm a reason of its own.
+        reason = "health" if reason.startswith("health: ") else reason
         self._discards[reason] += 1
         self._discarded_bytes[reason] += size
         self._observe_draw(draw)
@@ -293,6 +301,20 @@ def _status_of(source: EntropySource) -> SourceStatus:
         return SourceStatus(available=False, reason=reason)
     reason = _public_reason(str(status.reason), primary)
     return SourceStatus(available=bool(status.available), reason=reason)
+
+
+def _health_of(source: EntropySource) -> SourceHealthReport:
+    """Returns the health of a source itself, not of its fallback. All words are ours."""
+    guard = primary_guard(source)
+    if guard is None:
+        return {"state": "untested", "tested": "nothing", "reason": "not guarded", "alarms": {}}
+    health = guard.health
+    return {
+        "state": health.state.value,
+        "tested": health.tested,
+        "reason": health.reason,
+        "alarms": dict(health.alarms),
+    }
 
 
 def _public_reason(reason: str, source: EntropySource | None) -> str:

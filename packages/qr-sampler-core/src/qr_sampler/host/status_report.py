@@ -11,10 +11,24 @@ __all__ = [
     "LastDraw",
     "LastFailure",
     "SourceCondition",
+    "SourceHealthReport",
     "StatusReport",
     "TokenCount",
     "UndecidedCount",
 ]
+
+
+class SourceHealthReport(TypedDict):
+    """What the health tests say of one source."""
+
+    state: str
+    """``ok``, ``suspect``, ``failed`` or ``untested``."""
+    tested: str
+    """What they look at: ``raw`` bits, ``output`` of a conditioner, or ``nothing``."""
+    reason: str
+    """Why it is not ok; empty if it is."""
+    alarms: dict[str, int]
+    """How many draws each test has objected to."""
 
 
 class SourceCondition(TypedDict):
@@ -25,6 +39,7 @@ class SourceCondition(TypedDict):
     reason: str
     """Why not, or a remark; withheld for sources of other projects."""
     last_draw_failed: bool
+    health: SourceHealthReport
 
 
 class TokenCount(TypedDict):

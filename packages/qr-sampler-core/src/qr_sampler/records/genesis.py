@@ -101,6 +101,7 @@ def _described(source: EntropySource) -> dict[str, Any]:
         "version": source.origin.version,
         "jit_class": _value_of(source.jit_class),
         "conditioning": source.conditioning,
+        "tested": guard.health.tested,
         "limits": asdict(source.limits),
         "settings": dict(guard.recorded_settings),
     }

@@ -69,8 +69,9 @@ class GenesisRecord(Record):
     """Layout of the lines."""
     sources: list[dict[str, Any]] = field(default_factory=list)
     """The sources in use, fallbacks included, each with ``name``, ``kind``, ``distribution``,
-    ``version``, ``jit_class``, ``conditioning``, ``limits`` and ``settings``, these without
-    secrets. The kind is the name, unless the operator has given the source another one."""
+    ``version``, ``jit_class``, ``conditioning``, ``tested``, ``limits`` and ``settings``, these
+    without secrets. The kind is the name, unless the operator has given the source another one;
+    ``tested`` is what health tests look at: ``raw`` bits, ``output`` or ``nothing``."""
     host: dict[str, Any] = field(default_factory=dict)
     """Further facts about the engine."""
     files: dict[str, str] = field(default_factory=dict)

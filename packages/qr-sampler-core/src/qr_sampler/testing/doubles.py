@@ -25,6 +25,7 @@ class ConstantEntropySource(EntropySource):
     jit_class = JitClass.PSEUDO
     blocks = False
     conditioning = "constant"
+    min_entropy_per_byte = 0.0
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class RecordedEntropySource(EntropySource):
     jit_class = JitClass.PSEUDO
     blocks = False
     conditioning = "recorded"
+    min_entropy_per_byte = 0.0
 
     def __init__(self, recording: bytes, *, name: str = "recorded") -> None:
         self._recording = recording

@@ -47,6 +47,7 @@ class ReplaySource(EntropySource):
 
     jit_class = JitClass.PSEUDO
     conditioning = "replay of a recording, never live"
+    min_entropy_per_byte = 0.0
     blocks = False
     serves_rows = True
 

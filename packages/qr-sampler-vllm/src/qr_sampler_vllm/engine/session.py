@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from qr_sampler.host import EngineFacts, SamplingSession, StopStrings, TokenSequence
 from qr_sampler.records.genesis import installed_versions
-from qr_sampler_accel import warm_up
+from qr_sampler_accel import health_monitor, warm_up
 from qr_sampler_vllm.engine.layout import Ranks, check_layout, most_rows, ranks_of
 from qr_sampler_vllm.engine.logits import TensorLogits
 from qr_sampler_vllm.engine.model_files import model_files
@@ -70,7 +70,12 @@ class EngineSession(SamplingSession):
             host=_host_facts(vllm_config, runner, ranks),
             more_status={"runner": runner, "ranks": asdict(ranks)},
         )
-        super().__init__(facts, access=TensorLogits(most_rows(vllm_config)), logger=logger)
+        super().__init__(
+            facts,
+            access=TensorLogits(most_rows(vllm_config)),
+            logger=logger,
+            make_monitor=health_monitor,
+        )
         warm_up(logits_on_host=vllm_config.device_config.device_type == "cpu")
         self._status_file = StatusFile(f"engine-{ranks.data_parallel_rank}-{self.run_id}")
         self.publish()

@@ -42,6 +42,11 @@ def _of(status: Mapping[str, Any]) -> list[str]:
         reasons.append(f"source {configured['name']} is unavailable: {configured['reason']}")
     elif configured["last_draw_failed"]:
         reasons.append(f"the last draw from source {configured['name']} has failed")
+    reasons.extend(
+        f"source {source['name']} has failed its health tests: {source['health']['reason']}"
+        for source in status["sources"]
+        if source["health"]["state"] == "failed"
+    )
     recent, without = status["recent_tokens"], status["recent_without_source"]
     if recent and without > MAX_FALLBACK_SHARE * recent:
         reasons.append(f"{without} of the last {recent} tokens were not decided by their source")

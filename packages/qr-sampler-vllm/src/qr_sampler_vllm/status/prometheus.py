@@ -24,6 +24,9 @@ __all__ = ["EngineCollector"]
 
 Status = Mapping[str, Any]
 
+HEALTH_STATES: Final = {"ok": 0.0, "suspect": 1.0, "failed": 2.0, "untested": -1.0}
+"""The numbers by which a metric tells states of health, the worst of them the largest."""
+
 
 class _Counter(NamedTuple):
     """A counter that stands in the statuses as it is, by engine and further labels."""
@@ -109,6 +112,8 @@ class EngineCollector:
             yield counter.metric(statuses)
         yield _draw_seconds(statuses)
         yield _source_available(statuses)
+        yield _health_state(statuses)
+        yield _health_alarms(statuses)
         yield _last_draw(statuses)
 
 
@@ -161,6 +166,32 @@ def _source_available(statuses: Sequence[Status]) -> Metric:
         for source in status["sources"]:
             labels = [status["engine"], source["name"]]
             metric.add_metric(labels, float(source["available"]))
+    return metric
+
+
+def _health_state(statuses: Sequence[Status]) -> Metric:
+    metric = GaugeMetricFamily(
+        "qr_sampler_health_state",
+        "What the health tests say of a source: 0 ok, 1 suspect, 2 failed, -1 untested.",
+        labels=["engine", "source"],
+    )
+    for status in statuses:
+        for source in status["sources"]:
+            number = HEALTH_STATES[source["health"]["state"]]
+            metric.add_metric([status["engine"], source["name"]], number)
+    return metric
+
+
+def _health_alarms(statuses: Sequence[Status]) -> Metric:
+    metric = CounterMetricFamily(
+        "qr_sampler_health_alarms",
+        "Draws that a health test has objected to, by source and test.",
+        labels=["engine", "source", "test"],
+    )
+    for status in statuses:
+        for source in status["sources"]:
+            for test, count in sorted(source["health"]["alarms"].items()):
+                metric.add_metric([status["engine"], source["name"], test], count)
     return metric
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from qr_sampler import create_source
 from qr_sampler.errors import ConfigError
-from qr_sampler.health import HealthMonitor, HealthPolicy, HealthState
+from qr_sampler.health import HealthMonitor, HealthPolicy, HealthState, assumed_min_entropy
 from qr_sampler.settings import Settings
 from qr_sampler_cli.audit.files import ledgers_of
 from qr_sampler_cli.failures import reports_errors
@@ -30,12 +30,6 @@ __all__ = ["health"]
 
 FAILED_STATUS: Final = 1
 """Exit status when the source fails a test, or a ledger holds an alarm."""
-
-UNCONDITIONED: Final = frozenset({"none", "unknown"})
-"""What sources say whose bytes may be raw."""
-
-RAW_MIN_ENTROPY: Final = 6.0
-FULL_MIN_ENTROPY: Final = 8.0
 
 STYLES: Final = {
     HealthState.OK: "green",
@@ -126,7 +120,7 @@ def show(
 
 def _policy(min_entropy: float | None, conditioning: str) -> HealthPolicy:
     if min_entropy is None:
-        min_entropy = RAW_MIN_ENTROPY if conditioning in UNCONDITIONED else FULL_MIN_ENTROPY
+        min_entropy = assumed_min_entropy(conditioning)
     try:
         return HealthPolicy(min_entropy=min_entropy)
     except ValueError as error:

@@ -187,13 +187,14 @@ def _table(reports: tuple[SourceReport, ...], *, fancy: bool) -> Table:
     for heading in ("conditioning", "distribution"):
         table.add_column(heading, overflow="fold")
     for report in reports:
+        tested = f" (tested: {report.tested})" if report.tested else ""
         jit = f"{report.jit_class} ({report.jit_meaning})" if report.jit_class else "-"
         table.add_row(
             CONFIGURED_MARK if report.configured else FALLBACK_MARK * report.takes_over,
             _text(report.name),
             Text(report.state, style=STYLES[report.state]),
             _text(jit),
-            _text(report.conditioning or "-"),
+            _text(f"{report.conditioning or '-'}{tested}"),
             _text(f"{report.distribution or 'unknown'} {report.version}".strip()),
         )
     return table

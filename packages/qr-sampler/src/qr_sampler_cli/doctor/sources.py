@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from qr_sampler import create_source
+from qr_sampler.components.failure_policy import health_options
 from qr_sampler.entropy import EntropySource, GuardedSource, JitClass, SourceStatus
 from qr_sampler.errors import QRSamplerError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
@@ -78,12 +79,15 @@ class _Check:
             remedy = "'qr-sampler sources' lists what is installed; the engine will not start"
             yield SECTION.problem(self._name, str(error), remedy)
             return
-        with contextlib.closing(GuardedSource(source, self._settings.draw_timeout_ms)) as guarded:
-            yield self._origin_finding(source)
+        guarded = GuardedSource(
+            source, self._settings.draw_timeout_ms, health=health_options(self._settings)
+        )
+        with contextlib.closing(guarded):
+            yield self._origin_finding(source, guarded)
             yield self._status_finding(guarded.probe() if self._probe else guarded.status())
             yield from self._limit_findings(source)
 
-    def _origin_finding(self, source: EntropySource) -> Finding:
+    def _origin_finding(self, source: EntropySource, guarded: GuardedSource) -> Finding:
         origin = f"{source.origin.distribution} {source.origin.version}".strip()
         kind = f"of the kind {source.origin.kind} " if source.origin.kind else ""
         about = (

@@ -6,13 +6,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from qr_sampler.admission.component_checks import check_components
 from qr_sampler.admission.overrides import FOLLOW_KEY, EngineFields, RequestOptions, resolve_request
 from qr_sampler.components.failure_policy import END_REQUEST, RAISE_ERROR, configured_sources
 from qr_sampler.entropy.draw import DroppedBytes
+from qr_sampler.entropy.fallback import primary_guard
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import (
     ComponentError,
@@ -20,6 +21,7 @@ from qr_sampler.errors import (
     EntropyUnavailableError,
     QRSamplerError,
 )
+from qr_sampler.health import HealthMonitor, HealthPolicy
 from qr_sampler.host.logits import LogitsAccess, NumpyLogits, defect_of
 from qr_sampler.host.outcomes import NO_LEDGER, ChosenToken, ForcedEnd, Outcome, UndecidedToken
 from qr_sampler.host.row_groups import RowGroup, RowGroups, StepRows
@@ -48,6 +50,7 @@ class SamplingSession(SessionRecords):
         access: How logits are read and forced; NumPy arrays of float32 if not given.
         sources: The sources by name, guarded; those that the settings name if not given.
         logger: Where failures are reported.
+        make_monitor: Makes the health tests of a source.
 
     Raises:
         ConfigError: When a setting cannot be served.
@@ -62,6 +65,7 @@ class SamplingSession(SessionRecords):
         access: LogitsAccess | None = None,
         sources: Mapping[str, EntropySource] | None = None,
         logger: logging.Logger | None = None,
+        make_monitor: Callable[[HealthPolicy], HealthMonitor] = HealthMonitor,
     ) -> None:
         self.settings = Settings.load() if settings is None else settings
         check_components(self.settings, self.settings, prefix="QR_")
@@ -70,7 +74,7 @@ class SamplingSession(SessionRecords):
         self._access: LogitsAccess = access or NumpyLogits()
         self._dropped: deque[DroppedBytes] = deque()
         self._sources = (
-            configured_sources(self.settings, self._dropped.append)
+            configured_sources(self.settings, self._dropped.append, make_monitor)
             if sources is None
             else dict(sources)
         )
@@ -111,6 +115,8 @@ class SamplingSession(SessionRecords):
         if options.left_to_engine:
             self.record([bypass_record(options)])
             return None
+        if (guard := primary_guard(self._sources[options.source])) is not None:
+            guard.start_up()
         # Without such a token the request continues to its length limit with an arbitrary token,
         # flagged as forced each time.
         end = 0 if ending_token is None else ending_token

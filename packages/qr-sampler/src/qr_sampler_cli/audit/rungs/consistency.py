@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from qr_sampler_cli.audit.blocks.amplifiers import AmplifiedTokens, TokenNumbers
@@ -31,6 +32,8 @@ class Consistency:
         self.commitments = Commitments(rung)
         self.stored = StoredBlocks(rung)
         self._sources: dict[str, NamedSource] | None = None
+        self._health: Counter[tuple[str, str]] = Counter()
+        """Number of draws by source and what its health tests say of them."""
 
     def begin(self, genesis: Genesis) -> None:
         """Takes in what the run was begun with."""
@@ -56,12 +59,20 @@ class Consistency:
             self._rung.fail(
                 place, f"draw {line.draw}: the genesis has no source {line.source[:40]!r}"
             )
-        elif (source.distribution or "", source.version or "") != (
+            return
+        self._health[line.source, line.health] += 1
+        if (source.distribution or "", source.version or "") != (
             line.source_distribution or "",
             line.source_version or "",
         ):
             self._rung.fail(
                 place, f"draw {line.draw}: the genesis has another version of {line.source[:40]!r}"
+            )
+        elif source.tested == "nothing" and line.health != "untested":
+            self._rung.fail(
+                place,
+                f"draw {line.draw}: it is {line.health}, and nothing of {line.source[:40]!r} is "
+                "tested",
             )
 
     def token(self, sequence: OpenSequence, draw: OpenDraw | None, line: Token, place: int) -> None:
@@ -134,3 +145,13 @@ class Consistency:
             )
         if self.stored.compared:
             self._rung.note(f"data_sha256 of {self.stored.compared} draws is that of their bytes")
+        self._note_health()
+
+    def _note_health(self) -> None:
+        """Notes what health tests have seen of the sources, and what they say of their draws."""
+        drawn = {name for name, _ in self._health}
+        for name, source in (self._sources or {}).items():
+            if name in drawn and source.tested is not None:
+                states = ("ok", "suspect", "untested")
+                told = ", ".join(f"{self._health[name, state]} {state}" for state in states)
+                self._rung.note(f"health of {name[:40]!r}: tested {source.tested}, draws {told}")

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -44,6 +44,8 @@ class NamedSource(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     version: str | None
     jit_class: str
     conditioning: str
+    tested: Literal["raw", "output", "nothing"] | None = None
+    """What health tests look at; older lines do not say."""
     limits: dict[str, Any]
     settings: dict[str, Any]
 
