@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import textwrap
 from pathlib import Path
 from typing import Any, Final
@@ -15,9 +16,13 @@ import pytest
 from typer.testing import CliRunner
 
 from qr_sampler.entropy import SourceLimits
+from qr_sampler.settings import Settings
 from qr_sampler_cli.component_test import child, trial
 from qr_sampler_cli.component_test.plan import CONTRACT_BYTES, CONTRACT_REQUESTS, plan_of
+from qr_sampler_cli.doctor.deployment import settings_findings
 from qr_sampler_cli.main import app
+
+PAGE: Final = Path(__file__).resolve().parents[3] / "docs" / "plugins.md"
 
 SOURCES: Final = "qr_sampler.entropy_sources"
 AMPLIFIERS: Final = "qr_sampler.signal_amplifiers"
@@ -127,16 +132,19 @@ def verdict_on(name: str, *options: str) -> Any:
 
 @pytest.mark.slow
 def test_a_sound_source_is_usable_and_its_quota_is_respected(install: Any, counted: Path) -> None:
-    install("fine", SOUND)
-    result = verdict_on("fine")
+    if PAGE.exists():
+        told = re.findall(r"(?<=\n)qr-sampler (sources --test .*)", PAGE.read_text("utf-8"))
+        assert told == ["sources --test dice"]
+    install("dice", SOUND)
+    result = verdict_on("dice")
     assert result.exit_code == 0, result.output
-    assert "fine: from acme-fine 1.0, just-in-time class C, conditioning none" in result.stderr
+    assert "dice: from acme-dice 1.0, just-in-time class C, conditioning none" in result.stderr
     assert "draws at most 24,288 bytes in 167 requests" in result.stderr
     assert "leaves out latency 10240: 30,720 bytes are too many of 300,000" in result.stderr
     assert "checks passed, 0 failed" in result.stdout
     assert "health    ok: raw tested" in result.stdout
     assert "latency   1,024 bytes" in result.stdout
-    assert "verdict   usable: choose it with QR_ENTROPY_SOURCE_TYPE=fine" in result.stdout
+    assert "verdict   usable: choose it with QR_ENTROPY_SOURCE_TYPE=dice" in result.stdout
     assert "not tested: latency 10240" in result.stdout
     sizes = [int(line) for line in counted.read_text().splitlines()]
     assert sum(sizes) <= 24_288
@@ -209,6 +217,44 @@ def test_an_unknown_name_is_refused() -> None:
     assert result.exit_code == 2
     assert "unknown component 'nope'; available: " in result.stderr
     assert CliRunner().invoke(app, ["sources", "system", "--test", "system"]).exit_code == 2
+
+
+TUNED: Final = """
+    from pydantic_settings import SettingsConfigDict
+    from qr_sampler import EntropySource
+    from qr_sampler.settings import EnvironmentSettings
+
+    class Tuning(EnvironmentSettings):
+        model_config = SettingsConfigDict(env_prefix="QR_TUNED_")
+        gain: float = 1.5
+
+    class Source(EntropySource):
+        name = "{name}"
+        settings_model = Tuning
+
+        def get_random_bytes(self, n):
+            return bytes(n)
+"""
+
+
+def test_settings_of_other_projects_are_shown(
+    install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("tuned", TUNED)
+    install("untuned", "raise OSError('no driver')")
+    result = CliRunner().invoke(app, ["settings"])
+    assert result.exit_code == 0
+    assert "| `QR_TUNED_GAIN` | `1.5` | number |" in result.stdout
+    assert "For `QR_ENTROPY_SOURCE_TYPE=tuned`.\nPackage: `acme-tuned`." in result.stdout
+    assert "not shown: untuned: " in result.stderr
+    monkeypatch.setenv("QR_TUNED_GAIN", "2.5")
+    said = [
+        finding.found for finding in settings_findings(Settings.load(entropy_source_type="tuned"))
+    ]
+    assert "QR_TUNED_GAIN=2.5" in said
+    monkeypatch.setenv("QR_TUNED_GAIN", "high")
+    found = settings_findings(Settings.load(entropy_source_type="tuned"))
+    assert [each.level for each in found if "QR_TUNED_GAIN" in each.found] == ["problem"]
 
 
 def test_a_plan_spends_no_more_than_a_tenth_of_a_day() -> None:

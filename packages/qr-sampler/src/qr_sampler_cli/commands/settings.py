@@ -14,7 +14,9 @@ from qr_sampler.whole_file import write_whole
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.generation.records_file import check_destination
 from qr_sampler_cli.settings.catalogue import absent_packages, installed_groups
+from qr_sampler_cli.settings.plugged import plugged_settings
 from qr_sampler_cli.settings.reference import configuration_page, configuration_tables
+from qr_sampler_cli.terminal.consoles import printable
 
 __all__ = ["settings"]
 
@@ -35,9 +37,15 @@ def settings(
 ) -> None:
     """Print every setting: variable, default, range, per-request key and meaning, as Markdown.
 
-    Covers the packages that are installed; 'doctor vllm' shows the values in effect here.
+    Covers the packages that are installed, those of other projects included whose components name
+    their settings; 'doctor vllm' shows the values in effect here.
     """
-    page = configuration_page(installed_groups()) + "\n"
+    plugged = list(plugged_settings())
+    groups = [*installed_groups(), *(each.group for each in plugged if each.group)]
+    page = configuration_page(groups) + "\n"
+    for each in plugged:
+        if each.reason:
+            typer.echo(f"not shown: {printable(f'{each.component}: {each.reason}')}", err=True)
     if absent := absent_packages():
         typer.echo(f"not installed, so not shown: {', '.join(absent)}", err=True)
     if into is not None:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from qr_sampler.admission.component_checks import check_components
-from qr_sampler.errors import ConfigError
+from qr_sampler.errors import ConfigError, PluginError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings, public_name
 from qr_sampler.settings.env_file import env_file
+from qr_sampler.settings.recorded import recorded_values
 from qr_sampler.settings.source_declarations import SourceDeclarations
 from qr_sampler_cli.findings.finding import Finding, ReportSection
+from qr_sampler_cli.settings.plugged import own_settings
 
 __all__ = ["SECTION", "load_settings", "settings_findings"]
 
@@ -54,6 +56,7 @@ def settings_findings(settings: Settings) -> Iterator[Finding]:
     """
     yield from _source_findings(settings)
     yield _component_finding(settings)
+    yield from _own_settings_findings(settings)
     yield _ledger_finding(settings.ledger_dir)
     yield SECTION.ok("log", f"{settings.log_level} (QR_LOG_LEVEL)")
 
@@ -90,6 +93,32 @@ def _component_finding(settings: Settings) -> Finding:
         f"(at most {settings.max_sample_count} by request), temperature "
         f"{settings.temperature_strategy}",
     )
+
+
+def _own_settings_findings(settings: Settings) -> Iterator[Finding]:
+    """Yields the settings in effect that the components in use have of their own."""
+    chosen = {
+        "QR_ENTROPY_SOURCE_TYPE": settings.entropy_source_type,
+        "QR_SIGNAL_AMPLIFIER_TYPE": settings.signal_amplifier_type,
+        "QR_TEMPERATURE_STRATEGY": settings.temperature_strategy,
+    }
+    for variable, name in chosen.items():
+        try:
+            model = own_settings(variable, name)
+            if model is None:
+                continue
+            prefix = str(model.model_config.get("env_prefix", ""))
+            values = recorded_values(model.load())
+        except ConfigError as error:
+            yield SECTION.problem(name, str(error), "correct the variable that is named")
+        except PluginError:
+            # Why it does not load, other findings say. A named instance is no plugin, either.
+            continue
+        except TypeError as error:
+            yield SECTION.warning(name, str(error), "tell the author of the component")
+        else:
+            said = ", ".join(f"{public_name(key, prefix)}={values[key]}" for key in values)
+            yield SECTION.ok(name, said or "it has no settings but secret ones")
 
 
 def _ledger_finding(directory: Path | None) -> Finding:
