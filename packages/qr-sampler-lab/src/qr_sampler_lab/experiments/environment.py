@@ -37,6 +37,9 @@ __all__ = [
 ]
 
 OUR_DISTRIBUTIONS: Final = (
+    "qr-entropy-cryptalabs",
+    "qr-entropy-http",
+    "qr-entropy-serial",
     "qr-entropy-sources",
     "qr-sampler",
     "qr-sampler-accel",
