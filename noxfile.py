@@ -658,6 +658,7 @@ def campaigns(session: nox.Session) -> None:
     exactness = "packages/qr-sampler-accel/campaigns/exactness.py"
     engine.run(exactness, "--tensors", *session.posargs, **environment)
     engine.run("packages/qr-sampler-core/campaigns/frequencies.py", **environment)
+    engine.run("packages/qr-sampler-core/campaigns/health_alarms.py", **environment)
     engine.run("packages/qr-sampler-core/campaigns/kills.py", **environment)
     engine.run("packages/qr-sampler-lab/campaigns/false_alarms.py", **environment)
     engine.run("packages/qr-sampler-core/campaigns/disks.py", **environment)
