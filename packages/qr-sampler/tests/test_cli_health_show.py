@@ -4,12 +4,20 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from qr_sampler import EntropySource
+from qr_sampler.host import EngineFacts, SamplingSession
+from qr_sampler.settings import Settings
+from qr_sampler.testing import ToyHost
 from qr_sampler_cli.health import alarms
 from qr_sampler_cli.main import app
 
@@ -158,3 +166,57 @@ def test_a_file_that_is_no_ledger_is_named(tmp_path: Path) -> None:
         result = show(path)
         assert result.exit_code == 2
         assert str(path) in result.stderr
+
+
+class Replaying(EntropySource):
+    """Delivers good bytes, and from its tenth draw on the same block again and again."""
+
+    name = "replaying"
+    blocks = False
+
+    def __init__(self) -> None:
+        self._rng = np.random.default_rng(3)
+        self._draws = 0
+        self._block = b""
+
+    def get_random_bytes(self, n: int) -> bytes:
+        self._draws += 1
+        if self._draws < 10 or len(self._block) != n:
+            self._block = self._rng.bytes(n)
+        return self._block
+
+
+def test_a_ledger_of_a_source_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = "qr_sampler.entropy_sources"
+    ours = [EntryPoint("replaying", "lamps:Replaying", group)]
+
+    def listed(**wanted: str) -> list[EntryPoint]:
+        return [*(ours if wanted["group"] == group else ()), *entry_points(**wanted)]
+
+    monkeypatch.setattr("qr_sampler.components.registry.entry_points", listed)
+    monkeypatch.setattr("qr_sampler.ENTROPY_SOURCES._loaded", {})
+    module = types.ModuleType("lamps")
+    vars(module).update(Replaying=Replaying)
+    monkeypatch.setitem(sys.modules, "lamps", module)
+    session = SamplingSession(
+        EngineFacts(engine="toy 1.0", model="none"),
+        Settings.load(
+            entropy_source_type="replaying", sample_count=1_024, ledger_dir=tmp_path / "ledgers"
+        ),
+    )
+    host = ToyHost(session, seed=1)
+    for _ in range(30):
+        while len(host.running) < 2:
+            host.add(40)
+        host.step()
+    host.close()
+    result = show(tmp_path / "ledgers", "--json")
+    assert result.exit_code == 1, result.output
+    data = json.loads(result.stdout)
+    device = data["sources"]["replaying"]
+    assert device["draws"]["ok"] >= 5
+    assert (device["startup_draws"] >= 1, device["failures"]) == (True, 1)
+    assert device["replaced"] == data["sources"]["system"]["draws"]["ok"] > 10
+    (alarm,) = data["alarms"]
+    assert alarm["state"] == "failed"
+    assert alarm["reason"].startswith("repeated_windows ")
