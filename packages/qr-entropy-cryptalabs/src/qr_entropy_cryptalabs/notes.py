@@ -19,12 +19,15 @@ _RATE: Final = 100_000
 NOTES: Final = tuple(
     DeviceNote(
         device=device,
-        reached_by=f"{port}; QR_CRYPTALABS_PORT",
+        reached_by=f"{port}, `QR_CRYPTALABS_PORT`",
         rate_bytes_per_s=_RATE,
         ms_per_token=transfer_ms(_RATE),
         jit_class=JitClass.ATTESTED,
-        conditioning="sha256; none in raw_samples",
-        basis="vendor (the line's speed, an upper limit); protocol with the simulator",
+        conditioning="sha256; raw-noise; none in raw_samples",
+        basis=(
+            "vendor (the speed of the serial line, the most that it can do; what it has ready is "
+            "discarded first); protocol checked with the simulator"
+        ),
     )
     for device, port in (
         ("QCicada (Crypta Labs)", "USB serial port, FTDI"),

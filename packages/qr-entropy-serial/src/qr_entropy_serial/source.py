@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
 
 from qr_entropy_serial.connection import Connection, Location
 from qr_entropy_serial.devices import SerialDevice
@@ -56,9 +55,6 @@ class SerialSource(EntropySource):
         >>> source.conditioning, source.jit_class.value
         ('crc16', 'B')
     """
-
-    native_block_bytes: ClassVar[int | None] = 64
-    """Size of the packets that full-speed USB devices send."""
 
     device_notes = NOTES
 
