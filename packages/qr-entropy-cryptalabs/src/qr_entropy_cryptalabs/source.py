@@ -25,6 +25,7 @@ from qr_entropy_serial.discovery import (
     find_port,
     usb_ports,
 )
+from qr_entropy_serial.latency_timer import latency_remark
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.foreign import plain_text
@@ -178,7 +179,10 @@ class CryptaLabsSource(EntropySource):
         )
 
     def status(self) -> SourceStatus:
-        """Returns whether the port is there and may be opened, without opening it."""
+        """Returns whether the port is there and may be opened, without opening it.
+
+        The remark is about a converter that holds bytes back for long.
+        """
         try:
             path = self._path()
             if not os.access(path, os.R_OK | os.W_OK):
@@ -186,7 +190,7 @@ class CryptaLabsSource(EntropySource):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         except OSError as error:
             return SourceStatus(available=False, reason=self._explain(error))
-        return SourceStatus(available=True)
+        return SourceStatus(available=True, reason=latency_remark(path))
 
     def probe(self) -> SourceStatus:
         """Returns what a real one-byte draw says, and what the device has counted."""
@@ -200,7 +204,8 @@ class CryptaLabsSource(EntropySource):
             f"repetition count {counted.repetition_count_failures}, adaptive proportion "
             f"{counted.adaptive_proportion_failures}, bit count {counted.bitcount_failures}"
         )
-        return SourceStatus(available=True, reason=remark)
+        advice = self.status().reason
+        return SourceStatus(available=True, reason=f"{remark}; {advice}" if advice else remark)
 
     def statistics(self) -> DeviceStatistics:
         """Returns what the device has counted since its last reset.

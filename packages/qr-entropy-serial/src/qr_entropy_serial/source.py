@@ -14,6 +14,7 @@ from pathlib import Path
 from qr_entropy_serial.connection import Connection, Location
 from qr_entropy_serial.devices import SerialDevice
 from qr_entropy_serial.discovery import UsbPort, usb_ports
+from qr_entropy_serial.latency_timer import latency_remark
 from qr_entropy_serial.notes import NOTES
 from qr_entropy_serial.settings import DEFAULT_TIMEOUT_MS, DeviceName, SerialSettings
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
@@ -152,7 +153,10 @@ class SerialSource(EntropySource):
         )
 
     def status(self) -> SourceStatus:
-        """Returns whether the port is there and may be opened, without opening it."""
+        """Returns whether the port is there and may be opened, without opening it.
+
+        The remark is about a converter that holds bytes back for long.
+        """
         try:
             path = self.location.find().path
             if not os.access(path, os.R_OK | os.W_OK):
@@ -160,7 +164,12 @@ class SerialSource(EntropySource):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         except (OSError, ConfigError) as error:
             return SourceStatus(available=False, reason=self._explain(error))
-        return SourceStatus(available=True)
+        return SourceStatus(available=True, reason=latency_remark(path))
+
+    def probe(self) -> SourceStatus:
+        """Returns what a real one-byte draw says, with the remark of :meth:`status`."""
+        drawn = super().probe()
+        return self.status() if drawn.available else drawn
 
     def close(self) -> None:
         """Gives the port back after a draw in progress; a later draw opens it again."""
