@@ -7,7 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -26,7 +26,12 @@ from qr_sampler import (
 from qr_sampler.entropy import JitClass
 from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.records.files import ledgers_in
-from qr_sampler.testing import RecordedEntropySource, ToyHost, records_in
+from qr_sampler.testing import (
+    EntropySourceContract,
+    RecordedEntropySource,
+    ToyHost,
+    records_in,
+)
 from qr_sampler_lab.replay import Recording, ReplaySource
 from qr_sampler_lab.replay import recording as recording_module
 
@@ -302,6 +307,47 @@ class TestSource:
         row = RowContext("run", "sequence", 0, b"", KEYS[0])
         draw = guarded.draw_rows([row], [24])
         assert (len(draw.data), draw.origin.distribution) == (24, "qr-sampler-lab")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ledger of a run."""
+    folder = tmp_path_factory.mktemp("run")
+    recorded(folder)
+    return folder
+
+
+class TestContract(EntropySourceContract):
+    """What of the contract applies to a source that has bytes for certain rows only."""
+
+    not_applicable: ClassVar[dict[str, str]] = dict.fromkeys(
+        (
+            "test_length_is_exact",
+            "test_answers_share_no_buffer",
+            "test_floats_are_uniform_lattice_points",
+            "test_floats_fill_the_array_given",
+            "test_output_is_not_grossly_defective",
+            "test_draws_hold_plain_values",
+            "test_draw_carries_its_provenance",
+            "test_draw_carries_the_origin",
+            "test_draw_respects_the_limits",
+            "test_nothing_is_delivered_twice",
+            "test_availability_is_true",
+            "test_threads_share_no_bytes",
+            "test_a_fork_gets_bytes_of_its_own",
+            "test_use_after_close_works_or_says_unavailable",
+        ),
+        "it has bytes for the rows of recorded requests only",
+    )
+
+    @pytest.fixture
+    def source(self, run: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setenv("QR_REPLAY_LEDGER", str(run))
+        return create_source("replay")
+
+    @pytest.fixture
+    def rows(self) -> Any:
+        return [RowContext("run", "sequence", 0, b"", key) for key in KEYS[:2]], [24, 24]
 
 
 def test_without_a_ledger_it_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,8 +103,9 @@ class FailureClauses(SourceClauses):
         self, source: EntropySource, fault: Callable[[], None] | None
     ) -> None:
         """A device that breaks between two draws spoils the second one."""
+        break_it = required(fault, "fault")
         source.get_random_bytes(8)
-        required(fault, "fault")()
+        break_it()
         with pytest.raises(EntropyUnavailableError):
             source.get_random_bytes(8)
 
