@@ -20,8 +20,8 @@ from qr_sampler import BypassRecord, DiscardRecord, DroppedBytes, EmissionRecord
 from qr_sampler.host import EngineFacts, EngineStatus, SamplingSession, records_of
 from qr_sampler.host.handover import Handover
 from qr_sampler.records.files import LedgerWriter
-from qr_sampler.records.line_kinds import TokenLine
-from qr_sampler.records.lines import ledger_lines as lines_module
+from qr_sampler.records.line_kinds import FiniteTokenLine
+from qr_sampler.records.lines import token_run as lines_module
 from qr_sampler.testing import ConstantEntropySource, ToyHost, chained_lines
 
 PATIENCE_S = 60.0
@@ -458,9 +458,9 @@ def test_what_nobody_reads_becomes_no_line(monkeypatch: pytest.MonkeyPatch, tmp_
 
     def counted(*fields: Any) -> Any:
         made.append(1)
-        return TokenLine(*fields)
+        return FiniteTokenLine(*fields)
 
-    monkeypatch.setattr(lines_module, "TokenLine", counted)
+    monkeypatch.setattr(lines_module, "FiniteTokenLine", counted)
     for folder in (None, tmp_path):
         session = session_of(folder)
         host = ToyHost(session)

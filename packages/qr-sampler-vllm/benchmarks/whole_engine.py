@@ -171,14 +171,15 @@ def measure_ledger(llm: Any, switch: LedgerSwitch, setting: Setting) -> dict[str
     """Returns tokens per second without a ledger, and for each size of block what one costs.
 
     Contenders take turns as in :func:`measure`. A round ends when its records are written. What a
-    ledger costs is its share of the tokens per second, and the processor time of all threads.
+    ledger costs is its share of the tokens per second, and the processor time of all threads and
+    of the process that writes.
     """
     names = [(size, on) for size in BLOCK_BYTES for on in (False, True)]
     rounds: dict[tuple[int, bool], list[tuple[float, float]]] = {name: [] for name in names}
     for turn in range(1 + LEDGER_ROUNDS):
         for place in range(len(names)):
             size, switch.on = name = names[(turn + place) % len(names)]
-            rounds[name].append(timed_round(llm, {"qr_sample_count": size}, setting))
+            rounds[name].append(timed_round(llm, switch, {"qr_sample_count": size}, setting))
     tokens = setting.rows * setting.tokens
     found = {"plain": tokens / median(each for each, _ in rounds[BLOCK_BYTES[0], False][1:])}
     for size in BLOCK_BYTES:
@@ -190,14 +191,17 @@ def measure_ledger(llm: Any, switch: LedgerSwitch, setting: Setting) -> dict[str
     return found
 
 
-def timed_round(llm: Any, extra: dict[str, Any], setting: Setting) -> tuple[float, float]:
+def timed_round(
+    llm: Any, switch: LedgerSwitch, extra: dict[str, Any], setting: Setting
+) -> tuple[float, float]:
     """Returns the seconds, and those of processors, until all tokens of a round are recorded."""
     from qr_sampler_vllm import flush_records
 
-    began_s, used_s = time.perf_counter(), time.process_time()
+    began_s, used_s = time.perf_counter(), time.process_time() + switch.outside_s()
     generate(llm, setting, extra)
     flush_records()
-    return time.perf_counter() - began_s, time.process_time() - used_s
+    ended_s = time.perf_counter()
+    return ended_s - began_s, time.process_time() + switch.outside_s() - used_s
 
 
 def generate(llm: Any, setting: Setting, extra: dict[str, Any]) -> float:

@@ -10,7 +10,10 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
@@ -21,6 +24,7 @@ from qr_sampler.records.entries import Entry, records_of
 from qr_sampler.records.files import Continues, LedgerWriter
 from qr_sampler.records.genesis import genesis_of
 from qr_sampler.records.lines import LedgerLines, Line
+from qr_sampler.records.process import OutsideWriter, Start
 from qr_sampler.records.sidecars import PromptSidecar, Sidecar, configured_sidecars
 from qr_sampler.settings import Settings
 
@@ -48,6 +52,7 @@ class Journal:
         distributions: Whose versions enter the genesis record, as far as they are installed.
         more_settings: What the genesis record holds beside the deployment's settings.
         host: Further facts about the engine, for the genesis record.
+        outside: Whether a process of its own writes the file, if one can be started.
     """
 
     def __init__(
@@ -61,10 +66,11 @@ class Journal:
         distributions: Sequence[str] = DISTRIBUTIONS,
         more_settings: Mapping[str, Any] | None = None,
         host: Mapping[str, Any] | None = None,
+        outside: bool = False,
     ) -> None:
         self.run_id = uuid.uuid4().hex
         self._logger = SamplingLogger(settings.log_level)
-        self._file: LedgerWriter | None = None
+        self._file: LedgerWriter | OutsideWriter | None = None
         self._sidecars: list[Sidecar] = []
         self._beacon = BeaconFile()
         if settings.ledger_dir is not None:
@@ -82,21 +88,18 @@ class Journal:
             )
             self._sidecars = configured_sidecars(settings, self.run_id)
             self._lines = LedgerLines(self._genesis, self._sidecars)
-            self._file = LedgerWriter(
-                settings.ledger_dir / name,
-                self._beginning,
-                seal=settings.ledger_seal or ZERO_HEAD,
-                blinded=BLINDED_KINDS,
-                max_bytes=settings.ledger_max_bytes,
-                held=settings.ledger_queue if settings.ledger_required else 0,
-                sync_s=settings.ledger_sync_ms / 1e3,
-            )
+            self._file = self._writer_of(settings, settings.ledger_dir / name, outside=outside)
             self._file.begin()
 
     @property
     def keeps_prompts(self) -> bool:
         """Whether the prompts of sequences are written, too."""
         return any(isinstance(sidecar, PromptSidecar) for sidecar in self._sidecars)
+
+    @property
+    def writing_process(self) -> int | None:
+        """Number of the process that writes the file; ``None`` if this one does."""
+        return self._file.pid if isinstance(self._file, OutsideWriter) else None
 
     @property
     def lost(self) -> int:
@@ -141,13 +144,35 @@ class Journal:
             self._file.end()
             self._next_clock_s = math.inf
 
-    def _append(self, file: LedgerWriter, entries: Iterable[Entry]) -> None:
+    def _writer_of(
+        self, settings: Settings, path: Path, *, outside: bool
+    ) -> LedgerWriter | OutsideWriter:
+        """Returns what writes the file."""
+        ways: dict[str, Any] = {
+            "seal": settings.ledger_seal or ZERO_HEAD,
+            "max_bytes": settings.ledger_max_bytes,
+            "held": settings.ledger_queue if settings.ledger_required else 0,
+            "sync_s": settings.ledger_sync_ms / 1e3,
+        }
+        writer = LedgerWriter(path, self._beginning, blinded=BLINDED_KINDS, **ways)
+        if not outside or os.name != "posix":
+            return writer
+        start = Start(
+            path=os.fsencode(path),
+            genesis=msgspec.json.encode(self._genesis),
+            blinded=sorted(BLINDED_KINDS),
+            **ways,
+        )
+        return OutsideWriter(writer, start, self._begun_outside)
+
+    def _append(self, file: LedgerWriter | OutsideWriter, entries: Iterable[Entry]) -> None:
         """Writes the lines of *entries*, and now and then one of the clocks."""
         # First: a file that is begun now introduces what its lines name.
         file.prepare()
         for sidecar in self._sidecars:
             sidecar.file.follow(file.path)
-        lines = self._lines.of(entries)
+        outside = isinstance(file, OutsideWriter)
+        lines = self._lines.runs_of(entries) if outside else self._lines.of(entries)
         for sidecar in self._sidecars:
             _state_lost(file, sidecar.kind, sidecar.flush())
         before = file.given_up
@@ -165,11 +190,16 @@ class Journal:
             # A forked process draws and numbers for itself.
             self._genesis = replace(self._genesis, pid=os.getpid())
             self._lines = LedgerLines(self._genesis, self._sidecars)
-        self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
+        self._begun_outside()
         return self._lines.begin_file(None if continues is None else asdict(continues))
 
+    def _begun_outside(self) -> None:
+        """Takes note of a file that has begun, and with it of the clocks."""
+        self._lines.tell_again()
+        self._next_clock_s = time.monotonic() + CLOCK_INTERVAL_S
 
-def _state_lost(file: LedgerWriter, kind: str, lost: Mapping[str, int]) -> None:
+
+def _state_lost(file: LedgerWriter | OutsideWriter, kind: str, lost: Mapping[str, int]) -> None:
     """States in the ledger how many pieces of a file beside it are lost, by reason."""
     for reason, count in lost.items():
         if count:

@@ -16,7 +16,18 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-__all__ = ["BLINDED_KINDS", "ZERO_HEAD", "Item", "blinds", "head_of", "line_of"]
+from qr_sampler.records.line_kinds import FiniteTokenLine
+
+__all__ = [
+    "BLINDED_KINDS",
+    "NOT_JSON",
+    "ZERO_HEAD",
+    "Item",
+    "blinds",
+    "body_of",
+    "head_of",
+    "line_of",
+]
 
 Item: TypeAlias = tuple[str, object]
 """What a line is made of: its kind, and its fields without ``n`` and ``prev``, as a dataclass
@@ -29,6 +40,9 @@ BLINDED_KINDS: Final = frozenset(
     {"sequence", "draw", "token", "discard", "forced", "undecided", "emission", "end"}
 )
 """Kinds of lines of a ledger that tell of tokens, each of which has a ``blind``."""
+
+NOT_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
+"""What is raised where fields have no counterpart in JSON."""
 
 _BLIND_BYTES: Final = 12
 _BLIND_CHARACTERS: Final = 16
@@ -64,17 +78,26 @@ def line_of(kind: str, n: int, prev: str, fields: object, blind: str = "") -> by
         ...
         ValueError: a line of kind 'note' would hold nan, for which JSON has no number
     """
-    body = _encode(fields)
-    if b"null" in body:
-        # That may be what has become of a number that is none.
-        _refuse_non_finite(kind, fields)
-    secret = f'"blind":"{blind}",' if blind else ""
-    start = f'{{"kind":"{kind}","n":{n},"prev":"{prev}",{secret}'.encode()
+    body = body_of(kind, fields)
+    if blind:
+        start = f'{{"kind":"{kind}","n":{n},"prev":"{prev}","blind":"{blind}",'.encode()
+    else:
+        start = f'{{"kind":"{kind}","n":{n},"prev":"{prev}",'.encode()
     if body[:2] == b'{"':
         return start + body[1:]
     if body != b"{}":
         raise TypeError(f"the fields of a line of kind {kind!r} have no names")
     return start[:-1] + b"}"
+
+
+def body_of(kind: str, fields: object) -> bytes:
+    """Returns the fields of a line as JSON; arguments and errors as in :func:`line_of`."""
+    body = _encode(fields)
+    # The search takes as long as the encoding.
+    if type(fields) is not FiniteTokenLine and b"null" in body:
+        # That may be what has become of a number that is none.
+        _refuse_non_finite(kind, fields)
+    return body
 
 
 def head_of(line: bytes) -> str:

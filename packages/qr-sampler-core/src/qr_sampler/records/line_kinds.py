@@ -18,6 +18,7 @@ __all__ = [
     "DrawLine",
     "EmissionLine",
     "EndLine",
+    "FiniteTokenLine",
     "ForcedLine",
     "SequenceLine",
     "TokenLine",
@@ -122,6 +123,10 @@ class TokenLine(msgspec.Struct, omit_defaults=True, gc=False):
     """The map from bytes to u where it is not the one that the options of the sequence name."""
     t_logits_ns: int | None = None
     """When the logits were complete where the draw does not say so."""
+
+
+class FiniteTokenLine(TokenLine, omit_defaults=True, gc=False):
+    """The same, by someone who knows already that every number in it is finite."""
 
 
 class DiscardLine(msgspec.Struct, omit_defaults=True, gc=False):

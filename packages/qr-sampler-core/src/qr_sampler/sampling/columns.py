@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import repeat
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -206,38 +205,39 @@ class StepColumns:
         digests = self._step.row_digests or [b""] * len(self._step.block_bytes)
         return [digest.hex() for digest in digests]
 
-    @column
-    def told_rows(self) -> list[tuple[Any, ...]]:
-        """For each row, the columns of its line from the offset to the row digest, in that order.
+    @property
+    def numbers(self) -> tuple[NDArray[Any], ...]:
+        """The columns of numbers in a token's line, from the offset on, in the order of the line.
 
-        Made at once: whoever reads all of them would wait longer for one column after the other.
+        Arrays of any type, with NaN for what is unknown: whoever hands on all of them has no use
+        for lists.
         """
         step = self._step
         amplification, selection, plan = step.amplification, step.selection, step.plan
         settled = plan.temperature
         sizes = step.block_bytes
-        digests = step.row_digests
-        return list(
-            zip(
-                (np.cumsum(sizes) - sizes).tolist(),
-                sizes.tolist(),
-                step.block_sum.tolist(),
-                step.block_ones.tolist(),
-                self.u,
-                amplification.statistic.tolist(),
-                settled.temperature.tolist(),
-                settled.entropy_nats.tolist(),
-                settled.varentropy_nats2.tolist(),
-                selection.rank.tolist(),
-                selection.probability.tolist(),
-                selection.candidates.tolist(),
-                _known(plan.rows.running_entropy),
-                _known(amplification.lattice_step),
-                amplification.baseline.tolist(),
-                [digest.hex() for digest in digests] if digests else repeat(""),
-                strict=False,
-            )
+        return (
+            sizes.cumsum() - sizes,
+            sizes,
+            step.block_sum,
+            step.block_ones,
+            amplification.u,
+            amplification.statistic,
+            settled.temperature,
+            settled.entropy_nats,
+            settled.varentropy_nats2,
+            selection.rank,
+            selection.probability,
+            selection.candidates,
+            plan.rows.running_entropy,
+            amplification.lattice_step,
         )
+
+    @property
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Its columns of texts that follow them: the baselines and the row digests."""
+        digests = self._step.row_digests
+        return self.baseline, self.row_digests if digests else [""] * len(self._step.block_bytes)
 
 
 def _listed(values: NDArray[Any]) -> list[Any]:

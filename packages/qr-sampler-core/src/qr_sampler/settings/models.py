@@ -214,6 +214,14 @@ class Settings(EnvironmentSettings, SamplingParameters):
             "in a 'gap' line."
         ),
     )
+    ledger_process: bool = Field(
+        True,
+        description=(
+            "Have a process of its own write the ledger of an engine, for which its steps would "
+            "wait otherwise; it takes some 60 MB of memory. Where it cannot be started, and should "
+            "it end, a thread of the engine writes."
+        ),
+    )
     ledger_sync_ms: float = Field(
         1_000.0,
         ge=0.0,

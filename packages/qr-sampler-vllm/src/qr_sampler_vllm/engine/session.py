@@ -68,6 +68,7 @@ class EngineSession(SamplingSession):
             distributions=_DISTRIBUTIONS,
             more_settings=more_settings or {},
             host=_host_facts(vllm_config, runner, ranks),
+            busy=True,
             more_status={"runner": runner, "ranks": asdict(ranks)},
         )
         super().__init__(

@@ -35,6 +35,9 @@ class EngineFacts:
     """Further settings of the sampling, as JSON-ready values."""
     host: Mapping[str, Any] = field(default_factory=dict)
     """Further facts about the engine for its ledger, as JSON-ready values."""
+    busy: bool = False
+    """Whether its steps keep the interpreter busy, so that they would wait for a thread which
+    writes the ledger; another process does so then, unless the operator does not want one."""
     more_status: Mapping[str, Any] = field(default_factory=dict)
     """Further entries of its status, as JSON-ready values that anybody may read."""
 

@@ -52,6 +52,7 @@ class SessionRecords:
             distributions=facts.distributions,
             more_settings=facts.more_settings,
             host=facts.host,
+            outside=facts.busy and settings.ledger_process,
         )
         self._prompts = WaitingPrompts() if self._journal.keeps_prompts else None
         self._status = EngineStatus(facts.described(settings, self.run_id), sources)

@@ -8,12 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from qr_sampler.records.chain import ZERO_HEAD, Item, blinds, head_of, line_of
+from qr_sampler.records.chain import NOT_JSON, ZERO_HEAD, Item, blinds, line_of
 from qr_sampler.records.files.append_file import AppendFile, Fate
 from qr_sampler.records.files.gaps import Gap
 from qr_sampler.records.files.standing import Standing
@@ -21,8 +20,6 @@ from qr_sampler.records.files.standing import Standing
 __all__ = ["Appended", "ChainedFile"]
 
 logger = logging.getLogger("qr_sampler.records.ledger")
-
-_NOT_JSON: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 class Appended(NamedTuple):
@@ -172,22 +169,24 @@ def _batch_of(items: Sequence[Item], count: int, head: str, blinded: frozenset[s
         head: Digest of the last of them.
         blinded: Kinds whose lines get a ``blind``.
     """
-    random = blinds(len(items)) if blinded else []
+    random = iter(blinds(len(items)) if blinded else ())
     batch = _Batch([], [], [], [], [])
-    lines, heads, kinds, places = batch.lines, batch.heads, batch.kinds, batch.places
+    # Every token passes here, so that what is read again and again is read once.
+    add_line, add_head = batch.lines.append, batch.heads.append
     for place, (kind, fields) in enumerate(items):
         if kind == "gap" and isinstance(fields, Gap):
             fields.wall_time_ns = time.time_ns()
         try:
-            line = line_of(kind, count, head, fields, random[place] if kind in blinded else "")
-        except _NOT_JSON as error:
+            line = line_of(kind, count, head, fields, next(random) if kind in blinded else "")
+        except NOT_JSON as error:
             logger.error("a record of kind %r cannot be written and is lost: %s", kind, error)
             batch.invalid.append(place)
             continue
         count += 1
-        head = head_of(line)
-        lines.append(line)
-        heads.append(head)
-        kinds.append(kind)
-        places.append(place)
+        head = sha256(line).hexdigest()
+        add_line(line)
+        add_head(head)
+    left_out = set(batch.invalid)
+    batch.places = [place for place in range(len(items)) if place not in left_out]
+    batch.kinds = [items[place][0] for place in batch.places]
     return batch

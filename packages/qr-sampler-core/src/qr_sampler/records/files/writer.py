@@ -80,6 +80,8 @@ class LedgerWriter:
         """Whether it could not say that it has what was written."""
         self._reported = False
         self._lost = 0
+        self._continues: Continues | None = None
+        """What the file goes on from."""
         self._due: list[Item] = []
         """What is to be written and is in no file yet."""
         self._before: ChainedFile | None = None
@@ -90,6 +92,16 @@ class LedgerWriter:
     def path(self) -> Path:
         """The file that is being written."""
         return self._file.path
+
+    @property
+    def file(self) -> ChainedFile:
+        """The same with where its chain stands."""
+        return self._file
+
+    @property
+    def waiting(self) -> Sequence[Item]:
+        """What is to be written and is in no file yet."""
+        return self._due
 
     @property
     def refuses(self) -> bool:
@@ -161,6 +173,26 @@ class LedgerWriter:
     def release(self) -> None:
         """Closes the file; writing more opens it again."""
         self._file.release()
+
+    def take_up(self, before: Continues, lost: int, *, begun: bool) -> None:
+        """Goes on with a file that another process has written, which does so no more.
+
+        Args:
+            before: The file, beside this one. If it is not there when something is to be written,
+                the chain goes on from it in another one.
+            lost: Number of lines that the other process has given up.
+            begun: Whether it may be without its end.
+        """
+        self.release()
+        path = self.path.with_name(before.file)
+        self._file = ChainedFile(path, fresh=False, prev=before.head, blinded=self._blinded)
+        self._header.clear()
+        self._due.clear()
+        self._header_lines = 0
+        self._before = None
+        self._continues = before
+        self._begun, self._looked = begun, False
+        self._lost = lost
 
     def end(self) -> None:
         """Ends the chain with a ``close`` line; writing more goes on in another file."""
@@ -302,6 +334,9 @@ class LedgerWriter:
     def _continue_existing(self) -> None:
         """Takes up the chain of a file that is there already."""
         if not self.path.is_file() or not self.path.stat().st_size:
+            if self._continues is not None:
+                # Of what was taken up nothing is left.
+                self._start_next(self._continues)
             return
         standing = standing_of(self.path)
         if standing is None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
-from qr_sampler.records.lines.ledger_lines import LedgerLines, Line
+from qr_sampler.records.lines.ledger_lines import LedgerLines
+from qr_sampler.records.lines.token_run import Line, TokenRun, expanded
 
-__all__ = ["LedgerLines", "Line"]
+__all__ = ["LedgerLines", "Line", "TokenRun", "expanded"]

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Final, TypeAlias
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final
 from weakref import WeakKeyDictionary, finalize
-
-import msgspec
 
 from qr_sampler.records import DiscardRecord, GenesisRecord, Record
 from qr_sampler.records.clocks import clock_line
@@ -38,16 +38,16 @@ from qr_sampler.records.lines.forms import (
     sequence_line,
     with_places,
 )
+from qr_sampler.records.lines.token_run import Line, TokenRun, expanded, packed
 from qr_sampler.records.sidecars import Sidecar
 from qr_sampler.sampling.columns import StepColumns
 
 __all__ = ["LedgerLines", "Line"]
 
-Line: TypeAlias = tuple[str, msgspec.Struct | dict[str, Any]]
-"""The kind of a line and its fields, to be encoded as they stand: a Struct leaves defaults out."""
-
 _INTRODUCTIONS: Final = frozenset({"draw", "sequence"})
 """Kinds of lines to which others refer."""
+
+_STEP_OF: Final = attrgetter("step")
 
 
 class LedgerLines:
@@ -70,6 +70,9 @@ class LedgerLines:
         self._named: dict[str, int] = {}
         """By name of a sequence, the latest file that tells of it; as long as there is an object
         of the sequence, which may be named again even after its end."""
+        self._latest: tuple[NamedSequence, ...] = ()
+        """The sequences of the step that was last told of, and their names."""
+        self._latest_names: list[str] = []
         self._lines: list[Line] = []
 
     def begin_file(self, continues: Mapping[str, Any] | None = None) -> list[Line]:
@@ -101,24 +104,53 @@ class LedgerLines:
 
     def of(self, entries: Iterable[Entry]) -> list[Line]:
         """Returns the lines of *entries*, in order."""
-        latest: StepColumns | None = None
-        for entry in entries:
-            if not isinstance(entry, TokenEntry):
-                self._add_one(entry)
-                continue
-            step, row, sequence, position, outcome, emitted = entry
-            # Tokens of a step, which share a draw, mostly follow each other.
-            if step is not latest:
-                latest, draw = step, self._number(step)
-                token_ids, told = step.token_ids, step.told_rows
-            if self._named.get(sequence.name) != self._file:
-                self._name(sequence)
-            # The rest of the fields in the order in which a line has them.
-            rest = (*told[row], emitted, outcome)
-            line = TokenLine(sequence.name, position, token_ids[row], draw, *rest)
-            self._lines.append(("token", line))
+        return expanded(self.runs_of(entries))
+
+    def runs_of(self, entries: Iterable[Entry]) -> list[Line]:
+        """Returns the same, where one item stands for the tokens of a step that come together."""
+        for kind, run in groupby(entries, type):
+            if kind is TokenEntry:
+                for step, tokens in groupby(run, _STEP_OF):
+                    self._add_run(step, tokens)
+            else:
+                for entry in run:
+                    self._add_one(entry)
+        # Nothing here keeps sequences alive.
+        self._latest = ()
         lines, self._lines = self._lines, []
         return lines
+
+    def _add_run(self, step: StepColumns, tokens: Iterable[Any]) -> None:
+        """Adds tokens of one step."""
+        _, rows, sequences, positions, outcomes, emitted = zip(*tokens, strict=True)
+        draw = self._number(step)
+        token_ids, texts = step.token_ids, step.texts
+        chosen = None
+        if rows != tuple(range(len(token_ids))):
+            chosen = rows
+            token_ids = [token_ids[row] for row in rows]
+            texts = ([texts[0][row] for row in rows], [texts[1][row] for row in rows])
+        made = TokenRun(
+            draw,
+            self._names(sequences),
+            list(positions),
+            token_ids,
+            packed(step.numbers, chosen),
+            *texts,
+            list(emitted),
+            list(outcomes),
+        )
+        self._lines.append((made.kind, made))
+
+    def _names(self, sequences: tuple[NamedSequence, ...]) -> list[str]:
+        """Returns the names of *sequences*, of each of which this file has a line now."""
+        # Mostly they are those of the step before.
+        if sequences != self._latest:
+            for sequence in sequences:
+                self._name(sequence)
+            self._latest = sequences
+            self._latest_names = [sequence.name for sequence in sequences]
+        return self._latest_names
 
     def _add_one(self, entry: Entry) -> None:
         if isinstance(entry, DiscardEntry):

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine's end of the pipes to the process that writes its ledger."""
+
+from __future__ import annotations
+
+import logging
+import select
+import subprocess  # nosec B404: our own module, in the interpreter that runs already
+import sys
+from typing import Any, Final
+
+import msgspec
+
+from qr_sampler.records.process.messages import Reply, Request, Standing, receive, send
+
+__all__ = ["ProcessEndedError", "WriterProcess"]
+
+PATIENCE_S: Final = 10.0
+"""Longest time in seconds that an engine waits for the process to end, once it has been told to."""
+
+_PROGRAM: Final = (
+    "import sys; sys.path[:] = sys.argv[1:]; "
+    "from qr_sampler.records.process.child import main; main()"
+)
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(Reply).decode
+
+
+class ProcessEndedError(Exception):
+    """The process does not answer any more; says why."""
+
+
+class WriterProcess:
+    """The process. One thread at a time may use this.
+
+    It has a session of its own, so that it outlives an interrupt from a terminal, and ends when
+    the engine has closed its end of the pipe or has ended in whatever way.
+
+    Raises:
+        ProcessEndedError: When it cannot be started.
+    """
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", _PROGRAM, *sys.path]
+        try:
+            self._process: Any = subprocess.Popen(  # nosec B603: no shell, no words of others
+                command,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise ProcessEndedError(str(error)) from error
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        number: int = self._process.pid
+        return number
+
+    def is_ready(self) -> bool:
+        """Returns whether it can be called from now on; waits for nothing.
+
+        Raises:
+            ProcessEndedError: When it has ended instead.
+        """
+        answers = self._process.stdout
+        try:
+            if not select.select([answers], [], [], 0)[0]:
+                return False
+            if receive(answers) is None:
+                raise ProcessEndedError("it has not started")
+        except (OSError, ValueError) as error:
+            raise ProcessEndedError(str(error)) from error
+        return True
+
+    def call(self, request: Request) -> Standing:
+        """Has it do something; waits until it is done.
+
+        Raises:
+            ProcessEndedError: When it has ended before.
+        """
+        try:
+            send(self._process.stdin, _encode(request))
+            message = receive(self._process.stdout)
+            if message is None:
+                raise ProcessEndedError("it has closed its pipe")
+            reply = _decode(message)
+        except (OSError, ValueError, msgspec.MsgspecError) as error:
+            raise ProcessEndedError(str(error)) from error
+        for name, level, words in reply.said:
+            logging.getLogger(name).log(level, "%s", words)
+        return reply.standing
+
+    def end(self, *, at_once: bool = False) -> str:
+        """Lets it end, waits for that and returns how it has ended.
+
+        Args:
+            at_once: Whether it has nothing to do any more.
+        """
+        if at_once:
+            self._process.kill()
+        self._process.stdin.close()
+        try:
+            code = self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            code = None
+        self._process.stdout.close()
+        return "it is still writing" if code is None else f"exit status {code}"
+
+    def leave(self) -> None:
+        """Leaves it to the process that this one was forked from."""
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.returncode = 0
