@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -48,8 +49,15 @@ class _NistProgram(TestProgram):
         version = version or _tool_version(answer)
         return self.report(cases, assessed, version)
 
+    @abstractmethod
     def report(self, cases: list[dict[str, Any]], assessed: float, version: str) -> ProgramReport:
-        raise NotImplementedError
+        """Returns what the answer says.
+
+        Args:
+            cases: The test cases of the answer.
+            assessed: Min-entropy of a byte in bits.
+            version: What the program says of its version.
+        """
 
 
 class NonIidEstimates(_NistProgram):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
+import subprocess  # nosec B404 - one call, without a shell
 import tempfile
 import time
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def run_program(
         out, err = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
         source = stack.enter_context((stdin or Path(os.devnull)).open("rb"))
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # nosec B603 - no shell, a program that the user installed
                 list(arguments),
                 stdin=source,
                 stdout=out,
