@@ -111,6 +111,18 @@ def test_the_loops_are_right_without_a_compiler_too(monkeypatch: pytest.MonkeyPa
             assert compiled.of(again) == reference.of(again)
 
 
+def test_runs_are_found_wherever_they_begin_and_end() -> None:
+    """At the ends of words, of the pieces that are read at once, and of the draw."""
+    noise = np.random.default_rng(5).integers(0, 255, 2_100, dtype=np.uint8)
+    for begin in (0, 1, 6, 7, 8, 1015, 1021, 1022, 1023, 1024, 1025, 2039, 2046, 2047, 2048, 2088):
+        for length in (2, 3, 5, 12, 700):
+            data = noise.copy()
+            data[begin : begin + length] = 255
+            for most in (3, 9, 301):
+                measured = CompiledMeasures(most).of(data.tobytes())
+                assert measured == DrawMeasures(most).of(data.tobytes())
+
+
 def test_monitors_come_to_the_same_verdicts() -> None:
     policy = HealthPolicy(min_entropy=6.0)
     compiled, reference = health_monitor(policy), HealthMonitor(policy)

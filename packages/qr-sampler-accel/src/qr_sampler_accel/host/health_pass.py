@@ -21,6 +21,9 @@ WINDOW_WORDS: Final = WINDOW // 8
 MOST_WORDS: Final = 255
 """Words whose bytes of one bit each add up to less than 256."""
 
+PIECE_WORDS: Final = 128
+"""Words of a piece in which runs are looked for."""
+
 EVEN_BYTES, EACH_SHORT = U64(0x00FF00FF00FF00FF), U64(0x0001000100010001)
 EACH_BYTE, LOW_BITS, TOP_BITS = (
     U64(0x0101010101010101),
@@ -79,7 +82,7 @@ def _longest_run(data, state, most):  # type: ignore[no-untyped-def]
         while data[n - 1 - tail] == data[n - 1]:
             tail += 1
         state[RUN] = min(tail, most)
-        longest = max(longest, _inner_run(data))
+        longest = max(longest, _inner_run(data, most))
     else:
         state[RUN] = min(first, most)
     state[LAST] = data[n - 1]
@@ -87,30 +90,47 @@ def _longest_run(data, state, most):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _inner_run(data):  # type: ignore[no-untyped-def]
-    """Returns the longest run of equal bytes."""
+def _inner_run(data, most):  # type: ignore[no-untyped-def]
+    """Returns the longest run of equal bytes, at most *most*.
+
+    Three equal bytes are rare: only pieces in which such begin are read byte by byte.
+    """
     n = data.size
-    length = (n - 2) // 8 if n > 2 else 0
-    one, two, three = (
-        data[: 8 * length].view(np.uint64),
-        data[1 : 1 + 8 * length].view(np.uint64),
-        data[2 : 2 + 8 * length].view(np.uint64),
-    )
-    unequal, lonely = TOP_BITS, TOP_BITS
-    for i in range(length):
-        pair = _unequal_bytes(one[i], two[i])
-        unequal &= pair
-        lonely &= pair | _unequal_bytes(two[i], three[i])
-    longest, run, begin = 1, 1, 1
-    if lonely == TOP_BITS:
-        # No three equal bytes begin among these words: only the rest can have more than a pair.
-        longest = 1 if unequal == TOP_BITS else 2
-        begin = 8 * length + 1
-        if length and data[begin - 1] == data[begin - 2]:
-            run = 2
-    for i in range(begin, n):
-        run = run + 1 if data[i] == data[i - 1] else 1
-        longest = max(longest, run)
+    length = max(n - 2, 0) // 8
+    one = data[: 8 * length].view(np.uint64)
+    two = data[1 : 1 + 8 * length].view(np.uint64)
+    three = data[2 : 2 + 8 * length].view(np.uint64)
+    longest = _run_among(data, 8 * length, n, most)
+    for start in range(0, length, PIECE_WORDS):
+        end = min(start + PIECE_WORDS, length)
+        unequal, lonely = TOP_BITS, TOP_BITS
+        for i in range(start, end):
+            pair = _unequal_bytes(one[i], two[i])
+            unequal &= pair
+            lonely &= pair | _unequal_bytes(two[i], three[i])
+        if lonely != TOP_BITS:
+            longest = max(longest, _run_among(data, 8 * start, 8 * end, most))
+        elif unequal != TOP_BITS:
+            longest = max(longest, 2)
+        if longest >= most:
+            break
+    return longest
+
+
+@compiled
+def _run_among(data, start, stop, most):  # type: ignore[no-untyped-def]
+    """Returns the longest run that begins among some bytes, at most *most*."""
+    longest, run = 1, 1
+    for i in range(start + 1, data.size):
+        if data[i] == data[i - 1]:
+            run += 1
+            longest = max(longest, run)
+            if run >= most:
+                break
+        elif i >= stop:
+            break
+        else:
+            run = 1
     return longest
 
 
