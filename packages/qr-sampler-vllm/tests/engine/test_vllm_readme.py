@@ -224,9 +224,9 @@ def test_plugins_from_nothing_to_tokens(run_script: Callable[[str], str], clone:
 
     tokens = [line for line in records(made / "dice.jsonl") if line["kind"] == "token"]
     assert len(tokens) > 1
-    keys = ("source", "source_distribution", "source_version", "fallback")
+    keys = ("source", "source_distribution", "source_version", "fallback", "health")
     assert {tuple(line[key] for key in keys) for line in tokens} == {
-        ("dice", "qr-entropy-dice", "0.1.0", False)
+        ("dice", "qr-entropy-dice", "0.1.0", False, "ok")
     }
     tokens = [line for line in records(made / "server.jsonl") if line["kind"] == "token"]
     assert len(tokens) > 1

@@ -227,6 +227,20 @@ def test_the_source_is_found_healthy_and_named_in_the_records(
     for token in tokens:
         assert origin.items() <= token.items()
         assert (token["source"], token["fallback"]) == ("dice", False)
+        assert token["health"] == "ok"
+
+
+def test_a_device_that_is_stuck_decides_nothing(environment: Environment, tmp_path: Path) -> None:
+    used = {
+        "QR_ENTROPY_SOURCE_TYPE": "dice",
+        "QR_FALLBACK_MODE": "end_request",
+        "QR_DICE_PATH": "/dev/zero",
+    }
+    records = environment.ledger(tmp_path, **used)
+    assert {one["kind"] for one in records} == {"genesis", "discard", "forced"}
+    ended = [one["reason"] for one in records if one["kind"] == "forced"]
+    assert ended
+    assert all("health: repetition_count" in reason for reason in ended)
 
 
 def test_rogues_are_named_and_harm_no_other_source(crowded: Environment) -> None:
