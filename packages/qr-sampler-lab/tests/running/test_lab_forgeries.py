@@ -115,7 +115,7 @@ def first(lines: Lines, kind: str) -> dict[str, Any]:
 
 
 def draw_of(lines: Lines, source: str) -> dict[str, Any]:
-    return next(line for line in lines if line.get("source") == source)
+    return next(line for line in lines if line["kind"] == "draw" and line.get("source") == source)
 
 
 def setting(lines: Lines, source: str) -> dict[str, Any]:

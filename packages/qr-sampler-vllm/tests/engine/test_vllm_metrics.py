@@ -53,6 +53,7 @@ def status() -> dict[str, Any]:
     found.observe([undecided] * 3)
     found.observe([BypassRecord(request_key=None, wall_time_ns=1)] * 2)
     said: dict[str, Any] = found.as_dict(records_lost=2)
+    said["sources"][0]["health"].update(state="failed", alarms={"bit_planes": 4})
     return said
 
 
