@@ -48,7 +48,18 @@ _CONTRACTS: Final = {
 }
 """Modules that import pytest, by what they offer."""
 
-_REWRITTEN: Final = ("qr_sampler.testing.contract", "qr_sampler.testing.contracts")
+_CLAUSES: Final = (
+    "amplifiers",
+    "answers",
+    "draws",
+    "failures",
+    "just_in_time",
+    "lifetimes",
+    "quiet_import",
+    "source_clauses",
+    "strategies",
+)
+"""Modules whose assertions explain themselves once pytest has rewritten them."""
 
 
 def __getattr__(name: str) -> object:
@@ -61,8 +72,8 @@ def __getattr__(name: str) -> object:
         raise ImportError(
             f"{name} needs pytest; install the extra qr-sampler-core[testing]"
         ) from error
-    if not sys.modules.keys() & set(_REWRITTEN):
-        pytest.register_assert_rewrite(*_REWRITTEN)
+    clauses = {f"qr_sampler.testing.contracts.{module}" for module in _CLAUSES}
+    pytest.register_assert_rewrite(*sorted(clauses - sys.modules.keys()))
     contract = getattr(import_module(_CONTRACTS[name]), name)
     globals()[name] = contract
     return contract
