@@ -49,6 +49,8 @@ def test_every_form_is_what_others_write(data: bytes) -> None:
         (numbers.tolist(), {"form": "uint8", "numbers": "[]"}),
         ({"a": [{"b": str(byte)} for byte in data]}, {"form": "decimal", "numbers": "a[].b"}),
         (bits, {"form": "bits"}),
+        ([f"{byte:08b}" for byte in data], {"form": "bits", "numbers": "[]"}),
+        (list(bits), {"form": "bits", "numbers": "[]"}),
         ([int(bit) for bit in bits], {"form": "bits", "numbers": "[]"}),
     ]
     for order in ("big", "little"):
@@ -106,7 +108,10 @@ def test_noise_is_refused_or_decoded(body: bytes, rule: AnswerRule) -> None:
     ("document", "rule", "words"),
     [
         ("0011 2233", {"form": "hex"}, "not hexadecimal"),
-        ("001122330", {"form": "hex"}, "not hexadecimal"),
+        ("001122330", {"form": "hex"}, "does not have 2 digits"),
+        (["00", "f", "22", "330"], {"form": "hex", "numbers": "[]"}, "does not have 2 digits"),
+        (["00f", "22333"], {"form": "hex", "numbers": "[]", "bytes_per_number": 2}, "4 digits"),
+        (["1010", "1" * 28], {"form": "bits", "numbers": "[]"}, "does not have 8 digits"),
         ("0x112233", {"form": "hex"}, "not hexadecimal"),
         ("\u0660" * 8, {"form": "hex"}, "not hexadecimal"),
         ("", {"form": "hex"}, "no numbers"),
@@ -184,6 +189,12 @@ def test_a_preset_may_name_other_types() -> None:
     assert bytes_of(answer(b"[1]", "text/plain"), rule, 1) == b"\x01"
     with pytest.raises(UnfitAnswerError, match="of type"):
         bytes_of(answer(b"[1]"), rule, 1)
+
+
+def test_other_statuses_bring_no_numbers() -> None:
+    for status in (201, 204, 206, 302, 500):
+        with pytest.raises(UnfitAnswerError, match=str(status)):
+            bytes_of(Answer(status, JSON_TYPE, {}, b'"00"'), AnswerRule(form="hex"), 1)
 
 
 def test_raw_errors_are_no_bytes() -> None:

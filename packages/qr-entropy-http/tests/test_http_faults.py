@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ REASONS = {
     "silence": "no complete answer in time",
     "slow_headers": "no complete answer in time",
     "slow_tls": "no complete answer in time",
-    "too_few": "random bytes instead of",
+    "too_few": "does not have 40 digits",
     "truncated": "broke off",
     "twice": "a name twice",
     "wrong_type": "of type 'text/html'",
@@ -76,6 +77,7 @@ def test_a_fault_has_a_reason_and_ends(
     assert not source.is_available
     # And once it works again, so does the source, unless it was asked for patience.
     simulator.fault = ""
+    source._options = source._options.model_copy(update={"timeout_ms": 60_000.0})
     if error.retry_after_s is None:
         assert len(source.draw(64).data) == 64
         assert source.is_available
@@ -149,12 +151,53 @@ def test_a_renewed_key_needs_no_restart(
     assert source.secrets == ("n3w-key",)
 
 
+def test_a_thread_that_renews_the_key_changes_no_other_draw(
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    key_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """What one draw was granted goes back where it came from, and its key stays unsaid."""
+    simulator = serve("anu")
+    source = ask(simulator, "anu", max_requests_per_day=9)
+
+    def send(connection: socket.socket, reply: Reply, fault: str) -> None:
+        key_file.write_text("n3w-key")
+        source._key_is_refused = True
+        source._read_key_again()
+        body = f"bad key {KEY}".encode()
+        connection.sendall(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    monkeypatch.setattr(simulator, "send", send)
+    error = failure(source, 3 * 20_480)
+    assert source.secrets == ("n3w-key",)
+    assert "bad key ***" in error.reason
+    (spent,) = (tmp_path / "state").rglob("*.json")
+    assert re.search(r'"requests_per_day": {"\d+": 1}', spent.read_text())
+
+
+def test_numbers_that_read_like_an_error_are_numbers(
+    serve: Callable[..., Simulator], tmp_path: Path
+) -> None:
+    """Otherwise what the bytes are would decide whether they are used."""
+    preset = tmp_path / "bench.toml"
+    text = files("qr_entropy_http.presets").joinpath("quantis_appliance.toml").read_text()
+    rule = '[[errors]]\nstatus = 200\ncontains = "busy"\nmeans = "quota"\n'
+    preset.write_text(text.replace('"quantis_appliance"', '"bench"') + rule)
+    simulator = serve("quantis_appliance", generate=lambda count: b"busy" * (count // 4))
+    source = HttpSource(preset_file=preset, url=simulator.url)
+    assert source.get_random_bytes(8) == b"busybusy"
+    simulator.fault = "wrong_type"
+    assert "has reached a limit" in failure(source, 8).reason
+
+
 def test_what_had_arrived_of_raw_bytes_is_counted(
     serve: Callable[..., Simulator], ask: Callable[..., HttpSource]
 ) -> None:
     simulator = serve("quantis_appliance")
     simulator.fault = "drip"
-    error = failure(ask(simulator, "quantis_appliance", timeout_ms=200), 4096)
+    error = failure(ask(simulator, "quantis_appliance", timeout_ms=500), 4096)
     assert "in time" in error.reason
     assert 1 <= error.dropped_bytes < 4096
 
@@ -298,6 +341,21 @@ def test_answers_of_untold_length_are_read(
     assert [data] == [delivery.data for delivery in simulator.deliveries]
 
 
+def test_an_encoding_that_comes_second_is_refused_as_well(
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulator = serve("quantis_appliance")
+
+    def send(connection: socket.socket, reply: Reply, fault: str) -> None:
+        head = "HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Encoding: gzip\r\n\r\n"
+        connection.sendall(head.encode() + reply.body)
+
+    monkeypatch.setattr(simulator, "send", send)
+    assert "encoded ('identity, gzip')" in failure(ask(simulator, "quantis_appliance")).reason
+
+
 def test_a_port_without_a_service_is_unavailable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -341,6 +399,9 @@ def test_the_next_address_is_tried(
         ("99999999999", LONGEST_PAUSE_S),
         ("Thu, 01 Jan 1970 00:02:00 GMT", 20.0),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("Thursday, 01-Jan-70 00:02:00 GMT", 20.0),
+        ("Thu Jan  1 00:02:00 1970", 20.0),
+        ("Thu, 01 Jan 2970 00:02:00 GMT", LONGEST_PAUSE_S),
         ("", None),
         ("-1", None),
         ("1.5", None),
@@ -349,8 +410,16 @@ def test_the_next_address_is_tried(
         ("Thu, 99 Foo 1970", None),
     ],
 )
-def test_retry_after_is_read_as_rfc_9110_has_it(header: str, expected: float | None) -> None:
-    assert retry_after_s(header, lambda: 100.0) == expected
+def test_retry_after_is_read_as_rfc_9110_has_it(
+    header: str, expected: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its three forms of a date, wherever this machine is."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "XXX+7")
+        time.tzset()
+        found = retry_after_s(header, lambda: 100.0)
+    time.tzset()
+    assert found == expected
 
 
 def test_a_draw_that_never_fits_says_so(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from qr_entropy_http.simulators import Simulator
 from qr_entropy_http.source import HttpSource
 from qr_sampler import ConfigError
 from qr_sampler.entropy import JitClass
+from qr_sampler.health import assumed_min_entropy
 
 OWN = """
 name = "bench"
@@ -33,6 +35,9 @@ form = "uint8"
 numbers_per_request = 256
 requests_per_second = 2
 """
+
+
+BENCH = "https://bench.example"
 
 
 def own(tmp_path: Path, text: str = OWN) -> Path:
@@ -63,9 +68,13 @@ def test_a_pool_is_called_one(key_file: Path) -> None:
     pooled = [name for name in preset_names() if load_preset(name).pooled]
     assert pooled == ["quandela"]
     source = HttpSource("quandela", key_file=key_file)
-    assert source.conditioning == "unknown, pooled"
+    assert source.recorded_settings["pooled"] is True
     assert source.jit_class is JitClass.REMOTE
-    assert HttpSource("lfd").conditioning == "unknown"
+    other = HttpSource("lfd")
+    assert other.recorded_settings["pooled"] is False
+    # What health tests assume of bytes does not depend on their age.
+    assert source.conditioning == other.conditioning == "unknown"
+    assert assumed_min_entropy(source.conditioning) < 8.0
 
 
 def test_the_setting_names_every_preset() -> None:
@@ -120,11 +129,44 @@ def test_a_preset_of_ones_own_is_asked(tmp_path: Path) -> None:
         ('{ accept = "application/json" }', '{ host = "elsewhere" }', "no header that a preset"),
         ('{ accept = "application/json" }', '{ "a b" = "x" }', "no header that a preset"),
         ('{ accept = "application/json" }', '{ a = "x\\r\\ny: z" }', "characters that none"),
+        ('{ accept = "application/json" }', '{ Upgrade = "h2c" }', "no header that a preset"),
+        (BENCH, "file:///etc/passwd", "url: 'file:///etc/passwd' is not of the form"),
+        (BENCH, "https://[::1", "url: 'https://[::1' is not of the form"),
+        (BENCH, "https://bench.example:99999", "out of range"),
+        (BENCH, "https://xn--:1", "no valid host"),
+        ('name = "bench"', 'name = "bench"\nkey = { header = "Host" }', "no header that a preset"),
+        (
+            'name = "bench"',
+            'name = "bench"\nkey = { header = "a", prefix = "\\r\\nb:" }',
+            "none can",
+        ),
+        ('name = "bench"', 'name = "bench"\nkey = { header = "a", prefix = "\u00e9" }', "none can"),
+        ('name = "bench"', 'name = "bench"\nparameters = { a = "x\\r\\ny: z" }', "printable ASCII"),
         ('name = "bench"', "name = ", "no TOML"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert words in refusal(tmp_path, old, new)
+
+
+def test_a_password_in_a_url_is_in_no_error(tmp_path: Path) -> None:
+    url = "https://user:s3cret@bench.example"
+    for make in (
+        lambda: read_preset(own(tmp_path, OWN.replace(BENCH, url))),
+        lambda: HttpSource("lfd", url=url),
+    ):
+        with pytest.raises(ConfigError, match="no place for a password") as caught:
+            make()
+        trace = traceback.format_exception(ConfigError, caught.value, caught.value.__traceback__)
+        assert "s3cret" not in "".join(trace)
+
+
+def test_headers_are_sent_once(tmp_path: Path, key_file: Path) -> None:
+    text = OWN.replace("{ accept =", '{ Authorization = "x", User-Agent = "bench", accept =')
+    text = text.replace('name = "bench"', 'name = "bench"\nkey = { header = "authorization" }')
+    source = HttpSource(preset_file=own(tmp_path, text), key_file=key_file)
+    names = [name.decode().lower() for name, _ in source._service.request(1).headers.raw]
+    assert sorted(names) == ["accept", "authorization", "host", "user-agent"]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +207,11 @@ def test_files_that_are_no_presets(
         ({"preset": "lfd", "url": "http://lfdr.de"}, "not encrypted"),
         ({"preset": "lfd", "url": "http://localhost.evil.example"}, "not encrypted"),
         ({"preset": "lfd", "url": "http://127.0.0.1.evil.example"}, "not encrypted"),
+        ({"preset": "lfd", "url": "HTTP://lfdr.de"}, "not encrypted"),
+        ({"preset": "lfd", "url": "http://[::ffff:192.0.2.1]"}, "not encrypted"),
+        ({"preset": "lfd", "url": "http://[::1]lfdr.de"}, "https://host:port"),
+        ({"preset": "lfd", "url": "http://127.0.0.1\\.lfdr.de"}, "https://host:port"),
+        ({"preset": "lfd", "url": "https://xn--"}, "no valid host"),
         ({"preset": "lfd", "url": "ftp://lfdr.de"}, "https://host:port"),
         ({"preset": "lfd", "url": "lfdr.de"}, "https://host:port"),
         ({"preset": "lfd", "url": "https://"}, "https://host:port"),
@@ -192,6 +239,13 @@ def test_files_without_a_key_are_refused_unquoted(content: bytes, key_file: Path
     assert "two" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+
+
+def test_a_pipe_is_no_key_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(ConfigError, match=r"no regular file|Is a directory"):
+            HttpSource("anu", key_file=path)
 
 
 def test_a_file_of_certificates_holds_some(key_file: Path) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import math
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from qr_entropy_http.quota.store import QuotaStore
 from qr_entropy_http.quota.tally import GRAINS, MOST_GRAINS, Tally
 from qr_entropy_http.simulators import Simulator
 from qr_entropy_http.source import HttpSource
-from qr_sampler import EntropyUnavailableError
+from qr_sampler import ConfigError, EntropyUnavailableError
 
 STEPS = st.lists(st.tuples(st.floats(0.0, 40.0), st.integers(1, 50)), min_size=1, max_size=60)
 
@@ -210,6 +211,8 @@ def test_the_file_is_private_and_names_no_key(
         b"[" * 100_000,
         b" " * 200_000,
         b"\xff",
+        b'{"version": 1, "spent": {"requests_per_day": {"%b": 1}}}' % (b"9" * 400),
+        b'{"version": 1, "spent": {"requests_per_day": {"1": %b}}}' % (b"9" * 400),
         json.dumps(
             {"version": 1, "spent": {"a": {str(n): 1 for n in range(MOST_GRAINS + 1)}}}
         ).encode(),
@@ -232,6 +235,44 @@ def test_neither_links_nor_pipes_are_followed(tmp_path: Path) -> None:
         quota = Quota((Allowance("requests", "day", 5),), QuotaStore(tmp_path / name))
         with pytest.raises(QuotaStoreError):
             quota.spend(1, 1, patience())
+
+
+def test_a_fork_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """A child that another thread forks while the file is in use."""
+    store = QuotaStore(tmp_path / "a.json")
+    with store.opened(patience()):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    try:
+        with store.opened(Deadline(time.monotonic_ns() + 10**9)):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_what_a_dead_process_has_left_is_replaced(tmp_path: Path) -> None:
+    left = tmp_path / "a.new"
+    left.write_text("{")
+    left.chmod(0o644)
+    quota = Quota((Allowance("requests", "day", 5),), QuotaStore(tmp_path / "a.json"))
+    quota.spend(1, 1, patience())
+    assert not left.exists()
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o600
+
+
+def test_a_user_without_a_home_needs_a_folder_for_quotas_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def homeless(*_: object) -> str:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert HttpSource("lfd").limits.max_bytes_per_day is None
+    with pytest.raises(ConfigError, match="QR_HTTP_STATE_DIR"):
+        HttpSource("anu_legacy")
 
 
 def test_a_folder_that_cannot_be_used_allows_nothing(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import stat
 from pathlib import Path
@@ -36,12 +37,16 @@ def key_in(path: Path) -> str:
             what is in it.
     """
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            data = file.read(LONGEST_KEY + 1)
+        # Opening a pipe would wait for its writer, and it could not be read again.
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as opened:
+            mode = os.fstat(file).st_mode
+            data = opened.read(LONGEST_KEY + 1) if stat.S_ISREG(mode) else b""
     except OSError as error:
         raise ConfigError(f"cannot read the API key from {path}: {error.strerror}") from error
-    _warn_of_others(path, mode)
+    if not stat.S_ISREG(mode):
+        raise ConfigError(f"{path} is no regular file; write the API key into one")
+    _warn_of_others(path, stat.S_IMODE(mode))
     key = data.decode("utf-8-sig", "replace").strip()
     if len(data) > LONGEST_KEY or not _TOKEN.fullmatch(key):
         # Raised outside of a handler: the error of a codec holds the contents of the file.

@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Any, Final, NoReturn
 
 from qr_entropy_http.exchange.exchange import Answer
@@ -51,9 +52,11 @@ def bytes_of(answer: Answer, rule: AnswerRule, payload_bytes: int) -> bytes:
     """Returns the random bytes in *answer*, exactly *payload_bytes* of them.
 
     Raises:
-        UnfitAnswerError: When it has another type, is malformed, does not say what it has to, or
-            has more or fewer numbers, or numbers out of their range.
+        UnfitAnswerError: When it has another status than 200 or another type, is malformed, does
+            not say what it has to, or has more or fewer numbers, or numbers out of their range.
     """
+    if answer.status != HTTPStatus.OK:
+        raise UnfitAnswerError(f"its status is {answer.status}")
     _check_type(answer.content_type, rule)
     data = answer.body if rule.format == "raw" else _decoded(answer.body, rule)
     if len(data) != payload_bytes:
@@ -126,12 +129,13 @@ def _check_required(value: object, expected: object, path: str) -> None:
 
 
 def _hexadecimal(values: Sequence[object], rule: AnswerRule) -> bytes:
-    text = _joined(values)
+    texts = [_text(value) for value in values]
     # bytes.fromhex() passes over white space.
-    if not text.isalnum():
-        raise UnfitAnswerError("its numbers are not hexadecimal") if text else _none()
+    if not all(text.isalnum() for text in texts):
+        raise UnfitAnswerError("its numbers are not hexadecimal") if any(texts) else _none()
+    _check_whole(texts, 2 * rule.bytes_per_number)
     try:
-        return bytes.fromhex(text)
+        return bytes.fromhex("".join(texts))
     except ValueError:
         raise UnfitAnswerError("its numbers are not hexadecimal") from None
 
@@ -162,16 +166,20 @@ def _decimal(values: Sequence[object], rule: AnswerRule) -> bytes:
 
 
 def _bits(values: Sequence[object], rule: AnswerRule) -> bytes:
-    digits = "".join(
-        value if isinstance(value, str) else str(_ranged(value, 1)) for value in values
-    )
+    texts = [value if isinstance(value, str) else str(_ranged(value, 1)) for value in values]
+    digits = "".join(texts)
     if set(digits) - set("01") or len(digits) % 8:
         raise UnfitAnswerError("its bits are not whole bytes of zeros and ones")
+    if any(len(text) != 1 for text in texts):
+        _check_whole(texts, 8 * rule.bytes_per_number)
     return int(digits or "0", 2).to_bytes(len(digits) // 8, "big")
 
 
-def _joined(values: Sequence[object]) -> str:
-    return "".join(_text(value) for value in values)
+def _check_whole(texts: Sequence[str], digits: int) -> None:
+    # Without its leading zeros a number is shorter. Answers in which none happens to be would be
+    # read as well as any, and their bytes would not be uniform.
+    if any(len(text) % digits for text in texts):
+        raise UnfitAnswerError(f"one of its numbers does not have {digits} digits")
 
 
 def _text(value: object) -> str:

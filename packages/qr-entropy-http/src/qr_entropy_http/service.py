@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
@@ -18,9 +18,11 @@ from qr_entropy_http.credentials import key_in
 from qr_entropy_http.presets import Preset, load_preset, preset_names, read_preset
 from qr_entropy_http.presets.template import filled, filled_value
 from qr_entropy_http.quota.quota import WINDOWS, Allowance
-from qr_entropy_http.settings import HttpOptions, is_loopback, parameters_in
+from qr_entropy_http.settings import HttpOptions, parameters_in
+from qr_entropy_http.url import checked_url, is_loopback
 from qr_sampler.entropy import SourceLimits
 from qr_sampler.errors import ConfigError
+from qr_sampler.foreign import plain_text
 
 __all__ = ["Service", "service_of"]
 
@@ -57,6 +59,15 @@ class Service:
             max_requests_per_minute=found.get("requests_per_minute"),
             max_bytes_per_day=found.get("bytes_per_day"),
         )
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The key, which the service may repeat."""
+        return (self.key,) if self.key else ()
+
+    def told(self, words: str) -> str:
+        """Returns *words* as a reason that says where it comes from, without secrets."""
+        return plain_text(f"{self.preset.title} at {self.url}: {words}", self.secrets)
 
     @property
     def account(self) -> str:
@@ -104,11 +115,13 @@ class Service:
         return replace(self, key=_key(options, self.preset))
 
     def _headers(self, values: Mapping[str, object]) -> dict[str, str]:
-        headers = {"User-Agent": "qr-entropy-http"}
-        headers.update((name, filled(text, values)) for name, text in self.preset.headers.items())
+        headers = {"user-agent": "qr-entropy-http"}
+        # In lower case, so that none is sent twice.
+        for name, text in self.preset.headers.items():
+            headers[name.lower()] = filled(text, values)
         rule = self.preset.key
         if rule is not None and self.key:
-            headers[rule.header] = rule.prefix + self.key
+            headers[rule.header.lower()] = rule.prefix + self.key
         return headers
 
 
@@ -119,7 +132,7 @@ def service_of(options: HttpOptions) -> Service:
         ConfigError: When none is chosen, or something is missing, unknown or unsafe.
     """
     preset = _preset(options)
-    return Service(
+    service = Service(
         preset=preset,
         url=_url(options, preset),
         values=_values(options, preset),
@@ -128,6 +141,11 @@ def service_of(options: HttpOptions) -> Service:
         allowances=_allowances(options, preset),
         tls=_tls(options.ca_file),
     )
+    try:
+        service.request(service.bytes_per_request)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise ConfigError(f"the preset {preset.name} makes no valid request: {error}") from error
+    return service
 
 
 def _preset(options: HttpOptions) -> Preset:
@@ -146,14 +164,18 @@ def _preset(options: HttpOptions) -> Preset:
 
 
 def _url(options: HttpOptions, preset: Preset) -> str:
-    url = options.url or preset.url
+    try:
+        url = checked_url(options.url) if options.url else preset.url
+    # Not by the options themselves, whose errors quote what they were given.
+    except ValueError as error:
+        raise ConfigError(f"QR_HTTP_URL: {error}") from None
     if not url:
         raise ConfigError(
             f"{preset.title} is a device of your own; say where it is in QR_HTTP_URL, such as "
             "https://qrng.example:443"
         )
-    parts = urlsplit(url)
-    if parts.scheme == "http" and not (is_loopback(parts) or options.allow_plain_http):
+    encrypted = url.lower().startswith("https:")
+    if not (encrypted or is_loopback(url) or options.allow_plain_http):
         raise ConfigError(
             f"{url} is not encrypted and leads to another machine; use https://, or set "
             "QR_HTTP_ALLOW_PLAIN_HTTP=true on a network that you trust"

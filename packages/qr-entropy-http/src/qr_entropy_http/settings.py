@@ -3,23 +3,21 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from pathlib import Path
 from typing import ClassVar, Final
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator
 
-from qr_entropy_http.presets.model import NAME
+from qr_entropy_http.presets.model import NAME, PARAMETER
+from qr_sampler.errors import ConfigError
 from qr_sampler.settings.environment import EnvironmentSettings
 from qr_sampler.settings.option_models import Options, environment
 
-__all__ = ["HttpOptions", "HttpSettings", "is_loopback", "parameters_in", "state_folder"]
+__all__ = ["HttpOptions", "HttpSettings", "parameters_in", "state_folder"]
 
 _MOST: Final = 10**15
-_PARAMETER_VALUE: Final = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 class HttpOptions(Options):
@@ -105,11 +103,6 @@ class HttpOptions(Options):
         None, ge=1, le=_MOST, description="Random bytes in 31 days; the preset's by default."
     )
 
-    @field_validator("url")
-    @classmethod
-    def _url_is_an_origin(cls, value: str) -> str:
-        return checked_url(value) if value else value
-
     @field_validator("parameters")
     @classmethod
     def _parameters_are_pairs(cls, value: str) -> str:
@@ -125,34 +118,6 @@ class HttpSettings(EnvironmentSettings, HttpOptions):
     location: ClassVar[str] = "preset"
 
 
-def checked_url(value: str) -> str:
-    """Returns *value* without a slash at its end, if it names a server and nothing more.
-
-    Raises:
-        ValueError: When it has another scheme than http and https, no host, a bad port, or a user,
-            a query or a fragment.
-    """
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("not of the form https://host:port")
-    if parts.username or parts.password:
-        raise ValueError("a URL is no place for a password; use key_file")
-    if parts.query or parts.fragment or not value.isascii() or not value.isprintable():
-        raise ValueError("not of the form https://host:port")
-    if parts.port == 0:  # Reading it checks it.
-        raise ValueError("port 0 is no port")
-    return value.rstrip("/")
-
-
-def is_loopback(parts: SplitResult) -> bool:
-    """Returns whether a URL leads to this machine, by its host alone."""
-    host = parts.hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def parameters_in(text: str) -> dict[str, str]:
     """Returns what *text* sets.
 
@@ -166,7 +131,7 @@ def parameters_in(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for pair in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = (part.strip() for part in pair.partition("="))
-        if not (equals and re.fullmatch(NAME, name) and _PARAMETER_VALUE.fullmatch(value)):
+        if not (equals and re.fullmatch(NAME, name) and re.fullmatch(PARAMETER, value)):
             raise ValueError(f"{pair!r} is not of the form name=value")
         if name in found:
             raise ValueError(f"{name} is set twice")
@@ -175,8 +140,19 @@ def parameters_in(text: str) -> dict[str, str]:
 
 
 def state_folder(options: HttpOptions) -> Path:
-    """Returns the folder that remembers what was spent; it need not exist."""
+    """Returns the folder that remembers what was spent; it need not exist.
+
+    Raises:
+        ConfigError: When none is named and the user has no home.
+    """
     if options.state_dir is not None:
         return options.state_dir
-    base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser() / "qr-sampler" / "http"
+    base = os.environ.get("XDG_STATE_HOME")
+    try:
+        state = Path(base) if base else Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise ConfigError(
+            "what is spent of quotas has to be kept, and this user has no home; name a folder in "
+            "QR_HTTP_STATE_DIR"
+        ) from error
+    return state / "qr-sampler" / "http"

@@ -6,12 +6,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Final, NamedTuple
 
 from qr_entropy_http.decoding import UnfitAnswerError, bytes_of, largest_body
 from qr_entropy_http.device_notes import DEVICE_NOTES
-from qr_entropy_http.exchange import Deadline, DeadlineLapsedError, ExchangeError, exchange
-from qr_entropy_http.exchange.refusal import Refusal, refusal_of
+from qr_entropy_http.exchange import (
+    Answer,
+    Deadline,
+    DeadlineLapsedError,
+    ExchangeError,
+    exchange,
+)
+from qr_entropy_http.exchange.refusal import refusal_of
 from qr_entropy_http.presets import preset_digest
 from qr_entropy_http.quota import Quota, QuotaError, QuotaStoreError, Spending
 from qr_entropy_http.quota.store import QuotaStore
@@ -20,7 +28,6 @@ from qr_entropy_http.settings import HttpOptions, HttpSettings, state_folder
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
 from qr_sampler.entropy.device_notes import DeviceNote
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
-from qr_sampler.foreign import plain_text
 from qr_sampler.settings.recorded import recorded_values
 
 __all__ = ["HttpSource"]
@@ -28,6 +35,13 @@ __all__ = ["HttpSource"]
 _NS_PER_MS: Final = 1_000_000
 _UNTRIED: Final = SourceStatus(available=True, reason="not contacted yet")
 _WORKING: Final = SourceStatus(available=True)
+
+
+class _Access(NamedTuple):
+    """A service, and what may be spent of it."""
+
+    service: Service
+    quota: Quota
 
 
 class HttpSource(EntropySource):
@@ -55,11 +69,10 @@ class HttpSource(EntropySource):
 
     def __init__(self, preset: str = "", **options: Any) -> None:
         self._options = HttpOptions.checked(preset=preset, **options)
-        self._use(service_of(self._options))
+        # Replaced as a whole, when the key is renewed: threads may share the source.
+        self._access = self._access_to(service_of(self._options))
         self.conditioning = self._service.preset.conditioning
-        if self._service.preset.pooled:
-            self.conditioning += ", pooled"
-        # One value, replaced as a whole: threads may share the source.
+        # Replaced as a whole, too.
         self._rest: tuple[float, str] = (-math.inf, "")
         self._key_is_refused = False
         self._status = _UNTRIED
@@ -86,7 +99,7 @@ class HttpSource(EntropySource):
     @property
     def secrets(self) -> tuple[str, ...]:
         """The API key, which a service may repeat."""
-        return (self._service.key,) if self._service.key else ()
+        return self._service.secrets
 
     @property
     def recorded_settings(self) -> Mapping[str, object]:
@@ -144,9 +157,15 @@ class HttpSource(EntropySource):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._service.preset.name!r}, {self._service.url!r})"
 
-    def _use(self, service: Service) -> None:
-        path = state_folder(self._options) / f"{service.preset.name}-{service.account}.json"
-        self._service, self._quota = service, Quota(service.allowances, QuotaStore(path))
+    @property
+    def _service(self) -> Service:
+        return self._access.service
+
+    def _access_to(self, service: Service) -> _Access:
+        # Where nothing is limited, nothing is kept, and no folder has to be there.
+        folder = state_folder(self._options) if service.allowances else Path()
+        store = QuotaStore(folder / f"{service.preset.name}-{service.account}.json")
+        return _Access(service, Quota(service.allowances, store))
 
     def _fetched(self, sizes: list[int], requested_ns: int) -> bytes:
         """Returns the answers to requests of so many bytes, one after the other.
@@ -156,22 +175,24 @@ class HttpSource(EntropySource):
         """
         self._refuse_while_resting()
         self._read_key_again()
+        # One throughout: another thread may renew the key meanwhile.
+        service, quota = self._access
         deadline = Deadline(requested_ns + round(self._options.timeout_ms * _NS_PER_MS))
-        spending = self._granted(sizes, deadline)
+        spending = self._granted(quota, sizes, deadline)
         pieces: list[bytes] = []
         try:
             for size in sizes:
-                pieces += [self._asked(size, deadline)]
+                pieces += [self._asked(service, size, deadline)]
         except EntropyUnavailableError as error:
             error.dropped_bytes += sum(map(len, pieces))
-            self._return_unspent(sizes[len(pieces) + 1 :], spending, deadline)
+            _return_unspent(quota, sizes[len(pieces) + 1 :], spending, deadline)
             raise
         self._status = _WORKING
         return b"".join(pieces)
 
-    def _granted(self, sizes: list[int], deadline: Deadline) -> Spending:
+    def _granted(self, quota: Quota, sizes: list[int], deadline: Deadline) -> Spending:
         try:
-            return self._quota.spend(len(sizes), sum(sizes), deadline)
+            return quota.spend(len(sizes), sum(sizes), deadline)
         except QuotaError as error:
             raise self._failed(str(error), retry_after_s=error.wait_s) from None
         except QuotaStoreError as error:
@@ -180,16 +201,8 @@ class HttpSource(EntropySource):
             reason = "others have held the file of what was spent for too long; try again"
             raise self._failed(reason) from None
 
-    def _return_unspent(self, sizes: list[int], spending: Spending, deadline: Deadline) -> None:
-        # What cannot be noted stays spent: too little is asked for then, never too much.
-        try:
-            self._quota.take_back(spending, len(sizes), sum(sizes), deadline)
-        except (QuotaStoreError, DeadlineLapsedError):
-            return
-
-    def _asked(self, size: int, deadline: Deadline) -> bytes:
+    def _asked(self, service: Service, size: int, deadline: Deadline) -> bytes:
         """Returns the *size* bytes that one request has brought."""
-        service = self._service
         rule = service.preset.answer
         try:
             answer = exchange(
@@ -198,18 +211,21 @@ class HttpSource(EntropySource):
         except ExchangeError as error:
             # Of other answers nobody knows how many random bytes a part of them has.
             raw_bytes = error.received_bytes if rule.format == "raw" else 0
-            raise self._failed(self._told(error.reason), dropped_bytes=raw_bytes) from None
-        refusal = refusal_of(answer, service.preset, self.secrets, has_key=bool(service.key))
-        if refusal is not None:
-            raise self._refused(refusal)
+            raise self._failed(service.told(error.reason), dropped_bytes=raw_bytes) from None
         try:
+            # First of all: numbers may have in them by chance what a preset tells errors by.
             return bytes_of(answer, rule, size)
         except UnfitAnswerError as error:
-            reason = self._told(f"the answer was dropped: {error}")
-            raise self._failed(reason, dropped_bytes=error.decoded_bytes) from None
+            raise self._unfit(service, answer, error) from None
 
-    def _refused(self, refusal: Refusal) -> EntropyUnavailableError:
-        reason = self._told(refusal.reason)
+    def _unfit(
+        self, service: Service, answer: Answer, error: UnfitAnswerError
+    ) -> EntropyUnavailableError:
+        refusal = refusal_of(answer, service.preset, service.secrets, has_key=bool(service.key))
+        if refusal is None:
+            reason = service.told(f"the answer was dropped: {error}")
+            return self._failed(reason, dropped_bytes=error.decoded_bytes)
+        reason = service.told(refusal.reason)
         if refusal.pause_s is not None:
             until_s = time.monotonic() + refusal.pause_s
             if until_s > self._rest[0]:
@@ -231,15 +247,12 @@ class HttpSource(EntropySource):
         """Takes the key that the file has now, if the one before was not accepted."""
         if not self._key_is_refused:
             return
-        try:
-            self._use(self._service.renewed(self._options))
-        except ConfigError as error:
-            raise self._failed(self._told(str(error))) from None
-        self._key_is_refused = False
-
-    def _told(self, words: str) -> str:
         service = self._service
-        return plain_text(f"{service.preset.title} at {service.url}: {words}", self.secrets)
+        try:
+            self._access = self._access_to(service.renewed(self._options))
+        except ConfigError as error:
+            raise self._failed(service.told(str(error))) from None
+        self._key_is_refused = False
 
     def _failed(
         self, reason: str, *, dropped_bytes: int = 0, retry_after_s: float | None = None
@@ -248,3 +261,9 @@ class HttpSource(EntropySource):
         return EntropyUnavailableError(
             self.name, reason, dropped_bytes=dropped_bytes, retry_after_s=retry_after_s
         )
+
+
+def _return_unspent(quota: Quota, sizes: list[int], spending: Spending, deadline: Deadline) -> None:
+    # What cannot be noted stays spent: too little is asked for then, never too much.
+    with suppress(QuotaStoreError, DeadlineLapsedError):
+        quota.take_back(spending, len(sizes), sum(sizes), deadline)

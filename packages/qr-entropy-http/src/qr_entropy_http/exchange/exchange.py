@@ -51,7 +51,8 @@ class Answer:
     content_type: str
     """Media type in lower case, without parameters."""
     headers: dict[str, str]
-    """By name in lower case; of a header that comes several times, the first."""
+    """By name in lower case; of a header that comes several times, all, as RFC 9110, section 5.3,
+    combines them."""
     body: bytes
 
 
@@ -93,7 +94,8 @@ def _connections(tls: ssl.SSLContext, deadline: Deadline) -> httpcore.Connection
 def _read(response: httpcore.Response, deadline: Deadline, most_bytes: int) -> Answer:
     headers: dict[str, str] = {}
     for name, value in response.headers:
-        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if response.status == OK and encoding != "identity":
         raise ExchangeError(f"the answer is encoded ({encoding[:40]!r}), which was not asked for")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from calendar import timegm
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -104,7 +105,8 @@ def retry_after_s(value: str, clock: Callable[[], float] = time.time) -> float |
         wait_s = float(text)
     else:
         try:
-            wait_s = parsedate_to_datetime(text).timestamp() - clock()
+            # Of the forms of a date, that of asctime() names no zone; all of them mean GMT.
+            wait_s = timegm(parsedate_to_datetime(text).utctimetuple()) - clock()
         except (IndexError, OverflowError, TypeError, ValueError):
             return None
     return min(max(wait_s, 0.0), LONGEST_PAUSE_S)

@@ -10,18 +10,34 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from qr_entropy_http.presets.path import PATTERN
 from qr_entropy_http.presets.template import AMOUNTS, places_in
+from qr_entropy_http.url import checked_url
 
 __all__ = ["AnswerRule", "ErrorRule", "KeyRule", "Limits", "Preset"]
 
 NAME: Final = r"^[a-z][a-z0-9_]*$"
 HEADER: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
+PARAMETER: Final = r"[\x21-\x7e]{1,200}"
+"""What may fill a place of a request, wherever it is."""
+
 OWN_HEADERS: Final = frozenset(
-    {"accept-encoding", "connection", "content-length", "host", "transfer-encoding", "te"}
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
 )
 """Headers that decide how an answer travels; this package sets them itself."""
 
 LARGEST_REQUEST: Final = 2**24
 """Number of bytes of the largest request."""
+
+LARGEST_ANSWER: Final = 2**27
+"""Number of characters of the largest answer, which is held in memory."""
 
 BYTES_OF_FORM: Final = {"uint8": 1, "uint16": 2, "decimal": 1}
 """Forms whose numbers have a fixed size in bytes."""
@@ -33,7 +49,14 @@ Amount = Annotated[int, Field(ge=1, le=10**15)]
 class Part(BaseModel):
     """A table of a preset; unknown keys and values of another type are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    # Errors quote nothing: a file may hold a password where none belongs.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+    )
 
 
 class KeyRule(Part):
@@ -45,6 +68,11 @@ class KeyRule(Part):
     """What stands before it in that header, such as ``"Bearer "``."""
     required: bool = True
     """Whether the service serves nobody without one."""
+
+    @model_validator(mode="after")
+    def _header_can_be_sent(self) -> KeyRule:
+        _check_header(self.header, self.prefix)
+        return self
 
 
 class AnswerRule(Part):
@@ -59,7 +87,10 @@ class AnswerRule(Part):
     """Path of the numbers; empty for the whole answer."""
     form: Literal["hex", "base64", "uint8", "uint16", "bits", "decimal", "raw"]
     """How they are written: texts (``hex``, ``base64``, ``bits``: digits 0 and 1, the high bit
-    first; ``decimal``: 0 to 255), integers (``uint8``, ``uint16``, ``bits``), or ``raw``."""
+    first; ``decimal``: 0 to 255), integers (``uint8``, ``uint16``, ``bits``), or ``raw``.
+
+    Each is taken for all of the values that it has, leading zeros included: a service whose numbers
+    have another range, or lack these zeros, has no form. None is scaled."""
     byte_order: Literal["big", "little"] = "big"
     """Which byte of a ``uint16`` comes first."""
     bytes_per_number: int = Field(1, ge=1, le=2**16)
@@ -99,7 +130,7 @@ class Limits(Part):
 
 
 class ErrorRule(Part):
-    """What an answer means that is none; the first rule that fits counts."""
+    """What an answer without numbers means; the first rule that fits counts."""
 
     status: int = Field(ge=200, le=599)
     contains: Text = ""
@@ -137,17 +168,28 @@ class Preset(Part):
     pooled: bool = False
     """Whether it is known to serve bytes from a store that was filled earlier."""
     conditioning: Text = Field("unknown", min_length=1)
-    """What is done to the raw bits."""
+    """What is done to the raw bits: ``"none"``, ``"unknown"``, or what it is. Health tests expect
+    full entropy of bytes to which something is done."""
 
     @field_validator("headers")
     @classmethod
     def _headers_can_be_sent(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
-            if not re.fullmatch(HEADER, name) or name.lower() in OWN_HEADERS:
-                raise ValueError(f"{name!r} is no header that a preset may set")
-            if not text.isascii() or not text.isprintable():
-                raise ValueError(f"header {name!r} has characters that none can carry")
+            _check_header(name, text)
         return value
+
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_can_be_sent(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if text and not re.fullmatch(PARAMETER, text):
+                raise ValueError(f"{name} is not of 1 to 200 printable ASCII characters")
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _url_is_an_origin(cls, value: str) -> str:
+        return checked_url(value) if value else value
 
     @model_validator(mode="after")
     def _request_is_complete(self) -> Preset:
@@ -169,12 +211,23 @@ class Preset(Part):
         return self
 
     @model_validator(mode="after")
-    def _request_is_bounded(self) -> Preset:
+    def _exchange_is_bounded(self) -> Preset:
         if self.bytes_per_request > LARGEST_REQUEST:
             raise ValueError(f"a request may have {LARGEST_REQUEST} bytes at most")
+        if self.bytes_per_request * self.answer.characters_per_byte > LARGEST_ANSWER:
+            raise ValueError(
+                f"an answer may have {LARGEST_ANSWER} characters at most; lower numbers_per_request"
+            )
         return self
 
     @property
     def bytes_per_request(self) -> int:
         """Size of the largest request in bytes."""
         return self.limits.numbers_per_request * self.answer.bytes_per_number
+
+
+def _check_header(name: str, text: str) -> None:
+    if not re.fullmatch(HEADER, name) or name.lower() in OWN_HEADERS:
+        raise ValueError(f"{name!r} is no header that a preset may set")
+    if not text.isascii() or not text.isprintable():
+        raise ValueError(f"header {name!r} has characters that none can carry")

@@ -24,6 +24,9 @@ Counts = dict[str, dict[int, int]]
 LARGEST_FILE: Final = 2**17
 """Number of bytes of the largest file that is read."""
 
+LARGEST_NUMBER: Final = 2**53
+"""Largest number that is believed; beyond it times would be inexact."""
+
 _PRIVATE_FILE: Final = 0o600
 _PRIVATE_FOLDER: Final = 0o700
 _RETRY_S: Final = 0.002
@@ -82,6 +85,9 @@ class QuotaStore:
                 time.sleep(min(_RETRY_S, deadline.remaining_s()))
             yield
         finally:
+            # A child that another thread has forked meanwhile has it, too, and would keep it.
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_UN)
             os.close(lock)
 
     def _read(self) -> Counts:
@@ -102,7 +108,9 @@ class QuotaStore:
 
     def _write(self, counts: Counts) -> None:
         fresh = self.path.with_suffix(".new")
-        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS, _PRIVATE_FILE)
+        # One that a process has left which died.
+        fresh.unlink(missing_ok=True)
+        file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FLAGS, _PRIVATE_FILE)
         with os.fdopen(file, "w", encoding="ascii") as opened:
             json.dump({"version": 1, "spent": counts}, opened)
         fresh.replace(self.path)
@@ -121,7 +129,10 @@ def _counts(data: bytes) -> Counts | None:
 
 def _grains(grains: dict[str, Any]) -> dict[int, int]:
     found = {int(grain): amount for grain, amount in grains.items()}
-    fit = all(type(amount) is int and amount >= 0 for amount in found.values())
+    fit = all(
+        type(amount) is int and 0 <= amount <= LARGEST_NUMBER and abs(grain) <= LARGEST_NUMBER
+        for grain, amount in found.items()
+    )
     if not fit or len(found) > MOST_GRAINS:
         raise ValueError(grains)
     return found
