@@ -295,6 +295,8 @@ def test_edt_paper_by_hand() -> None:
 def test_edt_paper_at_the_ends() -> None:
     assert temperatures("edt_paper", [0.0, 5e-324, 1e-300], 9, edt_min_temp=0.25) == [0.25] * 3
     assert temperatures("edt_paper", [0.0], 1, edt_min_temp=0.3) == [0.3]
+    least = temperatures("edt_paper", [0.0], 9, edt_min_temp=0.25, edt_paper_theta=5e-324)
+    assert least == [0.25]
     for off in ({"edt_paper_n": 1.0}, {"edt_paper_theta": 0.0}):
         values = temperatures("edt_paper", [0.0, 0.5, 2.0], 9, edt_paper_base_temp=1.25, **off)
         assert values == [1.25] * 3

@@ -35,8 +35,10 @@ class EDTPaperTemperatureStrategy(TemperatureStrategy):
 
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
         """Returns the entropy-dependent temperatures. Shape ``(B,)``."""
-        decay = rows.column("edt_paper_theta") * np.log(rows.column("edt_paper_n"))
-        exponent = _quotient(decay, statistics.entropy_nats)
+        theta, logarithm = rows.column("edt_paper_theta"), np.log(rows.column("edt_paper_n"))
+        # Of the factors, since their product can be rounded to 0.
+        limit = np.where((theta > 0.0) & (logarithm < 0.0), _LOWEST_EXPONENT, 0.0)
+        exponent = _quotient(theta * logarithm, statistics.entropy_nats, limit)
         raw = rows.column("edt_paper_base_temp") * np.exp(exponent)
         temperatures: FloatArray = np.clip(
             raw, rows.column("edt_min_temp"), rows.column("edt_max_temp")
@@ -44,12 +46,11 @@ class EDTPaperTemperatureStrategy(TemperatureStrategy):
         return temperatures
 
 
-def _quotient(decay: FloatArray, entropy: FloatArray) -> FloatArray:
-    """Returns decay / entropy, at least ``_LOWEST_EXPONENT``; the limit 0 where decay is 0.
+def _quotient(decay: FloatArray, entropy: FloatArray, limit: FloatArray) -> FloatArray:
+    """Returns decay / entropy where it is above ``_LOWEST_EXPONENT``, and *limit* elsewhere.
 
-    Quotients below the bound are never computed, so a tiny entropy cannot overflow.
+    Other quotients are never computed, so a tiny entropy cannot overflow.
     """
-    limit = np.where(decay < 0.0, _LOWEST_EXPONENT, 0.0)
     above = decay > _LOWEST_EXPONENT * entropy
     quotient: FloatArray = np.divide(decay, entropy, out=limit, where=above)
     return quotient
