@@ -74,7 +74,7 @@ JSONS = st.recursive(
         st.lists(inner, max_size=6)
         | st.dictionaries(st.sampled_from(["data", "a", "b"]), inner, max_size=3)
     ),
-    max_leaves=20,
+    max_leaves=8,
 )
 RULES = st.sampled_from(
     [

@@ -66,7 +66,7 @@ def test_a_fault_has_a_reason_and_ends(
 ) -> None:
     preset = "anu"
     simulator = serve(preset)
-    options: dict[str, Any] = {"timeout_ms": 200} if fault in TAKING_LONG else {}
+    options: dict[str, Any] = {"timeout_ms": 100} if fault in TAKING_LONG else {}
     source = ask(simulator, preset, **options)
     simulator.fault = fault
     error = failure(source)
@@ -293,7 +293,7 @@ def test_encrypted_faults_end_in_time_as_well(
     fault: str, serve: Callable[..., Simulator], ask: Callable[..., HttpSource], authority: Any
 ) -> None:
     simulator = serve("lfd", tls=authority.server())
-    options = {"timeout_ms": 200} if fault in TAKING_LONG else {}
+    options = {"timeout_ms": 100} if fault in TAKING_LONG else {}
     source = ask(simulator, "lfd", ca_file=authority.certificate, **options)
     simulator.fault = fault
     if fault == "early":
