@@ -317,14 +317,14 @@ def test_variables_of_proxies_and_certificates_change_nothing(
     assert "no trusted encrypted connection" in failure(ask(simulator, "lfd")).reason
 
 
-@pytest.mark.parametrize("framing", ["chunked", "until the end"])
-def test_answers_of_untold_length_are_read(
+@pytest.mark.parametrize("framing", ["chunked", "until the end", "after others", "in pieces"])
+def test_answers_are_read_however_they_are_framed(
     framing: str,
     serve: Callable[..., Simulator],
     ask: Callable[..., HttpSource],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """RFC 9112, sections 7.1 and 6.3."""
+    """RFC 9112, sections 7.1 and 6.3; RFC 9110, section 15.2."""
     simulator = serve("lfd")
 
     def send(connection: socket.socket, reply: Reply, fault: str) -> None:
@@ -333,6 +333,13 @@ def test_answers_of_untold_length_are_read(
             halves = reply.body[:50], reply.body[50:], b""
             body = b"".join(b"%x\r\n%b\r\n" % (len(half), half) for half in halves)
             connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + body)
+        elif framing == "after others":
+            hints = "HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(f"{hints}{head}\r\n".encode() + reply.body)
+        elif framing == "in pieces":
+            for piece in (head[:9].encode(), f"{head[9:]}\r".encode(), b"\n", reply.body):
+                connection.sendall(piece)
+                time.sleep(0.005)
         else:
             connection.sendall(f"{head}\r\n".encode() + reply.body)
 

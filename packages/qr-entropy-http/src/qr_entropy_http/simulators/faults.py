@@ -53,7 +53,7 @@ def _spoilt(document: object) -> object:
     if isinstance(document, list):
         return [_spoilt(value) for value in document]
     if type(document) is int:
-        return 300
+        return 70_000
     return "zz" + document[2:] if isinstance(document, str) and len(document) > 20 else document
 
 

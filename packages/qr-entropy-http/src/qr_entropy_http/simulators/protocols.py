@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -162,13 +163,13 @@ def _openentropy(question: Question, generate: Generate) -> Reply:
 
 def _qrandom(question: Question, generate: Generate) -> Reply:
     count = _amount(question, "n", 10**4)
-    if count is None or (question.query.get("min"), question.query.get("max")) != ("0", "255"):
+    if count is None or (question.query.get("min"), question.query.get("max")) != ("0", "65535"):
         return _json({"message": "bad parameters"}, 400)
     return _json(
         {
             "id": "0",
             "message": "Request",
-            "numbers": list(generate(count)),
+            "numbers": list(struct.unpack(f">{count}H", generate(2 * count))),
             "signature": "not a signature",
             "resultType": "randomIntArray",
         }
