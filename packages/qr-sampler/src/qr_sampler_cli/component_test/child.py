@@ -19,8 +19,7 @@ from typing import Any, Final
 
 from qr_sampler import EntropySource, create_source
 from qr_sampler.errors import EntropyUnavailableError, QRSamplerError
-from qr_sampler.health import HealthMonitor, HealthPolicy
-from qr_sampler.health.source_health import assumed_min_entropy, tested_part
+from qr_sampler.health import HealthMonitor, HealthOptions
 from qr_sampler_cli.component_test.plan import (
     FEW_DRAWS,
     HEALTH_BYTES,
@@ -90,14 +89,13 @@ def _limited(source: EntropySource) -> bool:
 
 
 def _health(source: EntropySource, subject: Subject) -> dict[str, Any]:
-    tested = tested_part(source.conditioning, integrates=source.integrates)
-    entropy = assumed_min_entropy(source.conditioning, source.min_entropy_per_byte)
-    if tested == "nothing" or not entropy:
+    assumed = HealthOptions().assumption(source)
+    if assumed.policy is None:
         return {"health": "untested", "tested": "nothing", "alarm": ""}
     _wait(source, HEALTH_BYTES, subject)
-    monitor = HealthMonitor(HealthPolicy(min_entropy=entropy))
+    monitor = HealthMonitor(assumed.policy)
     alarm = monitor.observe(source.draw(HEALTH_BYTES).data)
-    return {"health": monitor.state.value, "tested": tested, "alarm": str(alarm or "")}
+    return {"health": monitor.state.value, "tested": assumed.tested, "alarm": str(alarm or "")}
 
 
 def _latency(source: EntropySource, size: int, draws: int, subject: Subject) -> dict[str, Any]:
