@@ -17,7 +17,7 @@ from qr_entropy_serial.discovery import (
     port_at,
     usb_ports,
 )
-from qr_entropy_serial.settings import SerialSettings
+from qr_entropy_serial.settings import DeviceName, SerialSettings
 from qr_entropy_serial.source import SerialSource
 from qr_sampler import ConfigError, EntropyUnavailableError, JitClass, create_source
 
@@ -143,3 +143,54 @@ def test_a_port_without_permission_says_so(tmp_path: Path) -> None:
     path = tmp_path / "tty"
     path.touch(mode=0)
     assert "udev" in SerialSource(str(path), "stream").status().reason
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("int() argument"), UnicodeDecodeError("ascii", b"\xff", 0, 1, "no")]
+)
+def test_a_device_that_vanishes_while_it_is_looked_for_is_unavailable(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pyserial reads numbers from files of the system that may be gone by then."""
+
+    def vanished() -> list[object]:
+        raise error
+
+    monkeypatch.setattr("serial.tools.list_ports.comports", vanished)
+    source = SerialSource()
+    assert source.jit_class is JitClass.UNKNOWN
+    assert "cannot be listed" in source.status().reason
+    with pytest.raises(EntropyUnavailableError, match="cannot be listed"):
+        source.draw(8)
+
+
+def test_what_a_device_calls_itself_is_shown_in_one_line_of_bounded_length() -> None:
+    name = str(UsbIdentity(0x04D8, 0xF5FE, "\x1b[2J\n" + "7" * 10_000))
+    assert name.isprintable()
+    assert len(name) <= 512
+
+
+def test_another_family_than_that_of_the_claims_is_refused() -> None:
+    present = [TRUERNG]
+    source = SerialSource(ports=lambda: present)
+    present[:] = [ONERNG]
+    assert "another device was" in source_reason(source)
+    assert (source.jit_class, source.conditioning) == (JitClass.FLUSHED, "whitened")
+
+
+@pytest.mark.parametrize(
+    ("family", "held"), [("stream", 4_096), ("truerng", 512), ("truerng_pro", 512), ("onerng", 128)]
+)
+def test_less_than_a_device_may_hold_is_no_claim(family: DeviceName, held: int) -> None:
+    """4,096: the receive buffer of an FT2232H (its data sheet)."""
+    claims = [
+        SerialSource("/dev/ttyUSB0", family, flush_bytes=count).jit_class
+        for count in (None, held, held - 1)
+    ]
+    assert claims == [JitClass.FLUSHED, JitClass.FLUSHED, JitClass.UNKNOWN]
+
+
+def source_reason(source: SerialSource) -> str:
+    with pytest.raises(EntropyUnavailableError) as caught:
+        source.draw(8)
+    return caught.value.reason

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
+import termios
 import textwrap
 import threading
 import time
@@ -242,6 +244,39 @@ class TestPort:
         assert port.read(256, time.monotonic_ns() + 10**10) == bytes(range(256))
         port.close()
         port.close()
+
+    @pytest.mark.parametrize(("waits", "dropped"), [(b"\0\0\0\0", 0), (b"\1\0\0\0", 1)])
+    def test_commands_that_a_hung_device_does_not_take_are_given_up(
+        self,
+        waits: bytes,
+        dropped: int,
+        plug_in: Callable[[SimulatedDevice], Plug],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Linux closes a serial port when they have left, or after 30 seconds."""
+        port = SerialPort(str(plug_in(SimulatedTrueRng()).link), 9600)
+        ask, flush, flushed = fcntl.ioctl, termios.tcflush, []
+
+        def answer(descriptor: int, code: int, *rest: Any) -> Any:
+            return waits if code == termios.TIOCOUTQ else ask(descriptor, code, *rest)
+
+        def note(descriptor: int, queue: int) -> None:
+            flushed.append(queue)
+            flush(descriptor, queue)
+
+        monkeypatch.setattr(fcntl, "ioctl", answer)
+        monkeypatch.setattr(termios, "tcflush", note)
+        port.close()
+        assert flushed == [termios.TCOFLUSH] * dropped
+
+    def test_systems_without_terminals_are_told(self) -> None:
+        script = (
+            "import sys, serial.tools.list_ports; sys.modules['termios'] = None\n"
+            "try: import qr_entropy_serial.source\n"
+            "except ImportError as error: assert 'POSIX systems only' in str(error), error\n"
+            "else: sys.exit(1)"
+        )
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
     def test_a_path_that_is_missing_says_so(self, build: Build) -> None:
         assert "plug the device in" in reason_of(build(Path("/dev/ttyNONE"), "stream"))

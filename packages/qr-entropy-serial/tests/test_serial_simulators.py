@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,21 @@ def test_a_device_may_be_unplugged_twice(tmp_path: Path) -> None:
     with Plug(SimulatedTrueRng(), tmp_path / "tty") as plug:
         plug.unplug()
         plug.unplug()
+
+
+def test_a_device_that_is_plugged_in_twice_is_plugged_in_once(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with Plug(SimulatedTrueRng(), tmp_path / "tty") as plug:
+        plug.plug_in()
+        assert threading.active_count() == before + 1
+
+
+def test_a_file_is_not_replaced_by_a_port(tmp_path: Path) -> None:
+    path = tmp_path / "thesis"
+    path.write_text("years of work")
+    with pytest.raises(FileExistsError, match="name another path"):
+        Plug(SimulatedTrueRng(), path)
+    assert path.read_text() == "years of work"
 
 
 def test_a_onerng_reads_commands_as_its_firmware_does() -> None:

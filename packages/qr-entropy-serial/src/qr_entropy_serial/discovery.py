@@ -55,7 +55,7 @@ class UsbIdentity:
 
     def __str__(self) -> str:
         serial_number = f":{self.serial_number}" if self.serial_number else ""
-        return f"{self.vendor:04x}:{self.product:04x}{serial_number}"
+        return plain_text(f"{self.vendor:04x}:{self.product:04x}{serial_number}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,19 @@ class UsbPort:
 
 
 def usb_ports() -> list[UsbPort]:
-    """Returns the serial ports of USB devices that are plugged in, without opening any."""
+    """Returns the serial ports of USB devices that are plugged in, without opening any.
+
+    Raises:
+        OSError: When they cannot be listed.
+    """
+    try:
+        present = list_ports.comports()
+    except (TypeError, ValueError) as error:
+        # pyserial trips over a device that vanishes meanwhile, and over names that are no text.
+        raise OSError(f"USB devices cannot be listed now: {plain_text(error)}") from error
     return [
         UsbPort(port.device, port.vid, port.pid, port.serial_number)
-        for port in list_ports.comports()
+        for port in present
         if port.vid is not None and port.pid is not None
     ]
 

@@ -56,7 +56,7 @@ NOTES: Final = (
         rate_bytes_per_s=None,
         jit_class=JitClass.FLUSHED,
         conditioning="unknown",
-        basis="checked with the simulator; 512 bytes are discarded before each block",
+        basis="checked with the simulator; 4,096 bytes are discarded before each block",
     ),
 )
 """400 kbit/s for TrueRNG v3, 3.2 Mbit/s for the Pro models and 350 kbit/s for OneRNG."""

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
-import termios
 import time
 from contextlib import suppress
 from typing import Any, Final
+
+try:
+    import fcntl
+    import termios
+except ImportError as error:
+    raise ImportError(
+        "generators behind serial ports are read on POSIX systems only; on Windows, run the "
+        "engine in WSL"
+    ) from error
 
 import serial
 
@@ -19,6 +26,10 @@ _INPUT, _OUTPUT, _LOCAL, _CHARACTERS = 0, 1, 3, 6
 """Places in what :func:`termios.tcgetattr` returns."""
 
 _CHUNK_BYTES: Final = 1 << 16
+
+_OUTPUT_TRIES: Final = 10
+_OUTPUT_PAUSE_S: Final = 0.005
+"""The last commands take a few milliseconds to leave, also at 9600 baud."""
 
 
 class SerialPort:
@@ -39,12 +50,13 @@ class SerialPort:
         self.path = path
         try:
             self._serial = serial.Serial(path, baud, timeout=0, exclusive=True)
-        except (ValueError, termios.error) as error:
+        except (NotImplementedError, ValueError, termios.error) as error:
             raise OSError(f"{path} does not take {baud} baud: {error}") from error
         try:
             self._descriptor: int = self._serial.fileno()
             self._make_raw()
-            # Programs that ask for no lock are refused as well; a lock alone binds those who ask.
+            # Programs that ask for no lock are refused as well, but for those of root; a lock alone
+            # binds those who ask.
             fcntl.ioctl(self._descriptor, termios.TIOCEXCL)
         except BaseException:
             self.close()
@@ -75,8 +87,9 @@ class SerialPort:
         while self._readable.poll(1000 * quiet_s):
             if time.monotonic_ns() >= deadline_ns:
                 raise TimeoutError(f"{self.path} does not fall silent")
-            if not os.read(self._descriptor, _CHUNK_BYTES):
-                raise OSError(f"{self.path} hung up")
+            with suppress(BlockingIOError):
+                if not os.read(self._descriptor, _CHUNK_BYTES):
+                    raise OSError(f"{self.path} hung up")
 
     def read_into(self, received: bytearray, n: int, deadline_ns: int) -> None:
         """Appends exactly *n* bytes to *received*, which has those that came also after an error.
@@ -135,7 +148,18 @@ class SerialPort:
                 fcntl.ioctl(self._descriptor, termios.TIOCNXCL)
             with suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self._give_up_output()
             self._serial.close()
+
+    def _give_up_output(self) -> None:
+        """Drops commands that a hung device does not take: close() waits 30 s for them on Linux."""
+        with suppress(OSError, termios.error):
+            for _ in range(_OUTPUT_TRIES):
+                answer = fcntl.ioctl(self._descriptor, termios.TIOCOUTQ, bytes(4))
+                if answer == bytes(4):
+                    return
+                time.sleep(_OUTPUT_PAUSE_S)
+            termios.tcflush(self._descriptor, termios.TCOFLUSH)
 
     def _make_raw(self) -> None:
         """Switches off what pyserial leaves on: cfmakeraw() of termios(3), and no more flags."""

@@ -63,7 +63,7 @@ class SerialSettings(EnvironmentSettings):
         description=(
             "Bytes to read and discard before each draw, after what waited in the port is dropped: "
             "at least as many as device and converter may hold. Unset: 128 for OneRNG, 512 for "
-            "others."
+            "TrueRNG, 4,096 for stream."
         ),
     )
     timeout_ms: int = Field(

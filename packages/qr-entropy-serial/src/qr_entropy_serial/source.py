@@ -79,6 +79,8 @@ class SerialSource(EntropySource):
         """Where the device is looked for."""
         self.flush_bytes = flush_bytes
         self.timeout_ms = timeout_ms
+        # Records keep what is claimed now: another family may not take its place.
+        self._family: type[SerialDevice] | None = None
         # A child that inherits an open port does not close it, and cannot open it either before its
         # parent gives it back.
         self._open: PerProcess[list[Connection]] = PerProcess(list)
@@ -215,8 +217,14 @@ class SerialSource(EntropySource):
                 self.jit_class, self.conditioning = JitClass.UNKNOWN, "unknown"
                 return
         self._claim_for(device)
+        self._family = type(device)
 
     def _claim_for(self, device: SerialDevice) -> None:
+        if self._family not in (None, type(device)):
+            raise OSError(
+                f"a {device.name} is where another device was, for which the claims in the records "
+                "are made; plug that one in or restart"
+            )
         enough = self.flush_bytes is None or self.flush_bytes >= device.usual_flush_bytes
         self.jit_class = JitClass.FLUSHED if enough else JitClass.UNKNOWN
         self.conditioning = device.conditioning
@@ -237,12 +245,13 @@ class SerialSource(EntropySource):
         if isinstance(error, TimeoutError):
             return f"{error}; {self._timeout_advice()}"
         code = getattr(error, "errno", None)
+        port = self.location.port or "its port"
         if code == errno.ENOENT:
-            return f"{self.location.port} does not exist; plug the device in or set QR_SERIAL_PORT"
+            return f"{port} does not exist; plug the device in or set QR_SERIAL_PORT"
         if code == errno.EACCES:
-            return f"no permission to use {self.location.port}; grant it by a udev rule"
+            return f"no permission to use {port}; grant it by a udev rule"
         if code in (errno.EWOULDBLOCK, errno.EBUSY):
-            return f"{self.location.port} is in use by another program"
+            return f"{port} is in use by another program"
         return f"{error}"
 
     def _timeout_advice(self) -> str:

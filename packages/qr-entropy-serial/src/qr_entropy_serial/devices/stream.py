@@ -14,8 +14,9 @@ class StreamDevice(SerialDevice):
 
     name = "stream"
 
-    usual_flush_bytes = 512
-    """The buffer of FTDI converters, in front of the terminal: 256 to 512 bytes."""
+    usual_flush_bytes = 4_096
+    """The receive buffer of a converter in front of the terminal: FT232R 256 bytes, FT-X 512,
+    CP2102 576, FT232H 1,024, FT2232H 4,096, by their data sheets."""
 
     def open(self, path: str, deadline_ns: int) -> SerialPort:
         """Returns the port; opening it raises the line DTR, at which most generators begin."""

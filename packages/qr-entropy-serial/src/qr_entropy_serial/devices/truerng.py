@@ -31,6 +31,9 @@ MODE_BAUD: Final = {
 }
 """The speed that stands for each mode, after the knock."""
 
+_FLUSH_BYTES: Final = 512
+"""There is no converter: the generator itself is the USB device, and sends packets of 64 bytes."""
+
 _FIRST_PAUSE_S: Final = 0.5
 _PAUSE_S: Final = 0.1
 """The vendor waits half a second after the first speed, and not at all after the others."""
@@ -43,12 +46,15 @@ class TrueRng(StreamDevice):
     """TrueRNG v1, v2 and v3. They whiten their bytes and have no modes."""
 
     name = "truerng"
+    usual_flush_bytes = _FLUSH_BYTES
     identities = (UsbIdentity(0x04D8, 0xF5FE),)
     conditioning_without_modes = "whitened"
 
 
 class _WithModes(StreamDevice):
     """A TrueRNG whose modes are chosen by knocking."""
+
+    usual_flush_bytes = _FLUSH_BYTES
 
     def open(self, path: str, deadline_ns: int) -> SerialPort:
         """Returns the port, after the device has been told its mode.

@@ -35,7 +35,7 @@ class Plug:
         link: Path of the symbolic link to the pseudo-terminal.
 
     Raises:
-        OSError: When the link cannot be made.
+        OSError: When the link cannot be made, or when something else has its name.
     """
 
     def __init__(self, device: SimulatedDevice, link: Path) -> None:
@@ -49,7 +49,14 @@ class Plug:
         self.plug_in()
 
     def plug_in(self) -> None:
-        """Plugs the device in, with a new pseudo-terminal behind the same link."""
+        """Plugs the device in, with a new pseudo-terminal behind the same link.
+
+        Raises:
+            OSError: When the link cannot be made, or when something else has its name.
+        """
+        self.unplug()
+        if self.link.exists() and not self.link.is_symlink():
+            raise FileExistsError(f"{self.link} is no link to a pseudo-terminal: name another path")
         master, slave = os.openpty()
         # The kernel opens a pseudo-terminal as a keyboard, which echoes.
         mode: list[Any] = termios.tcgetattr(slave)
