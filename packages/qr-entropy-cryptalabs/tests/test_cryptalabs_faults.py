@@ -41,13 +41,14 @@ def reason_of(source: CryptaLabsSource, n: int = 64) -> str:
         ("short", "in time"),
         ("alarm", "repetition count test has failed"),
         ("refusal", "refuses the command 0x51"),
+        ("replay", "same bytes before"),
     ],
 )
 def test_a_fault_ends_the_draw_and_only_that(
     fault: str, words: str, device: SimulatedQCicada, build: Build
 ) -> None:
     source = build()
-    source.draw(64)
+    source.draw(1_024)
     device.break_down(fault)
     source.timeout_ms = IMPATIENT_MS
     assert words in reason_of(source, 1_024)
@@ -229,7 +230,7 @@ class TestEnvironment:
             "DEVICE": "firefly",
             "SERIAL_NUMBER": "QC1",
             "MODE": "raw_samples",
-            "SIGNED": "false",
+            "SIGNED": "true",
             "PUBLIC_KEY": str(key),
             "CA_PUBLIC_KEY": str(key),
             "FLUSH": "false",
@@ -244,7 +245,7 @@ class TestEnvironment:
             "device": "firefly",
             "serial_number": "QC1",
             "mode": "raw_samples",
-            "signed": False,
+            "signed": True,
             "public_key": device.identity.public_key.hex(),
             "ca_public_key": device.identity.public_key.hex(),
             "flush": False,
@@ -259,6 +260,16 @@ class TestEnvironment:
     ) -> None:
         monkeypatch.setenv(f"QR_CRYPTALABS_{name}", value)
         with pytest.raises(ConfigError, match=f"QR_CRYPTALABS_{name}"):
+            create_source("cryptalabs")
+
+    @pytest.mark.parametrize("name", ["PUBLIC_KEY", "CA_PUBLIC_KEY"])
+    def test_a_key_that_has_nothing_to_verify_is_refused(
+        self, name: str, device: SimulatedQCicada, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "key").write_text(device.identity.public_key.hex())
+        monkeypatch.setenv(f"QR_CRYPTALABS_{name}", str(tmp_path / "key"))
+        monkeypatch.setenv("QR_CRYPTALABS_SIGNED", "false")
+        with pytest.raises(ConfigError, match="nothing to verify"):
             create_source("cryptalabs")
 
     def test_the_location_of_an_instance_is_the_port(self) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from qr_entropy_cryptalabs.keys import read_key
+from qr_entropy_cryptalabs.replays import REMEMBERED, SHORTEST, AnswerMemory
 from qr_entropy_cryptalabs.simulators import Identity, SimulatedQCicada
 from qr_entropy_cryptalabs.simulators.signing import point_of
 from qr_entropy_cryptalabs.source import CryptaLabsSource
@@ -73,6 +74,29 @@ def test_a_wrong_signature_ends_the_draw(device: SimulatedQCicada, build: Build)
     assert caught.value.dropped_bytes == 64
     device.break_down("")
     assert len(source.draw(64).data) == 64
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_bytes_that_were_there_before_end_the_draw_also_of_a_device_that_was_away(
+    signed: bool, device: SimulatedQCicada, build: Build
+) -> None:
+    """Health tests compare windows of 512 bytes; the signature of a replay is right."""
+    source = build(signed=signed)
+    source.draw(SHORTEST)
+    device.break_down("replay")
+    source.close()
+    assert "same bytes before" in reason_of(source, SHORTEST)
+    device.break_down("")
+    assert len({source.draw(SHORTEST).data for _ in range(3)}) == 3
+
+
+def test_the_memory_of_answers_is_bounded_and_passes_over_short_ones() -> None:
+    memory = AnswerMemory()
+    answers = [number.to_bytes(SHORTEST, "big") for number in range(REMEMBERED + 1)]
+    assert not any(memory.is_known(answer) for answer in answers)
+    assert memory.is_known(answers[1])
+    assert not memory.is_known(answers[0])
+    assert not any(memory.is_known(bytes(SHORTEST - 1)) for _ in range(2))
 
 
 def test_firmware_without_signatures_says_what_to_set(

@@ -17,6 +17,7 @@ from qcicada import DeviceStatistics, PostProcess, find_devices
 from qr_entropy_cryptalabs.device import Answer, Device, UnfitDeviceError, Wanted
 from qr_entropy_cryptalabs.keys import read_key
 from qr_entropy_cryptalabs.notes import LARGEST_REQUEST, NOTES
+from qr_entropy_cryptalabs.replays import AnswerMemory
 from qr_entropy_cryptalabs.settings import CryptaLabsSettings
 from qr_entropy_serial.discovery import (
     PortNotFoundError,
@@ -27,7 +28,7 @@ from qr_entropy_serial.discovery import (
 )
 from qr_entropy_serial.latency_timer import latency_remark
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
-from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.errors import ConfigError, EntropyUnavailableError
 from qr_sampler.foreign import plain_text
 from qr_sampler.per_process import PerProcess
 
@@ -49,9 +50,10 @@ class CryptaLabsSource(EntropySource):
     whose tests have failed, discards what the device has ready, since that was made before, and
     then asks for exactly the bytes of the draw. The device signs them, unless it cannot.
 
-    Signatures are ECDSA of P-256 over the bytes. A wrong one makes the draw fail. They count as
-    verified only by a key that does not come from the device alone: a known one, or one that the
-    vendor has certified. Only a draw in one request keeps its signature.
+    Signatures are ECDSA of P-256 over the bytes. A wrong one makes the draw fail, and so do bytes
+    of one of the latest 16,384 answers: their signature would be right. They count as verified only
+    by a key that does not come from the device alone: a known one, or one that the vendor has
+    certified. Only a draw in one request keeps its signature.
 
     POSIX systems only.
 
@@ -63,6 +65,7 @@ class CryptaLabsSource(EntropySource):
         ports: Says which USB devices are plugged in.
 
     Raises:
+        ConfigError: When a key is to verify signatures, and none are wanted.
         ValueError: When *timeout_ms* is not positive.
 
     Examples:
@@ -84,8 +87,14 @@ class CryptaLabsSource(EntropySource):
     ) -> None:
         if timeout_ms <= 0:
             raise ValueError(f"timeout_ms={timeout_ms} must be positive")
+        wanted = wanted or Wanted()
+        if not wanted.signed and (wanted.public_key or wanted.authority):
+            raise ConfigError(
+                "QR_CRYPTALABS_SIGNED=false leaves QR_CRYPTALABS_PUBLIC_KEY and "
+                "QR_CRYPTALABS_CA_PUBLIC_KEY nothing to verify; unset them or ask for signatures"
+            )
         self.port = port
-        self.wanted = wanted or Wanted()
+        self.wanted = wanted
         self.device = device
         self.timeout_ms = timeout_ms
         self._ports = ports
@@ -95,13 +104,15 @@ class CryptaLabsSource(EntropySource):
         # parent gives it back.
         self._open: PerProcess[list[Device]] = PerProcess(list)
         self._locks: PerProcess[threading.Lock] = PerProcess(threading.Lock)
+        self._answered = PerProcess(AnswerMemory)
 
     @classmethod
     def from_environment(cls) -> CryptaLabsSource:
         """Returns a source with the settings of ``QR_CRYPTALABS_*``.
 
         Raises:
-            ConfigError: When one of them is malformed or out of range, or names no key.
+            ConfigError: When one of them is malformed or out of range, or names no key, or when a
+                key is to verify signatures that are switched off.
         """
         settings = CryptaLabsSettings.load()
         wanted = Wanted(
@@ -234,7 +245,10 @@ class CryptaLabsSource(EntropySource):
             device = self._device(deadline_ns)
             for size in self._request_sizes(n):
                 received = bytearray()
-                answers.append(device.read(received, size, deadline_ns))
+                answer = device.read(received, size, deadline_ns)
+                if self._answered.get().is_known(answer.data):
+                    raise UnfitDeviceError("it has given the same bytes before")
+                answers.append(answer)
         except OSError as error:
             self._drop_device()
             lost = sum(len(answer.data) for answer in answers) + len(received)
@@ -291,12 +305,13 @@ class CryptaLabsSource(EntropySource):
         """Returns what went wrong and what to do about it."""
         if isinstance(error, TimeoutError):
             return f"{error}; {self._timeout_advice()}"
+        port = self.port or "its port"
         if error.errno == errno.ENOENT:
-            return f"{self.port} does not exist; plug the device in or set QR_CRYPTALABS_PORT"
+            return f"{port} does not exist; plug the device in or set QR_CRYPTALABS_PORT"
         if error.errno == errno.EACCES:
-            return f"no permission to use {self.port}; grant it by a udev rule"
+            return f"no permission to use {port}; grant it by a udev rule"
         if error.errno in (errno.EWOULDBLOCK, errno.EBUSY):
-            return f"{self.port} is in use by another program"
+            return f"{port} is in use by another program"
         return f"{error}"
 
     def _timeout_advice(self) -> str:

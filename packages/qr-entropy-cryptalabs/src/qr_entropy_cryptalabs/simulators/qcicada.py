@@ -60,9 +60,10 @@ class SimulatedQCicada(SimulatedDevice):
         "alarm",
         "wrong_signature",
         "refusal",
+        "replay",
     )
     """Beside those of every device: its repetition count test has failed, its signatures are wrong,
-    it refuses to make bytes."""
+    it refuses to make bytes, it repeats its last answer, and signs it again."""
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class SimulatedQCicada(SimulatedDevice):
         self._answer = bytearray()
         self._wanted = 0
         self._signed = bytearray()
+        self._last_answer = bytearray()
+        self._delivered = 0
         self._signs_this = False
         self._is_continuous = False
         self._answers: Mapping[bytes, Callable[[bytes], bytes]] = {
@@ -146,6 +149,7 @@ class SimulatedQCicada(SimulatedDevice):
         if not data:
             return
         self.forget_first(len(data))
+        data = self._repeated(data)
         self._answer += data
         if self._is_continuous:
             return
@@ -156,6 +160,19 @@ class SimulatedQCicada(SimulatedDevice):
                 signature = self.identity.sign(bytes(self._signed))
                 wrong = self.fault == "wrong_signature"
                 self._answer += signature[::-1] if wrong else signature
+
+    def _repeated(self, data: bytes) -> bytes:
+        """Returns what is sent instead of *data*: the same part of the last answer, if it fails."""
+        start, self._delivered = self._delivered, self._delivered + len(data)
+        if self.fault == "replay" and len(self._last_answer) >= self._delivered:
+            return bytes(self._last_answer[start : self._delivered])
+        self._last_answer += data
+        return data
+
+    def _begin_answer(self) -> None:
+        self._delivered = 0
+        if self.fault != "replay":
+            self._last_answer.clear()
 
     def _acknowledged(self) -> bytes:
         alarm = _REPETITION_COUNT_FAILED if self.fault == "alarm" else 0
@@ -168,6 +185,7 @@ class SimulatedQCicada(SimulatedDevice):
         self._is_continuous = mode == protocol.START_CONTINUOUS
         self._wanted = 0 if self._is_continuous else count
         self._signs_this = False
+        self._begin_answer()
         return self._acknowledged()
 
     def _signed_read(self, payload: bytes) -> bytes:
@@ -176,6 +194,7 @@ class SimulatedQCicada(SimulatedDevice):
         (self._wanted,) = struct.unpack("<H", payload)
         self._signs_this, self._is_continuous = True, False
         self._signed.clear()
+        self._begin_answer()
         return protocol.RESP_SIGNED_READ
 
     def _stop(self, payload: bytes) -> bytes:
