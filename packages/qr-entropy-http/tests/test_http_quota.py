@@ -319,3 +319,21 @@ def test_limits_are_reported(
     assert source.limits.max_requests_per_minute == 30
     assert source.limits.max_bytes_per_day == 12_500
     assert source.recorded_settings["bytes_per_day"] == 12_500
+
+
+@pytest.mark.parametrize(
+    ("options", "a_minute", "a_day"),
+    [
+        ({"max_requests_per_second": 2}, 120, None),
+        ({"max_requests_per_minute": 5, "max_requests_per_day": 7}, 5, None),
+        ({"max_requests_per_minute": 9, "max_requests_per_month": 7}, 7, None),
+        ({"max_bytes_per_month": 900}, None, 900),
+        ({"max_bytes_per_day": 100, "max_bytes_per_month": 900}, None, 100),
+    ],
+)
+def test_limits_of_other_windows_are_limits_as_well(
+    options: dict[str, int], a_minute: int | None, a_day: int | None
+) -> None:
+    """Start-up tests spare a source that they would use up; these two are all that they know."""
+    limits = HttpSource("lfd", **options).limits
+    assert (limits.max_requests_per_minute, limits.max_bytes_per_day) == (a_minute, a_day)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -52,12 +53,25 @@ class Service:
 
     @property
     def limits(self) -> SourceLimits:
-        """What the source accepts, in the terms of all sources."""
-        found = {allowance.name: allowance.limit for allowance in self.allowances}
+        """What the source accepts, in the terms of all sources.
+
+        What is allowed in a longer window is the most that a shorter one can hold.
+        """
         return SourceLimits(
             max_bytes_per_request=self.bytes_per_request,
-            max_requests_per_minute=found.get("requests_per_minute"),
-            max_bytes_per_day=found.get("bytes_per_day"),
+            max_requests_per_minute=self._most("requests", "minute"),
+            max_bytes_per_day=self._most("bytes", "day"),
+        )
+
+    def _most(self, unit: str, window: str) -> int | None:
+        window_s = WINDOWS[window]
+        return min(
+            (
+                math.ceil(window_s / min(window_s, WINDOWS[allowance.window])) * allowance.limit
+                for allowance in self.allowances
+                if allowance.unit == unit
+            ),
+            default=None,
         )
 
     @property
