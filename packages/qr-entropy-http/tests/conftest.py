@@ -118,6 +118,28 @@ class Authority:
             .not_valid_before(now - 3 * day)
             .not_valid_after(now + days * day)
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), True)
+            # What RFC 5280 asks for, which Python checks since 3.13.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(
+                    (issuer[1] if issuer else key).public_key()
+                ),
+                False,
+            )
+            .add_extension(
+                x509.KeyUsage(
+                    digital_signature=True,
+                    key_cert_sign=issuer is None,
+                    crl_sign=False,
+                    content_commitment=False,
+                    key_encipherment=False,
+                    data_encipherment=False,
+                    key_agreement=False,
+                    encipher_only=False,
+                    decipher_only=False,
+                ),
+                True,
+            )
             .add_extension(
                 x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), False
             )
