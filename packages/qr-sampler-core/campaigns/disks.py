@@ -35,8 +35,8 @@ from qr_sampler.testing import ToyHost, check_files
 from qr_sampler.testing.toy_host import MOST_RUNNING
 
 MEGABYTE: Final = 2**20
-QUEUE: Final = 4_096
-"""Small, so that it is full long before a disk is back."""
+QUEUE: Final = 1_024
+"""Small, so that it is full long before a disk is back, on a machine that is busy as well."""
 REMEMBERED: Final = 1_000
 LEAST_PACE: Final = 0.05
 """Share of the steps that a sound disk allows, for one that is in trouble."""

@@ -207,6 +207,7 @@ def test_what_a_killed_process_has_not_written_a_thread_writes(
     assert {file.name for file in tmp_path.iterdir()} == {"run.jsonl"}
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("whole", "torn"), [(10, b""), (3, b'{"kind":"note","n":')])
 def test_lines_that_it_has_written_before_its_end_are_not_written_again(
     whole: int, torn: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -233,6 +234,7 @@ def test_lines_that_it_has_written_before_its_end_are_not_written_again(
     assert [gap["torn_bytes"] for gap in gaps] == ([len(torn)] if torn else [])
 
 
+@pytest.mark.heavy
 def test_what_waited_for_the_disk_in_a_killed_process_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +252,7 @@ def test_what_waited_for_the_disk_in_a_killed_process_is_missed(
     assert lines[-1]["lost"] == 3
 
 
+@pytest.mark.heavy
 def test_signals_to_end_are_for_the_engine(tmp_path: Path) -> None:
     writer = writer_in(tmp_path)
     pid = writer.pid
@@ -263,6 +266,7 @@ def test_signals_to_end_are_for_the_engine(tmp_path: Path) -> None:
     assert numbers_in(tmp_path) == list(range(5))
 
 
+@pytest.mark.heavy
 def test_another_file_is_begun_where_necessary_and_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -283,6 +287,7 @@ def test_another_file_is_begun_where_necessary_and_told_of(
     assert numbers_in(tmp_path) == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
 
 
+@pytest.mark.heavy
 def test_more_after_the_end_goes_into_another_file(tmp_path: Path) -> None:
     writer = writer_in(tmp_path)
     writer.write(notes(0, 3))
@@ -297,6 +302,7 @@ def test_more_after_the_end_goes_into_another_file(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.heavy
 def test_a_disk_that_refuses_is_noticed_by_the_engine(tmp_path: Path) -> None:
     folder = tmp_path / "records"
     writer = writer_in(folder)
@@ -316,6 +322,7 @@ def test_a_disk_that_refuses_is_noticed_by_the_engine(tmp_path: Path) -> None:
     assert numbers_in(folder) == [6, 7, 8]
 
 
+@pytest.mark.heavy
 def test_what_json_cannot_hold_is_missed(tmp_path: Path) -> None:
     writer = writer_in(tmp_path)
     writer.write([*notes(0, 1), ("note", {"number": float("nan")}), *notes(1, 1)])
@@ -396,6 +403,7 @@ ENGINE = """
 """
 
 
+@pytest.mark.heavy
 def test_a_killed_engine_leaves_a_chain_and_no_process(tmp_path: Path) -> None:
     program = textwrap.dedent(ENGINE).format(tests=str(Path(__file__).parent))
     engine = subprocess.Popen(
