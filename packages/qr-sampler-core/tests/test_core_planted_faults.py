@@ -57,7 +57,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     (folder / "pytest.ini").write_text("[pytest]\npython_files = *.py\n", "utf-8")
     report = folder / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-c", str(folder / "pytest.ini")]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={report}"]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", f"--junitxml={report}"]
     command += [str(PLANTED / f"{name}.py") for name in MODULES]
     done = subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
@@ -71,7 +71,7 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", EXPECTED)
 def test_a_fault_is_caught_by_its_name_only(name: str, failures: dict[str, set[str]]) -> None:
     assert failures[name] == ({EXPECTED[name]} if EXPECTED[name] else set())

@@ -130,7 +130,7 @@ def verdict_on(name: str, *options: str) -> Any:
     return CliRunner().invoke(app, ["sources", "--test", name, *options])
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_sound_source_is_usable_and_its_quota_is_respected(install: Any, counted: Path) -> None:
     if PAGE.exists():
         told = re.findall(r"(?<=\n)qr-sampler (sources --test .*)", PAGE.read_text("utf-8"))
@@ -153,7 +153,7 @@ def test_a_sound_source_is_usable_and_its_quota_is_respected(install: Any, count
     assert sum(sizes) > CONTRACT_BYTES / 2
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_faulty_source_is_told_what_to_repair(install: Any) -> None:
     install("stale", CACHED)
     result = verdict_on("stale", "--json")
@@ -169,7 +169,7 @@ def test_a_faulty_source_is_told_what_to_repair(install: Any) -> None:
     assert [fault.partition(":")[0] for fault in found["faults"]] == [*failed, "health"]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_source_that_hangs_is_faulty(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     install("mute", SILENT)
     monkeypatch.setattr(trial, "STEP_S", 20.0)
@@ -185,7 +185,7 @@ def test_a_source_that_hangs_is_faulty(install: Any, monkeypatch: pytest.MonkeyP
     assert "verdict   faulty: repair what the faults name" in result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "code", "status", "says"),
     [
@@ -203,7 +203,7 @@ def test_what_cannot_be_tested_is_told_why(
     assert "Traceback" not in result.output
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_an_amplifier_is_tested_too(install: Any) -> None:
     install("narrow", BIASED, AMPLIFIERS)
     result = verdict_on("narrow")

@@ -302,5 +302,5 @@ for base, faults in ((ChecksOfAmplifiers, AMPLIFIERS), (ChecksOfStrategies, STRA
     for kind, clause in faults.items():
         members = {"__test__": True, "kind": kind, "caught_by": clause, "__module__": __name__}
         if kind in (AmplifierHangs, StrategyHangs):
-            members["patience_s"] = 1.5
+            members["patience_s"] = 1.0
         globals()[f"Test{kind.__name__}"] = type(f"Test{kind.__name__}", (base,), members)

@@ -620,5 +620,5 @@ HANG = {NeverAnswers, NoDeadline, DeafAfterFork}
 for kind, clause in PLANTED.items():
     members = {"__test__": True, "kind": kind, "caught_by": clause, "__module__": __name__}
     if kind in HANG:
-        members["patience_s"] = 1.5
+        members["patience_s"] = 1.0
     globals()[f"Test{kind.__name__}"] = type(f"Test{kind.__name__}", (Checks,), members)

@@ -324,7 +324,7 @@ def test_the_single_file_in_servers_is_the_device_of_the_template(
     assert classes[0] == classes[1]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.skipif(shutil.which("uv") is None, reason="uv builds the distributions")
 def test_templates_are_in_what_is_distributed(tmp_path: Path) -> None:
     if not (PACKAGE / "pyproject.toml").exists():

@@ -26,7 +26,7 @@ from qr_sampler_cli.scaffolding.kinds import KINDS
 from qr_sampler_cli.scaffolding.names import package_names
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.heavy,
     pytest.mark.skipif(shutil.which("uv") is None, reason="uv builds and installs the packages"),
 ]
 
