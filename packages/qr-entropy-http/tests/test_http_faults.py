@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -346,6 +347,39 @@ def test_answers_are_read_however_they_are_framed(
     monkeypatch.setattr(simulator, "send", send)
     data = ask(simulator, "lfd").get_random_bytes(200)
     assert [data] == [delivery.data for delivery in simulator.deliveries]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "Content-Length: " + "9" * 5000,
+        "Content-Length: 1\r\nContent-Length: 2",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\nxAB0\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n" + "f" * 30,
+        "Transfer-Encoding: chunked\r\n\r\n1;" + "a" * 200_000,
+        "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + "A: b\r\n" * 40_000,
+        "A: " + "x" * 200_000,
+        ": no name",
+        "A: b\r\nno colon",
+    ],
+    ids=lambda rest: rest[:40],
+)
+def test_broken_framing_is_no_answer(
+    rest: str,
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulator = serve("quantis_appliance")
+
+    def send(connection: socket.socket, reply: Reply, fault: str) -> None:
+        with suppress(OSError):
+            connection.sendall(f"HTTP/1.1 200 OK\r\n{rest}\r\n\r\n".encode())
+
+    monkeypatch.setattr(simulator, "send", send)
+    reason = failure(ask(simulator, "quantis_appliance"), 1).reason
+    assert re.search("is not HTTP|broke off", reason), reason
 
 
 def test_an_encoding_that_comes_second_is_refused_as_well(
