@@ -57,6 +57,19 @@ def test_no_byte_is_older_than_its_draw(
         writer.await_bytes(PILE_BYTES)
 
 
+def test_a_onerng_that_goes_on_sending_for_a_while_sends_nothing_old(
+    plug_in: Callable[[SimulatedDevice], Plug], build: Callable[..., SerialSource]
+) -> None:
+    """One draw right after another, and a full pool: it has not been told to rest for long."""
+    plug = plug_in(SimulatedOneRng(rate=0.0, obeys_after_s=0.003))
+    writer = StampedWriter(plug.device.feed, piece_bytes=3_000)
+    source = build(plug.link, "onerng")
+    draws = [source.draw(64) for _ in range(20)]
+    stale = [writer.stale_bytes(draw.data, draw.requested_ns) for draw in draws]
+    writer.stop()
+    assert sum(stale) == 0
+
+
 @pytest.mark.parametrize("plug", ["truerng", "stream"], indirect=True)
 def test_a_source_that_discards_too_little_is_noticed(
     plug: Plug, writer: StampedWriter, device: str, build: Callable[..., SerialSource]

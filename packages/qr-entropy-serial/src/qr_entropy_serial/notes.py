@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from qr_entropy_serial.devices.device import SerialDevice
-from qr_entropy_serial.devices.onerng import OneRng
+from qr_entropy_serial.devices.onerng import GAP_S, OneRng
 from qr_entropy_serial.devices.truerng import TrueRng, TrueRngPro, TrueRngProV2
 from qr_sampler.entropy import JitClass
 from qr_sampler.entropy.device_notes import BLOCK_SIZES, DeviceNote
@@ -15,15 +15,20 @@ __all__ = ["NOTES"]
 
 
 def _note(
-    device: str, identity: str, rate: float, conditioning: str, family: type[SerialDevice]
+    device: str,
+    identity: str,
+    rate: float,
+    conditioning: str,
+    family: type[SerialDevice],
+    pause_ms: float = 0.0,
 ) -> DeviceNote:
-    """Returns the note on a device, whose times include what is discarded before each block."""
+    """Returns the note on a device, whose times include all that comes before each block."""
     discarded = family.usual_flush_bytes
     return DeviceNote(
         device=device,
         reached_by=f"USB serial port, `QR_SERIAL_PORT={identity}`",
         rate_bytes_per_s=rate,
-        ms_per_token={size: 1000 * (discarded + size) / rate for size in BLOCK_SIZES},
+        ms_per_token={size: pause_ms + 1000 * (discarded + size) / rate for size in BLOCK_SIZES},
         jit_class=JitClass.FLUSHED,
         conditioning=conditioning,
         basis=(
@@ -49,7 +54,14 @@ NOTES: Final = (
         "mersenne-twister; none in raw_binary, difference in unwhitened",
         TrueRngProV2,
     ),
-    _note("OneRNG (Moonbase Otago)", "1d50:6086", 43_750, "crc16; none in the raw modes", OneRng),
+    _note(
+        "OneRNG (Moonbase Otago)",
+        "1d50:6086",
+        43_750,
+        "crc16; none in the raw modes",
+        OneRng,
+        1000 * GAP_S,
+    ),
     DeviceNote(
         device="Any generator that streams",
         reached_by="serial port, `QR_SERIAL_PORT` and `QR_SERIAL_DEVICE=stream`",

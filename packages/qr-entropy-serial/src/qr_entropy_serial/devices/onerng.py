@@ -15,7 +15,7 @@ from qr_entropy_serial.devices.device import SerialDevice
 from qr_entropy_serial.discovery import UsbIdentity
 from qr_entropy_serial.port import SerialPort
 
-__all__ = ["PACKET_BYTES", "OneRng"]
+__all__ = ["GAP_S", "PACKET_BYTES", "OneRng"]
 
 PACKET_BYTES: Final = 64
 """Number of bytes that the device sends at a time."""
@@ -35,6 +35,8 @@ _NOISE: Final = {
 
 _QUIET_S: Final = 0.05
 """A USB device that has been told to pause has its last packet on the way for no longer."""
+GAP_S: Final = 0.005
+"""One that rests is known to do so after that time: it sends full packets every millisecond."""
 
 
 class OneRng(SerialDevice):
@@ -65,7 +67,11 @@ class OneRng(SerialDevice):
         return port
 
     def begin(self, port: SerialPort, deadline_ns: int) -> None:
-        """Empties the pool and the port, and then lets the device gather noise and send."""
+        """Empties the port and the pool, and then lets the device gather noise and send.
+
+        It may have been told to rest just now, and would still send what is from before.
+        """
+        port.settle(GAP_S, deadline_ns)
         port.write(_EMPTY + _NOISE[self.mode], deadline_ns)
         port.drop_input()
         port.write(_SEND, deadline_ns)
