@@ -74,6 +74,8 @@ class CryptaLabsSource(EntropySource):
         ('sha256', 'A', 13440)
     """
 
+    settings_model = CryptaLabsSettings
+
     device_notes = NOTES
 
     def __init__(

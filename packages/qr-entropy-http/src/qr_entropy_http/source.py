@@ -63,6 +63,7 @@ class HttpSource(EntropySource):
         ConfigError: When an argument is malformed, or a file that it names is.
     """
 
+    settings_model = HttpSettings
     jit_class = JitClass.REMOTE
     conditioning = "unknown"
     device_notes: ClassVar[tuple[DeviceNote, ...]] = DEVICE_NOTES

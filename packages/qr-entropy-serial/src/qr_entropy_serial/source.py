@@ -57,6 +57,8 @@ class SerialSource(EntropySource):
         ('crc16', 'B')
     """
 
+    settings_model = SerialSettings
+
     device_notes = NOTES
 
     def __init__(

@@ -109,6 +109,7 @@ class DeviceFileSource(EntropySource):
         >>> source.close()
     """
 
+    settings_model = DeviceFileSettings
     jit_class = JitClass.UNKNOWN
     conditioning = "unknown"
     device_notes = (

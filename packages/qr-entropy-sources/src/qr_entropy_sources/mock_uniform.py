@@ -63,6 +63,7 @@ class MockUniformSource(EntropySource):
         True
     """
 
+    settings_model = MockUniformSettings
     jit_class = JitClass.PSEUDO
     blocks = False
     conditioning = "pcg64"

@@ -75,6 +75,7 @@ class PrngSource(EntropySource):
         'pcg64 seed=1 stream=0'
     """
 
+    settings_model = PrngSettings
     jit_class = JitClass.PSEUDO
     blocks = False
     conditioning = "pcg64"

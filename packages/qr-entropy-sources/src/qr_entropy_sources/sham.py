@@ -71,6 +71,7 @@ class ShamSource(EntropySource):
         ValueError: When *seed* is negative.
     """
 
+    settings_model = ShamSettings
     jit_class = JitClass.PSEUDO
     device_notes = (
         DeviceNote(

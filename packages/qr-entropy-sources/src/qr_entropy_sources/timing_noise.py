@@ -85,6 +85,7 @@ class TimingNoiseSource(EntropySource):
         'sha256 of time differences'
     """
 
+    settings_model = TimingNoiseSettings
     jit_class = JitClass.FLUSHED
     conditioning = "sha256 of time differences"
     device_notes = (

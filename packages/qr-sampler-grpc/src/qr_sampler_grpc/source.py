@@ -54,6 +54,8 @@ class QuantumGrpcSource(LinkedSource):
         ConfigError: When an argument is malformed, or a file that it names is.
     """
 
+    settings_model = GrpcSettings
+
     device_notes = (
         DeviceNote(
             device="Any device behind an entropy server",

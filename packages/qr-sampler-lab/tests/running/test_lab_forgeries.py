@@ -17,9 +17,11 @@ from typing import Any
 
 import pytest
 
+from qr_sampler.errors import ConfigError
 from qr_sampler.records.chain import head_of
 from qr_sampler_lab.experiments.bundle.bag import BagError, finish_bag
 from qr_sampler_lab.experiments.bundle.checks import Checks
+from qr_sampler_lab.experiments.bundle.making import make_bundle
 from qr_sampler_lab.experiments.bundle.requests import LedgerRequests, check_journalled
 from qr_sampler_lab.experiments.bundle.stated_report import compare_figures
 from qr_sampler_lab.experiments.bundle.verifying import verify_bundle
@@ -28,6 +30,7 @@ from qr_sampler_lab.experiments.files.errors import RecordError
 from qr_sampler_lab.experiments.files.locking import locked_directory
 from qr_sampler_lab.experiments.results.report import write_report
 from qr_sampler_lab.experiments.results.revealed import unblind
+from qr_sampler_lab.experiments.running.conduct import Conduct, conduct
 from qr_sampler_lab.experiments.study import Study
 
 Lines = list[dict[str, Any]]
@@ -161,6 +164,77 @@ def test_ledgers_tell_what_their_engine_had(bundle: Path, edit: Edit, claim: str
     found = failing(forge(bundle, ledger=edit)).keys()
     # What an audit notices of it, too, is no less true.
     assert set(claim.split()) <= found <= {"requests", "ledgers"}
+
+
+NAMED = """
+[left]
+kind = "mock_uniform"
+mean = 127.6
+
+[right]
+kind = "mock_uniform"
+"""
+"""Two devices of one kind."""
+
+ARMS = [
+    {"name": "biased", "source": "left", "block_bytes": 256},
+    {"name": "control", "source": "right", "block_bytes": 256},
+]
+
+
+@pytest.fixture
+def of_two_devices(make_study: Callable[..., Study], tmp_path: Path) -> Path:
+    """The bundle of a study that compares two devices of one kind."""
+    directory = tmp_path / "lab" / "study"
+    directory.mkdir(parents=True)
+    (directory / "sources.toml").write_text(NAMED)
+    environment = {"QR_SOURCES_FILE": "sources.toml", "QR_MAX_KS_DISTANCE": 0.02}
+    study = make_study(environment=environment, arms=ARMS)
+    assert conduct(study, Conduct())
+    unblind(study)
+    write_report(study)
+    make_bundle(study, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def test_two_devices_of_one_kind_are_compared(of_two_devices: Path) -> None:
+    (path,) = (of_two_devices / "data" / "ledgers").glob("*.jsonl")
+    genesis = json.loads(path.read_bytes().splitlines()[0])
+    kinds = {source["name"]: source["kind"] for source in genesis["sources"]}
+    # The third would take over if one of them were away.
+    assert kinds == {"left": "mock_uniform", "right": "mock_uniform", "system": "system"}
+    checks = verify_bundle(of_two_devices)
+    assert failing(checks) == {}
+    assert "left" not in unsaid(checks, "ledgers")
+    # No environment declares these names where it is verified.
+    assert not {"QR_SOURCES", "QR_SOURCES_FILE"} & os.environ.keys()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda lines: setting(lines, "left").update(mean=130.0),
+        lambda lines: lines[0]["sources"][0].update(kind="system"),
+    ],
+    ids=["setting", "kind"],
+)
+def test_ledgers_tell_what_a_named_device_was(of_two_devices: Path, edit: Edit) -> None:
+    assert "ledgers" in failing(forge(of_two_devices, ledger=edit))
+
+
+def test_a_device_that_is_given_another_name_is_noticed(of_two_devices: Path) -> None:
+    sources = of_two_devices / "data" / "sources.toml"
+    sources.write_text(NAMED.replace("127.6", "127.5"))
+    assert {"seal", "ledgers"} <= failing(verify_bundle(of_two_devices)).keys()
+
+
+def test_names_that_nothing_would_seal_are_refused(
+    make_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    file = tmp_path / "sources.toml"
+    file.write_text(NAMED)
+    with pytest.raises(ConfigError, match="nothing would seal it"):
+        make_study(environment={"QR_SOURCES_FILE": str(file)}, arms=ARMS)
 
 
 @pytest.mark.parametrize("key", ["settings", "files", "versions"])

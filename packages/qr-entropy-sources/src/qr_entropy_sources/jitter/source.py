@@ -61,6 +61,7 @@ class JitterEntropySource(EntropySource):
         ValueError: When *oversampling* is out of range.
     """
 
+    settings_model = JitterEntropySettings
     jit_class = JitClass.FLUSHED
     conditioning = "sha3-256 of time differences"
     native_block_bytes = BLOCK_BYTES

@@ -17,7 +17,7 @@ from qr_sampler.settings.active_instance import Declaration
 from qr_sampler.settings.environment import EnvironmentSettings
 from qr_sampler.settings.toml_file import read_tables
 
-__all__ = ["MOST_SOURCES", "SourceDeclarations", "declarations"]
+__all__ = ["MOST_SOURCES", "SourceDeclarations", "declarations", "declared_in"]
 
 MOST_SOURCES: Final = 64
 """Number of sources that can be declared."""
@@ -62,8 +62,16 @@ def declarations() -> Mapping[str, Declaration]:
     return _declarations(settings.sources, None if file is None else file.absolute())
 
 
-@lru_cache(maxsize=4)
-def _declarations(text: str, file: Path | None) -> Mapping[str, Declaration]:
+def declared_in(text: str, file: Path | None) -> Mapping[str, Declaration]:
+    """Returns the sources that *text* and *file* declare, by name.
+
+    Args:
+        text: A value of ``QR_SOURCES``.
+        file: What ``QR_SOURCES_FILE`` names; read now.
+
+    Raises:
+        ConfigError: When a declaration is malformed or given twice, or the file cannot be read.
+    """
     declared: dict[str, Declaration] = {}
     for declaration in (*_of_variable(text), *_of_file(file)):
         name = declaration.name
@@ -79,6 +87,9 @@ def _declarations(text: str, file: Path | None) -> Mapping[str, Declaration]:
                 "those that are not used"
             )
     return declared
+
+
+_declarations: Final = lru_cache(maxsize=4)(declared_in)
 
 
 def _of_variable(text: str) -> Iterator[Declaration]:

@@ -54,6 +54,8 @@ class DirectSource(LinkedSource):
         ConfigError: When an argument is malformed.
     """
 
+    settings_model = DirectSettings
+
     device_notes = (
         DeviceNote(
             device="Any device behind an entropy server on this machine",

@@ -16,6 +16,7 @@ from qr_sampler_lab.experiments.environment import (
     versions_in_use,
 )
 from qr_sampler_lab.experiments.files.errors import StudyError
+from qr_sampler_lab.experiments.protocol.arm_sources import with_kinds
 from qr_sampler_lab.experiments.protocol.files import read_bounded
 from qr_sampler_lab.experiments.seal import Seal
 from qr_sampler_lab.experiments.study import LARGEST_PROMPT, PROTOCOL_NAME, Study
@@ -54,8 +55,9 @@ def differences(study: Study, *, model: bool = True, code: bool = True) -> list[
     protocol = seal.sealed_protocol
     found = _of_files(study, seal)
     if code:
-        found += _changed("the code of", seal.code, installed_code(protocol))
-        found += _changed("the version of", seal.versions, versions_in_use(protocol))
+        of_kinds = with_kinds(protocol, study.directory)
+        found += _changed("the code of", seal.code, installed_code(of_kinds))
+        found += _changed("the version of", seal.versions, versions_in_use(of_kinds))
     if model:
         found += _of_model(study, seal)
     found += _of_key(study, seal)

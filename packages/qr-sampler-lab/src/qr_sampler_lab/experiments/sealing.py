@@ -23,6 +23,7 @@ from qr_sampler_lab.experiments.environment import (
 from qr_sampler_lab.experiments.files.chained_record import clocks_now
 from qr_sampler_lab.experiments.files.errors import StudyError
 from qr_sampler_lab.experiments.files.locking import locked_directory
+from qr_sampler_lab.experiments.protocol.arm_sources import with_kinds
 from qr_sampler_lab.experiments.seal import (
     SEAL_FORMAT,
     RegisterBefore,
@@ -88,8 +89,10 @@ def _write_seal(study: Study, witness: Mapping[str, Any] | None) -> None:
 
 def _made(study: Study, key: StudyKey, witness: Mapping[str, Any] | None) -> Seal:
     protocol = study.protocol
-    settings = engine_settings(protocol, study.directory)
-    for arm in protocol.arms:
+    engine_settings(protocol, study.directory)
+    of_kinds = with_kinds(protocol, study.directory)
+    settings = engine_settings(of_kinds, study.directory)
+    for arm in of_kinds.arms:
         check_arm(arm, settings)
     aliases_of(protocol, key.alias_key)
     return Seal(
@@ -99,8 +102,8 @@ def _made(study: Study, key: StudyKey, witness: Mapping[str, Any] | None) -> Sea
         protocol=protocol.model_dump(mode="json"),
         tokens_per_arm=protocol.tokens_per_arm,
         model=sealed_model(study.directory, protocol.model),
-        code=installed_code(protocol),
-        versions=versions_in_use(protocol),
+        code=installed_code(of_kinds),
+        versions=versions_in_use(of_kinds),
         order=_order(protocol.design.order, key),
         aliases=commitment_of(key.alias_key),
         witness=None if witness is None else dict(witness),

@@ -45,6 +45,7 @@ class ReplaySource(EntropySource):
         recording: What was recorded.
     """
 
+    settings_model = ReplaySettings
     jit_class = JitClass.PSEUDO
     conditioning = "replay of a recording, never live"
     min_entropy_per_byte = 0.0

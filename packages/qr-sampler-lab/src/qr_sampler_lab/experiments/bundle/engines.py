@@ -14,10 +14,15 @@ from qr_sampler.settings.recorded import recorded_values
 from qr_sampler_cli.audit.auditor import audit_runs
 from qr_sampler_cli.audit.files import ledgers_of
 from qr_sampler_cli.audit.witness_options import WitnessOptions
-from qr_sampler_cli.settings.catalogue import installed_groups
 from qr_sampler_lab.experiments.bundle.checks import Checks
 from qr_sampler_lab.experiments.bundle.requests import same_value
 from qr_sampler_lab.experiments.environment import engine_settings, files_in, installed_code
+from qr_sampler_lab.experiments.protocol.arm_sources import (
+    declarations_of,
+    settings_of_kind,
+    stated_settings,
+    with_kinds,
+)
 from qr_sampler_lab.experiments.study import Study
 
 __all__ = ["check_ledgers"]
@@ -90,7 +95,8 @@ def _check_settings(checks: Checks, study: Study, name: str, genesis: Mapping[st
         return
     protocol, sealed = study.protocol, study.sealed.seal.code
     core = "qr-sampler-core"
-    same_code = installed_code(protocol).get(core) == sealed.get(core)
+    of_kinds = with_kinds(protocol, study.directory)
+    same_code = installed_code(of_kinds).get(core) == sealed.get(core)
     stated = {variable.removeprefix("QR_").lower() for variable in protocol.environment}
     for field, value in recorded_values(engine_settings(protocol, study.directory)).items():
         if field.startswith(_NOT_SEALED) or (not same_code and field not in stated):
@@ -103,12 +109,15 @@ def _check_settings(checks: Checks, study: Study, name: str, genesis: Mapping[st
 
 def _check_sources(checks: Checks, study: Study, name: str, genesis: Mapping[str, Any]) -> None:
     """Compares settings of sources with the protocol, and with defaults where it names none."""
-    stated, files = study.protocol.environment, files_in(study.protocol)
+    protocol = study.protocol
+    declared, files = declarations_of(protocol, study.directory), files_in(protocol)
     for source in genesis.get("sources") or ():
-        prefix = f"QR_{str(source['name']).upper()}_"
+        own = declared.get(source["name"])
+        kind = own.kind if own else str(source["name"])
+        checks.compare("ledgers", f"{name}: the kind of {source['name']}", _kind(source), kind)
+        stated = stated_settings(protocol, own, kind)
         told = source.get("settings") or {}
-        for variable, default in _settings_with(prefix).items():
-            field = variable.removeprefix(prefix).lower()
+        for variable, (field, default) in _settings_of(kind).items():
             if field not in told:
                 continue
             found, what = told[field], f"{name}: {variable}"
@@ -123,13 +132,19 @@ def _check_sources(checks: Checks, study: Study, name: str, genesis: Mapping[str
                 checks.cannot_say("ledgers", f"why {what} was {found!r}: the protocol names none")
 
 
-def _settings_with(prefix: str) -> dict[str, Any]:
-    """Returns the defaults of settings of a source, by variable."""
+def _kind(source: Mapping[str, Any]) -> str:
+    return str(source.get("kind") or source["name"])
+
+
+def _settings_of(kind: str) -> dict[str, tuple[str, Any]]:
+    """Returns field and default of every setting of a kind of source, by variable."""
+    model = settings_of_kind(kind)
+    if model is None:
+        return {}
+    prefix = model.model_config.get("env_prefix", "")
     return {
-        f"{prefix}{field.upper()}": info.default
-        for group in installed_groups()
-        if group.model.model_config.get("env_prefix") == prefix
-        for field, info in group.model.model_fields.items()
+        f"{prefix}{field}".upper(): (field, info.default)
+        for field, info in model.model_fields.items()
     }
 
 

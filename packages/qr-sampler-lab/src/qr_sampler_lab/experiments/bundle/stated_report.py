@@ -14,6 +14,7 @@ import numpy as np
 from qr_sampler_lab.experiments.bundle.checks import Checks
 from qr_sampler_lab.experiments.environment import installed_code
 from qr_sampler_lab.experiments.files.errors import RecordError
+from qr_sampler_lab.experiments.protocol.arm_sources import with_kinds
 from qr_sampler_lab.experiments.protocol.files import read_bounded
 from qr_sampler_lab.experiments.results.report import facts_of, figures_of
 from qr_sampler_lab.experiments.results.report_text import report_text
@@ -55,7 +56,8 @@ def check_report(checks: Checks, study: Study, revealed: Revealed) -> None:
     facts = json.loads(json.dumps(facts_of(study, revealed)))
     for key in sorted((report.keys() | facts.keys()) - {"stamps", "figures"}):
         checks.compare("figures", f"{key} of the report", report.get(key), facts.get(key))
-    here, sealed = installed_code(study.protocol), study.sealed.seal.code
+    here = installed_code(with_kinds(study.protocol, study.directory))
+    sealed = study.sealed.seal.code
     needed = sealed.keys() | set(_CALCULATES)
     other = sorted(name for name in needed if here.get(name) != sealed.get(name))
     if other:

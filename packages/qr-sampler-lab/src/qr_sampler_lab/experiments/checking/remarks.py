@@ -21,6 +21,7 @@ from qr_sampler_lab.experiments.environment import (
     known_settings,
 )
 from qr_sampler_lab.experiments.protocol import Arm, Protocol
+from qr_sampler_lab.experiments.protocol.arm_sources import with_kinds
 from qr_sampler_lab.experiments.study import Study
 
 __all__ = ["Remark", "remarks_on"]
@@ -47,11 +48,13 @@ def remarks_on(study: Study, power: PlannedPower) -> list[Remark]:
     remarks = [*_errors(study), *_of_power(protocol, power), *_of_contrast(protocol)]
     remarks += [*_of_design(protocol), *_of_environment(protocol)]
     try:
-        settings = engine_settings(protocol, study.directory)
+        engine_settings(protocol, study.directory)
+        of_kinds = with_kinds(protocol, study.directory)
+        settings = engine_settings(of_kinds, study.directory)
     except ConfigError as error:
         remarks.append(Remark(True, str(error)))
     else:
-        remarks += _of_settings(study, settings)
+        remarks += _of_settings(study, of_kinds, settings)
     return sorted(remarks, key=lambda remark: not remark.prevents)
 
 
@@ -68,8 +71,8 @@ def _errors(study: Study) -> Iterator[Remark]:
         )
 
 
-def _of_settings(study: Study, settings: Settings) -> Iterator[Remark]:
-    protocol = study.protocol
+def _of_settings(study: Study, protocol: Protocol, settings: Settings) -> Iterator[Remark]:
+    """Yields remarks on the arms of *protocol*, each with the kind of its source."""
     for arm in protocol.arms:
         try:
             check_arm(arm, settings)
