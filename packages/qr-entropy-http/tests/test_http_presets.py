@@ -149,6 +149,13 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, words: str) -> N
     assert words in refusal(tmp_path, old, new)
 
 
+def test_an_answer_fits_into_memory(tmp_path: Path) -> None:
+    text = OWN.replace('form = "uint8"', 'form = "uint8"\ncharacters_per_byte = 4096')
+    assert read_preset(own(tmp_path, text.replace(" = 256", " = 32768"))).limits
+    with pytest.raises(ConfigError, match="134217728 characters at most"):
+        read_preset(own(tmp_path, text.replace(" = 256", " = 32769")))
+
+
 def test_a_password_in_a_url_is_in_no_error(tmp_path: Path) -> None:
     url = "https://user:s3cret@bench.example"
     for make in (

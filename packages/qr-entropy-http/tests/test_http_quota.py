@@ -86,6 +86,19 @@ def test_a_clock_that_is_set_back_frees_nothing() -> None:
     assert tally.wait_s(1, 500.0) > 500.0
 
 
+def test_a_clock_that_was_set_back_is_named(tmp_path: Path) -> None:
+    now_s = 4e9
+    quota = Quota(
+        (Allowance("requests", "day", 1),), QuotaStore(tmp_path / "a.json"), lambda: now_s
+    )
+    quota.spend(1, 0, patience())
+    now_s = 1.75e9
+    with pytest.raises(QuotaError, match=f"set back since; delete {tmp_path}/a.json"):
+        quota.spend(1, 0, patience())
+    (tmp_path / "a.json").unlink()
+    quota.spend(1, 0, patience())
+
+
 @pytest.mark.parametrize("window", WINDOWS)
 def test_every_window_is_kept(window: str, tmp_path: Path) -> None:
     now_s = 1.75e9

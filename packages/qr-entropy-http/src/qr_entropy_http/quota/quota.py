@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from qr_entropy_http.exchange.deadline import Deadline
@@ -103,7 +104,7 @@ class Quota:
             tallies = [(each, _tally(each, counts)) for each in self._allowances]
             for allowance, tally in tallies:
                 amount = spending.amount(allowance.unit)
-                _check(allowance, tally, amount, tally.wait_s(amount, now_s))
+                _check(allowance, tally, amount, tally.wait_s(amount, now_s), self._store.path)
             for allowance, tally in tallies:
                 grain = tally.add(spending.amount(allowance.unit), now_s)
                 spending.grains[allowance.name] = grain
@@ -133,13 +134,19 @@ def _tally(allowance: Allowance, counts: Counts) -> Tally:
     return Tally(allowance.limit, WINDOWS[allowance.window], counts.get(allowance.name))
 
 
-def _check(allowance: Allowance, tally: Tally, amount: int, wait_s: float) -> None:
+def _check(allowance: Allowance, tally: Tally, amount: int, wait_s: float, path: Path) -> None:
     unit, window, limit = allowance
     setting = f"QR_HTTP_MAX_{allowance.name.upper()}"
     if wait_s == math.inf:
         raise QuotaError(
             f"a draw of {amount} {unit} never fits into {limit} a {window}; draw less with "
             f"QR_SAMPLE_COUNT, or raise {setting} if the service allows it",
+            wait_s,
+        )
+    if wait_s > tally.longest_wait_s:
+        raise QuotaError(
+            f"{tally.total} of {limit} {unit} a {window} were noted by a clock that has been set "
+            f"back since; delete {path} to start counting from zero",
             wait_s,
         )
     if wait_s > 0.0:

@@ -37,6 +37,11 @@ class Tally:
         self.grains = dict(grains or {})
 
     @property
+    def longest_wait_s(self) -> float:
+        """Longest wait in seconds for what fits, unless the clock was set back."""
+        return self.window_s + 2 * self._grain_s
+
+    @property
     def total(self) -> int:
         """What is kept, as of the latest call."""
         return sum(self.grains.values())
