@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -22,6 +23,8 @@ from qr_sampler.testing import (
     EntropySourceContract,
     RecordedEntropySource,
 )
+from qr_sampler.testing.contracts.clauses import _failed
+from qr_sampler.testing.contracts.quiet_import import noises_of_import
 
 
 class Device:
@@ -225,3 +228,25 @@ def test_unknown_names_are_attribute_errors() -> None:
 
     with pytest.raises(AttributeError, match="Nonsense"):
         kit.__getattr__("Nonsense")
+
+
+def test_an_import_may_run_programs_and_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``ctypes.util.find_library`` does for the library of a device."""
+    code = "import subprocess\nsubprocess.run(['true'], capture_output=True)\nprint('hm', end='')\n"
+    (tmp_path / "finds_a_library.py").write_text(code, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert noises_of_import("finds_a_library") == ()
+
+
+def test_a_secret_in_the_settings_is_not_printed() -> None:
+    class Talkative(SoundSource):
+        secrets = ("hunter2",)
+        recorded_settings: ClassVar[dict[str, object]] = {"key": "hunter2"}
+
+    check = TestSoundSource().test_recorded_settings_are_plain_and_not_secret
+    with pytest.raises(AssertionError, match="hold a secret") as caught:
+        check(Talkative(Device()))
+    assert "hunter2" not in str(caught.value)
+    _failed.pop(TestSoundSource, None)

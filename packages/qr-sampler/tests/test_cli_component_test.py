@@ -8,7 +8,10 @@ import json
 import math
 import os
 import re
+import sys
+import tempfile
 import textwrap
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +20,7 @@ from typer.testing import CliRunner
 
 from qr_sampler.entropy import SourceLimits
 from qr_sampler.settings import Settings
-from qr_sampler_cli.component_test import child, trial
+from qr_sampler_cli.component_test import child, process, trial
 from qr_sampler_cli.component_test.plan import CONTRACT_BYTES, CONTRACT_REQUESTS, plan_of
 from qr_sampler_cli.doctor.deployment import settings_findings
 from qr_sampler_cli.main import app
@@ -83,6 +86,75 @@ ABSENT: Final = """
 
         def get_random_bytes(self, n):
             raise EntropyUnavailableError(self.name, "no robot on /dev/robot; plug it in")
+"""
+
+LASTING: Final = """
+    import os
+    from qr_sampler import EntropySource
+
+    class Source(EntropySource):
+        name = "{name}"
+        calls = 0
+
+        def get_random_bytes(self, n):
+            if n < 0:
+                raise ValueError("n must not be negative")
+            self.calls += 1
+            if self.calls == 16:
+                END
+            return os.urandom(n)
+"""
+"""Works for a while."""
+
+BREAKS: Final = LASTING.replace("END", "raise KeyboardInterrupt")
+LATE: Final = LASTING.replace("END", "os._exit(0)")
+
+EARLY: Final = """
+    from qr_sampler import EntropySource, EntropyUnavailableError
+
+    class Source(EntropySource):
+        name = "{name}"
+
+        def __init__(self):
+            raise EntropyUnavailableError(self.name, "the robot sleeps")
+
+        def get_random_bytes(self, n):
+            return bytes(n)
+"""
+
+NO_LIMIT: Final = """
+    import os
+    from qr_sampler import EntropySource
+    from qr_sampler.entropy import SourceLimits
+
+    class Source(EntropySource):
+        name = "{name}"
+        limits = SourceLimits(max_requests_per_minute=0)
+
+        def get_random_bytes(self, n):
+            return os.urandom(n)
+"""
+
+SCARCE: Final = NO_LIMIT.replace("max_requests_per_minute=0", "max_bytes_per_day=1_000")
+
+SECRETIVE: Final = """
+    import os
+    from qr_sampler import EntropySource, EntropyUnavailableError
+
+    class Source(EntropySource):
+        name = "{name}"
+        secrets = ("hunter2",)
+
+        @property
+        def recorded_settings(self):
+            return {{"key": "hunter2"}}
+
+        def get_random_bytes(self, n):
+            if n < 0:
+                raise ValueError("n must not be negative")
+            if n == 0:
+                raise EntropyUnavailableError(self.name, "refused with hunter2")
+            return os.urandom(n)
 """
 
 BIASED: Final = """
@@ -192,6 +264,12 @@ def test_a_source_that_hangs_is_faulty(install: Any, monkeypatch: pytest.MonkeyP
         ("gone", ABSENT, 2, "not tested: no robot on /dev/robot; plug it in; make it available"),
         ("torn", "raise OSError('no driver')", 2, "no driver"),
         ("quits", "import os\nos._exit(3)", 1, "construction: the process ended with status 3"),
+        ("leaves", "import os\nos._exit(0)", 1, "construction: the process ended itself"),
+        ("late", LATE, 1, "test_nothing_is_delivered_twice: the process ended itself"),
+        ("breaks", BREAKS, 1, "test_nothing_is_delivered_twice: pytest was ended with status 2"),
+        ("early", EARLY, 2, "not tested: the robot sleeps"),
+        ("none", NO_LIMIT, 1, "limits: max_requests_per_minute=0; use a number above 0"),
+        ("scarce", SCARCE, 2, "not tested: its quotas leave out the contract"),
     ],
 )
 def test_what_cannot_be_tested_is_told_why(
@@ -210,6 +288,52 @@ def test_an_amplifier_is_tested_too(install: Any) -> None:
     assert result.exit_code == 1
     (fault,) = [line for line in result.stdout.splitlines() if line.startswith("fault")]
     assert fault.startswith("fault     test_u_of_unbiased_bytes_is_uniform: ")
+
+
+@pytest.mark.heavy
+def test_no_secret_is_told(install: Any) -> None:
+    install("keyed", SECRETIVE)
+    result = verdict_on("keyed", "--json")
+    assert result.exit_code == 1, result.output
+    assert "refused with ***" in result.stdout
+    assert "recorded_settings hold a secret" in result.stdout
+    assert "hunter2" not in result.output
+
+
+@pytest.mark.heavy
+def test_what_a_process_prints_starts_and_leaves_is_bounded(tmp_path: Path) -> None:
+    program = """
+        import os, subprocess, sys, tempfile, time
+        left = subprocess.Popen(["sleep", "300"])
+        open(os.environ["TOLD"], "w").write(f"{left.pid} {tempfile.mkdtemp()}")
+        line = b"x" * 65535 + b"\\n"
+        for _ in range(500):
+            os.write(2, line)
+        os.write(1, b"the end\\n")
+        os._exit(4)
+    """
+    told = tmp_path / "told"
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with tempfile.TemporaryDirectory() as folder, (tmp_path / "q").open("w+b") as asked:
+        environment = {**process._environment(folder), "TOLD": str(told)}
+        ended, last = process._ended(command, asked, environment, 60.0)
+        pid, made = told.read_text().split()
+        assert made.startswith(folder)
+    assert (ended, last) == ("the process ended with status 4", "the end")
+    assert _is_gone(int(pid))
+    lines = tmp_path / "lines"
+    lines.write_text('{"a": 1}\n{"b": ')
+    assert list(process._told(lines)) == [{"a": 1}]
+
+
+def _is_gone(pid: int) -> bool:
+    """Returns whether a process ends, as one that was killed soon does."""
+    for _ in range(600):
+        stat = Path(f"/proc/{pid}/stat")
+        if not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_an_unknown_name_is_refused() -> None:
@@ -277,6 +401,7 @@ def test_a_plan_spends_no_more_than_a_tenth_of_a_day() -> None:
         "test_nothing_is_delivered_twice",
     )
     small = plan_of(SourceLimits(max_bytes_per_request=1_000))
+    assert small.stages[0].requests == CONTRACT_REQUESTS + CONTRACT_BYTES // 1_000
     assert small.stages[-1].requests == 3 * math.ceil(10_240 / 1_000)
 
 
@@ -288,9 +413,10 @@ def told_by(step: str, name: str, tmp_path: Path, **more: Any) -> list[dict[str,
 
 
 def test_steps_tell_what_they_find(tmp_path: Path) -> None:
-    (about,) = told_by("describe", "system", tmp_path)
+    about, done = told_by("describe", "system", tmp_path)
+    assert done == {"done": True}
     assert (about["available"], about["jit_class"], about["has_pytest"]) == (True, "P", True)
-    assert told_by("probe", "system", tmp_path) == [{"probed": True}]
+    assert told_by("probe", "system", tmp_path) == [{"probed": True}, done]
     stages = ["health", "latency 64"]
     told = told_by("measure", "system", tmp_path, stages=stages)
     assert told[1] == {"health": "ok", "tested": "output", "alarm": ""}

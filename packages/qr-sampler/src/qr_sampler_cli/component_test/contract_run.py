@@ -20,6 +20,14 @@ CLASSES: Final = {"source": "TestSource", "amplifier": "TestAmplifier", "strateg
 FORK_CLAUSE: Final = "test_a_fork_gets_bytes_of_its_own"
 LONGEST_WORDS: Final = 500
 
+WHOLE: Final = {
+    pytest.ExitCode.OK,
+    pytest.ExitCode.TESTS_FAILED,
+    # Only sources have a clause about forks.
+    pytest.ExitCode.NO_TESTS_COLLECTED,
+}
+"""How pytest ends when it has run all clauses."""
+
 
 class _Reporter:
     """A plugin of pytest that provides the subject and passes on the results."""
@@ -69,7 +77,11 @@ def run_contract(subject: Subject, tell: Callable[[dict[str, Any]], None]) -> No
 
         runs = {FORK_CLAUSE: tell_of_forks, f"not {FORK_CLAUSE}": tell_of_others}
         for choice, teller in runs.items():
-            pytest.main([*common, "-k", choice, target], plugins=[_Reporter(subject, teller)])
+            status = pytest.main(
+                [*common, "-k", choice, target], plugins=[_Reporter(subject, teller)]
+            )
+            if status not in WHOLE:
+                tell({"raised": f"pytest was ended with status {int(status)}"})
     for told in told_of_forks:
         tell(_unless_presupposed(told, failed))
 

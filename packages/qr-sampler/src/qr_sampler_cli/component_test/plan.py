@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 CONTRACT_REQUESTS: Final = 160
-"""Most requests of the contract; a test counts them."""
+"""Most requests of the contract where none is split; a test counts them."""
 CONTRACT_BYTES: Final = 20_000
 """Most bytes of the contract; a test counts them."""
 HEALTH_BYTES: Final = 1_024
@@ -88,7 +88,8 @@ def plan_of(limits: SourceLimits) -> Plan:
     """Returns what a source with these *limits* is tested by."""
     draws = FEW_DRAWS if limits != SourceLimits() else MANY_DRAWS
     wanted = [
-        Stage("contract", CONTRACT_REQUESTS, CONTRACT_BYTES),
+        # Each of its draws may leave a request that is not full.
+        Stage("contract", CONTRACT_REQUESTS + _split(CONTRACT_BYTES, limits), CONTRACT_BYTES),
         Stage("health", _requests(HEALTH_BYTES, limits), HEALTH_BYTES),
         *(
             Stage(latency_stage(size), draws * _requests(size, limits), draws * size)
@@ -104,6 +105,10 @@ def plan_of(limits: SourceLimits) -> Plan:
     quota = limits.max_requests_per_minute
     bursts = () if quota is None else tuple(name for name, n in BURSTS.items() if n > quota / 2)
     return Plan(tuple(stages), bursts)
+
+
+def _split(size: int, limits: SourceLimits) -> int:
+    return size // (limits.max_bytes_per_request or size + 1)
 
 
 def _requests(size: int, limits: SourceLimits) -> int:

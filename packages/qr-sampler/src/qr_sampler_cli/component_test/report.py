@@ -67,6 +67,9 @@ def _next(trial: Trial) -> str:
         return "repair what the faults name; docs/plugins.md says what is expected"
     if trial.unavailable:
         return f"{trial.unavailable}; make it available and test it again"
+    if not trial.plan.has("contract"):
+        return "its quotas leave out the contract; raise them, or test a stand-in of the device"
     chosen = f"choose it with {SETTINGS[trial.kind]}={trial.name}"
     left = [stage.name for stage in trial.plan.stages if stage.left_out]
+    left += trial.plan.skipped_clauses
     return f"{chosen}; not tested: {', '.join(left)}" if left else chosen

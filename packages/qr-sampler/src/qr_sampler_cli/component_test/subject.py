@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
-__all__ = ["Kind", "Subject"]
+__all__ = ["DONE", "Kind", "Subject"]
+
+DONE: Final = "done"
+"""Key of the line that a step tells last: a component can end its process with any status."""
 
 Kind = Literal["source", "amplifier", "strategy"]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import ClassVar
@@ -25,6 +26,9 @@ from qr_sampler_cli.component_test.subject import Subject
 __all__ = ["TestAmplifier", "TestSource", "TestStrategy"]
 
 FORK = "test_a_fork_gets_bytes_of_its_own"
+SAMPLING = "test_output_is_not_grossly_defective"
+SAMPLE_BYTES = 4_096
+"""Bytes that this clause draws at once."""
 USUAL_REQUESTS = 12
 """Most requests of a clause that is no burst."""
 
@@ -45,12 +49,18 @@ class TestSource(EntropySourceContract):
         source.close()
 
     @pytest.fixture(autouse=True)
-    def _pace(self, subject: Subject, request: pytest.FixtureRequest) -> None:
+    def _pace(
+        self, subject: Subject, request: pytest.FixtureRequest, source: EntropySource
+    ) -> None:
         """Leaves out what the quota does not allow, and waits for what it does."""
         clause = request.function.__name__
         if clause in subject.skipped_clauses:
             pytest.skip("it asks faster than the quota of requests allows")
-        time.sleep(subject.interval_s * BURSTS.get(clause, USUAL_REQUESTS))
+        requests = BURSTS.get(clause, USUAL_REQUESTS)
+        if clause == SAMPLING:
+            largest = source.limits.max_bytes_per_request or SAMPLE_BYTES
+            requests = max(requests, math.ceil(SAMPLE_BYTES / largest))
+        time.sleep(subject.interval_s * requests)
 
     def test_a_fork_gets_bytes_of_its_own(self, source: EntropySource) -> None:
         """As in the contract; a control may be the same in every process."""

@@ -14,6 +14,7 @@ from qr_sampler.components.sources import source_names
 from qr_sampler.components.strategies import TEMPERATURE_STRATEGIES
 from qr_sampler.entropy import SourceLimits
 from qr_sampler.errors import ConfigError, UnknownPluginError
+from qr_sampler.foreign import plain_text
 from qr_sampler_cli.component_test.plan import MINUTE_S, Plan, Stage, plan_of
 from qr_sampler_cli.component_test.process import Telling, run_step
 from qr_sampler_cli.component_test.subject import Kind, Subject
@@ -26,6 +27,8 @@ STEP_S: Final = 60.0
 """Longest duration of a step that draws nothing or little, in seconds."""
 CONTRACT_S: Final = 300.0
 """The same for the contract, without waits for quotas."""
+MEASURE_S: Final = 300.0
+"""The same for the health test and the timed draws: slow devices make 100 bytes a second."""
 
 CONTRACT_ONLY: Final = Plan((Stage("contract", 0, 0),))
 
@@ -61,7 +64,8 @@ class Trial:
         """``usable``, ``faulty`` or ``not tested``."""
         if self.faults:
             return "faulty"
-        return "not tested" if self.unavailable else "usable"
+        tested = not self.unavailable and self.plan.has("contract")
+        return "usable" if tested else "not tested"
 
     def as_data(self) -> dict[str, Any]:
         """Returns all of it, ready for JSON."""
@@ -106,11 +110,17 @@ def try_component(name: str, announce: Callable[[Trial], None]) -> Trial:
         raise ConfigError(f"{name}: {refusal}")
     if _broken(trial, told, "its import or construction"):
         return trial
-    trial.about = dict(told.lines[-1])
+    if reason := told.said("unavailable"):
+        trial.unavailable = reason
+        return trial
+    trial.about = dict(told.lines[0])
     if not trial.about.pop("has_pytest"):
         remedy = from_clone("qr-sampler-core[testing]")
         raise MissingPackageError(f"--test needs pytest, which is not installed; {remedy}")
     if trial.kind == "source":
+        if wrong := _no_quotas(trial.about["limits"]):
+            trial.faults.append(f"limits: {', '.join(wrong)}; use a number above 0, or None")
+            return trial
         trial.plan = plan_of(SourceLimits(**trial.about["limits"]))
     announce(trial)
     subject = _gently(subject, trial)
@@ -121,6 +131,15 @@ def try_component(name: str, announce: Callable[[Trial], None]) -> Trial:
     if trial.kind == "source":
         _measurements(trial, subject)
     return trial
+
+
+def _no_quotas(limits: dict[str, Any]) -> list[str]:
+    """Returns those of the *limits* that limit nothing, in words."""
+    return [
+        f"{name}={plain_text(value)}"
+        for name, value in limits.items()
+        if value is not None and not (type(value) in (int, float) and value > 0)
+    ]
 
 
 def _gently(subject: Subject, trial: Trial) -> Subject:
@@ -156,7 +175,7 @@ def _contract(trial: Trial, subject: Subject) -> None:
 
 def _measurements(trial: Trial, subject: Subject) -> None:
     waits = sum(stage.wait_s for stage in trial.plan.running if stage.name != "contract")
-    told = run_step("measure", subject, STEP_S + 2.0 * waits)
+    told = run_step("measure", subject, MEASURE_S + 2.0 * waits)
     for line in told.lines:
         if "health" in line:
             trial.health = line

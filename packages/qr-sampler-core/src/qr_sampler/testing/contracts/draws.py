@@ -57,7 +57,9 @@ class DrawClauses(SourceClauses):
         text = json.dumps(dict(source.recorded_settings), allow_nan=False)
         for secret in source.secrets:
             assert isinstance(secret, str)
-            assert json.dumps(secret)[1:-1] not in text, "recorded_settings hold a secret"
+            # Where an assertion fails, pytest prints what it compares.
+            recorded = json.dumps(secret)[1:-1] in text
+            assert not recorded, "recorded_settings hold a secret"
 
     @clause(TIMELY, EXACT, _PLAIN)
     def test_draw_carries_its_provenance(self, source: EntropySource) -> None:

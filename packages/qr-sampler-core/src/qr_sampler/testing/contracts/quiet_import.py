@@ -26,7 +26,8 @@ def is_device(path):
     special = stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
     return special and path != os.devnull
 def listen(event, arguments):
-    if event == "open" and is_device(arguments[0]):
+    # A number is what another call has opened, such as the pipe of a program.
+    if event == "open" and not isinstance(arguments[0], int) and is_device(arguments[0]):
         noises.append(f"opens {os.fsdecode(arguments[0])}")
     elif event in ("socket.connect", "socket.sendto"):
         noises.append(f"connects to {arguments[1]}")
@@ -40,7 +41,7 @@ except ModuleNotFoundError as error:
 others = [one for one in threading.enumerate() if one is not threading.current_thread()]
 if noises is not None:
     noises += [f"starts the thread {one.name}" for one in others]
-print(json.dumps(noises), flush=True)
+print("", json.dumps(noises), sep="\\n", file=sys.__stdout__, flush=True)
 os._exit(0)
 """
 
