@@ -61,6 +61,7 @@ runs = st.lists(st.tuples(st.integers(0, 255), st.integers(1, 40)), max_size=12)
 
 
 @settings(max_examples=1500)
+@pytest.mark.heavy
 @given(
     few_values | any_values | runs,
     st.lists(st.integers(0, 60), max_size=8),
@@ -198,6 +199,38 @@ def test_three_suspect_draws_among_64_are_a_failure() -> None:
     monitor.restart()
     assert monitor.observe(rng.bytes(400)) is None
     assert monitor.state is HealthState.OK
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_one_suspect_window_or_run_in_many_short_draws_is_no_failure(size: int) -> None:
+    rng = np.random.default_rng(17)
+    window = rng.integers(1, 256, 512, dtype=np.uint8)
+    # Of 26 that are a failure and 20 that are suspect: reached half-way, so that draws follow.
+    window[np.arange(0, 252, 12)] = 0
+    run = rng.integers(1, 256, 512, dtype=np.uint8)
+    run[3:11] = 0
+    for data, test in ((window, "adaptive_proportion"), (run, "repetition_count")):
+        monitor, found = HealthMonitor(), []
+        for begin in range(0, 512, size):
+            found.append(monitor.observe(data[begin : begin + size].tobytes()))
+        suspect = [alarm for alarm in found if alarm]
+        assert len(suspect) >= (1 if test == "repetition_count" else 4)
+        assert {(alarm.test, alarm.state) for alarm in suspect} == {(test, HealthState.SUSPECT)}
+        assert monitor.state is not HealthState.FAILED
+
+
+def test_windows_that_are_suspect_one_after_the_other_are_a_failure() -> None:
+    rng = np.random.default_rng(18)
+    window = rng.integers(1, 256, 512, dtype=np.uint8)
+    window[np.arange(0, 252, 12)] = 0
+    monitor = HealthMonitor()
+    states = []
+    for _ in range(4):
+        for begin in range(0, 512, 64):
+            monitor.observe(window[begin : begin + 64].tobytes())
+        states.append(monitor.state)
+    assert states[0] is not HealthState.FAILED
+    assert states[-1] is HealthState.FAILED
 
 
 def test_windows_are_remembered_across_a_restart_and_within_a_draw() -> None:

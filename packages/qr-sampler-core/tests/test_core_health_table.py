@@ -143,7 +143,7 @@ def test_u_of_a_biased_source_is_not_censored(size: int) -> None:
     unwatched = GuardedSource(Source(), 60_000.0)
     watched.start_up()
     unwatched.draw(1024)
-    for _ in range(2_000):
+    for _ in range(500):
         draw = watched.draw(size)
         assert draw.health is HealthState.OK
         assert draw.data == unwatched.draw(size).data

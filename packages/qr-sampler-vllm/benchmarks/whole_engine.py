@@ -3,7 +3,8 @@
 
 Every model has one engine, in a process of its own. Requests that the plugin samples and requests
 that it leaves to vLLM (``qr_bypass``) take turns in it, so that both meet the same machine.
-With ``--ledger``, rounds with a ledger and without take turns.
+With ``--ledger``, rounds with a ledger and without take turns; with ``--health``, those with health
+tests and without.
 """
 
 from __future__ import annotations
@@ -18,20 +19,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from benchmarks.engine_process import ENVIRONMENT, OPTIONS
+from benchmarks.health_switch import HealthSwitch
 from benchmarks.ledger_switch import LedgerSwitch
 
 __all__ = ["main"]
 
 ROUNDS: Final = 7
-LEDGER_ROUNDS: Final = 15
+SWITCHED_ROUNDS: Final = 15
 """More of them: the difference is small."""
 BLOCK_BYTES: Final = (64, 10_240)
 WIDE_VOCABULARY: Final = 151_936
 PROMPT_TOKEN: Final = 300
 MISSED: Final = "MISSED"
+SWITCHED: Final = {"ledger": "a ledger", "health": "health tests"}
+"""What can be switched off and on, by the option that asks for it."""
+
+Switch: TypeAlias = LedgerSwitch | HealthSwitch
 
 
 class Setting(NamedTuple):
@@ -64,9 +70,14 @@ def main() -> int:
     """Prints a Markdown table; returns 1 when ``--check`` was given and a gate was missed."""
     parser = argparse.ArgumentParser(prog="uv run nox -s bench_engine --", description=__doc__)
     parser.add_argument("--model", type=Path, help="directory of a tiny model; made if left out")
-    parser.add_argument(
-        "--ledger", action="store_true", help="compare with and without a ledger instead"
-    )
+    for name, words in SWITCHED.items():
+        parser.add_argument(
+            f"--{name}",
+            dest="switched",
+            action="store_const",
+            const=name,
+            help=f"compare with and without {words} instead",
+        )
     parser.add_argument("--check", action="store_true", help="fail when a gate is missed")
     parser.add_argument("--worker", choices=sorted(TITLES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -79,8 +90,8 @@ def main() -> int:
             make = [sys.executable, "-m", "qr_sampler_cli", "tiny-model", str(arguments.model)]
             subprocess.run([*make, "--steps", "20"], check=True, stdout=sys.stderr)
         found = [line for name in TITLES for line in measured(arguments, name, Path(folder))]
-    if arguments.ledger:
-        print("\n".join(ledger_table(found)))
+    if arguments.switched:
+        print("\n".join(switched_table(found, SWITCHED[arguments.switched])))
         return 0
     print("\n".join(table(found)))
     return int(arguments.check and any(verdict(*line) == MISSED for line in found))
@@ -89,12 +100,12 @@ def main() -> int:
 def worked(arguments: argparse.Namespace) -> list[dict[str, float]]:
     """Returns what the engine of this process has done, one setting after the other."""
     settings = settings_of(arguments)
-    if not arguments.ledger:
+    if not arguments.switched:
         llm = engine(arguments)
         return [measure(llm, one) for one in settings]
-    switch = LedgerSwitch()
+    switch = LedgerSwitch() if arguments.switched == "ledger" else HealthSwitch()
     llm = engine(arguments)
-    return [measure_ledger(llm, switch, one) for one in settings]
+    return [measure_switched(llm, switch, one) for one in settings]
 
 
 def settings_of(arguments: argparse.Namespace) -> list[Setting]:
@@ -113,9 +124,10 @@ def measured(
         "QR_FIXED_TEMPERATURE": "1",
     }
     command = [sys.executable, "-m", "benchmarks.whole_engine", f"--model={arguments.model}"]
-    if arguments.ledger:
+    if arguments.switched:
+        command.append(f"--{arguments.switched}")
+    if arguments.switched == "ledger":
         environment["QR_LEDGER_DIR"] = str(folder / "ledger")
-        command.append("--ledger")
     done = subprocess.run(
         [*command, f"--worker={model}"],
         env=environment,
@@ -167,16 +179,16 @@ def measure(llm: Any, setting: Setting) -> dict[str, float]:
     return {"bypass": setting.rows * setting.tokens / median(rounds["bypass"]), **shares}
 
 
-def measure_ledger(llm: Any, switch: LedgerSwitch, setting: Setting) -> dict[str, float]:
-    """Returns tokens per second without a ledger, and for each size of block what one costs.
+def measure_switched(llm: Any, switch: Switch, setting: Setting) -> dict[str, float]:
+    """Returns tokens per second while *switch* is off, and for each size of block what it costs.
 
-    Contenders take turns as in :func:`measure`. A round ends when its records are written. What a
-    ledger costs is its share of the tokens per second, and the processor time of all threads and
+    Contenders take turns as in :func:`measure`. A round ends when its records are written. The cost
+    is the share of the tokens per second that is left, and the processor time of all threads and
     of the process that writes.
     """
     names = [(size, on) for size in BLOCK_BYTES for on in (False, True)]
     rounds: dict[tuple[int, bool], list[tuple[float, float]]] = {name: [] for name in names}
-    for turn in range(1 + LEDGER_ROUNDS):
+    for turn in range(1 + SWITCHED_ROUNDS):
         for place in range(len(names)):
             size, switch.on = name = names[(turn + place) % len(names)]
             rounds[name].append(timed_round(llm, switch, {"qr_sample_count": size}, setting))
@@ -192,7 +204,7 @@ def measure_ledger(llm: Any, switch: LedgerSwitch, setting: Setting) -> dict[str
 
 
 def timed_round(
-    llm: Any, switch: LedgerSwitch, extra: dict[str, Any], setting: Setting
+    llm: Any, switch: Switch, extra: dict[str, Any], setting: Setting
 ) -> tuple[float, float]:
     """Returns the seconds, and those of processors, until all tokens of a round are recorded."""
     from qr_sampler_vllm import flush_records
@@ -231,10 +243,10 @@ def table(found: list[tuple[Setting, dict[str, float]]]) -> Iterator[str]:
         )
 
 
-def ledger_table(found: list[tuple[Setting, dict[str, float]]]) -> Iterator[str]:
-    """Yields the lines of a Markdown table of what ledgers cost."""
+def switched_table(found: list[tuple[Setting, dict[str, float]]], what: str) -> Iterator[str]:
+    """Yields the lines of a Markdown table of what *what* costs."""
     heads = " | ".join(f"share, {size:,}-byte blocks | µs a token" for size in BLOCK_BYTES)
-    yield f"| model | rows | without a ledger, tokens/s | {heads} |"
+    yield f"| model | rows | without {what}, tokens/s | {heads} |"
     yield f"| --- | ---: | ---: |{' ---: | ---: |' * len(BLOCK_BYTES)}"
     for setting, one in found:
         cells = " | ".join(

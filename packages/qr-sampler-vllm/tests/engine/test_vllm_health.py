@@ -2,7 +2,7 @@
 """Sources that fail in mid-run, in six ways, under each policy for what happens then.
 
 Each request draws from a source of its own, which delivers good bytes at first; a neighbour draws
-from one that stays good. A source is tested again after a second here instead of a minute.
+from one that stays good. A source is tested again after half a second here instead of a minute.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-TOKENS = 6
+from qr_sampler.records.files import ledgers_in
+from qr_sampler.testing import records_in
+
+TOKENS = 4
 GOOD_DRAWS = 2
 BLOCK_BYTES = 10_240
 PYTHONPATH = os.environ.get("PYTHONPATH")
@@ -77,23 +80,24 @@ PLUGINS = """
 """
 
 GENERATE = """
-    import pathlib
+    import gc, pathlib
     from vllm import SamplingParams
+    from vllm.platforms.cpu import CpuPlatform
     import qr_plugins, qr_sampler_vllm
     from qr_sampler.health import recovery
 
-    recovery.FIRST_PAUSE_S = 1.0
-    qr_plugins.Source.broken = True
-    llm = engine(max_num_seqs=8)
+    recovery.FIRST_PAUSE_S = 0.5
+    ledgers = pathlib.Path(os.environ["QR_LEDGER_DIR"])
+    kinds = [getattr(qr_plugins, name) for name in qr_plugins.FAULTS]
 
-    def generate(part):
+    def generate(llm, part, sources):
         params = [
             SamplingParams(
                 max_tokens=task["tokens"],
                 allowed_token_ids=list(range(300, 900)),
                 extra_args={"qr_request_key": f"{source} {part}", "qr_entropy_source": source},
             )
-            for source in task["sources"]
+            for source in sources
         ]
         try:
             llm.generate(["Light is"] * len(params), params, use_tqdm=False)
@@ -103,25 +107,40 @@ GENERATE = """
             qr_sampler_vllm.flush_records()
         return ""
 
-    raised = generate("first")
-    if not raised:
-        qr_plugins.Source.broken = False
-        time.sleep(1.1)
-        raised = generate("then")
-    made = {name: getattr(qr_plugins, name).delivered for name in qr_plugins.FAULTS}
-    result({"raised": raised, "delivered": made})
+    def played(policy, sources):
+        os.environ.update(QR_FALLBACK_MODE=policy, QR_LEDGER_DIR=str(ledgers / policy))
+        for kind in kinds:
+            kind.draws = kind.delivered = 0
+        qr_plugins.Source.broken = True
+        llm = engine(max_num_seqs=8)
+        raised = generate(llm, "first", sources)
+        if not raised:
+            qr_plugins.Source.broken = False
+            time.sleep(0.6)
+            raised = generate(llm, "then", sources)
+        return {"raised": raised, "delivered": {kind.fault: kind.delivered for kind in kinds}}
+
+    # Several engines, one after the other: a process takes longer to begin than each of them.
+    found = []
+    for policy, sources in task["plays"]:
+        found.append(played(policy, sources))
+        gc.collect()
+        # vLLM replaces its kernels once in a process, and fails at a second time.
+        CpuPlatform.register_triton_kernel_overrides = classmethod(lambda platform: None)
+    result(found)
 """
 
 
 @pytest.fixture
 def played(
     offline_engine: Callable[[str], Any], site: Any
-) -> Callable[[str, str, list[str]], tuple[Any, list[dict[str, Any]]]]:
-    """Plays the script under a policy; returns its result and the records."""
+) -> Callable[[str, list[tuple[str, list[str]]]], list[tuple[Any, list[dict[str, Any]]]]]:
+    """Plays the script under policies, each with the sources that fail; returns for each its result
+    and the records."""
 
     def play(
-        policy: str, runner: str, faults: list[str]
-    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        runner: str, plays: list[tuple[str, list[str]]]
+    ) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
         constants = f"GOOD_DRAWS, BLOCK_BYTES = {GOOD_DRAWS}, {BLOCK_BYTES}\n"
         site.install(
             "qr_plugins",
@@ -135,12 +154,15 @@ def played(
         engine = offline_engine(runner)
         env = {
             "PYTHONPATH": os.pathsep.join([str(site.directory), *filter(None, [PYTHONPATH])]),
-            "QR_REQUEST_ENTROPY_SOURCES": ",".join(faults),
-            "QR_FALLBACK_MODE": policy,
+            "QR_REQUEST_ENTROPY_SOURCES": ",".join(FAULTS),
             "QR_SAMPLE_COUNT": str(BLOCK_BYTES),
         }
-        task = {"sources": ["system", *faults], "tokens": TOKENS}
-        return engine.result(GENERATE, task, env), engine.lines()
+        requests = [(policy, ["system", *faults]) for policy, faults in plays]
+        results = engine.result(GENERATE, {"plays": requests, "tokens": TOKENS}, env)
+        ledgers = [ledgers_in(engine.ledger / policy) for policy, _ in plays]
+        return [
+            (result, records_in(file)) for result, (file,) in zip(results, ledgers, strict=True)
+        ]
 
     return play
 
@@ -169,11 +191,10 @@ def assert_bytes_are_accounted_for(
     assert all(map(str.startswith, told, reasons)), told
 
 
-@pytest.mark.parametrize(("policy", "runner"), [("system", "v1"), ("end_request", "v2")])
-def test_no_token_comes_from_a_failed_source(
-    played: Callable[..., Any], policy: str, runner: str
+def assert_failed_sources_decide_nothing(
+    policy: str, result: dict[str, Any], lines: list[dict[str, Any]]
 ) -> None:
-    result, lines = played(policy, runner, [*FAULTS])
+    """Checks the records of an engine in which all sources but one have failed for a while."""
     assert result["raised"] == ""
     for part in ("first", "then"):
         assert_good(of_request(lines, f"system {part}"), "system", TOKENS)
@@ -196,8 +217,16 @@ def test_no_token_comes_from_a_failed_source(
         assert_bytes_are_accounted_for(lines, fault, result["delivered"][fault], reasons)
 
 
-def test_an_engine_that_is_to_stop_says_that_health_is_why(played: Callable[..., Any]) -> None:
-    result, lines = played("error", "v1", ["top_bit"])
-    assert "health: bit_planes " in result["raised"]
-    decided = [line for line in lines if line["kind"] == "token" and line["source"] == "top_bit"]
+def test_no_token_comes_from_a_failed_source_and_records_say_why(
+    played: Callable[..., Any],
+) -> None:
+    (system, lines), (error, errors) = played("v1", [("system", [*FAULTS]), ("error", ["top_bit"])])
+    assert_failed_sources_decide_nothing("system", system, lines)
+    assert "health: bit_planes " in error["raised"]
+    decided = [line for line in errors if line["kind"] == "token" and line["source"] == "top_bit"]
     assert_good(decided, "top_bit", GOOD_DRAWS)
+
+
+def test_requests_of_failed_sources_end_beside_others(played: Callable[..., Any]) -> None:
+    ((result, lines),) = played("v2", [("end_request", [*FAULTS])])
+    assert_failed_sources_decide_nothing("end_request", result, lines)

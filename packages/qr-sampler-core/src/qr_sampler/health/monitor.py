@@ -8,7 +8,12 @@ from collections.abc import Callable, Iterable
 from operator import lt
 from typing import Final
 
-from qr_sampler.health.cutoffs import most_frequent_cutoff, proportion_cutoff, repetition_cutoff
+from qr_sampler.health.cutoffs import (
+    WINDOW,
+    most_frequent_cutoff,
+    proportion_cutoff,
+    repetition_cutoff,
+)
 from qr_sampler.health.measures import STREAM_TESTS, WHOLE_DRAW_TESTS, DrawMeasures, Measures
 from qr_sampler.health.policy import Alarm, HealthPolicy, HealthState, Reading
 from qr_sampler.health.whole_draws import SHORTEST_DRAW, plane_tolerance
@@ -55,16 +60,24 @@ class HealthMonitor:
         """By size of a draw, from which values on it is suspect, and the source has failed."""
         self._measures = make_measures(runs[1])
         self._recent: deque[bool] = deque(maxlen=self.policy.among)
+        self._reach = dict(zip(STREAM_TESTS, (runs[1], WINDOW), strict=True))
+        """How many bytes lie in what a test of the stream finds at once."""
+        self._read = 0
+        """Bytes that have been measured."""
+        self._counted: dict[str, int] = {}
+        """Up to which byte a suspect draw has counted, by the test of the stream that found it."""
 
     def restart(self) -> None:
         """Begins anew, but for the windows that were seen: the source has passed its start-up."""
         self.state = HealthState.OK
         self._measures.restart()
         self._recent.clear()
+        self._counted.clear()
 
     def observe(self, data: bytes) -> Alarm | None:
         """Returns the gravest finding about the bytes of a draw; ``None`` for a good one."""
         values = self._measures.of(data)
+        self._read += len(data)
         suspect, failed = self._cutoffs_of(len(data))
         if all(map(lt, values, suspect)):
             return self._judged(None)
@@ -72,7 +85,9 @@ class HealthMonitor:
 
     def read(self, data: bytes) -> list[Reading]:
         """Returns what every test measures in the bytes of the next draw of the stream."""
-        return list(map(Reading, TESTS, self._measures.of(data), *self._cutoffs_of(len(data))))
+        values = self._measures.of(data)
+        self._read += len(data)
+        return list(map(Reading, TESTS, values, *self._cutoffs_of(len(data))))
 
     def judge(self, readings: Iterable[Reading]) -> Alarm | None:
         """Returns the gravest finding in the readings of a draw, and changes the state by it."""
@@ -115,10 +130,24 @@ class HealthMonitor:
 
     def _weighed(self, alarm: Alarm | None) -> Alarm | None:
         """Returns *alarm*, or one that says that there were too many of its kind."""
-        self._recent.append(alarm is not None)
+        self._recent.append(alarm is not None and not self._is_old(alarm))
         if alarm is None or alarm.state is HealthState.FAILED:
             return alarm
         suspect, most = sum(self._recent), self.policy.most_suspect
         if suspect < most:
             return alarm
         return Alarm("suspect_draws", suspect, most, HealthState.FAILED)
+
+    def _is_old(self, alarm: Alarm) -> bool:
+        """Returns whether a test of the stream has found what it found in an earlier draw.
+
+        One run and one window reach into many short draws, all of which are suspect then. They are
+        one piece of evidence, not three.
+        """
+        reach, counted = self._reach.get(alarm.test), self._counted.get(alarm.test)
+        if reach is None:
+            return False
+        if counted is not None and self._read - counted < reach:
+            return True
+        self._counted[alarm.test] = self._read
+        return False
