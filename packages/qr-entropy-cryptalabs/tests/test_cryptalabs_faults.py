@@ -111,6 +111,33 @@ class TestConfiguration:
             build(mode=PostProcess.RAW_NOISE)
         )
 
+    def test_one_that_was_reset_between_two_draws_is_told_again(
+        self, device: SimulatedQCicada, build: Build
+    ) -> None:
+        source = build(mode=PostProcess.RAW_NOISE)
+        source.draw(8)
+        device.power_up()
+        assert device.config.postprocess is PostProcess.SHA256
+        source.draw(8)
+        assert device.config.postprocess is PostProcess.RAW_NOISE
+        assert not device.config.generate_on_error
+
+    def test_one_that_calibrates_itself_is_no_worse_for_it(
+        self, device: SimulatedQCicada, build: Build, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answer, levels = device.__class__._set_config, iter((0.25, float("nan")))
+
+        def calibrated(payload: bytes) -> bytes:
+            said = answer(device, payload)
+            device.config = replace(device.config, initial_level=next(levels))
+            return said
+
+        monkeypatch.setitem(device._answers, b"\x08", calibrated)
+        source = build()
+        for _ in range(2):
+            assert len(source.draw(8).data) == 8
+            device.power_up()
+
     def test_what_is_done_to_the_bits_is_said(self, build: Build) -> None:
         said = [build(mode=mode).conditioning for mode in PostProcess]
         assert said == ["sha256", "raw-noise", "none"]

@@ -117,6 +117,8 @@ class Device:
     def read(self, received: bytearray, n: int, deadline_ns: int) -> Answer:
         """Returns *n* bytes that it was asked for after what it had ready was discarded.
 
+        Its settings are made again if it has lost them.
+
         Args:
             received: Gets what has arrived of them, also if an error follows.
             n: How many, from 1 to 65,535.
@@ -127,6 +129,8 @@ class Device:
             TimeoutError: When the deadline passes first.
             OSError: When it misbehaves.
         """
+        # It may have lost its settings by a reset, of which its converter tells nothing.
+        self._configure(deadline_ns)
         ready = self._ready_bytes(deadline_ns)
         if self._wanted.flush:
             self._discard(ready, deadline_ns)
@@ -158,6 +162,8 @@ class Device:
     def _configure(self, deadline_ns: int) -> None:
         """Sets the mode, switches its tests on, and forbids bytes that have failed them."""
         found = self._config(deadline_ns)
+        if self._is_right(found):
+            return
         right = replace(
             found,
             postprocess=self._wanted.mode,
@@ -165,13 +171,17 @@ class Device:
             adaptive_proportion=True,
             generate_on_error=False,
         )
-        if found == right:
-            return
         payload = protocol.serialize_config(right)
         self._link.command(protocol.CMD_SET_CONFIG, deadline_ns, payload)
-        if self._config(deadline_ns) != right:
+        if not self._is_right(self._config(deadline_ns)):
             mode = self._wanted.mode.name.lower()
             raise UnfitDeviceError(f"it does not change to the mode {mode} with its tests on")
+
+    def _is_right(self, config: DeviceConfig) -> bool:
+        """Returns whether what matters is set; it may calibrate its optics itself."""
+        is_tested = config.repetition_count and config.adaptive_proportion
+        is_strict = is_tested and not config.generate_on_error
+        return is_strict and config.postprocess == self._wanted.mode
 
     def _config(self, deadline_ns: int) -> DeviceConfig:
         answer = self._ask("CONFIG", deadline_ns)

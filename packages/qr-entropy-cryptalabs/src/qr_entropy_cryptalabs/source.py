@@ -45,10 +45,10 @@ class CryptaLabsSource(EntropySource):
     """Asks a QCicada or a Firefly for the bytes of every draw.
 
     The port is opened by the first draw, and again after a failure or a fork; nobody else can open
-    it in the meantime. Opening it sets the mode of the device, switches its health tests on and
-    forbids bytes that have failed them. Each draw asks for the device's state, refuses a device
-    whose tests have failed, discards what the device has ready, since that was made before, and
-    then asks for exactly the bytes of the draw. The device signs them, unless it cannot.
+    it in the meantime. Each draw sees to it that the device is in its mode, has its health tests on
+    and gives no bytes that have failed them, asks for its state, refuses a device whose tests have
+    failed, discards what the device has ready, since that was made before, and then asks for
+    exactly the bytes of the draw. The device signs them, unless it cannot.
 
     Signatures are ECDSA of P-256 over the bytes. A wrong one makes the draw fail, and so do bytes
     of one of the latest 16,384 answers: their signature would be right. They count as verified only
