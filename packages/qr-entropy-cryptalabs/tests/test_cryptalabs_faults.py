@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from qcicada import PostProcess
 
+from qr_entropy_cryptalabs.device import Device
 from qr_entropy_cryptalabs.settings import CryptaLabsSettings
 from qr_entropy_cryptalabs.simulators import SimulatedQCicada
 from qr_entropy_cryptalabs.source import CryptaLabsSource
@@ -89,6 +90,21 @@ def test_a_device_unplugged_within_a_draw_ends_it_at_once(
         source.draw(10_000)
     puller.join()
     assert 0 < caught.value.dropped_bytes < 10_000
+
+
+def test_a_draw_that_a_signal_interrupts_gives_the_port_back(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, other = build(), build()
+
+    def interrupted(device: Device, received: bytearray, n: int, deadline_ns: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Device, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            source.draw(8)
+    assert len(other.draw(8).data) == 8
 
 
 class TestConfiguration:

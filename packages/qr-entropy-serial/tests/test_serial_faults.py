@@ -117,6 +117,21 @@ def test_a_device_unplugged_within_a_draw_ends_it_at_once(
     assert caught.value.dropped_bytes > 0
 
 
+def test_a_draw_that_a_signal_interrupts_gives_the_port_back(
+    kind: str, plug: Plug, build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, other = build(plug.link, kind), build(plug.link, kind)
+
+    def interrupted(port: SerialPort, received: bytearray, n: int, deadline_ns: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SerialPort, "read_into", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            source.draw(8)
+    assert len(other.draw(8).data) == 8
+
+
 class TestModes:
     def test_a_device_that_somebody_left_in_text_mode_is_told_its_mode(
         self, plug_in: Callable[[SimulatedDevice], Plug], build: Build

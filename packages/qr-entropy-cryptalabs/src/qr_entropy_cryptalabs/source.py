@@ -259,8 +259,12 @@ class CryptaLabsSource(EntropySource):
                 # Perhaps it was unplugged between two draws, and is back.
                 return self._read(n, deadline_ns)
             raise EntropyUnavailableError(
-                self.name, self._explain(error), dropped_bytes=lost
+                self.name, self._explain(error), dropped_bytes=min(lost, n)
             ) from error
+        except BaseException:
+            # Interrupted by a signal: what is still on its way belongs to nobody.
+            self._drop_device()
+            raise
         return answers, device
 
     def _device(self, deadline_ns: int) -> Device:

@@ -194,6 +194,10 @@ class SerialSource(EntropySource):
             raise EntropyUnavailableError(
                 self.name, self._explain(error), dropped_bytes=len(received)
             ) from error
+        except BaseException:
+            # Interrupted by a signal: what is still on its way belongs to nobody.
+            self._drop_connection()
+            raise
         return bytes(received), connection.place.identity
 
     def _connection(self, deadline_ns: int) -> Connection:
