@@ -149,6 +149,12 @@ def test_mistakes_are_named(tmp_path: Path, old: str, new: str, words: str) -> N
     assert words in refusal(tmp_path, old, new)
 
 
+def test_a_request_that_cannot_be_sent_is_no_surprise_in_a_draw(tmp_path: Path) -> None:
+    text = OWN.replace("headers = {", 'query = { a = "' + "\u00e9" * 12_000 + '" }\nheaders = {')
+    with pytest.raises(ConfigError, match=r"bench makes no valid request: URL .* too long"):
+        HttpSource(preset_file=own(tmp_path, text))
+
+
 def test_an_answer_fits_into_memory(tmp_path: Path) -> None:
     text = OWN.replace('form = "uint8"', 'form = "uint8"\ncharacters_per_byte = 4096')
     assert read_preset(own(tmp_path, text.replace(" = 256", " = 32768"))).limits
