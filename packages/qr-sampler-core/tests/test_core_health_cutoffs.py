@@ -71,3 +71,20 @@ def test_a_test_that_could_never_fail_is_refused() -> None:
         repetition_cutoff(0.0, 20)
     with pytest.raises(ValueError, match="greater than 0"):
         most_frequent_cutoff(511, float("nan"), 20)
+
+
+@pytest.mark.parametrize(("size", "days", "years"), [(10_240, 25, 1e6), (64, 11 * 365, 1e8)])
+def test_good_sources_alarm_as_seldom_as_the_page_of_health_says(
+    size: int, days: float, years: float
+) -> None:
+    """By the union bound over the ends of runs, and over windows, of 50 tokens a second."""
+
+    def per_draw(bits: int) -> float:
+        run, count = repetition_cutoff(8.0, bits), proportion_cutoff(8.0, bits)
+        # A run of that length begins where the byte before is another one.
+        of_runs = size * 255 / 256 * 256.0 ** (1 - run)
+        return float(of_runs + size / WINDOW * stats.binom(WINDOW - 1, 1 / 256).sf(count - 2))
+
+    tokens_a_day = 50 * 86_400
+    assert 1 / (per_draw(40) * tokens_a_day) == pytest.approx(days, rel=0.02)
+    assert 1 / (per_draw(60) * tokens_a_day) > 365 * years

@@ -210,9 +210,9 @@ def test_one_suspect_window_or_run_in_many_short_draws_is_no_failure(size: int) 
     run = rng.integers(1, 256, 512, dtype=np.uint8)
     run[3:11] = 0
     for data, test in ((window, "adaptive_proportion"), (run, "repetition_count")):
-        monitor, found = HealthMonitor(), []
-        for begin in range(0, 512, size):
-            found.append(monitor.observe(data[begin : begin + size].tobytes()))
+        monitor = HealthMonitor()
+        pieces = [data[begin : begin + size].tobytes() for begin in range(0, 512, size)]
+        found = [monitor.observe(piece) for piece in pieces]
         suspect = [alarm for alarm in found if alarm]
         assert len(suspect) >= (1 if test == "repetition_count" else 4)
         assert {(alarm.test, alarm.state) for alarm in suspect} == {(test, HealthState.SUSPECT)}

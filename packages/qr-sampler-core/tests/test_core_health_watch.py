@@ -194,6 +194,74 @@ def test_a_source_that_fails_its_first_start_up_test_delivers_nothing() -> None:
     assert shown(dropped) == [(1024, "health: repetition_count 9 >= 9")]
 
 
+def slow(device: Device, clock: Clock, bytes_per_s: float, timeout_s: float) -> None:
+    """Makes *device* take its time, and be unavailable once that is too long."""
+    fast = device.get_random_bytes
+
+    def get(n: int) -> bytes:
+        clock.now += min(n / bytes_per_s, timeout_s)
+        if n / bytes_per_s > timeout_s:
+            raise EntropyUnavailableError("device", "too slow")
+        return fast(n)
+
+    device.get_random_bytes = get  # type: ignore[method-assign]
+
+
+def test_a_slow_source_is_tested_in_pieces_and_no_draw_waits_for_all_of_them(clock: Clock) -> None:
+    dropped: list[DroppedBytes] = []
+    slow(device := Device(), clock, bytes_per_s=100, timeout_s=5)
+    guard = GuardedSource(device, 5000.0, dropped.append, health=HealthOptions())
+    guard.start_up()
+    waits = [clock.now]
+    # Admissions wait once.
+    guard.start_up()
+    assert clock.now == waits[-1] == 1005.0
+    reasons = []
+    for _ in range(3):
+        reasons.append("")
+        try:
+            guard.draw(64)
+        except EntropyUnavailableError as error:
+            reasons[-1] = error.reason
+        waits.append(clock.now)
+    assert reasons[0].startswith("its start-up test has 448 of 1024 bytes yet; ")
+    assert [bool(reason) for reason in reasons] == [True, True, False]
+    assert max(np.diff(waits)) < 5.0
+    assert sum(each.count for each in dropped) == 1024
+    assert {each.reason for each in dropped} == {"startup_test"}
+    assert guard.draw(64).health is HealthState.OK
+
+
+def test_a_slow_source_that_is_stuck_passes_no_start_up_test(clock: Clock) -> None:
+    dropped: list[DroppedBytes] = []
+    slow(device := Device(), clock, bytes_per_s=100, timeout_s=5)
+    device.fault = stuck
+    guard = GuardedSource(device, 5000.0, dropped.append, health=HealthOptions())
+    guard.start_up()
+    found = [refusal(guard, 64).reason for _ in range(3)]
+    assert [reason.startswith("health: ") for reason in found] == [False, False, True]
+    assert dropped[-1].reason == "health: repetition_count 9 >= 9"
+
+
+def test_threads_do_not_wait_for_a_start_up_test_longer_than_for_a_draw() -> None:
+    going_on, ends = threading.Event(), threading.Event()
+
+    def draw(n: int) -> bytes:
+        going_on.set()
+        ends.wait(60)
+        return np.random.default_rng(1).bytes(n)
+
+    watch = HealthWatch("device", HealthMonitor(), patience_s=0.01)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(watch.admit, draw, lambda *_: None)
+        assert going_on.wait(60)
+        with pytest.raises(EntropyUnavailableError, match="start-up test goes on"):
+            watch.admit(draw, lambda *_: None)
+        ends.set()
+        first.result(60)
+    assert watch.ready
+
+
 def test_an_unavailable_source_is_no_failed_one() -> None:
     source = ConstantEntropySource(name="device", fail_with="unplugged")
     source.min_entropy_per_byte = 8.0

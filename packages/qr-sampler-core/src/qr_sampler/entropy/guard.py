@@ -145,12 +145,13 @@ class GuardedSource(EntropySource):
         )
 
     def start_up(self) -> None:
-        """Makes the start-up test of the source if one is due; what it finds is its health.
+        """Makes the first start-up test of the source; what it finds is its health.
 
-        The first draw does so itself; called earlier, that draw need not wait for it.
+        The first draw does so itself; called earlier, that draw need not wait for it. A test that
+        has been begun is left to the draws, which wait for a source that is unavailable anyway.
         """
         watch = self._watch.get()
-        if watch is not None and not watch.ready:
+        if watch is not None and not (watch.ready or watch.begun):
             with suppress(EntropyUnavailableError):
                 watch.admit(self._startup_bytes, self._drop)
 
@@ -239,7 +240,7 @@ class GuardedSource(EntropySource):
         if watch is None:
             return self._whole(n, question)
         if not watch.ready:
-            watch.admit(self._startup_bytes, self._drop)
+            watch.admit(self._startup_bytes, self._drop, n)
         draw = self._whole(n, question)
         health = watch.judge(draw.data)
         if health is HealthState.FAILED:
@@ -285,7 +286,13 @@ class GuardedSource(EntropySource):
             return None
         monitor = self._health.make_monitor(assumption.policy)
         exempt = self._exemption()
-        return HealthWatch(self._name, monitor, tested=assumption.tested, exempt=exempt)
+        return HealthWatch(
+            self._name,
+            monitor,
+            tested=assumption.tested,
+            exempt=exempt,
+            patience_s=self._timeout_s,
+        )
 
     def _exemption(self) -> str:
         """Returns why the source is spared start-up tests; empty if it is not."""

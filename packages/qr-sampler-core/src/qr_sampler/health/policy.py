@@ -21,7 +21,8 @@ class HealthState(str, Enum):
     OK = "ok"
     """All tests passed."""
     SUSPECT = "suspect"
-    """A test found what a good source shows with a probability of at most 2**-40."""
+    """A test found what a good source shows with a probability of at most 2**-40, for each sample,
+    window and draw: once in 2**27 draws of 10,240 bytes."""
     FAILED = "failed"
     """A test found what a good source never shows, or several draws in short time were suspect."""
     UNTESTED = "untested"
@@ -83,7 +84,7 @@ class HealthPolicy:
     nobody has assessed. The tests ``bit_planes`` and ``repeated_windows`` ask for more of every
     source: shares of ones within 0.03 of one half, and 16 bytes that do not come again."""
     suspect_bits: int = 40
-    """A draw is suspect from 2**-40 on."""
+    """A draw is suspect that holds what has a probability of 2**-40 or less, see ``cutoffs``."""
     failed_bits: int = 60
     """A source has failed from 2**-60 on."""
     suspect_errors: float = 7.3

@@ -21,6 +21,9 @@ __all__ = ["STARTUP_BYTES", "STARTUP_TEST", "HealthWatch"]
 STARTUP_BYTES: Final = 1024
 """Samples of the start-up test (NIST SP 800-90B, section 4.3, requirement 10)."""
 
+LEAST_PIECE: Final = 64
+"""Bytes of a start-up test that a source is asked for at once at least."""
+
 STARTUP_TEST: Final = "startup_test"
 """Why the bytes of a start-up test are dropped that has found nothing."""
 
@@ -43,6 +46,7 @@ class HealthWatch:
         tested: What they look at.
         exempt: Why the source is spared start-up tests; empty if it is not. Such a source stays
             untested where nothing is found, and failed once it has.
+        patience_s: Seconds that a draw may wait for a start-up test.
         clock: Seconds from any origin, never going back.
     """
 
@@ -53,14 +57,18 @@ class HealthWatch:
         *,
         tested: Tested = "output",
         exempt: str = "",
+        patience_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ready = bool(exempt)
         """Whether the next draw may be made without a start-up test before it."""
+        self.begun = False
+        """Whether a start-up test has been begun."""
         self._name = name
         self._monitor = monitor
         self._tested = tested
         self._exempt = exempt
+        self._patience_s = patience_s
         self._clock = clock
         self._good = HealthState.UNTESTED if exempt else HealthState.OK
         """What a draw is that shows nothing."""
@@ -71,30 +79,46 @@ class HealthWatch:
         self._failure: Alarm | None = None
         self._alarms: Counter[str] = Counter()
         self._pause = RecoveryPause()
+        self._collected = b""
+        """Bytes of the start-up test that goes on."""
+        self._slow = False
+        """Whether the source has not delivered those of a start-up test at once."""
         self._lock = threading.Lock()
         """Held while bytes are judged."""
         self._turn = threading.Lock()
         """Held during a start-up test, which others wait for."""
 
-    def admit(self, draw: Callable[[int], bytes], drop: Callable[[int, str], object]) -> None:
+    def admit(
+        self,
+        draw: Callable[[int], bytes],
+        drop: Callable[[int, str], object],
+        size: int = STARTUP_BYTES,
+    ) -> None:
         """Returns when the next draw may be made, after a start-up test if one is due.
+
+        A source that cannot deliver the bytes of the test at once is asked for them in pieces of
+        the size of its draws, by one draw after the other where they take too long together.
 
         Args:
             draw: Returns so many bytes of the source, in time.
             drop: Called with the number of bytes of the test, and why they are dropped.
+            size: Size of the next draw.
 
         Raises:
             EntropyUnavailableError: When the source has failed and its pause is not over, or fails
-                the test, or cannot deliver the bytes for it.
+                the test, or cannot deliver the bytes for it, yet or at all.
         """
-        with self._turn:
+        if not self._turn.acquire(timeout=self._patience_s):
+            raise EntropyUnavailableError(self._name, "its start-up test goes on")
+        try:
             if self.ready:
                 return
             if self._failure is not None and (self._exempt or self._pause.left_s(self._clock())):
                 raise self.refusal()
-            data = self._drawn(draw)
-            failure = self._start_up(data)
-            drop(len(data), STARTUP_TEST if failure is None else discard_reason(failure))
+            self.begun = True
+            failure = self._tested_now(draw, drop, size)
+        finally:
+            self._turn.release()
         if failure is not None:
             raise self.refusal()
 
@@ -137,11 +161,36 @@ class HealthWatch:
                 retry_after_s=self._pause.left_s(self._clock()) if failed else None,
             )
 
-    def _drawn(self, draw: Callable[[int], bytes]) -> bytes:
-        """Returns the bytes of a start-up test."""
+    def _tested_now(
+        self, draw: Callable[[int], bytes], drop: Callable[[int, str], object], size: int
+    ) -> Alarm | None:
+        """Returns what a start-up test has found whose bytes have arrived."""
+        piece = max(size, LEAST_PIECE) if self._slow else STARTUP_BYTES
+        began_s = latest_s = self._clock()
+        while True:
+            data = self._drawn(draw, min(piece, STARTUP_BYTES - len(self._collected)))
+            self._collected += data
+            if len(self._collected) >= STARTUP_BYTES:
+                break
+            drop(len(data), STARTUP_TEST)
+            began_piece_s, latest_s = latest_s, self._clock()
+            if 2 * latest_s - began_piece_s - began_s > self._patience_s:
+                raise EntropyUnavailableError(
+                    self._name,
+                    f"its start-up test has {len(self._collected)} of {STARTUP_BYTES} bytes yet; a "
+                    "longer QR_DRAW_TIMEOUT_MS lets draws wait for the rest",
+                )
+        failure = self._start_up(self._collected)
+        self._collected = b""
+        drop(len(data), STARTUP_TEST if failure is None else discard_reason(failure))
+        return failure
+
+    def _drawn(self, draw: Callable[[int], bytes], n: int) -> bytes:
+        """Returns bytes of a start-up test."""
         try:
-            return draw(STARTUP_BYTES)
+            return draw(n)
         except EntropyUnavailableError:
+            self._slow = True
             if self._failure is not None:
                 self._pause.begin(self._clock())
             raise
