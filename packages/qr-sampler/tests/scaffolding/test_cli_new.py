@@ -112,6 +112,9 @@ def test_the_same_arguments_make_the_same_bytes(
         ("{{dice}}", "cannot name a source"),
         ("d" * (MAX_CHARACTERS + 1), "cannot name a source"),
         ("lambda", "keyword of Python"),
+        ("test", "for tests"),
+        ("testbed", "for tests"),
+        ("environment", "class of qr-sampler"),
         ("error", "failure policy"),
         ("system", "already offers the entropy source system"),
         ("sources", "name of qr-sampler itself|is installed already"),
@@ -143,6 +146,7 @@ def test_installed_names_are_refused_for_their_kind_only(kind: str, name: str) -
         ("Dice", "cannot name a package"),
         ("a/b", "cannot name a package"),
         ("dice.", "cannot name a package"),
+        ("d" * 41, "at most 40"),
         ("qr-sampler-dice", "name of qr-sampler itself"),
         ("json", "module of Python itself"),
         ("class", "module of Python itself"),
@@ -169,7 +173,27 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     status, printed = run("source", "dice", "--output", str(full / "thesis.txt" / "below"))
     assert status == 2
     assert "cannot make the package" in printed
+    status, printed = run("source", "dice", "--output", str(tmp_path / ("d" * 300)))
+    assert status == 2
+    assert "File name too long" in printed
     assert contents(tmp_path) == {"full/thesis.txt": b"mine"}
+
+
+def test_half_a_package_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = []
+    move = shutil.move
+
+    def interrupted(path: Path, target: Path) -> None:
+        if len(moved) == 3:
+            raise KeyboardInterrupt
+        moved.append(target)
+        move(path, target)
+
+    monkeypatch.setattr(shutil, "move", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        made(tmp_path, "source")
+    assert contents(tmp_path) == {}
+    assert len(moved) == 3
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +215,7 @@ def test_without_copier_it_says_what_to_install(
 
 
 def test_texts_are_texts_and_no_templates(tmp_path: Path) -> None:
-    text = '{{ 7 * 7 }} {% set x = 1 %} "quoted" \\ <&>'
+    text = '{{ 7 * 7 }} {% set x = 1 %} "quoted" \\ <&> \U0001f3b2 \U00020bb7'
     files = contents(made(tmp_path, "source", description=text, author=text))
     assert text in files["README.md"].decode()
     if sys.version_info >= (3, 11):

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from qr_sampler.errors import ConfigError
+from qr_sampler.errors import ConfigError, shown
 from qr_sampler_cli.failures import import_package
 from qr_sampler_cli.remedies import from_clone
 from qr_sampler_cli.scaffolding.kinds import Kind
@@ -45,19 +47,51 @@ def make_package(
     copier = import_package(
         "copier", needed_for="new", remedy=f"install it {from_clone('qr-sampler[new]')}"
     )
-    _check_free(folder)
-    answers = {**asdict(names), "kind": kind.key, "description": description, "author": author}
+    try:
+        _check_free(folder)
+    except OSError as error:
+        raise ConfigError(f"cannot look at {shown(str(folder))}: {error.strerror}") from error
+    answers = {
+        **asdict(names),
+        "kind": kind.key,
+        "description": description,
+        "quoted_description": _quoted(description),
+        "quoted_author": _quoted(author),
+    }
     try:
         with tempfile.TemporaryDirectory(prefix="qr-sampler-new-") as scratch:
             made = Path(scratch) / "package"
             for part in (SHARED, kind.key):
                 _fill(copier, made, {**answers, "part": part})
             folder.mkdir(parents=True, exist_ok=True)
-            for path in made.iterdir():
-                shutil.move(path, folder)
+            _move(made, folder)
     except OSError as error:
         raise ConfigError(f"cannot make the package at {folder}: {error}") from error
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def _quoted(text: str) -> str:
+    """Returns a printable *text* as a string of TOML, which has no surrogate pairs of JSON."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _move(made: Path, folder: Path) -> None:
+    """Moves what is in *made*; what has arrived goes again where the rest does not follow."""
+    begun: list[Path] = []
+    try:
+        for path in made.iterdir():
+            target = folder / path.name
+            if os.path.lexists(target):
+                raise FileExistsError(f"{target} has come in between")
+            begun.append(target)
+            shutil.move(path, target)
+    except BaseException:
+        for target in begun:
+            if target.is_dir():
+                shutil.rmtree(target, ignore_errors=True)
+            else:
+                target.unlink(missing_ok=True)
+        raise
 
 
 def _fill(copier: Any, place: Path, answers: dict[str, str]) -> None:

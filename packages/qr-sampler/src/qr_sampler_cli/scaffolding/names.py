@@ -26,6 +26,12 @@ NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", re.ASCII)
 DISTRIBUTION: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
 """The normal form of PEP 503, beginning with a letter: a module bears the same name."""
 
+MAX_PACKAGE_CHARACTERS: Final = 40
+"""Longest name of a package, which is in lines of the code as well."""
+
+CLASSES_TAKEN: Final = frozenset({"environment"})
+"""Names of which a class would be made that the templates import."""
+
 OURS: Final = frozenset({"qr-entropy-cryptalabs", "qr-entropy-http", "qr-entropy-serial"})
 """Distributions of this project that may be absent here and do not begin as all others do."""
 
@@ -89,6 +95,13 @@ def _check_name(kind: Kind, name: str) -> None:
         raise ConfigError(f"{name} is a failure policy (QR_FALLBACK_MODE); choose another name")
     if kind.registry is None:
         return
+    if name.startswith("test"):
+        raise ConfigError(
+            f"pytest would take the classes of {name}, which begin with Test, for tests; choose "
+            "another name"
+        )
+    if name in CLASSES_TAKEN:
+        raise ConfigError(f"{name} is in the name of a class of qr-sampler; choose another name")
     for plugin in kind.registry.plugins():
         if plugin.name == name:
             raise ConfigError(
@@ -103,10 +116,10 @@ def _check_distribution(distribution: str) -> None:
     Raises:
         ConfigError: Saying by whom.
     """
-    if not DISTRIBUTION.fullmatch(distribution):
+    if len(distribution) > MAX_PACKAGE_CHARACTERS or not DISTRIBUTION.fullmatch(distribution):
         raise ConfigError(
-            f"{shown(distribution)} cannot name a package: use lower-case letters and digits, a "
-            "letter first, with single dashes between them"
+            f"{shown(distribution)} cannot name a package: use at most {MAX_PACKAGE_CHARACTERS} "
+            "lower-case letters and digits, a letter first, with single dashes between them"
         )
     if distribution.startswith("qr-sampler") or distribution in OURS:
         raise ConfigError(f"{distribution} is a name of qr-sampler itself; choose another")
