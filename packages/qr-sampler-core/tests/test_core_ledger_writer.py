@@ -21,8 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qr_sampler.records.chain import ZERO_HEAD, Item, line_of
-from qr_sampler.records.files import append_file, chained_file
-from qr_sampler.records.files import writer as writer_module
+from qr_sampler.records.files import append_file, chained_file, refusals
 from qr_sampler.records.files.writer import Continues, LedgerWriter
 from qr_sampler.testing import chained_lines, check_files
 
@@ -337,7 +336,7 @@ def test_each_time_that_a_disk_refuses_is_reported_once(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(writer_module.logger, "error", lambda text, *more: said.append(text))
+    monkeypatch.setattr(refusals.logger, "error", lambda text, *more: said.append(text))
     writer = LedgerWriter(tmp_path / "run.jsonl", header)
     for time_ in range(1, 4):
         disk.room = 0

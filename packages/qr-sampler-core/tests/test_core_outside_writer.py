@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -42,7 +43,7 @@ from qr_sampler.records.process.messages import (
     receive,
     send,
 )
-from qr_sampler.records.process.pipe import WriterProcess
+from qr_sampler.records.process.pipe import ProcessEndedError, WriterProcess
 from qr_sampler.records.reader import read_ledger
 from qr_sampler.testing import ToyHost, chained_lines, check_ledger, play_script
 
@@ -464,3 +465,193 @@ def test_every_request_has_a_reply(
     assert [line["kind"] for line in lines] == ["genesis", "clock", "gap", "gap", "close"]
     # Whoever is told nothing more writes nothing more.
     assert lines[-1]["head"] == lines[-1]["prev"]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(("fate", "cut"), [("removed", False), ("cut", True)])
+def test_what_was_done_to_the_file_of_a_killed_process_is_missed(
+    fate: str, cut: bool, tmp_path: Path
+) -> None:
+    writer = writer_in(tmp_path)
+    writer.write(notes(0, 5))
+    path = tmp_path / "run.jsonl"
+    head = writer._stands.head
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    if cut:
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:4]))
+    else:
+        path.unlink()
+    writer.prepare()
+    writer.write(notes(5, 2))
+    assert writer.lost == 6
+    writer.end()
+    lines = chained_lines(tmp_path / "run_0002.jsonl")
+    assert lines[0]["prev"] == head
+    (gap,) = [line for line in lines if line["kind"] == "gap"]
+    assert (gap["reason"], gap["missing"]) == (fate, {"genesis": 1, "note": 5})
+
+
+@pytest.mark.heavy
+def test_a_name_is_never_used_again_whoever_writes(tmp_path: Path) -> None:
+    writer = writer_in(tmp_path, max_bytes=1)
+    for number in range(3):
+        writer.prepare()
+        writer.write(notes(number, 1))
+    last = writer.path
+    assert writer.pid is not None
+    assert last.name > "run_0002.jsonl"
+    os.kill(writer.pid, signal.SIGKILL)
+    # The owner has put away what is complete.
+    for file in tmp_path.iterdir():
+        if file != last:
+            file.unlink()
+    writer.prepare()
+    writer.write(notes(3, 1))
+    writer.prepare()
+    writer.write(notes(4, 1))
+    writer.end()
+    assert min(file.name for file in tmp_path.iterdir()) == last.name
+
+
+def test_what_gaps_say_that_wait_for_the_disk_outlives_their_process(tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    told: list[int] = []
+    writer = writer_in(folder, held=2)
+    writer._begun = lambda: told.append(1)
+    # Nothing of this is handed to the disk before the process ends.
+    writer.lose("overflow", {"token": 500}, 7)
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.prepare()
+    assert (writer.lost, told) == (500, [])
+    writer.write(notes(0, 2))
+    writer.end()
+    lines = chained_lines(folder / "run.jsonl")
+    (gap,) = [line for line in lines if line["kind"] == "gap"]
+    assert (gap["reason"], gap["missing"]) == ("overflow", {"token": 500})
+    assert gap["since_wall_ns"] == 7
+    assert lines[-1]["lost"] == 500
+
+
+@pytest.mark.heavy
+def test_a_file_that_nothing_was_written_to_is_no_link_of_the_chain(tmp_path: Path) -> None:
+    folder = tmp_path / "records"
+    writer = writer_in(folder)
+    writer.write(notes(0, 3))
+    head = writer._stands.head
+    folder.rename(tmp_path / "away")
+    folder.write_text("in the way", "utf-8")
+    writer.prepare()
+    writer.write(notes(3, 3))
+    assert (writer.path.name, writer._stands.lines) == ("run_0002.jsonl", 0)
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.prepare()
+    folder.unlink()
+    writer.prepare()
+    writer.write(notes(6, 3))
+    writer.end()
+    (file,) = folder.iterdir()
+    first = chained_lines(file)[0]
+    assert (first["kind"], first["prev"]) == ("genesis", head)
+
+
+@pytest.mark.heavy
+def test_a_file_that_cannot_be_read_after_its_process_gets_no_line_out_of_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = writer_in(tmp_path, held=10)
+    writer.write(notes(0, 3))
+    assert writer.pid is not None
+    os.kill(writer.pid, signal.SIGKILL)
+    with monkeypatch.context() as patched:
+        patched.setattr("qr_sampler.records.files.writer.standing_of", no_more_descriptors)
+        writer.prepare()
+        writer.write(notes(3, 3))
+        assert writer.refuses
+    writer.prepare()
+    writer.write(notes(6, 3))
+    writer.end()
+    assert (writer.lost, numbers_in(tmp_path)) == (0, list(range(9)))
+
+
+def no_more_descriptors(path: Path) -> None:
+    raise OSError(24, "Too many open files")
+
+
+@pytest.mark.heavy
+def test_nobody_at_its_start_can_speak_in_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("print('hello, world')", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/nowhere")])
+    writer = writer_in(tmp_path)
+    writer.write(notes(0, 3))
+    assert writer.pid is not None
+    writer.end()
+    assert numbers_in(tmp_path) == list(range(3))
+
+
+@pytest.mark.parametrize(("executable", "frozen"), [("", False), (sys.executable, True)])
+def test_a_program_without_an_interpreter_is_not_started_again(
+    executable: str, frozen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setattr(sys, "frozen", frozen, raising=False)
+    with pytest.raises(ProcessEndedError, match="no interpreter of its own"):
+        WriterProcess()
+
+
+def test_what_is_no_message_is_not_waited_for() -> None:
+    ours, theirs = os.pipe()
+    os.write(theirs, b"no message")
+    os.close(theirs)
+    with FileIO(ours, "rb") as pipe, pytest.raises(OSError, match="was announced"):
+        receive(pipe)
+
+
+@pytest.mark.heavy
+def test_descriptors_of_the_engine_stay_with_it(tmp_path: Path) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("the system does not tell of descriptors")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        os.set_inheritable(listening.fileno(), True)
+        writer = writer_in(tmp_path)
+        links = [str(each.readlink()) for each in Path(f"/proc/{writer.pid}/fd").iterdir()]
+        writer.end()
+    assert not [link for link in links if link.startswith("socket:")]
+    assert sum(link.startswith("pipe:") for link in links[3:]) <= 1
+
+
+@pytest.mark.heavy
+def test_engines_go_on_while_their_process_is_stopped(tmp_path: Path) -> None:
+    source = SeededBytes(0)
+    session = session_of(source, tmp_path, ledger_queue=1024, ledger_required=True)
+    host = ToyHost(session)
+    while outside(session).pid is None:
+        session.write()
+        time.sleep(0.01)
+    pid = outside(session).pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    for _ in range(4):
+        host.add(100_000)
+
+    def refused() -> bool:
+        host.step()
+        return not host.running
+
+    # Nothing but the ledger ends a request of this length.
+    wait_until(refused)
+    assert not session._handover.flush(0.1)
+    os.kill(pid, signal.SIGCONT)
+    host.close()
+    (file,) = tmp_path.glob("*.jsonl")
+    lines = chained_lines(file)
+    assert {line["reason"] for line in lines if line["kind"] == "forced"} == {"ledger"}
+    assert lines[-1]["kind"] == "close"
+    assert not [line for line in lines if line["kind"] == "gap"]

@@ -13,13 +13,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.host.public_text import public_model_name
 from qr_sampler.records.beacon import BeaconFile
-from qr_sampler.records.chain import BLINDED_KINDS, ZERO_HEAD
+from qr_sampler.records.chain import BLINDED_KINDS, NOT_JSON, ZERO_HEAD, body_of
 from qr_sampler.records.entries import Entry, records_of
 from qr_sampler.records.files import Continues, LedgerWriter
 from qr_sampler.records.genesis import genesis_of
@@ -157,9 +155,14 @@ class Journal:
         writer = LedgerWriter(path, self._beginning, blinded=BLINDED_KINDS, **ways)
         if not outside or os.name != "posix":
             return writer
+        try:
+            genesis = body_of("genesis", self._genesis)
+        except NOT_JSON:
+            # The writer says so, and goes on without.
+            return writer
         start = Start(
             path=os.fsencode(path),
-            genesis=msgspec.json.encode(self._genesis),
+            genesis=genesis,
             blinded=sorted(BLINDED_KINDS),
             **ways,
         )

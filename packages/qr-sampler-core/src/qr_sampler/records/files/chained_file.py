@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from qr_sampler.records.chain import NOT_JSON, ZERO_HEAD, Item, blinds, line_of
 from qr_sampler.records.files.append_file import AppendFile, Fate
@@ -20,6 +20,8 @@ from qr_sampler.records.files.standing import Standing
 __all__ = ["Appended", "ChainedFile"]
 
 logger = logging.getLogger("qr_sampler.records.ledger")
+
+_DONE_TO_IT: Final = {"cut": "cut short"}
 
 
 class Appended(NamedTuple):
@@ -115,6 +117,32 @@ class ChainedFile:
         taken = len(items) if error is None else batch.places[begun - 1] + 1 if begun else 0
         invalid = Counter(items[place][0] for place in batch.invalid if place < taken)
         return Appended(taken, invalid, error)
+
+    def close(self, lost: int, continued_in: str | None) -> OSError | None:
+        """Appends the line that ends the file; returns why not all of it.
+
+        Args:
+            lost: Number of lines of the run that are in no file.
+            continued_in: Name of the file that goes on from this one.
+        """
+        fields = {
+            "totals": dict(self.totals),
+            "lost": lost,
+            "head": self.head,
+            "wall_time_ns": time.time_ns(),
+            "continued_in": continued_in,
+        }
+        return self.append([("close", fields)]).error
+
+    def report(self, fate: Fate) -> None:
+        """Reports what others have done to the file."""
+        logger.error(
+            "the ledger %s was %s while it was being written, and %d records with it; it goes on "
+            "in a new file",
+            self.path,
+            _DONE_TO_IT.get(fate, fate),
+            self.totals.total(),
+        )
 
     def fate(self) -> Fate | None:
         """Returns what others have done to the file, ``None`` if nothing."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from qr_sampler.records.chain import Item
 
-__all__ = ["Gap", "state_missing"]
+__all__ = ["Gap", "beyond", "state_missing"]
 
 
 @dataclass(slots=True)
@@ -41,3 +41,15 @@ def state_missing(
             return
     gap = Gap(reason, Counter(missing), since_wall_ns or time.time_ns())
     due.append(("gap", gap))
+
+
+def beyond(held: int, due: Iterable[Item]) -> tuple[list[Item], Counter[str]]:
+    """Returns the gaps and the first *held* lines of *due*, and by kind how many others it has."""
+    kept: list[Item] = []
+    missing: Counter[str] = Counter()
+    for item in due:
+        if isinstance(item[1], Gap) or len(kept) < held:
+            kept.append(item)
+        else:
+            missing[item[0]] += 1
+    return kept, missing

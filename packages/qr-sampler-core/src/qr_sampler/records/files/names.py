@@ -43,6 +43,12 @@ class FileNames:
         self._number = self._free_number()
         return self._path_of(self._number)
 
+    def note(self, path: Path) -> None:
+        """Takes note of a name that somebody else has taken for the same ledger."""
+        number = path.stem.removeprefix(f"{self._first.stem}_")
+        if number.isascii() and number.isdigit():
+            self._number = max(self._number, int(number))
+
     def of_fork(self, pid: int) -> FileNames:
         """Returns the names that a forked process uses."""
         first = self._first

@@ -3,31 +3,23 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 from qr_sampler.records.chain import ZERO_HEAD, Item
 from qr_sampler.records.files.append_file import Fate
 from qr_sampler.records.files.chained_file import ChainedFile
 from qr_sampler.records.files.continues import Continues, Header
-from qr_sampler.records.files.gaps import Gap, state_missing
+from qr_sampler.records.files.gaps import Gap, beyond, state_missing
 from qr_sampler.records.files.names import FileNames
-from qr_sampler.records.files.standing import standing_of
+from qr_sampler.records.files.refusals import Refusals
+from qr_sampler.records.files.standing import Standing, standing_of
 
 __all__ = ["Continues", "Header", "LedgerWriter"]
-
-logger = logging.getLogger("qr_sampler.records.ledger")
-
-
-_DONE_TO_IT: Final = {"cut": "cut short"}
-_WITHOUT: Final = "sampling continues without them until the disk accepts writes again"
-_WAITING: Final = "they wait until the disk accepts writes again"
 
 
 class LedgerWriter:
@@ -66,7 +58,6 @@ class LedgerWriter:
         self._blinded = blinded
         self._max_bytes = max_bytes
         self._held = held
-        self._meanwhile = _WAITING if held else _WITHOUT
         self._sync_s = sync_s
         self._synced_s = time.monotonic()
         self._pid = os.getpid()
@@ -74,11 +65,9 @@ class LedgerWriter:
         """Whether a file is to be there, though there may be nothing to write but its header."""
         self._looked = False
         """Whether it is known what was at the path of the first file."""
-        self._refused = False
-        """Whether the disk has refused what was written last."""
-        self._sync_failed = False
-        """Whether it could not say that it has what was written."""
-        self._reported = False
+        self._unreadable: OSError | None = None
+        """Why that could not be found out."""
+        self._refusals = Refusals(wait=held > 0)
         self._lost = 0
         self._continues: Continues | None = None
         """What the file goes on from."""
@@ -99,6 +88,11 @@ class LedgerWriter:
         return self._file
 
     @property
+    def continues(self) -> Continues | None:
+        """What it goes on from."""
+        return self._continues
+
+    @property
     def waiting(self) -> Sequence[Item]:
         """What is to be written and is in no file yet."""
         return self._due
@@ -106,7 +100,7 @@ class LedgerWriter:
     @property
     def refuses(self) -> bool:
         """Whether the disk has refused what was written last, or cannot say that it has it."""
-        return self._refused or self._sync_failed
+        return bool(self._refusals)
 
     @property
     def lost(self) -> int:
@@ -145,13 +139,15 @@ class LedgerWriter:
             return
         self._begun = True
         error = self._drain()
-        self._refused = error is not None
+        self._refusals.refused = error is not None
         if error is not None:
-            self._refuse(error)
-            self._give_up()
-        if self._sync_failed or time.monotonic() - self._synced_s >= self._sync_s:
+            self._refusals.refuse(self.path, error)
+            self._due, missing = beyond(self._held, self._due)
+            if missing:
+                self.lose("refused", missing)
+        if self._refusals.unsynced or time.monotonic() - self._synced_s >= self._sync_s:
             self.sync()
-        self._reported &= self.refuses
+        self._refusals.settle()
 
     def lose(self, reason: str, missing: Mapping[str, int], since_wall_ns: int = 0) -> None:
         """States that lines are missing between those written before and after this call.
@@ -162,36 +158,45 @@ class LedgerWriter:
             since_wall_ns: When the first of them was missed; now if not given.
         """
         self._lost += sum(missing.values())
+        self.state(reason, missing, since_wall_ns)
+
+    def state(self, reason: str, missing: Mapping[str, int], since_wall_ns: int = 0) -> None:
+        """States the same of lines that are counted already."""
         state_missing(self._due, reason, missing, since_wall_ns)
 
     def sync(self) -> None:
         """Waits until the disk itself has what was written. A disk that cannot say so refuses."""
         self._synced_s = time.monotonic()
-        self._sync_failed = False
+        self._refusals.unsynced = False
         self._sync(self._file)
 
     def release(self) -> None:
         """Closes the file; writing more opens it again."""
         self._file.release()
 
-    def take_up(self, before: Continues, lost: int, *, begun: bool) -> None:
+    def take_up(
+        self, name: str, before: Standing, continues: Continues | None, lost: int, *, begun: bool
+    ) -> None:
         """Goes on with a file that another process has written, which does so no more.
 
         Args:
-            before: The file, beside this one. If it is not there when something is to be written,
-                the chain goes on from it in another one.
+            name: The file, beside this one.
+            before: Where it stood. If it lacks any of that, others have done something to it.
+            continues: What it goes on from.
             lost: Number of lines that the other process has given up.
             begun: Whether it may be without its end.
         """
         self.release()
-        path = self.path.with_name(before.file)
+        path = self.path.with_name(name)
+        self._names.note(path)
         self._file = ChainedFile(path, fresh=False, prev=before.head, blinded=self._blinded)
+        self._file.resume(before)
         self._header.clear()
         self._due.clear()
         self._header_lines = 0
         self._before = None
-        self._continues = before
-        self._begun, self._looked = begun, False
+        self._continues = continues
+        self._begun, self._looked = begun, self._file.closed
         self._lost = lost
 
     def end(self) -> None:
@@ -213,18 +218,20 @@ class LedgerWriter:
 
     def _drain(self) -> OSError | None:
         """Writes what is due as far as the disk takes it; returns why not all of it."""
+        if self._unreadable is not None:
+            return self._unreadable
         if self._file.closed:
             self._go_on()
         error = self._finish()
         while error is None and (self._header or self._due or self._file.rest):
             # One line is enough to ask a disk that has refused.
-            most = 1 if self._refused else None
+            most = 1 if self._refusals.refused else None
             taken, invalid, error = self._file.append([*self._header, *self._due][:most])
             of_header = min(taken, len(self._header))
             del self._header[:of_header], self._due[: taken - of_header]
             if invalid:
                 self.lose("invalid", invalid)
-            self._refused = error is not None
+            self._refusals.refused = error is not None
         return error
 
     def _finish(self) -> OSError | None:
@@ -242,15 +249,18 @@ class LedgerWriter:
         try:
             file.sync()
         except OSError as error:
-            self._sync_failed = True
-            self._report(error)
+            self._refusals.unsynced = True
+            self._refusals.report(self.path, error)
 
     def _is_in_reach(self) -> bool:
         """Turns to another file if others have done something to this one."""
+        self._unreadable = None
         try:
             self._look()
         except OSError as error:
-            self._refuse(error)
+            # Nothing may be written to a file of which nobody knows how far it goes.
+            self._unreadable = None if self._looked else error
+            self._refusals.refuse(self.path, error)
             return False
         return True
 
@@ -296,16 +306,9 @@ class LedgerWriter:
 
     def _close(self, continued_in: str | None) -> None:
         """Writes the line that ends the file, as far as the disk takes it."""
-        fields = {
-            "totals": dict(self._file.totals),
-            "lost": self._lost,
-            "head": self._file.head,
-            "wall_time_ns": time.time_ns(),
-            "continued_in": continued_in,
-        }
-        error = self._file.append([("close", fields)]).error
+        error = self._file.close(self._lost, continued_in)
         if error is not None:
-            self._refuse(error)
+            self._refusals.refuse(self.path, error)
         self.sync()
 
     def _miss(self, file: ChainedFile, fate: Fate) -> None:
@@ -313,13 +316,7 @@ class LedgerWriter:
         gone = file.totals
         if fate != "moved":
             self._lost += gone.total()
-        logger.error(
-            "the ledger %s was %s while it was being written, and %d records with it; it goes on "
-            "in a new file",
-            file.path,
-            _DONE_TO_IT.get(fate, fate),
-            gone.total(),
-        )
+        file.report(fate)
         if gone:
             self._due.insert(0, ("gap", Gap(fate, gone, time.time_ns())))
 
@@ -333,42 +330,21 @@ class LedgerWriter:
 
     def _continue_existing(self) -> None:
         """Takes up the chain of a file that is there already."""
-        if not self.path.is_file() or not self.path.stat().st_size:
-            if self._continues is not None:
-                # Of what was taken up nothing is left.
-                self._start_next(self._continues)
-            return
-        standing = standing_of(self.path)
-        if standing is None:
-            # Somebody else's.
-            self._start_next(None)
-            return
+        there = self.path.is_file() and self.path.stat().st_size > 0
+        standing = standing_of(self.path) if there else None
+        if self._file.lines and (standing is None or standing.lines < self._file.lines):
+            file = self._file
+            self._go_on()
+            self._miss(file, "cut" if there else "removed")
+        elif standing is None and (there or self._continues is not None):
+            # It is somebody else's, or what has been begun of it says nothing.
+            self._start_next(self._continues)
+        elif standing is not None:
+            self._resume(standing)
+
+    def _resume(self, standing: Standing) -> None:
         self._header, self._header_lines = [], 0
         self._file.resume(standing)
         if standing.torn_bytes:
             gap = Gap("torn", Counter(), time.time_ns(), standing.torn_bytes)
             self._due.insert(0, ("gap", gap))
-
-    def _refuse(self, error: OSError) -> None:
-        """Notes that the disk refuses."""
-        self._refused = True
-        self._report(error)
-
-    def _report(self, error: OSError) -> None:
-        """Says so, once until it accepts everything again."""
-        if not self._reported:
-            self._reported = True
-            logger.error("cannot write records to %s: %s; %s", self.path, error, self._meanwhile)
-
-    def _give_up(self) -> None:
-        """Counts what the disk has refused, except for the lines that are to wait."""
-        kept: list[Item] = []
-        missing: Counter[str] = Counter()
-        for item in self._due:
-            if isinstance(item[1], Gap) or len(kept) < self._held:
-                kept.append(item)
-            else:
-                missing[item[0]] += 1
-        self._due = kept
-        if missing:
-            self.lose("refused", missing)

@@ -39,20 +39,20 @@ _decode: Final = msgspec.msgpack.Decoder(Request).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-def main() -> None:
-    """Serves the engine that has started this process, through what were its standard streams.
+def main(replies: int) -> None:
+    """Serves the engine that has started this process, whose requests are the standard input.
 
     Signals to end are for the engine, whose last records come after them.
+
+    Args:
+        replies: Descriptor of the pipe for the answers.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    requests, replies = FileIO(os.dup(0), "rb"), FileIO(os.dup(1), "wb")
     # What has been imported stays, so there is no use in looking through it for garbage.
     gc.freeze()
-    # Nobody else may write to the pipe.
-    os.dup2(2, 1)
-    serve(requests, replies)
+    serve(FileIO(0, "rb", closefd=False), FileIO(replies, "wb"))
 
 
 def serve(requests: FileIO, replies: FileIO) -> None:
@@ -95,7 +95,9 @@ class _Said(logging.Handler):
         self._kept: list[tuple[str, int, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._kept.append((record.name, record.levelno, record.getMessage()))
+        # Paths may contain any bytes.
+        words = record.getMessage().encode("utf-8", "backslashreplace").decode()
+        self._kept.append((record.name, record.levelno, words))
 
     def taken(self) -> list[tuple[str, int, str]]:
         kept, self._kept = self._kept, []
@@ -123,7 +125,7 @@ class _Ledger:
         )
         self._files = 0
         if start.standing is not None:
-            start.standing.continued_by(self._writer, lost=start.standing.given_up)
+            start.standing.continued_by(self._writer)
 
     def obey(self, request: Request) -> None:
         """Does what the engine asks for."""

@@ -19,6 +19,8 @@ import msgspec
 
 from qr_sampler.records.chain import Item
 from qr_sampler.records.files import Continues, LedgerWriter
+from qr_sampler.records.files.gaps import Gap
+from qr_sampler.records.files.standing import Standing as FileStanding
 from qr_sampler.records.lines.token_run import TokenRun
 
 __all__ = [
@@ -42,6 +44,20 @@ READY: Final = b""
 
 _LENGTH: Final = struct.Struct(">Q")
 
+_MOST_BYTES: Final = 2**30
+"""Longest message; no batch of records comes near it."""
+
+_PIECE_BYTES: Final = 2**20
+"""Most bytes that are read at once, for each of which room is made before."""
+
+
+class Lose(msgspec.Struct, array_like=True, tag="lose"):
+    """Lines are missing: the arguments of ``LedgerWriter.lose``."""
+
+    reason: str
+    missing: dict[str, int]
+    since_wall_ns: int
+
 
 class Standing(msgspec.Struct, array_like=True):
     """Where the ledger stands."""
@@ -49,13 +65,19 @@ class Standing(msgspec.Struct, array_like=True):
     path: bytes
     """The file that is being written."""
     lines: int
-    """Number of its lines."""
+    """Number of its whole lines."""
     head: str
     """Digest of the last of them."""
     totals: dict[str, int]
-    """Their number by kind."""
+    """Number of its lines by kind, an unfinished one included."""
+    closed: bool
+    """Whether the last of them ends it."""
+    continues: Continues | None
+    """What the file goes on from."""
     waiting: dict[str, int]
-    """Number of lines that wait for the disk, by kind."""
+    """Number of lines that wait for the disk, by kind, without gaps."""
+    gaps: list[Lose]
+    """The gaps that do."""
     files: int
     """How many files have been begun."""
     lost: int
@@ -72,22 +94,38 @@ class Standing(msgspec.Struct, array_like=True):
             files: How many files it has begun.
         """
         file = writer.file
+        lines, head = file.whole
+        waiting = writer.waiting
         return cls(
             path=os.fsencode(file.path),
-            lines=file.lines,
-            head=file.head,
+            lines=lines,
+            head=head,
             totals=dict(file.totals),
-            waiting=dict(Counter(kind for kind, _ in writer.waiting)),
+            closed=file.closed and not file.rest,
+            continues=writer.continues,
+            waiting=dict(Counter(kind for kind, each in waiting if not isinstance(each, Gap))),
+            gaps=[
+                Lose(each.reason, dict(each.missing), each.since_wall_ns)
+                for _, each in waiting
+                if isinstance(each, Gap)
+            ],
             files=files,
             lost=writer.lost,
             given_up=writer.given_up,
             refuses=writer.refuses,
         )
 
-    def continued_by(self, writer: LedgerWriter, *, lost: int, begun: bool = True) -> None:
-        """Has *writer* go on from here; arguments as of its ``take_up``."""
+    def continued_by(self, writer: LedgerWriter, *, begun: bool = True) -> None:
+        """Has *writer* go on from here; what waits is not part of that.
+
+        Args:
+            writer: The writer.
+            begun: As of its ``take_up``.
+        """
+        last_kind = "close" if self.closed else ""
+        standing = FileStanding(self.lines, self.head, Counter(self.totals), last_kind)
         name = Path(os.fsdecode(self.path)).name
-        writer.take_up(Continues(name, self.lines, self.head), lost, begun=begun)
+        writer.take_up(name, standing, self.continues, self.given_up, begun=begun)
 
 
 class Start(msgspec.Struct, array_like=True, tag="start"):
@@ -122,14 +160,6 @@ class Write(msgspec.Struct, array_like=True, tag="write"):
     """Lines to be written."""
 
     items: list[MadeLine | TokenRun]
-
-
-class Lose(msgspec.Struct, array_like=True, tag="lose"):
-    """Lines are missing: the arguments of ``LedgerWriter.lose``."""
-
-    reason: str
-    missing: dict[str, int]
-    since_wall_ns: int
 
 
 class End(msgspec.Struct, array_like=True, tag="end"):
@@ -181,16 +211,21 @@ def receive(pipe: _Ends) -> bytes | None:
     """Returns the next message; ``None`` if the other end is closed.
 
     Raises:
-        OSError: When the pipe cannot be read.
+        OSError: When the pipe cannot be read, or what comes is no message.
     """
     head = _exactly(pipe, _LENGTH.size)
-    return None if head is None else _exactly(pipe, _LENGTH.unpack(head)[0])
+    if head is None:
+        return None
+    size = _LENGTH.unpack(head)[0]
+    if size > _MOST_BYTES:
+        raise OSError(f"a message of {size} bytes was announced; the longest has {_MOST_BYTES}")
+    return _exactly(pipe, size)
 
 
 def _exactly(pipe: _Ends, size: int) -> bytes | None:
     parts: list[bytes] = []
     while size:
-        part = pipe.read(size)
+        part = pipe.read(min(size, _PIECE_BYTES))
         if not part:
             return None
         parts.append(part)

@@ -43,7 +43,7 @@ class OutsideWriter:
     Args:
         writer: The writer, of which nothing is written yet.
         start: The same for the process.
-        begun: Called when the process has begun another file.
+        begun: Called when another file has begun, or what was written before may be lost.
     """
 
     def __init__(self, writer: LedgerWriter, start: Start, begun: Callable[[], None]) -> None:
@@ -121,12 +121,15 @@ class OutsideWriter:
         if starting is not None:
             starting.end(at_once=True)
         process = self._process
-        if process is None or not self._has(End()):
-            self._writer.end()
-            return
-        self._process = None
-        process.end()
-        self._stands.continued_by(self._writer, lost=self._stands.lost, begun=False)
+        if process is not None and self._has(End()):
+            process.end()
+            closed = self._stands.closed
+            self._stands.continued_by(self._writer, begun=not closed)
+            self._process = None
+            if closed:
+                return
+            self._write_rest([])
+        self._writer.end()
 
     def leave(self) -> None:
         """Leaves the process to the one that this one was forked from."""
@@ -162,7 +165,6 @@ class OutsideWriter:
         try:
             stands = process.call(request)
         except ProcessEndedError as error:
-            self._process = None
             logger.error(
                 "the process that writes the ledger %s has ended (%s; %s); a thread of the engine "
                 "goes on with it, for which the engine waits now and then",
@@ -170,7 +172,9 @@ class OutsideWriter:
                 error,
                 process.end(),
             )
-            self._stands.continued_by(self._writer, lost=self._stands.given_up)
+            self._stands.continued_by(self._writer)
+            # From here on the numbers are those of the writer, which has them by now.
+            self._process = None
             self._write_rest(items_of(request.items) if isinstance(request, Write) else [])
             return False
         more = stands.files > self._stands.files
@@ -180,15 +184,23 @@ class OutsideWriter:
         return True
 
     def _write_rest(self, items: list[Item]) -> None:
-        """Writes those of *items* that the process has not written before it has ended."""
-        self._writer.prepare()
-        before, file = self._stands, self._writer.file
-        written: Counter[str] = Counter()
-        if os.fsencode(file.path) == before.path:
-            written = file.totals - Counter(before.totals)
+        """Writes those of *items* that the process has not written before it has ended.
+
+        What else waited there, or has been written in part, is missing.
+        """
+        writer, before = self._writer, self._stands
+        writer.prepare()
+        totals, known = writer.file.totals, Counter(before.totals)
+        in_place = os.fsencode(writer.path) == before.path
+        written = totals - known if in_place else Counter()
+        for gap in before.gaps[written.pop("gap", 0) :]:
+            if gap.reason != "torn":
+                writer.state(gap.reason, gap.missing, gap.since_wall_ns)
         waiting = Counter(before.waiting)
-        if waiting - written:
-            self._writer.lose("refused", waiting - written)
+        missing = waiting - written + (known - totals if in_place else Counter())
+        if missing:
+            writer.lose("refused", missing)
+            self._begun()
         written -= waiting
         rest: list[Item] = []
         for item in items:
@@ -196,7 +208,7 @@ class OutsideWriter:
                 written[item[0]] -= 1
             else:
                 rest.append(item)
-        self._writer.write(rest)
+        writer.write(rest)
 
 
 def _say_that_none_starts(error: ProcessEndedError) -> None:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import select
 import subprocess  # nosec B404
 import sys
+from io import FileIO
 from typing import Any, Final
 
 import msgspec
@@ -19,9 +21,13 @@ PATIENCE_S: Final = 10.0
 """Longest time in seconds that an engine waits for the process to end, once it has been told to."""
 
 _PROGRAM: Final = (
-    "import sys; sys.path[:] = sys.argv[1:]; "
-    "from qr_sampler.records.process.child import main; main()"
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from qr_sampler.records.process.child import main; main(int(sys.argv[1]))"
 )
+
+_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""NumPy would keep one for every core ready, though nothing is computed there."""
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(Reply).decode
 
@@ -41,17 +47,29 @@ class WriterProcess:
     """
 
     def __init__(self) -> None:
-        command = [sys.executable, "-c", _PROGRAM, *sys.path]
+        if not sys.executable or getattr(sys, "frozen", False):
+            raise ProcessEndedError("this program has no interpreter of its own to start")
+        # Not through standard output, to which whatever runs at start may print.
+        ours, theirs = os.pipe()
+        self._replies = FileIO(ours, "rb")
+        # Imports pass over everything else, too.
+        places: list[Any] = list(sys.path)
+        folders = [place for place in places if isinstance(place, str)]
         try:
             self._process: Any = subprocess.Popen(  # nosec B603
-                command,
+                [sys.executable, "-c", _PROGRAM, str(theirs), *folders],
                 bufsize=0,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs],
+                env={**os.environ, **_ONE_THREAD},
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:
+            self._replies.close()
             raise ProcessEndedError(str(error)) from error
+        finally:
+            os.close(theirs)
 
     @property
     def pid(self) -> int:
@@ -65,7 +83,7 @@ class WriterProcess:
         Raises:
             ProcessEndedError: When it has ended instead.
         """
-        answers = self._process.stdout
+        answers = self._replies
         try:
             # Unlike select, this takes descriptors beyond 1,023, which servers have.
             poll = select.poll()
@@ -86,7 +104,7 @@ class WriterProcess:
         """
         try:
             send(self._process.stdin, _encode(request))
-            message = receive(self._process.stdout)
+            message = receive(self._replies)
             if message is None:
                 raise ProcessEndedError("it has closed its pipe")
             reply = _decode(message)
@@ -108,12 +126,14 @@ class WriterProcess:
         try:
             code = self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
+            # Nobody else may write to the file from now on.
+            self._process.kill()
             code = None
-        self._process.stdout.close()
-        return "it is still writing" if code is None else f"exit status {code}"
+        self._replies.close()
+        return "it did not end by itself" if code is None else f"exit status {code}"
 
     def leave(self) -> None:
         """Leaves it to the process that this one was forked from."""
         self._process.stdin.close()
-        self._process.stdout.close()
+        self._replies.close()
         self._process.returncode = 0
