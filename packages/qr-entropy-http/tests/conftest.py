@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,14 @@ settings.load_profile("qr-entropy-http")
 
 KEY = "k3y-of-the-tests"
 PARAMETERS = {"openentropy": "source=clock_jitter", "quanttp": "device_id=QWR70154"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_arrive() -> Iterator[None]:
+    """Undoes what a shell does to background jobs: they ignore SIGINT, and so do their children."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(autouse=True)
