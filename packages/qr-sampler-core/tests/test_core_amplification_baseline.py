@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,29 @@ def test_files_without_a_fingerprint_keep_their_digest(tmp_path: Path) -> None:
 def test_a_fingerprint_of_other_bytes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "b.json"
     measure_baseline(BiasedSource(0.5), blocks=5, block_bytes=33).save(path)
-    for field, value in (("bit_planes", [0.5] * 8), ("byte_histogram", [-1] * 256)):
+    for field, value in (
+        ("bit_planes", [0.5] * 8),
+        ("byte_histogram", [-1] * 256),
+        ("byte_histogram", [2**70] * 256),
+    ):
         content = json.loads(path.read_text("utf-8"))
         content["fingerprint"][field] = value
         path.with_name("other.json").write_text(json.dumps(content), "utf-8")
         with pytest.raises(ConfigError, match="byte_histogram"):
             Baseline.load(path.with_name("other.json"))
+
+
+def test_a_baseline_is_a_file_of_limited_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        Baseline.load(tmp_path / "pipe")
+    path = tmp_path / "b.json"
+    measure_baseline(BiasedSource(0.5), blocks=5, block_bytes=33).save(path)
+    monkeypatch.setattr("qr_sampler.amplification.baseline.baseline._MOST_BYTES", 100)
+    with pytest.raises(ConfigError, match="more than 100 bytes"):
+        Baseline.load(path)
 
 
 @pytest.mark.parametrize(("blocks", "most"), [(40_000, 4_000), (9, 0)])

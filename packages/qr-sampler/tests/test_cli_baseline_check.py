@@ -112,6 +112,22 @@ def test_the_same_device_has_not_changed() -> None:
     assert changed <= 2
 
 
+def slow(rng: np.random.Generator, blocks: int) -> np.ndarray:
+    """Blocks whose common level follows the block before, with a correlation of 0.6 of the sums."""
+    level = np.convolve(rng.normal(0.0, 10.0, blocks + 39), 0.8 ** np.arange(40), mode="valid")
+    return np.clip(good(rng, blocks) + level[:, np.newaxis], 0, 255).astype(np.uint8)
+
+
+def test_a_device_that_always_drifts_has_not_changed() -> None:
+    """Of 60 pairs with a fixed seed at most one is; 12 were, as if the blocks were independent."""
+    rng = np.random.default_rng(20_261_201)
+    changed = 0
+    for _ in range(60):
+        old, new = (measured(slow(rng, blocks)).baseline() for blocks in (1_000, 400))
+        changed += any(figure.has_changed for figure in compared(old, new, []))
+    assert changed <= 1
+
+
 def drifting(rng: np.random.Generator) -> np.ndarray:
     """Blocks whose common level follows the block before."""
     level, rows = 0.0, []
@@ -152,6 +168,27 @@ def test_slower_draws_are_a_change_of_their_own_kind() -> None:
     changed = [figure for figure in found if figure.has_changed]
     assert {figure.kind for figure in changed} == {"latency"}
     assert len(changed) == 2
+
+
+def test_latencies_of_a_coarse_clock_have_not_changed() -> None:
+    rng = np.random.default_rng(3)
+    ticks = np.full(1_000, 1e6)
+    then, now = measured(good(rng, 1_000), ticks).baseline(), measured(good(rng, 500)).baseline()
+    found = by_name(compared(then, now, ticks[:500].tolist()))
+    assert found["latency, 50% within (ms)"].p_value == 1.0
+    assert found["latency, 95% within (ms)"].p_value == 1.0
+    for factor in (0.9, 1.1):
+        found = by_name(compared(then, now, (factor * ticks[:500]).tolist()))
+        assert found["latency, 50% within (ms)"].adjusted < ALPHA
+
+
+def test_quantiles_of_no_latency_are_not_compared() -> None:
+    rng = np.random.default_rng(3)
+    then = measured(good(rng, 100), latencies(rng, 100)).baseline()
+    assert then.fingerprint is not None
+    claimed = then.fingerprint.model_copy(update={"timed_blocks": 0})
+    figures = compared(then.model_copy(update={"fingerprint": claimed}), then, [1])
+    assert {figure.kind for figure in figures} == {"bytes"}
 
 
 def test_few_bytes_have_no_histogram() -> None:
@@ -243,9 +280,9 @@ def test_a_check_that_is_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) ->
         return real(self, n)
 
     monkeypatch.setattr(MockUniformSource, "get_random_bytes", failing)
-    assert check("--blocks=30").exit_code != 0
+    assert check("--blocks=120").exit_code != 0
     assert Path("b.json.check.partial").exists()
-    assert "resuming after 20 blocks" in check("--blocks=30").stderr
+    assert "resuming after 20 blocks" in check("--blocks=120").stderr
 
 
 @pytest.mark.usefixtures("frozen")
@@ -253,6 +290,7 @@ def test_a_check_that_is_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) ->
     ("arguments", "message"),
     [
         (["--source=system"], "is a baseline of 'mock_uniform', not of --source=system"),
+        (["--blocks=99"], "99 new blocks beside 400 of b.json: the laws of a comparison hold"),
         (["--block-bytes=65"], "has blocks of 64 bytes; omit --block-bytes"),
         (["--output=c.json"], "give --output for a new baseline, or --check"),
     ],

@@ -87,7 +87,7 @@ def test_every_alarm_has_its_draw(tmp_path: Path) -> None:
     assert failed["bytes"] == 10_240
     assert data["sources"] == {
         "device": {
-            "draws": {"ok": 1, "suspect": 1, "untested": 1},
+            "draws": {"ok": 1, "suspect": 1, "untested": 1, "unknown": 0},
             "failures": 1,
             "startup_draws": 2,
             "startup_bytes": 1_536,
@@ -95,7 +95,7 @@ def test_every_alarm_has_its_draw(tmp_path: Path) -> None:
             "replaced": 1,
         },
         "system": {
-            "draws": {"ok": 2, "suspect": 0, "untested": 0},
+            "draws": {"ok": 2, "suspect": 0, "untested": 0, "unknown": 0},
             "failures": 0,
             "startup_draws": 0,
             "startup_bytes": 0,
@@ -137,6 +137,14 @@ def test_without_alarms(tmp_path: Path, lines: list[dict[str, Any]], words: str)
     result = show(written(tmp_path / "a.jsonl", lines))
     assert result.exit_code == 0
     assert words in result.stdout
+
+
+def test_words_of_other_versions_are_no_silence(tmp_path: Path) -> None:
+    lines = [GENESIS, draw(0, health="ok"), draw(1, health="failing"), draw(2, health=None)]
+    path = written(tmp_path / "a.jsonl", lines)
+    assert "said of 2 draws is in words of another version" in show(path).stdout
+    draws = json.loads(show(path, "--json").stdout)["sources"]["device"]["draws"]
+    assert draws == {"ok": 1, "suspect": 0, "untested": 0, "unknown": 2}
 
 
 def test_hostile_and_torn_lines_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

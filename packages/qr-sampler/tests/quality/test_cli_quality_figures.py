@@ -54,6 +54,11 @@ def test_other_tails_are_those_of_scipy() -> None:
     ):
         expected = stats.binom.sf(least - 1, n, p)
         assert binomial_tail(least, n, p) == pytest.approx(expected, rel=1e-10)
+    # Poisson in all but name: as many pairs as 2**28 bytes have of words of eight.
+    pairs = 2**25 * (2**25 - 1) // 2
+    for least in (1, 2, 3):
+        expected = stats.poisson.sf(least - 1, pairs * 2.0**-64)
+        assert binomial_tail(least, pairs, 2.0**-64) == pytest.approx(expected, rel=1e-9)
     assert binomial_tail(8_192, 10**9, 2.0**-64) == 0.0
     assert binomial_tail(100, 10**6, 0.5) == 1.0
 

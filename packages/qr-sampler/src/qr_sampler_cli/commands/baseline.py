@@ -36,6 +36,9 @@ under the default ``QR_MAX_KS_DISTANCE``: ``ecdf``, which needs most, loses 0.87
 FEWEST_CHECKED: Final = 1_000
 """Blocks that a check measures at least, if the baseline has as many."""
 
+FEWEST_COMPARED: Final = 100
+"""Blocks on either side below which normal laws would call too many good devices changed."""
+
 CHANGED_STATUS: Final = 1
 """Exit status when a check finds a change."""
 
@@ -128,6 +131,11 @@ def _check(
     if block_bytes not in (None, then.block_bytes):
         raise ConfigError(f"{path} has blocks of {then.block_bytes:,} bytes; omit --block-bytes")
     count = blocks or min(then.blocks, max(FEWEST_CHECKED, then.blocks // 10))
+    if min(count, then.blocks) < FEWEST_COMPARED:
+        raise ConfigError(
+            f"{count:,} new blocks beside {then.blocks:,} of {path}: the laws of a comparison hold "
+            f"from {FEWEST_COMPARED} of each on; measure more"
+        )
     kept = path.with_name(f"{path.name}.check.partial")
     check_destination(kept)
     with stdout_reserved(), contextlib.closing(create_source(then.source)) as device:

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from qr_sampler_cli.health.alarms import HealthHistory, LedgerAlarm
+from qr_sampler_cli.health.alarms import UNKNOWN, HealthHistory, LedgerAlarm
 from qr_sampler_cli.terminal.consoles import printable, result_console, unpadded
 
 __all__ = ["as_data", "print_history"]
@@ -39,6 +39,8 @@ def print_history(history: HealthHistory) -> None:
         typer.echo(f"and {history.count - len(history.alarms):,} more alarms")
     if history.unreadable:
         typer.echo(f"{history.unreadable:,} lines could not be read; see 'qr-sampler audit'")
+    if unknown := sum(each.draws[UNKNOWN] for each in history.sources.values()):
+        typer.echo(f"what the tests said of {unknown:,} draws is in words of another version")
     typer.echo(_summary(history))
 
 
@@ -60,6 +62,7 @@ def _sources(history: HealthHistory) -> Table:
         "ok",
         "suspect",
         "untested",
+        UNKNOWN,
         "failures",
         "start-up tests",
         "suspect tokens",

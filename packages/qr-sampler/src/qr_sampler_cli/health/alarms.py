@@ -11,13 +11,16 @@ from typing import Any, Final, Literal
 from qr_sampler.errors import QRSamplerError
 from qr_sampler.records.reader import JoinedLines, lines_in
 
-__all__ = ["MOST_ALARMS", "HealthHistory", "LedgerAlarm", "SourceHistory", "history_of"]
+__all__ = ["MOST_ALARMS", "UNKNOWN", "HealthHistory", "LedgerAlarm", "SourceHistory", "history_of"]
 
 FAILED: Final = "health: "
 """How the reason begins for which bytes were refused."""
 
 STARTUP: Final = "startup_test"
 """The reason of bytes that were drawn to test a source."""
+
+UNKNOWN: Final = "unknown"
+"""Stands for any word that this version does not know."""
 
 MOST_ALARMS: Final = 10_000
 """Alarms that are kept; the others are counted."""
@@ -50,9 +53,9 @@ class SourceHistory:
     """What a ledger says of one source."""
 
     draws: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("ok", "suspect", "untested"), 0)
+        default_factory=lambda: dict.fromkeys(("ok", "suspect", "untested", UNKNOWN), 0)
     )
-    """Draws by what the tests said of them."""
+    """Draws by what the tests said of them, ``unknown`` if in no word of this version."""
     failures: int = 0
     """Alarms by which bytes were refused."""
     startup_draws: int = 0
@@ -108,8 +111,7 @@ class HealthHistory:
     def _draw(self, values: dict[str, Any], file: str, line: int) -> None:
         history = self._of(values)
         health = _text(values.get("health", "untested"))
-        if health in history.draws:
-            history.draws[health] += 1
+        history.draws[health if health in history.draws else UNKNOWN] += 1
         if health == "suspect":
             self._alarm(values, "suspect", "", values.get("bytes"), file, line)
         # It begins with the name of the source that was to deliver.

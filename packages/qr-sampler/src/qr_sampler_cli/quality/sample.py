@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import stat
 import time
@@ -114,6 +115,9 @@ def draw_sample(
             jit_class=source.jit_class.value,
             distribution=f"{origin.distribution or ''} {origin.version or ''}".strip(),
         )
+        if restarts:
+            # The first restart is a request like the others.
+            sleep(pace.pause_s())
     firsts = []
     pace = Pace(source.limits, RESTART_BYTES, time.monotonic)
     for count in range(1, restarts + 1):
@@ -121,18 +125,7 @@ def draw_sample(
         with contextlib.closing(create_source(name)) as anew:
             firsts.append(_drawn(anew, RESTART_BYTES))
         progress(size + count * RESTART_BYTES, total)
-    return _with_restarts(described, tuple(firsts))
-
-
-def _with_restarts(sample: Sample, firsts: tuple[bytes, ...]) -> Sample:
-    return Sample(
-        data=sample.data,
-        origin=sample.origin,
-        conditioning=sample.conditioning,
-        jit_class=sample.jit_class,
-        distribution=sample.distribution,
-        restarts=firsts,
-    )
+    return dataclasses.replace(described, restarts=tuple(firsts))
 
 
 def _drawn(source: EntropySource, size: int) -> bytes:

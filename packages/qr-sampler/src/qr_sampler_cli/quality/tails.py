@@ -10,6 +10,8 @@ from typing import Final
 __all__ = ["binomial_tail", "chi_square_tail", "holm", "kolmogorov_tail", "normal_tails"]
 
 _MOST_TERMS: Final = 100_000
+_FEW: Final = 10_000
+"""Successes whose factors are added one by one."""
 _PRECISION: Final = 1e-15
 _TINY: Final = 1e-300
 _FLAT: Final = 0.18
@@ -100,16 +102,19 @@ def binomial_tail(least: int, n: int, probability: float) -> float:
     if least < n * probability:
         return 1.0 - binomial_tail(n - least + 1, n, 1.0 - probability)
     odds = math.log(probability), math.log1p(-probability)
+    # Between logarithms of factorials of 10**14 and more, a difference would have no digits left.
+    falling = sum(math.log(n - i) for i in range(least)) if least <= _FEW else None
     total, largest = 0.0, 0.0
     for k in range(least, n + 1):
         term = math.exp(
-            math.lgamma(n + 1)
+            (math.lgamma(n + 1) - math.lgamma(n - k + 1) if falling is None else falling)
             - math.lgamma(k + 1)
-            - math.lgamma(n - k + 1)
             + k * odds[0]
             + (n - k) * odds[1]
         )
         total, largest = total + term, max(largest, term)
+        if falling is not None and k < n:
+            falling += math.log(n - k)
         # Also where all of them are too small for a float.
         if term <= largest * 1e-17:
             break

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Baseline", "calibration_error", "configured_baseline"]
 
 _DIGEST_KEY: Final = "digest"
+_MOST_BYTES: Final = 2**28
 _NORMAL_DENSITY_AT_0: Final = 1.0 / math.sqrt(2.0 * math.pi)
 # max z * density(z), at z = 1: by how much a relative error of the deviation moves Phi(z).
 _SCALE_EFFECT: Final = math.exp(-0.5) / math.sqrt(2.0 * math.pi)
@@ -145,7 +146,7 @@ class Baseline(BaseModel):
                 of range, or was changed after its digest was taken.
         """
         try:
-            content = json.loads(path.read_text("utf-8-sig"))
+            content = json.loads(_text_of(path))
         except (OSError, ValueError, RecursionError) as error:
             raise _unusable(path, f"cannot be read as JSON: {error}") from error
         if not isinstance(content, dict):
@@ -204,6 +205,17 @@ def configured_baseline(settings: Settings) -> Baseline | None:
 def _canonical_json(content: dict[str, Any]) -> bytes:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-8")
+
+
+def _text_of(path: Path) -> str:
+    # Opening a pipe would wait for somebody who writes.
+    if path.exists() and not path.is_file():
+        raise OSError("it is not a regular file")
+    with path.open("rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+    return data.decode("utf-8-sig")
 
 
 def _unusable(path: Path, reason: str) -> ConfigError:

@@ -28,6 +28,9 @@ AUTOCORRELATION_LAGS: Final = 10
 LATENCY_SHARES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 """Shares of the draws whose latency is kept: that one which so many draws do not exceed."""
 
+MOST_COUNTED: Final = 2**50
+"""The most often that a byte can have come; sums over all bytes stay far below 2**63."""
+
 LONGEST_SETTING: Final = 1_024
 """Characters of the JSON of a setting; what is longer is cut."""
 
@@ -69,8 +72,10 @@ class BaselineFingerprint(BaseModel):
 
     @model_validator(mode="after")
     def _figures_agree(self) -> BaselineFingerprint:
-        if min(self.byte_histogram) < 0 or not any(self.byte_histogram):
-            raise ValueError("byte_histogram has a negative count, or nothing but zeros")
+        if not any(self.byte_histogram) or not all(
+            0 <= count <= MOST_COUNTED for count in self.byte_histogram
+        ):
+            raise ValueError("byte_histogram has nothing but zeros, or what no device delivers")
         stated, counted = np.array(self.bit_planes), plane_shares(self.byte_histogram)
         if not np.allclose(stated, counted, rtol=0.0, atol=1e-12):
             raise ValueError("bit_planes and byte_histogram are not of the same bytes")
