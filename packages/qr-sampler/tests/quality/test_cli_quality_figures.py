@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy import special, stats
 
+from qr_sampler_cli.quality import pieces
 from qr_sampler_cli.quality.byte_tests import autocorrelation, byte_tests
 from qr_sampler_cli.quality.ent_figures import ent_figures
 from qr_sampler_cli.quality.min_entropy import (
@@ -256,3 +258,37 @@ def test_restarts_that_begin_alike_or_vary_are_found() -> None:
     constant = [bytes([k % 256]) * 8 + bytes(1_016) for k in range(3)]
     assert restart_tests([b"\0" * 1_024, b"\0" * 1_024])[1].p_value == 1.0
     assert restart_tests(constant)[0].p_value == 1.0
+
+
+@pytest.mark.parametrize("size", [1, 5, 6, 7, 12, 13, 100])
+def test_figures_in_pieces_are_those_of_the_whole(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8)
+    bits = np.unpackbits(data)
+    whole = ent_figures(data)
+    monkeypatch.setattr(pieces, "PIECE", 6)
+    assert pieces.bit_counts(data) == pieces.BitCounts(
+        bits=len(bits),
+        ones=int(bits.sum()),
+        changes=int((bits[:-1] != bits[1:]).sum()),
+        one_after_one=int((bits[:-1] & bits[1:]).sum()),
+    )
+    assert repr(ent_figures(data)) == repr(whole)
+    if size > 16:
+        off = (data - 127.5) / math.sqrt(65_535 / 12)
+        expected = [off[:-lag] @ off[lag:] / size for lag in range(1, 17)]
+        assert autocorrelation(data, 16) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_figures_need_no_copies_of_a_large_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = np.random.default_rng(1).integers(0, 256, 2_000_000, dtype=np.uint8)
+    monkeypatch.setattr(pieces, "PIECE", 6_000)
+    tracemalloc.start()
+    try:
+        ent_figures(data)
+        markov_chain_of(data)
+        autocorrelation(data, 16)
+        assert tracemalloc.get_traced_memory()[1] < len(data)
+    finally:
+        tracemalloc.stop()

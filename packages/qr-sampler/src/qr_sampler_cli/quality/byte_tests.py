@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from qr_sampler.health.whole_draws import bit_plane_shares
+from qr_sampler.amplification.baseline import plane_shares
 from qr_sampler_cli.quality.ent_figures import EntFigures
+from qr_sampler_cli.quality.pieces import bit_counts, byte_counts, pieces
 from qr_sampler_cli.quality.spectrum import largest_line
 from qr_sampler_cli.quality.tails import binomial_tail, chi_square_tail, normal_tails
 
@@ -87,7 +88,7 @@ def _mean(ent: EntFigures) -> ByteTest:
 
 def _planes(data: npt.NDArray[np.uint8]) -> ByteTest:
     """Tests the eight planes together: their z are independent, so the squares add up."""
-    shares = bit_plane_shares(data)
+    shares = plane_shares(byte_counts(data).tolist())
     z = (shares - 0.5) * 2.0 * math.sqrt(len(data))
     worst = int(np.argmax(np.abs(z)))
     statistic = float((z**2).sum())
@@ -102,9 +103,9 @@ def _planes(data: npt.NDArray[np.uint8]) -> ByteTest:
 
 def _bit_changes(data: npt.NDArray[np.uint8]) -> ByteTest:
     """Tests how often a bit differs from the one before it; each change has probability 1/2."""
-    bits = np.unpackbits(data)
-    pairs = len(bits) - 1
-    share = int(np.count_nonzero(bits[:-1] != bits[1:])) / pairs
+    counts = bit_counts(data)
+    pairs = counts.bits - 1
+    share = counts.changes / pairs
     z = (share - 0.5) * 2.0 * math.sqrt(pairs)
     return ByteTest(
         name="bit changes",
@@ -121,8 +122,13 @@ def autocorrelation(data: npt.NDArray[np.uint8], lags: int) -> npt.NDArray[np.fl
         data: Bytes, shape ``(n,)`` with n above *lags*.
         lags: Number of lags.
     """
-    off = (data.astype(np.float64) - 127.5) / BYTE_DEVIATION
-    return np.array([float(off[:-lag] @ off[lag:]) / len(off) for lag in range(1, lags + 1)])
+    sums = np.zeros(lags)
+    for piece, more in pieces(data, ahead=lags):
+        off = (more.astype(np.float64) - 127.5) / BYTE_DEVIATION
+        for lag in range(1, lags + 1):
+            later = off[lag : lag + len(piece)]
+            sums[lag - 1] += off[: len(later)] @ later
+    return sums / len(data)
 
 
 def _correlation(data: npt.NDArray[np.uint8]) -> ByteTest:

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from qr_sampler_cli.quality.pieces import byte_counts, pieces
 from qr_sampler_cli.quality.tails import chi_square_tail
 
 __all__ = ["EntFigures", "ent_figures"]
@@ -45,7 +46,7 @@ def ent_figures(data: npt.NDArray[np.uint8]) -> EntFigures:
     Args:
         data: Bytes, shape ``(n,)`` with n of at least 1.
     """
-    counts = np.bincount(data, minlength=256)
+    counts = byte_counts(data)
     n = len(data)
     shares = counts[counts > 0] / n
     expected = n / 256.0
@@ -57,7 +58,7 @@ def ent_figures(data: npt.NDArray[np.uint8]) -> EntFigures:
         chi_square_p=chi_square_tail(chi_square, 255),
         mean=float(counts @ np.arange(256)) / n,
         pi=_pi(data),
-        serial_correlation=_serial_correlation(data),
+        serial_correlation=_serial_correlation(data, counts),
     )
 
 
@@ -66,18 +67,22 @@ def _pi(data: npt.NDArray[np.uint8]) -> float:
     points = len(data) // 6
     if not points:
         return math.nan
-    coordinates = data[: 6 * points].reshape(points, 2, 3).astype(np.float64)
-    xy = coordinates @ np.array([65_536.0, 256.0, 1.0])
-    # The squares are whole numbers below 2**49 and exact.
-    inside = int(np.count_nonzero((xy**2).sum(axis=1) <= _RADIUS**2))
+    inside = 0
+    for piece, _ in pieces(data[: 6 * points]):
+        coordinates = piece.reshape(-1, 2, 3).astype(np.float64)
+        xy = coordinates @ np.array([65_536.0, 256.0, 1.0])
+        # The squares are whole numbers below 2**49 and exact.
+        inside += int(np.count_nonzero((xy**2).sum(axis=1) <= _RADIUS**2))
     return 4.0 * inside / points
 
 
-def _serial_correlation(data: npt.NDArray[np.uint8]) -> float:
+def _serial_correlation(data: npt.NDArray[np.uint8], counts: npt.NDArray[np.int64]) -> float:
     """Returns the circular coefficient of Knuth, The Art of Computer Programming 2, 3.3.2 K."""
-    wide = data.astype(np.int64)
-    n, total = len(data), int(wide.sum())
-    squares = int(wide @ wide)
-    products = int(wide[:-1] @ wide[1:]) + int(wide[-1]) * int(wide[0])
+    values = np.arange(256)
+    n, total, squares = len(data), int(counts @ values), int(counts @ values**2)
+    products = int(data[-1]) * int(data[0])
+    for _, piece in pieces(data, ahead=1):
+        wide = piece.astype(np.int64)
+        products += int(wide[:-1] @ wide[1:])
     spread = n * squares - total * total
     return (n * products - total * total) / spread if spread else math.nan

@@ -11,6 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from qr_sampler_cli.quality.pieces import bit_counts
+
 __all__ = [
     "MarkovChain",
     "markov_chain_of",
@@ -68,14 +70,13 @@ def markov_chain_of(data: npt.NDArray[np.uint8]) -> MarkovChain:
     Args:
         data: Bytes, shape ``(n,)`` with n of at least 1.
     """
-    bits = np.unpackbits(data)
-    ones = int(np.count_nonzero(bits))
-    one_after_one = int(np.count_nonzero(bits[:-1] & bits[1:]))
-    ones_before = ones - int(bits[-1])
-    zeros_before = len(bits) - 1 - ones_before
-    ones_after_zero = ones - int(bits[0]) - one_after_one
+    counts = bit_counts(data)
+    ones, one_after_one = counts.ones, counts.one_after_one
+    ones_before = ones - int(data[-1] & 1)
+    zeros_before = counts.bits - 1 - ones_before
+    ones_after_zero = ones - int(data[0] >> 7) - one_after_one
     return MarkovChain(
-        zero=1.0 - ones / len(bits),
+        zero=1.0 - ones / counts.bits,
         zero_zero=1.0 - ones_after_zero / zeros_before if zeros_before else 0.0,
         one_zero=1.0 - one_after_one / ones_before if ones_before else 0.0,
         has_zero=zeros_before > 0,

@@ -11,6 +11,7 @@ import numpy as np
 
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.failures import import_package
+from qr_sampler_cli.quality.pieces import byte_counts
 from qr_sampler_cli.quality.report import QualityReport
 from qr_sampler_cli.quality.spectrum import power_spectrum
 from qr_sampler_cli.terminal.consoles import printable
@@ -69,7 +70,7 @@ def draw_picture(report: QualityReport, path: Path) -> None:
 
 
 def _histogram(axes: Any, report: QualityReport) -> None:
-    counts = np.bincount(report.sample.array, minlength=256)
+    counts = byte_counts(report.sample.array)
     expected = len(report.sample.data) / 256.0
     z = (counts - expected) / math.sqrt(expected * 255.0 / 256.0)
     axes.vlines(np.arange(256), 0.0, z, colors=_BLUE, linewidth=1.6)

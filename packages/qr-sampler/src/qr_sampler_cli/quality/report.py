@@ -10,9 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
-
-from qr_sampler.health.whole_draws import bit_plane_shares
+from qr_sampler.amplification.baseline import plane_shares
 from qr_sampler_cli.quality.byte_tests import ByteTest, byte_tests
 from qr_sampler_cli.quality.ent_figures import EntFigures, ent_figures
 from qr_sampler_cli.quality.min_entropy import (
@@ -20,6 +18,7 @@ from qr_sampler_cli.quality.min_entropy import (
     markov_min_entropy,
     most_common_value_min_entropy,
 )
+from qr_sampler_cli.quality.pieces import bit_counts, byte_counts
 from qr_sampler_cli.quality.programs.program import ProgramReport
 from qr_sampler_cli.quality.restarts import restart_tests
 from qr_sampler_cli.quality.sample import Sample
@@ -170,7 +169,7 @@ def quality_report(sample: Sample, programs: Sequence[ProgramReport]) -> Quality
         sha256=hashlib.sha256(sample.data).hexdigest(),
         min_entropy=_min_entropy(sample),
         ent=ent,
-        bit_planes=tuple(bit_plane_shares(data).tolist()),
+        bit_planes=tuple(plane_shares(byte_counts(data).tolist()).tolist()),
         tests=tests,
         programs=tuple(programs),
         corrected=tuple(
@@ -182,9 +181,9 @@ def quality_report(sample: Sample, programs: Sequence[ProgramReport]) -> Quality
 
 def _min_entropy(sample: Sample) -> MinEntropy:
     data = sample.array
-    ones = int(np.unpackbits(data).sum(dtype=np.int64))
+    ones = bit_counts(data).ones
     return MinEntropy(
-        most_common_byte=most_common_value_min_entropy(np.bincount(data, minlength=256).tolist()),
+        most_common_byte=most_common_value_min_entropy(byte_counts(data).tolist()),
         most_common_bit=8.0 * most_common_value_min_entropy([ones, 8 * len(data) - ones]),
         markov=8.0 * markov_min_entropy(markov_chain_of(data)),
     )
