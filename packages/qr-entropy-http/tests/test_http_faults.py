@@ -255,6 +255,36 @@ def test_a_key_that_a_service_repeats_is_masked(
     assert source.secrets == (KEY,)
 
 
+@pytest.mark.parametrize("spelling", ['k/3"y', 'k/3\\"y', 'k\\/3\\"y', "k%2F3%22y"])
+def test_a_key_is_masked_however_it_is_spelt(
+    spelling: str,
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    key_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulator = serve("anu")
+    key_file.write_text('k/3"y')
+    echo = Reply(400, f"bad key {spelling}.".encode(), "text/plain")
+    monkeypatch.setattr(simulator, "reply_to", lambda question: echo)
+    assert "bad key ***." in failure(ask(simulator, "anu")).reason
+
+
+def test_a_part_of_a_key_is_not_quoted_either(
+    serve: Callable[..., Simulator],
+    ask: Callable[..., HttpSource],
+    key_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of long answers the beginning is read; it may end within the second mention of a key."""
+    simulator = serve("anu")
+    key_file.write_text("s3cret" * 500)
+    echo = Reply(400, f"not {'s3cret' * 500}; use {'s3cret' * 500}".encode(), "text/plain")
+    monkeypatch.setattr(simulator, "reply_to", lambda question: echo)
+    assert "not ***; use" in (reason := failure(ask(simulator, "anu")).reason)
+    assert "s3cret" not in reason
+
+
 @pytest.mark.parametrize(
     ("server", "words"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import math
 import ssl
 from collections.abc import Mapping
@@ -76,8 +77,10 @@ class Service:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The key, which the service may repeat."""
-        return (self.key,) if self.key else ()
+        """The key as the service may repeat it: plainly, in JSON, or in a URL."""
+        in_json = json.dumps(self.key)[1:-1]
+        forms = (self.key, in_json, in_json.replace("/", "\\/"), quote(self.key, safe=""))
+        return tuple(dict.fromkeys(filter(None, forms)))
 
     def told(self, words: str) -> str:
         """Returns *words* as a reason that says where it comes from, without secrets."""

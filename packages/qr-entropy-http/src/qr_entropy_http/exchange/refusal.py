@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from qr_entropy_http.exchange.exchange import Answer
+from qr_entropy_http.exchange.exchange import LARGEST_ERROR, Answer
 from qr_entropy_http.presets.model import ErrorRule, Preset
 from qr_sampler.foreign import plain_text
 
@@ -126,6 +126,17 @@ def _meaning_of(status: int) -> str:
     return "failed" if status >= 500 else "refused"
 
 
+def _without_part(body: bytes, secrets: tuple[str, ...]) -> bytes:
+    """Returns *body* without the beginning of a secret at its end, where it may have been cut."""
+    if len(body) < LARGEST_ERROR:
+        return body
+    starts = (
+        secret[:length].encode() for secret in secrets for length in range(len(secret) - 1, 0, -1)
+    )
+    return body.removesuffix(next((start for start in starts if body.endswith(start)), b""))
+
+
 def _quote(answer: Answer, secrets: tuple[str, ...]) -> str:
-    words = plain_text(answer.body, secrets, limit=LONGEST_QUOTE)
+    body = _without_part(answer.body, secrets)
+    words = plain_text(body, secrets, limit=LONGEST_QUOTE)
     return f" (HTTP {answer.status}: {words})" if words else f" (HTTP {answer.status})"
