@@ -282,6 +282,11 @@ def test_a_check_that_is_interrupted_goes_on(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(MockUniformSource, "get_random_bytes", failing)
     assert check("--blocks=120").exit_code != 0
     assert Path("b.json.check.partial").exists()
+    before = Path("b.json.check.partial").read_text("utf-8")
+    monkeypatch.setenv("QR_MOCK_UNIFORM_MEAN", "120")
+    assert "with other settings or another conditioning" in check("--blocks=120").stderr
+    monkeypatch.delenv("QR_MOCK_UNIFORM_MEAN")
+    assert Path("b.json.check.partial").read_text("utf-8") == before
     assert "resuming after 20 blocks" in check("--blocks=120").stderr
 
 

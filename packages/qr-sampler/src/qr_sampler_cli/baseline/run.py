@@ -147,6 +147,15 @@ def _begun(source: EntropySource, kept: Path, block_bytes: int) -> BaselineMeasu
             f"{kept} holds blocks of {_described(earlier)}, and this would be {_described(fresh)}; "
             "remove it to start over, or choose another --output"
         )
+    if not earlier.latencies_ns:
+        # Of a version that kept nothing of this.
+        told = {"settings": fresh.settings, "conditioning": fresh.conditioning}
+        return earlier.model_copy(update=told)
+    if (earlier.settings, earlier.conditioning) != (fresh.settings, fresh.conditioning):
+        raise ConfigError(
+            f"{kept} holds blocks of {source.name!r} with other settings or another conditioning; "
+            "remove it to start over, or set them as they were"
+        )
     return earlier
 
 

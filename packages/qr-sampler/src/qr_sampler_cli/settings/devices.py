@@ -44,8 +44,8 @@ QR_REQUEST_ENTROPY_SOURCES=right
 QR_FALLBACK_MODE=end_request
 ```
 
-What follows the colon is the place of the device: the path of `device_file`, the address of
-`quantum_grpc` and `direct`.
+What follows the colon is the place of the device: the path of `device_file`, the port of `serial`
+and `cryptalabs`, the address of `quantum_grpc` and `direct`, the preset of `http`.
 Everything else of a kind can differ, too, in a TOML file that `QR_SOURCES_FILE` names.
 It has a table for each name, with the settings of its kind in lower case and without their prefix:
 
@@ -65,7 +65,7 @@ What is declared of a name comes before the variables of its kind, which hold fo
 kind.
 Settings of the deployment, such as `QR_CB_*`, hold for all sources.
 A name can be given wherever a source is named: in these settings, in `qr_entropy_source` of a
-request, and to `qr-sampler sources`, `baseline`, `health run` and `serve-entropy`.
+request, and to `qr-sampler sources`, `quality`, `baseline`, `health run` and `serve-entropy`.
 Each has its own circuit breaker, limits and place in records, metrics and `/qr/status`; the first
 line of a ledger says of which `kind` it is.
 Two names for one device share the lock of the device, so that no byte serves twice.
