@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from qcicada import PostProcess
 
-from qr_entropy_cryptalabs.device import Device
+from qr_entropy_cryptalabs.device import Answer, Device
 from qr_entropy_cryptalabs.settings import CryptaLabsSettings
 from qr_entropy_cryptalabs.simulators import SimulatedQCicada
 from qr_entropy_cryptalabs.source import CryptaLabsSource
@@ -199,17 +199,28 @@ class TestExclusiveUse:
         assert len(other.draw(8).data) == 8
 
     def test_threads_queue_up_and_are_told_when_they_wait_too_long(
-        self, device: SimulatedQCicada, build: Build
+        self, build: Build, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = build()
         with ThreadPoolExecutor(4) as pool:
             draws = list(pool.map(source.draw, [256] * 12))
         assert len({draw.data for draw in draws}) == 12
-        device.break_down("silence")
-        source.timeout_ms = IMPATIENT_MS
-        with ThreadPoolExecutor(4) as pool:
-            reasons = list(pool.map(lambda _: reason_of(source), range(4)))
-        assert any("busy with other draws" in reason for reason in reasons)
+        reads, goes_on = threading.Event(), threading.Event()
+        read = Device.read
+
+        def slow(device: Device, received: bytearray, n: int, deadline_ns: int) -> Answer:
+            reads.set()
+            goes_on.wait(60.0)
+            return read(device, received, n, deadline_ns)
+
+        monkeypatch.setattr(Device, "read", slow)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(source.draw, 64)
+            reads.wait(60.0)
+            source.timeout_ms = 10
+            assert "busy with other draws" in reason_of(source)
+            goes_on.set()
+            assert len(first.result().data) == 64
 
     def test_a_forked_child_waits_until_its_parent_gives_the_port_back(
         self, tmp_path: Path

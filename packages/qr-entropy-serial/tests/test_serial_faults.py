@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import os
 import subprocess
 import sys
 import termios
@@ -18,8 +20,10 @@ from typing import Any
 import pytest
 import serial
 
+from qr_entropy_serial.connection import Connection
 from qr_entropy_serial.devices import DEVICES
 from qr_entropy_serial.port import SerialPort
+from qr_entropy_serial.reasons import Reasons
 from qr_entropy_serial.simulators import Plug, SimulatedDevice, SimulatedOneRng, SimulatedTrueRng
 from qr_entropy_serial.source import SerialSource
 from qr_sampler import ConfigError, EntropyUnavailableError
@@ -203,14 +207,25 @@ class TestExclusiveUse:
         assert len({draw.data for draw in draws}) == 12
 
     def test_a_thread_that_waits_too_long_is_told(
-        self, kind: str, plug: Plug, build: Build
+        self, kind: str, plug: Plug, build: Build, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         source = build(plug.link, kind)
-        plug.device.break_down("silence")
-        source.timeout_ms = IMPATIENT_MS
-        with ThreadPoolExecutor(4) as pool:
-            reasons = list(pool.map(lambda _: reason_of(source), range(4)))
-        assert any("busy with other draws" in reason for reason in reasons)
+        reads, goes_on = threading.Event(), threading.Event()
+        read_into = Connection.read_into
+
+        def slow(connection: Connection, received: bytearray, n: int, deadline_ns: int) -> None:
+            reads.set()
+            goes_on.wait(60.0)
+            read_into(connection, received, n, deadline_ns)
+
+        monkeypatch.setattr(Connection, "read_into", slow)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(source.draw, 64)
+            reads.wait(60.0)
+            source.timeout_ms = 10
+            assert "busy with other draws" in reason_of(source)
+            goes_on.set()
+            assert len(first.result().data) == 64
 
     def test_a_forked_child_waits_until_its_parent_gives_the_port_back(
         self, simulator_program: Callable[[str], Path]
@@ -245,6 +260,25 @@ class TestExclusiveUse:
         command = [sys.executable, "-c", textwrap.dedent(script), str(link)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
+
+
+class TestReasons:
+    @pytest.mark.parametrize(
+        ("code", "words"),
+        [
+            (errno.ENOENT, "does not exist; plug the device in or set QR_X_PORT"),
+            (errno.EIO, "is gone (Input/output error); plug the device in again"),
+            (errno.EACCES, "no permission to use"),
+            (errno.EBUSY, "in use by another program"),
+        ],
+    )
+    def test_each_error_has_its_remedy_also_without_a_named_port(
+        self, code: int, words: str
+    ) -> None:
+        for port in ("/dev/ttyACM0", ""):
+            said = Reasons("QR_X", port).of(OSError(code, os.strerror(code)), 1)
+            assert words in said
+            assert (port or "its port") in said
 
 
 class TestPort:

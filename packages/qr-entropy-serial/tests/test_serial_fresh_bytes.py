@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from qr_entropy_serial.devices.onerng import OneRng
 from qr_entropy_serial.simulators import Plug, SimulatedDevice, SimulatedOneRng, SimulatedTrueRng
 from qr_entropy_serial.source import SerialSource
 from qr_sampler.testing import StampedWriter
@@ -57,17 +58,56 @@ def test_no_byte_is_older_than_its_draw(
         writer.await_bytes(PILE_BYTES)
 
 
-def test_a_onerng_that_goes_on_sending_for_a_while_sends_nothing_old(
-    plug_in: Callable[[SimulatedDevice], Plug], build: Callable[..., SerialSource]
-) -> None:
+class SlowLine:
+    """A OneRNG that obeys after 3 ms, and its port, in a time of their own.
+
+    Every byte is the number of the millisecond in which it was made. The device makes more than
+    fits into a frame, so that its pool is full.
+    """
+
+    def __init__(self) -> None:
+        self.device = SimulatedOneRng(rate=0.0, obeys_after_s=0.003)
+        self.now_ms = 0
+        self._waiting = b""
+
+    def settle(self, quiet_s: float, deadline_ns: int) -> None:
+        silent_ms = 0
+        while silent_ms < 1000 * quiet_s:
+            self._pass_millisecond()
+            silent_ms = 0 if self._waiting else silent_ms + 1
+            self._waiting = b""
+
+    def drop_input(self) -> None:
+        self._waiting = b""
+
+    def write(self, data: bytes, deadline_ns: int) -> None:
+        self.device.commanded(data)
+
+    def read(self, n: int) -> bytes:
+        while len(self._waiting) < n:
+            self._pass_millisecond()
+        data, self._waiting = self._waiting[:n], self._waiting[n:]
+        return data
+
+    def _pass_millisecond(self) -> None:
+        self.now_ms += 1
+        self.device.pass_time(0.001)
+        self.device.feed(bytes((self.now_ms,)) * 3_000)
+        sent = self.device.outgoing()
+        self.device.sent(len(sent))
+        self._waiting += sent
+
+
+def test_a_onerng_that_goes_on_sending_for_a_while_sends_nothing_old() -> None:
     """One draw right after another, and a full pool: it has not been told to rest for long."""
-    plug = plug_in(SimulatedOneRng(rate=0.0, obeys_after_s=0.003))
-    writer = StampedWriter(plug.device.feed, piece_bytes=3_000)
-    source = build(plug.link, "onerng")
-    draws = [source.draw(64) for _ in range(20)]
-    stale = [writer.stale_bytes(draw.data, draw.requested_ns) for draw in draws]
-    writer.stop()
-    assert sum(stale) == 0
+    line: Any = SlowLine()
+    for _ in range(5):
+        asked_ms = line.now_ms
+        OneRng().begin(line, 0)
+        line.read(OneRng.usual_flush_bytes)
+        assert min(line.read(4_096)) > asked_ms
+        OneRng().end(line, 0)
+    assert line.now_ms < 256
 
 
 @pytest.mark.parametrize("plug", ["truerng", "stream"], indirect=True)

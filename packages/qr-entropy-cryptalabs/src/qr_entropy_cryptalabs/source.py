@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +25,7 @@ from qr_entropy_serial.discovery import (
     usb_ports,
 )
 from qr_entropy_serial.latency_timer import latency_remark
+from qr_entropy_serial.reasons import Reasons, check_access
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
 from qr_sampler.foreign import plain_text
@@ -99,6 +98,7 @@ class CryptaLabsSource(EntropySource):
         self.wanted = wanted
         self.device = device
         self.timeout_ms = timeout_ms
+        self._reasons = Reasons("QR_CRYPTALABS", port)
         self._ports = ports
         self.jit_class = _jit_class(self.wanted)
         self.conditioning = _CONDITIONING[self.wanted.mode]
@@ -198,9 +198,7 @@ class CryptaLabsSource(EntropySource):
         """
         try:
             path = self._path()
-            if not os.access(path, os.R_OK | os.W_OK):
-                Path(path).stat()
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            check_access(path)
         except OSError as error:
             return SourceStatus(available=False, reason=self._explain(error))
         return SourceStatus(available=True, reason=latency_remark(path))
@@ -300,28 +298,14 @@ class CryptaLabsSource(EntropySource):
     def _device_lock(self, deadline_ns: int) -> Iterator[None]:
         lock = self._locks.get()
         if not lock.acquire(timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)):
-            reason = f"the device is busy with other draws; {self._timeout_advice()}"
-            raise EntropyUnavailableError(self.name, reason)
+            raise EntropyUnavailableError(self.name, self._reasons.of_busy(self.timeout_ms))
         try:
             yield
         finally:
             lock.release()
 
     def _explain(self, error: OSError) -> str:
-        """Returns what went wrong and what to do about it."""
-        if isinstance(error, TimeoutError):
-            return f"{error}; {self._timeout_advice()}"
-        port = self.port or "its port"
-        if error.errno == errno.ENOENT:
-            return f"{port} does not exist; plug the device in or set QR_CRYPTALABS_PORT"
-        if error.errno == errno.EACCES:
-            return f"no permission to use {port}; grant it by a udev rule"
-        if error.errno in (errno.EWOULDBLOCK, errno.EBUSY):
-            return f"{port} is in use by another program"
-        return f"{error}"
-
-    def _timeout_advice(self) -> str:
-        return f"check the device or raise QR_CRYPTALABS_TIMEOUT_MS={self.timeout_ms}"
+        return self._reasons.of(error, self.timeout_ms)
 
 
 def _jit_class(wanted: Wanted) -> JitClass:

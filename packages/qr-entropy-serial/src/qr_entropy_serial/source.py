@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from qr_entropy_serial.connection import Connection, Location
 from qr_entropy_serial.devices import SerialDevice
 from qr_entropy_serial.discovery import UsbPort, usb_ports
 from qr_entropy_serial.latency_timer import latency_remark
 from qr_entropy_serial.notes import NOTES
+from qr_entropy_serial.reasons import Reasons, check_access
 from qr_entropy_serial.settings import DEFAULT_TIMEOUT_MS, DeviceName, SerialSettings
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
@@ -81,6 +79,7 @@ class SerialSource(EntropySource):
         """Where the device is looked for."""
         self.flush_bytes = flush_bytes
         self.timeout_ms = timeout_ms
+        self._reasons = Reasons("QR_SERIAL", port)
         # Records keep what is claimed now: another family may not take its place.
         self._family: type[SerialDevice] | None = None
         # A child that inherits an open port does not close it, and cannot open it either before its
@@ -163,9 +162,7 @@ class SerialSource(EntropySource):
         """
         try:
             path = self.location.find().path
-            if not os.access(path, os.R_OK | os.W_OK):
-                Path(path).stat()
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            check_access(path)
         except (OSError, ConfigError) as error:
             return SourceStatus(available=False, reason=self._explain(error))
         return SourceStatus(available=True, reason=latency_remark(path))
@@ -239,26 +236,11 @@ class SerialSource(EntropySource):
     def _device_lock(self, deadline_ns: int) -> Iterator[int]:
         lock = self._locks.get()
         if not lock.acquire(timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)):
-            reason = f"the device is busy with other draws; {self._timeout_advice()}"
-            raise EntropyUnavailableError(self.name, reason)
+            raise EntropyUnavailableError(self.name, self._reasons.of_busy(self.timeout_ms))
         try:
             yield deadline_ns
         finally:
             lock.release()
 
     def _explain(self, error: OSError | ConfigError) -> str:
-        """Returns what went wrong and what to do about it."""
-        if isinstance(error, TimeoutError):
-            return f"{error}; {self._timeout_advice()}"
-        code = getattr(error, "errno", None)
-        port = self.location.port or "its port"
-        if code == errno.ENOENT:
-            return f"{port} does not exist; plug the device in or set QR_SERIAL_PORT"
-        if code == errno.EACCES:
-            return f"no permission to use {port}; grant it by a udev rule"
-        if code in (errno.EWOULDBLOCK, errno.EBUSY):
-            return f"{port} is in use by another program"
-        return f"{error}"
-
-    def _timeout_advice(self) -> str:
-        return f"check the device or raise QR_SERIAL_TIMEOUT_MS={self.timeout_ms}"
+        return self._reasons.of(error, self.timeout_ms)

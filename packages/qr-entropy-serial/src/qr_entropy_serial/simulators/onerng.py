@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import Final
 
@@ -40,6 +39,7 @@ class SimulatedOneRng(SimulatedDevice):
     ) -> None:
         super().__init__(rate, memory_bytes)
         self.obeys_after_s = obeys_after_s
+        self._clock_s = 0.0
         self._told: deque[tuple[float, bytes]] = deque()
         self.paused = True
         """Whether it sends nothing."""
@@ -60,16 +60,17 @@ class SimulatedOneRng(SimulatedDevice):
 
     def commanded(self, data: bytes) -> None:
         """Obeys every ``cmd`` and its character, in time; other bytes are passed over."""
-        self._told.append((time.monotonic() + self.obeys_after_s, data))
+        self._told.append((self._clock_s + self.obeys_after_s, data))
         self._obey_what_is_due()
 
     def pass_time(self, seconds: float) -> None:
         """Obeys what it was told, and gathers the noise of *seconds*."""
+        self._clock_s += seconds
         self._obey_what_is_due()
         super().pass_time(seconds)
 
     def _obey_what_is_due(self) -> None:
-        while self._told and self._told[0][0] <= time.monotonic():
+        while self._told and self._told[0][0] <= self._clock_s:
             self._take(self._told.popleft()[1])
 
     def _take(self, data: bytes) -> None:
