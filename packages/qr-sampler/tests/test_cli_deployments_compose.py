@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 LOOPBACK = "127.0.0.1:"
 OURS = ("entropy-server", "vllm")
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("Dockerfile.entropy-server", "Dockerfile.vllm")
 
