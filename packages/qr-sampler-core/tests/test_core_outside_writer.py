@@ -25,8 +25,9 @@ import pytest
 
 from qr_sampler import EntropySource, Settings
 from qr_sampler.host import EngineFacts, SamplingSession
-from qr_sampler.records.chain import BLINDED_KINDS, ZERO_HEAD
+from qr_sampler.records.chain import BLINDED_KINDS, ZERO_HEAD, line_of
 from qr_sampler.records.files import LedgerWriter
+from qr_sampler.records.line_kinds import TokenLine
 from qr_sampler.records.lines import TokenRun, expanded
 from qr_sampler.records.lines.token_run import packed
 from qr_sampler.records.process import OutsideWriter, Start, outside_writer
@@ -40,9 +41,11 @@ from qr_sampler.records.process.messages import (
     Reply,
     Request,
     Write,
+    items_of,
     receive,
     send,
 )
+from qr_sampler.records.process.outside_writer import _made
 from qr_sampler.records.process.pipe import ProcessEndedError, WriterProcess
 from qr_sampler.records.reader import read_ledger
 from qr_sampler.testing import ToyHost, chained_lines, check_ledger, play_script
@@ -346,6 +349,76 @@ def test_runs_become_the_lines_of_their_tokens() -> None:
     assert list(again.lines()) == list(run.lines())
 
 
+AWKWARD = [0.0, -0.0, 5e-324, 1.7976931348623157e308, 0.1, -1e-17, 1e16, 2.5]
+COLUMNS = (
+    "offset",
+    "block_bytes",
+    "block_sum",
+    "block_ones",
+    "u",
+    "statistic",
+    "temperature",
+    "entropy_nats",
+    "varentropy_nats2",
+    "rank",
+    "probability",
+    "candidates",
+    "running_entropy_nats",
+    "lattice_step",
+)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_lines_are_the_same_bytes_whoever_makes_them(seed: int) -> None:
+    script = Random(seed)
+    tokens = script.randint(1, 40)
+    dtypes = [np.int64, np.int32] if seed % 2 else [np.int64, np.uint8]
+    reals = [np.float64, np.float32]
+    values: list[Any] = []
+    for code in "qqqqdddddqdqdd":
+        if code == "q":
+            whole = [script.randrange(200) for _ in range(tokens)]
+            values.append(np.array(whole, script.choice(dtypes)))
+        else:
+            kind = script.choice(reals)
+            awkward = AWKWARD if kind is np.float64 else AWKWARD[:1] + AWKWARD[4:]
+            unknown = [np.nan] * (len(values) > 11)
+            values.append(np.array(script.choices([*awkward, *unknown], k=tokens), kind))
+    if seed % 5 == 0:
+        values[4][0] = script.choice([np.nan, np.inf, -np.inf])
+    run = run_of(tokens, **{f"column_{at}": column for at, column in enumerate(values)})
+    run = msgspec.structs.replace(
+        run,
+        emitted=script.choices([True, None], k=tokens),
+        outcomes=script.choices([None, "left"], k=tokens),
+        baselines=script.choices(["", "ab" * 32], k=tokens),
+    )
+    items, _ = _made([("token", run), ("note", {"nothing": None, "text": "\u2028é"})])
+    request = msgspec.msgpack.decode(msgspec.msgpack.encode(Write(items)), type=Request)
+    assert isinstance(request, Write)
+    outside = [made_line(*item) for item in items_of(request.items)]
+    listed = [column.tolist() for column in values]
+    alike: list[bytes | None] = []
+    for at, numbers in enumerate(zip(*listed, strict=True)):
+        fields = dict(zip(COLUMNS, numbers, strict=True))
+        for name in COLUMNS[-2:]:
+            fields[name] = None if np.isnan(fields[name]) else fields[name]
+        ids = {"sequence": run.sequences[at], "position": at, "token_id": at, "draw": 7}
+        rest = {"baseline": run.baselines[at], "emitted": run.emitted[at]}
+        line = TokenLine(**ids, **fields, **rest, outcome=run.outcomes[at])  # type: ignore[arg-type]
+        alike.append(made_line("token", line))
+    alike.append(made_line("note", {"nothing": None, "text": "\u2028é"}))
+    assert outside == alike
+    assert outside.count(None) == (seed % 5 == 0)
+
+
+def made_line(kind: str, fields: object) -> bytes | None:
+    try:
+        return line_of(kind, 3, ZERO_HEAD, fields)
+    except ValueError:
+        return None
+
+
 @pytest.mark.parametrize("program", ["/nowhere", sys.executable])
 def test_where_no_process_starts_a_thread_writes(
     program: str,
@@ -555,6 +628,9 @@ def test_a_file_that_nothing_was_written_to_is_no_link_of_the_chain(tmp_path: Pa
     (file,) = folder.iterdir()
     first = chained_lines(file)[0]
     assert (first["kind"], first["prev"]) == ("genesis", head)
+    continues = writer._writer.continues
+    assert continues is not None
+    assert (continues.file, continues.lines) == ("run.jsonl", 4)
 
 
 @pytest.mark.heavy
