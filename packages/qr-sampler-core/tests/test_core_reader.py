@@ -138,6 +138,15 @@ def test_a_fallback_among_several_numbers_is_that_of_the_token() -> None:
     assert (token["fallback"], token["fallback_reason"]) == (False, "")
 
 
+def test_suspect_bytes_of_any_number_make_their_token_suspect() -> None:
+    own, spare = {**DRAW, "health": "ok"}, {**DRAW, "draw": 1, "health": "suspect"}
+    uniforms = [{"draw": 0, "fallback": False}, {"draw": 1, "fallback": False}]
+    *_, token = joined(GENESIS, SEQUENCE, own, spare, {**TOKEN, "uniforms": uniforms})
+    assert token["health"] == "suspect"
+    *_, token = joined(GENESIS, SEQUENCE, own, spare, {**TOKEN, "uniforms": uniforms[:1]})
+    assert token["health"] == "ok"
+
+
 def test_without_the_line_of_its_draw_nothing_is_known_of_it() -> None:
     *_, token = joined(GENESIS, SEQUENCE, TOKEN)
     assert (token["source"], token["fallback"], token["t_request_ns"]) == (None, None, None)

@@ -197,6 +197,7 @@ class JoinedLines:
         uniforms = values.get("uniforms")
         if isinstance(uniforms, list):
             merged.update(self._fallback_among(uniforms))
+            merged.update(self._suspect_among(uniforms))
         columns = _JOINED[values["kind"]]
         record = {name: merged.get(name, _DEFAULTS.get(name)) for name in columns}
         # Bytes that belong to no sequence belong to no request.
@@ -212,6 +213,15 @@ class JoinedLines:
                 reason = _kept(self._draws, uniform, "draw").get("fallback_reason", "")
                 return {"fallback": True, "fallback_reason": reason}
         return {"fallback": False, "fallback_reason": ""}
+
+    def _suspect_among(self, uniforms: list[Any]) -> dict[str, Any]:
+        """Returns that a token is suspect if the bytes of any of its numbers are."""
+        for uniform in uniforms:
+            if isinstance(uniform, dict):
+                health = _kept(self._draws, uniform, "draw").get("health")
+                if health == "suspect":
+                    return {"health": health}
+        return {}
 
 
 def _opened(values: dict[str, Any]) -> dict[str, Any]:
