@@ -83,6 +83,7 @@ def test_figures_are_those_of_scipy() -> None:
     assert found["byte histogram"].p_value == pytest.approx(tail, rel=1e-8)
 
 
+@pytest.mark.heavy
 def test_the_law_of_late_draws_allows_for_the_error_of_the_quantile() -> None:
     """Of 600 pairs with a fixed seed 5 % are below 5 %, give or take 0.9 %.
 
@@ -99,6 +100,7 @@ def test_the_law_of_late_draws_allows_for_the_error_of_the_quantile() -> None:
     assert 0.01 < small / 600 < 0.10
 
 
+@pytest.mark.heavy
 def test_the_same_device_has_not_changed() -> None:
     """Of 300 pairs with a fixed seed at most 2 are called changed; 0.3 are expected."""
     rng = np.random.default_rng(20_261_130)
@@ -118,6 +120,7 @@ def slow(rng: np.random.Generator, blocks: int) -> np.ndarray:
     return np.clip(good(rng, blocks) + level[:, np.newaxis], 0, 255).astype(np.uint8)
 
 
+@pytest.mark.heavy
 def test_a_device_that_always_drifts_has_not_changed() -> None:
     """Of 60 pairs with a fixed seed at most one is; 12 were, as if the blocks were independent."""
     rng = np.random.default_rng(20_261_201)
