@@ -587,6 +587,7 @@ def test_a_name_is_never_used_again_whoever_writes(tmp_path: Path) -> None:
     assert min(file.name for file in tmp_path.iterdir()) == last.name
 
 
+@pytest.mark.heavy
 def test_what_gaps_say_that_wait_for_the_disk_outlives_their_process(tmp_path: Path) -> None:
     folder = tmp_path / "records"
     told: list[int] = []
