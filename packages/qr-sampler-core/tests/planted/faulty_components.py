@@ -76,6 +76,19 @@ class ReachesZero(SoundAmplifier):
         return result._replace(u=np.where(result.u == U_MIN, 0.0, result.u))
 
 
+class DividesByTheSpread(SoundAmplifier):
+    def amplify(self, blocks: Any, counts: Any = None) -> AmplificationResult:
+        result = super().amplify(blocks)
+        spread = np.ptp(blocks, axis=1)
+        return result._replace(statistic=np.where(spread == 0, np.nan, result.statistic))
+
+
+class NoNumberOfOneByte(SoundAmplifier):
+    def amplify(self, blocks: Any, counts: Any = None) -> AmplificationResult:
+        result = super().amplify(blocks)
+        return result._replace(u=np.where(blocks.shape[1] == 1, np.nan, result.u))
+
+
 class PickyInTheEngine(SoundAmplifier):
     """Refuses a length only when it is too late."""
 
@@ -268,6 +281,8 @@ AMPLIFIERS: dict[type[SignalAmplifier], str] = {
     NotANumber: "test_result_has_the_promised_form",
     ReachesOne: "test_u_stays_inside_the_interval",
     ReachesZero: "test_u_stays_inside_the_interval",
+    DividesByTheSpread: "test_u_stays_inside_the_interval",
+    NoNumberOfOneByte: "test_lengths_that_are_not_refused_work",
     PickyInTheEngine: "test_lengths_that_are_not_refused_work",
     Dithers: "test_same_blocks_give_the_same_u",
     LooksAtTheBatch: "test_rows_do_not_depend_on_each_other",

@@ -74,7 +74,7 @@ class SignalAmplifier(ABC):
     """
 
     settings_model: ClassVar[type[EnvironmentSettings] | None] = None
-    """The model of its own settings, for ``qr-sampler settings`` and ``doctor``; ``None`` for a
+    """The model of its own settings, for ``qr-sampler settings`` and ``doctor``; ``None`` for an
     amplifier without any."""
 
     @classmethod

@@ -80,14 +80,15 @@ class AmplifierContract(Contract):
 
     @clause(_TIMELY, _SHAPE)
     def test_u_stays_inside_the_interval(self, amplifier: SignalAmplifier) -> None:
-        """0 < u < 1 for every block, also for those that a good device never makes."""
+        """0 < u < 1 and a finite statistic, also for blocks that a good device never makes."""
         n = self.block_bytes
         alternating = (np.arange(n) % 2 * 255).astype(np.uint8)
         blocks = np.stack([np.full(n, value, np.uint8) for value in (0, 127, 128, 255)])
-        u = amplifier.amplify(_read_only(np.vstack([blocks, alternating, self._blocks(64)]))).u
-        assert ((u > 0.0) & (u < 1.0)).all(), f"u from {u.min()} to {u.max()}"
+        _check_numbers(
+            amplifier.amplify(_read_only(np.vstack([blocks, alternating, self._blocks(64)])))
+        )
 
-    @clause(_TIMELY, _SHAPE)
+    @clause(_TIMELY, _SHAPE, _INSIDE)
     @pytest.mark.parametrize("n", _LENGTHS)
     def test_lengths_that_are_not_refused_work(self, amplifier: SignalAmplifier, n: int) -> None:
         """What check_block admits cannot fail in the engine, what it refuses is a ConfigError."""
@@ -95,7 +96,9 @@ class AmplifierContract(Contract):
             amplifier.check_block(n)
         except ConfigError:
             return
-        assert len(amplifier.amplify(_random_blocks(2, n)).u) == 2
+        result = amplifier.amplify(_random_blocks(2, n))
+        assert len(result.u) == 2
+        _check_numbers(result)
 
     @clause(_TIMELY, _SHAPE)
     def test_same_blocks_give_the_same_u(self, amplifier: SignalAmplifier) -> None:
@@ -178,6 +181,13 @@ class AmplifierContract(Contract):
 
     def _blocks(self, rows: int) -> ByteBlocks:
         return _random_blocks(rows, self.block_bytes)
+
+
+def _check_numbers(result: AmplificationResult) -> None:
+    """Fails for what the engine would end a request for."""
+    u, statistic = result.u, result.statistic
+    assert ((u > 0.0) & (u < 1.0)).all(), f"u from {u.min()} to {u.max()}"
+    assert np.isfinite(statistic).all(), f"statistic from {statistic.min()} to {statistic.max()}"
 
 
 def _random_blocks(rows: int, n: int, seed: int = 1) -> ByteBlocks:
