@@ -26,13 +26,12 @@ from qr_sampler_cli.component_test.plan import (
     HEALTH_BYTES,
     LATENCY_SIZES,
     MANY_DRAWS,
+    PROBE_BYTES,
     latency_stage,
 )
 from qr_sampler_cli.component_test.subject import DONE, Subject
 
 __all__ = ["main"]
-
-PROBE_BYTES: Final = 8
 
 TIMING_S: Final = 10.0
 """Once draws of a size have taken as long, no more of them are timed."""

@@ -17,12 +17,15 @@ __all__ = [
     "HEALTH_BYTES",
     "LATENCY_SIZES",
     "MINUTE_S",
+    "PROBE_BYTES",
     "Plan",
     "Stage",
     "latency_stage",
     "plan_of",
 ]
 
+PROBE_BYTES: Final = 8
+"""Bytes of the first draw, which shows whether there is anything to test."""
 CONTRACT_REQUESTS: Final = 160
 """Most requests of the contract where none is split; a test counts them."""
 CONTRACT_BYTES: Final = 20_000

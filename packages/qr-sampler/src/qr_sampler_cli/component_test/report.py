@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from qr_sampler_cli.component_test.plan import PROBE_BYTES
 from qr_sampler_cli.component_test.trial import Trial
 from qr_sampler_cli.terminal.durations import duration
 
@@ -29,8 +30,8 @@ def announcement(trial: Trial) -> Iterator[str]:
         f"{about['jit_class']}, conditioning {about['conditioning']}"
     )
     running = trial.plan.running
-    spent = sum(stage.count_bytes for stage in running)
-    requests = sum(stage.requests for stage in running)
+    spent = PROBE_BYTES + sum(stage.count_bytes for stage in running)
+    requests = 1 + sum(stage.requests for stage in running)
     wait_s = sum(stage.wait_s for stage in running)
     waits = f", spread over {duration(wait_s)} for its quota" if wait_s else ""
     yield f"draws at most {spent:,} bytes in {requests} requests{waits}"
