@@ -98,7 +98,7 @@ class CryptaLabsSource(EntropySource):
         self.wanted = wanted
         self.device = device
         self.timeout_ms = timeout_ms
-        self._reasons = Reasons("QR_CRYPTALABS", port)
+        self._reasons = Reasons("QR_CRYPTALABS_", port)
         self._ports = ports
         self.jit_class = _jit_class(self.wanted)
         self.conditioning = _CONDITIONING[self.wanted.mode]

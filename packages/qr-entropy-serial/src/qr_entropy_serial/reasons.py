@@ -29,7 +29,7 @@ class Reasons:
     """Explains errors of a source.
 
     Args:
-        prefix: What its settings begin with, for example ``"QR_SERIAL"``.
+        prefix: What its settings begin with, for example ``"QR_SERIAL_"``.
         port: The port as it is set; empty if none is.
     """
 
@@ -42,7 +42,7 @@ class Reasons:
             return f"{error}; {self.advice_on_time(timeout_ms)}"
         code, port = getattr(error, "errno", None), self.port or "its port"
         if code == errno.ENOENT:
-            return f"{port} does not exist; plug the device in or set {self.prefix}_PORT"
+            return f"{port} does not exist; plug the device in or set {self.prefix}PORT"
         if code in (errno.EIO, errno.ENODEV, errno.ENXIO):
             return f"{port} is gone ({os.strerror(code)}); plug the device in again"
         if code == errno.EACCES:
@@ -57,4 +57,4 @@ class Reasons:
 
     def advice_on_time(self, timeout_ms: int) -> str:
         """Returns what to do when time was too short."""
-        return f"check the device or raise {self.prefix}_TIMEOUT_MS={timeout_ms}"
+        return f"check the device or raise {self.prefix}TIMEOUT_MS={timeout_ms}"

@@ -79,7 +79,7 @@ class SerialSource(EntropySource):
         """Where the device is looked for."""
         self.flush_bytes = flush_bytes
         self.timeout_ms = timeout_ms
-        self._reasons = Reasons("QR_SERIAL", port)
+        self._reasons = Reasons("QR_SERIAL_", port)
         # Records keep what is claimed now: another family may not take its place.
         self._family: type[SerialDevice] | None = None
         # A child that inherits an open port does not close it, and cannot open it either before its
