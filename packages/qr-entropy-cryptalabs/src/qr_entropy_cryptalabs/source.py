@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +29,7 @@ from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimit
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
 from qr_sampler.foreign import plain_text
 from qr_sampler.per_process import PerProcess
+from qr_sampler.turns import held
 
 __all__ = ["CryptaLabsSource"]
 
@@ -176,7 +176,7 @@ class CryptaLabsSource(EntropySource):
         answers: list[Answer] = []
         device: Device | None = None
         if n:
-            with self._device_lock(deadline_ns):
+            with held(self._locks.get(), deadline_ns, self._busy):
                 answers, device = self._read(n, deadline_ns)
         return EntropyDraw(
             data=b"".join(answer.data for answer in answers),
@@ -225,7 +225,7 @@ class CryptaLabsSource(EntropySource):
             EntropyUnavailableError: When the device is missing, in use or silent.
         """
         deadline_ns = time.monotonic_ns() + self.timeout_ms * 1_000_000
-        with self._device_lock(deadline_ns):
+        with held(self._locks.get(), deadline_ns, self._busy):
             try:
                 return self._device(deadline_ns).statistics(deadline_ns)
             except OSError as error:
@@ -294,15 +294,8 @@ class CryptaLabsSource(EntropySource):
             )
         return found[0]
 
-    @contextmanager
-    def _device_lock(self, deadline_ns: int) -> Iterator[None]:
-        lock = self._locks.get()
-        if not lock.acquire(timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)):
-            raise EntropyUnavailableError(self.name, self._reasons.of_busy(self.timeout_ms))
-        try:
-            yield
-        finally:
-            lock.release()
+    def _busy(self) -> EntropyUnavailableError:
+        return EntropyUnavailableError(self.name, self._reasons.of_busy(self.timeout_ms))
 
     def _explain(self, error: OSError) -> str:
         return self._reasons.of(error, self.timeout_ms)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from qr_entropy_serial.connection import Connection, Location
 from qr_entropy_serial.devices import SerialDevice
@@ -18,6 +17,7 @@ from qr_entropy_serial.settings import DEFAULT_TIMEOUT_MS, DeviceName, SerialSet
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
 from qr_sampler.per_process import PerProcess
+from qr_sampler.turns import held
 
 __all__ = ["SerialSource"]
 
@@ -143,7 +143,8 @@ class SerialSource(EntropySource):
         requested_ns = time.monotonic_ns()
         data, identity = b"", ""
         if n:
-            with self._device_lock(requested_ns + self.timeout_ms * 1_000_000) as deadline_ns:
+            deadline_ns = requested_ns + self.timeout_ms * 1_000_000
+            with held(self._locks.get(), deadline_ns, self._busy):
                 data, identity = self._read(n, deadline_ns)
         return EntropyDraw(
             data=data,
@@ -232,15 +233,8 @@ class SerialSource(EntropySource):
         self.jit_class = JitClass.FLUSHED if enough else JitClass.UNKNOWN
         self.conditioning = device.conditioning
 
-    @contextmanager
-    def _device_lock(self, deadline_ns: int) -> Iterator[int]:
-        lock = self._locks.get()
-        if not lock.acquire(timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)):
-            raise EntropyUnavailableError(self.name, self._reasons.of_busy(self.timeout_ms))
-        try:
-            yield deadline_ns
-        finally:
-            lock.release()
+    def _busy(self) -> EntropyUnavailableError:
+        return EntropyUnavailableError(self.name, self._reasons.of_busy(self.timeout_ms))
 
     def _explain(self, error: OSError | ConfigError) -> str:
         return self._reasons.of(error, self.timeout_ms)

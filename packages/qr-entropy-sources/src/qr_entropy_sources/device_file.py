@@ -8,8 +8,6 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -29,6 +27,7 @@ from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatu
 from qr_sampler.entropy.device_notes import DeviceNote, transfer_ms
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.per_process import PerProcess
+from qr_sampler.turns import held
 
 __all__ = ["DeviceFileSettings", "DeviceFileSource"]
 
@@ -221,7 +220,7 @@ class DeviceFileSource(EntropySource):
         if n == 0:
             return b""
         deadline_ns = time.monotonic_ns() + self.timeout_ms * 1_000_000
-        with self._device_lock(deadline_ns):
+        with held(self._lock(), deadline_ns, self._busy):
             return self._read(n, deadline_ns)
 
     def draw(self, n: int) -> EntropyDraw:
@@ -280,16 +279,9 @@ class DeviceFileSource(EntropySource):
     def _lock(self) -> threading.Lock:
         return _LOCKS.setdefault(os.path.realpath(self.path), threading.Lock())
 
-    @contextmanager
-    def _device_lock(self, deadline_ns: int) -> Iterator[None]:
-        lock = self._lock()
-        if not lock.acquire(timeout=max(0.0, (deadline_ns - time.monotonic_ns()) / 1e9)):
-            reason = f"{self.path} is busy with other draws; {self._timeout_advice()}"
-            raise EntropyUnavailableError(self.name, reason)
-        try:
-            yield
-        finally:
-            lock.release()
+    def _busy(self) -> EntropyUnavailableError:
+        reason = f"{self.path} is busy with other draws; {self._timeout_advice()}"
+        return EntropyUnavailableError(self.name, reason)
 
     def _require_readable(self) -> None:
         kind_of(self.path)
