@@ -35,6 +35,7 @@ PACKAGES: Final = {
     "qr-sampler-accel": "qr_sampler_accel",
     "qr-sampler-grpc": "qr_sampler_grpc",
     "qr-sampler-tsd": "qr_sampler_tsd",
+    "qr-sampler-local": "qr_sampler_local",
     "qr-sampler-vllm": "qr_sampler_vllm",
     "qr-sampler": "qr_sampler_cli",
     "qr-sampler-lab": "qr_sampler_lab",
@@ -58,8 +59,8 @@ TEST_GROUP: Final = {
 }
 """The dependency group of packages whose tests need more than the others."""
 
-NEEDS_ENGINE: Final = ("qr-sampler-accel", "qr-sampler-vllm", "qr-sampler")
-"""Packages whose coverage is only complete with torch or vLLM: in the session ``vllm``."""
+NEEDS_ENGINE: Final = ("qr-sampler-accel", "qr-sampler-local", "qr-sampler-vllm", "qr-sampler")
+"""Packages whose coverage is only complete with engines: in the session ``vllm``."""
 
 PYTHONS: Final = ("3.10", "3.11", "3.12", "3.13", "3.14")
 COVERAGE_PYTHON: Final = "3.11"

@@ -46,6 +46,7 @@ OUR_DISTRIBUTIONS: Final = (
     "qr-sampler-core",
     "qr-sampler-grpc",
     "qr-sampler-lab",
+    "qr-sampler-local",
     "qr-sampler-tsd",
     "qr-sampler-vllm",
 )
