@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from qr_sampler.admission.component_checks import check_components
 from qr_sampler.components.pairing import check_request_pair
+from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import ConfigError, shown
 from qr_sampler.settings import (
     SamplingParameters,
@@ -99,6 +100,7 @@ def resolve_request(
     settings: Settings,
     extra_args: Mapping[Any, Any] | None,
     engine_fields: EngineFields | None = None,
+    sources: Mapping[str, EntropySource] | None = None,
 ) -> RequestOptions:
     """Returns the options of one request.
 
@@ -114,6 +116,8 @@ def resolve_request(
         extra_args: The request's arguments. Keys without the ``qr_`` prefix are ignored, unless
             they are one of ours in another spelling.
         engine_fields: The request's ordinary fields, needed to follow them.
+        sources: The sources of the deployment by name, where they exist already; otherwise those
+            that the request names are looked up.
 
     Raises:
         ConfigError: Naming the key, its value and the remedy.
@@ -131,7 +135,7 @@ def resolve_request(
         followed = {} if left_to_engine else _followed(ours, fields)
     parameters = _parameters(settings, ours, followed) if ours or followed else settings.sampling
     if not left_to_engine:
-        check_request_pair(settings, source, parameters.signal_amplifier_type)
+        check_request_pair(settings, source, parameters.signal_amplifier_type, sources)
     return RequestOptions(
         parameters=parameters,
         source=source,

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
 from qr_sampler.components.sources import create_source
+from qr_sampler.entropy.fallback import FallbackEntropySource
+from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 
@@ -39,7 +42,12 @@ def check_pair(source: str, integrates: bool, amplifier: str) -> None:
         )
 
 
-def check_request_pair(settings: Settings, source: str, amplifier: str) -> None:
+def check_request_pair(
+    settings: Settings,
+    source: str,
+    amplifier: str,
+    sources: Mapping[str, EntropySource] | None = None,
+) -> None:
     """Refuses a request whose amplifier does not understand its source or what takes over from it.
 
     The configured pair was looked at when the engine started, so that only a request which chooses
@@ -49,13 +57,15 @@ def check_request_pair(settings: Settings, source: str, amplifier: str) -> None:
         settings: The deployment's settings.
         source: Name of the source that the request draws from.
         amplifier: Name of its amplifier.
+        sources: The sources of the deployment by name, where they exist already.
 
     Raises:
         ConfigError: Naming the keys and the remedy.
     """
+    known = _with_spares(sources or {})
     if (source, amplifier) == (settings.entropy_source_type, settings.signal_amplifier_type):
         return
-    if _delivers_numbers(source, settings) != (amplifier == TAKES_NUMBERS):
+    if _delivers_numbers(source, settings, known) != (amplifier == TAKES_NUMBERS):
         fitting = (
             "the source delivers bytes, so choose another amplifier"
             if amplifier == TAKES_NUMBERS
@@ -68,7 +78,7 @@ def check_request_pair(settings: Settings, source: str, amplifier: str) -> None:
     spare = settings.fallback_mode
     if spare in (RAISE_ERROR, END_REQUEST) or amplifier == TAKES_NUMBERS:
         return
-    if _delivers_numbers(spare, settings):
+    if _delivers_numbers(spare, settings, known):
         raise ConfigError(
             f"qr_signal_amplifier_type={amplifier!r}: the source that takes over on failure "
             f"({spare!r}, QR_FALLBACK_MODE) delivers uniform numbers; pass "
@@ -76,7 +86,15 @@ def check_request_pair(settings: Settings, source: str, amplifier: str) -> None:
         )
 
 
-def _delivers_numbers(source: str, settings: Settings) -> bool:
+def _with_spares(sources: Mapping[str, EntropySource]) -> dict[str, EntropySource]:
+    """Returns *sources* with those that take over from them."""
+    wrapped = [each for each in sources.values() if isinstance(each, FallbackEntropySource)]
+    return {**{each.fallback.name: each.fallback for each in wrapped}, **sources}
+
+
+def _delivers_numbers(source: str, settings: Settings, known: Mapping[str, EntropySource]) -> bool:
+    if source in known:
+        return known[source].integrates
     if source == settings.entropy_source_type:
         return settings.signal_amplifier_type == TAKES_NUMBERS
     return _integrates(source, settings)

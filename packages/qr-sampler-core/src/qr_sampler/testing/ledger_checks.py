@@ -12,7 +12,7 @@ from typing import Any, Final
 from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.reader import JoinedLines, read_ledger
 
-__all__ = ["EmittedText", "check_ledger", "records_in"]
+__all__ = ["EmittedText", "check_ledger", "records_in", "tokens_by_sequence"]
 
 RECORD_KINDS: Final = frozenset(
     {"genesis", "bypass", "discard", "emission", "forced", "gap", "token", "undecided"}
@@ -78,7 +78,7 @@ def check_ledger(lines: Iterable[Line], texts: Iterable[EmittedText], *, bytes_d
     """
     reader = JoinedLines()
     kept = [reader.joined(dict(line)) for line in lines]
-    by_sequence = _tokens_by_sequence(kept)
+    by_sequence = tokens_by_sequence(kept)
     for text in texts:
         named = by_sequence.pop(text.sequence, None) if text.sequence else None
         if not text.sequence:
@@ -95,10 +95,16 @@ def check_ledger(lines: Iterable[Line], texts: Iterable[EmittedText], *, bytes_d
     assert recorded == bytes_drawn, f"{bytes_drawn} bytes were drawn and {recorded} are recorded"
 
 
-def _tokens_by_sequence(lines: Iterable[Line]) -> dict[str, list[dict[str, Any]]]:
+def tokens_by_sequence(lines: Iterable[Line]) -> dict[str, list[dict[str, Any]]]:
     """Returns the records of tokens that were or may have been emitted, in the order of the file.
 
     What a later line says of a token is filled in.
+
+    Args:
+        lines: Lines as :func:`~qr_sampler.records.reader.read_ledger` yields them.
+
+    Raises:
+        AssertionError: When a later line says something of a token that has no record.
     """
     tokens: dict[str, list[dict[str, Any]]] = {}
     for line in lines:

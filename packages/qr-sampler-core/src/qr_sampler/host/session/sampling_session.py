@@ -87,6 +87,22 @@ class SamplingSession(SessionRecords):
         """The sources that requests may be admitted with, by name; the configured one first."""
         return self._sources
 
+    def check_request(
+        self, arguments: Mapping[Any, Any] | None, fields: EngineFields | None = None
+    ) -> None:
+        """Refuses a request that could not be served. To be called before :meth:`begin`.
+
+        :meth:`begin` raises nothing: it has the sequence of such a request end at once.
+
+        Args:
+            arguments: The request's ``qr_*`` keys, and whatever else is among its arguments.
+            fields: The request's ordinary fields.
+
+        Raises:
+            ConfigError: Naming the key, its value and the remedy.
+        """
+        self._options(arguments, fields)
+
     def begin(
         self,
         arguments: Mapping[Any, Any] | None,
@@ -231,12 +247,17 @@ class SamplingSession(SessionRecords):
             sequence.failure = str(error)
         self._groups.forget()
 
+    def _options(
+        self, arguments: Mapping[Any, Any] | None, fields: EngineFields | None
+    ) -> RequestOptions:
+        return resolve_request(self.settings, arguments, fields, self._sources)
+
     def _resolved(
         self, arguments: Mapping[Any, Any] | None, fields: EngineFields | None
     ) -> tuple[RequestOptions, str]:
         """Returns the options of a request, and why it cannot be served, if it cannot."""
         try:
-            return resolve_request(self.settings, arguments, fields), ""
+            return self._options(arguments, fields), ""
         except ConfigError as error:
             # It was accepted at admission, but a component may work there and not here.
             self._logger.error("a request that was admitted cannot be served and ends: %s", error)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clauses about when a host draws, and for whom."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from qr_sampler.testing.contracts.clauses import clause
+from qr_sampler.testing.hosts.clauses import BATCHED, ECONOMICAL, RECORDED, HostClauses, RunHost
+from qr_sampler.testing.hosts.driver import HostRequest
+from qr_sampler.testing.hosts.watched_run import BLOCK_BYTES
+
+__all__ = ["DrawClauses"]
+
+
+class DrawClauses(HostClauses):
+    """A draw follows the logits that it decides, and there is none without such logits."""
+
+    @clause()
+    def test_nothing_is_drawn_without_a_request(self, run_host: RunHost) -> None:
+        """To start a host and to end it costs no bytes."""
+        run = run_host()
+        run.end()
+        assert run.witness.draws == []
+
+    @clause(RECORDED, BATCHED)
+    def test_nothing_is_drawn_for_rows_that_emit_nothing(self, run_host: RunHost) -> None:
+        """Not for padding, an unfinished prefill, or the rows of texts that have ended."""
+        run = run_host()
+        lengths = ((1, 3), (6, 40), (3, 9))
+        texts = run.generate(
+            *(HostRequest(max_tokens=count, prompt_tokens=tokens) for count, tokens in lengths)
+        )
+        emitted = sum(len(text.handed_over) for text in texts)
+        wasted = run.witness.bytes_drawn // BLOCK_BYTES - emitted
+        most = self.late_steps * len(texts)
+        assert wasted <= most, f"{wasted} blocks more than the {emitted} tokens; expected {most}"
+
+    @clause(RECORDED, BATCHED, ECONOMICAL)
+    def test_rows_of_a_step_share_a_draw(self, run_host: RunHost) -> None:
+        """A batch asks its source once a step, however many rows it has."""
+        run = run_host()
+        run.generate(*[HostRequest(max_tokens=5)] * 3)
+        draws, most = len(run.witness.draws), 5 + self.late_steps
+        assert draws <= most, f"{draws} draws for the steps of texts of 5 tokens"
+
+    @clause(RECORDED)
+    def test_records_give_the_times_of_their_draws(self, run_host: RunHost) -> None:
+        """Logits, request, bytes and token follow each other, by the clock of the source."""
+        run = run_host()
+        (text,) = run.generate(HostRequest(max_tokens=5))
+        for record, handed_over_ns in zip(run.records(text), text.times_ns, strict=True):
+            asked, answered = record["t_request_ns"], record["t_received_ns"]
+            inside = [
+                draw
+                for draw in run.witness.draws
+                if asked <= draw.began_ns <= draw.ended_ns <= answered
+            ]
+            where = f"token {record['position']}"
+            assert record["t_logits_ns"] is not None, f"{where}: no time of its logits"
+            assert record["t_logits_ns"] <= asked, f"{where}: asked before its logits were complete"
+            assert inside, f"{where}: no draw between its request and its answer"
+            assert answered <= handed_over_ns, f"{where}: handed over before its bytes were here"
+
+    @clause(RECORDED, "test_records_give_the_times_of_their_draws")
+    def test_nothing_is_drawn_before_logits_are_complete(self, run_host: RunHost) -> None:
+        """By the engine's own account of its steps, not by what the records say."""
+        run = run_host()
+        (text,) = run.generate(HostRequest(max_tokens=6))
+        complete = list(run.driver.logits_times_ns)
+        assert complete, "the driver has to tell when logits are complete: logits_times_ns"
+        for number, draw in enumerate(run.witness.draws):
+            steps = bisect_right(complete, draw.began_ns)
+            assert steps > number, f"draw {number} was made after the logits of {steps} steps"
+        for record in run.records(text):
+            known = bisect_right(complete, record["t_request_ns"])
+            latest = complete[known - 1]
+            assert record["t_logits_ns"] >= latest, (
+                f"token {record['position']}: its record has the logits complete "
+                f"{latest - record['t_logits_ns']} ns before they were"
+            )
