@@ -8,7 +8,8 @@ A host is whatever computes logits. It meets a :class:`SamplingSession` in four 
 * **Decided tokens out**: :meth:`SamplingSession.decide` chooses and forces them in the logits, and
   returns an :class:`Outcome` for each.
 * **What was emitted**: :meth:`TokenSequence.sampled` when the host has taken a token, then
-  :meth:`TokenSequence.go_on` or :meth:`TokenSequence.confirm` when it has continued from it.
+  :meth:`TokenSequence.go_on` or :meth:`TokenSequence.confirm` when it has continued from it, or
+  :meth:`TokenSequence.settle` when it has handed it over.
 * **What was dropped**: :meth:`TokenSequence.wasted` when it has not taken a token,
   :meth:`TokenSequence.drop` or :meth:`TokenSequence.resume` when it has taken some back, and
   :meth:`TokenSequence.record_unsettled` when that is unknown.

@@ -104,10 +104,15 @@ class TokenSequence(_WeaklyReferable):
         """What ends it, as JSON-ready values for the ledger."""
         return self.stop.as_dict()
 
-    def sampled(self, outcome: Outcome) -> list[Entry]:
+    def sampled(self, outcome: Outcome, *, hold_end: bool = False) -> list[Entry]:
         """Appends a token that the engine has taken; returns the records that this settles.
 
         An engine whose steps overlap keeps sampling before it learns that a sequence has ended.
+
+        Args:
+            outcome: The token.
+            hold_end: Whether a token that ends the sequence may still be dropped, because somebody
+                has to hand it over; :meth:`settle` records it then. Otherwise it is emitted.
         """
         if self.ended:
             return self.wasted(outcome, "after_stop")
@@ -123,9 +128,9 @@ class TokenSequence(_WeaklyReferable):
         if link is not None:
             self.link = link
         self.ended = self.stop.end_with(tokens)
-        if not self.ended:
+        if not self.ended or hold_end:
             return []
-        return [*self.confirm(), *self.end("forced" if self.failure else "stop")]
+        return self.settle()
 
     def wasted(self, outcome: Outcome, reason: str) -> list[Entry]:
         """Returns the records of a token that the engine dropped: those of its bytes, if any."""
@@ -135,6 +140,22 @@ class TokenSequence(_WeaklyReferable):
         """Returns the records that are settled when all sampled tokens have been emitted."""
         emitted, self._unsettled = self._unsettled, []
         return [self._emitted(token) for token in emitted]
+
+    def settle(self, arrived: int | None = None) -> list[Entry]:
+        """Returns the records of the tokens that have arrived, and the end of a sequence with them.
+
+        For hosts that hand their tokens over themselves.
+
+        Args:
+            arrived: Number of its tokens that whoever reads them has got; all if not given.
+        """
+        count = len(self.tokens) if arrived is None else arrived
+        emitted = [token for token in self._unsettled if token.position < count]
+        self._unsettled = self._unsettled[len(emitted) :]
+        entries = [self._emitted(token) for token in emitted]
+        if self.ended and not self._unsettled:
+            entries += self.end("forced" if self.failure else "stop")
+        return entries
 
     def go_on(self, steps_in_flight: int) -> list[Entry]:
         """Returns the records that are settled when a further step of the sequence begins.
@@ -156,6 +177,8 @@ class TokenSequence(_WeaklyReferable):
     def drop(self, reason: str, *, keep: int) -> list[Entry]:
         """Returns the records of sampled tokens that turned out not to be emitted.
 
+        A sequence whose last token is among them has not ended.
+
         Args:
             reason: Why.
             keep: Number of tokens of the sequence that were emitted, or may still be.
@@ -169,6 +192,7 @@ class TokenSequence(_WeaklyReferable):
         first = dropped[0]
         self.running_entropy.value, self.link = first.running_entropy, first.link
         del self.tokens[first.position :]
+        self.ended = False
         self.stop.start_again(self.tokens)
         return [entry for token in dropped for entry in self._dropped(token, reason)]
 

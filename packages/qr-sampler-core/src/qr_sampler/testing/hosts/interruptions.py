@@ -74,6 +74,14 @@ class InterruptionClauses(HostClauses):
         run.check()
 
     @clause(RECORDED, SETTLED, _COMPLETE, _SURVIVES)
+    def test_an_end_on_its_way_is_not_recorded_as_emitted(self, run_host: RunHost) -> None:
+        """The last token of a text is like the others: emitted when it has been handed over."""
+        run = run_host()
+        with pytest.raises(ReaderError):
+            run.generate(*[HostRequest(max_tokens=2)] * 3, raise_at=5, error=ReaderError("full"))
+        run.check()
+
+    @clause(RECORDED, SETTLED, _COMPLETE, _SURVIVES)
     def test_the_host_goes_on_after_an_error(self, run_host: RunHost) -> None:
         """What comes after an interrupted generation is recorded as if nothing had been."""
         run = run_host()
