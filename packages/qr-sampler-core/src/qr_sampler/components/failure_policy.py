@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from qr_sampler.components.pairing import check_pair
 from qr_sampler.components.sources import create_source
@@ -33,6 +33,7 @@ def configured_sources(
     settings: Settings,
     on_dropped: Callable[[DroppedBytes], object] | None = None,
     make_monitor: Callable[[HealthPolicy], HealthMonitor] = HealthMonitor,
+    own: Mapping[str, EntropySource] | None = None,
 ) -> dict[str, EntropySource]:
     """Returns the sources of a deployment by name, the configured one first.
 
@@ -43,6 +44,7 @@ def configured_sources(
         settings: The deployment's settings.
         on_dropped: Called with bytes that were drawn but not used, from any thread.
         make_monitor: Makes the health tests of a source.
+        own: Sources by name that the caller has made; the others are made from the environment.
 
     Raises:
         PluginError: When a source is unknown, contested or broken.
@@ -52,9 +54,10 @@ def configured_sources(
     breaker = BreakerOptions.from_environment()
     health = health_options(settings, make_monitor)
     spare_name = settings.fallback_mode
+    made = own or {}
 
     def guarded(name: str) -> EntropySource:
-        source = create_source(name)
+        source = made[name] if name in made else create_source(name)
         source.has_fallback = spare_name not in (RAISE_ERROR, END_REQUEST, name)
         return GuardedSource(source, settings.draw_timeout_ms, on_dropped, breaker, health)
 

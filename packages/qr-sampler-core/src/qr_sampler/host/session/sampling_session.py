@@ -51,6 +51,8 @@ class SamplingSession(SessionRecords):
         sources: The sources by name, guarded; those that the settings name if not given.
         logger: Where failures are reported.
         make_monitor: Makes the health tests of a source.
+        own_sources: Sources by name that the host has made itself, unguarded; they stand in for
+            those of the same names that the settings would have made.
 
     Raises:
         ConfigError: When a setting cannot be served.
@@ -66,6 +68,7 @@ class SamplingSession(SessionRecords):
         sources: Mapping[str, EntropySource] | None = None,
         logger: logging.Logger | None = None,
         make_monitor: Callable[[HealthPolicy], HealthMonitor] = HealthMonitor,
+        own_sources: Mapping[str, EntropySource] | None = None,
     ) -> None:
         self.settings = Settings.load() if settings is None else settings
         check_components(self.settings, self.settings, prefix="QR_")
@@ -74,7 +77,7 @@ class SamplingSession(SessionRecords):
         self._access: LogitsAccess = access or NumpyLogits()
         self._dropped: deque[DroppedBytes] = deque()
         self._sources = (
-            configured_sources(self.settings, self._dropped.append, make_monitor)
+            configured_sources(self.settings, self._dropped.append, make_monitor, own_sources)
             if sources is None
             else dict(sources)
         )
