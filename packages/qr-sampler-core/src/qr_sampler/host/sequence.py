@@ -100,6 +100,11 @@ class TokenSequence(_WeaklyReferable):
         return self.options.request_key or self.name
 
     @property
+    def unsettled(self) -> int:
+        """Number of its latest tokens that may still be dropped, or have been recorded as such."""
+        return len(self._unsettled)
+
+    @property
     def stop_facts(self) -> dict[str, Any]:
         """What ends it, as JSON-ready values for the ledger."""
         return self.stop.as_dict()

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which sources a sampler draws from: those that settings name, and those of the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from qr_sampler import END_REQUEST, RAISE_ERROR, ConfigError, EntropySource, Settings
+from qr_sampler.errors import shown
+
+__all__ = ["own_sources", "settings_for"]
+
+
+def own_sources(
+    sources: Mapping[str, EntropySource] | Iterable[EntropySource] | None,
+) -> dict[str, EntropySource]:
+    """Returns the caller's sources by name.
+
+    Args:
+        sources: The sources, or a mapping whose keys are their names.
+
+    Raises:
+        ConfigError: When a name cannot be used, or is not that of its source.
+    """
+    if sources is None:
+        return {}
+    if isinstance(sources, Mapping):
+        for name, source in sources.items():
+            if source.name != name:
+                raise ConfigError(
+                    f"sources: {shown(name)} stands for a source that calls itself "
+                    f"{shown(source.name)}; use that name"
+                )
+        sources = sources.values()
+    by_name: dict[str, EntropySource] = {}
+    for source in sources:
+        _check_name(source.name, by_name)
+        by_name[source.name] = source
+    return by_name
+
+
+def settings_for(settings: Settings | None, sources: Mapping[str, EntropySource]) -> Settings:
+    """Returns the settings of a sampler, in which a sequence may choose each of *sources*.
+
+    Args:
+        settings: Those of the caller; ``None`` for those of the environment, in which the first of
+            *sources*, if there are any, is the configured one.
+        sources: The caller's own.
+
+    Raises:
+        ConfigError: When a setting is malformed.
+    """
+    if settings is None:
+        settings = (
+            Settings.load(entropy_source_type=next(iter(sources))) if sources else (Settings.load())
+        )
+    names = tuple(dict.fromkeys([*settings.selectable_sources, *sources]))
+    if names == settings.selectable_sources:
+        return settings
+    return settings.model_copy(update={"request_entropy_sources": ",".join(names)})
+
+
+def _check_name(name: str, taken: Mapping[str, EntropySource]) -> None:
+    if name in taken:
+        raise ConfigError(f"sources: two are called {shown(name)}; give each a name of its own")
+    if name in (RAISE_ERROR, END_REQUEST) or "," in name or name != name.strip() or not name:
+        raise ConfigError(
+            f"sources: {shown(name)} cannot be the name of a source, because settings would read "
+            "it as something else; choose a word"
+        )
