@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from qr_sampler import EngineFields, EntropySource, Settings, resolve_request
+from qr_sampler import EngineFields, EntropySource, Settings
 from qr_sampler.host import (
     Entry,
     Outcome,
@@ -127,7 +127,7 @@ class LocalSampler(RecordKeeper):
         with self.lock:
             self._check_open()
             # The session would end such a request, since an engine has promised to serve it.
-            resolve_request(self.session.settings, keys, fields)
+            self.session.check_request(keys, fields)
             core = self.session.begin(
                 keys,
                 stop,
@@ -203,10 +203,15 @@ class LocalSampler(RecordKeeper):
             )
         sequence.tokens.append(token_id)
 
-    def emitted(self, sequence: LocalSequence) -> None:
-        """Takes note that all tokens of *sequence* so far have reached whoever reads."""
+    def emitted(self, sequence: LocalSequence, arrived: int | None = None) -> None:
+        """Takes note that tokens of *sequence* have reached whoever reads.
+
+        Args:
+            sequence: The sequence.
+            arrived: Number of its tokens that have, the first ones; all so far if not given.
+        """
         with self.lock:
-            self.session.record(self._emitted(sequence))
+            self.session.record(self._emitted(sequence, arrived))
 
     def dropped(self, sequence: LocalSequence, count: int, reason: str = "not_emitted") -> None:
         """Takes note that the latest tokens of *sequence* have reached nobody.
@@ -279,7 +284,7 @@ class LocalSampler(RecordKeeper):
     def _take(self, sequence: LocalSequence, outcome: Outcome) -> None:
         """Gives *sequence* the token of *outcome*."""
         core: Any = sequence.core
-        core.sampled(outcome, last_is_emitted=False)
+        core.sampled(outcome, hold_end=True)
         sequence.outcome = outcome
         sequence.tokens.append(outcome.token_id)
         if core.failure:
@@ -310,15 +315,14 @@ class LocalSampler(RecordKeeper):
                 entries += self._emitted(sequence)
         return entries
 
-    def _emitted(self, sequence: LocalSequence) -> list[Entry]:
-        """Returns the records that are settled when all tokens of *sequence* are emitted."""
+    def _emitted(self, sequence: LocalSequence, arrived: int | None = None) -> list[Entry]:
+        """Returns the records that are settled when tokens of *sequence* have arrived."""
         core = sequence.core
         if core is None or sequence.closed:
             return []
-        if not core.ended:
-            return core.confirm()
-        entries = core.finish()
-        self._forget(sequence)
+        entries = core.settle(arrived)
+        if core.ended and not core.unsettled:
+            self._forget(sequence)
         return entries
 
     def _end(self, sequence: LocalSequence, reason: str) -> list[Entry]:
