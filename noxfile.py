@@ -660,6 +660,9 @@ def campaigns(session: nox.Session) -> None:
     engine.run(exactness, "--tensors", *session.posargs, **environment)
     engine.run("packages/qr-sampler-core/campaigns/frequencies.py", **environment)
     engine.run("packages/qr-sampler-core/campaigns/health_alarms.py", **environment)
+    compiled = "qr_sampler_accel.host.health_pass:CompiledMeasures"
+    streams = "packages/qr-sampler-core/campaigns/health_streams.py"
+    engine.run(streams, "--measures", compiled, **environment)
     engine.run("packages/qr-sampler-core/campaigns/kills.py", **environment)
     engine.run("packages/qr-sampler-lab/campaigns/false_alarms.py", **environment)
     engine.run("packages/qr-sampler-core/campaigns/disks.py", **environment)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -13,35 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qr_sampler.health.continuous import AdaptiveProportion, RepetitionCount
+from qr_sampler.health.measures import DrawMeasures, Measured
 from qr_sampler.health.monitor import HealthMonitor
 from qr_sampler.health.policy import HealthPolicy, HealthState
 from qr_sampler.health.repeated_windows import RepeatedWindows
+from qr_sampler.health.whole_draws import SHORTEST_DRAW, most_frequent_difference
+from qr_sampler.testing.health_reference import ContinuousByteByByte
+from qr_sampler.testing.health_streams import draws_of, judgements, streams_judged_otherwise
 
 BLOCK = 10_240
 Bytes = npt.NDArray[np.uint8]
-
-
-class ByteByByte:
-    """The continuous tests as the standard prints them."""
-
-    def __init__(self, window: int, most: int) -> None:
-        self._window, self._most = window, most
-        self._last, self._run = -1, 0
-        self._first, self._count, self._left = -1, 0, 0
-
-    def add(self, piece: Sequence[int]) -> tuple[int, int]:
-        """Returns the longest run and the largest count that a sample of *piece* belongs to."""
-        longest = largest = 0
-        for sample in piece:
-            self._run = self._run + 1 if sample == self._last else 1
-            self._last = sample
-            longest = max(longest, self._run)
-            if self._left == 0:
-                self._first, self._count, self._left = sample, 0, self._window
-            self._count += sample == self._first
-            self._left -= 1
-            largest = max(largest, self._count)
-        return min(longest, self._most), largest
 
 
 def split(stream: list[int], sizes: list[int]) -> Iterator[list[int]]:
@@ -71,11 +52,50 @@ runs = st.lists(st.tuples(st.integers(0, 255), st.integers(1, 40)), max_size=12)
 def test_streams_are_judged_alike_however_they_are_split(
     stream: list[int], sizes: list[int], window: int, most: int
 ) -> None:
-    reference = ByteByByte(window, most)
+    reference = ContinuousByteByByte(most, window)
     run, proportion = RepetitionCount(most), AdaptiveProportion(window)
     for piece in split(stream, sizes):
         samples = np.array(piece, dtype=np.uint8)
         assert (run.add(samples), proportion.add(samples)) == reference.add(piece)
+
+
+def test_whole_streams_are_judged_alike() -> None:
+    assert streams_judged_otherwise(range(300), DrawMeasures) == []
+
+
+def test_the_streams_put_every_test_to_the_test() -> None:
+    judged = [judgement for number in range(300) for judgement in judgements(number, DrawMeasures)]
+    found = Counter((alarm.test, alarm.state.value) for _, alarm, _ in judged if alarm)
+    for test in ("repetition_count", "adaptive_proportion", "bit_planes"):
+        assert found[test, "suspect"]
+        assert found[test, "failed"]
+    for test in ("differences", "repeated_windows", "suspect_draws"):
+        assert found[test, "failed"]
+    sizes = {len(draw) for number in range(300) for draw in draws_of(number)}
+    assert sizes >= {0, 1, 7, 511, 512, 513}
+
+
+class ForgetsItsStream(DrawMeasures):
+    """Begins anew with every draw."""
+
+    def of(self, data: bytes) -> Measured:
+        self.restart()
+        return super().of(data)
+
+
+class MissesTheLastByte(DrawMeasures):
+    """Compares one neighbour too few."""
+
+    def of(self, data: bytes) -> Measured:
+        *stream, differences = super().of(data)
+        if len(data) < SHORTEST_DRAW:
+            return (*stream, differences)
+        return (*stream, most_frequent_difference(np.frombuffer(data[:-1], dtype=np.uint8)))
+
+
+@pytest.mark.parametrize("flawed", [ForgetsItsStream, MissesTheLastByte])
+def test_flaws_show_in_few_streams(flawed: type[DrawMeasures]) -> None:
+    assert streams_judged_otherwise(range(30), flawed)
 
 
 def test_samples_may_be_wide() -> None:
@@ -116,6 +136,7 @@ def hexadecimal(rng: np.random.Generator, _: int) -> Bytes:
     return np.frombuffer(rng.bytes(BLOCK // 2).hex().encode(), dtype=np.uint8)
 
 
+PAIR = ("d505", "9804")
 OLD = good(np.random.default_rng(5))
 
 FAULTS: dict[str, tuple[Callable[[np.random.Generator, int], Bytes], str, int]] = {
@@ -241,6 +262,9 @@ def test_windows_are_remembered_across_a_restart_and_within_a_draw() -> None:
     assert windows.add(second[:511]) == 0
     assert windows.add(np.concatenate((second[:512], first[512:1024]))) == 1
     assert windows.add(np.tile(rng.integers(0, 256, 512, dtype=np.uint8), 4)) == 3
+    # Two beginnings that share a place: the later one is remembered.
+    one, other = (np.frombuffer(bytes.fromhex(head).ljust(512, b"\0"), np.uint8) for head in PAIR)
+    assert windows.add(np.concatenate((one, other, one, one, other))) == 1
     monitor = HealthMonitor()
     assert monitor.observe(first.tobytes()) is None
     monitor.restart()

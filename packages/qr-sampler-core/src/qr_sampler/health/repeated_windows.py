@@ -28,8 +28,8 @@ class RepeatedWindows:
 
     Each window is remembered by a hash of 64 bits (multiplication by the odd constants of
     splitmix64) at one of 2**20 places; a place keeps the latest. A window of independent uniform
-    bytes is taken for an earlier one with a probability of 2**-64. Eight megabytes are used from
-    the first long draw on.
+    bytes is taken for an earlier one with a probability of 2**-64; one that begins with 16 zeros
+    counts as seen before. Eight megabytes are used from the first long draw on.
     """
 
     def __init__(self) -> None:
@@ -52,12 +52,20 @@ class RepeatedWindows:
         marks = _mixed(words[:, 0], words[:, 1])
         # Of another hash, so that a mark keeps all of its bits.
         places = _mixed(words[:, 1], words[:, 0]) >> _TO_PLACE
+        if len(set(places.tolist())) < windows:
+            return _one_by_one(self._places, places.tolist(), marks.tolist())
         known = self._places[places] == marks
         self._places[places] = marks
-        if not known.any() and len(set(marks.tolist())) == windows:
-            return 0
-        _, first = np.unique(marks, return_index=True)
-        return windows - len(first) + int(np.count_nonzero(known[first]))
+        return int(np.count_nonzero(known))
+
+
+def _one_by_one(remembered: npt.NDArray[np.uint64], places: list[int], marks: list[int]) -> int:
+    """Returns how many windows have been seen before, some of which share a place."""
+    seen = 0
+    for place, mark in zip(places, marks, strict=True):
+        seen += int(remembered[place]) == mark
+        remembered[place] = mark
+    return seen
 
 
 def _mixed(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
