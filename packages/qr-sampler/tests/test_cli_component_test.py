@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 from typer.testing import CliRunner
 
+from qr_sampler import EntropySource
 from qr_sampler.entropy import SourceLimits
 from qr_sampler.settings import Settings
 from qr_sampler_cli.component_test import child, process, trial
@@ -421,6 +422,32 @@ def test_steps_tell_what_they_find(tmp_path: Path) -> None:
     assert told_by("probe", "system", tmp_path) == [{"probed": True}, done]
     stages = ["health", "latency 64"]
     told = told_by("measure", "system", tmp_path, stages=stages)
-    assert told[1] == {"health": "ok", "tested": "output", "alarm": ""}
+    assert told[1] == {"health": "ok", "tested": "output", "alarm": "", "untested": ""}
     assert 0.0 < told[3]["median_ms"] <= told[3]["slowest_ms"]
     assert "refused" in told_by("describe", "nope", tmp_path / "..")[0]
+
+
+def test_health_is_tested_as_the_deployment_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FourFaces(EntropySource):
+        """Two bits of min-entropy in a byte, which it does not say."""
+
+        name = "four_faces"
+
+        def get_random_bytes(self, n: int) -> bytes:
+            return os.urandom(n).translate(bytes((0x33, 0xCC, 0x55, 0xAA)) * 64)
+
+    monkeypatch.setattr(child, "create_source", lambda _: FourFaces())
+    health = {}
+    for given in ({}, {"QR_HEALTH_MIN_ENTROPY": "1.5"}, {"QR_HEALTH": "false"}):
+        with monkeypatch.context() as environment:
+            for name, value in given.items():
+                environment.setenv(name, value)
+            told = told_by("measure", "four_faces", tmp_path, stages=["health"])
+        health[str(given)] = told[-2]["health"], told[-2]["untested"]
+    assert list(health.values()) == [
+        ("failed", ""),
+        ("ok", ""),
+        ("untested", "switched off by QR_HEALTH=false"),
+    ]

@@ -75,6 +75,20 @@ def test_counting_device_fails_and_says_by_which_test() -> None:
     assert "repeated_windows" in found["failed"]
 
 
+def test_the_deployment_says_what_is_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def assumed(*options: str) -> float:
+        _, text = run("timing_noise", "--draws", "1", "--block-bytes", "8", "--json", *options)
+        found: float = json.loads(text[text.index("{") :])["min_entropy"]
+        return found
+
+    of_itself = assumed()
+    monkeypatch.setenv("QR_HEALTH_MIN_ENTROPY", "0.75")
+    assert assumed() == 0.75 != of_itself
+    assert assumed("--min-entropy", "2") == 2.0
+    monkeypatch.setenv("QR_HEALTH", "false")
+    assert assumed() == 0.75
+
+
 def test_impossible_assumption_is_refused() -> None:
     status, text = run("system", "--min-entropy", "9")
     assert status == 2

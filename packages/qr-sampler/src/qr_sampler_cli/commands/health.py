@@ -14,7 +14,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from qr_sampler import create_source
+from qr_sampler import EntropySource, create_source
+from qr_sampler.components.failure_policy import health_options
 from qr_sampler.errors import ConfigError
 from qr_sampler.health import HealthMonitor, HealthPolicy, HealthState, assumed_min_entropy
 from qr_sampler.settings import Settings
@@ -62,7 +63,8 @@ def run(
         float | None,
         typer.Option(
             help="Min-entropy of a byte in bits that the source is assumed to have: 8 for "
-            "conditioned output, 6 for raw bytes, by default what the source says of itself."
+            "conditioned output, 6 for raw bytes. By default QR_HEALTH_MIN_ENTROPY, else what the "
+            "source says of itself."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
@@ -80,7 +82,7 @@ def run(
     size = settings.sample_count if block_bytes is None else block_bytes
     with stdout_reserved(), contextlib.closing(create_source(name)) as device:
         conditioning = printable(device.conditioning)
-        policy = _policy(min_entropy, device.conditioning)
+        policy = _policy(min_entropy, device, settings)
         examination = HealthExamination(device, HealthMonitor(policy), size)
         with counting_bar(f"testing {printable(name)}", unit="draws") as progress:
             examination.run(draws, progress)
@@ -118,9 +120,12 @@ def show(
         raise typer.Exit(FAILED_STATUS)
 
 
-def _policy(min_entropy: float | None, conditioning: str) -> HealthPolicy:
-    if min_entropy is None:
-        min_entropy = assumed_min_entropy(conditioning)
+def _policy(asked: float | None, device: EntropySource, settings: Settings) -> HealthPolicy:
+    """Returns what is assumed of *device*, which is tested even where a deployment does not."""
+    options = dataclasses.replace(health_options(settings), enabled=True)
+    if asked is None and (policy := options.assumption(device).policy):
+        return policy
+    min_entropy = assumed_min_entropy(device.conditioning) if asked is None else asked
     try:
         return HealthPolicy(min_entropy=min_entropy)
     except ValueError as error:

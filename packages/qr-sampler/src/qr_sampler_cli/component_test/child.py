@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from qr_sampler import EntropySource, create_source
+from qr_sampler.components.failure_policy import health_options
 from qr_sampler.errors import EntropyUnavailableError, QRSamplerError
 from qr_sampler.foreign import MASK, plain_text, words_of
-from qr_sampler.health import HealthMonitor, HealthOptions
+from qr_sampler.health import HealthMonitor
+from qr_sampler.settings import Settings
 from qr_sampler_cli.component_test.plan import (
     FEW_DRAWS,
     HEALTH_BYTES,
@@ -125,13 +127,14 @@ def _limited(source: EntropySource) -> bool:
 
 
 def _health(source: EntropySource, subject: Subject) -> dict[str, Any]:
-    assumed = HealthOptions().assumption(source)
+    assumed = health_options(Settings.load()).assumption(source)
+    found = {"tested": assumed.tested, "alarm": "", "untested": assumed.reason}
     if assumed.policy is None:
-        return {"health": "untested", "tested": "nothing", "alarm": ""}
+        return {**found, "health": "untested"}
     _wait(source, HEALTH_BYTES, subject)
     monitor = HealthMonitor(assumed.policy)
     alarm = monitor.observe(source.draw(HEALTH_BYTES).data)
-    return {"health": monitor.state.value, "tested": assumed.tested, "alarm": str(alarm or "")}
+    return {**found, "health": monitor.state.value, "alarm": str(alarm or "")}
 
 
 def _latency(source: EntropySource, size: int, draws: int, subject: Subject) -> dict[str, Any]:

@@ -47,8 +47,8 @@ def findings(trial: Trial) -> Iterator[str]:
     if trial.clauses:
         yield f"contract  {_clauses(trial)}"
     if trial.health:
-        said = trial.health["alarm"] or f"{trial.health['tested']} tested, 1,024 samples"
-        yield f"health    {trial.health['health']}: {said}"
+        tested = trial.health["untested"] or f"{trial.health['tested']} tested, 1,024 samples"
+        yield f"health    {trial.health['health']}: {trial.health['alarm'] or tested}"
     for size, (median, slowest) in trial.latencies_ms.items():
         yield f"latency   {size:,} bytes: {median:.3g} ms (median), {slowest:.3g} ms (slowest)"
     for fault in trial.faults:
