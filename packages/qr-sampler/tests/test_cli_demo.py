@@ -62,6 +62,7 @@ class MadeUpRun:
         )
         return GenerationRun(
             request=request,
+            engine="an engine",
             primary_source=request.variables["QR_ENTROPY_SOURCE_TYPE"],
             completions=(completion,),
             ledger=self.ledger,

@@ -16,7 +16,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -69,52 +69,92 @@ class StandIn:
                 self.values = values
 
         class Tokenizer:
-            def decode(self, ids: list[int]) -> str:
-                return "".join(WORDS[token_id] for token_id in ids)
+            """Every character is a token, and those of :data:`WORDS` are words."""
+
+            def encode(self, text: str) -> list[int]:
+                return [ord(character) for character in text]
+
+            def decode(self, ids: list[int], *, skip_special_tokens: bool = False) -> str:
+                return "".join(WORDS.get(token_id, chr(token_id)) for token_id in ids)
 
             def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
                 return [f"<{token_id}>" for token_id in ids]
 
         class LLM:
-            SHUTDOWN: ClassVar = types.SimpleNamespace(
-                engine_core=types.SimpleNamespace(
-                    shutdown=lambda: stand_in.calls.append("shutdown")
-                )
-            )
-
             def __init__(self, **arguments: Any) -> None:
                 print("a banner of the engine")
                 os.write(1, b"a native banner\n")
+                stand_in.prompts, stand_in.parameters = [], []
                 stand_in.on_start()
                 stand_in.engine_arguments = arguments
                 stand_in.environment = dict(os.environ)
-                self.llm_engine = self.SHUTDOWN
+                self.llm_engine = LLMEngine()
 
             def get_tokenizer(self) -> Tokenizer:
                 return Tokenizer()
 
-            def generate(
-                self, prompts: list[str], parameters: list[SamplingParams], *, use_tqdm: bool
-            ) -> list[Any]:
-                stand_in.prompts, stand_in.parameters = prompts, parameters
-                keys = [params.values["extra_args"]["qr_request_key"] for params in parameters]
-                lines = [token_line(key, n) for key in keys for n in range(len(TOKEN_IDS))]
-                stand_in.write(stand_in.spoil(lines))
-                stand_in.on_generate()
-                output = types.SimpleNamespace(
-                    token_ids=list(TOKEN_IDS), text="one two", finish_reason="length"
+        class LLMEngine:
+            def __init__(self) -> None:
+                self.engine_core = types.SimpleNamespace(
+                    shutdown=lambda: stand_in.calls.append("shutdown")
                 )
-                return [types.SimpleNamespace(outputs=[output]) for _ in prompts]
+                self.running: dict[str, int] = {}
+
+            def add_request(
+                self, request_id: str, prompt: dict[str, list[int]], params: SamplingParams
+            ) -> None:
+                self.running[request_id] = 0
+                stand_in.prompts.append("".join(map(chr, prompt["prompt_token_ids"])))
+                stand_in.parameters.append(params)
+
+            def has_unfinished_requests(self) -> bool:
+                return bool(self.running)
+
+            def abort_request(self, request_ids: list[str]) -> None:
+                stand_in.calls.append("abort")
+                self.running.clear()
+
+            def step(self) -> list[Any]:
+                if not any(self.running.values()):
+                    keys = [each.values["extra_args"]["qr_request_key"] for each in params()]
+                    lines = [token_line(key, n) for key in keys for n in range(len(TOKEN_IDS))]
+                    stand_in.write(stand_in.spoil(lines))
+                stand_in.on_generate()
+                return [self.output(name) for name in list(self.running)]
+
+            def output(self, name: str) -> Any:
+                token_id = TOKEN_IDS[self.running[name]]
+                self.running[name] += 1
+                is_over = self.running[name] == len(TOKEN_IDS)
+                if is_over:
+                    del self.running[name]
+                reason = "length" if is_over else None
+                output = types.SimpleNamespace(token_ids=[token_id], finish_reason=reason)
+                return types.SimpleNamespace(request_id=name, outputs=[output])
+
+        def params() -> list[Any]:
+            return stand_in.parameters
 
         vllm, platforms = types.ModuleType("vllm"), types.ModuleType("vllm.platforms")
         plugin = types.ModuleType("qr_sampler_vllm")
-        vars(vllm).update(LLM=LLM, SamplingParams=SamplingParams, platforms=platforms)
-        vars(platforms).update(current_platform=types.SimpleNamespace(is_cpu=lambda: True))
+        sampling = types.ModuleType("vllm.sampling_params")
+        vars(sampling).update(RequestOutputKind=types.SimpleNamespace(DELTA="delta"))
+        vars(vllm).update(
+            LLM=LLM, SamplingParams=SamplingParams, platforms=platforms, __version__="1.2.3"
+        )
+        vars(platforms).update(
+            current_platform=types.SimpleNamespace(is_cpu=lambda: True, device_type="cpu")
+        )
         vars(plugin).update(
             flush_records=lambda: stand_in.calls.append("flush"),
             end_records=lambda: stand_in.calls.append("end"),
         )
-        return {"vllm": vllm, "vllm.platforms": platforms, "qr_sampler_vllm": plugin}
+        return {
+            "vllm": vllm,
+            "vllm.platforms": platforms,
+            "vllm.sampling_params": sampling,
+            "qr_sampler_vllm": plugin,
+        }
 
     @staticmethod
     def write(lines: list[Line]) -> None:
@@ -132,7 +172,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     for name, module in stand_in.modules().items():
         monkeypatch.setitem(sys.modules, name, module)
     point = types.SimpleNamespace(module="qr_sampler_vllm.processor")
-    monkeypatch.setattr("qr_sampler_cli.generation.engine.entry_points", lambda **_: (point,))
+    monkeypatch.setattr("qr_sampler_cli.engines.plugin.entry_points", lambda **_: (point,))
     for name in [name for name in os.environ if name.startswith(("QR_", "VLLM_", "HF_"))]:
         monkeypatch.delenv(name)
     return stand_in
@@ -146,7 +186,7 @@ def test_text_table_and_summary_line(stand_in: StandIn) -> None:
     result = generate("Once")
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0] == "Onceone two"
+    assert lines[0] == "Onceone\\x1b[2Jtwo\ufffd"
     header = lines[2].split()
     assert header[:5] == ["#", "token", "id", "u", "rank"]
     assert lines[3].split() == [
@@ -158,7 +198,7 @@ def test_text_table_and_summary_line(stand_in: StandIn) -> None:
         "3 tokens | 100.0 % from system | 0.0 % fallback | mean u 0.5000 | median draw 1.500 ms"
     )
     assert "\x1b" not in result.stdout
-    assert stand_in.calls == ["flush", "shutdown", "end"]
+    assert stand_in.calls == ["flush", "flush", "shutdown", "end"]
 
 
 def test_options_reach_the_request_and_the_environment(stand_in: StandIn) -> None:
@@ -174,6 +214,7 @@ def test_options_reach_the_request_and_the_environment(stand_in: StandIn) -> Non
     key = values["extra_args"].pop("qr_request_key")
     assert key.startswith("cli-")
     assert values == {
+        "output_kind": "delta",
         "temperature": 1.0,
         "top_k": 0,
         "top_p": 1.0,
@@ -241,7 +282,7 @@ def test_choices_of_the_user_win(stand_in: StandIn, monkeypatch: pytest.MonkeyPa
 def test_accelerator_gets_the_defaults_of_vllm(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    platform = types.SimpleNamespace(is_cpu=lambda: False)
+    platform = types.SimpleNamespace(is_cpu=lambda: False, device_type="cuda")
     monkeypatch.setattr(sys.modules["vllm.platforms"], "current_platform", platform)
     assert generate("p").exit_code == 0
     assert stand_in.engine_arguments == {"model": "m", "use_tqdm_on_load": False}
@@ -253,7 +294,9 @@ def test_prompts_come_from_arguments_and_file(stand_in: StandIn, tmp_path: Path)
     result = generate("first", f"--prompt-file={file}", "--no-table")
     assert result.exit_code == 0, result.stderr
     assert stand_in.prompts == ["first", "second", "third"]
-    assert result.stdout.splitlines()[0:5:2] == ["firstone two", "secondone two", "thirdone two"]
+    assert result.stdout.splitlines()[0:5:2] == [
+        f"{prompt}one\\x1b[2Jtwo\ufffd" for prompt in ("first", "second", "third")
+    ]
     assert "9 tokens |" in result.stdout.splitlines()[-1]
     keys = [params.values["extra_args"]["qr_request_key"] for params in stand_in.parameters]
     assert len(set(keys)) == 3
@@ -289,7 +332,8 @@ def test_json_is_alone_on_standard_output(
     }
     assert document["discrepancies"] == []
     (completion,) = document["completions"]
-    assert completion["text"] == "one two"
+    assert completion["text"] == "one\x1b[2Jtwo\ufffd"
+    assert document["engine"] == "vLLM 1.2.3 on cpu"
     assert [token["text"] for token in completion["tokens"]] == ["one", "\x1b[2Jtwo", "<13>"]
     assert completion["tokens"][2]["record"]["position"] == 2
     native = capfd.readouterr()
@@ -370,7 +414,7 @@ def test_records_survive_an_engine_that_fails(stand_in: StandIn, tmp_path: Path)
     assert result.exit_code == 2
     assert "vLLM failed while generating: RuntimeError: out of memory" in result.stderr
     assert len(file.read_text("utf-8").splitlines()) == 4
-    assert stand_in.calls == ["flush", "shutdown", "end"]
+    assert stand_in.calls == ["abort", "flush", "flush", "shutdown", "end"]
 
 
 def test_records_also_go_where_the_user_collects_them(
@@ -585,7 +629,7 @@ def test_engine_that_does_not_start_is_reported_with_its_reason(stand_in: StandI
     stand_in.on_start = refuse
     quiet = generate("p")
     assert quiet.exit_code == 2
-    assert "no directory here has that name): ValueError: no such model" in quiet.stderr
+    assert "nothing here has that name): ValueError: no such model" in quiet.stderr
     assert "Traceback" not in quiet.stderr
     verbose = generate("p", "--verbose")
     assert verbose.exit_code == 2
@@ -596,9 +640,9 @@ def test_missing_vllm_is_named_with_its_remedy(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    result = generate("p")
+    result = generate("p", "--engine=vllm")
     assert result.exit_code == 2
-    assert "generate needs vllm, which is not installed" in result.stderr
+    assert "vLLM is not installed" in result.stderr
     assert "pip install vllm" in result.stderr
 
 
@@ -606,8 +650,8 @@ def test_vllm_without_the_plugin_is_refused(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = types.SimpleNamespace(module="somebody_else.processor")
-    monkeypatch.setattr("qr_sampler_cli.generation.engine.entry_points", lambda **_: (other,))
-    result = generate("p")
+    monkeypatch.setattr("qr_sampler_cli.engines.plugin.entry_points", lambda **_: (other,))
+    result = generate("p", "--engine=vllm")
     assert result.exit_code == 2
     assert "pip install ./packages/qr-sampler-vllm" in result.stderr
 

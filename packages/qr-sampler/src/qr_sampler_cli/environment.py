@@ -31,11 +31,11 @@ def environment(
 
 
 def engine_defaults(model: str, *, verbose: bool) -> dict[str, str]:
-    """Returns default variables for running vLLM inside a command.
+    """Returns default variables for running an engine inside a command.
 
     Args:
         model: Name or directory of the model.
-        verbose: Let vLLM log what it does.
+        verbose: Let the engine log what it does.
     """
     defaults = {
         # Records of an engine in this process can be flushed and read while it lives.
@@ -47,6 +47,8 @@ def engine_defaults(model: str, *, verbose: bool) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "INFO" if verbose else "ERROR",
         "TORCH_CPP_LOG_LEVEL": "WARNING" if verbose else "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
+        "TRANSFORMERS_VERBOSITY": "info" if verbose else "error",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
     }
     if Path(model).is_dir():
         # A model on disk needs nothing from the network, not even a check for updates.

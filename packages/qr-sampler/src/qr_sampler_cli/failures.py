@@ -31,6 +31,8 @@ class ExitCode(IntEnum):
     """It could not do what was asked; the reason is on standard error."""
     FALLBACK = 3
     """Tokens came from another source than the required one."""
+    INTERRUPTED = 130
+    """The user has ended it with Ctrl-C."""
 
 
 class MissingPackageError(QRSamplerError, ImportError):
@@ -38,7 +40,7 @@ class MissingPackageError(QRSamplerError, ImportError):
 
 
 class EngineError(QRSamplerError, RuntimeError):
-    """vLLM refused to start or failed while generating."""
+    """An engine did not start, or failed while generating."""
 
 
 def import_package(name: str, *, needed_for: str, remedy: str) -> ModuleType:

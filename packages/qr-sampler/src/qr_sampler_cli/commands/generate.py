@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``qr-sampler generate``: text from real vLLM, every token with its record."""
+"""``qr-sampler generate``: text from a model, every token with its record."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qr_sampler_cli.failures import ExitCode, reports_errors
 from qr_sampler_cli.generation.records_file import RecordsFile
 from qr_sampler_cli.generation.report import print_json, print_summary, print_texts, verdict
 from qr_sampler_cli.generation.run import GenerationRequest, run_generation
-from qr_sampler_cli.parsing.assignments import engine_assignments
+from qr_sampler_cli.parsing.engine_options import EngineOptions
 from qr_sampler_cli.parsing.option_groups import with_options
 from qr_sampler_cli.parsing.sampling_options import SamplingOptions
 
@@ -24,30 +24,19 @@ OUTPUT: Final = "Output"
 
 
 @reports_errors
-@with_options(SamplingOptions)
+@with_options(SamplingOptions, EngineOptions)
 def generate(
     sampling: SamplingOptions,
+    engine: EngineOptions,
     prompts: Annotated[
         list[str] | None, typer.Argument(metavar="PROMPT...", help="Texts to continue.")
     ] = None,
     *,
-    model: Annotated[
-        str, typer.Option(help="Model for vLLM: a directory or a name on the model hub.")
-    ],
     prompt_file: Annotated[
         Path | None,
         typer.Option(help="File with one prompt per line; '-' reads standard input."),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per prompt.")] = 64,
-    engine_args: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--engine-arg",
-            metavar="KEY=VALUE",
-            help="Argument of vLLM's engine, its value as JSON or text, such as "
-            "max_model_len=4096; repeatable.",
-        ),
-    ] = None,
     records: Annotated[
         Path | None,
         typer.Option(
@@ -66,24 +55,22 @@ def generate(
         bool,
         typer.Option("--table/--no-table", help="Print the token table.", rich_help_panel=OUTPUT),
     ] = True,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", help="Show vLLM's log and tracebacks.", rich_help_panel=OUTPUT),
-    ] = False,
 ) -> None:
-    """Continue prompts with vLLM, every token chosen by an entropy source.
+    """Continue prompts with a model, every token chosen by an entropy source.
 
     Ends with one summary line. Exits with 0 when every emitted token has exactly one record, with 1
-    when not. The records also go to QR_LEDGER_DIR where that is set.
+    when not. Ctrl-C ends it early: what there is, is shown and judged, and the status is 130. The
+    records also go to QR_LEDGER_DIR where that is set.
     """
     request = GenerationRequest(
-        model=model,
+        model=engine.model,
         prompts=_all_prompts(prompts or [], prompt_file),
         max_tokens=max_tokens,
         options=sampling.options(),
         variables=sampling.variables(),
-        engine_arguments=engine_assignments(engine_args or []),
-        verbose=verbose,
+        engine=engine.engine,
+        engine_arguments=engine.arguments(),
+        verbose=engine.verbose,
     )
     destination = None if records is None else RecordsFile(records, force=force)
     run = run_generation(request, records=destination)

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.doctor.request import EngineRequest
+from qr_sampler_cli.engines.plugin import PLUGIN_GROUP
 from qr_sampler_cli.findings.finding import in_one_line
-from qr_sampler_cli.generation.engine import PLUGIN_GROUP
 from qr_sampler_cli.terminal.consoles import stdout_reserved
 
 __all__ = ["MARKER", "Configuration", "Examination", "Processor", "examination", "main"]

@@ -10,8 +10,8 @@ from typing import Final
 
 from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.request import EngineRequest
+from qr_sampler_cli.engines.plugin import PLUGIN_GROUP, PLUGIN_PACKAGE
 from qr_sampler_cli.findings.finding import Finding, ReportSection
-from qr_sampler_cli.generation.engine import PLUGIN_GROUP, PLUGIN_PACKAGE
 from qr_sampler_cli.remedies import from_clone
 
 __all__ = ["SECTION", "flag_findings", "front_end_findings", "load_findings", "plugin_findings"]

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run of vLLM in this process: prompts in, text and records out, the two reconciled."""
+"""A run of an engine in this process: prompts in, text and records out, the two reconciled."""

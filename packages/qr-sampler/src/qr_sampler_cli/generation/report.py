@@ -77,6 +77,7 @@ def print_json(run: GenerationRun, *, records: Path | None) -> None:
     summary = run.summary
     document = {
         "model": run.request.model,
+        "engine": run.engine,
         "completions": [_completion(run, completion) for completion in run.completions],
         "discards": run.ledger.count("discard"),
         "discrepancies": list(run.discrepancies),
@@ -140,4 +141,4 @@ def verdict(run: GenerationRun, *, require_primary: bool) -> ExitCode:
         for reason, count in run.ledger.why_not(summary.primary_source).most_common(SHOWN_REASONS):
             typer.echo(f"  {count} because {printable(reason)}", err=True)
         return ExitCode.FALLBACK
-    return ExitCode.OK
+    return ExitCode.INTERRUPTED if run.interrupted else ExitCode.OK

@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run: prompts through real vLLM, tokens and their records out."""
+"""One run: prompts through an engine, tokens and their records out."""
 
 from __future__ import annotations
 
-import contextlib
-import re
-import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from qr_sampler.admission.component_checks import check_components
+import typer
+
 from qr_sampler.admission.overrides import resolve_request
-from qr_sampler.components.failure_policy import configured_source
 from qr_sampler.errors import ConfigError
 from qr_sampler.settings import Settings
-from qr_sampler_cli.environment import engine_defaults, environment
-from qr_sampler_cli.generation.engine import (
-    ORDINARY_FIELDS,
-    Engine,
-    engine_failures,
-    require_plugin,
+from qr_sampler_cli.engines import (
+    Deployment,
+    EngineChoice,
+    EngineName,
+    choose_engine,
+    deployed,
+    load,
 )
+from qr_sampler_cli.engines.failures import engine_failures
+from qr_sampler_cli.engines.models import check_model
+from qr_sampler_cli.engines.vllm import ORDINARY_FIELDS
 from qr_sampler_cli.generation.ledger_reader import Ledger, ledger_files, read_ledger
 from qr_sampler_cli.generation.reconciliation import (
     Emission,
@@ -34,16 +34,10 @@ from qr_sampler_cli.generation.reconciliation import (
 )
 from qr_sampler_cli.generation.recorded_tokens import RecordedTokens
 from qr_sampler_cli.generation.records_file import RecordsFile
-from qr_sampler_cli.terminal.consoles import stdout_reserved
 from qr_sampler_cli.terminal.progress import stage
+from qr_sampler_local.engines import Generated, LocalEngine, continuation
 
 __all__ = ["Completion", "GenerationRequest", "GenerationRun", "run_generation"]
-
-
-MODEL_FILES: Final = ("config.json", "params.json")
-"""What describes a model in its directory: that of Hugging Face, or Mistral's."""
-HUB_NAME: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:\w[\w.-]*)?")
-"""A name on the model hub, with the quantisation that vLLM may be told behind a colon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +45,7 @@ class GenerationRequest:
     """What to generate."""
 
     model: str
-    """Name or directory of the model."""
+    """Name or path of the model."""
     prompts: tuple[str, ...]
     """The prompts, generated from together."""
     max_tokens: int
@@ -61,9 +55,11 @@ class GenerationRequest:
     variables: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of the deployment."""
     engine_arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of vLLM's engine."""
+    """The engine's own arguments."""
+    engine: EngineName = EngineName.AUTO
+    """What computes the logits."""
     verbose: bool = False
-    """Whether vLLM's log is shown."""
+    """Whether the engine's log is shown."""
 
     def request_keys(self) -> tuple[str, ...]:
         """Returns one request key per prompt: the user's, numbered if there are several prompts."""
@@ -83,11 +79,11 @@ class Completion:
     prompt: str
     """The prompt."""
     text: str
-    """The text as vLLM put it together."""
+    """The text that they add to the prompt."""
     token_texts: tuple[str, ...]
     """The text of each token."""
     finish_reason: str
-    """Why generation ended, in vLLM's words."""
+    """Why generation ended: ``stop``, ``length`` or ``interrupted``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,17 +92,24 @@ class GenerationRun:
 
     request: GenerationRequest
     """What was asked for."""
+    engine: str
+    """The engine, with its version and what it has computed on."""
     primary_source: str
     """Name of the configured source."""
     completions: tuple[Completion, ...]
     """What the engine emitted, in the order of the prompts."""
     ledger: Ledger
-    """What the plugin recorded."""
+    """What was recorded."""
 
     @cached_property
     def emissions(self) -> tuple[Emission, ...]:
         """The emitted tokens of all prompts."""
         return tuple(completion.emission for completion in self.completions)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user has ended it."""
+        return any(each.finish_reason == "interrupted" for each in self.completions)
 
     @cached_property
     def discrepancies(self) -> tuple[str, ...]:
@@ -122,10 +125,10 @@ class GenerationRun:
 def run_generation(
     request: GenerationRequest, *, records: RecordsFile | None = None
 ) -> GenerationRun:
-    """Returns the outcome of one run of vLLM in this process.
+    """Returns the outcome of one run of an engine in this process.
 
     What can be checked without the engine is checked first, because an engine takes a while to
-    start.
+    start. Which engine it is goes to standard error where the user has not named one.
 
     Args:
         request: What to generate.
@@ -134,122 +137,86 @@ def run_generation(
     Raises:
         QRSamplerError: When an option, the source, the engine or its environment is at fault.
     """
-    check_model(request.model)
-    defaults = engine_defaults(request.model, verbose=request.verbose)
-    with environment(request.variables, defaults=defaults), stdout_reserved():
-        settings = _checked_settings(request)
-        require_plugin()
-        with _ledger_directory(settings) as directory:
-            return _run(request, settings, directory, records)
+    choice = choose_engine(request.engine, request.model)
+    check_model(request.model, gguf=choice.name == "llama-cpp")
+    with deployed(choice, request.model, request.variables, verbose=request.verbose) as deployment:
+        _check_options(deployment.settings, request.options)
+        if choice.reason:
+            typer.echo(f"engine: {choice.title}, {choice.reason}", err=True)
+        return _run(request, choice, deployment, records)
 
 
-def check_model(model: str) -> None:
-    """Refuses a path at which there is no model, which vLLM would look for on the model hub.
-
-    Args:
-        model: A path, or a name on the hub: ``name`` or ``owner/name``.
-
-    Raises:
-        ConfigError: When it can only be a path and there is nothing, or no model, there.
-    """
-    path = Path(model).expanduser()
-    if path.is_dir() and not any((path / name).is_file() for name in MODEL_FILES):
-        raise ConfigError(
-            f"--model {model}: the directory holds none of {', '.join(MODEL_FILES)}, so it is no "
-            "model; name the directory that does"
-        )
-    if not path.exists() and not HUB_NAME.fullmatch(model) and "://" not in model:
-        raise ConfigError(
-            f"--model {model}: there is no such directory; correct the path, or make a small model "
-            "there with: qr-sampler tiny-model"
-        )
-
-
-def _checked_settings(request: GenerationRequest) -> Settings:
-    settings = Settings.load()
-    # As the plugin does when it starts; a request's own components are checked with the request.
-    check_components(settings, settings, prefix="QR_")
-    options = resolve_request(settings, request.options, ORDINARY_FIELDS)
-    strategy = options.parameters.temperature_strategy
-    if "qr_fixed_temperature" in request.options and strategy != "fixed":
+def _check_options(settings: Settings, given: Mapping[str, str]) -> None:
+    strategy = resolve_request(settings, given, ORDINARY_FIELDS).parameters.temperature_strategy
+    if "qr_fixed_temperature" in given and strategy != "fixed":
         raise ConfigError(
             f"a fixed temperature has no effect on the temperature strategy {strategy!r}; remove "
             "it, or set the strategy's own options with --set"
         )
-    configured_source(settings).close()
-    return settings
-
-
-@contextlib.contextmanager
-def _ledger_directory(settings: Settings) -> Iterator[Path]:
-    """Yields the user's ledger directory, or a private one that lives as long as the run."""
-    if settings.ledger_dir is not None:
-        yield settings.ledger_dir
-        return
-    with (
-        tempfile.TemporaryDirectory(prefix="qr-sampler-") as private,
-        environment({"QR_LEDGER_DIR": private}),
-    ):
-        yield Path(private)
 
 
 def _run(
     request: GenerationRequest,
-    settings: Settings,
-    directory: Path,
+    choice: EngineChoice,
+    deployment: Deployment,
     records: RecordsFile | None,
 ) -> GenerationRun:
     keys = request.request_keys()
+    directory = deployment.ledger_dir
     before = ledger_files(directory)
+    recorded = RecordedTokens(directory, ignore=before)
     try:
-        completions = _generate(request, keys, RecordedTokens(directory, ignore=before))
+        engine, completions = _generate(request, choice, deployment, keys, recorded)
     finally:
         ledger = read_ledger(directory, keys, ignore=before)
         if records is not None:
             records.write(ledger)
+    resolved = resolve_request(deployment.settings, request.options, ORDINARY_FIELDS)
     return GenerationRun(
         request=request,
-        primary_source=resolve_request(settings, request.options, ORDINARY_FIELDS).source,
+        engine=engine,
+        primary_source=resolved.source,
         completions=completions,
         ledger=ledger,
     )
 
 
 def _generate(
-    request: GenerationRequest, keys: tuple[str, ...], recorded: RecordedTokens
-) -> tuple[Completion, ...]:
+    request: GenerationRequest,
+    choice: EngineChoice,
+    deployment: Deployment,
+    keys: tuple[str, ...],
+    recorded: RecordedTokens,
+) -> tuple[str, tuple[Completion, ...]]:
+    """Returns the engine with its version and device, and what it has emitted."""
     options = [{**request.options, "qr_request_key": key} for key in keys]
     with (
-        stage(f"starting vLLM with {request.model}"),
-        engine_failures(
-            f"vLLM did not start with {_with_origin(request.model)}", verbose=request.verbose
-        ),
-    ):
-        engine = Engine(request.model, request.engine_arguments)
-    with (
-        engine_failures("vLLM failed while generating", verbose=request.verbose),
-        contextlib.closing(engine),
+        load(
+            choice,
+            request.model,
+            deployment,
+            request.engine_arguments,
+            verbose=request.verbose,
+        ) as engine,
+        engine_failures(f"{choice.title} failed while generating", verbose=request.verbose),
         stage("generating", count=recorded, unit="tokens recorded"),
     ):
-        outputs = engine.complete(request.prompts, options, max_tokens=request.max_tokens)
-        return tuple(
-            _completion(engine, key, prompt, output)
-            for key, prompt, output in zip(keys, request.prompts, outputs, strict=True)
+        prompts = [engine.encode(prompt) for prompt in request.prompts]
+        generated = engine.generate(prompts, max_tokens=request.max_tokens, options=options)
+        completions = tuple(
+            _completion(engine, prompt, tokens, result)
+            for prompt, tokens, result in zip(request.prompts, prompts, generated, strict=True)
         )
+        return f"{choice.title} {engine.version} on {engine.device}", completions
 
 
-def _with_origin(model: str) -> str:
-    if Path(model).exists():
-        return model
-    return f"{model} (sought on the model hub, since no directory here has that name)"
-
-
-def _completion(engine: Engine, key: str, prompt: str, output: Any) -> Completion:
-    token_ids = tuple(int(token_id) for token_id in output.token_ids)
+def _completion(
+    engine: LocalEngine, prompt: str, prompt_tokens: list[int], generated: Generated
+) -> Completion:
     return Completion(
-        emission=Emission(request_key=key, token_ids=token_ids),
+        emission=Emission(request_key=generated.request_key, token_ids=generated.tokens),
         prompt=prompt,
-        text=output.text,
-        token_texts=engine.token_texts(token_ids),
-        finish_reason=str(output.finish_reason),
+        text=continuation(engine, prompt_tokens, generated.tokens),
+        token_texts=tuple(map(engine.spell, generated.tokens)),
+        finish_reason=generated.finish_reason,
     )

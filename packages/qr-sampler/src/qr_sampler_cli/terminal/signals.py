@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-__all__ = ["stop_signals"]
+__all__ = ["interruption", "stop_signals"]
 
 
 @contextlib.contextmanager
@@ -24,3 +25,32 @@ def stop_signals(stop: Callable[[], object]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """Yields a function that tells whether SIGINT has come, which then interrupts nothing else.
+
+    For work that must not stop between two of its steps. A second SIGINT raises
+    ``KeyboardInterrupt`` nevertheless. Only the main thread can ask for signals: in another one, or
+    where SIGINT is ignored, nothing changes.
+    """
+    came: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    if threading.current_thread() is not threading.main_thread() or _ignored():
+        yield lambda: False
+        return
+    previous = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _ignored() -> bool:
+    return signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None)

@@ -19,10 +19,11 @@ import numpy as np
 from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.settings import Settings
 from qr_sampler.testing.toy_host import END_TOKEN, VOCAB_SIZE, ToyHost
+from qr_sampler_cli.engines.failures import engine_failures
+from qr_sampler_cli.engines.models import check_model
+from qr_sampler_cli.engines.plugin import require_plugin
+from qr_sampler_cli.engines.vllm import VllmEngine as OfflineEngine
 from qr_sampler_cli.environment import engine_defaults, environment
-from qr_sampler_cli.generation.engine import Engine as OfflineEngine
-from qr_sampler_cli.generation.engine import engine_failures, require_plugin
-from qr_sampler_cli.generation.run import check_model
 from qr_sampler_cli.terminal.consoles import stdout_reserved
 
 __all__ = ["TOY_MODEL", "Answer", "Engine", "Question", "ToyEngine", "VllmEngine", "running"]
@@ -130,16 +131,17 @@ class VllmEngine:
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Returns one answer to each question; vLLM batches them as it likes."""
         with engine_failures("vLLM failed while generating", verbose=self._verbose):
-            outputs = self._engine.complete(
-                [question.prompt for question in questions],
-                [question.options for question in questions],
+            generated = self._engine.generate(
+                [self._engine.encode(question.prompt) for question in questions],
                 max_tokens=questions[0].tokens,
+                options=[question.options for question in questions],
                 ignore_eos=questions[0].fixed_length,
             )
-            self._engine.write_records()
+        if any(each.finish_reason == "interrupted" for each in generated):
+            raise KeyboardInterrupt
         return [
-            Answer(key=question.key, token_ids=tuple(map(int, output.token_ids)))
-            for question, output in zip(questions, outputs, strict=True)
+            Answer(key=question.key, token_ids=each.tokens)
+            for question, each in zip(questions, generated, strict=True)
         ]
 
     def close(self) -> None:
