@@ -12,12 +12,25 @@ import pytest
 from qr_sampler.testing.contracts.clauses import Contract
 from qr_sampler.testing.hosts.watched_run import WatchedRun
 
-__all__ = ["BATCHED", "ECONOMICAL", "RECORDED", "SETTLED", "HostClauses", "RunHost"]
+__all__ = [
+    "BATCHED",
+    "COMPLETE",
+    "ECONOMICAL",
+    "ENDED",
+    "IDLE",
+    "RECORDED",
+    "SETTLED",
+    "HostClauses",
+    "RunHost",
+]
 
 RECORDED: Final = "test_each_token_handed_over_has_one_record"
 SETTLED: Final = "test_records_say_what_was_emitted"
 BATCHED: Final = "test_texts_of_a_batch_have_their_own_records"
+ENDED: Final = "test_a_text_ends_once_in_the_ledger"
+IDLE: Final = "test_nothing_is_drawn_without_a_request"
 ECONOMICAL: Final = "test_nothing_is_drawn_for_rows_that_emit_nothing"
+COMPLETE: Final = "test_every_byte_is_in_a_record_or_a_discard"
 
 RunHost = Callable[..., WatchedRun]
 """Starts a :class:`WatchedRun`; takes its sources and further settings."""

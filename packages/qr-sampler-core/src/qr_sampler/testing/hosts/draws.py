@@ -6,7 +6,15 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from qr_sampler.testing.contracts.clauses import clause
-from qr_sampler.testing.hosts.clauses import BATCHED, ECONOMICAL, RECORDED, HostClauses, RunHost
+from qr_sampler.testing.hosts.clauses import (
+    BATCHED,
+    ECONOMICAL,
+    IDLE,
+    RECORDED,
+    SETTLED,
+    HostClauses,
+    RunHost,
+)
 from qr_sampler.testing.hosts.driver import HostRequest
 from qr_sampler.testing.hosts.watched_run import BLOCK_BYTES
 
@@ -23,7 +31,7 @@ class DrawClauses(HostClauses):
         run.end()
         assert run.witness.draws == []
 
-    @clause(RECORDED, BATCHED)
+    @clause(RECORDED, BATCHED, IDLE)
     def test_nothing_is_drawn_for_rows_that_emit_nothing(self, run_host: RunHost) -> None:
         """Not for padding, an unfinished prefill, or the rows of texts that have ended."""
         run = run_host()
@@ -36,6 +44,13 @@ class DrawClauses(HostClauses):
         most = self.late_steps * len(texts)
         assert wasted <= most, f"{wasted} blocks more than the {emitted} tokens; expected {most}"
 
+    @clause(RECORDED, SETTLED, BATCHED, ECONOMICAL)
+    def test_every_byte_is_in_a_record_or_a_discard(self, run_host: RunHost) -> None:
+        """What the source delivered is what the ledger tells of."""
+        run = run_host()
+        run.generate(*(HostRequest(max_tokens=count) for count in (2, 5, 3)))
+        run.check()
+
     @clause(RECORDED, BATCHED, ECONOMICAL)
     def test_rows_of_a_step_share_a_draw(self, run_host: RunHost) -> None:
         """A batch asks its source once a step, however many rows it has."""
@@ -44,7 +59,7 @@ class DrawClauses(HostClauses):
         draws, most = len(run.witness.draws), 5 + self.late_steps
         assert draws <= most, f"{draws} draws for the steps of texts of 5 tokens"
 
-    @clause(RECORDED)
+    @clause(RECORDED, IDLE)
     def test_records_give_the_times_of_their_draws(self, run_host: RunHost) -> None:
         """Logits, request, bytes and token follow each other, by the clock of the source."""
         run = run_host()

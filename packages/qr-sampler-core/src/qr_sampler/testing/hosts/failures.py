@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import pytest
 
 from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.testing.contracts.clauses import clause
-from qr_sampler.testing.hosts.clauses import BATCHED, RECORDED, SETTLED, HostClauses, RunHost
+from qr_sampler.testing.hosts.clauses import COMPLETE, ENDED, IDLE, HostClauses, RunHost
 from qr_sampler.testing.hosts.driver import HostRequest
 from qr_sampler.testing.hosts.watched_run import WatchedRun, WatchedText
 from qr_sampler.testing.hosts.witness import WitnessSource
 
 __all__ = ["FailureClauses"]
 
-_KEY = "qr_sample_count"
+_KEY: Final = "qr_sample_count"
+_FORCED: Final = "test_end_request_ends_texts_with_a_forced_token"
 
 
 class FailureClauses(HostClauses):
@@ -27,7 +28,7 @@ class FailureClauses(HostClauses):
     """What :meth:`HostDriver.generate` raises where the source fails and the settings say
     ``error``."""
 
-    @clause(RECORDED, SETTLED, BATCHED)
+    @clause(COMPLETE, ENDED)
     def test_end_request_ends_texts_with_a_forced_token(self, run_host: RunHost) -> None:
         """They end there and then, and the record of their last token says that it was forced."""
         witness = WitnessSource(fail_after=3)
@@ -40,7 +41,7 @@ class FailureClauses(HostClauses):
         assert reasons == ["forced"] * 2, f"the ends say {reasons}"
         run.check(bytes_drawn=witness.bytes_drawn)
 
-    @clause(RECORDED, SETTLED, BATCHED, "test_end_request_ends_texts_with_a_forced_token")
+    @clause(COMPLETE, ENDED, _FORCED)
     def test_only_texts_without_entropy_end(self, run_host: RunHost) -> None:
         """What draws from a source that works goes on beside what does not."""
         sources = {"witness": WitnessSource(), "other": WitnessSource("other", fail_after=2)}
@@ -54,7 +55,7 @@ class FailureClauses(HostClauses):
         assert [record["kind"] for record in run.records(ended)] == ["token", "token", "forced"]
         run.check(bytes_drawn=sum(source.bytes_drawn for source in sources.values()))
 
-    @clause(RECORDED, BATCHED)
+    @clause(COMPLETE)
     def test_error_is_raised_to_the_caller(self, run_host: RunHost) -> None:
         """The generation stops, and what had been emitted has its records."""
         witness = WitnessSource(fail_after=3)
@@ -64,7 +65,7 @@ class FailureClauses(HostClauses):
         assert run.kind("forced", "undecided") == []
         run.check(bytes_drawn=witness.bytes_drawn)
 
-    @clause(RECORDED, BATCHED)
+    @clause(COMPLETE)
     def test_fallback_is_flagged_on_its_tokens(self, run_host: RunHost) -> None:
         """Another source takes over, and the record of each of its tokens names it and says why."""
         witness, spare = WitnessSource(fail_after=2), WitnessSource("spare")
@@ -77,7 +78,7 @@ class FailureClauses(HostClauses):
         assert all("told to fail" in reason for reason in reasons), f"reasons {reasons}"
         run.check(bytes_drawn=witness.bytes_drawn + spare.bytes_drawn)
 
-    @clause(RECORDED)
+    @clause(IDLE)
     def test_options_that_cannot_be_served_are_refused(self, run_host: RunHost) -> None:
         """Before anything is drawn, with the name of the key."""
         run = run_host()

@@ -5,33 +5,26 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 import pytest
 
 from qr_sampler.testing.contracts.clauses import clause
-from qr_sampler.testing.hosts.clauses import (
-    BATCHED,
-    ECONOMICAL,
-    RECORDED,
-    SETTLED,
-    HostClauses,
-    RunHost,
-)
+from qr_sampler.testing.hosts.clauses import COMPLETE, ENDED, HostClauses, RunHost
 from qr_sampler.testing.hosts.driver import HostRequest
 from qr_sampler.testing.hosts.watched_run import ReaderError, WatchedText
 
 __all__ = ["InterruptionClauses"]
 
-_COMPLETE = "test_every_byte_is_in_a_record_or_a_discard"
-_SURVIVES = "test_an_error_in_the_reader_loses_no_record"
+_SURVIVES: Final = "test_an_error_in_the_reader_loses_no_record"
 
-_MOMENT_S = 0.5
+_MOMENT_S: Final = 0.5
 
 
 class InterruptionClauses(HostClauses):
     """Whatever becomes of a text, its tokens have their records and its other bytes discards."""
 
-    @clause(RECORDED, ECONOMICAL, _COMPLETE)
+    @clause(COMPLETE)
     def test_what_is_thrown_away_has_a_discard(self, run_host: RunHost) -> None:
         """A token that was sampled and not taken leaves a discard that says why, and no record."""
         run = run_host()
@@ -45,7 +38,7 @@ class InterruptionClauses(HostClauses):
         assert all(line["reason"] for line in discards), "a discard gives no reason"
         run.check()
 
-    @clause(RECORDED, SETTLED, _COMPLETE)
+    @clause(COMPLETE, ENDED)
     def test_an_aborted_text_keeps_its_records(self, run_host: RunHost) -> None:
         """Its tokens so far have records, its end says that it departed; the others go on."""
         run = run_host()
@@ -59,7 +52,7 @@ class InterruptionClauses(HostClauses):
         assert reasons == {aborted.key: "departed", other.key: "stop"}, f"ends {reasons}"
         run.check()
 
-    @clause(RECORDED, SETTLED, _COMPLETE)
+    @clause(COMPLETE)
     @pytest.mark.parametrize("error", [ReaderError, KeyboardInterrupt])
     def test_an_error_in_the_reader_loses_no_record(
         self, run_host: RunHost, error: type[BaseException]
@@ -73,7 +66,7 @@ class InterruptionClauses(HostClauses):
             run.generate(*[HostRequest(max_tokens=8)] * 3, raise_at=8, error=error())
         run.check()
 
-    @clause(RECORDED, SETTLED, _COMPLETE, _SURVIVES)
+    @clause(COMPLETE, _SURVIVES)
     def test_an_end_on_its_way_is_not_recorded_as_emitted(self, run_host: RunHost) -> None:
         """The last token of a text is like the others: emitted when it has been handed over."""
         run = run_host()
@@ -81,7 +74,7 @@ class InterruptionClauses(HostClauses):
             run.generate(*[HostRequest(max_tokens=2)] * 3, raise_at=5, error=ReaderError("full"))
         run.check()
 
-    @clause(RECORDED, SETTLED, _COMPLETE, _SURVIVES)
+    @clause(COMPLETE, _SURVIVES)
     def test_the_host_goes_on_after_an_error(self, run_host: RunHost) -> None:
         """What comes after an interrupted generation is recorded as if nothing had been."""
         run = run_host()
@@ -90,7 +83,7 @@ class InterruptionClauses(HostClauses):
         run.generate(HostRequest(max_tokens=4), HostRequest(max_tokens=2))
         run.check()
 
-    @clause(RECORDED, SETTLED, BATCHED, _COMPLETE)
+    @clause(COMPLETE)
     def test_two_threads_keep_their_texts_apart(self, run_host: RunHost) -> None:
         """Both generate at once, as far as the engine lets them."""
         run = run_host()

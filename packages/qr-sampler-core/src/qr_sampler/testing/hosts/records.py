@@ -7,7 +7,6 @@ from qr_sampler.testing.chain_checks import check_files
 from qr_sampler.testing.contracts.clauses import clause
 from qr_sampler.testing.hosts.clauses import (
     BATCHED,
-    ECONOMICAL,
     RECORDED,
     SETTLED,
     HostClauses,
@@ -111,10 +110,3 @@ class RecordClauses(HostClauses):
                 assert record["temperature"] == options["qr_fixed_temperature"], text.key
                 assert record["trial"] == options["qr_trial"], text.key
                 assert record["condition"] == options["qr_condition"], text.key
-
-    @clause(RECORDED, SETTLED, BATCHED, ECONOMICAL)
-    def test_every_byte_is_in_a_record_or_a_discard(self, run_host: RunHost) -> None:
-        """What the source delivered is what the ledger tells of."""
-        run = run_host()
-        run.generate(*(HostRequest(max_tokens=count) for count in (2, 5, 3)))
-        run.check()
