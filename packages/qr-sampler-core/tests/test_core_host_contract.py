@@ -25,7 +25,7 @@ class ToyDriver(HostDriver):
         self, settings: Settings, sources: Mapping[str, EntropySource], *, overlapping: bool
     ) -> None:
         facts = EngineFacts(engine="toy 1.0", model="none")
-        session = SamplingSession(facts, settings, sources=sources)
+        session = SamplingSession(facts, settings, own_sources=sources)
         self._host = ToyHost(session, overlapping=overlapping)
         self._random = np.random.default_rng(5)
         self._times: list[int] = []

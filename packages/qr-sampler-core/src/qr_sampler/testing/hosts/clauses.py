@@ -54,8 +54,8 @@ class HostClauses(Contract):
     def start(self) -> Any:
         """A callable that starts a host. To be overridden.
 
-        It takes the settings of the deployment and its sources by name, the configured one first,
-        and returns a :class:`~qr_sampler.testing.HostDriver`.
+        It takes the settings of the deployment and the sources that these name, by name, for the
+        session (``own_sources``), and returns a :class:`~qr_sampler.testing.HostDriver`.
 
         Engines that take long to start are started once, by a fixture of a wider scope; what has to
         be new each time is the session.

@@ -76,5 +76,6 @@ class HostDriver(ABC):
 
 
 StartHost = Callable[[Settings, Mapping[str, EntropySource]], HostDriver]
-"""Starts a host with the settings of its deployment and its sources by name, the configured one
-first. The engine itself may be the same every time."""
+"""Starts a host with the settings of its deployment and the sources that these name, by name; both
+go to :class:`~qr_sampler.host.SamplingSession` as they are, the sources as ``own_sources``. The
+engine itself may be the same every time."""

@@ -7,7 +7,6 @@ from typing import ClassVar, Final
 
 import pytest
 
-from qr_sampler.entropy.fallback import FallbackEntropySource
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.testing.contracts.clauses import clause
 from qr_sampler.testing.hosts.clauses import COMPLETE, ENDED, IDLE, HostClauses, RunHost
@@ -69,8 +68,7 @@ class FailureClauses(HostClauses):
     def test_fallback_is_flagged_on_its_tokens(self, run_host: RunHost) -> None:
         """Another source takes over, and the record of each of its tokens names it and says why."""
         witness, spare = WitnessSource(fail_after=2), WitnessSource("spare")
-        source = FallbackEntropySource(witness, spare)
-        run = run_host({"witness": source}, fallback_mode="spare")
+        run = run_host({"witness": witness, "spare": spare}, fallback_mode="spare")
         (text,) = run.generate(HostRequest(max_tokens=6))
         found = [(record["source"], record["fallback"]) for record in run.records(text)]
         assert found == [("witness", False)] * 2 + [("spare", True)] * 4, f"sources {found}"

@@ -68,7 +68,7 @@ class WatchedRun:
     Args:
         start: Starts the host.
         folder: Where its ledger goes.
-        sources: Its sources by name, the configured one first; one witness if not given.
+        sources: Sources by name, the configured one first; one witness if not given.
         **settings: Further settings of the deployment.
     """
 
