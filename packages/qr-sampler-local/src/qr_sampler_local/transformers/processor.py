@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A logits processor that chooses the tokens: for ``pipeline``, and wherever one can be passed.
+
+Transformers tells a processor nothing but the tokens so far and the scores. What else is needed to
+refuse what could not be exact is read from the frames of its caller, once in a generation; where it
+is not found there, the processor refuses to work. What ends a row is known for the end tokens and
+the length limit. A row that another stopping criterion ends is noticed one step later, by the
+padding in the place of its token: that token is a discard.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+from weakref import ReferenceType, ref
+
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from qr_sampler import EngineFields
+from qr_sampler.errors import ConfigError
+from qr_sampler_local.loop import LocalSampler
+from qr_sampler_local.transformers.batch import Batch
+from qr_sampler_local.transformers.logits_fields import logits_fields_of
+from qr_sampler_local.transformers.modes import refuse_mode
+from qr_sampler_local.transformers.prompts import stripped_prompts
+from qr_sampler_local.transformers.row_options import RowOptions
+from qr_sampler_local.transformers.warpers import followed, refuse_warpers
+
+__all__ = ["EntropyLogitsProcessor"]
+
+_HARMLESS: Final = ("LogitNormalization",)
+"""Processors that may come after ours: they leave a forced row as it is."""
+
+_FRAMES: Final = 6
+"""How far up the ``generation_config`` of a call is looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """One call of ``generate``."""
+
+    processors: ReferenceType[Any]
+    """The list of processors that it has made."""
+    batch: Batch
+    """Its rows."""
+
+
+class EntropyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
+    """Chooses the token of each row and forces it. Several threads may use it at once.
+
+    Args:
+        sampler: What it samples with.
+        options: The options of the requests.
+    """
+
+    def __init__(self, sampler: LocalSampler, options: RowOptions) -> None:
+        self._sampler = sampler
+        self._options = options
+        self._own = threading.local()
+        """The generation of each thread."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Returns *scores* with the token of each row forced in place.
+
+        Args:
+            input_ids: Shape ``(B, L)``, the prompts and the tokens so far.
+            scores: Shape ``(B, V)``, float32.
+
+        Raises:
+            ConfigError: When an option is refused, or tokens could not be exact draws.
+        """
+        frame = sys._getframe(1)  # noqa: SLF001
+        processors = self._list(frame)
+        generation: _Generation | None = getattr(self._own, "generation", None)
+        if generation is None or generation.processors() is not processors:
+            if generation is not None:
+                generation.batch.forget()
+            config = _config(frame)
+            batch = self._begin(input_ids, processors, config)
+            generation = self._own.generation = _Generation(ref(processors), batch)
+        else:
+            generation.batch.took(input_ids[:, -1].tolist())
+        return generation.batch.choose(scores)
+
+    def _list(self, frame: FrameType) -> Any:
+        """Returns the list of processors that this one is called by."""
+        processors = frame.f_locals.get("self")
+        if isinstance(processors, LogitsProcessorList) and self._place(processors) >= 0:
+            return processors
+        raise ConfigError(
+            "this logits processor works within generate alone; use TransformersSampler.generate, "
+            "or LocalSampler in a loop of your own"
+        )
+
+    def _place(self, processors: Any) -> int:
+        places = [place for place, each in enumerate(processors) if each is self]
+        return places[0] if places else -1
+
+    def _begin(self, input_ids: Any, processors: Any, config: Any) -> Batch:
+        """Returns the rows of a generation that begins."""
+        refuse_mode(config)
+        place = self._place(processors)
+        before, after = processors[:place], processors[place + 1 :]
+        rows, length = input_ids.shape
+        options = self._options.of_rows(rows, config.num_return_sequences or 1)
+        fields = self._fields(options, processors, config)
+        _refuse_after([] if fields else after)
+        prompts = stripped_prompts(input_ids, _pad_token(config))
+        sequences = [
+            self._sampler.sequence(
+                prompt,
+                end_tokens=_end_tokens(config),
+                max_tokens=None if config.max_length is None else config.max_length - length,
+                fields=fields,
+                logits_fields=logits_fields_of(config, before),
+                **own,
+            )
+            for prompt, own in zip(prompts, options, strict=True)
+        ]
+        return Batch(self._sampler, sequences, pads=True)
+
+    def _fields(self, options: Any, processors: Any, config: Any) -> EngineFields | None:
+        if not self._options.follow(options):
+            refuse_warpers(processors)
+            return None
+        if not config.do_sample:
+            return EngineFields(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
+        return followed(processors)
+
+
+def _config(frame: FrameType | None) -> Any:
+    """Returns the complete ``generation_config`` of the call that *frame* belongs to."""
+    for _ in range(_FRAMES):
+        if frame is None:
+            break
+        config = frame.f_locals.get("generation_config")
+        if isinstance(config, GenerationConfig):
+            return config
+        frame = frame.f_back
+    raise ConfigError(
+        "the generation_config of this call is not visible to a logits processor; use "
+        "TransformersSampler.generate"
+    )
+
+
+def _refuse_after(processors: Any) -> None:
+    """Refuses processors that would act on rows whose token is chosen already."""
+    for processor in processors:
+        name = type(processor).__name__
+        if name not in _HARMLESS:
+            raise ConfigError(
+                f"{name} would act after the token is chosen, so that it does nothing; put it "
+                "before qr-sampler's processor, or use TransformersSampler.generate, where "
+                "everything acts before"
+            )
+
+
+def _end_tokens(config: Any) -> tuple[int, ...]:
+    tokens = config.eos_token_id
+    if tokens is None:
+        return ()
+    return tuple(tokens) if isinstance(tokens, (list, tuple)) else (int(tokens),)
+
+
+def _pad_token(config: Any) -> int | None:
+    token = config.pad_token_id
+    return None if token is None else int(token)
