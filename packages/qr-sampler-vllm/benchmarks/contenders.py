@@ -20,8 +20,7 @@ from qr_sampler.selection import Selector
 from qr_sampler.selection.fast.passes import NOTHING, MeasuredMoments, RowPasses
 from qr_sampler.selection.statistics import Moments
 from qr_sampler.settings import SamplingParameters
-from qr_sampler_accel import block_counts
-from qr_sampler_vllm.engine.logits import TensorLogits
+from qr_sampler_accel import TensorLogits, block_counts
 
 __all__ = [
     "EDT",

@@ -5,6 +5,7 @@ All of it selects the very tokens that :class:`~qr_sampler.ReferenceSelector` se
 
 * :func:`host_selector` returns the fastest selector for logits in the memory of the host.
 * :func:`device_selector` returns the selector for tensors on an accelerator.
+* :class:`TensorLogits` lets a session of the core work on an engine's tensors, wherever they are.
 * :func:`block_counts` returns what counts the bytes of blocks fastest.
 * :func:`health_monitor` returns the health tests of a source.
 * :func:`warm_up` compiles everything ahead of the first token.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as _version
 
+from qr_sampler_accel.device.tensor_logits import TensorLogits
 from qr_sampler_accel.factories import (
     block_counts,
     device_selector,
@@ -27,6 +29,7 @@ from qr_sampler_accel.factories import (
 )
 
 __all__ = [
+    "TensorLogits",
     "block_counts",
     "device_selector",
     "has_compiler",

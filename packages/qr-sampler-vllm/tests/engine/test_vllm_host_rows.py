@@ -13,13 +13,12 @@ import pytest
 
 from qr_sampler import Rows, Settings
 from qr_sampler.testing import RecordedEntropySource
-from qr_sampler_vllm.engine.logits import TensorLogits
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 pytest.importorskip("numba", reason="needs Numba, which vLLM brings")
 
 import qr_sampler_accel.host  # noqa: E402
-from qr_sampler_accel import warm_up  # noqa: E402
+from qr_sampler_accel import TensorLogits, warm_up  # noqa: E402
 
 
 def test_after_the_warm_up_nothing_is_left_to_compile() -> None:

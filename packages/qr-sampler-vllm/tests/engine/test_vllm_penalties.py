@@ -20,7 +20,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessors  # noqa: E402
 from vllm.v1.sample.metadata import SamplingMetadata  # noqa: E402
 from vllm.v1.sample.sampler import Sampler  # noqa: E402
 
-from qr_sampler_vllm.engine.logits import TensorLogits  # noqa: E402
+from qr_sampler_accel import TensorLogits  # noqa: E402
 from qr_sampler_vllm.requests.penalties import (  # noqa: E402
     REPETITION_LIMIT,
     Penalties,

@@ -17,7 +17,8 @@ from qr_sampler.testing import ConstantEntropySource
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
-from qr_sampler_vllm.engine.logits import TensorLogits, force_together  # noqa: E402
+from qr_sampler_accel import TensorLogits  # noqa: E402
+from qr_sampler_accel.device.tensor_logits import force_together  # noqa: E402
 
 ACCESS = TensorLogits()
 VOCAB = 50

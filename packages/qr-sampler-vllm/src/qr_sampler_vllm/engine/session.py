@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from qr_sampler.host import EngineFacts, SamplingSession, StopStrings, TokenSequence
 from qr_sampler.records.genesis import installed_versions
-from qr_sampler_accel import health_monitor, warm_up
+from qr_sampler_accel import TensorLogits, health_monitor, warm_up
 from qr_sampler_vllm.engine.layout import Ranks, check_layout, most_rows, ranks_of
-from qr_sampler_vllm.engine.logits import TensorLogits
 from qr_sampler_vllm.engine.model_files import model_files
 from qr_sampler_vllm.requests.admission import fields_of
 from qr_sampler_vllm.requests.logits_fields import logits_fields_of

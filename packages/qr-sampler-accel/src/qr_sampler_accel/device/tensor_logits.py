@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a session reads and forces vLLM's logits, which are a tensor on any device."""
+"""How a session reads and forces the logits of an engine that keeps them in a tensor."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from qr_sampler import (
     StepResult,
 )
 from qr_sampler.arrays import Logits
-from qr_sampler_accel import block_counts, device_selector, host_selector
+from qr_sampler_accel.factories import block_counts, device_selector, host_selector
 
-__all__ = ["TensorLogits"]
+__all__ = ["TensorLogits", "force_together"]
 
 
 class TensorLogits:
@@ -30,10 +30,13 @@ class TensorLogits:
     Args:
         most_rows: Largest number of rows of a step. An accelerator's memory is taken for that many
             in the first step; without it, for each step what it needs.
+        forces: Whether tokens are forced in the rows; a host that is told them leaves the rows as
+            they are.
     """
 
-    def __init__(self, most_rows: int | None = None) -> None:
+    def __init__(self, most_rows: int | None = None, *, forces: bool = True) -> None:
         self._most_rows = most_rows
+        self._forces = forces
 
     def pipeline(
         self,
@@ -55,7 +58,7 @@ class TensorLogits:
         rows: Rows,
         contexts: Sequence[RowContext] | None = None,
     ) -> StepResult | None:
-        """Selects a token for each of *lines* and forces it in place.
+        """Selects a token for each of *lines* and forces it in place, if it is to be forced.
 
         On an accelerator this waits until the logits have been computed; the request for entropy is
         made after that.
@@ -67,6 +70,8 @@ class TensorLogits:
         if not plan.lines.size:
             return None
         result = pipeline.complete(plan, contexts)
+        if not self._forces:
+            return result
         decided = [lines[line] for line in plan.lines.tolist()]
         if on_host:
             self.force(logits, decided, result.selection.token_ids.tolist())
@@ -75,7 +80,9 @@ class TensorLogits:
         return result
 
     def force(self, logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
-        """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place."""
+        """Sets each of *lines* to 0 at its token and to -inf elsewhere, unless forbidden."""
+        if not self._forces:
+            return
         if logits.device.type == "cpu":
             # NumPy addresses single rows faster, but does not know bfloat16.
             rows = logits.numpy() if logits.dtype is _float32() else logits
@@ -97,7 +104,7 @@ class TensorLogits:
 
 @lru_cache(maxsize=1)
 def _float32() -> Any:
-    # Whoever only checks requests has no torch.
+    # The import of the package needs none.
     import torch
 
     return torch.float32
@@ -112,7 +119,15 @@ def _on_host(logits: Any, lines: Sequence[int]) -> Logits:
 
 
 def force_together(logits: Any, lines: Sequence[int], token_ids: Sequence[int]) -> None:
-    """Forces all of *lines* at once, which an accelerator does faster than one by one."""
+    """Sets each of *lines* to 0 at its token and to -inf elsewhere, in place and all at once.
+
+    An accelerator does that faster than row by row.
+
+    Args:
+        logits: Tensor of shape ``(R, V)``.
+        lines: The rows.
+        token_ids: Their tokens.
+    """
     import torch
 
     rows = torch.as_tensor(lines, device=logits.device)
