@@ -1,168 +1,109 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A new host in 120 lines at most, by public names only, fulfils what vLLM fulfils."""
+"""``docs/engines.md``: its adapter, in 120 lines and by public names only, fulfils the contract."""
 
 from __future__ import annotations
 
 import ast
-import inspect
 import json
-from dataclasses import dataclass, field
+import re
+import sys
 from pathlib import Path
-from random import Random
+from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
 import qr_sampler
 import qr_sampler.host
 import qr_sampler.testing
-from qr_sampler import EntropySource, Settings
-from qr_sampler.host import (
-    EngineFacts,
-    Entry,
-    RecordKeeper,
-    SamplingSession,
-    StepRows,
-    StopConditions,
-    TokenSequence,
-)
-from qr_sampler.testing import EmittedText, check_ledger
+from qr_sampler import Settings
+from qr_sampler.testing import EmittedText, HostContract, WitnessSource, check_ledger
 
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "engines.md"
+TEXT = PAGE.read_text("utf-8") if PAGE.exists() else ""
 MOST_LINES = 120
 END = 0
 
-
-# The host begins here.
-
-
-@dataclass(eq=False)
-class Text:
-    """A text in the making."""
-
-    tokens: list[int]
-    sequence: TokenSequence
-    prompt_length: int
-
-    @property
-    def output(self) -> list[int]:
-        return self.tokens[self.prompt_length :]
+pytestmark = pytest.mark.skipif(not TEXT, reason="the page is not part of an sdist")
 
 
-class Bigrams:
-    """A language model: what comes next depends on the last token."""
-
-    def __init__(self, size: int, seed: int) -> None:
-        self._table = np.random.default_rng(seed).normal(size=(size, size)).astype(np.float32)
-
-    def logits(self, texts: list[list[int]]) -> Any:
-        return self._table[[tokens[-1] for tokens in texts]]
+def code_of(name: str) -> str:
+    """The file called *name* that the page shows."""
+    (code,) = re.findall(
+        rf"<!-- file: {re.escape(name)};[^>]*-->\n```python\n(.*?)```", TEXT, flags=re.DOTALL
+    )
+    return str(code)
 
 
-@dataclass
-class Loop(RecordKeeper):
-    """Decodes all texts together until each has ended."""
-
-    session: SamplingSession
-    model: Bigrams
-    texts: list[Text] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__(self.session)
-
-    def add(self, prompt: list[int], max_tokens: int, **keys: Any) -> Text:
-        stop = StopConditions(frozenset({END}), max_tokens=max_tokens, prompt_length=len(prompt))
-        sequence = self.session.begin(keys, stop, ending_token=END)
-        assert sequence is not None
-        text = Text(list(prompt), sequence, len(prompt))
-        self.texts.append(text)
-        return text
-
-    def run(self) -> None:
-        while running := [text for text in self.texts if not text.sequence.ended]:
-            self._step(running)
-
-    def _step(self, running: list[Text]) -> None:
-        with self.lock:
-            step = StepRows(
-                lines=list(range(len(running))),
-                sequences=[text.sequence for text in running],
-                positions=[len(text.output) for text in running],
-            )
-            outcomes = self.session.decide(self.model.logits([t.tokens for t in running]), step)
-            records: list[Entry] = []
-            for text, outcome in zip(running, outcomes, strict=True):
-                text.tokens.append(outcome.token_id)
-                # Nothing can come between: what is taken is emitted.
-                records += text.sequence.sampled(outcome) + text.sequence.confirm()
-            self.session.record(records)
-
-    def settled(self) -> list[Entry]:
-        return []
-
-    def open_sequences(self) -> list[TokenSequence]:
-        return [text.sequence for text in self.texts if not text.sequence.ended]
+def module_of(name: str) -> ModuleType:
+    """The file called *name*, imported."""
+    module = ModuleType(name.removesuffix(".py"))
+    sys.modules[module.__name__] = module
+    exec(compile(code_of(name), f"{PAGE}:{name}", "exec"), module.__dict__)
+    return module
 
 
-# The host ends here.
-
-
-class Numbers(EntropySource):
-    """A source that counts."""
-
-    name = "numbers"
-    blocks = False
-    drawn = 0
-
-    def get_random_bytes(self, n: int) -> bytes:
-        self.drawn += n
-        return Random(self.drawn).randbytes(n)
+if TEXT:
+    host: Any = module_of("my_host.py")
+    TestMyHost = module_of("test_my_host.py").TestMyHost
 
 
 def test_its_ledger_passes_the_checks(tmp_path: Path) -> None:
-    source = Numbers()
-    settings = Settings.load(entropy_source_type="numbers", ledger_dir=tmp_path, sample_count=64)
-    facts = EngineFacts(engine="loop", model="bigrams")
-    session = SamplingSession(facts, settings, sources={"numbers": source})
-    loop = Loop(session, Bigrams(size=12, seed=3))
-    for number in range(20):
-        loop.add([number % 12, 5], 30, qr_request_key=f"text {number}", qr_trial=number)
-    loop.run()
+    source = WitnessSource()
+    settings = Settings.load(entropy_source_type="witness", ledger_dir=tmp_path, sample_count=64)
+    loop = host.BigramHost(host.Bigrams(), settings, {"witness": source})
+    options = [{"qr_request_key": f"text {n}", "qr_trial": n} for n in range(20)]
+    prompts = [[n % 12, 5] * (1 + n) for n in range(20)]
+    texts = loop.generate(prompts, [30 - n for n in range(20)], options, lambda *_: False)
     loop.close()
-    session.close()
+    assert [len(text) for text in texts] == [30 - n for n in range(20)]
     (file,) = tmp_path.iterdir()
     genesis, *lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
-    assert (genesis["kind"], genesis["engine"], genesis["model"]) == ("genesis", "loop", "bigrams")
-    texts = [
-        EmittedText(
-            request_key=f"text {number}", trial=str(number), tokens=tuple(loop.texts[number].output)
-        )
-        for number in range(20)
+    named = (genesis["kind"], genesis["engine"], genesis["model"])
+    assert named == ("genesis", "bigrams 1.0", "table-64")
+    emitted = [
+        EmittedText(request_key=f"text {n}", trial=str(n), tokens=tuple(text))
+        for n, text in enumerate(texts)
     ]
-    check_ledger(lines, texts, bytes_drawn=source.drawn)
-    assert all(text.tokens[-1] == END or len(text.tokens) == 30 for text in texts)
-    assert sum(len(text.tokens) for text in texts) > 60
+    check_ledger(lines, emitted, bytes_drawn=source.bytes_drawn)
 
 
 @pytest.mark.parametrize("module", [qr_sampler, qr_sampler.host, qr_sampler.testing])
 def test_it_needs_public_names_only(module: Any) -> None:
-    tree = ast.parse(Path(__file__).read_text("utf-8"))
-    imported = [
-        alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == module.__name__
-        for alias in node.names
-    ]
-    assert imported
-    assert set(imported) <= set(module.__all__)
-    of_others = [
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) != "self"
-    ]
-    assert [name for name in of_others if name.startswith("_") and name[-2:] != "__"] == []
+    for name in ("my_host.py", "test_my_host.py"):
+        tree = ast.parse(code_of(name))
+        imported = [
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == module.__name__
+            for alias in node.names
+        ]
+        assert set(imported) <= set(module.__all__)
+        of_others = [
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) != "self"
+        ]
+        assert [each for each in of_others if each.startswith("_") and each[-2:] != "__"] == []
 
 
 def test_it_is_short() -> None:
-    parts = [inspect.getsource(part).splitlines() for part in (Text, Bigrams, Loop)]
-    assert sum(map(len, parts)) <= MOST_LINES
+    lines = code_of("my_host.py").splitlines()
+    assert len(lines) <= MOST_LINES
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_page_names_every_clause() -> None:
+    clauses = {
+        name: str(getattr(HostContract, name).__doc__).partition("\n")[0]
+        for name in dir(HostContract)
+        if name.startswith("test_")
+    }
+    rows = re.findall(r"^\| `(test_\w+)` \| (.*) \|$", TEXT, flags=re.MULTILINE)
+    assert dict(rows) == clauses
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", TEXT)
+    assert targets
+    assert [target for target in targets if not (PAGE.parent / target).exists()] == []
