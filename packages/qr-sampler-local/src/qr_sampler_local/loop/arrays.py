@@ -6,10 +6,11 @@ from __future__ import annotations
 import logging
 import sys
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+
+from qr_sampler_local.loop.access import has_accel
 
 __all__ = ["is_mlx", "is_torch", "readable"]
 
@@ -28,7 +29,7 @@ def is_mlx(logits: object) -> bool:
     return mlx is not None and isinstance(logits, mlx.array)
 
 
-def readable(logits: Any) -> Any:
+def readable(logits: Any, *, to_host: bool = False) -> Any:
     """Returns *logits* as a float32 array of the host, complete, or as a tensor on CUDA.
 
     Float32 of NumPy, of torch in the memory of the host and of MLX is read where it lies; float16,
@@ -37,13 +38,14 @@ def readable(logits: Any) -> Any:
 
     Args:
         logits: Shape ``(B, V)``.
+        to_host: Whether a tensor on CUDA is copied, too.
 
     Raises:
         TypeError: When they are no floating-point numbers.
         ValueError: When they have another number of dimensions.
     """
     if is_torch(logits):
-        logits = _of_torch(logits)
+        logits = _of_torch(logits, to_host)
         if not isinstance(logits, np.ndarray):
             return _two_dimensional(logits)
     elif is_mlx(logits):
@@ -54,7 +56,7 @@ def readable(logits: Any) -> Any:
     return _two_dimensional(array)
 
 
-def _of_torch(logits: Any) -> Any:
+def _of_torch(logits: Any, to_host: bool) -> Any:
     import torch
 
     if not logits.dtype.is_floating_point:
@@ -62,7 +64,7 @@ def _of_torch(logits: Any) -> Any:
     logits = logits.detach()
     if logits.device.type == "cpu":
         return logits.to(torch.float32).numpy()
-    if logits.device.type == "cuda" and _has_accel():
+    if logits.device.type == "cuda" and has_accel() and not to_host:
         return logits
     _tell_of_copies(logits.device.type)
     return logits.to("cpu", torch.float32).numpy()
@@ -99,11 +101,6 @@ def _two_dimensional(logits: Any) -> Any:
 
 def _no_floats(dtype: object) -> str:
     return f"logits of type {dtype}: expected floating-point numbers; pass what the model returns"
-
-
-@lru_cache(maxsize=1)
-def _has_accel() -> bool:
-    return find_spec("qr_sampler_accel") is not None
 
 
 @lru_cache(maxsize=8)

@@ -4,35 +4,35 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from qr_sampler import EngineFields, EntropySource, Settings
 from qr_sampler.host import (
-    Entry,
     Outcome,
-    RecordKeeper,
     SamplingSession,
     StepRows,
     StopConditions,
-    TokenSequence,
 )
 from qr_sampler_local.facts import engine_facts
-from qr_sampler_local.loop.access import ReadLogits, health_tests
+from qr_sampler_local.loop.access import ReadLogits, health_tests, warm_up
 from qr_sampler_local.loop.arrays import readable
+from qr_sampler_local.loop.bookkeeping import SequenceKeeper
 from qr_sampler_local.loop.rows import check_rows, token_ids_of
 from qr_sampler_local.loop.sequence import LEFT_TO_CALLER, LocalSequence
-from qr_sampler_local.loop.sources import own_sources, settings_for
+from qr_sampler_local.loop.sources import made_here, own_sources, settings_for
 
 __all__ = ["LocalSampler"]
 
 logger = logging.getLogger("qr_sampler.local")
 
 
-class LocalSampler(RecordKeeper):
+class LocalSampler(SequenceKeeper):
     """Chooses the tokens of a loop that computes logits itself, and keeps their records.
 
     Use it in a ``with`` block, whose end writes all records, also when an exception ends it. May be
@@ -66,7 +66,7 @@ class LocalSampler(RecordKeeper):
         distributions: Iterable[str] = (),
         host: Mapping[str, Any] | None = None,
     ) -> None:
-        self._own = own_sources(sources)
+        own = own_sources(sources)
         facts = engine_facts(
             engine,
             model,
@@ -76,19 +76,19 @@ class LocalSampler(RecordKeeper):
         )
         session = SamplingSession(
             facts,
-            settings_for(settings, self._own),
+            settings_for(settings, own),
             access=ReadLogits(),
             logger=logger,
             make_monitor=health_tests(),
-            own_sources=self._own,
+            own_sources=own,
         )
         super().__init__(session)
+        warm_up()
+        self._on_host: bool | None = None
+        """Where logits are; ``None`` before the first."""
         self._vocab_size = vocab_size
-        self._sequences: dict[int, LocalSequence] = {}
-        """Those whose end is not recorded, by identity."""
-        self._ending: list[LocalSequence] = []
-        """Those among them whose last token has been decided, and may still be dropped."""
-        self._closed = False
+        self._made_here = made_here(session.sources, own)
+        """The sources that are closed in the end."""
 
     def sequence(
         self,
@@ -141,7 +141,7 @@ class LocalSampler(RecordKeeper):
             made = LocalSequence(
                 core, stop, owner=self, end_token=end_token, steps_in_flight=steps_in_flight
             )
-            self._sequences[id(made)] = made
+            self._begun(made)
             return made
 
     def step(self, logits: Any, sequences: Sequence[LocalSequence]) -> list[int]:
@@ -176,9 +176,10 @@ class LocalSampler(RecordKeeper):
         ``None`` stands for a sequence that has ended before, or that is left to the caller.
         Arguments and errors are those of :meth:`step`.
         """
-        rows = readable(logits)
         with self.lock:
             self._check_open()
+            rows = readable(logits, to_host=self._on_host is True)
+            self._check_place(rows)
             check_rows(rows, sequences, self, self._vocab_size)
             if settled := self._gone_on(sequences):
                 self.session.record(settled)
@@ -186,9 +187,9 @@ class LocalSampler(RecordKeeper):
             decided: list[Outcome | None] = [None] * len(sequences)
             if stepped:
                 outcomes = self.session.decide(rows, step)
-                for line, sequence, outcome in zip(step.lines, stepped, outcomes, strict=True):
-                    self._take(sequence, outcome)
-                    decided[line] = outcome
+                for index, outcome in enumerate(outcomes):
+                    self._take(stepped[index], step.sequences[index], outcome)
+                    decided[step.lines[index]] = outcome
             return decided
 
     def chosen(self, sequence: LocalSequence, token_id: int) -> None:
@@ -203,69 +204,6 @@ class LocalSampler(RecordKeeper):
             )
         sequence.tokens.append(token_id)
 
-    def emitted(self, sequence: LocalSequence, arrived: int | None = None) -> None:
-        """Takes note that tokens of *sequence* have reached whoever reads.
-
-        Args:
-            sequence: The sequence.
-            arrived: Number of its tokens that have, the first ones; all so far if not given.
-        """
-        with self.lock:
-            self.session.record(self._emitted(sequence, arrived))
-
-    def dropped(self, sequence: LocalSequence, count: int, reason: str = "not_emitted") -> None:
-        """Takes note that the latest tokens of *sequence* have reached nobody.
-
-        They are discards in the records, and the sequence goes on from the token before them.
-
-        Args:
-            sequence: One whose end is not recorded.
-            count: Number of its latest tokens.
-            reason: Why, for the records.
-
-        Raises:
-            ValueError: When some of these tokens are known to have been emitted.
-        """
-        with self.lock:
-            keep = len(sequence.tokens) - count
-            settled = len(sequence.tokens) - _unsettled(sequence)
-            if count < 0 or keep < settled:
-                raise ValueError(
-                    f"count={count}: {settled} of the {len(sequence.tokens)} tokens of "
-                    f"{sequence!r} are known to have been emitted; drop only later ones"
-                )
-            if sequence.core is not None:
-                self.session.record(sequence.core.drop(reason, keep=keep))
-            del sequence.tokens[keep:]
-            if count:
-                self._ending = [each for each in self._ending if each is not sequence]
-
-    def close(self, sequence: LocalSequence | None = None, *, reason: str = "departed") -> None:
-        """Ends *sequence*, or without one the sampler with all that is open.
-
-        Args:
-            sequence: The sequence. One that has ended by itself ends as it has.
-            reason: ``"stop"`` when all its tokens have been emitted and it is complete;
-                ``"departed"`` when it is given up, and its latest tokens may or may not have been
-                emitted.
-        """
-        if sequence is None:
-            self._close_all()
-            return
-        with self.lock:
-            if reason == "stop" or sequence.ended:
-                self.session.record(self._emitted(sequence))
-            self.session.record(self._end(sequence, reason))
-
-    def settled(self) -> list[Entry]:
-        """Returns nothing: every step records what it settles."""
-        return []
-
-    def open_sequences(self) -> list[TokenSequence]:
-        """Returns what the core keeps of the sequences whose end is not recorded."""
-        sequences = list(self._sequences.values())
-        return [sequence.core for sequence in sequences if sequence.core is not None]
-
     def __enter__(self) -> LocalSampler:
         return self
 
@@ -275,91 +213,36 @@ class LocalSampler(RecordKeeper):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
+        if kind is None:
+            # What the loop was told has arrived there; after an error that is unknown.
             with self.lock:
-                for sequence in list(self._sequences.values()):
-                    self.session.record(self._emitted(sequence))
-        self._close_all()
-
-    def _take(self, sequence: LocalSequence, outcome: Outcome) -> None:
-        """Gives *sequence* the token of *outcome*."""
-        core: Any = sequence.core
-        core.sampled(outcome, hold_end=True)
-        sequence.outcome = outcome
-        sequence.tokens.append(outcome.token_id)
-        if core.failure:
-            # It may have no end token, and would go on without entropy.
-            core.ended = True
-        if core.ended:
-            sequence.thread = threading.get_ident()
-            self._ending.append(sequence)
-
-    def _gone_on(self, sequences: Sequence[LocalSequence]) -> list[Entry]:
-        """Returns the records that are settled because a loop goes on with a further step."""
-        entries: list[Entry] = []
-        for sequence in sequences:
-            if sequence.core is not None and not sequence.ended:
-                entries += sequence.core.go_on(sequence.steps_in_flight)
-        if self._ending:
-            entries += self._ended_before()
-        return entries
-
-    def _ended_before(self) -> list[Entry]:
-        """Returns the ends of sequences that this thread has ended in steps before this one."""
-        entries: list[Entry] = []
-        thread = threading.get_ident()
-        for sequence in [each for each in self._ending if each.thread == thread]:
-            core: Any = sequence.core
-            entries += core.go_on(sequence.steps_in_flight)
-            if not core.unsettled:
-                entries += self._emitted(sequence)
-        return entries
-
-    def _emitted(self, sequence: LocalSequence, arrived: int | None = None) -> list[Entry]:
-        """Returns the records that are settled when tokens of *sequence* have arrived."""
-        core = sequence.core
-        if core is None or sequence.closed:
-            return []
-        entries = core.settle(arrived)
-        if core.ended and not core.unsettled:
-            self._forget(sequence)
-        return entries
-
-    def _end(self, sequence: LocalSequence, reason: str) -> list[Entry]:
-        if sequence.closed:
-            return []
-        entries = [] if sequence.core is None else sequence.core.end(reason)
-        self._forget(sequence)
-        return entries
-
-    def _forget(self, sequence: LocalSequence) -> None:
-        sequence.closed = True
-        self._sequences.pop(id(sequence), None)
-        self._ending = [each for each in self._ending if each is not sequence]
+                for sequence in self.open:
+                    self.emitted(sequence)
+        self.close()
 
     def _close_all(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        super().close()
-        for sequence in list(self._sequences.values()):
-            self._forget(sequence)
-        for name, source in self.session.sources.items():
-            if name not in self._own:
-                source.close()
+        super()._close_all()
+        with ExitStack() as closing:
+            while self._made_here:
+                closing.callback(self._made_here.pop().close)
+
+    def _check_place(self, rows: Any) -> None:
+        """Takes note of where logits are, which decides how all of this sampler are read."""
+        on_host = isinstance(rows, np.ndarray)
+        if self._on_host is False and on_host:
+            raise ValueError(
+                "logits in the memory of the host, after others on an accelerator; make a sampler "
+                "for each"
+            )
+        self._on_host = on_host
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise RuntimeError("this sampler is closed; make another one for further sequences")
 
 
 def _token_without_outcome(sequence: LocalSequence) -> int:
     return LEFT_TO_CALLER if sequence.left_to_caller else sequence.end_token
-
-
-def _unsettled(sequence: LocalSequence) -> int:
-    """Returns how many of the latest tokens of *sequence* can be dropped."""
-    return len(sequence.tokens) if sequence.core is None else sequence.core.unsettled
 
 
 def _rows_to_decide(

@@ -81,6 +81,11 @@ class LocalSequence:
         return self.core is None
 
     @property
+    def unsettled(self) -> int:
+        """Number of its latest tokens that may still be dropped."""
+        return len(self.tokens) if self.core is None else self.core.unsettled
+
+    @property
     def ended(self) -> bool:
         """Whether it gets no more tokens: by its stop conditions, without entropy, or closed."""
         if self.core is None:

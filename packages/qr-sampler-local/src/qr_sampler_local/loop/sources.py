@@ -5,10 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from qr_sampler import END_REQUEST, RAISE_ERROR, ConfigError, EntropySource, Settings
+from qr_sampler import (
+    END_REQUEST,
+    RAISE_ERROR,
+    ConfigError,
+    EntropySource,
+    FallbackEntropySource,
+    Settings,
+)
 from qr_sampler.errors import shown
 
-__all__ = ["own_sources", "settings_for"]
+__all__ = ["made_here", "own_sources", "settings_for"]
 
 
 def own_sources(
@@ -58,6 +65,24 @@ def settings_for(settings: Settings | None, sources: Mapping[str, EntropySource]
     if names == settings.selectable_sources:
         return settings
     return settings.model_copy(update={"request_entropy_sources": ",".join(names)})
+
+
+def made_here(
+    sources: Mapping[str, EntropySource], own: Mapping[str, EntropySource]
+) -> list[EntropySource]:
+    """Returns those of a sampler's sources, fallbacks included, that are not the caller's own.
+
+    Args:
+        sources: Those of the sampler, guarded and with their fallbacks.
+        own: The caller's.
+    """
+    parts: list[EntropySource] = []
+    for source in sources.values():
+        if isinstance(source, FallbackEntropySource):
+            parts += [source.primary, source.fallback]
+        else:
+            parts.append(source)
+    return list({part.name: part for part in parts if part.name not in own}.values())
 
 
 def _check_name(name: str, taken: Mapping[str, EntropySource]) -> None:

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes of the tokens of a loop: emitted, dropped or unknown, until each text is over."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from qr_sampler.host import Entry, Outcome, RecordKeeper, SamplingSession, TokenSequence
+from qr_sampler_local.loop.at_exit import close_at_exit
+from qr_sampler_local.loop.sequence import LocalSequence
+
+__all__ = ["SequenceKeeper"]
+
+
+class SequenceKeeper(RecordKeeper):
+    """Keeps the records of the sequences of a loop.
+
+    Args:
+        session: What the loop samples with.
+    """
+
+    def __init__(self, session: SamplingSession) -> None:
+        super().__init__(session)
+        self._open: dict[int, LocalSequence] = {}
+        """Those whose end is not recorded, by identity."""
+        self._ending: list[LocalSequence] = []
+        """Those among them whose last token has been decided, and may still be dropped."""
+        self.closed = False
+        """Whether it is closed, and takes no further sequences."""
+        close_at_exit(self)
+
+    def emitted(self, sequence: LocalSequence, arrived: int | None = None) -> None:
+        """Takes note that tokens of *sequence* have reached whoever reads.
+
+        Args:
+            sequence: The sequence.
+            arrived: Number of its tokens that have, the first ones; all so far if not given.
+        """
+        with self.lock:
+            self.session.record(self._emitted(sequence, arrived))
+
+    def dropped(self, sequence: LocalSequence, count: int, reason: str = "not_emitted") -> None:
+        """Takes note that the latest tokens of *sequence* have reached nobody.
+
+        They are discards in the records, and the sequence goes on from the token before them.
+
+        Args:
+            sequence: The sequence.
+            count: Number of its latest tokens.
+            reason: Why, for the records.
+
+        Raises:
+            ValueError: When some of these tokens are known to have been emitted.
+        """
+        with self.lock:
+            keep = len(sequence.tokens) - count
+            settled = len(sequence.tokens) - sequence.unsettled
+            if count < 0 or keep < settled:
+                raise ValueError(
+                    f"count={count}: {settled} of the {len(sequence.tokens)} tokens of "
+                    f"{sequence!r} are known to have been emitted; drop only later ones"
+                )
+            if count and sequence.core is not None:
+                self.session.record(sequence.core.drop(reason, keep=keep))
+                self._ending = [each for each in self._ending if each is not sequence]
+            del sequence.tokens[keep:]
+
+    def close(self, sequence: LocalSequence | None = None, *, reason: str = "departed") -> None:
+        """Ends *sequence*, or without one everything, with the ledger.
+
+        Args:
+            sequence: The sequence. One that has ended by itself ends as it has, all of it emitted.
+            reason: ``"stop"`` when all its tokens have been emitted and it is complete;
+                ``"departed"`` when it is given up, and its latest tokens may or may not have been
+                emitted.
+        """
+        if sequence is None:
+            self._close_all()
+            return
+        with self.lock:
+            if reason == "stop" or sequence.ended:
+                self.session.record(self._emitted(sequence))
+            if not sequence.closed:
+                self.session.record([] if sequence.core is None else sequence.core.end(reason))
+                self._forget(sequence)
+
+    @property
+    def open(self) -> list[LocalSequence]:
+        """The sequences whose end is not recorded."""
+        return list(self._open.values())
+
+    def settled(self) -> list[Entry]:
+        """Returns nothing: every step records what it settles."""
+        return []
+
+    def open_sequences(self) -> list[TokenSequence]:
+        """Returns what the core keeps of the sequences whose end is not recorded."""
+        return [each.core for each in self.open if each.core is not None]
+
+    def _begun(self, sequence: LocalSequence) -> None:
+        self._open[id(sequence)] = sequence
+
+    def _take(self, sequence: LocalSequence, core: TokenSequence, outcome: Outcome) -> None:
+        """Gives *sequence* the token of *outcome*."""
+        core.sampled(outcome, hold_end=True)
+        sequence.outcome = outcome
+        sequence.tokens.append(outcome.token_id)
+        if core.failure:
+            # It may have no end token, and would go on without entropy.
+            core.ended = True
+        if core.ended:
+            sequence.thread = threading.get_ident()
+            self._ending.append(sequence)
+
+    def _gone_on(self, sequences: Sequence[LocalSequence]) -> list[Entry]:
+        """Returns the records that are settled because a loop goes on with a further step."""
+        entries: list[Entry] = []
+        for sequence in sequences:
+            if sequence.core is not None and not sequence.ended:
+                entries += sequence.core.go_on(sequence.steps_in_flight)
+        if self._ending:
+            entries += self._gone_on_after_ends()
+        return entries
+
+    def _gone_on_after_ends(self) -> list[Entry]:
+        """Returns the ends of sequences that steps of this thread have ended before this one."""
+        entries: list[Entry] = []
+        thread = threading.get_ident()
+        for sequence in [each for each in self._ending if each.thread == thread]:
+            if sequence.core is not None:
+                entries += sequence.core.go_on(sequence.steps_in_flight)
+            if not sequence.unsettled:
+                entries += self._emitted(sequence)
+        return entries
+
+    def _emitted(self, sequence: LocalSequence, arrived: int | None = None) -> list[Entry]:
+        """Returns the records that are settled when tokens of *sequence* have arrived."""
+        core = sequence.core
+        if core is None or sequence.closed:
+            return []
+        entries = core.settle(arrived)
+        if core.ended and not core.unsettled:
+            self._forget(sequence)
+        return entries
+
+    def _forget(self, sequence: LocalSequence) -> None:
+        sequence.closed = True
+        self._open.pop(id(sequence), None)
+        self._ending = [each for each in self._ending if each is not sequence]
+
+    def _close_all(self) -> None:
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            super().close()
+            for sequence in self.open:
+                self._forget(sequence)
