@@ -558,10 +558,63 @@ def vllm_oldest(session: nox.Session) -> None:
     engine.run("-m", "pytest", *arguments, **ENGINE_ENVIRONMENT)
 
 
+LAPTOP_EXTRAS: Final = {"transformers": ("transformers",), "mlx": ("transformers", "mlx")}
+"""By engine of the demo the extras of qr-sampler; Transformers makes the model for all of them."""
+
+
+class LaptopEngine(Engine):
+    """An environment with an engine for the user's own process, and without vLLM.
+
+    What it holds is what the extras of qr-sampler ask for, in the versions that are pinned for the
+    newest vLLM.
+    """
+
+    def __init__(self, session: nox.Session, name: str) -> None:
+        """Bring the environment of the engine called `name` up to date."""
+        self.extras = LAPTOP_EXTRAS[name]
+        super().__init__(session, NEWEST._replace(location=ROOT / ".nox" / f"demo-{name}"))
+
+    def install_pinned(self) -> None:
+        """Create the environment anew when a pin has changed; it is filled with our packages."""
+        location, digest = self.pins.location, self.pins.digest()
+        self.marker = location / "requirements.sha256"
+        if self.marker.exists() and self.marker.read_text("utf-8") == digest:
+            return
+        interpreter = f"--python={interpreter_for_vllm(self.session)}"
+        self.session.run_install("uv", "venv", "--quiet", "--clear", interpreter, str(location))
+
+    def install_ours(self) -> None:
+        """Install the command from wheels, with the engine and the entropy server."""
+        folder = build(self.session, "--wheel")
+        extras = ",".join(("grpc", *self.extras))
+        command = f"qr-sampler[{extras}] @ {wheel_of('qr-sampler', folder).as_uri()}"
+        constraints = (
+            f"--constraints={path}" for path in (self.pins.requirements, siblings(folder))
+        )
+        again = (f"--reinstall-package={package}" for package in PACKAGES)
+        self.pip_install("--quiet", *constraints, *again, command)
+        self.marker.write_text(self.pins.digest(), "utf-8")
+
+
 @nox.session(venv_backend="none")
 def demo(session: nox.Session) -> None:
-    """Generate text with real vLLM, every token chosen by an entropy server over gRPC."""
-    Engine(session).run("-m", "qr_sampler_cli.demo", *session.posargs)
+    """Generate text with a real engine, every token chosen by an entropy server over gRPC.
+
+    The engine is vLLM; ``-- --engine transformers`` and ``-- --engine mlx`` do without it.
+    """
+    name = option(session.posargs, "--engine") or "vllm"
+    engine = LaptopEngine(session, name) if name in LAPTOP_EXTRAS else Engine(session)
+    engine.run("-m", "qr_sampler_cli.demo", *session.posargs)
+
+
+def option(arguments: list[str], name: str) -> str:
+    """Return the value of an option on a command line, empty if it is not there."""
+    for index, argument in enumerate(arguments):
+        if argument == name:
+            return "".join(arguments[index + 1 : index + 2])
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return ""
 
 
 @nox.session(venv_backend="none", default=False)

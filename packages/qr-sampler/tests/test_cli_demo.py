@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("qr_sampler_grpc", reason="qr-sampler-grpc is an extra of this package")
 
 from qr_sampler_cli import demo as demo_module
+from qr_sampler_cli.engines import EngineChoice, EngineName
 from qr_sampler_cli.generation.ledger_reader import Ledger, LedgerLine
 from qr_sampler_cli.generation.reconciliation import Emission
 from qr_sampler_cli.generation.records_file import RecordsFile
@@ -78,6 +79,11 @@ def run_demo(
     def run(*lines: dict[str, Any], arguments: tuple[str, ...] = ()) -> tuple[int, MadeUpRun]:
         made_up = MadeUpRun(*lines)
         monkeypatch.setattr(demo_module, "run_generation", made_up)
+        monkeypatch.setattr(
+            demo_module,
+            "choose_engine",
+            lambda name, _: EngineChoice(getattr(name, "value", "vllm").replace("auto", "vllm")),
+        )
         monkeypatch.setattr(demo_module, "prepare_tiny_model", lambda path, **_: f"{path}: reused")
         monkeypatch.setenv("QR_DEMO_DIR", str(tmp_path / "place"))
         # What the user has set for another server must not reach the demo's.
@@ -95,14 +101,15 @@ def test_demo_succeeds_when_every_token_came_from_the_server(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    status, made_up = run_demo(TOKEN, arguments=("The light", "--max-tokens=3"))
+    status, made_up = run_demo(TOKEN, arguments=("The light", "--max-tokens=3", "--engine=mlx"))
     output = capsys.readouterr().out
     assert status == 0
     assert len(made_up.drawn) == 16
     assert made_up.request is not None
-    assert made_up.request.model == str(tmp_path / "place" / "tiny-model")
+    assert made_up.request.model == str(tmp_path / "place" / "quick-tiny-model")
     assert made_up.request.prompts == ("The light",)
     assert made_up.request.max_tokens == 3
+    assert made_up.request.engine is EngineName.MLX
     *_, named, summary = output.splitlines()
     (records,) = (tmp_path / "place" / "records").iterdir()
     assert named == f"records: {records}"
@@ -130,6 +137,15 @@ def test_demo_fails_otherwise(
     assert run_demo(*lines)[0] == status
 
 
+def test_demo_with_vllm_has_a_model_of_its_own_and_so_has_one_that_is_asked_for(
+    run_demo: Callable[..., tuple[int, MadeUpRun]], tmp_path: Path
+) -> None:
+    for arguments in ((), ("--engine=transformers", "--training-steps=2")):
+        _, made_up = run_demo(TOKEN, arguments=arguments)
+        assert made_up.request is not None
+        assert made_up.request.model == str(tmp_path / "place" / "tiny-model")
+
+
 def test_server_is_gone_afterwards(run_demo: Callable[..., tuple[int, MadeUpRun]]) -> None:
     _, made_up = run_demo(TOKEN)
     assert made_up.request is not None
@@ -148,6 +164,15 @@ def test_demo_stops_early_when_the_server_does_not_answer(
     status, made_up = run_demo(TOKEN)
     assert status == 2
     assert "'device_file' is unavailable" in capsys.readouterr().err
+    assert made_up.request is None
+
+
+def test_demo_refuses_an_engine_that_cannot_read_its_model(
+    run_demo: Callable[..., tuple[int, MadeUpRun]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, made_up = run_demo(TOKEN, arguments=("--engine=llama-cpp",))
+    assert status == 2
+    assert "run it with transformers, mlx or vllm" in capsys.readouterr().err
     assert made_up.request is None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole system at work: an entropy server, a small model, real vLLM, and the records of it.
+"""The whole system at work: an entropy server, a small model, a real engine, and the records of it.
 
 ``python -m qr_sampler_cli.demo`` exits with 0 only if every token came from the server and has
 exactly one record.
@@ -16,8 +16,10 @@ import typer
 
 from qr_sampler import create_source
 from qr_sampler.entropy import EntropySource
-from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.errors import ConfigError, EntropyUnavailableError
 from qr_sampler_cli.commands.tiny_model import prepare_tiny_model
+from qr_sampler_cli.engines import EngineChoice, EngineName, choose_engine
+from qr_sampler_cli.engines.choice import VLLM
 from qr_sampler_cli.environment import environment
 from qr_sampler_cli.failures import ExitCode, reports_errors
 from qr_sampler_cli.generation.records_file import RecordsFile
@@ -30,6 +32,8 @@ from qr_sampler_cli.tiny_model.directory import DEFAULT_STEPS
 __all__ = ["demo", "main"]
 
 SOURCE: Final = "quantum_grpc"
+FEWER_STEPS: Final = 500
+"""Half a minute on two cores, so that the whole takes less than a minute."""
 PROMPTS: Final = ("The Light of the Sun", "By the Refraction of the Prism")
 
 
@@ -47,6 +51,9 @@ def demo(
         list[str] | None, typer.Argument(metavar="PROMPT...", help="Texts to continue.")
     ] = None,
     *,
+    engine: Annotated[
+        EngineName, typer.Option(help="What computes the logits, as 'qr-sampler generate' has it.")
+    ] = EngineName.AUTO,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens per prompt.")] = 32,
     directory: Annotated[
         Path | None,
@@ -55,15 +62,21 @@ def demo(
         ),
     ] = None,
     training_steps: Annotated[
-        int, typer.Option(min=1, help="Training steps of the model, if it has to be trained.")
-    ] = DEFAULT_STEPS,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show vLLM's log.")] = False,
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Training steps of the model, if it has to be trained; {DEFAULT_STEPS} for vLLM, "
+            f"whose start takes as long, else {FEWER_STEPS}.",
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show the engine's log.")] = False,
 ) -> None:
-    """Generate text with real vLLM, every token chosen by an entropy server over gRPC."""
+    """Generate text with a real engine, every token chosen by an entropy server over gRPC."""
     place = directory or default_directory()
+    choice = check_engine(engine, str(place))
     records = _new_records_file(place / "records")
-    model = place / "tiny-model"
-    typer.echo(prepare_tiny_model(model, steps=training_steps), err=True)
+    model, steps = _planned_model(place, choice, training_steps)
+    typer.echo(prepare_tiny_model(model, steps=steps), err=True)
     with entropy_server() as address:
         variables = deployment(address)
         with environment(variables):
@@ -73,6 +86,7 @@ def demo(
             prompts=tuple(prompts or PROMPTS),
             max_tokens=max_tokens,
             variables=variables,
+            engine=engine,
             verbose=verbose,
         )
         run = run_generation(request, records=records)
@@ -81,6 +95,31 @@ def demo(
     print_summary(run, records=records.path)
     if status is not ExitCode.OK:
         raise typer.Exit(status)
+
+
+def check_engine(engine: EngineName, model: str) -> EngineChoice:
+    """Returns the engine to use, unless it cannot read the model that the demo trains.
+
+    Raises:
+        QRSamplerError: When it is so.
+    """
+    if engine is EngineName.LLAMA_CPP:
+        raise ConfigError(
+            "--engine llama-cpp: the demo trains a model that llama.cpp cannot read; run it with "
+            "transformers, mlx or vllm"
+        )
+    return choose_engine(engine, model)
+
+
+def _planned_model(
+    place: Path, choice: EngineChoice, training_steps: int | None
+) -> tuple[Path, int]:
+    """Returns where the model is or shall be, and in how many steps it is trained there."""
+    if training_steps is not None:
+        return place / "tiny-model", training_steps
+    if choice.name == VLLM:
+        return place / "tiny-model", DEFAULT_STEPS
+    return place / "quick-tiny-model", FEWER_STEPS
 
 
 def deployment(address: str) -> dict[str, str]:
