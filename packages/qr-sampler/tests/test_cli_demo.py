@@ -70,6 +70,11 @@ class MadeUpRun:
         )
 
 
+def chosen(name: EngineName, _model: str) -> EngineChoice:
+    """The choice where everything is installed."""
+    return EngineChoice("vllm" if name is EngineName.AUTO else name.value)
+
+
 @pytest.fixture
 def run_demo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -79,11 +84,7 @@ def run_demo(
     def run(*lines: dict[str, Any], arguments: tuple[str, ...] = ()) -> tuple[int, MadeUpRun]:
         made_up = MadeUpRun(*lines)
         monkeypatch.setattr(demo_module, "run_generation", made_up)
-        monkeypatch.setattr(
-            demo_module,
-            "choose_engine",
-            lambda name, _: EngineChoice(getattr(name, "value", "vllm").replace("auto", "vllm")),
-        )
+        monkeypatch.setattr(demo_module, "choose_engine", chosen)
         monkeypatch.setattr(demo_module, "prepare_tiny_model", lambda path, **_: f"{path}: reused")
         monkeypatch.setenv("QR_DEMO_DIR", str(tmp_path / "place"))
         # What the user has set for another server must not reach the demo's.
@@ -137,13 +138,14 @@ def test_demo_fails_otherwise(
     assert run_demo(*lines)[0] == status
 
 
-def test_demo_with_vllm_has_a_model_of_its_own_and_so_has_one_that_is_asked_for(
-    run_demo: Callable[..., tuple[int, MadeUpRun]], tmp_path: Path
-) -> None:
-    for arguments in ((), ("--engine=transformers", "--training-steps=2")):
-        _, made_up = run_demo(TOKEN, arguments=arguments)
-        assert made_up.request is not None
-        assert made_up.request.model == str(tmp_path / "place" / "tiny-model")
+def test_demo_trains_less_where_no_engine_takes_long_to_start(tmp_path: Path) -> None:
+    def plan(engine: str, steps: int | None = None) -> tuple[str, int]:
+        model, steps = demo_module.planned_model(tmp_path, EngineChoice(engine), steps)
+        return model.name, steps
+
+    assert plan("vllm") == ("tiny-model", 1000)
+    assert plan("transformers") == plan("mlx") == ("quick-tiny-model", 500)
+    assert plan("transformers", 7) == plan("vllm", 7) == ("tiny-model", 7)
 
 
 def test_server_is_gone_afterwards(run_demo: Callable[..., tuple[int, MadeUpRun]]) -> None:

@@ -29,7 +29,7 @@ from qr_sampler_cli.server_process import entropy_server
 from qr_sampler_cli.terminal.progress import stage
 from qr_sampler_cli.tiny_model.directory import DEFAULT_STEPS
 
-__all__ = ["demo", "main"]
+__all__ = ["demo", "main", "planned_model"]
 
 SOURCE: Final = "quantum_grpc"
 FEWER_STEPS: Final = 500
@@ -75,7 +75,7 @@ def demo(
     place = directory or default_directory()
     choice = check_engine(engine, str(place))
     records = _new_records_file(place / "records")
-    model, steps = _planned_model(place, choice, training_steps)
+    model, steps = planned_model(place, choice, training_steps)
     typer.echo(prepare_tiny_model(model, steps=steps), err=True)
     with entropy_server() as address:
         variables = deployment(address)
@@ -111,7 +111,7 @@ def check_engine(engine: EngineName, model: str) -> EngineChoice:
     return choose_engine(engine, model)
 
 
-def _planned_model(
+def planned_model(
     place: Path, choice: EngineChoice, training_steps: int | None
 ) -> tuple[Path, int]:
     """Returns where the model is or shall be, and in how many steps it is trained there."""

@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from qr_sampler_cli.engines.models import with_origin
 from qr_sampler_cli.engines.vllm import VllmEngine
 from qr_sampler_cli.environment import engine_defaults, environment
 from qr_sampler_cli.terminal.consoles import stdout_reserved
-from qr_sampler_cli.terminal.progress import stage
+from qr_sampler_cli.terminal.progress import no_progress_bars_of, stage
 from qr_sampler_local.engines import LocalEngine, load_engine
 
 __all__ = ["Deployment", "deployed", "load"]
@@ -101,10 +102,21 @@ def load(
     with (
         stage(f"starting {choice.title} with {model}"),
         engine_failures(f"{choice.title} did not start with {with_origin(model)}", verbose=verbose),
+        _no_bars(choice, model),
     ):
         engine = _made(choice, model, deployment, arguments or {})
     with contextlib.closing(engine):
         yield engine
+
+
+@contextlib.contextmanager
+def _no_bars(choice: EngineChoice, model: str) -> Iterator[None]:
+    """Keeps bars from breaking the line that shows the progress, unless something is downloaded."""
+    if choice.name != "transformers" or not Path(model).exists():
+        yield
+        return
+    with no_progress_bars_of(import_module("transformers.utils.logging")):
+        yield
 
 
 def _made(
