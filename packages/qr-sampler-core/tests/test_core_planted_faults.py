@@ -16,12 +16,18 @@ import pytest
 from qr_sampler.testing import (
     AmplifierContract,
     EntropySourceContract,
+    HostContract,
     TemperatureStrategyContract,
 )
 
 PLANTED: Final = Path(__file__).parent / "planted"
-MODULES: Final = ("faulty_sources", "faulty_components")
-CONTRACTS: Final = (EntropySourceContract, AmplifierContract, TemperatureStrategyContract)
+MODULES: Final = ("faulty_sources", "faulty_components", "faulty_hosts")
+CONTRACTS: Final = (
+    EntropySourceContract,
+    AmplifierContract,
+    TemperatureStrategyContract,
+    HostContract,
+)
 
 NOT_PLANTED: Final = {"test_draw_of_nothing"}
 """Whatever breaks it breaks much else."""
@@ -81,3 +87,11 @@ def test_a_fault_is_caught_by_its_name_only(name: str, failures: dict[str, set[s
 def test_every_clause_has_a_fault_that_it_catches(contract: Any) -> None:
     clauses = {name for name in dir(contract) if name.startswith("test_")}
     assert clauses - set(EXPECTED.values()) - NOT_PLANTED == set()
+
+
+def test_no_two_faults_have_the_same_name() -> None:
+    """The report of a run tells them apart by nothing else."""
+    names = [
+        name for module in map(planted, MODULES) for name in vars(module) if name.startswith("Test")
+    ]
+    assert len(names) == len(set(names))

@@ -18,6 +18,7 @@ __all__ = [
     "ECONOMICAL",
     "ENDED",
     "IDLE",
+    "OPTIONS",
     "RECORDED",
     "SETTLED",
     "HostClauses",
@@ -28,6 +29,7 @@ RECORDED: Final = "test_each_token_handed_over_has_one_record"
 SETTLED: Final = "test_records_say_what_was_emitted"
 BATCHED: Final = "test_texts_of_a_batch_have_their_own_records"
 ENDED: Final = "test_a_text_ends_once_in_the_ledger"
+OPTIONS: Final = "test_options_reach_their_row"
 IDLE: Final = "test_nothing_is_drawn_without_a_request"
 ECONOMICAL: Final = "test_nothing_is_drawn_for_rows_that_emit_nothing"
 COMPLETE: Final = "test_every_byte_is_in_a_record_or_a_discard"

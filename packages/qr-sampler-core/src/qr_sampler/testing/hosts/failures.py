@@ -9,7 +9,7 @@ import pytest
 
 from qr_sampler.errors import EntropyUnavailableError
 from qr_sampler.testing.contracts.clauses import clause
-from qr_sampler.testing.hosts.clauses import COMPLETE, ENDED, IDLE, HostClauses, RunHost
+from qr_sampler.testing.hosts.clauses import COMPLETE, ENDED, IDLE, OPTIONS, HostClauses, RunHost
 from qr_sampler.testing.hosts.driver import HostRequest
 from qr_sampler.testing.hosts.watched_run import WatchedRun, WatchedText
 from qr_sampler.testing.hosts.witness import WitnessSource
@@ -40,7 +40,7 @@ class FailureClauses(HostClauses):
         assert reasons == ["forced"] * 2, f"the ends say {reasons}"
         run.check(bytes_drawn=witness.bytes_drawn)
 
-    @clause(COMPLETE, ENDED, _FORCED)
+    @clause(COMPLETE, ENDED, OPTIONS, _FORCED)
     def test_only_texts_without_entropy_end(self, run_host: RunHost) -> None:
         """What draws from a source that works goes on beside what does not."""
         sources = {"witness": WitnessSource(), "other": WitnessSource("other", fail_after=2)}
