@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ IMPROBABLE = -40.0
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
+def hooked_model() -> Any:
     """The tiny model, whose end token is improbable."""
     if not TINY:
         pytest.skip("QR_TINY_MODEL_DIR does not say where the tiny model is")
@@ -39,7 +39,7 @@ def model() -> Iterator[Any]:
         return output
 
     loaded.register_forward_hook(unlikely_end)
-    yield loaded
+    return loaded
 
 
 class GeneratingDriver(HostDriver):
@@ -111,5 +111,5 @@ class TestTransformers(HostContract):
     }
 
     @pytest.fixture
-    def start(self, model: Any) -> Callable[..., HostDriver]:
-        return partial(GeneratingDriver, model)
+    def start(self, hooked_model: Any) -> Callable[..., HostDriver]:
+        return partial(GeneratingDriver, hooked_model)

@@ -22,6 +22,8 @@ class Batch:
         sequences: That of each row.
         pads: Whether the engine fills up rows that have ended. Otherwise all of them go on until
             the last one ends.
+        keep_logits: Whether the caller gets the logits of each step later, so that they have to
+            stay as they are.
         after_step: Called when the rows have begun, and after each step, when its tokens are in
             them.
     """
@@ -32,6 +34,7 @@ class Batch:
         sequences: Sequence[LocalSequence],
         *,
         pads: bool,
+        keep_logits: bool = False,
         after_step: Callable[[Batch], object] | None = None,
     ) -> None:
         self.sequences = list(sequences)
@@ -40,6 +43,7 @@ class Batch:
         """How many rows get tokens of the engine's own choice."""
         self._sampler = sampler
         self._pads = pads
+        self._keep_logits = keep_logits
         self._after_step = after_step
         self._chosen = [LEFT_TO_CALLER] * len(sequences)
         """The latest token of each row, ``LEFT_TO_CALLER`` for those that got none."""
@@ -70,7 +74,7 @@ class Batch:
         Rows that have ended get none and are left as they are.
 
         Args:
-            logits: Shape ``(B, V)``, modified in place.
+            logits: Shape ``(B, V)``, modified in place unless they are kept.
         """
         self._go_on()
         sequences = self.sequences
@@ -84,7 +88,7 @@ class Batch:
             if goes:
                 self._chosen[row] = tokens[row]
                 self._open.add(row)
-        return force_tokens(logits, self._chosen)
+        return force_tokens(logits.clone() if self._keep_logits else logits, self._chosen)
 
     def observe(self, ended: Sequence[bool], tokens: Sequence[int] = ()) -> None:
         """Takes note of the engine's verdict after a step.

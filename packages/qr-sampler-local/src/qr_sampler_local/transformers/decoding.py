@@ -137,6 +137,7 @@ class Decoding:
             self._sampler,
             sequences,
             pads=end_tokens is not None,
+            keep_logits=bool(config.output_logits),
             after_step=self._after_step,
         )
 

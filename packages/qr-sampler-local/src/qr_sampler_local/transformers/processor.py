@@ -29,7 +29,7 @@ from qr_sampler_local.transformers.prompts import stripped_prompts
 from qr_sampler_local.transformers.row_options import RowOptions
 from qr_sampler_local.transformers.warpers import followed, refuse_warpers
 
-__all__ = ["EntropyLogitsProcessor"]
+__all__ = ["EntropyLogitsProcessor", "Generations"]
 
 _HARMLESS: Final = ("LogitNormalization",)
 """Processors that may come after ours: they leave a forced row as it is."""
@@ -48,19 +48,46 @@ class _Generation:
     """Its rows."""
 
 
+class Generations:
+    """The latest generation of each thread: a further one shows that it is over."""
+
+    def __init__(self) -> None:
+        self._latest: dict[int, _Generation] = {}
+
+    def going_on(self, processors: Any) -> Batch | None:
+        """Returns the rows of the generation of this thread if that has made *processors*."""
+        latest = self._latest.get(threading.get_ident())
+        return latest.batch if latest is not None and latest.processors() is processors else None
+
+    def begin(self, processors: Any, batch: Batch) -> None:
+        """Takes note of a generation that begins in this thread."""
+        thread = threading.get_ident()
+        if (latest := self._latest.pop(thread, None)) is not None:
+            latest.batch.forget()
+        self._latest[thread] = _Generation(ref(processors), batch)
+
+    def close(self) -> None:
+        """Takes note that all are over."""
+        latest, self._latest = self._latest, {}
+        for generation in latest.values():
+            generation.batch.forget()
+
+
 class EntropyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
     """Chooses the token of each row and forces it. Several threads may use it at once.
 
     Args:
         sampler: What it samples with.
         options: The options of the requests.
+        generations: Those of all processors of the sampler.
     """
 
-    def __init__(self, sampler: LocalSampler, options: RowOptions) -> None:
+    def __init__(
+        self, sampler: LocalSampler, options: RowOptions, generations: Generations
+    ) -> None:
         self._sampler = sampler
         self._options = options
-        self._own = threading.local()
-        """The generation of each thread."""
+        self._generations = generations
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Returns *scores* with the token of each row forced in place.
@@ -74,16 +101,13 @@ class EntropyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         """
         frame = sys._getframe(1)  # noqa: SLF001
         processors = self._list(frame)
-        generation: _Generation | None = getattr(self._own, "generation", None)
-        if generation is None or generation.processors() is not processors:
-            if generation is not None:
-                generation.batch.forget()
-            config = _config(frame)
-            batch = self._begin(input_ids, processors, config)
-            generation = self._own.generation = _Generation(ref(processors), batch)
+        batch = self._generations.going_on(processors)
+        if batch is None:
+            batch = self._begin(input_ids, processors, _config(frame))
+            self._generations.begin(processors, batch)
         else:
-            generation.batch.took(input_ids[:, -1].tolist())
-        return generation.batch.choose(scores)
+            batch.took(input_ids[:, -1].tolist())
+        return batch.choose(scores)
 
     def _list(self, frame: FrameType) -> Any:
         """Returns the list of processors that this one is called by."""
@@ -120,7 +144,8 @@ class EntropyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             )
             for prompt, own in zip(prompts, options, strict=True)
         ]
-        return Batch(self._sampler, sequences, pads=True)
+        keep_logits = bool(config.output_logits)
+        return Batch(self._sampler, sequences, pads=True, keep_logits=keep_logits)
 
     def _fields(self, options: Any, processors: Any, config: Any) -> EngineFields | None:
         if not self._options.follow(options):

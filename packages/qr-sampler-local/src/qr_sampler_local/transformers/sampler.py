@@ -13,12 +13,12 @@ from qr_sampler import EntropySource, Settings
 from qr_sampler.admission.overrides import KEY_PREFIX
 from qr_sampler_local.loop import LocalSampler
 from qr_sampler_local.transformers.batch import Batch
+from qr_sampler_local.transformers.call import allow_several_texts, take_stop_strings
 from qr_sampler_local.transformers.decoding import Decoding
 from qr_sampler_local.transformers.model_facts import host_facts, model_files, model_name
 from qr_sampler_local.transformers.modes import refuse_arguments
-from qr_sampler_local.transformers.processor import EntropyLogitsProcessor
+from qr_sampler_local.transformers.processor import EntropyLogitsProcessor, Generations
 from qr_sampler_local.transformers.row_options import RowOptions
-from qr_sampler_local.transformers.stop_strings import take_stop_strings
 from qr_sampler_local.transformers.warpers import refuse_parameters
 
 __all__ = ["TransformersSampler"]
@@ -67,6 +67,8 @@ class TransformersSampler:
             host=host_facts(model),
         )
         """What it samples with, which also knows the records."""
+        self._generations = Generations()
+        """Those in which a processor chooses."""
 
     def generate(
         self,
@@ -99,6 +101,7 @@ class TransformersSampler:
         refuse_arguments(arguments)
         refuse_parameters(arguments, follow=rows.may_follow)
         take_stop_strings(self.model, tokenizer, arguments)
+        allow_several_texts(self.model, arguments)
         decoding = Decoding(
             self.sampler, rows, max_tokens=max_tokens, streamer=streamer, after_step=after_step
         )
@@ -123,10 +126,12 @@ class TransformersSampler:
             options: Options of the requests: a mapping for all prompts, or one for each.
             **common: Options of all requests, with or without the prefix ``qr_``.
         """
-        return EntropyLogitsProcessor(self.sampler, self.row_options(options, common))
+        rows = self.row_options(options, common)
+        return EntropyLogitsProcessor(self.sampler, rows, self._generations)
 
     def close(self) -> None:
         """Ends the records; whether the latest tokens of open sequences were emitted is unknown."""
+        self._generations.close()
         self.sampler.close()
 
     def __enter__(self) -> TransformersSampler:
@@ -138,6 +143,8 @@ class TransformersSampler:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is None:
+            self._generations.close()
         self.sampler.__exit__(kind, error, traceback)
 
     def row_options(self, options: Options, common: Mapping[str, Any] | None = None) -> RowOptions:

@@ -17,7 +17,14 @@ from typing import Any, Final
 from qr_sampler import EngineFields
 from qr_sampler.errors import ConfigError
 
-__all__ = ["followed", "own_parameters", "refuse_parameters", "refuse_warpers", "without_warpers"]
+__all__ = [
+    "NEUTRAL_ARGUMENTS",
+    "followed",
+    "own_parameters",
+    "refuse_parameters",
+    "refuse_warpers",
+    "without_warpers",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +55,16 @@ _NEUTRAL: Final[Mapping[str, tuple[float, ...]]] = {
     "temperature": (1.0,),
     "top_k": (0,),
     "top_p": (1.0,),
-    "min_p": (0.0,),
     "typical_p": (1.0,),
     "epsilon_cutoff": (0.0,),
     "eta_cutoff": (0.0,),
 }
 """By parameter, the values with which it does nothing."""
+
+NEUTRAL_ARGUMENTS: Final[Mapping[str, float | None]] = {
+    each.argument: _NEUTRAL.get(each.argument, (None,))[0] for each in _WARPERS.values()
+}
+"""Arguments of ``generate`` that switch all of them off."""
 
 
 def refuse_warpers(processors: Iterable[Any]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stop strings, whose criterion ``generate`` makes only for its own loops."""
+"""The arguments of a call, as ``generate`` takes them together with a ``custom_generate``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from transformers import StoppingCriteriaList, StopStringCriteria
 
 from qr_sampler.errors import ConfigError
+from qr_sampler_local.transformers.warpers import NEUTRAL_ARGUMENTS
 
-__all__ = ["take_stop_strings"]
+__all__ = ["allow_several_texts", "take_stop_strings"]
 
 
 def take_stop_strings(model: Any, tokenizer: Any, arguments: dict[str, Any]) -> None:
@@ -35,6 +36,22 @@ def take_stop_strings(model: Any, tokenizer: Any, arguments: dict[str, Any]) -> 
     others = arguments.get("stopping_criteria") or []
     arguments["stopping_criteria"] = StoppingCriteriaList([*others, criterion])
     arguments["stop_strings"] = None
+
+
+def allow_several_texts(model: Any, arguments: dict[str, Any]) -> None:
+    """Has a call with ``num_return_sequences`` accepted that does not say ``do_sample=True``.
+
+    ``generate`` refuses it, since its own tokens would be the same in all of these texts. Its own
+    sampling parameters stay switched off.
+
+    Args:
+        model: The model, whose ``generation_config`` may say the one or the other.
+        arguments: Those of ``generate``; modified.
+    """
+    if (_setting(model, arguments, "num_return_sequences") or 1) == 1:
+        return
+    if not _setting(model, arguments, "do_sample"):
+        arguments.update(NEUTRAL_ARGUMENTS, do_sample=True)
 
 
 def _refuse_healing(model: Any, arguments: dict[str, Any]) -> None:
