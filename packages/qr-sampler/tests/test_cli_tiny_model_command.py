@@ -108,3 +108,18 @@ def test_foreign_directory_is_left_alone(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: ")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
     assert issubclass(ForeignDirectoryError, FileExistsError)
+
+
+def test_a_gguf_file_is_written_on_request(
+    trainers: tuple[Trainer, Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[Path, Path]] = []
+
+    def note(directory: Path, file: Path) -> Path:
+        written.append((directory, file))
+        return file
+
+    monkeypatch.setattr("qr_sampler_cli.commands.tiny_model.write_gguf", note)
+    result = CliRunner().invoke(app, ["tiny-model", "d", "--gguf", "d.gguf"])
+    assert result.stdout.splitlines()[1] == "d.gguf: the same model for llama.cpp"
+    assert written == [(Path("d"), Path("d.gguf"))]

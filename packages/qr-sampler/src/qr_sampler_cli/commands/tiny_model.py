@@ -17,6 +17,7 @@ from qr_sampler_cli.tiny_model.directory import (
     ensure_tiny_model,
     train_tiny_model,
 )
+from qr_sampler_cli.tiny_model.gguf_file import write_gguf
 
 __all__ = ["prepare_tiny_model", "tiny_model"]
 
@@ -33,9 +34,14 @@ def tiny_model(
     force: Annotated[
         bool, typer.Option("--force", help="Train again even if the model is there.")
     ] = False,
+    gguf: Annotated[
+        Path | None, typer.Option(help="Also write it into this file, for llama.cpp.")
+    ] = None,
 ) -> None:
     """Train a small language model on the CPU, in about a minute, or reuse the one in DIRECTORY."""
     typer.echo(prepare_tiny_model(directory, steps=steps, seed=seed, force=force))
+    if gguf is not None:
+        typer.echo(f"{write_gguf(directory, gguf)}: the same model for llama.cpp")
 
 
 def prepare_tiny_model(
