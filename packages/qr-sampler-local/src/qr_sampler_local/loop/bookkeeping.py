@@ -36,9 +36,13 @@ class SequenceKeeper(RecordKeeper):
         Args:
             sequence: The sequence.
             arrived: Number of its tokens that have, the first ones; all so far if not given.
+
+        Raises:
+            ValueError: When it is of another sampler.
         """
         with self.lock:
-            self.session.record(self._emitted(sequence, arrived))
+            self._check_own(sequence)
+            self._record(self._emitted(sequence, arrived))
 
     def dropped(self, sequence: LocalSequence, count: int, reason: str = "not_emitted") -> None:
         """Takes note that the latest tokens of *sequence* have reached nobody.
@@ -51,9 +55,11 @@ class SequenceKeeper(RecordKeeper):
             reason: Why, for the records.
 
         Raises:
-            ValueError: When some of these tokens are known to have been emitted.
+            ValueError: When some of these tokens are known to have been emitted, or the sequence is
+                closed or of another sampler.
         """
         with self.lock:
+            self._check_own(sequence)
             keep = len(sequence.tokens) - count
             settled = len(sequence.tokens) - sequence.unsettled
             if count < 0 or keep < settled:
@@ -62,7 +68,7 @@ class SequenceKeeper(RecordKeeper):
                     f"{sequence!r} are known to have been emitted; drop only later ones"
                 )
             if count and sequence.core is not None:
-                self.session.record(sequence.core.drop(reason, keep=keep))
+                self._record(sequence.core.drop(reason, keep=keep))
                 self._ending = [each for each in self._ending if each is not sequence]
             del sequence.tokens[keep:]
 
@@ -74,15 +80,19 @@ class SequenceKeeper(RecordKeeper):
             reason: ``"stop"`` when all its tokens have been emitted and it is complete;
                 ``"departed"`` when it is given up, and its latest tokens may or may not have been
                 emitted.
+
+        Raises:
+            ValueError: When it is of another sampler.
         """
         if sequence is None:
             self._close_all()
             return
         with self.lock:
+            self._check_own(sequence)
             if reason == "stop" or sequence.ended:
-                self.session.record(self._emitted(sequence))
+                self._record(self._emitted(sequence))
             if not sequence.closed:
-                self.session.record([] if sequence.core is None else sequence.core.end(reason))
+                self._record([] if sequence.core is None else sequence.core.end(reason))
                 self._forget(sequence)
 
     @property
@@ -97,6 +107,14 @@ class SequenceKeeper(RecordKeeper):
     def open_sequences(self) -> list[TokenSequence]:
         """Returns what the core keeps of the sequences whose end is not recorded."""
         return [each.core for each in self.open if each.core is not None]
+
+    def _record(self, entries: list[Entry]) -> None:
+        if entries:
+            self.session.record(entries)
+
+    def _check_own(self, sequence: LocalSequence) -> None:
+        if sequence.owner is not self:
+            raise ValueError(f"{sequence!r} is of another sampler; use that one")
 
     def _begun(self, sequence: LocalSequence) -> None:
         self._open[id(sequence)] = sequence

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from qr_sampler.errors import shown
 if TYPE_CHECKING:
     from qr_sampler_local.loop.sequence import LocalSequence
 
-__all__ = ["check_rows", "token_ids_of"]
+__all__ = ["at_least_one", "check_rows", "token_ids_of"]
 
 
 def check_rows(
@@ -43,7 +43,7 @@ def check_rows(
             "logits of that model"
         )
     for sequence in sequences:
-        if sequence.owner is not owner:
+        if getattr(sequence, "owner", None) is not owner:
             raise ValueError(f"{sequence!r} is of another sampler; step it with that one")
         if not sequence.end_token < columns:
             raise ValueError(
@@ -64,11 +64,19 @@ def token_ids_of(name: str, values: Any) -> list[int]:
     Raises:
         ConfigError: When they are something else.
     """
-    listed = values.tolist() if hasattr(values, "tolist") else list(values)
-    array = np.array(listed)
-    if array.size == 0:
-        return []
-    if array.ndim != 1 or array.dtype.kind not in "iu" or int(array.min()) < 0:
-        raise ConfigError(f"{name}={shown(listed)}: expected token ids, whole numbers from 0 on")
-    ids: list[int] = array.tolist()
-    return ids
+    listed = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(listed, Iterable) and not isinstance(listed, (str, bytes)):
+        ids = list(listed)
+        if all(isinstance(each, (int, np.integer)) and each >= 0 for each in ids):
+            return [int(each) for each in ids]
+    raise ConfigError(f"{name}={shown(listed)}: expected token ids, whole numbers from 0 on")
+
+
+def at_least_one(name: str, value: Any) -> None:
+    """Checks a number of tokens or steps; ``None`` stands for no limit.
+
+    Raises:
+        ConfigError: When it is no whole number, or less than 1.
+    """
+    if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+        raise ConfigError(f"{name}={shown(value)}: expected a whole number from 1 on")

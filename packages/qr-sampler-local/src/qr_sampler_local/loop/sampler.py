@@ -23,7 +23,7 @@ from qr_sampler_local.facts import engine_facts
 from qr_sampler_local.loop.access import ReadLogits, health_tests, warm_up
 from qr_sampler_local.loop.arrays import readable
 from qr_sampler_local.loop.bookkeeping import SequenceKeeper
-from qr_sampler_local.loop.rows import check_rows, token_ids_of
+from qr_sampler_local.loop.rows import at_least_one, check_rows, token_ids_of
 from qr_sampler_local.loop.sequence import LEFT_TO_CALLER, LocalSequence
 from qr_sampler_local.loop.sources import made_here, own_sources, settings_for
 
@@ -116,13 +116,16 @@ class LocalSampler(SequenceKeeper):
             **options: Its ``qr_*`` keys, with or without that prefix.
 
         Raises:
-            ConfigError: When an option or a token id cannot be used.
+            ConfigError: When an option, a number or a token id cannot be used.
             RuntimeError: When the sampler is closed.
         """
         keys = {key if key.startswith("qr_") else f"qr_{key}": options[key] for key in options}
         ends = token_ids_of("end_tokens", end_tokens)
         prompt = token_ids_of("prompt_ids", prompt_ids)
+        at_least_one("max_tokens", max_tokens)
+        at_least_one("steps_in_flight", steps_in_flight)
         stop = StopConditions(frozenset(ends), max_tokens=max_tokens, prompt_length=len(prompt))
+        # Without one, a text that gets no more entropy ends with any token.
         end_token = ends[0] if ends else 0
         with self.lock:
             self._check_open()
@@ -181,8 +184,7 @@ class LocalSampler(SequenceKeeper):
             rows = readable(logits, to_host=self._on_host is True)
             self._check_place(rows)
             check_rows(rows, sequences, self, self._vocab_size)
-            if settled := self._gone_on(sequences):
-                self.session.record(settled)
+            self._record(self._gone_on(sequences))
             step, stepped = _rows_to_decide(sequences)
             decided: list[Outcome | None] = [None] * len(sequences)
             if stepped:
@@ -196,13 +198,17 @@ class LocalSampler(SequenceKeeper):
         """Takes note of a token that the caller has chosen for a sequence that is left to it.
 
         Raises:
-            ValueError: When the sampler chooses the tokens of the sequence.
+            ValueError: When the sampler chooses the tokens of the sequence, or another one does.
         """
-        if not sequence.left_to_caller:
-            raise ValueError(
-                f"{sequence!r}: its tokens are chosen by step(); pass qr_bypass=1 to choose them"
-            )
-        sequence.tokens.append(token_id)
+        with self.lock:
+            self._check_own(sequence)
+            if not sequence.left_to_caller:
+                raise ValueError(
+                    f"{sequence!r}: step() chooses its tokens; pass qr_bypass=1 to choose them"
+                )
+            sequence.tokens.append(token_id)
+            if sequence.ended:
+                self._forget(sequence)
 
     def __enter__(self) -> LocalSampler:
         return self

@@ -83,6 +83,8 @@ class LocalSequence:
     @property
     def unsettled(self) -> int:
         """Number of its latest tokens that may still be dropped."""
+        if self.closed:
+            return 0
         return len(self.tokens) if self.core is None else self.core.unsettled
 
     @property
