@@ -5,29 +5,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import typer
 
+from qr_sampler.errors import ConfigError
 from qr_sampler_cli.doctor.checks import examine_environment
+from qr_sampler_cli.doctor.choice import choice_findings
+from qr_sampler_cli.doctor.local.checks import examine_local
+from qr_sampler_cli.doctor.local.request import LocalRequest
 from qr_sampler_cli.doctor.request import EngineRequest, engine_arguments
+from qr_sampler_cli.engines.choice import VLLM, EngineName, choose_engine, title_of
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.findings.finding import Finding, worst
 from qr_sampler_cli.findings.report import print_findings
+from qr_sampler_cli.parsing.assignments import engine_assignments
+from qr_sampler_cli.parsing.option_groups import with_options
 from qr_sampler_cli.terminal.consoles import stdout_reserved
+from qr_sampler_local.engines import KNOWN_ENGINES
 
 __all__ = ["PROBLEM_STATUS", "doctor"]
 
-doctor = typer.Typer(no_args_is_help=True, help="Check an environment before an engine is started.")
+doctor = typer.Typer(
+    invoke_without_command=True, help="Check an environment before an engine is started."
+)
 
 PROBLEM_STATUS: Final = 1
 """Exit status if there is a problem."""
-
-
-@doctor.callback()
-def _group() -> None:
-    """Check an environment before an engine is started."""
 
 
 @doctor.command("vllm")
@@ -81,6 +87,104 @@ def vllm(
     )
     with stdout_reserved():
         findings = examine_environment(EngineRequest(model, arguments), probe=probe)
+    _tell(findings, as_json=as_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoctorOptions:
+    """What all engines in the user's own process have in common."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model: a directory or a name; for llama.cpp a .gguf file."),
+    ] = None
+    """Path or name of the model."""
+    engine_args: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine-arg",
+            metavar="KEY=VALUE",
+            help="Argument of the engine, its value as JSON or text; repeatable.",
+        ),
+    ] = None
+    """Further arguments of the engine, each as ``KEY=VALUE``."""
+    token: Annotated[
+        bool,
+        typer.Option(
+            "--token", help="Load the model and generate one token; not for vLLM, see 'generate'."
+        ),
+    ] = False
+    """Whether a token is generated."""
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Draw one byte from the configured source.")
+    ] = False
+    """Whether one byte is drawn."""
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False
+    """Whether JSON is printed."""
+
+    def examine(self, name: str) -> list[Finding]:
+        """Returns the findings about an engine.
+
+        Args:
+            name: Its name as users type it.
+
+        Raises:
+            ConfigError: When the options do not go together.
+        """
+        arguments = engine_assignments(self.engine_args or [])
+        if name != VLLM:
+            request = LocalRequest(
+                engine=name, model=self.model, arguments=arguments, token=self.token
+            )
+            return examine_local(request, probe=self.probe)
+        if self.token:
+            raise ConfigError("--token: vLLM starts for minutes; use: qr-sampler generate")
+        return examine_environment(EngineRequest(self.model, arguments), probe=self.probe)
+
+
+@doctor.callback()
+@reports_errors
+@with_options(DoctorOptions)
+def _whichever(options: DoctorOptions, context: typer.Context) -> None:
+    """Check an environment before an engine is started.
+
+    Without the name of an engine, the one is examined that 'qr-sampler generate' would take; which
+    one and why, the report says first. Nothing is drawn unless --probe or --token is given. Exits
+    with 0 if there is no problem, with 1 otherwise.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with stdout_reserved():
+        findings = list(choice_findings(options.model or ""))
+        if worst(findings) != "problem":
+            findings += options.examine(choose_engine(EngineName.AUTO, options.model or "").name)
+    _tell(findings, as_json=options.as_json)
+
+
+def _command(name: str) -> Callable[..., None]:
+    """Returns the command that examines an engine in the user's own process."""
+
+    @reports_errors
+    @with_options(DoctorOptions)
+    def examine(options: DoctorOptions) -> None:
+        with stdout_reserved():
+            findings = options.examine(name)
+        _tell(findings, as_json=options.as_json)
+
+    examine.__doc__ = f"""Predict what will happen when {title_of(name)} computes in a process here.
+
+    Its packages are imported in a separate process. Draws nothing unless --probe or --token is
+    given. Exits with 0 if there is no problem, with 1 otherwise.
+    """
+    return examine
+
+
+for _engine in KNOWN_ENGINES:
+    doctor.command(_engine.name)(_command(_engine.name))
+
+
+def _tell(findings: list[Finding], *, as_json: bool) -> None:
+    """Prints the findings and ends with the status that they amount to."""
     if as_json:
         typer.echo(json.dumps(_as_data(findings), indent=2))
     else:

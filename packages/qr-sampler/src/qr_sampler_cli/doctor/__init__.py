@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that predict what will happen when vLLM starts here, without starting an engine."""
+"""Checks that predict what will happen when an engine starts here, without starting it."""

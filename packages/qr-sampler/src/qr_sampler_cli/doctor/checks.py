@@ -32,7 +32,7 @@ def examine_environment(request: EngineRequest, *, probe: bool) -> list[Finding]
     """
     typer.echo("examining vLLM in a separate process, which takes a while ...", err=True)
     seen = examine(request)
-    settings, of_settings = _settings()
+    settings, of_settings = deployment.examined_settings()
     return [
         *examined(installation.SECTION, "installed", installation.vllm_findings),
         *examined(installation.SECTION, "import", lambda: installation.import_findings(seen)),
@@ -57,35 +57,10 @@ def _engine(request: EngineRequest, seen: Examination) -> list[Finding]:
     return list(runner.runner_findings(request, seen, has_vllm=has_vllm, has_v2_interface=has_v2))
 
 
-def _settings() -> tuple[Settings | None, list[Finding]]:
-    """Returns the settings, ``None`` if they are invalid, and the findings about them."""
-    loaded: list[Settings] = []
-
-    def look() -> list[Finding]:
-        settings, findings = deployment.load_settings()
-        loaded.extend([settings] if settings is not None else [])
-        return findings
-
-    findings = examined(deployment.SECTION, "values", look)
-    settings = loaded[0] if loaded else None
-    if settings is not None:
-        findings += examined(
-            deployment.SECTION, "values", lambda: deployment.settings_findings(settings)
-        )
-    return settings, findings
-
-
 def _sources(
     request: EngineRequest, seen: Examination, settings: Settings | None, *, probe: bool
 ) -> list[Finding]:
-    if settings is None:
-        return [sources.SECTION.skipped("all", "the settings that name them are invalid")]
     known = None if seen.configuration is None else seen.configuration.max_num_seqs
-    return list(
-        sources.source_findings(
-            settings,
-            sequences=known or request.max_num_seqs,
-            drafts=request.drafts,
-            probe=probe,
-        )
+    return sources.findings_of_all(
+        settings, sequences=known or request.max_num_seqs, drafts=request.drafts, probe=probe
     )

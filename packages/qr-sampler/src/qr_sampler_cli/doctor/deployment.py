@@ -17,10 +17,10 @@ from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings, public_name
 from qr_sampler.settings.env_file import env_file
 from qr_sampler.settings.recorded import recorded_values
 from qr_sampler.settings.source_declarations import SourceDeclarations
-from qr_sampler_cli.findings.finding import Finding, ReportSection
+from qr_sampler_cli.findings.finding import Finding, ReportSection, examined
 from qr_sampler_cli.settings.plugged import own_settings
 
-__all__ = ["SECTION", "load_settings", "settings_findings"]
+__all__ = ["SECTION", "examined_settings", "load_settings", "settings_findings"]
 
 SECTION: Final = ReportSection("settings")
 
@@ -29,16 +29,32 @@ SIMILARITY: Final = 0.9
 """How similar two names must be for one to be a typo of the other, on difflib's scale, 0 to 1."""
 
 
+def examined_settings() -> tuple[Settings | None, list[Finding]]:
+    """Returns the settings, ``None`` if they are invalid, and all findings about them."""
+    loaded: list[Settings] = []
+
+    def look() -> list[Finding]:
+        settings, findings = load_settings()
+        loaded.extend([settings] if settings is not None else [])
+        return findings
+
+    findings = examined(SECTION, "values", look)
+    settings = loaded[0] if loaded else None
+    if settings is not None:
+        findings += examined(SECTION, "values", lambda: settings_findings(settings))
+    return settings, findings
+
+
 def load_settings() -> tuple[Settings | None, list[Finding]]:
     """Returns the settings of this process, ``None`` if they are invalid, and their findings.
 
-    vLLM reads them where it is started: from its environment and its working directory.
+    An engine reads them where it is started: from its environment and its working directory.
     """
     variables = sorted(name for name in os.environ if name.upper().startswith(PREFIX))
     origin = f"{len(variables)} {PREFIX}* variables"
     file = env_file()
     if file.is_file():
-        origin += f" and {file.resolve()}, which vLLM reads only if it is started here"
+        origin += f" and {file.resolve()}, which an engine reads only if it is started here"
     findings = list(_typos([*variables, *_names_in(file)]))
     try:
         settings = Settings.load()
@@ -122,7 +138,7 @@ def _own_settings_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def _ledger_finding(directory: Path | None) -> Finding:
-    remedy = "set QR_LEDGER_DIR to a directory that vLLM may write to"
+    remedy = "set QR_LEDGER_DIR to a directory that the engine may write to"
     if directory is None:
         return SECTION.warning("ledger", "QR_LEDGER_DIR is unset: no records are kept", remedy)
     if not directory.exists():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that imports vLLM: started, waited for, and ended if it hangs."""
+"""The process that imports an engine: started, waited for, and ended if it hangs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import subprocess  # nosec B404 - one call, without a shell
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from qr_sampler_cli.doctor.examination import MARKER, Examination
 from qr_sampler_cli.doctor.request import EngineRequest
 from qr_sampler_cli.environment import engine_defaults
 
-__all__ = ["TIMEOUT_S", "examine"]
+__all__ = ["TIMEOUT_S", "answer_of", "examine"]
 
 TIMEOUT_S: Final = 300.0
 """Longest time in seconds for an import and a configuration; from a slow disk it takes minutes."""
@@ -36,16 +36,31 @@ def examine(
         timeout_s: Longest time in seconds that it may take.
         command: What to run.
     """
+    question = json.dumps(dataclasses.asdict(request))
+    answer, failure = answer_of(command, question, timeout_s=timeout_s)
+    return Examination(failure=failure) if answer is None else Examination.of(answer)
+
+
+def answer_of(
+    command: Sequence[str], question: str, *, timeout_s: float
+) -> tuple[dict[str, Any] | None, str]:
+    """Returns what a process answers, or ``None`` and how it ended, with its last words.
+
+    Args:
+        command: What to run. Its answer is a line of JSON after :data:`MARKER`.
+        question: What it reads from standard input.
+        timeout_s: Longest time in seconds that it may take.
+    """
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output,
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
     ):
-        ending = _run(command, json.dumps(dataclasses.asdict(request)), output, log, timeout_s)
-        answer = next((line for line in _lines(output) if line.startswith(MARKER)), None)
-        if answer is not None:
-            return Examination.of(json.loads(answer.removeprefix(MARKER)))
+        ending = _run(command, question, output, log, timeout_s)
+        line = next((line for line in _lines(output) if line.startswith(MARKER)), None)
+        if line is not None:
+            return json.loads(line.removeprefix(MARKER)), ""
         last_words = next((line for line in reversed(_lines(log)) if line), "no output")
-    return Examination(failure=f"{ending}: {last_words}")
+    return None, f"{ending}: {last_words}"
 
 
 def _run(

@@ -41,6 +41,7 @@ OURS: Final = (
     "qr-sampler",
     "qr-sampler-core",
     PLUGIN,
+    "qr-sampler-local",
     "qr-sampler-accel",
     "qr-entropy-sources",
     "qr-sampler-grpc",
@@ -89,21 +90,28 @@ def vllm_findings() -> Iterator[Finding]:
         )
 
 
-def package_findings() -> Iterator[Finding]:
-    """Yields which of our packages are installed, and whether they are compatible."""
+def package_findings(
+    section: ReportSection = SECTION, *, needed: str = PLUGIN
+) -> Iterator[Finding]:
+    """Yields which of our packages are installed, and whether they are compatible.
+
+    Args:
+        section: The section that the findings belong to.
+        needed: The one without which the engine would choose the tokens itself.
+    """
     installed = {name: dist for name in OURS if (dist := _distribution(name)) is not None}
-    yield SECTION.ok("our packages", _names(list(installed.values())))
-    if PLUGIN not in installed:
-        yield SECTION.problem(
+    yield section.ok("our packages", _names(list(installed.values())))
+    if needed not in installed:
+        yield section.problem(
             "our packages",
-            f"{PLUGIN} is not installed, so vLLM would choose the tokens itself",
-            f"install it {from_clone(PLUGIN)}",
+            f"{needed} is not installed, so the engine would choose the tokens itself",
+            f"install it {from_clone(needed)}",
         )
     for name, dist in installed.items():
         for required_name, allowed in required(dist.requires).items():
             sibling = installed.get(required_name)
             if sibling and satisfies(sibling.version, allowed) is False:
-                yield SECTION.problem(
+                yield section.problem(
                     "our packages",
                     f"{name} {dist.version} needs {required_name} {allowed}, not {sibling.version}",
                     f"upgrade them together {from_clone(*installed, options='--upgrade')}",

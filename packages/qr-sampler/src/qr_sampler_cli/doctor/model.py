@@ -14,7 +14,7 @@ from qr_sampler_cli.doctor.examination import Examination
 from qr_sampler_cli.doctor.request import EngineRequest
 from qr_sampler_cli.findings.finding import Finding, ReportSection
 
-__all__ = ["SECTION", "model_findings"]
+__all__ = ["SECTION", "directory_findings", "model_findings"]
 
 SECTION: Final = ReportSection("model")
 
@@ -33,7 +33,7 @@ ENDS: Final = (
     ("generation_config.json", "eos_token_id"),
     ("config.json", "eos_token_id"),
 )
-"""Where vLLM finds the end-of-text token."""
+"""Where engines find the end-of-text token."""
 
 
 def model_findings(
@@ -50,18 +50,32 @@ def model_findings(
     if directory is None:
         yield _absent(request.model)
         return
+    known = None if examined.configuration is None else examined.configuration.vocab_size
+    yield from directory_findings(directory, settings, vocab_size=known)
+
+
+def directory_findings(
+    directory: Path, settings: Settings | None, *, vocab_size: int | None = None
+) -> Iterator[Finding]:
+    """Yields findings about the directory of a model.
+
+    Args:
+        directory: The directory.
+        settings: The deployment's settings, ``None`` if they are invalid.
+        vocab_size: Number of tokens, if an engine has been asked for it.
+    """
     config = directory / "config.json"
     if not config.is_file():
         yield SECTION.problem(
             "files", f"{directory} has no config.json", "name a directory that holds a model"
         )
         return
-    yield from _vocabulary(config, examined)
+    yield _vocabulary(config, vocab_size)
     if not any((directory / name).is_file() for name in TOKENIZERS):
         yield SECTION.problem(
             "tokenizer",
             f"{directory} has none of {', '.join(TOKENIZERS)}",
-            "copy the files of the tokenizer there, or name it to vLLM with --tokenizer",
+            "copy the files of the tokenizer there; to vLLM it can be named with --tokenizer",
         )
     yield _end_of_text(directory, settings)
 
@@ -82,16 +96,13 @@ def _absent(model: str | None) -> Finding:
     )
 
 
-def _vocabulary(config: Path, examined: Examination) -> Iterator[Finding]:
+def _vocabulary(config: Path, vocab_size: int | None) -> Finding:
     data = _read(config)
     texts = data.get("text_config")
-    size = data.get("vocab_size") or (texts or {}).get("vocab_size")
-    if examined.configuration is not None:
-        size = examined.configuration.vocab_size
+    size = vocab_size or data.get("vocab_size") or (texts or {}).get("vocab_size")
     if isinstance(size, int):
-        yield SECTION.ok("vocabulary", f"{size} tokens")
-    else:
-        yield SECTION.skipped("vocabulary", f"{config} does not state its size")
+        return SECTION.ok("vocabulary", f"{size} tokens")
+    return SECTION.skipped("vocabulary", f"{config} does not state its size")
 
 
 def _end_of_text(directory: Path, settings: Settings | None) -> Finding:

@@ -15,7 +15,7 @@ from qr_sampler.errors import QRSamplerError
 from qr_sampler.settings import END_REQUEST, RAISE_ERROR, Settings
 from qr_sampler_cli.findings.finding import Finding, ReportSection, examined
 
-__all__ = ["SECTION", "source_findings"]
+__all__ = ["SECTION", "findings_of_all", "source_findings"]
 
 SECTION: Final = ReportSection("sources")
 
@@ -27,6 +27,22 @@ CONTROLS: Final = {
 """Sources whose numbers do not come from a measurement made for the token."""
 
 SECONDS_PER_DAY: Final = 86_400
+
+
+def findings_of_all(
+    settings: Settings | None, *, sequences: int | None, drafts: int, probe: bool
+) -> list[Finding]:
+    """Returns the findings of :func:`source_findings`, or that there are no settings for them.
+
+    Args:
+        settings: The deployment's settings, ``None`` if they are invalid.
+        sequences: Largest number of sequences in a step, ``None`` if unknown.
+        drafts: Number of drafts per sequence and step.
+        probe: Draw one byte from the configured source.
+    """
+    if settings is None:
+        return [SECTION.skipped("all", "the settings that name them are invalid")]
+    return list(source_findings(settings, sequences=sequences, drafts=drafts, probe=probe))
 
 
 def source_findings(

@@ -71,7 +71,7 @@ def choose_engine(name: EngineName, model: str) -> EngineChoice:
     if not absence and not (suitable and preferred == ("llama-cpp",)):
         return EngineChoice(VLLM, "installed with the plugin")
     if suitable:
-        why = "reads .gguf files" if suitable[0] == "llama-cpp" else f"because {absence}"
+        why = "which reads .gguf files" if suitable[0] == "llama-cpp" else f"because {absence}"
         return EngineChoice(suitable[0], why)
     raise MissingPackageError(_nothing(preferred, installed, absence))
 
