@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from qr_sampler_cli.chat.command import chat
 from qr_sampler_cli.commands.audit import audit
 from qr_sampler_cli.commands.baseline import baseline
 from qr_sampler_cli.commands.doctor import doctor
@@ -62,6 +63,7 @@ def _main(
 
 app.command()(audit)
 app.command()(baseline)
+app.command()(chat)
 app.add_typer(doctor, name="doctor")
 app.command()(generate)
 app.add_typer(health, name="health")

@@ -37,7 +37,13 @@ from qr_sampler_cli.generation.records_file import RecordsFile
 from qr_sampler_cli.terminal.progress import stage
 from qr_sampler_local.engines import Generated, LocalEngine, continuation
 
-__all__ = ["Completion", "GenerationRequest", "GenerationRun", "run_generation"]
+__all__ = [
+    "Completion",
+    "GenerationRequest",
+    "GenerationRun",
+    "check_options",
+    "run_generation",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,13 +146,23 @@ def run_generation(
     choice = choose_engine(request.engine, request.model)
     check_model(request.model, gguf=choice.name == "llama-cpp")
     with deployed(choice, request.model, request.variables, verbose=request.verbose) as deployment:
-        _check_options(deployment.settings, request.options)
+        check_options(deployment.settings, request.options)
         if choice.reason:
             typer.echo(f"engine: {choice.title}, {choice.reason}", err=True)
         return _run(request, choice, deployment, records)
 
 
-def _check_options(settings: Settings, given: Mapping[str, str]) -> None:
+def check_options(settings: Settings, given: Mapping[str, str]) -> None:
+    """Checks the options of a request.
+
+    Args:
+        settings: The deployment's settings.
+        given: The ``qr_*`` options.
+
+    Raises:
+        ConfigError: When one is unknown, out of range, or has no effect.
+        PluginError: When a component that one names is unknown, contested or broken.
+    """
     strategy = resolve_request(settings, given, ORDINARY_FIELDS).parameters.temperature_strategy
     if "qr_fixed_temperature" in given and strategy != "fixed":
         raise ConfigError(

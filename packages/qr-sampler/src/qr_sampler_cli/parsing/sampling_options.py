@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -12,7 +13,7 @@ from qr_sampler.admission.overrides import KEY_PREFIX
 from qr_sampler.errors import ConfigError
 from qr_sampler_cli.parsing.assignments import pairs
 
-__all__ = ["SamplingOptions"]
+__all__ = ["SamplingOptions", "with_assignments"]
 
 SAMPLING: Final = "Sampling (the deployment's QR_* settings apply where nothing is given)"
 ENTROPY: Final = "Entropy"
@@ -121,17 +122,24 @@ class SamplingOptions:
         return with_assignments(options, self.assignments or [])
 
 
-def with_assignments(options: dict[str, str], assignments: list[str]) -> dict[str, str]:
-    """Returns *options* with those that ``--set`` adds.
+def with_assignments(
+    options: Mapping[str, str], assignments: Iterable[str], origin: str = "--set"
+) -> dict[str, str]:
+    """Returns *options* with those that are assigned.
+
+    Args:
+        options: The ``qr_*`` options so far.
+        assignments: Each as ``qr_KEY=VALUE``.
+        origin: Where they were given, for the error.
 
     Raises:
         ConfigError: When a key is given twice, or is none.
     """
     every = dict(options)
-    for key, value in pairs(assignments, "--set"):
+    for key, value in pairs(assignments, origin):
         if not key.startswith(KEY_PREFIX):
-            raise ConfigError(f"--set {key}={value}: keys begin with {KEY_PREFIX!r}")
+            raise ConfigError(f"{origin} {key}={value}: keys begin with {KEY_PREFIX!r}")
         if key in every:
-            raise ConfigError(f"--set {key}={value}: {key} is already set to {every[key]!r}")
+            raise ConfigError(f"{origin} {key}={value}: {key} is already set to {every[key]!r}")
         every[key] = value
     return every

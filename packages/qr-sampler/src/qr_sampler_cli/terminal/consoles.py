@@ -7,11 +7,18 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TextIO
 
 from rich.console import Console, RenderableType
 
-__all__ = ["printable", "progress_console", "result_console", "stdout_reserved", "unpadded"]
+__all__ = [
+    "console_on",
+    "printable",
+    "progress_console",
+    "result_console",
+    "stdout_reserved",
+    "unpadded",
+]
 
 PLAIN_WIDTH: Final = 200
 """Columns of output to a file or a pipe, where there is no window to fit into."""
@@ -19,16 +26,20 @@ PLAIN_WIDTH: Final = 200
 
 def result_console() -> Console:
     """Returns a console on standard output; plain and wide when that is not a terminal."""
-    return _console(stderr=False)
+    return _console(Console(markup=False, highlight=False, emoji=False))
 
 
 def progress_console() -> Console:
     """Returns a console on standard error."""
-    return _console(stderr=True)
+    return _console(Console(stderr=True, markup=False, highlight=False, emoji=False))
 
 
-def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+def console_on(file: TextIO) -> Console:
+    """Returns a console on a file that stays where it is, whatever standard output becomes."""
+    return _console(Console(file=file, markup=False, highlight=False, emoji=False))
+
+
+def _console(console: Console) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PLAIN_WIDTH
     return console

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-__all__ = ["interruption", "stop_signals"]
+__all__ = ["Interruption", "interruption", "stop_signals"]
 
 
 @contextlib.contextmanager
@@ -27,27 +27,39 @@ def stop_signals(stop: Callable[[], object]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class Interruption:
+    """How often SIGINT has come."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        """How often."""
+
+    def __call__(self) -> bool:
+        """Returns whether it has come at all."""
+        return self.count > 0
+
+
 @contextlib.contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT has come, which then interrupts nothing else.
+def interruption() -> Iterator[Interruption]:
+    """Yields what tells whether SIGINT has come, which then interrupts nothing else.
 
     For work that must not stop between two of its steps. A second SIGINT raises
     ``KeyboardInterrupt`` nevertheless. Only the main thread can ask for signals: in another one, or
     where SIGINT is ignored, nothing changes.
     """
-    came: list[int] = []
+    came = Interruption()
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        if came:
+    def note(_number: int, _frame: FrameType | None) -> None:
+        came.count += 1
+        if came.count > 1:
             raise KeyboardInterrupt
-        came.append(number)
 
     if threading.current_thread() is not threading.main_thread() or _ignored():
-        yield lambda: False
+        yield came
         return
     previous = signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: bool(came)
+        yield came
     finally:
         signal.signal(signal.SIGINT, previous)
 
