@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from qr_sampler.host import Entry, Outcome, RecordKeeper, SamplingSession, TokenSequence
+from qr_sampler.host import Entry, Outcome, RecordKeeper, SamplingSession, StepRows, TokenSequence
 from qr_sampler_local.loop.at_exit import close_at_exit
 from qr_sampler_local.loop.sequence import LocalSequence
 
@@ -119,27 +119,44 @@ class SequenceKeeper(RecordKeeper):
     def _begun(self, sequence: LocalSequence) -> None:
         self._open[id(sequence)] = sequence
 
-    def _take(self, sequence: LocalSequence, core: TokenSequence, outcome: Outcome) -> None:
-        """Gives *sequence* the token of *outcome*."""
-        core.sampled(outcome, hold_end=True)
-        sequence.outcome = outcome
-        sequence.tokens.append(outcome.token_id)
-        if core.failure:
-            # It may have no end token, and would go on without entropy.
-            core.ended = True
-        if core.ended:
-            sequence.thread = threading.get_ident()
-            self._ending.append(sequence)
+    def _begun_step(
+        self, sequences: Sequence[LocalSequence]
+    ) -> tuple[StepRows, list[LocalSequence]]:
+        """Returns the rows of a step that get a token, and whose they are.
 
-    def _gone_on(self, sequences: Sequence[LocalSequence]) -> list[Entry]:
-        """Returns the records that are settled because a loop goes on with a further step."""
-        entries: list[Entry] = []
-        for sequence in sequences:
-            if sequence.core is not None and not sequence.ended:
-                entries += sequence.core.go_on(sequence.steps_in_flight)
-        if self._ending:
-            entries += self._gone_on_after_ends()
-        return entries
+        Records what is settled because the loop goes on.
+        """
+        settled = self._gone_on_after_ends() if self._ending else []
+        step, stepped = StepRows(), []
+        for line, sequence in enumerate(sequences):
+            core = sequence.core
+            if core is None or core.ended or sequence.closed:
+                continue
+            settled += core.go_on(sequence.steps_in_flight)
+            step.lines.append(line)
+            step.sequences.append(core)
+            step.positions.append(len(sequence.tokens))
+            stepped.append(sequence)
+        self._record(settled)
+        return step, stepped
+
+    def _take(
+        self,
+        stepped: Sequence[LocalSequence],
+        cores: Sequence[TokenSequence],
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        """Gives sequences the tokens that a step has decided."""
+        for sequence, core, outcome in zip(stepped, cores, outcomes, strict=True):
+            core.sampled(outcome, hold_end=True)
+            sequence.outcome = outcome
+            sequence.tokens.append(outcome.token_id)
+            if core.failure:
+                # It may have no end token, and would go on without entropy.
+                core.ended = True
+            if core.ended:
+                sequence.thread = threading.get_ident()
+                self._ending.append(sequence)
 
     def _gone_on_after_ends(self) -> list[Entry]:
         """Returns the ends of sequences that steps of this thread have ended before this one."""

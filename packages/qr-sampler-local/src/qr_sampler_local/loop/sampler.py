@@ -16,7 +16,6 @@ from qr_sampler import EngineFields, EntropySource, Settings
 from qr_sampler.host import (
     Outcome,
     SamplingSession,
-    StepRows,
     StopConditions,
 )
 from qr_sampler_local.facts import engine_facts
@@ -86,6 +85,9 @@ class LocalSampler(SequenceKeeper):
         warm_up()
         self._on_host: bool | None = None
         """Where logits are; ``None`` before the first."""
+        self._shape: tuple[int, ...] = ()
+        self._batch: list[LocalSequence] = []
+        """The sequences of the latest step, which are known to fit logits of that shape."""
         self._vocab_size = vocab_size
         self._made_here = made_here(session.sources, own)
         """The sources that are closed in the end."""
@@ -181,17 +183,14 @@ class LocalSampler(SequenceKeeper):
         """
         with self.lock:
             self._check_open()
-            rows = readable(logits, to_host=self._on_host is True)
-            self._check_place(rows)
-            check_rows(rows, sequences, self, self._vocab_size)
-            self._record(self._gone_on(sequences))
-            step, stepped = _rows_to_decide(sequences)
+            rows = self._checked(logits, sequences)
+            step, stepped = self._begun_step(sequences)
             decided: list[Outcome | None] = [None] * len(sequences)
             if stepped:
                 outcomes = self.session.decide(rows, step)
-                for index, outcome in enumerate(outcomes):
-                    self._take(stepped[index], step.sequences[index], outcome)
-                    decided[step.lines[index]] = outcome
+                self._take(stepped, step.sequences, outcomes)
+                for line, outcome in zip(step.lines, outcomes, strict=True):
+                    decided[line] = outcome
             return decided
 
     def chosen(self, sequence: LocalSequence, token_id: int) -> None:
@@ -232,15 +231,21 @@ class LocalSampler(SequenceKeeper):
             while self._made_here:
                 closing.callback(self._made_here.pop().close)
 
-    def _check_place(self, rows: Any) -> None:
-        """Takes note of where logits are, which decides how all of this sampler are read."""
+    def _checked(self, logits: Any, sequences: Sequence[LocalSequence]) -> Any:
+        """Returns *logits* as they are read, which fit *sequences* and this sampler."""
+        rows = readable(logits, to_host=self._on_host is True)
         on_host = isinstance(rows, np.ndarray)
         if self._on_host is False and on_host:
             raise ValueError(
                 "logits in the memory of the host, after others on an accelerator; make a sampler "
                 "for each"
             )
+        # Batches stay the same for many steps; sequences compare by identity.
+        if rows.shape != self._shape or list(sequences) != self._batch:
+            check_rows(rows, sequences, self, self._vocab_size)
+            self._shape, self._batch = rows.shape, list(sequences)
         self._on_host = on_host
+        return rows
 
     def _check_open(self) -> None:
         if self.closed:
@@ -249,19 +254,3 @@ class LocalSampler(SequenceKeeper):
 
 def _token_without_outcome(sequence: LocalSequence) -> int:
     return LEFT_TO_CALLER if sequence.left_to_caller else sequence.end_token
-
-
-def _rows_to_decide(
-    sequences: Sequence[LocalSequence],
-) -> tuple[StepRows, list[LocalSequence]]:
-    """Returns the rows of a step that get a token, and whose they are."""
-    step = StepRows()
-    stepped: list[LocalSequence] = []
-    for line, sequence in enumerate(sequences):
-        core = sequence.core
-        if core is not None and not sequence.ended:
-            step.lines.append(line)
-            step.sequences.append(core)
-            step.positions.append(len(sequence.tokens))
-            stepped.append(sequence)
-    return step, stepped
