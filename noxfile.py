@@ -231,7 +231,10 @@ def typing(session: nox.Session) -> None:
 
 def check_types(session: nox.Session) -> None:
     """Run mypy in the session's environment, once for each part that is typed by itself."""
-    measured = ("qr-sampler-vllm", "qr-sampler-grpc", "qr-sampler-core", "qr-sampler")
+    measured = (
+        *("qr-sampler-vllm", "qr-sampler-grpc", "qr-sampler-core", "qr-sampler-local"),
+        "qr-sampler",
+    )
     parts = [f"packages/{package}/src" for package in PACKAGES]
     parts += [f"packages/{package}/benchmarks" for package in measured]
     parts += ["deployments/openwebui", "deployments/docker/health_check.py"]
@@ -396,14 +399,23 @@ def check_wheel(session: nox.Session, package: str, folder: Path, place: Path) -
     with session.chdir(place):
         session.run(python, "-I", "-c", f"import {module}", external=True)
         session.run(python, "-I", "-W", "error", str(example), external=True)
-        if package == "qr-sampler-core":
-            session.run(python, "-I", "-c", ABSENT_FROM_CORE, external=True)
+        session.run(python, "-I", "-c", ABSENCE, *ABSENT.get(package, ()), external=True)
 
 
-ABSENT_FROM_CORE: Final = """
+ABSENT: Final = {
+    "qr-sampler-core": ("grpc", "torch", "vllm"),
+    "qr-sampler-local": (
+        *("grpc", "torch", "vllm", "transformers", "mlx", "llama_cpp", "numba"),
+        "qr_sampler_accel",
+    ),
+}
+"""What must not come along with a package, by its import name."""
+
+ABSENCE: Final = """
+import sys
 from importlib.util import find_spec
-present = [name for name in ("grpc", "torch", "vllm") if find_spec(name)]
-assert not present, f"qr-sampler-core pulled in {present}"
+present = [name for name in sys.argv[1:] if find_spec(name)]
+assert not present, f"the wheel has pulled in {present}"
 """
 
 
@@ -698,6 +710,21 @@ def bench_host(session: nox.Session) -> None:
     sync(session, "--package=qr-sampler-core", "--extra=testing")
     folder = str(ROOT / "packages/qr-sampler-core")
     session.run("python", "-m", "benchmarks", *session.posargs, env={"PYTHONPATH": folder})
+
+
+@nox.session(python=COVERAGE_PYTHON, reuse_venv=True, default=False)
+def bench_local(session: nox.Session) -> None:
+    """Measure what a step costs a loop of one's own beside its sampling; see docs/benchmarks.md.
+
+    ``-- mlx`` and ``-- transformers`` compare these engines with their own sampling instead.
+    """
+    environment = {"PYTHONPATH": str(ROOT / "packages/qr-sampler-local")}
+    if session.posargs[:1] in (["mlx"], ["transformers"]):
+        name, *options = session.posargs
+        Engine(session).run("-m", f"benchmarks.{name}_cost", *options, **environment)
+        return
+    sync(session, "--package=qr-sampler-local", "--extra=fast")
+    session.run("python", "-m", "benchmarks", *session.posargs, env=environment)
 
 
 @nox.session(venv_backend="none", default=False)
