@@ -55,8 +55,8 @@ class Setting(NamedTuple):
 
 SETTINGS: Final = (
     Setting("tiny", 1, 200, 0.90),
-    Setting("tiny", 32, 100, 0.70),
-    Setting("tiny", 256, 32, 0.70),
+    Setting("tiny", 32, 240, 0.70),
+    Setting("tiny", 256, 64, 0.70),
     Setting("wide", 1, 100),
     Setting("wide", 32, 16, 0.95),
 )

@@ -76,6 +76,11 @@ class SessionRecords:
         return self._journal.run_id
 
     @property
+    def writing_process(self) -> int | None:
+        """Number of the process that writes the ledger; ``None`` if this one does."""
+        return self._journal.writing_process
+
+    @property
     def keeps_prompts(self) -> bool:
         """Whether the operator wants prompts written, so that :meth:`keep_prompt` makes sense."""
         return self._prompts is not None
