@@ -36,8 +36,8 @@ settings.register_profile(
 )
 settings.load_profile("qr-sampler-vllm")
 
-# A script that needs gRPC, which is there only where vLLM is.
-collect_ignore = ["faulty_entropy_server.py"]
+# A script that needs gRPC, and a module for the processes of engines: only where vLLM is.
+collect_ignore = ["faulty_entropy_server.py", "hosts_in_vllm.py"]
 
 START_TIMEOUT_S = 900.0
 """A first start of vLLM takes a minute on two busy cores, and more beside other work."""
@@ -424,8 +424,10 @@ class DrawsOnFile:
 
     def _environment(self, source: str) -> dict[str, str]:
         self._runs += 1
+        inherited = os.environ.get("PYTHONPATH")
+        paths = [str(self._site.directory), *([inherited] if inherited else [])]
         return {
-            "PYTHONPATH": str(self._site.directory),
+            "PYTHONPATH": os.pathsep.join(paths),
             "QR_ENTROPY_SOURCE_TYPE": source,
             "QR_TEST_DRAWS": str(self._file()),
             # No draw is given up, however busy the machine is.

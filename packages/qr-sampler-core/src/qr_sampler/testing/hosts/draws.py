@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 
 from qr_sampler.testing.contracts.clauses import clause
 from qr_sampler.testing.hosts.clauses import (
@@ -34,10 +35,21 @@ class DrawClauses(HostClauses):
     @clause(RECORDED, BATCHED, IDLE)
     def test_nothing_is_drawn_for_rows_that_emit_nothing(self, run_host: RunHost) -> None:
         """Not for padding, an unfinished prefill, or the rows of texts that have ended."""
+        self.check_wasted_blocks(run_host, prompt_tokens=(3, 40, 9))
+
+    def check_wasted_blocks(self, run_host: RunHost, prompt_tokens: Sequence[int]) -> None:
+        """Checks that texts of different lengths cost their tokens and those of late steps.
+
+        Args:
+            run_host: Starts a run.
+            prompt_tokens: Number of tokens of each of three prompts.
+        """
         run = run_host()
-        lengths = ((1, 3), (6, 40), (3, 9))
         texts = run.generate(
-            *(HostRequest(max_tokens=count, prompt_tokens=tokens) for count, tokens in lengths)
+            *(
+                HostRequest(max_tokens=count, prompt_tokens=length)
+                for count, length in zip((1, 6, 3), prompt_tokens, strict=True)
+            )
         )
         emitted = sum(len(text.handed_over) for text in texts)
         wasted = run.witness.bytes_drawn // BLOCK_BYTES - emitted
