@@ -117,8 +117,8 @@ class VllmEngine:
         arriving = ArrivingTokens(keys, self._records, on_token)
         engine = self._llm.llm_engine
         names: list[str] = []
-        with interruption() as interrupted:
-            try:
+        try:
+            with interruption() as interrupted:
                 for prompt, option in zip(prompts, keyed, strict=True):
                     names.append(uuid.uuid4().hex)
                     parameters = self._parameters(option, max_tokens, ignore_eos)
@@ -127,14 +127,20 @@ class VllmEngine:
                 while engine.has_unfinished_requests() and not interrupted():
                     for output in engine.step():
                         arriving.take(names.index(output.request_id), output.outputs[0])
-                    if on_token is not None:
-                        self.write_records()
-                        arriving.hand_over()
-            finally:
-                if engine.has_unfinished_requests():
-                    engine.abort_request(names)
-                self.write_records()
-        return arriving.all()
+                    self._hand_over(arriving, on_token)
+        except KeyboardInterrupt:
+            # Raised by the listener, or by a second Ctrl-C: nobody waits for what is left.
+            on_token = None
+        finally:
+            if engine.has_unfinished_requests():
+                engine.abort_request(names)
+            self.write_records()
+        return arriving.all(hand_over=on_token is not None)
+
+    def _hand_over(self, arriving: ArrivingTokens, on_token: TokenListener | None) -> None:
+        if on_token is not None:
+            self.write_records()
+            arriving.hand_over()
 
     def _parameters(self, option: Mapping[str, object], max_tokens: int, ignore_eos: bool) -> Any:
         kinds: Any = _package("vllm.sampling_params").RequestOutputKind

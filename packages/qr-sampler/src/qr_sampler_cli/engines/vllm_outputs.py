@@ -66,10 +66,15 @@ class ArrivingTokens:
                 self._handed_over[prompt] += 1
                 self._on_token(_emitted(prompt, position, tokens[position], record or {}))
 
-    def all(self) -> list[Generated]:
-        """Returns what was emitted, after handing over the rest."""
+    def all(self, *, hand_over: bool) -> list[Generated]:
+        """Returns what was emitted.
+
+        Args:
+            hand_over: Whether the rest is handed over first.
+        """
         self._records.read()
-        self.hand_over(all_of_them=True)
+        if hand_over:
+            self.hand_over(all_of_them=True)
         generated = [
             Generated(
                 sequence=self._records.sequence(key),
