@@ -75,12 +75,19 @@ class HealthMonitor:
         self._counted.clear()
 
     def observe(self, data: bytes) -> Alarm | None:
-        """Returns the gravest finding about the bytes of a draw; ``None`` for a good one."""
+        """Returns the gravest finding about the bytes of a draw; ``None`` for a good one.
+
+        Args:
+            data: Bytes of the draw, of the type itself: what measures them may be compiled for it.
+        """
         values = self._measures.of(data)
         self._read += len(data)
         suspect, failed = self._cutoffs_of(len(data))
         if all(map(lt, values, suspect)):
-            return self._judged(None)
+            self._recent.append(False)
+            if self.state is not HealthState.FAILED:
+                self.state = HealthState.OK
+            return None
         return self.judge(map(Reading, TESTS, values, suspect, failed))
 
     def read(self, data: bytes) -> list[Reading]:

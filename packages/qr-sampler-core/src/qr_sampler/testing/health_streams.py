@@ -194,16 +194,17 @@ class _Noting:
 
 
 def streams_judged_otherwise(
-    numbers: Iterable[int], make_measures: Callable[[int], Measures]
+    numbers: Iterable[int], *contenders: Callable[[int], Measures]
 ) -> list[int]:
     """Returns those of some streams that are judged otherwise than byte by byte, to the last bit.
 
     Args:
         numbers: Which streams.
-        make_measures: Makes what measures them, for runs of at most a given length.
+        contenders: Each makes what measures them, for runs of at most a given length.
     """
-    return [
-        number
-        for number in numbers
-        if list(judgements(number, make_measures)) != list(judgements(number, ByteByByte))
-    ]
+    otherwise = []
+    for number in numbers:
+        reference = list(judgements(number, ByteByByte))
+        if any(list(judgements(number, contender)) != reference for contender in contenders):
+            otherwise.append(number)
+    return otherwise
