@@ -123,7 +123,7 @@ STREAM_KINDS: Final[dict[str, Callable[[Generator, int], bytes]]] = {
 """What a part of a stream can be."""
 
 
-def draws_of(number: int, most_bytes: int = 10_000) -> Iterator[bytes]:
+def draws_of(number: int, most_bytes: int = 4_000) -> Iterator[bytes]:
     """Yields the draws of one stream.
 
     Some parts come again, and where one ends has nothing to do with where a draw does.
