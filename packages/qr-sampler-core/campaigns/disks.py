@@ -2,9 +2,10 @@
 """Engines on disks that stall, refuse, or turn read-only, without anything put in their place.
 
 A filesystem in a file is frozen by the kernel for half a minute, so that every write blocks, and
-another one turns read-only by an error of its own, while an engine decodes without a pause. Its
-steps have to go on, its memory has to stay bounded, and what it has left has to be a chain that
-says how many lines are missing. With ``QR_LEDGER_REQUIRED`` its requests have to end instead.
+another one turns read-only by an error of its own, while an engine decodes without a pause. A
+thread of the engine writes its ledger, and then a process of its own does. Its steps have to go on,
+its memory has to stay bounded, and what it has left has to be a chain that says how many lines are
+missing. With ``QR_LEDGER_REQUIRED`` its requests have to end instead.
 
 It takes the rights to mount, and says so where they are missing.
 
@@ -125,8 +126,8 @@ def missing_rights() -> str:
 
 
 @contextlib.contextmanager
-def engine(folder: Path, **options: Any) -> Iterator[ToyHost]:
-    """Yields an engine that keeps a ledger in *folder*."""
+def engine(folder: Path, *, busy: bool, **options: Any) -> Iterator[ToyHost]:
+    """Yields an engine that keeps a ledger in *folder*, written by a process if it is *busy*."""
     settings = Settings.load(
         entropy_source_type="bytes",
         sample_count=16,
@@ -136,8 +137,12 @@ def engine(folder: Path, **options: Any) -> Iterator[ToyHost]:
         ledger_queue=QUEUE,
         **options,
     )
-    facts = EngineFacts(engine="toy", model="none")
+    facts = EngineFacts(engine="toy", model="none", busy=busy)
     host = ToyHost(SamplingSession(facts, settings, sources={"bytes": SystemBytes()}))
+    host.add(1)
+    while busy and host.session.writing_process is None:
+        host.flush()
+        time.sleep(0.01)
     try:
         yield host
     finally:
@@ -186,10 +191,10 @@ def lost_in(lines: list[dict[str, Any]]) -> Counter[str]:
     return lost
 
 
-def stall(disk: Disk, seconds: float, *, required: bool) -> str:
+def stall(disk: Disk, seconds: float, *, busy: bool, required: bool) -> str:
     """Freezes the disk under an engine; returns what happened."""
     folder = disk.mounted / f"required-{required}"
-    with engine(folder, ledger_required=required) as host:
+    with engine(folder, busy=busy, ledger_required=required) as host:
         before = decode(host, for_seconds(1.0))
         with disk.frozen_for(seconds):
             during = decode(host, for_seconds(seconds))
@@ -214,10 +219,10 @@ def stall(disk: Disk, seconds: float, *, required: bool) -> str:
     )
 
 
-def turn_read_only(disk: Disk) -> str:
+def turn_read_only(disk: Disk, *, busy: bool) -> str:
     """Lets the disk refuse all writes under an engine; returns what happened."""
     folder = disk.mounted / "broken"
-    with engine(folder) as host:
+    with engine(folder, busy=busy) as host:
         before = decode(host, for_seconds(1.0))
         disk.break_down()
         after = decode(host, for_seconds(1.0))
@@ -244,15 +249,22 @@ def main() -> int:
     if reason := missing_rights():
         print(f"skipped: {reason}")
         return 0
+    for busy in (False, True):
+        print("written by", "a process:" if busy else "a thread:")
+        drill(seconds, busy=busy)
+    return 0
+
+
+def drill(seconds: float, *, busy: bool) -> None:
+    """Lets a disk fail in every way under engines, and prints what happened."""
     with TemporaryDirectory() as name:
         disk = Disk(Path(name))
         try:
-            print(stall(disk, seconds, required=False), flush=True)
-            print(stall(disk, seconds, required=True), flush=True)
-            print(turn_read_only(disk), flush=True)
+            print(stall(disk, seconds, busy=busy, required=False), flush=True)
+            print(stall(disk, seconds, busy=busy, required=True), flush=True)
+            print(turn_read_only(disk, busy=busy), flush=True)
         finally:
             disk.close()
-    return 0
 
 
 if __name__ == "__main__":
