@@ -11,13 +11,20 @@ import inspect
 import logging
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from qr_sampler import ConfigError, EntropyUnavailableError
+from qr_sampler import ConfigError, EntropyUnavailableError, Settings
+from qr_sampler.testing.hosts.recorded_logits import (
+    PlayedBytes,
+    Recording,
+    check_recorded,
+    recording_of,
+)
 from qr_sampler_local.llama_cpp import LlamaCppSampler
 from qr_sampler_local.llama_cpp.turn import ForeignTokenError
 
@@ -392,3 +399,28 @@ def test_they_are_those_of_the_installed_version(request: pytest.FixtureRequest)
         assert [(each.name, each.default, each.kind) for each in ours.values()] == [
             (each.name, each.default, each.kind) for each in theirs.values()
         ]
+
+
+def test_recorded_logits_give_the_tokens_and_records_of_the_reference(
+    make_llama: MakeLlama, tmp_path: Path
+) -> None:
+    """The logits are put into llama.cpp's own row, by a processor before ours."""
+    llama = make_llama()
+
+    def play(recording: Recording, settings: Settings, source: PlayedBytes) -> list[list[int]]:
+        def text(row: int) -> list[int]:
+            def recorded(ids: Any, scores: Any) -> Any:
+                return recording.logits[len(ids) - len(PROMPT), row]
+
+            processors = [recorded]
+            turn = sampler.turn(
+                PROMPT, recording.options[row], max_tokens=recording.steps, processors=processors
+            )
+            tokens = list(turn.tokens())
+            turn.close()
+            return tokens
+
+        with LlamaCppSampler(llama, settings, sources=[source]) as sampler:
+            return [text(row) for row in range(recording.rows)]
+
+    check_recorded(play, tmp_path, recording_of(llama.n_vocab()))
