@@ -142,7 +142,7 @@ nox.options.sessions = [
         for version in dict.fromkeys(TESTED_HERE)
         for package in (BY_THEMSELVES if version == COVERAGE_PYTHON else PACKAGES)
     ),
-    *("wheels", "vllm", "vllm_oldest", "demo"),
+    *("wheels", "vllm", "vllm_oldest", "demo", "laptop"),
 ]
 
 
@@ -617,6 +617,23 @@ def demo(session: nox.Session) -> None:
     name = option(session.posargs, "--engine") or "vllm"
     engine = LaptopEngine(session, name) if name in LAPTOP_EXTRAS else Engine(session)
     engine.run("-m", "qr_sampler_cli.demo", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def laptop(session: nox.Session) -> None:
+    """Install the command with Transformers and nothing of vLLM, and run the demo with it."""
+    engine = LaptopEngine(session, "transformers")
+    engine.run("-c", ABSENT_FROM_LAPTOP)
+    # What the model says does not matter here.
+    options = (f"--directory={scratch(session)}", "--training-steps=20", "--max-tokens=8")
+    engine.run("-m", "qr_sampler_cli.demo", "--engine=transformers", *options)
+
+
+ABSENT_FROM_LAPTOP: Final = """
+from importlib.util import find_spec
+present = [name for name in ("mlx", "vllm") if find_spec(name)]
+assert not present, f"qr-sampler[transformers] pulled in {present}"
+"""
 
 
 def option(arguments: list[str], name: str) -> str:
