@@ -57,7 +57,7 @@ def _main(
     Exit status: 0 success, 1 records and tokens disagree, an audit fails, the doctor found a
     problem, a probed server is not usable, a source is broken or has changed, bytes are not
     uniform, a ledger holds alarms or an experiment is refuted, 2 error, 3 fallback although the
-    primary source was required.
+    primary source was required, 130 ended by Ctrl-C.
     """
 
 
