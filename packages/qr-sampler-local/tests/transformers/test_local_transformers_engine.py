@@ -92,7 +92,7 @@ def test_nobody_has_to_listen(loaded: Loaded) -> None:
 
 def test_an_end_token_ends_a_text(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     often = transformers.GenerationConfig(eos_token_id=list(range(0, 2048, 5)))
-    monkeypatch.setattr(loaded.engine._model, "generation_config", often)  # noqa: SLF001
+    monkeypatch.setattr(loaded.engine._model, "generation_config", often)
     (text,) = loaded.engine.generate([[40, 41]], max_tokens=200, options=[{}])
     assert [token % 5 == 0 for token in text.tokens] == [False] * (len(text.tokens) - 1) + [True]
     assert text.finish_reason == "stop"

@@ -14,11 +14,8 @@ from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from qr_sampler.settings.environment import EnvironmentSettings
-from qr_sampler.settings.temperature_parameters import (
-    MAX_TEMPERATURE,
-    MIN_TEMPERATURE,
-    TemperatureParameters,
-)
+from qr_sampler.settings.sampling_parameters import SamplingParameters
+from qr_sampler.settings.temperature_parameters import MAX_TEMPERATURE, MIN_TEMPERATURE
 from qr_sampler.settings.validation_errors import describe_validation_error, public_name
 
 __all__ = [
@@ -45,61 +42,6 @@ RAISE_ERROR: Final = "error"
 
 END_REQUEST: Final = "end_request"
 """The ``fallback_mode`` that ends the affected requests instead of falling back."""
-
-
-class SamplingParameters(TemperatureParameters):
-    """How one token is sampled. Every field may be overridden per request as ``qr_<field>``."""
-
-    sample_count: int = Field(
-        10_240,
-        ge=1,
-        description="Bytes drawn from the source for one token; the block that decides it.",
-    )
-    signal_amplifier_type: str = Field(
-        "zscore_mean", description="Amplifier that turns a block of bytes into one uniform number."
-    )
-    top_n_sigma: float = Field(
-        0.0,
-        ge=0.0,
-        le=1e6,
-        description=(
-            "Keep tokens whose logit is at most this many standard deviations below the largest; 0 "
-            "keeps all of them."
-        ),
-    )
-    top_k: int = Field(
-        0,
-        ge=-1,
-        le=2**31 - 1,
-        description="Keep the k most probable tokens; 0 or -1 keeps all of them.",
-    )
-    min_p: float = Field(
-        0.0,
-        ge=0.0,
-        le=1.0,
-        description="Keep tokens at least this fraction as probable as the most probable one.",
-    )
-    top_p: float = Field(
-        1.0,
-        gt=0.0,
-        le=1.0,
-        description="Keep the fewest most probable tokens that together reach this probability.",
-    )
-    typical_p: float = Field(
-        1.0,
-        gt=0.0,
-        le=1.0,
-        description=(
-            "Keep the fewest tokens of typical probability (-ln p near the entropy) that together "
-            "reach this probability."
-        ),
-    )
-    truncate_first: bool = Field(
-        False,
-        description=(
-            "Apply top_n_sigma, top_k, min_p and top_p to the distribution before temperature."
-        ),
-    )
 
 
 class Settings(EnvironmentSettings, SamplingParameters):
