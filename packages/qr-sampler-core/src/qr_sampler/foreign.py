@@ -4,22 +4,29 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from types import CodeType
-from typing import Final
+from typing import Final, Protocol
 
 from qr_sampler.errors import ComponentError
 
 __all__ = [
+    "LARGEST_NUMBER",
     "MASK",
     "MAX_TEXT_CHARACTERS",
     "DefectLog",
+    "HasSettings",
     "component_failure",
+    "component_settings",
+    "is_our_package",
     "is_ours",
     "is_signal",
+    "plain_settings",
     "plain_text",
     "traceback_text",
     "words_of",
@@ -33,6 +40,12 @@ MAX_TRACEBACK_CHARACTERS: Final = 8192
 
 MASK: Final = "***"
 """Stands for a secret."""
+
+MOST_SETTINGS: Final = 100
+"""Number of settings of a component that are recorded."""
+
+LARGEST_NUMBER: Final = 2**63 - 1
+"""Beyond it many JSON readers lose precision."""
 
 MOST_REPORTS: Final = 16
 """Number of defects of one component that are logged; each kind is logged once."""
@@ -56,7 +69,12 @@ logger = logging.getLogger("qr_sampler")
 
 def is_ours(component: object) -> bool:
     """Returns whether the class of *component* belongs to this project, whose tests bind it."""
-    return type(component).__module__.partition(".")[0] in _OUR_PACKAGES
+    return is_our_package(type(component).__module__.partition(".")[0])
+
+
+def is_our_package(name: str) -> bool:
+    """Returns whether the import package *name* belongs to this project."""
+    return name in _OUR_PACKAGES
 
 
 def plain_text(value: object, secrets: Iterable[str] = (), limit: int = MAX_TEXT_CHARACTERS) -> str:
@@ -90,6 +108,31 @@ def plain_text(value: object, secrets: Iterable[str] = (), limit: int = MAX_TEXT
     return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
 
 
+def plain_settings(answer: object, secrets: Iterable[str] = ()) -> dict[str, object]:
+    """Returns settings that a component has named, as plain values of bounded size.
+
+    Numbers, flags and nothing stay what they are, all else is text; what is no mapping is none.
+
+    Args:
+        answer: What it has named them as; its methods may raise anything.
+        secrets: Texts that are masked.
+    """
+    if not isinstance(answer, Mapping):
+        return {}
+    items = islice(answer.items(), MOST_SETTINGS)
+    return {plain_text(name, secrets): _plain_value(value, secrets) for name, value in items}
+
+
+def _plain_value(value: object, secrets: Iterable[str]) -> object:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value) if abs(value) <= LARGEST_NUMBER else plain_text(value, secrets)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    return plain_text(value, secrets)
+
+
 def words_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
     """Returns the type of *error* and what it says, if it can say it, as :func:`plain_text`."""
     kind = plain_text(type(error).__name__)
@@ -118,6 +161,18 @@ def traceback_text(error: BaseException, secrets: Iterable[str] = ()) -> str:
     return text[-MAX_TRACEBACK_CHARACTERS:].encode("utf-8", "backslashreplace").decode()
 
 
+class HasSettings(Protocol):
+    """A component that says how it is configured."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must stay secret."""
+
+    @property
+    def recorded_settings(self) -> Mapping[str, object]:
+        """The settings that are in use."""
+
+
 class DefectLog:
     """Logs what only the author of a component can repair, once for each kind of error.
 
@@ -141,6 +196,27 @@ class DefectLog:
         self._reported.add(kind)
         text = traceback_text(error, self._secrets)
         logger.error("%s has a defect: %s\n%s", self._subject, self._promise, text)
+
+
+def component_settings(kind: str, name: str, component: HasSettings) -> dict[str, object]:
+    """Returns the settings that a component records, as :func:`plain_settings`; never raises.
+
+    Args:
+        kind: What it is, for example ``"signal amplifier"``.
+        name: What it is configured as.
+        component: The component.
+    """
+    try:
+        declared: tuple[object, ...] = component.secrets
+        secrets = [secret for secret in declared if isinstance(secret, str) and secret]
+        return plain_settings(component.recorded_settings, secrets)
+    # Whatever the component raises, its settings are unknown, and that is all.
+    except BaseException as error:
+        if is_signal(error):
+            raise
+        promise = "settings and secrets are a mapping and texts"
+        DefectLog(f"{kind} {name!r}", promise).report(error)
+        return {}
 
 
 _COMPONENTS: Final[dict[tuple[str, str], DefectLog]] = {}

@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_settings import SettingsConfigDict
 
+from qr_sampler import AMPLIFIERS, SignalAmplifier
 from qr_sampler.errors import ConfigError
 from qr_sampler.records.chain import head_of
+from qr_sampler.settings import EnvironmentSettings
 from qr_sampler_lab.experiments.bundle.bag import BagError, finish_bag
 from qr_sampler_lab.experiments.bundle.checks import Checks
 from qr_sampler_lab.experiments.bundle.making import make_bundle
@@ -246,6 +249,57 @@ def test_what_a_genesis_leaves_out_cannot_be_said(bundle: Path, key: str) -> Non
 def test_settings_that_no_protocol_names_are_named(bundle: Path) -> None:
     checks = forge(bundle, ledger=lambda lines: setting(lines, "mock_uniform").update(seed=5))
     assert "QR_MOCK_UNIFORM_SEED was 5" in unsaid(checks, "ledgers")
+
+
+class Gains(EnvironmentSettings):
+    """One that the protocol of the bundle states, and one that it does not."""
+
+    model_config = SettingsConfigDict(env_prefix="QR_MOCK_UNIFORM_")
+
+    mean: float = 128.0
+    gain: float = 1.0
+
+
+class Tuned(SignalAmplifier):
+    """An amplifier of another project."""
+
+    settings_model = Gains
+
+    def amplify(self, blocks: Any, counts: Any = None) -> Any:
+        raise AssertionError("nobody asked")
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "fails", "said"),
+    [
+        ("tuned", {"mean": 127.6, "gain": 1.0}, False, ""),
+        ("tuned", {"mean": 130.0, "gain": 1.0}, True, ""),
+        ("tuned", {"mean": 127.6, "gain": 2.0}, False, "QR_MOCK_UNIFORM_GAIN was 2.0"),
+        ("absent", {"gain": 2.0}, False, "settings of the signal_amplifier absent"),
+        ("absent", None, False, ""),
+    ],
+)
+def test_settings_of_amplifiers_are_compared_with_the_protocol(
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    told: dict[str, Any] | None,
+    fails: bool,
+    said: str,
+) -> None:
+    monkeypatch.setattr(AMPLIFIERS, "_loaded", {**AMPLIFIERS._loaded, "tuned": Tuned})
+    component = {
+        "component": "signal_amplifier",
+        "name": name,
+        "distribution": "qr-tuned",
+        "version": "1.0",
+        "settings": told,
+    }
+    checks = forge(bundle, ledger=lambda lines: lines[0].update(components=[component]))
+    assert ("ledgers" in failing(checks)) is fails
+    assert said in unsaid(checks, "ledgers")
+    if not said:
+        assert "amplifier" not in unsaid(checks, "ledgers")
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,20 @@ def test_time_does_not_run_backwards(run: Any, save: Any, audit: Any) -> None:
     assert audit(save(lines))[3].status == "fails"
 
 
+def test_components_of_other_projects_have_one_version(run: Any, save: Any, audit: Any) -> None:
+    names = {"component": "signal_amplifier", "name": "tuned", "distribution": "qr-tuned"}
+    for version, settings, status in (
+        ("1.0", {"gain": 2}, "holds"),
+        ("1.1", {"gain": 2}, "fails"),
+        # Of what was not chosen nothing took part.
+        ("1.1", None, "holds"),
+    ):
+        lines = run(1).whole()
+        lines[0]["versions"]["qr-tuned"] = "1.0"
+        lines[0]["components"] = [{**names, "version": version, "settings": settings}]
+        assert audit(save(lines))[4].status == status
+
+
 def verified(run: Any, *, logits_ns: int | None = None) -> Any:
     """Returns a run with a token that two numbers have decided, one of them drawn before."""
     made = run(1, committed=False)

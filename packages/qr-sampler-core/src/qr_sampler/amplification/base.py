@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -67,8 +68,8 @@ class SignalAmplifier(ABC):
     """Turns blocks of bytes into uniform numbers. Stateless and free of randomness of its own.
 
     Must be overridden: :meth:`amplify`, with both of its parameters. Worth overriding when there is
-    something to say: :meth:`from_settings`, :meth:`check_block`, :meth:`resolution` and
-    :meth:`without_baseline`.
+    something to say: :meth:`from_settings`, :attr:`recorded_settings`, :attr:`secrets`,
+    :meth:`check_block`, :meth:`resolution` and :meth:`without_baseline`.
 
     Threads: an instance is shared and may be called from several threads at once.
     """
@@ -85,6 +86,16 @@ class SignalAmplifier(ABC):
             ConfigError: When the deployment lacks what the amplifier needs.
         """
         return cls()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must stay secret; they are masked in what is recorded of its settings."""
+        return ()
+
+    @property
+    def recorded_settings(self) -> Mapping[str, object]:
+        """The settings that are in use, for the first line of a ledger; never a secret one."""
+        return {}
 
     @abstractmethod
     def amplify(self, blocks: ByteBlocks, counts: BlockCounts | None = None) -> AmplificationResult:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from qr_sampler.amplification.base import AmplificationResult, Labels, SignalAmp
 from qr_sampler.amplification.byte_sums import BlockCounts
 from qr_sampler.amplification.resolution import Resolution
 from qr_sampler.arrays import ByteBlocks, FloatArray, IndexArray, read_only
-from qr_sampler.foreign import component_failure
+from qr_sampler.foreign import component_failure, component_settings
 
 __all__ = ["GuardedAmplifier"]
 
@@ -37,6 +38,11 @@ class GuardedAmplifier(SignalAmplifier):
     def __init__(self, amplifier: SignalAmplifier, name: str) -> None:
         self._amplifier = amplifier
         self._name = name
+
+    @property
+    def recorded_settings(self) -> Mapping[str, object]:
+        """The settings of the amplifier, in plain values."""
+        return component_settings(KIND, self._name, self._amplifier)
 
     def amplify(self, blocks: ByteBlocks, counts: BlockCounts | None = None) -> AmplificationResult:
         """Returns one u per block, inside (0, 1).

@@ -12,25 +12,25 @@ import math
 import operator
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final, cast
 
 import numpy as np
 
 from qr_sampler.entropy.draw import EntropyDraw, Origin, SourceLimits, SourceStatus
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler.foreign import DefectLog, is_signal, plain_text, words_of
+from qr_sampler.foreign import (
+    LARGEST_NUMBER,
+    DefectLog,
+    is_signal,
+    plain_settings,
+    plain_text,
+    words_of,
+)
 from qr_sampler.health import HealthState
 
 __all__ = ["FailedDraw", "Intake"]
-
-LARGEST_NUMBER: Final = 2**63 - 1
-"""Beyond it many JSON readers lose precision."""
-
-MOST_SETTINGS: Final = 100
-"""Number of settings of a source that are recorded."""
 
 LONGEST_SIGNATURE: Final = 512
 """Number of bytes of the longest signature that is kept: those of RSA-4096 have as many."""
@@ -126,25 +126,12 @@ class Intake:
     def settings(self, question: Callable[[], object]) -> dict[str, object]:
         """Returns the settings that *question* asks for, as plain values of bounded size."""
         try:
-            answer = question()
-            if isinstance(answer, Mapping):
-                items = islice(answer.items(), MOST_SETTINGS)
-                return {self._text(name): self._setting(value) for name, value in items}
+            return plain_settings(question(), self._secrets)
         except BaseException as error:
             if is_signal(error):
                 raise
             self.defects.report(error)
         return {}
-
-    def _setting(self, value: object) -> object:
-        """Returns one value: a number, a flag or nothing as it stands, anything else as text."""
-        if value is None or isinstance(value, bool):
-            return value
-        if isinstance(value, int):
-            return int(value) if abs(value) <= LARGEST_NUMBER else self._text(value)
-        if isinstance(value, float) and math.isfinite(value):
-            return float(value)
-        return self._text(value)
 
     def _failure(self, error: BaseException) -> FailedDraw:
         if isinstance(error, EntropyUnavailableError):

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
+from qr_sampler.components.foreign_components import foreign_components
 from qr_sampler.diagnostics import SamplingLogger
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.host.public_text import public_model_name
@@ -83,6 +84,7 @@ class Journal:
                 distributions=distributions,
                 host=host or {},
                 seal=settings.ledger_seal,
+                components=foreign_components(settings),
             )
             self._sidecars = configured_sidecars(settings, self.run_id)
             self._lines = LedgerLines(self._genesis, self._sidecars)

@@ -31,6 +31,7 @@ def genesis_of(
     distributions: Sequence[str],
     host: Mapping[str, Any],
     seal: str = "",
+    components: Sequence[Mapping[str, Any]] = (),
 ) -> GenesisRecord:
     """Returns the genesis record of a run that begins now.
 
@@ -43,10 +44,18 @@ def genesis_of(
         distributions: What else takes part, as far as it is installed.
         host: Further facts about the engine, as JSON-ready values.
         seal: Digest of the sealed plan that the run belongs to; empty if there is none.
+        components: Amplifiers and strategies of other projects; the distributions of those whose
+            settings are known take part, too.
     """
     in_use = list(_each(sources))
     taking_part = list(
-        dict.fromkeys((*distributions, *(source.origin.distribution for source in in_use)))
+        dict.fromkeys(
+            (
+                *distributions,
+                *(source.origin.distribution for source in in_use),
+                *(each["distribution"] for each in components if each["settings"] is not None),
+            )
+        )
     )
     return GenesisRecord(
         run_id=run_id,
@@ -63,6 +72,7 @@ def genesis_of(
         commits=code_commits(taking_part),
         boot_id=boot_id(),
         seal=seal or None,
+        components=[_unicode(dict(component)) for component in components],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -120,6 +121,16 @@ class TemperatureStrategy(ABC):
             ConfigError: When a setting of this strategy is malformed.
         """
         return cls()
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must stay secret; they are masked in what is recorded of its settings."""
+        return ()
+
+    @property
+    def recorded_settings(self) -> Mapping[str, object]:
+        """The settings that are in use, for the first line of a ledger; never a secret one."""
+        return {}
 
     @abstractmethod
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:

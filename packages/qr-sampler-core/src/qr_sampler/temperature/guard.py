@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 
 from qr_sampler.arrays import FloatArray, read_only
-from qr_sampler.foreign import component_failure
+from qr_sampler.foreign import component_failure, component_settings
 from qr_sampler.rows import RowParameters, Rows
 from qr_sampler.settings.temperature_parameters import MAX_TEMPERATURE, MIN_TEMPERATURE
 from qr_sampler.temperature.base import LogitStatistics, TemperatureStrategy
@@ -46,6 +47,11 @@ class GuardedStrategy(TemperatureStrategy):
         # Inherited, it may be the word of a class that does something else.
         said = vars(type(strategy)).get("constant")
         self.constant = said is True and not self.reads  # type: ignore[misc]
+
+    @property
+    def recorded_settings(self) -> Mapping[str, object]:
+        """The settings of the strategy, in plain values."""
+        return component_settings(KIND, self._name, self._strategy)
 
     def temperatures(self, statistics: LogitStatistics, rows: Rows) -> FloatArray:
         """Returns one temperature per row, in range.

@@ -130,7 +130,7 @@ class RunRecords:
         self.run_id = line.run_id
         self._judge_continuation(line, place)
         self._clocks.begin(line)
-        self._consistent.begin(line)
+        self._consistent.begin(line, place)
         self.anchors.genesis(line, place)
 
     def _clock(self, line: Clock, place: int) -> None:

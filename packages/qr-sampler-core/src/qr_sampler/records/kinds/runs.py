@@ -40,6 +40,10 @@ class GenesisRecord(Record):
     ``version``, ``jit_class``, ``conditioning``, ``tested``, ``limits`` and ``settings``, these
     without secrets. The kind is the name, unless the operator has given the source another one;
     ``tested`` is what health tests look at: ``raw`` bits, ``output`` or ``nothing``."""
+    components: list[dict[str, Any]] = field(default_factory=list)
+    """Amplifiers and temperature strategies of other projects that requests may choose, each with
+    ``component``, ``name``, ``distribution``, ``version`` and ``settings``, these without secrets,
+    and null for what the deployment has not chosen."""
     host: dict[str, Any] = field(default_factory=dict)
     """Further facts about the engine."""
     files: dict[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.reader import lines_in
+from qr_sampler.settings import EnvironmentSettings
 from qr_sampler.settings.recorded import recorded_values
 from qr_sampler_cli.audit.auditor import audit_runs
 from qr_sampler_cli.audit.files import ledgers_of
@@ -19,6 +20,7 @@ from qr_sampler_lab.experiments.bundle.requests import same_value
 from qr_sampler_lab.experiments.environment import engine_settings, files_in, installed_code
 from qr_sampler_lab.experiments.protocol.arm_sources import (
     declarations_of,
+    settings_of_component,
     settings_of_kind,
     stated_settings,
     with_kinds,
@@ -58,6 +60,7 @@ def check_ledgers(checks: Checks, study: Study, *, has_sessions: bool) -> None:
         _check_age(checks, path.name, genesis, sealed.seal.clocks)
         _check_settings(checks, study, path.name, genesis)
         _check_sources(checks, study, path.name, genesis)
+        _check_components(checks, study, path.name, genesis)
     _check_models(checks, study, paths)
     evidence = WitnessOptions(seal=study.seal_path).evidence()
     for run in audit_runs(ledgers_of(paths), evidence=evidence):
@@ -110,35 +113,57 @@ def _check_settings(checks: Checks, study: Study, name: str, genesis: Mapping[st
 def _check_sources(checks: Checks, study: Study, name: str, genesis: Mapping[str, Any]) -> None:
     """Compares settings of sources with the protocol, and with defaults where it names none."""
     protocol = study.protocol
-    declared, files = declarations_of(protocol, study.directory), files_in(protocol)
+    declared = declarations_of(protocol, study.directory)
     for source in genesis.get("sources") or ():
         own = declared.get(source["name"])
         kind = own.kind if own else str(source["name"])
         checks.compare("ledgers", f"{name}: the kind of {source['name']}", _kind(source), kind)
         stated = stated_settings(protocol, own, kind)
-        told = source.get("settings") or {}
-        for variable, (field, default) in _settings_of(kind).items():
-            if field not in told:
-                continue
-            found, what = told[field], f"{name}: {variable}"
-            if variable in files:
-                digest = study.sealed.seal.files.get(files[variable])
-                if _DIGEST.fullmatch(str(found)):
-                    checks.compare("ledgers", f"{what}, the digest of its file,", found, digest)
-            elif variable in stated:
-                if not same_value(found, stated[variable]):
-                    checks.compare("ledgers", what, found, stated[variable])
-            elif found not in (default, ""):
-                checks.cannot_say("ledgers", f"why {what} was {found!r}: the protocol names none")
+        _check_own(checks, study, name, source, settings_of_kind(kind), stated)
+
+
+def _check_components(checks: Checks, study: Study, name: str, genesis: Mapping[str, Any]) -> None:
+    """Compares settings of amplifiers and strategies of other projects in the same way."""
+    for component in genesis.get("components") or ():
+        kind, called = component["component"], component["name"]
+        model = settings_of_component(kind, called)
+        told = component.get("settings")
+        if told and model is None:
+            checks.cannot_say("ledgers", f"{name}: settings of the {kind} {called}, not here")
+        _check_own(checks, study, name, component, model, dict(study.protocol.environment))
+
+
+def _check_own(
+    checks: Checks,
+    study: Study,
+    name: str,
+    component: Mapping[str, Any],
+    model: type[EnvironmentSettings] | None,
+    stated: Mapping[str, Any],
+) -> None:
+    """Compares settings that a component recorded with what is stated of them."""
+    told, files = component.get("settings") or {}, files_in(study.protocol)
+    for variable, (field, default) in _variables_of(model).items():
+        if field not in told:
+            continue
+        found, what = told[field], f"{name}: {variable}"
+        if variable in files:
+            digest = study.sealed.seal.files.get(files[variable])
+            if _DIGEST.fullmatch(str(found)):
+                checks.compare("ledgers", f"{what}, the digest of its file,", found, digest)
+        elif variable in stated:
+            if not same_value(found, stated[variable]):
+                checks.compare("ledgers", what, found, stated[variable])
+        elif found not in (default, ""):
+            checks.cannot_say("ledgers", f"why {what} was {found!r}: the protocol names none")
 
 
 def _kind(source: Mapping[str, Any]) -> str:
     return str(source.get("kind") or source["name"])
 
 
-def _settings_of(kind: str) -> dict[str, tuple[str, Any]]:
-    """Returns field and default of every setting of a kind of source, by variable."""
-    model = settings_of_kind(kind)
+def _variables_of(model: type[EnvironmentSettings] | None) -> dict[str, tuple[str, Any]]:
+    """Returns field and default of every setting in a model, by variable."""
     if model is None:
         return {}
     prefix = model.model_config.get("env_prefix", "")

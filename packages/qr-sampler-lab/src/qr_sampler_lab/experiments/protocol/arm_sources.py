@@ -11,14 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from qr_sampler.components.amplifiers import AMPLIFIERS
 from qr_sampler.components.sources import ENTROPY_SOURCES
+from qr_sampler.components.strategies import TEMPERATURE_STRATEGIES
 from qr_sampler.errors import ConfigError, PluginError
 from qr_sampler.settings import EnvironmentSettings
 from qr_sampler.settings.active_instance import Declaration
 from qr_sampler.settings.source_declarations import declared_in
 from qr_sampler_lab.experiments.protocol.model import Protocol
 
-__all__ = ["declarations_of", "settings_of_kind", "stated_settings", "with_kinds"]
+__all__ = [
+    "declarations_of",
+    "settings_of_component",
+    "settings_of_kind",
+    "stated_settings",
+    "with_kinds",
+]
 
 _VARIABLE: Final = "QR_SOURCES"
 _FILE: Final = "QR_SOURCES_FILE"
@@ -81,5 +89,20 @@ def settings_of_kind(kind: str) -> type[EnvironmentSettings] | None:
     """Returns the settings of a kind of source; ``None`` if it names none or is not installed."""
     try:
         return ENTROPY_SOURCES.load(kind).settings_model
+    except PluginError:
+        return None
+
+
+def settings_of_component(kind: str, name: str) -> type[EnvironmentSettings] | None:
+    """Returns the settings of an amplifier or a strategy; ``None`` as for a kind of source.
+
+    Args:
+        kind: ``signal_amplifier`` or ``temperature_strategy``.
+        name: Its name.
+    """
+    try:
+        if kind == "signal_amplifier":
+            return AMPLIFIERS.load(name).settings_model
+        return TEMPERATURE_STRATEGIES.load(name).settings_model
     except PluginError:
         return None

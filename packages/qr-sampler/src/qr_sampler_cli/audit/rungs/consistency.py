@@ -35,8 +35,14 @@ class Consistency:
         self._health: Counter[tuple[str, str]] = Counter()
         """Number of draws by source and what its health tests say of them."""
 
-    def begin(self, genesis: Genesis) -> None:
+    def begin(self, genesis: Genesis, place: int) -> None:
         """Takes in what the run was begun with."""
+        for component in genesis.components:
+            told, known = genesis.versions.get(component.distribution), component.settings
+            if known is not None and told is not None and told != component.version:
+                self._rung.fail(
+                    place, f"the genesis has two versions of {component.distribution[:40]!r}"
+                )
         self.commitments.run_id = genesis.run_id
         self.amplified.begin(genesis.settings)
         if genesis.sources:

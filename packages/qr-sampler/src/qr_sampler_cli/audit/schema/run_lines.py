@@ -50,6 +50,17 @@ class NamedSource(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     settings: dict[str, Any]
 
 
+class NamedComponent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """An amplifier or a temperature strategy of another project that requests may choose."""
+
+    component: Literal["signal_amplifier", "temperature_strategy"]
+    name: str
+    distribution: str
+    version: str
+    settings: dict[str, Any] | None
+    """Those of one that the deployment has chosen."""
+
+
 class Continued(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The file that a file continues."""
 
@@ -71,6 +82,7 @@ class Genesis(ChainedLine, kw_only=True, tag="genesis"):
     wall_time_ns: Nanoseconds
     schema_version: int
     sources: list[NamedSource]
+    components: list[NamedComponent] = []
     host: dict[str, Any]
     files: dict[str, Any]
     commits: dict[str, str] = {}
