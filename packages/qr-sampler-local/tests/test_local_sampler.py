@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,7 @@ import pytest
 from qr_sampler import ENTROPY_SOURCES, EngineFields, Settings
 from qr_sampler.testing import records_in
 from qr_sampler_local import LEFT_TO_CALLER, LocalSampler
+from qr_sampler_local.loop import at_exit
 
 END = 9
 
@@ -332,3 +334,18 @@ def test_a_process_that_ends_closes_what_is_open(tmp_path: Path) -> None:
 
 def _json_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+
+
+def test_a_forked_process_leaves_the_texts_of_its_parent_alone(
+    loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = loop.sequence(end_tokens=[])
+    loop.step(sequence)
+    own = os.getpid()
+    monkeypatch.setattr(at_exit, "_process_of", {loop.sampler: own + 1})
+    at_exit._close_all()
+    assert not loop.sampler.closed
+    monkeypatch.setattr(at_exit, "_process_of", {loop.sampler: own})
+    at_exit._close_all()
+    assert loop.sampler.closed
+    assert [line["reason"] for line in loop.lines("end")] == ["closed"]
