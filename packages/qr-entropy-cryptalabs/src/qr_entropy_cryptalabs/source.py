@@ -24,6 +24,7 @@ from qr_entropy_serial.discovery import (
     usb_ports,
 )
 from qr_entropy_serial.latency_timer import latency_remark
+from qr_entropy_serial.port import require_serial_ports
 from qr_entropy_serial.reasons import Reasons, check_access
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceLimits, SourceStatus
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
@@ -64,7 +65,8 @@ class CryptaLabsSource(EntropySource):
         ports: Says which USB devices are plugged in.
 
     Raises:
-        ConfigError: When a key is to verify signatures, and none are wanted.
+        ConfigError: When a key is to verify signatures, and none are wanted, or when the system has
+            no such ports.
         ValueError: When *timeout_ms* is not positive.
 
     Examples:
@@ -88,6 +90,7 @@ class CryptaLabsSource(EntropySource):
     ) -> None:
         if timeout_ms <= 0:
             raise ValueError(f"timeout_ms={timeout_ms} must be positive")
+        require_serial_ports()
         wanted = wanted or Wanted()
         if not wanted.signed and (wanted.public_key or wanted.authority):
             raise ConfigError(

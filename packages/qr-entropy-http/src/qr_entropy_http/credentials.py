@@ -23,6 +23,9 @@ _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _READ: Final = stat.S_IRGRP | stat.S_IROTH
 _WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
+_FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Windows has neither: it has no pipes among its files, and lets no child inherit them."""
+
 _warned: Final[set[tuple[Path, int]]] = set()
 
 
@@ -38,7 +41,7 @@ def key_in(path: Path) -> str:
     """
     try:
         # Opening a pipe would wait for its writer, and it could not be read again.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | _FLAGS)
         with os.fdopen(file, "rb") as opened:
             mode = os.fstat(file).st_mode
             data = opened.read(LONGEST_KEY + 1) if stat.S_ISREG(mode) else b""
@@ -58,7 +61,8 @@ def key_in(path: Path) -> str:
 
 
 def _warn_of_others(path: Path, mode: int) -> None:
-    if not mode & (_READ | _WRITE) or (path, mode) in _warned:
+    # The modes of Windows say only whether a file can be written, and nothing of other users.
+    if os.name == "nt" or not mode & (_READ | _WRITE) or (path, mode) in _warned:
         return
     _warned.add((path, mode))
     risk = "CHANGED" if mode & _WRITE else "READ"

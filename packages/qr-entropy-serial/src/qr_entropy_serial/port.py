@@ -5,22 +5,20 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import time
 from contextlib import suppress
 from typing import Any, Final
 
-try:
-    import fcntl
-    import termios
-except ImportError as error:
-    raise ImportError(
-        "generators behind serial ports are read on POSIX systems only; on Windows, run the "
-        "engine in WSL"
-    ) from error
-
 import serial
 
-__all__ = ["SerialPort"]
+from qr_sampler.errors import ConfigError
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
+__all__ = ["SerialPort", "require_serial_ports"]
 
 _INPUT, _OUTPUT, _LOCAL, _CHARACTERS = 0, 1, 3, 6
 """Places in what :func:`termios.tcgetattr` returns."""
@@ -30,6 +28,20 @@ _CHUNK_BYTES: Final = 1 << 16
 _OUTPUT_TRIES: Final = 10
 _OUTPUT_PAUSE_S: Final = 0.005
 """The last commands take a few milliseconds to leave, also at 9600 baud."""
+
+
+def require_serial_ports() -> None:
+    """Checks that this system has serial ports with descriptors.
+
+    Raises:
+        ConfigError: When it has none.
+    """
+    if sys.platform == "win32":
+        raise ConfigError(
+            "generators behind serial ports are read on POSIX systems only; on Windows, run the "
+            "engine in WSL, or serve the generator from there ('qr-sampler serve-entropy') and set "
+            "QR_ENTROPY_SOURCE_TYPE=quantum_grpc"
+        )
 
 
 class SerialPort:

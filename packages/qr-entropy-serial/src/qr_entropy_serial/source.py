@@ -12,6 +12,7 @@ from qr_entropy_serial.devices import SerialDevice
 from qr_entropy_serial.discovery import UsbPort, usb_ports
 from qr_entropy_serial.latency_timer import latency_remark
 from qr_entropy_serial.notes import NOTES
+from qr_entropy_serial.port import require_serial_ports
 from qr_entropy_serial.reasons import Reasons, check_access
 from qr_entropy_serial.settings import DEFAULT_TIMEOUT_MS, DeviceName, SerialSettings
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
@@ -46,7 +47,7 @@ class SerialSource(EntropySource):
         ports: Says which USB devices are plugged in.
 
     Raises:
-        ConfigError: When the device has no such mode.
+        ConfigError: When the device has no such mode, or the system no such ports.
         ValueError: When *flush_bytes* is negative or *timeout_ms* is not positive.
 
     Examples:
@@ -70,6 +71,7 @@ class SerialSource(EntropySource):
         timeout_ms: int = DEFAULT_TIMEOUT_MS,
         ports: Callable[[], list[UsbPort]] = usb_ports,
     ) -> None:
+        require_serial_ports()
         if (flush_bytes or 0) < 0 or timeout_ms <= 0:
             raise ValueError(
                 f"flush_bytes={flush_bytes} must not be negative, timeout_ms={timeout_ms} must be "

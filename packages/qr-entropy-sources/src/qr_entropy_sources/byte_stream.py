@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import socket
 import struct
-import termios
+import sys
 import time
 from pathlib import Path
 from typing import Final
 
 from qr_entropy_sources.device_kind import DeviceKind, kind_of
-from qr_entropy_sources.terminal import Terminal
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
+    from qr_entropy_sources.terminal import Terminal
 
 __all__ = ["ByteStream"]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ from qr_entropy_sources.device_kind import (
 from qr_entropy_sources.settings import SourceSettings
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
 from qr_sampler.entropy.device_notes import DeviceNote, transfer_ms
-from qr_sampler.errors import EntropyUnavailableError
+from qr_sampler.errors import ConfigError, EntropyUnavailableError
 from qr_sampler.per_process import PerProcess
 from qr_sampler.turns import held
 
@@ -38,7 +39,8 @@ _LOCKS: Final[dict[str, threading.Lock]] = {}
 """One lock per device of this process, by resolved path."""
 
 # A lock that another thread holds at the moment of a fork would stay locked in the child.
-os.register_at_fork(after_in_child=_LOCKS.clear)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_LOCKS.clear)
 
 
 class DeviceFileSettings(SourceSettings):
@@ -172,6 +174,7 @@ class DeviceFileSource(EntropySource):
         flush_bytes: int = HELD_BY_HWRNG_BYTES,
         timeout_ms: int = _DEFAULT_TIMEOUT_MS,
     ) -> None:
+        _require_devices_in_files()
         if flush_bytes < 0 or timeout_ms <= 0:
             raise ValueError(
                 f"flush_bytes={flush_bytes} must not be negative, timeout_ms={timeout_ms} must be "
@@ -307,3 +310,13 @@ class DeviceFileSource(EntropySource):
         """Returns what the operator calls a setting of this source."""
         variable = f"QR_DEVICE_FILE_{field.upper()}"
         return variable if self.name == "device_file" else f"{field} of {self.name} or {variable}"
+
+
+def _require_devices_in_files() -> None:
+    if sys.platform == "win32":
+        raise ConfigError(
+            "the source 'device_file' reads character devices, FIFOs and Unix sockets, which "
+            "Windows does not have; serve the device where it has a file, under Linux or in WSL "
+            "('qr-sampler serve-entropy --source device_file'), and set "
+            "QR_ENTROPY_SOURCE_TYPE=quantum_grpc here"
+        )

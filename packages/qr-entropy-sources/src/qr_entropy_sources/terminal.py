@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import termios
-from typing import Any, Final
+import sys
+from typing import Any
+
+if sys.platform != "win32":
+    import termios
 
 __all__ = ["Terminal"]
 
 _INPUT, _OUTPUT, _CONTROL, _LOCAL, _CHARACTERS = 0, 1, 2, 3, 6
 """Places in what :func:`termios.tcgetattr` returns."""
-
-_KEPT_OF_CONTROL: Final = ~(termios.CSIZE | termios.PARENB)
-_EIGHT_BITS: Final = termios.CS8 | termios.CREAD | termios.CLOCAL
 
 
 class Terminal:
@@ -67,7 +67,8 @@ def _raw(mode: list[Any]) -> list[Any]:
     """
     raw = list(mode)
     raw[_INPUT] = raw[_OUTPUT] = raw[_LOCAL] = 0
-    raw[_CONTROL] = raw[_CONTROL] & _KEPT_OF_CONTROL | _EIGHT_BITS
+    eight_bits = termios.CS8 | termios.CREAD | termios.CLOCAL
+    raw[_CONTROL] = raw[_CONTROL] & ~(termios.CSIZE | termios.PARENB) | eight_bits
     raw[_CHARACTERS] = list(mode[_CHARACTERS])
     raw[_CHARACTERS][termios.VMIN] = 1
     raw[_CHARACTERS][termios.VTIME] = 0

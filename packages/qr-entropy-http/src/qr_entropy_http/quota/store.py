@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from qr_entropy_http.exchange.deadline import Deadline
+from qr_entropy_http.quota.file_lock import lock, unlock
 from qr_entropy_http.quota.tally import MOST_GRAINS
 
 __all__ = ["Counts", "QuotaStore", "QuotaStoreError"]
@@ -30,7 +30,8 @@ LARGEST_NUMBER: Final = 2**53
 _PRIVATE_FILE: Final = 0o600
 _PRIVATE_FOLDER: Final = 0o700
 _RETRY_S: Final = 0.002
-_FLAGS: Final = os.O_CLOEXEC | os.O_NOFOLLOW
+_FLAGS: Final = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""Windows has neither; there no child inherits a file unless it is told to."""
 
 
 class QuotaStoreError(Exception):
@@ -73,26 +74,22 @@ class QuotaStore:
     @contextmanager
     def _locked(self, deadline: Deadline) -> Iterator[None]:
         self.path.parent.mkdir(mode=_PRIVATE_FOLDER, parents=True, exist_ok=True)
-        lock = os.open(
+        descriptor = os.open(
             self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | _FLAGS, _PRIVATE_FILE
         )
         try:
-            while True:
-                # Without waiting in the system: who holds it may be stopped.
-                with suppress(BlockingIOError):
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
+            # Without waiting in the system: who holds it may be stopped.
+            while not lock(descriptor):
                 time.sleep(min(_RETRY_S, deadline.remaining_s()))
             yield
         finally:
             # A child that another thread has forked meanwhile has it, too, and would keep it.
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_UN)
-            os.close(lock)
+            unlock(descriptor)
+            os.close(descriptor)
 
     def _read(self) -> Counts:
         try:
-            file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
+            file = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FLAGS)
         except FileNotFoundError:
             return {}
         with os.fdopen(file, "rb") as opened:

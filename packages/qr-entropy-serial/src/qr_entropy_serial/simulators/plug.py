@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import os
 import select
-import termios
+import sys
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from qr_entropy_serial.port import require_serial_ports
 from qr_entropy_serial.simulators.device import SimulatedDevice
+
+if sys.platform != "win32":
+    import termios
 
 __all__ = ["Plug"]
 
@@ -20,11 +24,14 @@ _TICK_S: Final = 0.001
 _INPUT, _OUTPUT, _LOCAL, _SPEED = 0, 1, 3, 4
 """Places in what :func:`termios.tcgetattr` returns."""
 
-_BAUD_OF: Final[dict[int, int]] = {
-    getattr(termios, name): int(name[1:])
-    for name in dir(termios)
-    if name[0] == "B" and name[1:].isdigit()
-}
+
+def _baud_of() -> dict[int, int]:
+    """Returns the speeds that terminals have, by the constant that stands for them."""
+    return {
+        getattr(termios, name): int(name[1:])
+        for name in dir(termios)
+        if name[0] == "B" and name[1:].isdigit()
+    }
 
 
 class Plug:
@@ -35,10 +42,12 @@ class Plug:
         link: Path of the symbolic link to the pseudo-terminal.
 
     Raises:
+        ConfigError: When the system has no pseudo-terminals.
         OSError: When the link cannot be made, or when something else has its name.
     """
 
     def __init__(self, device: SimulatedDevice, link: Path) -> None:
+        require_serial_ports()
         self.device = device
         """The device."""
         self.link = link
@@ -104,7 +113,7 @@ class Plug:
                 self.device.commanded(_read(master))
             if (found := termios.tcgetattr(master)[_SPEED]) != speed:
                 speed = found
-                self.device.opened_at(_BAUD_OF.get(speed, 0))
+                self.device.opened_at(_baud_of().get(speed, 0))
             self.device.pass_time(now_s - before_s)
             if not state & select.POLLHUP:
                 self.device.sent(_write(master, self.device.outgoing()))

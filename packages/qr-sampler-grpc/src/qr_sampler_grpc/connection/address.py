@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import sys
 from dataclasses import dataclass, replace
 from typing import Final, NoReturn, TypeAlias
 from urllib.parse import quote
@@ -16,8 +17,8 @@ __all__ = ["Address"]
 
 _FORMS: Final = "host:port, [::1]:port, dns:///host:port, unix:/path or unix:///path"
 _PORTS: Final = range(65536)
-_MAX_SOCKET_PATH_BYTES: Final = 107
-"""The kernel's limit on Linux: sun_path holds 108 bytes with the closing zero."""
+_MAX_SOCKET_PATH_BYTES: Final = 107 if sys.platform == "linux" else 103
+"""The kernel's limit: sun_path holds 108 bytes with the closing zero on Linux, 104 on macOS."""
 
 # Underscores are not allowed in host names, but container networks hand them out.
 _LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
@@ -44,7 +45,8 @@ class Address:
             listening: Whether a server will listen there, which allows port 0.
 
         Raises:
-            ConfigError: When *text* has another form; names the part that is wrong.
+            ConfigError: When *text* has another form, or names a Unix domain socket where there are
+                none; names the part that is wrong.
 
         Examples:
             >>> Address.parse("[::1]:50051").target
@@ -138,6 +140,11 @@ def _is_of_an_interface(address: _IPAddress) -> bool:
 
 
 def _socket_path(text: str, rest: str) -> str:
+    if not hasattr(socket, "AF_UNIX"):
+        raise ConfigError(
+            f"address {text!r}: Python has no Unix domain sockets on this system; use TCP, such as "
+            "127.0.0.1:50051, and the source 'quantum_grpc' instead of 'direct'"
+        )
     path = rest[2:] if rest.startswith("///") else rest
     if not path.startswith("/") or path.startswith("//"):
         _refuse(text, "the path of a Unix domain socket must be absolute")

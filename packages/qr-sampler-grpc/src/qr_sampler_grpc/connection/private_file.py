@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ def warn_of_others(path: Path, what: str) -> None:
     """Logs a warning when every user of this machine can read *path*, or others can change it.
 
     This is not an error: containers mount secrets for their only user in such modes. Warns once for
-    each file and mode.
+    each file and mode. The modes of Windows tell nothing of other users.
 
     Args:
         path: The file, which need not exist.
@@ -32,7 +33,7 @@ def warn_of_others(path: Path, what: str) -> None:
     except OSError:
         # Reported when the file is read.
         return
-    if not mode & (_READ | _WRITE) or (path, mode) in _warned:
+    if os.name == "nt" or not mode & (_READ | _WRITE) or (path, mode) in _warned:
         return
     _warned.add((path, mode))
     risk = "READ BY EVERY USER" if mode & _READ else "CHANGED BY OTHER USERS"

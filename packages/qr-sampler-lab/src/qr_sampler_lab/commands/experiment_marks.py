@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import threading
 from pathlib import Path
@@ -65,7 +66,7 @@ def marks(
         tls=tls_context(certificate, private_key),
     )
     for path in filter(None, (key_file, private_key)):
-        if path.stat().st_mode & _OTHERS:
+        if os.name != "nt" and path.stat().st_mode & _OTHERS:
             typer.echo(f"warning: others can read or change {path}; chmod 600 {path}", err=True)
     stop = threading.Event()
     with stop_signals(stop.set), serving(server):

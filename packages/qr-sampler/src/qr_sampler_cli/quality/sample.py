@@ -63,7 +63,7 @@ def read_sample(path: Path, most_bytes: int) -> Sample:
     """
     try:
         # Without the flag, opening a pipe would wait for somebody who writes.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(
                     f"{path} is not a regular file; a device is read by the source 'device_file'"

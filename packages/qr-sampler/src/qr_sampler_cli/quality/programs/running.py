@@ -87,10 +87,17 @@ def _waited(
                 break
     finally:
         # Also what it has started and left behind, and when the wait itself was interrupted.
+        _end(process)
+    return failure
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return failure
+    else:
+        process.kill()
+    process.wait()
 
 
 def _said(file: IO[bytes]) -> str:
