@@ -119,6 +119,8 @@ def model(tiny_dir: str) -> Any:
     """The tiny model."""
     from transformers import AutoModelForCausalLM
 
+    # It is so small that several threads only wait for each other.
+    torch.set_num_threads(1)
     return AutoModelForCausalLM.from_pretrained(tiny_dir).eval()
 
 

@@ -30,6 +30,7 @@ def hooked_model() -> Any:
         pytest.skip("QR_TINY_MODEL_DIR does not say where the tiny model is")
     from transformers import AutoModelForCausalLM
 
+    torch.set_num_threads(1)
     loaded = AutoModelForCausalLM.from_pretrained(TINY)
     loaded.logits_times_ns = []
 
