@@ -581,10 +581,11 @@ class LaptopEngine(Engine):
     newest vLLM.
     """
 
-    def __init__(self, session: nox.Session, name: str) -> None:
+    def __init__(self, session: nox.Session, name: str, place: str = "") -> None:
         """Bring the environment of the engine called `name` up to date."""
         self.extras = LAPTOP_EXTRAS[name]
-        super().__init__(session, NEWEST._replace(location=ROOT / ".nox" / f"demo-{name}"))
+        location = ROOT / ".nox" / (place or f"demo-{name}")
+        super().__init__(session, NEWEST._replace(location=location))
 
     def install_pinned(self) -> None:
         """Create the environment anew when a pin has changed; it is filled with our packages."""
@@ -606,6 +607,34 @@ class LaptopEngine(Engine):
         again = (f"--reinstall-package={package}" for package in PACKAGES)
         self.pip_install("--quiet", *constraints, *again, command)
         self.marker.write_text(self.pins.digest(), "utf-8")
+
+
+class TestedLibrary(LaptopEngine):
+    """An environment with a library that no other session has, Transformers and the test tools."""
+
+    def __init__(self, session: nox.Session, *libraries: str) -> None:
+        """Bring the environment of this session up to date.
+
+        `libraries` are requirements; Transformers makes the model and is what they are compared
+        with.
+        """
+        self.libraries = libraries
+        super().__init__(session, "transformers", session.name)
+
+    def install_pinned(self) -> None:
+        """Install the libraries in a new environment, or see that they are there."""
+        super().install_pinned()
+        constraints = f"--constraints={self.pins.requirements}"
+        self.pip_install("--quiet", constraints, "pytest", *self.libraries)
+
+    def test(self, *suites: str) -> None:
+        """Run `suites` with a tiny model, which is trained when there is none yet."""
+        model = os.environ.get("QR_TINY_MODEL_DIR")
+        if model is None:
+            model = str(self.pins.location / "tiny")
+            self.run("-m", "qr_sampler_cli", "tiny-model", model)
+        arguments = self.session.posargs or suites
+        self.run("-m", "pytest", *ENGINE_OPTIONS, *arguments, QR_TINY_MODEL_DIR=model)
 
 
 @nox.session(venv_backend="none")
@@ -676,6 +705,28 @@ def openwebui(session: nox.Session) -> None:
         OPEN_WEBUI_PROGRAM=str(place / "bin" / "open-webui"),
         **ENGINE_ENVIRONMENT,
     )
+
+
+@nox.session(venv_backend="none", default=False)
+def llama_cpp(session: nox.Session) -> None:
+    """Compile llama.cpp, and test its adapter with a file of the tiny model; takes minutes."""
+    # The first of them is the floor of the extra.
+    engine = TestedLibrary(session, "llama-cpp-python==0.3.36", "gguf==0.19.0")
+    engine.test("packages/qr-sampler-local/tests/llama")
+
+
+@nox.session(venv_backend="none", default=False)
+def onnxruntime_genai(session: nox.Session) -> None:
+    """Build an ONNX model of the tiny model, and run the recipe for ONNX Runtime GenAI with it."""
+    engine = TestedLibrary(
+        session,
+        "onnxruntime-genai==0.18.0",
+        "onnxruntime==1.32.0",
+        # What its model builder imports.
+        "onnx==1.23.2",
+        "onnx_ir==1.1.0",
+    )
+    engine.test("packages/qr-sampler-local/tests/onnxruntime")
 
 
 @nox.session(venv_backend="none", default=False)
