@@ -127,6 +127,17 @@ def test_an_interrupt_returns_what_there_is(run: Run) -> None:
     assert run.source.bytes_drawn == 6 * 16
 
 
+def test_a_text_that_loses_its_source_stops_with_an_end_token(
+    tiny_dir: Path, settings_of: MakeSettings
+) -> None:
+    run = Run(tiny_dir, settings_of(fallback_mode="end_request"))
+    run.source.fail_after = 2
+    texts = run.generate(9)
+    assert {text.finish_reason for text in texts} == {"stop"}
+    assert {text.tokens[-1] for text in texts} == {0}
+    assert run.emitted() == {text.sequence: list(text.tokens) for text in texts}
+
+
 def test_an_error_of_the_listener_is_raised_when_the_records_are_complete(run: Run) -> None:
     def fail(token: EmittedToken) -> None:
         if token.position == 1:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from qr_sampler_local.engines.protocol import EmittedToken, FinishReason, Genera
 from qr_sampler_local.mlx.decoding import Decoding
 
 __all__ = ["generated"]
+
+logger = logging.getLogger("qr_sampler.local")
 
 
 def generated(
@@ -41,8 +44,7 @@ def generated(
         with wired_limit(model):
             _generate(model, prompts, sampler, texts, on_token, prefill_step_size)
     except KeyboardInterrupt:
-        for text in texts:
-            text.interrupted = True
+        logger.info("the user has ended the generation")
     finally:
         for text in texts:
             text.settle(sampler)
@@ -61,8 +63,6 @@ class _Text:
         self.index = index
         self.sequence = sequence
         self.handed_over = 0
-        self.interrupted = False
-        """Whether the user has ended the call, before this text had ended or not."""
 
     def hand_over(self, outcome: Outcome | None, on_token: TokenListener | None) -> None:
         """Hands its latest token over.
@@ -83,7 +83,8 @@ class _Text:
 
     def settle(self, sampler: LocalSampler) -> None:
         """Records its end; what was not handed over becomes a discard."""
-        sampler.dropped(self.sequence, len(self.sequence.tokens) - self.handed_over)
+        if not self.sequence.left_to_caller:
+            sampler.dropped(self.sequence, len(self.sequence.tokens) - self.handed_over)
         sampler.emitted(self.sequence)
         sampler.close(self.sequence)
 
@@ -93,13 +94,15 @@ class _Text:
         return Generated(
             sequence=sequence.name,
             request_key=sequence.request_key,
-            tokens=tuple(sequence.tokens),
+            tokens=tuple(sequence.tokens[: self.handed_over]),
             finish_reason=self._finish_reason(),
         )
 
     def _finish_reason(self) -> FinishReason:
         reason = self.sequence.finish_reason
-        return "stop" if reason == "stop" else "length" if reason == "length" else "interrupted"
+        if reason in ("stop", "forced"):
+            return "stop"
+        return "length" if reason == "length" else "interrupted"
 
 
 def _generate(

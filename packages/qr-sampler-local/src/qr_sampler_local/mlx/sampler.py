@@ -154,8 +154,7 @@ class MLXSampler:
         token_ids = self.local.step(logits, [sequence.local for sequence in sequences])
         for line, sequence in enumerate(sequences):
             if token_ids[line] == LEFT_TO_CALLER:
-                token_ids[line] = int(sequence.left_to(logprobs[line : line + 1]).item())
-                self.local.chosen(sequence.local, token_ids[line])
+                token_ids[line] = self._left_to_others(sequence, logprobs[line : line + 1])
             sequence.steps += 1
         return mx.array(token_ids, dtype=mx.uint32)
 
@@ -192,6 +191,14 @@ class MLXSampler:
         traceback: TracebackType | None,
     ) -> None:
         self.close(interrupted=error is not None)
+
+    def _left_to_others(self, sequence: MLXSequence, logprobs: mx.array) -> int:
+        """Returns the token that others choose, or the end token of a sequence that has ended."""
+        if sequence.ended:
+            return sequence.local.end_token
+        token_id = int(sequence.left_to(logprobs).item())
+        self.local.chosen(sequence.local, token_id)
+        return token_id
 
     def _rows_named(self) -> list[tuple[MLXSequence, mx.array]]:
         # A loop that was given up between the two calls has left its rows here.

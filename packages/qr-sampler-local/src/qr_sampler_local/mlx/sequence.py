@@ -198,7 +198,8 @@ class MLXSequence:
             return
         self.closed = True
         local = self._owner.local
-        local.dropped(self.local, len(self.tokens) - self.handed_out)
+        if not self.local.left_to_caller:
+            local.dropped(self.local, len(self.tokens) - self.handed_out)
         if self._read is not None or not interrupted:
             local.emitted(self.local)
         local.close(self.local)
