@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 
 from qr_sampler import (
     DroppedBytes,
     EntropySource,
+    EntropyUnavailableError,
     FallbackEntropySource,
     ForcedRecord,
     GuardedSource,
@@ -24,6 +26,8 @@ from qr_sampler import (
     UndecidedRecord,
     dropped_record,
 )
+from qr_sampler.entropy.breaker_settings import BreakerOptions
+from qr_sampler.health import HealthOptions
 from qr_sampler.host import (
     DiscardEntry,
     EngineStatus,
@@ -98,19 +102,28 @@ def test_a_status_counts_what_was_recorded() -> None:
     assert said["last_draw"]["source"] == "spare"
     assert 0.0 < said["last_draw"]["seconds"] <= said["draws"]["seconds"]
     assert said["last_failure"] == {"source": "device", "reason": "gone", "wall_time_ns": 5}
+    unguarded = {
+        "state": "untested",
+        "tested": "nothing",
+        "reason": "not guarded",
+        "alarms": {},
+    }
     assert said["sources"] == [
         {
             "name": "device",
             "available": False,
             "reason": "unplugged",
             "last_draw_failed": True,
-            "health": {
-                "state": "untested",
-                "tested": "nothing",
-                "reason": "not guarded",
-                "alarms": {},
-            },
-        }
+            "health": unguarded,
+        },
+        # No request may choose it, and tokens depend on it all the same.
+        {
+            "name": "spare",
+            "available": True,
+            "reason": "",
+            "last_draw_failed": False,
+            "health": unguarded,
+        },
     ]
     assert (said["recent_tokens"], said["recent_without_source"]) == (6, 3)
 
@@ -191,7 +204,7 @@ def test_the_last_draw_tells_of_a_failure_that_the_source_does_not_admit() -> No
     device = Device()
 
     def has_failed() -> bool:
-        (source,) = device.said()["sources"]
+        source, _ = device.said()["sources"]
         assert source["available"]
         return bool(source["last_draw_failed"])
 
@@ -215,7 +228,35 @@ def test_another_source_of_a_request_does_not_speak_for_the_configured_one() -> 
     device.status = EngineStatus({}, {"device": device.source, "other": other})
     device.sample(1)
     device.status.observe(tokens(other, 1))
-    assert [source["last_draw_failed"] for source in device.said()["sources"]] == [False, True]
+    sources = device.said()["sources"]
+    assert [source["name"] for source in sources] == ["device", "other", "spare"]
+    assert [source["last_draw_failed"] for source in sources] == [False, True, False]
+
+
+def test_what_takes_over_is_reported_with_its_health_and_its_breaker() -> None:
+    class Hopeful(ConstantEntropySource):
+        """Says that it is available: only its breaker knows better."""
+
+        def status(self) -> SourceStatus:
+            return SourceStatus(available=True)
+
+    spare = GuardedSource(
+        Hopeful(name="spare", fail_with="unplugged"), 60_000.0, breaker=BreakerOptions.checked()
+    )
+    device = FallbackEntropySource(ConstantEntropySource(name="device"), spare)
+    status = EngineStatus({}, {"device": device})
+    assert status.as_dict(records_lost=0)["sources"][1]["available"]
+    for _ in range(10):
+        with pytest.raises(EntropyUnavailableError):
+            spare.draw(8)
+    assert not status.as_dict(records_lost=0)["sources"][1]["available"]
+    unlike_itself = HealthOptions(min_entropy=8.0)
+    stuck = GuardedSource(ConstantEntropySource(7, name="spare"), 60_000.0, health=unlike_itself)
+    status = EngineStatus({}, {"device": FallbackEntropySource(device.primary, stuck)})
+    with pytest.raises(EntropyUnavailableError, match="health"):
+        stuck.draw(8)
+    _, said = status.as_dict(records_lost=0)["sources"]
+    assert said["health"]["state"] == "failed"
 
 
 def test_a_token_that_is_no_row_of_a_step_counts_like_any_other() -> None:

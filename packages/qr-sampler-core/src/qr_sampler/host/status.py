@@ -63,12 +63,12 @@ class EngineStatus:
 
     Args:
         facts: The constant part of the status, as JSON-ready values.
-        sources: The sources by name.
+        sources: The sources by name; what they fall back to is reported behind them.
     """
 
     def __init__(self, facts: Mapping[str, Any], sources: Mapping[str, EntropySource]) -> None:
         self._facts = dict(facts)
-        self._sources = dict(sources)
+        self._sources = _with_fallbacks(sources)
         self._lock = threading.Lock()
         self._left_to_engine = 0
         self._tokens: Counter[tuple[str, bool]] = Counter()
@@ -282,6 +282,15 @@ class _DrawFacts(NamedTuple):
     def failure(self) -> str:
         """Why the fallback took over, without the name of the source, which comes before it."""
         return self.fallback_reason.removeprefix(f"{self.fallback_from}: ")
+
+
+def _with_fallbacks(sources: Mapping[str, EntropySource]) -> dict[str, EntropySource]:
+    """Returns *sources* and, behind them, those that take over but cannot be chosen."""
+    every = dict(sources)
+    for source in sources.values():
+        if isinstance(source, FallbackEntropySource):
+            every.setdefault(source.fallback.name, source.fallback)
+    return every
 
 
 def _step_of(entry: Entry) -> StepColumns | None:
