@@ -6,10 +6,8 @@ Each device is a FIFO whose writer knows when it made each byte, and never stops
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +17,8 @@ from qr_sampler import Settings, create_source
 from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.records.files import ledgers_in
 from qr_sampler.testing import StampedWriter, ToyHost, chained_lines
+from qr_sampler.testing.chain_checks import kept_blocks
+from qr_sampler.testing.stamped_writer import writers_of_pipes
 
 SIDES: Final = ("left", "right")
 DRAW_BYTES: Final = 64
@@ -27,31 +27,8 @@ DRAW_BYTES: Final = 64
 @pytest.fixture
 def writers(tmp_path: Path) -> Iterator[dict[str, StampedWriter]]:
     """The generators behind the FIFOs 'left' and 'right' of this test."""
-    with ExitStack() as cleanup:
-        found = {}
-        for side in SIDES:
-            path = tmp_path / side
-            os.mkfifo(path)
-            descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-            cleanup.callback(os.close, descriptor)
-
-            def write(piece: bytes, descriptor: int = descriptor) -> int:
-                return os.write(descriptor, piece)
-
-            found[side] = StampedWriter(write)
-            cleanup.callback(found[side].stop)
+    with writers_of_pipes(tmp_path, *SIDES) as found:
         yield found
-
-
-def blocks_of(ledger: Path) -> dict[int, bytes]:
-    """Returns the bytes of every draw by its number, as the page of the ledger describes them."""
-    data, found = ledger.with_suffix(".blocks").read_bytes(), {}
-    at = len(b"QRBLOCKS1\n")
-    while at < len(data):
-        number, length = (int.from_bytes(data[at + i : at + i + 8], "big") for i in (0, 8))
-        found[number] = data[at + 16 : at + 16 + length]
-        at += 16 + length
-    return found
 
 
 def test_requests_choose_between_two_devices_of_one_kind(
@@ -90,7 +67,7 @@ def test_requests_choose_between_two_devices_of_one_kind(
         str(tmp_path / side) for side in SIDES
     ]
     draws = [line for line in lines if line["kind"] == "draw"]
-    blocks = blocks_of(ledger)
+    blocks = kept_blocks(ledger)
     assert {draw["source"] for draw in draws} == set(SIDES)
     for draw in draws:
         # Bytes that its own writer has never written raise.

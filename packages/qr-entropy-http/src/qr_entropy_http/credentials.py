@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from qr_sampler.errors import ConfigError
+from qr_sampler.settings.private_files import warn_of_others
 
 __all__ = ["key_in"]
 
@@ -20,13 +21,9 @@ LONGEST_KEY: Final = 4096
 """Number of characters of the longest key."""
 
 _TOKEN: Final = re.compile(r"[\x21-\x7e]+")
-_READ: Final = stat.S_IRGRP | stat.S_IROTH
-_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 _FLAGS: Final = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 """Windows has neither: it has no pipes among its files, and lets no child inherit them."""
-
-_warned: Final[set[tuple[Path, int]]] = set()
 
 
 def key_in(path: Path) -> str:
@@ -49,7 +46,7 @@ def key_in(path: Path) -> str:
         raise ConfigError(f"cannot read the API key from {path}: {error.strerror}") from error
     if not stat.S_ISREG(mode):
         raise ConfigError(f"{path} is no regular file; write the API key into one")
-    _warn_of_others(path, stat.S_IMODE(mode))
+    warn_of_others(path, "API key", logger, mode=mode, group_may_read=False)
     key = data.decode("utf-8-sig", "replace").strip()
     if len(data) > LONGEST_KEY or not _TOKEN.fullmatch(key):
         # Raised outside of a handler: the error of a codec holds the contents of the file.
@@ -58,16 +55,3 @@ def key_in(path: Path) -> str:
             f"{LONGEST_KEY} characters at most"
         )
     return key
-
-
-def _warn_of_others(path: Path, mode: int) -> None:
-    # The modes of Windows say only whether a file can be written, and nothing of other users.
-    if os.name == "nt" or not mode & (_READ | _WRITE) or (path, mode) in _warned:
-        return
-    _warned.add((path, mode))
-    risk = "CHANGED" if mode & _WRITE else "READ"
-    logger.warning(
-        "the API key %s can be %s BY OTHERS on this machine (mode %03o); take that away: "
-        "chmod 600 %s",
-        path, risk, mode, path,
-    )  # fmt: skip

@@ -6,9 +6,7 @@ Each device is a FIFO whose writer, in the process of the test, knows when it ma
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +14,8 @@ import pytest
 
 from qr_sampler.records.files import ledgers_in
 from qr_sampler.testing import StampedWriter, chained_lines
+from qr_sampler.testing.chain_checks import kept_blocks
+from qr_sampler.testing.stamped_writer import writers_of_pipes
 
 SIDES: Final = ("left", "right")
 TOKENS: Final = 12
@@ -24,31 +24,8 @@ TOKENS: Final = 12
 @pytest.fixture
 def writers(tmp_path: Path) -> Iterator[dict[str, StampedWriter]]:
     """The generators behind the FIFOs 'left' and 'right' of this test."""
-    with ExitStack() as cleanup:
-        found = {}
-        for side in SIDES:
-            path = tmp_path / side
-            os.mkfifo(path)
-            descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-            cleanup.callback(os.close, descriptor)
-
-            def write(piece: bytes, descriptor: int = descriptor) -> int:
-                return os.write(descriptor, piece)
-
-            found[side] = StampedWriter(write)
-            cleanup.callback(found[side].stop)
+    with writers_of_pipes(tmp_path, *SIDES) as found:
         yield found
-
-
-def blocks_of(ledger: Path) -> dict[int, bytes]:
-    """Returns the bytes of every draw by its number, as the page of the ledger describes them."""
-    data, found = ledger.with_suffix(".blocks").read_bytes(), {}
-    at = len(b"QRBLOCKS1\n")
-    while at < len(data):
-        number, length = (int.from_bytes(data[at + i : at + i + 8], "big") for i in (0, 8))
-        found[number] = data[at + 16 : at + 16 + length]
-        at += 16 + length
-    return found
 
 
 def test_requests_choose_between_two_devices_of_one_kind(
@@ -89,7 +66,7 @@ def test_requests_choose_between_two_devices_of_one_kind(
         mine = [one for one in records if one["kind"] == "token" and one["request_key"] == key]
         assert [one["token_id"] for one in mine] == output["token_ids"]
         assert {one["source"] for one in mine} == {key.split()[0]}
-    blocks = blocks_of(ledger)
+    blocks = kept_blocks(ledger)
     draws = [line for line in lines if line["kind"] == "draw"]
     assert len(draws) >= len(SIDES) * TOKENS
     for draw in draws:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["chained_lines", "check_files"]
+__all__ = ["chained_lines", "check_files", "kept_blocks"]
 
 _ZEROS: Final = "0" * 64
 
@@ -79,3 +79,18 @@ def _check_close(lines: list[dict[str, Any]], line: dict[str, Any], where: str) 
         totals = dict(Counter(before["kind"] for before in lines))
         assert line["totals"] == totals, f"{where} counts {line['totals']} instead of {totals}"
         assert line["head"] == line["prev"], f"{where} has another head"
+
+
+def kept_blocks(ledger: Path) -> dict[int, bytes]:
+    """Returns the bytes of every draw by its number, as the page of the ledger describes them.
+
+    Args:
+        ledger: The ledger beside which they are kept (``QR_LEDGER_BLOCKS``).
+    """
+    data, found = ledger.with_suffix(".blocks").read_bytes(), {}
+    at = len(b"QRBLOCKS1\n")
+    while at < len(data):
+        number, length = (int.from_bytes(data[at + i : at + i + 8], "big") for i in (0, 8))
+        found[number] = data[at + 16 : at + 16 + length]
+        at += 16 + length
+    return found

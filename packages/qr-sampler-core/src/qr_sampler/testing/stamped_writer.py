@@ -7,10 +7,13 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Final
 
-__all__ = ["StampedWriter"]
+__all__ = ["StampedWriter", "writers_of_pipes"]
 
 _PATIENCE_S: Final = 60.0
 
@@ -88,6 +91,25 @@ class StampedWriter:
                 self._starts.append(len(self._written))
                 self._times_ns.append(made_ns)
                 self._written += piece[:taken]
+
+
+@contextmanager
+def writers_of_pipes(directory: Path, *names: str) -> Iterator[dict[str, StampedWriter]]:
+    """Yields stand-ins for generators behind named pipes, which it makes. POSIX systems only.
+
+    Args:
+        directory: Where the pipes are made.
+        names: Their names.
+    """
+    with ExitStack() as cleanup:
+        found = {}
+        for name in names:
+            os.mkfifo(directory / name)
+            descriptor = os.open(directory / name, os.O_RDWR | os.O_NONBLOCK)
+            cleanup.callback(os.close, descriptor)
+            found[name] = StampedWriter(partial(os.write, descriptor))
+            cleanup.callback(found[name].stop)
+        yield found
 
 
 def _await(condition: Callable[[], bool], otherwise: str) -> None:
