@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from qr_entropy_serial.discovery import (
     find_port,
     usb_ports,
 )
+from qr_entropy_serial.kept_device import KeptDevice
 from qr_entropy_serial.latency_timer import latency_remark
 from qr_entropy_serial.port import require_serial_ports
 from qr_entropy_serial.reasons import Reasons, check_access
@@ -105,10 +105,7 @@ class CryptaLabsSource(EntropySource):
         self._ports = ports
         self.jit_class = _jit_class(self.wanted)
         self.conditioning = _CONDITIONING[self.wanted.mode]
-        # A child that inherits an open port does not close it, and cannot open it either before its
-        # parent gives it back.
-        self._open: PerProcess[list[Device]] = PerProcess(list)
-        self._locks: PerProcess[threading.Lock] = PerProcess(threading.Lock)
+        self._kept = KeptDevice(self._opened, hopeless=(TimeoutError, UnfitDeviceError))
         self._answered = PerProcess(AnswerMemory)
 
     @classmethod
@@ -179,7 +176,7 @@ class CryptaLabsSource(EntropySource):
         answers: list[Answer] = []
         device: Device | None = None
         if n:
-            with held(self._locks.get(), deadline_ns, self._busy):
+            with held(self._kept.lock, deadline_ns, self._busy):
                 answers, device = self._read(n, deadline_ns)
         return EntropyDraw(
             data=b"".join(answer.data for answer in answers),
@@ -228,56 +225,39 @@ class CryptaLabsSource(EntropySource):
             EntropyUnavailableError: When the device is missing, in use or silent.
         """
         deadline_ns = time.monotonic_ns() + self.timeout_ms * 1_000_000
-        with held(self._locks.get(), deadline_ns, self._busy):
-            try:
-                return self._device(deadline_ns).statistics(deadline_ns)
-            except OSError as error:
-                self._drop_device()
-                raise EntropyUnavailableError(self.name, self._explain(error)) from error
+        with held(self._kept.lock, deadline_ns, self._busy):
+            return self._kept.use(
+                deadline_ns,
+                lambda device: device.statistics(deadline_ns),
+                lambda: 1,
+                lambda error, _: EntropyUnavailableError(self.name, self._explain(error)),
+            )
 
     def close(self) -> None:
         """Gives the port back after a draw in progress; a later draw opens it again."""
-        with self._locks.get():
-            self._drop_device()
+        self._kept.close()
 
     def _read(self, n: int, deadline_ns: int) -> tuple[list[Answer], Device]:
-        was_open = bool(self._open.get())
         answers: list[Answer] = []
         received = bytearray()
-        try:
-            device = self._device(deadline_ns)
+
+        def read(device: Device) -> Device:
             for size in self._request_sizes(n):
-                received = bytearray()
+                received.clear()
                 answer = device.read(received, size, deadline_ns)
                 if self._answered.get().is_known(answer.data):
                     raise UnfitDeviceError("it has given the same bytes before")
                 answers.append(answer)
-        except OSError as error:
-            self._drop_device()
-            lost = sum(len(answer.data) for answer in answers) + len(received)
-            hopeless = isinstance(error, (TimeoutError, UnfitDeviceError))
-            if was_open and not lost and not hopeless:
-                # Perhaps it was unplugged between two draws, and is back.
-                return self._read(n, deadline_ns)
-            raise EntropyUnavailableError(
-                self.name, self._explain(error), dropped_bytes=min(lost, n)
-            ) from error
-        except BaseException:
-            # Interrupted by a signal: what is still on its way belongs to nobody.
-            self._drop_device()
-            raise
+            return device
+
+        def lost() -> int:
+            return min(sum(len(answer.data) for answer in answers) + len(received), n)
+
+        device = self._kept.use(deadline_ns, read, lost, self._refusal)
         return answers, device
 
-    def _device(self, deadline_ns: int) -> Device:
-        kept = self._open.get()
-        if not kept:
-            kept.append(Device(self._path(), self.wanted, deadline_ns))
-        return kept[0]
-
-    def _drop_device(self) -> None:
-        kept = self._open.get()
-        while kept:
-            kept.pop().close()
+    def _opened(self, deadline_ns: int) -> Device:
+        return Device(self._path(), self.wanted, deadline_ns)
 
     def _path(self) -> str:
         """Returns where the device is now.
@@ -300,7 +280,10 @@ class CryptaLabsSource(EntropySource):
     def _busy(self) -> EntropyUnavailableError:
         return EntropyUnavailableError(self.name, self._reasons.of_busy(self.timeout_ms))
 
-    def _explain(self, error: OSError) -> str:
+    def _refusal(self, error: Exception, lost: int) -> EntropyUnavailableError:
+        return EntropyUnavailableError(self.name, self._explain(error), dropped_bytes=lost)
+
+    def _explain(self, error: Exception) -> str:
         return self._reasons.of(error, self.timeout_ms)
 
 

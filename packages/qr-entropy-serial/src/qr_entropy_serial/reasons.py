@@ -8,8 +8,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from qr_sampler.errors import ConfigError
-
 __all__ = ["Reasons", "check_access"]
 
 
@@ -36,7 +34,7 @@ class Reasons:
     prefix: str
     port: str
 
-    def of(self, error: OSError | ConfigError, timeout_ms: int) -> str:
+    def of(self, error: Exception, timeout_ms: int) -> str:
         """Returns what went wrong and what to do about it."""
         if isinstance(error, TimeoutError):
             return f"{error}; {self.advice_on_time(timeout_ms)}"

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
 from qr_entropy_serial.connection import Connection, Location
 from qr_entropy_serial.devices import SerialDevice
 from qr_entropy_serial.discovery import UsbPort, usb_ports
+from qr_entropy_serial.kept_device import KeptDevice
 from qr_entropy_serial.latency_timer import latency_remark
 from qr_entropy_serial.notes import NOTES
 from qr_entropy_serial.port import require_serial_ports
@@ -17,7 +17,6 @@ from qr_entropy_serial.reasons import Reasons, check_access
 from qr_entropy_serial.settings import DEFAULT_TIMEOUT_MS, DeviceName, SerialSettings
 from qr_sampler.entropy import EntropyDraw, EntropySource, JitClass, SourceStatus
 from qr_sampler.errors import ConfigError, EntropyUnavailableError
-from qr_sampler.per_process import PerProcess
 from qr_sampler.turns import held
 
 __all__ = ["SerialSource"]
@@ -84,10 +83,7 @@ class SerialSource(EntropySource):
         self._reasons = Reasons("QR_SERIAL_", port)
         # Records keep what is claimed now: another family may not take its place.
         self._family: type[SerialDevice] | None = None
-        # A child that inherits an open port does not close it, and cannot open it either before its
-        # parent gives it back.
-        self._open: PerProcess[list[Connection]] = PerProcess(list)
-        self._locks: PerProcess[threading.Lock] = PerProcess(threading.Lock)
+        self._kept = KeptDevice(self._connected, failures=(OSError, ConfigError))
         self._claim()
 
     @classmethod
@@ -146,7 +142,7 @@ class SerialSource(EntropySource):
         data, identity = b"", ""
         if n:
             deadline_ns = requested_ns + self.timeout_ms * 1_000_000
-            with held(self._locks.get(), deadline_ns, self._busy):
+            with held(self._kept.lock, deadline_ns, self._busy):
                 data, identity = self._read(n, deadline_ns)
         return EntropyDraw(
             data=data,
@@ -177,41 +173,22 @@ class SerialSource(EntropySource):
 
     def close(self) -> None:
         """Gives the port back after a draw in progress; a later draw opens it again."""
-        with self._locks.get():
-            self._drop_connection()
+        self._kept.close()
 
     def _read(self, n: int, deadline_ns: int) -> tuple[bytes, str]:
-        was_open = bool(self._open.get())
         received = bytearray()
-        try:
-            connection = self._connection(deadline_ns)
+
+        def read(connection: Connection) -> str:
             connection.read_into(received, n, deadline_ns)
-        except (OSError, ConfigError) as error:
-            self._drop_connection()
-            if was_open and not received and not isinstance(error, TimeoutError):
-                # Perhaps it was unplugged between two draws, and is back.
-                return self._read(n, deadline_ns)
-            raise EntropyUnavailableError(
-                self.name, self._explain(error), dropped_bytes=len(received)
-            ) from error
-        except BaseException:
-            # Interrupted by a signal: what is still on its way belongs to nobody.
-            self._drop_connection()
-            raise
-        return bytes(received), connection.place.identity
+            return connection.place.identity
 
-    def _connection(self, deadline_ns: int) -> Connection:
-        kept = self._open.get()
-        if not kept:
-            place = self.location.find()
-            self._claim_for(place.device)
-            kept.append(Connection(place, self.flush_bytes, deadline_ns))
-        return kept[0]
+        identity = self._kept.use(deadline_ns, read, lambda: len(received), self._refusal)
+        return bytes(received), identity
 
-    def _drop_connection(self) -> None:
-        kept = self._open.get()
-        while kept:
-            kept.pop().close()
+    def _connected(self, deadline_ns: int) -> Connection:
+        place = self.location.find()
+        self._claim_for(place.device)
+        return Connection(place, self.flush_bytes, deadline_ns)
 
     def _claim(self) -> None:
         """Says what can be known before the device is opened."""
@@ -238,5 +215,8 @@ class SerialSource(EntropySource):
     def _busy(self) -> EntropyUnavailableError:
         return EntropyUnavailableError(self.name, self._reasons.of_busy(self.timeout_ms))
 
-    def _explain(self, error: OSError | ConfigError) -> str:
+    def _refusal(self, error: Exception, lost: int) -> EntropyUnavailableError:
+        return EntropyUnavailableError(self.name, self._explain(error), dropped_bytes=lost)
+
+    def _explain(self, error: Exception) -> str:
         return self._reasons.of(error, self.timeout_ms)
