@@ -15,9 +15,6 @@ from qr_sampler.records.files import ledgers_in
 from qr_sampler.records.reader import read_ledger
 from qr_sampler.testing import EmittedText, WitnessSource, check_ledger
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-
 END_TOKEN = 0
 
 
@@ -47,7 +44,7 @@ class Run:
 
     def generate(self, ids: Any, **arguments: Any) -> Any:
         """Generates from *ids* with little to say about it; each prompt is a request of its own."""
-        arguments.setdefault("attention_mask", torch.ones_like(ids))
+        arguments.setdefault("attention_mask", ids.new_ones(ids.shape))
         arguments.setdefault("pad_token_id", END_TOKEN)
         arguments.setdefault("options", self.named(len(ids)))
         return self.sampler.generate(ids, **arguments)
@@ -117,6 +114,7 @@ def tiny_dir() -> str:
 @pytest.fixture(scope="session")
 def model(tiny_dir: str) -> Any:
     """The tiny model."""
+    import torch
     from transformers import AutoModelForCausalLM
 
     # It is so small that several threads only wait for each other.
@@ -150,6 +148,8 @@ def run(model: Any, tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
 def prompts(*lengths: int) -> tuple[Any, Any]:
     """Returns prompts of certain lengths, padded on the left, and their mask."""
+    import torch
+
     longest = max(lengths)
     ids = [
         [END_TOKEN] * (longest - length) + [7 + row + column for column in range(length)]
