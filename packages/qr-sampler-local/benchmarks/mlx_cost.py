@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What choosing a token costs under MLX-LM, beside MLX-LM's own sampler.
 
-Run it where MLX-LM is installed, from the folder of the package:
-``python -m benchmarks.mlx_cost``.
+The command behind ``uv run nox -s bench_local -- mlx``.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from qr_sampler_local.engines.tokenizers import chat_tokens, spelled
 from qr_sampler_local.mlx.generation import generated
 from qr_sampler_local.mlx.sampler import DISTRIBUTIONS, engine_name
 
-__all__ = ["MLXEngine"]
+__all__ = ["MLXEngine", "files_of"]
 
 _OF_LOAD: Final = ("adapter_path", "revision", "trust_remote_code")
 """Arguments that :func:`mlx_lm.load` takes."""
@@ -61,7 +61,7 @@ class MLXEngine:
             model,
             settings,
             engine=engine_name(),
-            model_files=_files_of(model, loading),
+            model_files=files_of(model, loading),
             sources=sources,
             distributions=DISTRIBUTIONS,
             host={"device": self.device},
@@ -190,8 +190,13 @@ def _loaded(model: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
     return network, tokenizer
 
 
-def _files_of(model: str, arguments: Mapping[str, Any]) -> Path | None:
-    """Returns the directory of a model that was loaded, if it is certain which one that is."""
+def files_of(model: str, arguments: Mapping[str, Any]) -> Path | None:
+    """Returns the directory of a model that was loaded, if it is certain which one that is.
+
+    Args:
+        model: Directory of the model or its name on the model hub.
+        arguments: Those with which it was loaded.
+    """
     if Path(model).is_dir():
         return Path(model)
     return None if arguments.get("revision") else hf_repo_to_path(model)
