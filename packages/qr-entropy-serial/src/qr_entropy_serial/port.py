@@ -8,10 +8,11 @@ import select
 import sys
 import time
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 import serial
 
+from qr_sampler.entropy.raw_terminal import raw_mode
 from qr_sampler.errors import ConfigError
 
 if sys.platform != "win32":
@@ -19,9 +20,6 @@ if sys.platform != "win32":
     import termios
 
 __all__ = ["SerialPort", "require_serial_ports"]
-
-_INPUT, _OUTPUT, _LOCAL, _CHARACTERS = 0, 1, 3, 6
-"""Places in what :func:`termios.tcgetattr` returns."""
 
 _CHUNK_BYTES: Final = 1 << 16
 
@@ -174,12 +172,10 @@ class SerialPort:
             termios.tcflush(self._descriptor, termios.TCOFLUSH)
 
     def _make_raw(self) -> None:
-        """Switches off what pyserial leaves on: cfmakeraw() of termios(3), and no more flags."""
+        """Switches off what pyserial leaves on."""
         try:
-            mode: list[Any] = termios.tcgetattr(self._descriptor)
-            mode[_INPUT] = mode[_OUTPUT] = mode[_LOCAL] = 0
-            # pyserial sets 0, with which other programs find the port at its end at once.
-            mode[_CHARACTERS][termios.VMIN] = 1
+            # pyserial also sets VMIN=0, with which other programs find the port at its end at once.
+            mode = raw_mode(termios.tcgetattr(self._descriptor))
             termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
         except termios.error as error:
             raise OSError(*error.args) from error

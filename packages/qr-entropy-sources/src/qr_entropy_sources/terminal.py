@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+
+from qr_sampler.entropy.raw_terminal import is_raw, raw_mode
 
 if sys.platform != "win32":
     import termios
 
 __all__ = ["Terminal"]
-
-_INPUT, _OUTPUT, _CONTROL, _LOCAL, _CHARACTERS = 0, 1, 2, 3, 6
-"""Places in what :func:`termios.tcgetattr` returns."""
 
 
 class Terminal:
@@ -40,7 +38,7 @@ class Terminal:
             OSError: When the terminal is gone.
         """
         try:
-            if not _is_raw(termios.tcgetattr(self._descriptor)):
+            if not is_raw(termios.tcgetattr(self._descriptor)):
                 self._make_raw()
             # Empties the buffers of the driver's side as well, by the kernel's tty_ioctl().
             termios.tcflush(self._descriptor, termios.TCIFLUSH)
@@ -49,33 +47,12 @@ class Terminal:
 
     def _make_raw(self) -> None:
         try:
-            mode = _raw(termios.tcgetattr(self._descriptor))
+            mode = raw_mode(termios.tcgetattr(self._descriptor))
             # At once: what waits to be sent need not leave first.
             termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
             # tcsetattr() succeeds if the terminal takes any of the settings.
-            is_raw = _is_raw(termios.tcgetattr(self._descriptor))
+            took_it = is_raw(termios.tcgetattr(self._descriptor))
         except termios.error as error:
             raise OSError(*error.args) from error
-        if not is_raw:
+        if not took_it:
             raise OSError("the terminal does not take raw mode, without which it alters bytes")
-
-
-def _raw(mode: list[Any]) -> list[Any]:
-    """Returns *mode* with nothing done to the input: cfmakeraw() of termios(3), and no more flags.
-
-    The function of Python's :mod:`tty` leaves several flags of the input alone before Python 3.12.
-    """
-    raw = list(mode)
-    raw[_INPUT] = raw[_OUTPUT] = raw[_LOCAL] = 0
-    eight_bits = termios.CS8 | termios.CREAD | termios.CLOCAL
-    raw[_CONTROL] = raw[_CONTROL] & ~(termios.CSIZE | termios.PARENB) | eight_bits
-    raw[_CHARACTERS] = list(mode[_CHARACTERS])
-    raw[_CHARACTERS][termios.VMIN] = 1
-    raw[_CHARACTERS][termios.VTIME] = 0
-    return raw
-
-
-def _is_raw(mode: list[Any]) -> bool:
-    """Returns whether the input reaches the reader unaltered and at once."""
-    unaltered = not mode[_INPUT] and not mode[_LOCAL]
-    return unaltered and mode[_CONTROL] & termios.CSIZE == termios.CS8
