@@ -820,6 +820,9 @@ def campaigns(session: nox.Session) -> None:
     if not model:
         model = str(ROOT / ".nox" / "tiny-model")
         engine.run("-m", "qr_sampler_cli", "tiny-model", model)
+    tiny = {"QR_TINY_MODEL_DIR": model}
+    health_errors = "packages/qr-sampler-vllm/campaigns/health_errors.py"
+    engine.run(health_errors, **environment, **ENGINE_ENVIRONMENT, **tiny)
     rederivation = "packages/qr-sampler/campaigns/rederivation.py"
     engine.run(rederivation, model, **environment, **ENGINE_ENVIRONMENT)
 

@@ -217,16 +217,34 @@ def assert_failed_sources_decide_nothing(
         assert_bytes_are_accounted_for(lines, fault, result["delivered"][fault], reasons)
 
 
+def assert_the_engine_has_ended(
+    fault: str, result: dict[str, Any], lines: list[dict[str, Any]]
+) -> None:
+    """Checks the records of an engine that a failed source has ended, as its operator asked."""
+    why = f"health: {FAULTS[fault]} "
+    assert why in result["raised"]
+    decided = [line for line in lines if line["kind"] == "token" and line["source"] == fault]
+    assert_good(decided, fault, GOOD_DRAWS)
+    assert_bytes_are_accounted_for(lines, fault, result["delivered"][fault], ["startup_test", why])
+
+
 def test_no_token_comes_from_a_failed_source_and_records_say_why(
     played: Callable[..., Any],
 ) -> None:
     (system, lines), (error, errors) = played("v1", [("system", [*FAULTS]), ("error", ["top_bit"])])
     assert_failed_sources_decide_nothing("system", system, lines)
-    assert "health: bit_planes " in error["raised"]
-    decided = [line for line in errors if line["kind"] == "token" and line["source"] == "top_bit"]
-    assert_good(decided, "top_bit", GOOD_DRAWS)
+    assert_the_engine_has_ended("top_bit", error, errors)
 
 
 def test_requests_of_failed_sources_end_beside_others(played: Callable[..., Any]) -> None:
     ((result, lines),) = played("v2", [("end_request", [*FAULTS])])
     assert_failed_sources_decide_nothing("end_request", result, lines)
+
+
+@pytest.mark.skipif("HEALTH_ERRORS" not in os.environ, reason="it is campaigns/health_errors.py")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_ends_the_engine(played: Callable[..., Any], fault: str) -> None:
+    ((result, lines),) = played("v1", [("error", [fault])])
+    assert_the_engine_has_ended(fault, result, lines)
+    raised = result["raised"].splitlines()[0]
+    print(f"{fault}: {GOOD_DRAWS} tokens, then {raised[:160]}")
