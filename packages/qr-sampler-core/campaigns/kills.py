@@ -33,9 +33,6 @@ from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.testing import ToyHost, check_files
 from qr_sampler.testing.toy_host import MOST_RUNNING
 
-MOST_STEPS = 3_000
-"""Largest number of steps before a kill."""
-
 STEPS_BETWEEN_ROUNDS = 50
 """Number of steps after which what they have settled is written, so that kills meet that often."""
 
@@ -85,7 +82,7 @@ def decode(folder: Path, options: dict[str, Any], progress: int, *, busy: bool) 
             host.keep_up()
 
 
-def killed(folder: Path, victim: str, script: Random) -> int:
+def killed(folder: Path, victim: str, script: Random, most_steps: int) -> int:
     """Has an engine write to *folder* and kills it; returns when, on the monotonic clock."""
     options = {
         "ledger_max_bytes": script.choice([0, 20_000, 200_000]),
@@ -100,10 +97,10 @@ def killed(folder: Path, victim: str, script: Random) -> int:
         finally:
             os._exit(1)
     os.close(writing)
-    _let_decode(reading, script)
+    _let_decode(reading, script.randint(1, most_steps), script)
     if victim == VICTIMS[2]:
         os.kill(_only_child(engine), signal.SIGKILL)
-        _let_decode(reading, script)
+        _let_decode(reading, script.randint(1, most_steps), script)
     os.kill(engine, signal.SIGKILL)
     now_ns = time.monotonic_ns()
     os.close(reading)
@@ -111,9 +108,8 @@ def killed(folder: Path, victim: str, script: Random) -> int:
     return now_ns
 
 
-def _let_decode(progress: int, script: Random) -> None:
-    """Waits for a random number of steps, and for a moment more."""
-    left = script.randint(1, MOST_STEPS)
+def _let_decode(progress: int, left: int, script: Random) -> None:
+    """Waits for so many steps, and for a moment more."""
     while left > 0:
         done = len(os.read(progress, left))
         if not done:
@@ -163,14 +159,14 @@ def check(lines: Iterable[dict[str, Any]]) -> tuple[int, int]:
     return latest_ns, missing.total()
 
 
-def campaign(victim: str, kills: int, seed: int) -> str:
+def campaign(victim: str, kills: int, seed: int, most_steps: int) -> str:
     """Kills engines; returns what was found."""
     lost_ms: list[float] = []
     files = lines = unfinished = missing = 0
     for number in range(kills):
         script = Random(f"{seed}/{victim}/{number}")
         with TemporaryDirectory() as name:
-            killed_ns = killed(Path(name), victim, script)
+            killed_ns = killed(Path(name), victim, script, most_steps)
             paths = sorted(Path(name).iterdir())
             found = check_files(paths, torn_end=True)
             latest_ns, said = check(found)
@@ -199,11 +195,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=70, help="for each kind of victim")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=3_000, help="most of them before a kill")
     arguments = parser.parse_args()
     # What an engine leaves behind is to be waited for.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     for victim in VICTIMS:
-        print(campaign(victim, arguments.kills, arguments.seed), flush=True)
+        print(campaign(victim, arguments.kills, arguments.seed, arguments.steps), flush=True)
     return 0
 
 

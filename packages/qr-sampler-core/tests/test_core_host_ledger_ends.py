@@ -145,16 +145,16 @@ def test_a_forked_process_leaves_the_records_of_its_parent_alone(tmp_path: Path)
 
 
 @pytest.mark.heavy
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(sys.platform != "linux", reason="waits for orphans as Linux allows it")
 def test_what_killed_processes_leave_is_chained_and_has_no_holes() -> None:
     done = subprocess.run(
-        [sys.executable, str(CAMPAIGN), "--kills", "20"],
+        [sys.executable, str(CAMPAIGN), "--kills=5", "--steps=600"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("20 of 20 ledgers are chained")
+    assert done.stdout.count("5 of 5 ledgers are chained") == 3
 
 
 def test_a_disk_that_is_really_full_leaves_a_chain_that_says_what_is_missing(
