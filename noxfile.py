@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -656,6 +657,14 @@ def laptop(session: nox.Session) -> None:
     # What the model says does not matter here.
     options = (f"--directory={scratch(session)}", "--training-steps=20", "--max-tokens=8")
     engine.run("-m", "qr_sampler_cli.demo", "--engine=transformers", *options)
+
+
+@nox.session(venv_backend="none", default=False)
+def laptop_readme(session: nox.Session) -> None:
+    """Go the README's way on a laptop, from an empty environment with pip, and print the times."""
+    python = get_interpreter(COVERAGE_PYTHON)
+    executable = str(python.executable) if python else sys.executable
+    session.run(executable, "packages/qr-sampler/campaigns/laptop.py", external=True)
 
 
 ABSENT_FROM_LAPTOP: Final = """

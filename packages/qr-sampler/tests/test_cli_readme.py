@@ -29,10 +29,13 @@ pytestmark = pytest.mark.skipif(
 RUNNERS = {
     "tests/engine/test_vllm_installation.py",
     "tests/engine/test_vllm_readme.py",
+    "packages/qr-sampler/campaigns/laptop.py",
+    "packages/qr-sampler/tests/test_cli_laptop.py",
     ".ci/run",
     "containers",
 }
-"""Who runs a command: a test with vLLM, the CI script, or nobody without a container engine."""
+"""Who runs a command: a test with an engine, a campaign in an empty environment, the CI script, or
+nobody without a container engine."""
 
 ON_GITHUB = "../../actions/"
 """Badges lead to pages of the repository, not to files in it."""
