@@ -68,6 +68,22 @@ def test_the_coverage_of_every_package_is_uploaded_once() -> None:
     assert step["if"] == f"matrix.python == '{constants()['COVERAGE_PYTHON']}'"
 
 
+def test_packages_are_tested_on_the_systems_that_they_claim() -> None:
+    matrix = jobs()["systems"]["strategy"]["matrix"]
+    assert matrix["system"] == ["macos-latest", "windows-latest"]
+    assert matrix["package"] == list(constants()["PACKAGES"])
+    without_windows = set()
+    for path in ROOT.glob("packages/*/pyproject.toml"):
+        (system,) = re.findall(r'"Operating System :: (.*)"', path.read_text("utf-8"))
+        assert system in ("OS Independent", "POSIX")
+        if system == "POSIX":
+            without_windows.add(path.parent.name)
+    excluded = matrix["exclude"]
+    assert {entry["system"] for entry in excluded} == {"windows-latest"}
+    assert {entry["package"] for entry in excluded} == without_windows
+    assert set(jobs()) - {"all-green"} == set(jobs()["all-green"]["needs"])
+
+
 def flattened(groups: dict[str, list[Any]], name: str) -> set[str]:
     found: set[str] = set()
     for entry in groups[name]:
