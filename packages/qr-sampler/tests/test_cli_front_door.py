@@ -28,6 +28,7 @@ from qr_sampler_cli.engines.models import check_model
 from qr_sampler_cli.failures import MissingPackageError
 from qr_sampler_cli.main import app
 from qr_sampler_cli.terminal.consoles import progress_console
+from qr_sampler_cli.terminal.progress import stage
 from qr_sampler_local import LocalSampler
 from qr_sampler_local.engines import EmittedToken, Generated, TokenListener, known_engine
 
@@ -303,6 +304,7 @@ def test_a_model_for_llama_cpp_is_a_gguf_file(
 def test_records_are_read_as_they_arrive(tmp_path: Path) -> None:
     (tmp_path / "earlier.jsonl").write_text('{"kind": "token", "request_key": "a"}\n', "utf-8")
     records = ArrivingRecords(tmp_path)
+    records.expect(["a"])
     line = {"kind": "token", "request_key": "a", "sequence": "s", "position": 0, "u": 0.5}
     text = json.dumps(line) + "\n"
     with (tmp_path / "ledger.jsonl").open("w", encoding="utf-8") as file:
@@ -323,6 +325,16 @@ def test_records_are_read_as_they_arrive(tmp_path: Path) -> None:
     assert records.sequence("a") == ""
 
 
+def test_records_of_other_engines_are_not_kept(tmp_path: Path) -> None:
+    records = ArrivingRecords(tmp_path)
+    records.expect(["a"])
+    line = {"kind": "token", "request_key": "b", "sequence": "s", "position": 0, "u": 0.5}
+    (tmp_path / "ledger.jsonl").write_text(json.dumps(line) + "\n", "utf-8")
+    records.read()
+    assert records.take("b", 0) is None
+    assert records.sequence("b") == ""
+
+
 def test_nobody_asks_for_records_without_a_directory() -> None:
     records = ArrivingRecords(None)
     records.read()
@@ -338,3 +350,13 @@ def test_progress_of_a_terminal_names_the_engine(
     monkeypatch.setattr("qr_sampler_cli.terminal.progress.progress_console", lambda: terminal)
     assert generate("p", "--no-table", "--max-tokens=2").exit_code == 0
     assert "starting Transformers with m" in terminal.file.getvalue()
+
+
+def test_progress_of_a_terminal_takes_names_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    terminal = progress_console()
+    terminal.file = io.StringIO()
+    monkeypatch.setattr("qr_sampler_cli.terminal.progress.progress_console", lambda: terminal)
+    with stage("starting with ./[/x]\x1b]0;title\x07"):
+        pass
+    assert "starting with ./[/x]\\x1b]0;title\\x07" in terminal.file.getvalue()

@@ -130,6 +130,16 @@ def test_request_without_tokens_is_a_discrepancy(tmp_path: Path) -> None:
     assert find_discrepancies([A, nothing], ledger) == ("request b: the engine emitted no token",)
 
 
+def test_request_that_was_ended_before_its_first_token_is_none(tmp_path: Path) -> None:
+    nothing = Emission(request_key="b", token_ids=(), interrupted=True)
+    ledger = ledger_of(tmp_path, token("a", 0, 7), token("a", 1, 8))
+    assert find_discrepancies([A, nothing], ledger) == ()
+    ledger = ledger_of(tmp_path, token("a", 0, 7), token("a", 1, 8), token("b", 0, 9))
+    assert find_discrepancies([A, nothing], ledger) == (
+        "request b: a record of token 0, which was not emitted",
+    )
+
+
 def test_ledger_of_a_run_leaves_out_other_files(tmp_path: Path) -> None:
     write(tmp_path / "old.jsonl", GENESIS, token("a", 0, 1))
     before = ledger_files(tmp_path)

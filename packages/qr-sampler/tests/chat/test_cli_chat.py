@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from qr_sampler.errors import ConfigError, QRSamplerError
+from qr_sampler_cli.chat.input_lines import LONGEST, is_interactive, lines_of_user
+from qr_sampler_cli.chat.screen import Screen
 from qr_sampler_cli.main import app
 
 Chat = Callable[..., Result]
+
+RECURSION = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"
+"""A template that never ends."""
 
 SHOWN = "Light \u2600 is \\x1b[2J\\x9b5m \ufffd bent."
 """The sentence of the toy engine, what could steer a terminal written as escapes."""
@@ -269,6 +276,55 @@ def test_input_that_is_no_text(engine_class: Any) -> None:
     result = CliRunner().invoke(app, ["chat", "--model=m"], input=b"\xff\xfe\n")
     assert result.exit_code == 2
     assert "the input is not utf-8" in result.stderr
+
+
+def test_a_line_without_an_end_is_not_read_to_it(chat: Chat) -> None:
+    result = chat("x" * (LONGEST + 1))
+    assert result.exit_code == 2
+    assert f"more than {LONGEST} characters" in result.stderr
+
+
+def test_without_standard_input_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert not is_interactive()
+    assert list(lines_of_user()) == []
+
+
+def test_without_standard_output_there_is_no_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(ConfigError, match="standard output is closed"):
+        Screen()
+
+
+def test_an_interrupt_before_the_first_line_ends_a_script(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waiting(_: object) -> Iterator[str]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("qr_sampler_cli.chat.run.lines_of_user", waiting)
+    assert chat("never said").exit_code == 130
+
+
+@pytest.mark.parametrize("text", ["{{" + "(" * 10_000 + "1" + ")" * 10_000 + "}}", RECURSION])
+def test_templates_without_a_bottom_are_refused(chat: Chat, tmp_path: Path, text: str) -> None:
+    (tmp_path / "deep.jinja").write_text(text, "utf-8")
+    result = chat("Hello", arguments=("--template=deep.jinja",))
+    assert result.exit_code == 2
+    assert "error: --template deep.jinja: " in result.stderr
+
+
+def test_a_broken_pipe_is_an_error_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        with (
+            contextlib.closing(Screen()) as screen,
+            pytest.raises(QRSamplerError, match="cannot write the reply: Broken pipe"),
+        ):
+            screen.show("Light")
 
 
 def test_nobody_who_reads_ends_it(

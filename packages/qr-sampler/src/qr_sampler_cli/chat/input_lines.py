@@ -15,10 +15,14 @@ __all__ = ["is_interactive", "lines_of_user"]
 
 PROMPT: Final = "> "
 
+LONGEST: Final = 1 << 20
+"""Characters of a line from a file or a pipe; no model has room for so many."""
+
 
 def is_interactive() -> bool:
     """Whether somebody sits at a keyboard."""
-    return sys.stdin.isatty()
+    # It is None where the shell has closed it.
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def lines_of_user(
@@ -32,7 +36,7 @@ def lines_of_user(
         in_front: Surrounds the reading of a line, so that standard output is the terminal then.
 
     Raises:
-        ConfigError: When the input is not text.
+        ConfigError: When the input is not text, or a line is too long.
     """
     read = _ask if is_interactive() else _take
     if is_interactive():
@@ -58,7 +62,9 @@ def _ask() -> str:
 
 
 def _take() -> str:
-    line = sys.stdin.readline()
+    line = "" if sys.stdin is None else sys.stdin.readline(LONGEST + 1)
     if not line:
         raise EOFError
+    if len(line) > LONGEST:
+        raise ConfigError(f"a line of the input has more than {LONGEST} characters; shorten it")
     return line.rstrip("\n")

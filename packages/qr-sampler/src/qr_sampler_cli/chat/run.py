@@ -26,7 +26,6 @@ from qr_sampler_cli.generation.run import (
     GenerationRun,
     check_options,
 )
-from qr_sampler_local.engines import FinishReason
 
 __all__ = ["run_chat"]
 
@@ -79,8 +78,9 @@ def _run(
         primary_source=resolve_request(
             deployment.settings, request.options, ORDINARY_FIELDS
         ).source,
-        completions=_completions(replies, "interrupted" if interrupted else "stop"),
+        completions=_completions(replies),
         ledger=ledger,
+        ended_early=interrupted,
     )
 
 
@@ -109,7 +109,7 @@ def _hold(
         return f"{choice.title} {engine.version} on {engine.device}", interrupted
 
 
-def _completions(replies: Sequence[Reply], reason: FinishReason) -> tuple[Completion, ...]:
+def _completions(replies: Sequence[Reply]) -> tuple[Completion, ...]:
     """Returns the replies of which anything was shown; of others there must be no record."""
     return tuple(
         Completion(
@@ -117,7 +117,8 @@ def _completions(replies: Sequence[Reply], reason: FinishReason) -> tuple[Comple
             prompt="",
             text=reply.text,
             token_texts=(),
-            finish_reason=reason,
+            # A reply that the user has ended is as it should be.
+            finish_reason="stop",
         )
         for reply in replies
         if reply.tokens

@@ -13,7 +13,7 @@ from typing import TextIO
 from rich.text import Text
 
 from qr_sampler.errors import QRSamplerError
-from qr_sampler_cli.terminal.consoles import console_on, progress_console
+from qr_sampler_cli.terminal.consoles import check_output, console_on, progress_console
 
 __all__ = ["Screen"]
 
@@ -78,6 +78,7 @@ def _own_output() -> TextIO:
 
     What cannot be encoded there is escaped: a token is no reason to end a conversation.
     """
+    check_output()
     try:
         own = os.dup(sys.stdout.fileno())
     except io.UnsupportedOperation:  # There is no descriptor behind it, in tests for example.

@@ -111,7 +111,7 @@ class FileTemplate:
         text = _read(path)
         try:
             self._template: Any = environment.from_string(text)
-        except self._errors() as error:
+        except (*self._errors(), RecursionError) as error:
             raise ConfigError(f"--template {path}: no Jinja template: {error}") from error
 
     def encode(self, engine: LocalEngine, messages: Sequence[Message]) -> list[int]:
@@ -121,7 +121,9 @@ class FileTemplate:
                 messages=list(messages), add_generation_prompt=True, bos_token="", eos_token=""
             )
         # Expressions of a template can raise whatever Python raises for them.
-        except (*self._errors(), ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (
+            *self._errors(), ArithmeticError, LookupError, RecursionError, TypeError, ValueError
+        ) as error:  # fmt: skip
             raise ConfigError(f"--template {self._path}: {error}") from error
         return engine.encode(text)
 

@@ -95,7 +95,7 @@ def _json_object(option: str, text: str | None) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{option} {text}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{option} {text}: expected a JSON object")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ class ArrivingRecords:
         self._joined: dict[Path, JoinedLines] = {}
         self._records: dict[tuple[str, int], dict[str, Any]] = {}
         self._names: dict[str, str] = {}
+        self._awaited: set[str] = set()
+
+    def expect(self, request_keys: Iterable[str]) -> None:
+        """Has the records of requests kept; those of others are not, which are other engines'.
+
+        Args:
+            request_keys: Name them.
+        """
+        self._awaited.update(request_keys)
 
     def read(self) -> None:
         """Reads the lines that are new."""
@@ -56,6 +66,8 @@ class ArrivingRecords:
         if values["kind"] not in EMITTED_KINDS:
             return
         key = str(values.get("request_key", ""))
+        if key not in self._awaited:
+            return
         self._names[key] = str(values.get("sequence", ""))
         self._records[key, int(values.get("position", -1))] = values
 
@@ -78,6 +90,7 @@ class ArrivingRecords:
         Args:
             request_key: Names it.
         """
+        self._awaited.discard(request_key)
         self._names.pop(request_key, None)
         for token in [token for token in self._records if token[0] == request_key]:
             del self._records[token]

@@ -33,6 +33,7 @@ class ArrivingTokens:
         self._keys = request_keys
         self._records = records
         self._on_token = on_token
+        records.expect(request_keys)
         self._tokens: list[list[int]] = [[] for _ in request_keys]
         self._reasons: list[str | None] = [None for _ in request_keys]
         self._handed_over = [0 for _ in request_keys]

@@ -21,6 +21,8 @@ class Emission:
     """Names the request."""
     token_ids: tuple[int, ...]
     """The emitted tokens, in order."""
+    interrupted: bool = False
+    """Whether the user has ended it, perhaps before its first token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ def find_discrepancies(emissions: Sequence[Emission], ledger: Ledger) -> tuple[s
 
 def _of_request(emission: Emission, records: Collection[EmittedLine]) -> Iterator[str]:
     key = emission.request_key
-    if not emission.token_ids:
+    if not emission.token_ids and not emission.interrupted:
         yield f"request {key}: the engine emitted no token"
     by_position = {record.position: record for record in records}
     certain = {record.position for record in records if record.certain}

@@ -106,6 +106,8 @@ class GenerationRun:
     """What the engine emitted, in the order of the prompts."""
     ledger: Ledger
     """What was recorded."""
+    ended_early: bool = False
+    """Whether the user has ended it before all was asked for."""
 
     @cached_property
     def emissions(self) -> tuple[Emission, ...]:
@@ -115,7 +117,9 @@ class GenerationRun:
     @property
     def interrupted(self) -> bool:
         """Whether the user has ended it."""
-        return any(each.finish_reason == "interrupted" for each in self.completions)
+        return self.ended_early or any(
+            each.finish_reason == "interrupted" for each in self.completions
+        )
 
     @cached_property
     def discrepancies(self) -> tuple[str, ...]:
@@ -230,7 +234,11 @@ def _completion(
     engine: LocalEngine, prompt: str, prompt_tokens: list[int], generated: Generated
 ) -> Completion:
     return Completion(
-        emission=Emission(request_key=generated.request_key, token_ids=generated.tokens),
+        emission=Emission(
+            request_key=generated.request_key,
+            token_ids=generated.tokens,
+            interrupted=generated.finish_reason == "interrupted",
+        ),
         prompt=prompt,
         text=continuation(engine, prompt_tokens, generated.tokens),
         token_texts=tuple(map(engine.spell, generated.tokens)),

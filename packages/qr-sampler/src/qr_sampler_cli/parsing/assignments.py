@@ -24,7 +24,7 @@ def engine_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"--engine-arg {key}={text}: the model is named by --model")
         try:
             arguments[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             arguments[key] = text
     return arguments
 

@@ -11,7 +11,10 @@ from typing import Final, TextIO
 
 from rich.console import Console, RenderableType
 
+from qr_sampler.errors import ConfigError
+
 __all__ = [
+    "check_output",
     "console_on",
     "printable",
     "progress_console",
@@ -35,8 +38,19 @@ def progress_console() -> Console:
 
 
 def console_on(file: TextIO) -> Console:
-    """Returns a console on a file that stays where it is, whatever standard output becomes."""
-    return _console(Console(file=file, markup=False, highlight=False, emoji=False))
+    """Returns a console on a file that stays where it is, whatever standard output becomes.
+
+    Printing raises ``BrokenPipeError`` when nobody reads any more.
+    """
+    return _console(_FaithfulConsole(file=file, markup=False, highlight=False, emoji=False))
+
+
+class _FaithfulConsole(Console):
+    """Leaves a broken pipe to the caller; Rich would silence standard output and exit with 1."""
+
+    def on_broken_pipe(self) -> None:
+        # Rich calls this while it handles the error.
+        raise
 
 
 def _console(console: Console) -> Console:
@@ -66,12 +80,23 @@ def printable(text: str) -> str:
     )
 
 
+def check_output() -> None:
+    """Checks that there is a standard output.
+
+    Raises:
+        ConfigError: When it was closed before this process began.
+    """
+    if sys.stdout is None:
+        raise ConfigError("standard output is closed; lead it to a terminal, a file or a pipe")
+
+
 @contextlib.contextmanager
 def stdout_reserved() -> Iterator[None]:
     """Redirects to standard error whatever the enclosed code prints, natively or from Python.
 
     Engines and plugins print banners; standard output must contain nothing but results.
     """
+    check_output()
     sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)

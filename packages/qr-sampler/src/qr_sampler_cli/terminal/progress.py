@@ -67,11 +67,12 @@ def stage(
         unit: What that number counts.
     """
     console = progress_console()
+    description = printable(description)
     if not console.is_terminal:
         console.print(f"{description} ...")
         yield
         return
-    columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
+    columns: list[ProgressColumn] = [SpinnerColumn(), _description()]
     if count is not None:
         columns.append(_CountColumn(count, unit))
     columns.append(TimeElapsedColumn())
@@ -79,6 +80,11 @@ def stage(
     with progress:
         progress.add_task(description, total=None)
         yield
+
+
+def _description() -> TextColumn:
+    """Returns the column of what is in progress: paths in it may have brackets."""
+    return TextColumn("{task.description}", markup=False)
 
 
 @contextlib.contextmanager
@@ -93,7 +99,7 @@ def training_bar(description: str) -> Iterator[Report]:
         yield _line_reporter(console, description)
         return
     loss = TextColumn("{task.fields[loss]}")
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), loss)
+    columns = (_description(), BarColumn(), TimeRemainingColumn(), loss)
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(description, total=None, loss="")
 
@@ -133,7 +139,7 @@ def counting_bar(
         yield _line_counter(console, description, unit, initial)
         return
     columns = (
-        TextColumn("{task.description}"),
+        _description(),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn(unit),

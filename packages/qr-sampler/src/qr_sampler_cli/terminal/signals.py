@@ -38,6 +38,16 @@ class Interruption:
         """Returns whether it has come at all."""
         return self.count > 0
 
+    def note(self, _number: int, _frame: FrameType | None) -> None:
+        """Notes one that has come, as a handler of signals.
+
+        Raises:
+            KeyboardInterrupt: When it is not the first.
+        """
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
 
 @contextlib.contextmanager
 def interruption() -> Iterator[Interruption]:
@@ -45,19 +55,20 @@ def interruption() -> Iterator[Interruption]:
 
     For work that must not stop between two of its steps. A second SIGINT raises
     ``KeyboardInterrupt`` nevertheless. Only the main thread can ask for signals: in another one, or
-    where SIGINT is ignored, nothing changes.
+    where SIGINT is ignored, nothing changes. Inside a block of its own kind it yields what that one
+    does, so that both learn of a signal.
     """
+    handler = signal.getsignal(signal.SIGINT)
+    outer = getattr(handler, "__self__", None)
+    if threading.current_thread() is threading.main_thread() and isinstance(outer, Interruption):
+        yield outer
+        return
     came = Interruption()
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        came.count += 1
-        if came.count > 1:
-            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread() or _ignored():
         yield came
         return
-    previous = signal.signal(signal.SIGINT, note)
+    previous = signal.signal(signal.SIGINT, came.note)
     try:
         yield came
     finally:
