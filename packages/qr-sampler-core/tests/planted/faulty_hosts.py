@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from random import Random
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -214,6 +215,49 @@ class TestEndsTextsWithTheRun(Checks):
     caught_by = "test_a_text_ends_once_in_the_ledger"
 
 
+class DefersEnds(Host):
+    """Keeps the ends of its texts until it ends itself."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.ends: list[Any] = []
+        super().__init__(*arguments)
+
+    def kept(self, entries: list[Any]) -> list[Any]:
+        self.ends += [entry for entry in entries if isinstance(entry, SequenceEnd)]
+        return [entry for entry in entries if not isinstance(entry, SequenceEnd)]
+
+    def close(self) -> None:
+        SamplingSession.record(self.session, self.ends)
+        super().close()
+
+
+class TestDefersEnds(Checks):
+    kind = DefersEnds
+    caught_by = "test_a_text_ends_once_in_the_ledger"
+
+
+class SwapsPositions(Host):
+    """Takes the positions of its first two texts for each other's while both get tokens."""
+
+    def kept(self, entries: list[Any]) -> list[Any]:
+        return [
+            entry._replace(position=self.swapped(entry)) if isinstance(entry, TokenEntry) else entry
+            for entry in entries
+        ]
+
+    def swapped(self, entry: TokenEntry) -> int:
+        running = [text.sequence for text in self.begun[:2] if text in self._open]
+        if len(running) < 2 or entry.sequence not in running:
+            return entry.position
+        other = running[1 - running.index(entry.sequence)]
+        return len(other.tokens) - 1 if other.tokens else entry.position
+
+
+class TestSwapsPositions(Checks):
+    kind = SwapsPositions
+    caught_by = "test_texts_of_a_batch_have_their_own_records"
+
+
 class MixesUpOptions(Host):
     def generate(self, prompts: Any, max_tokens: Any, options: Any, on_token: Any) -> Any:
         mixed = [{**options[0], "qr_request_key": own["qr_request_key"]} for own in options]
@@ -320,6 +364,25 @@ class TestDrawsAhead(Checks):
     caught_by = "test_records_give_the_times_of_their_draws"
 
 
+class OneBehind(Prefetched):
+    """Makes every draw when it is asked for, and hands out the one before."""
+
+    def get_random_bytes(self, n: int) -> bytes:
+        before, self._fetched = self._fetched, self._source.get_random_bytes(n)
+        return before if len(before) == n else Random(n).randbytes(n)
+
+
+class IsOneDrawBehind(Host):
+    def __init__(self, model: Any, settings: Any, sources: Any) -> None:
+        behind = {name: OneBehind(source) for name, source in sources.items() if name == "witness"}
+        super().__init__(model, settings, {**sources, **behind})
+
+
+class TestIsOneDrawBehind(Checks):
+    kind = IsOneDrawBehind
+    caught_by = "test_tokens_are_decided_by_bytes_of_their_own_draws"
+
+
 class DoesNotWaitForLogits(Host):
     """Its engine is lazy: logits are complete when somebody looks at them, after the draw."""
 
@@ -331,6 +394,20 @@ class DoesNotWaitForLogits(Host):
 
 class TestDoesNotWaitForLogits(Checks):
     kind = DoesNotWaitForLogits
+    computes = Untimed
+    caught_by = "test_nothing_is_drawn_before_logits_are_complete"
+
+
+class CountsItsPromptsToo(DoesNotWaitForLogits):
+    """Has logits of every prompt, which decide nothing, besides those that are late."""
+
+    def _begin(self, *arguments: Any) -> Any:
+        self._model.times_ns.append(time.monotonic_ns())
+        return super()._begin(*arguments)
+
+
+class TestCountsItsPromptsToo(Checks):
+    kind = CountsItsPromptsToo
     computes = Untimed
     caught_by = "test_nothing_is_drawn_before_logits_are_complete"
 

@@ -21,6 +21,7 @@ __all__ = [
     "OPTIONS",
     "RECORDED",
     "SETTLED",
+    "TIMED",
     "HostClauses",
     "RunHost",
 ]
@@ -32,6 +33,7 @@ ENDED: Final = "test_a_text_ends_once_in_the_ledger"
 OPTIONS: Final = "test_options_reach_their_row"
 IDLE: Final = "test_nothing_is_drawn_without_a_request"
 ECONOMICAL: Final = "test_nothing_is_drawn_for_rows_that_emit_nothing"
+TIMED: Final = "test_records_give_the_times_of_their_draws"
 COMPLETE: Final = "test_every_byte_is_in_a_record_or_a_discard"
 
 RunHost = Callable[..., WatchedRun]

@@ -13,6 +13,7 @@ from qr_sampler.testing.hosts.clauses import (
     IDLE,
     RECORDED,
     SETTLED,
+    TIMED,
     HostClauses,
     RunHost,
 )
@@ -89,16 +90,40 @@ class DrawClauses(HostClauses):
             assert inside, f"{where}: no draw between its request and its answer"
             assert answered <= handed_over_ns, f"{where}: handed over before its bytes were here"
 
-    @clause(RECORDED, "test_records_give_the_times_of_their_draws")
+    @clause(RECORDED, BATCHED, TIMED)
+    def test_tokens_are_decided_by_bytes_of_their_own_draws(self, run_host: RunHost) -> None:
+        """None by bytes that had been delivered before they were asked for, or to another row."""
+        run = run_host()
+        for text in run.generate(*(HostRequest(max_tokens=count) for count in (6, 2, 4))):
+            for record in run.records(text):
+                asked, answered = record["t_request_ns"], record["t_received_ns"]
+                first = record["offset"] or 0
+                blocks = [
+                    draw.data[first : first + record["block_bytes"]]
+                    for draw in run.witness.draws
+                    if asked <= draw.began_ns <= draw.ended_ns <= answered
+                ]
+                recorded = (record["block_sum"], record["block_ones"])
+                assert recorded in map(_summary, blocks), (
+                    f"{text.key}, token {record['position']}: its bytes are not those that the "
+                    "source delivered between its request and its answer"
+                )
+
+    @clause(RECORDED, TIMED)
     def test_nothing_is_drawn_before_logits_are_complete(self, run_host: RunHost) -> None:
         """By the engine's own account of its steps, not by what the records say."""
         run = run_host()
         (text,) = run.generate(HostRequest(max_tokens=6))
         complete = list(run.driver.logits_times_ns)
         assert complete, "the driver has to tell when logits are complete: logits_times_ns"
-        for number, draw in enumerate(run.witness.draws):
+        draws = run.witness.draws
+        for number, draw in enumerate(draws):
             steps = bisect_right(complete, draw.began_ns)
             assert steps > number, f"draw {number} was made after the logits of {steps} steps"
+        # Where the driver counts a step too many, as that of a prompt, nothing else is too early.
+        left = len(complete) - bisect_right(complete, draws[-1].ended_ns)
+        most = self.late_steps
+        assert left <= most, f"logits of {left} steps were complete after the last draw, not {most}"
         for record in run.records(text):
             known = bisect_right(complete, record["t_request_ns"])
             latest = complete[known - 1]
@@ -106,3 +131,8 @@ class DrawClauses(HostClauses):
                 f"token {record['position']}: its record has the logits complete "
                 f"{latest - record['t_logits_ns']} ns before they were"
             )
+
+
+def _summary(block: bytes) -> tuple[int, int]:
+    """Returns what a record says of the bytes that decided its token: their sum, and their ones."""
+    return sum(block), int.from_bytes(block, "big").bit_count()

@@ -70,7 +70,8 @@ class HostDriver(ABC):
         """When the logits of each step were complete, in order, by ``time.monotonic_ns()``.
 
         To be learnt from the engine, before the host's adapter sees them: a hook on the model.
-        Steps whose logits decide no token may be left out.
+        Steps whose logits decide no token may be left out. After the last draw of a text they have
+        to be, but for as many as its ``late_steps``.
         """
         return ()
 

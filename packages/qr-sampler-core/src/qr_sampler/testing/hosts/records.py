@@ -60,19 +60,28 @@ class RecordClauses(HostClauses):
 
     @clause(RECORDED)
     def test_texts_of_a_batch_have_their_own_records(self, run_host: RunHost) -> None:
-        """Texts that end at different times keep their rows apart."""
+        """Texts that begin and end at different times keep their rows apart."""
         run = run_host()
-        texts = run.generate(*(HostRequest(max_tokens=count) for count in (1, 7, 3)))
-        assert [len(text.handed_over) for text in texts] == [1, 7, 3]
+        texts = run.generate(
+            *(
+                HostRequest(max_tokens=count, prompt_tokens=length)
+                for count, length in ((7, 3), (2, 40), (3, 9))
+            )
+        )
+        assert [len(text.handed_over) for text in texts] == [7, 2, 3]
         for text in texts:
-            recorded = [record["token_id"] for record in run.records(text)]
+            records = run.records(text)
+            recorded = [record["token_id"] for record in records]
             assert recorded == text.returned == text.handed_over, text.key
+            positions = [record["position"] for record in records]
+            assert positions == list(range(len(records))), f"{text.key}: positions {positions}"
 
     @clause(RECORDED, SETTLED, BATCHED)
     def test_a_text_ends_once_in_the_ledger(self, run_host: RunHost) -> None:
         """When it ends, not when the run does: its end counts its tokens and gives the reason."""
         run = run_host()
         texts = run.generate(*(HostRequest(max_tokens=count) for count in (2, 4)))
+        texts += run.generate(HostRequest(max_tokens=1))
         sequences = {line["sequence"]: line["request_key"] for line in run.kind("sequence")}
         ends = [
             (sequences[line["sequence"]], line["tokens"], line["reason"])
@@ -80,6 +89,8 @@ class RecordClauses(HostClauses):
         ]
         expected = [(text.key, len(text.handed_over), "stop") for text in texts]
         assert sorted(ends) == sorted(expected), f"ends {ends}"
+        kinds = [line["kind"] for line in run.kind("sequence", "end")]
+        assert kinds[-2:] == ["sequence", "end"], "a text begins and those before it have no end"
 
     @clause(RECORDED, BATCHED)
     def test_options_reach_their_row(self, run_host: RunHost) -> None:

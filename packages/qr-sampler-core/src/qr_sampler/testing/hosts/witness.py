@@ -23,8 +23,13 @@ class WitnessedDraw:
     """When it was asked, by ``time.monotonic_ns()``."""
     ended_ns: int
     """When it answered."""
-    size: int
-    """Number of bytes."""
+    data: bytes
+    """What it answered."""
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return len(self.data)
 
 
 class WitnessSource(EntropySource):
@@ -67,5 +72,5 @@ class WitnessSource(EntropySource):
             if self.fail_after is not None and len(self.draws) >= self.fail_after:
                 raise EntropyUnavailableError(self.name, "told to fail")
             data = self._bytes.randbytes(n)
-            self.draws.append(WitnessedDraw(began_ns, time.monotonic_ns(), n))
+            self.draws.append(WitnessedDraw(began_ns, time.monotonic_ns(), data))
         return data
