@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -20,7 +25,7 @@ import pytest
 from qr_sampler import ENTROPY_SOURCES, EngineFields, Settings
 from qr_sampler.testing import records_in
 from qr_sampler_local import LEFT_TO_CALLER, LocalSampler
-from qr_sampler_local.loop import at_exit
+from qr_sampler_local.loop import lifetimes
 
 END = 9
 
@@ -336,16 +341,85 @@ def _json_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
+def test_a_sampler_that_nobody_refers_to_is_closed_in_the_end(
+    make_loop: Callable[..., Any], text: Callable[..., Any]
+) -> None:
+    loop = make_loop()
+    sequence = loop.sequence(end_tokens=[])
+    loop.step(sequence)
+    emitted, sampler = text(sequence, settled=False), ref(loop.sampler)
+    del sequence, loop.sampler
+    gc.collect()
+    lifetimes._close_all()
+    loop.check([emitted])
+    gc.collect()
+    assert sampler() is None
+    loop.sampler = LocalSampler("other", sources=loop.sources)
+
+
 def test_a_forked_process_leaves_the_texts_of_its_parent_alone(
     loop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequence = loop.sequence(end_tokens=[])
     loop.step(sequence)
-    own = os.getpid()
-    monkeypatch.setattr(at_exit, "_process_of", {loop.sampler: own + 1})
-    at_exit._close_all()
+    monkeypatch.setattr(loop.sampler, "process", os.getpid() + 1)
+    lifetimes._close_all()
     assert not loop.sampler.closed
-    monkeypatch.setattr(at_exit, "_process_of", {loop.sampler: own})
-    at_exit._close_all()
+    monkeypatch.undo()
+    lifetimes._close_all()
     assert loop.sampler.closed
     assert [line["reason"] for line in loop.lines("end")] == ["closed"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_texts_of_its_own(loop: Any) -> None:
+    with loop.sampler as sampler:
+        sequence = loop.sequence(end_tokens=[])
+        loop.step(sequence)
+        with _held_by_another_thread(sampler.lock):
+            child = os.fork()
+            if not child:
+                os._exit(_of_forked(loop, sequence))
+        assert os.waitstatus_to_exitcode(_waited_for(child)) == 0
+        loop.step(sequence)
+    records = [line for line in loop.lines() if line.get("sequence") == sequence.name]
+    assert Counter(line["kind"] for line in records) == {"sequence": 1, "token": 2, "end": 1}
+
+
+def _of_forked(loop: Any, sequence: Any) -> int:
+    """Samples in a forked process; returns its exit code."""
+    try:
+        with loop.sampler:
+            own = loop.sequence(end_tokens=[])
+            loop.step(own, sequence)
+            return 0 if (len(own.tokens), len(sequence.tokens)) == (1, 1) else 2
+    except BaseException:
+        return 3
+
+
+@contextmanager
+def _held_by_another_thread(lock: Any) -> Iterator[None]:
+    held, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            held.set()
+            over.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    yield
+    over.set()
+    thread.join()
+
+
+def _waited_for(child: int) -> int:
+    """Returns the status of *child*, which is killed if it does not end."""
+    for _ in range(600):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]

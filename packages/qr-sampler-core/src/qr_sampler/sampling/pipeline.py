@@ -147,25 +147,25 @@ class SamplingPipeline:
         try:
             amplified = self._amplify(draw, sizes, rows)
             selection = self.planner.selector.pick(plan.selection, amplified.amplification.u)
+            # It may hold on to the logits, and records are made later.
+            plan.selection = None
+            return StepResult(
+                plan=plan,
+                draw=draw.without_data(),
+                draw_bytes=len(draw.data),
+                amplification=amplified.amplification,
+                block_bytes=sizes,
+                block_sum=amplified.sums,
+                block_ones=amplified.ones,
+                selection=selection,
+                row_digests=digests,
+                commitment=commitment,
+                data_digest=digest_of(draw.data) if self._keeps_digests else None,
+                kept=keep(draw.data) if self._keeps_bytes else None,
+            )
         except BaseException:
             self._drop(draw)
             raise
-        # It may hold on to the logits, and records are made later.
-        plan.selection = None
-        return StepResult(
-            plan=plan,
-            draw=draw.without_data(),
-            draw_bytes=len(draw.data),
-            amplification=amplified.amplification,
-            block_bytes=sizes,
-            block_sum=amplified.sums,
-            block_ones=amplified.ones,
-            selection=selection,
-            row_digests=digests,
-            commitment=commitment,
-            data_digest=digest_of(draw.data) if self._keeps_digests else None,
-            kept=keep(draw.data) if self._keeps_bytes else None,
-        )
 
     def _told_draw(
         self, plan: StepPlan, contexts: Sequence[RowContext], sizes: IndexArray, total: int

@@ -6,14 +6,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from qr_sampler.host import Entry, Outcome, RecordKeeper, SamplingSession, StepRows, TokenSequence
-from qr_sampler_local.loop.at_exit import close_at_exit
+from qr_sampler.host import Entry, Outcome, SamplingSession, StepRows, TokenSequence
+from qr_sampler_local.loop.interrupts import Uninterrupted
+from qr_sampler_local.loop.lifetimes import ClosedAtExit
 from qr_sampler_local.loop.sequence import LocalSequence
 
 __all__ = ["SequenceKeeper"]
 
 
-class SequenceKeeper(RecordKeeper):
+class SequenceKeeper(ClosedAtExit):
     """Keeps the records of the sequences of a loop.
 
     Args:
@@ -23,12 +24,11 @@ class SequenceKeeper(RecordKeeper):
     def __init__(self, session: SamplingSession) -> None:
         super().__init__(session)
         self._open: dict[int, LocalSequence] = {}
-        """Those whose end is not recorded, by identity."""
+        """Those whose end has to be recorded and is not, by identity."""
         self._ending: list[LocalSequence] = []
         """Those among them whose last token has been decided, and may still be dropped."""
         self.closed = False
         """Whether it is closed, and takes no further sequences."""
-        close_at_exit(self)
 
     def emitted(self, sequence: LocalSequence, arrived: int | None = None) -> None:
         """Takes note that tokens of *sequence* have reached whoever reads.
@@ -40,7 +40,7 @@ class SequenceKeeper(RecordKeeper):
         Raises:
             ValueError: When it is of another sampler.
         """
-        with self.lock:
+        with self.lock, Uninterrupted():
             self._check_own(sequence)
             self._record(self._emitted(sequence, arrived))
 
@@ -58,7 +58,7 @@ class SequenceKeeper(RecordKeeper):
             ValueError: When some of these tokens are known to have been emitted, or the sequence is
                 closed or of another sampler.
         """
-        with self.lock:
+        with self.lock, Uninterrupted():
             self._check_own(sequence)
             keep = len(sequence.tokens) - count
             settled = len(sequence.tokens) - sequence.unsettled
@@ -87,7 +87,7 @@ class SequenceKeeper(RecordKeeper):
         if sequence is None:
             self._close_all()
             return
-        with self.lock:
+        with self.lock, Uninterrupted():
             self._check_own(sequence)
             if reason == "stop" or sequence.ended:
                 self._record(self._emitted(sequence))
@@ -97,12 +97,19 @@ class SequenceKeeper(RecordKeeper):
 
     @property
     def open(self) -> list[LocalSequence]:
-        """The sequences whose end is not recorded."""
+        """The sequences whose end has to be recorded and is not."""
         return list(self._open.values())
 
     def settled(self) -> list[Entry]:
         """Returns nothing: every step records what it settles."""
         return []
+
+    def forget(self) -> None:
+        """Leaves all sequences to the process that this one was forked from; they end here."""
+        # Another thread may have held it, which does not exist here.
+        self.lock = threading.RLock()
+        for sequence in self.open:
+            self._forget(sequence)
 
     def open_sequences(self) -> list[TokenSequence]:
         """Returns what the core keeps of the sequences whose end is not recorded."""
@@ -117,7 +124,9 @@ class SequenceKeeper(RecordKeeper):
             raise ValueError(f"{sequence!r} is of another sampler; use that one")
 
     def _begun(self, sequence: LocalSequence) -> None:
-        self._open[id(sequence)] = sequence
+        if sequence.core is not None:
+            self._open[id(sequence)] = sequence
+            self._has_more_to_record(True)
 
     def _begun_step(
         self, sequences: Sequence[LocalSequence]
@@ -183,12 +192,18 @@ class SequenceKeeper(RecordKeeper):
         sequence.closed = True
         self._open.pop(id(sequence), None)
         self._ending = [each for each in self._ending if each is not sequence]
+        if not self._open:
+            self._has_more_to_record(False)
 
     def _close_all(self) -> None:
+        """Records the ends of all sequences, and ends the ledger."""
         with self.lock:
             if self.closed:
                 return
-            self.closed = True
+            with Uninterrupted():
+                self.closed = True
+                for sequence in self.open:
+                    if sequence.core is not None:
+                        self._record(sequence.core.end("closed"))
+                    self._forget(sequence)
             super().close()
-            for sequence in self.open:
-                self._forget(sequence)

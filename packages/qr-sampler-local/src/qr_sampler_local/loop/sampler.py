@@ -22,6 +22,7 @@ from qr_sampler_local.facts import engine_facts
 from qr_sampler_local.loop.access import ReadLogits, health_tests, warm_up
 from qr_sampler_local.loop.arrays import readable
 from qr_sampler_local.loop.bookkeeping import SequenceKeeper
+from qr_sampler_local.loop.interrupts import Uninterrupted
 from qr_sampler_local.loop.rows import at_least_one, check_rows, token_ids_of
 from qr_sampler_local.loop.sequence import LEFT_TO_CALLER, LocalSequence
 from qr_sampler_local.loop.sources import made_here, own_sources, settings_for
@@ -184,14 +185,8 @@ class LocalSampler(SequenceKeeper):
         with self.lock:
             self._check_open()
             rows = self._checked(logits, sequences)
-            step, stepped = self._begun_step(sequences)
-            decided: list[Outcome | None] = [None] * len(sequences)
-            if stepped:
-                outcomes = self.session.decide(rows, step)
-                self._take(stepped, step.sequences, outcomes)
-                for line, outcome in zip(step.lines, outcomes, strict=True):
-                    decided[line] = outcome
-            return decided
+            with Uninterrupted():
+                return self._decided(rows, sequences)
 
     def chosen(self, sequence: LocalSequence, token_id: int) -> None:
         """Takes note of a token that the caller has chosen for a sequence that is left to it.
@@ -218,18 +213,31 @@ class LocalSampler(SequenceKeeper):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if kind is None:
-            # What the loop was told has arrived there; after an error that is unknown.
-            with self.lock:
-                for sequence in self.open:
-                    self.emitted(sequence)
-        self.close()
+        try:
+            if kind is None:
+                # What the loop was told has arrived there; after an error that is unknown.
+                with self.lock, Uninterrupted():
+                    for sequence in self.open:
+                        self.emitted(sequence)
+        finally:
+            self.close()
 
     def _close_all(self) -> None:
         super()._close_all()
         with ExitStack() as closing:
             while self._made_here:
                 closing.callback(self._made_here.pop().close)
+
+    def _decided(self, rows: Any, sequences: Sequence[LocalSequence]) -> list[Outcome | None]:
+        """Returns the outcomes of a step whose *rows* are checked, and keeps them."""
+        step, stepped = self._begun_step(sequences)
+        decided: list[Outcome | None] = [None] * len(sequences)
+        if stepped:
+            outcomes = self.session.decide(rows, step)
+            self._take(stepped, step.sequences, outcomes)
+            for line, outcome in zip(step.lines, outcomes, strict=True):
+                decided[line] = outcome
+        return decided
 
     def _checked(self, logits: Any, sequences: Sequence[LocalSequence]) -> Any:
         """Returns *logits* as they are read, which fit *sequences* and this sampler."""

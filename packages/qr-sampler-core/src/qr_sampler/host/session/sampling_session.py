@@ -10,14 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from qr_sampler.admission.component_checks import check_components
-from qr_sampler.admission.overrides import FOLLOW_KEY, EngineFields, RequestOptions, resolve_request
 from qr_sampler.components.failure_policy import END_REQUEST, RAISE_ERROR, configured_sources
 from qr_sampler.entropy.draw import DroppedBytes
-from qr_sampler.entropy.fallback import primary_guard
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.errors import (
     ComponentError,
-    ConfigError,
     EntropyUnavailableError,
     QRSamplerError,
 )
@@ -28,11 +25,9 @@ from qr_sampler.host.row_groups import RowGroup, RowGroups, StepRows
 from qr_sampler.host.sequence import TokenSequence
 from qr_sampler.host.session.end_log import EarlyEndLog
 from qr_sampler.host.session.engine_facts import EngineFacts
-from qr_sampler.host.session.session_records import SessionRecords
+from qr_sampler.host.session.session_requests import SessionRequests
 from qr_sampler.host.shared_draws import serve_parts
-from qr_sampler.host.stop_conditions import StopConditions
-from qr_sampler.records.accounting import bypass_record
-from qr_sampler.records.entries import Entry, RequestFacts
+from qr_sampler.records.entries import Entry
 from qr_sampler.sampling.columns import StepColumns
 from qr_sampler.sampling.commitment import RowContext
 from qr_sampler.sampling.pipeline import SamplingPipeline
@@ -41,7 +36,7 @@ from qr_sampler.settings import Settings
 __all__ = ["SamplingSession"]
 
 
-class SamplingSession(SessionRecords):
+class SamplingSession(SessionRequests):
     """Sampling for one engine, whatever engine that is.
 
     Args:
@@ -70,82 +65,20 @@ class SamplingSession(SessionRecords):
         make_monitor: Callable[[HealthPolicy], HealthMonitor] = HealthMonitor,
         own_sources: Mapping[str, EntropySource] | None = None,
     ) -> None:
-        self.settings = Settings.load() if settings is None else settings
-        check_components(self.settings, self.settings, prefix="QR_")
-        self._logger = logger or logging.getLogger("qr_sampler.host")
-        self._early_ends = EarlyEndLog(self._logger)
-        self._access: LogitsAccess = access or NumpyLogits()
+        settings = Settings.load() if settings is None else settings
+        check_components(settings, settings, prefix="QR_")
         self._dropped: deque[DroppedBytes] = deque()
-        self._sources = (
-            configured_sources(self.settings, self._dropped.append, make_monitor, own_sources)
+        made = (
+            configured_sources(settings, self._dropped.append, make_monitor, own_sources)
             if sources is None
             else dict(sources)
         )
+        logger = logger or logging.getLogger("qr_sampler.host")
+        super().__init__(facts, settings, made, self._dropped, logger)
+        self._early_ends = EarlyEndLog(logger)
+        self._access: LogitsAccess = access or NumpyLogits()
         self._pipelines: dict[str, SamplingPipeline] = {}
         self._groups = RowGroups()
-        super().__init__(facts, self.settings, self._sources, self._dropped, self._logger)
-
-    @property
-    def sources(self) -> Mapping[str, EntropySource]:
-        """The sources that requests may be admitted with, by name; the configured one first."""
-        return self._sources
-
-    def check_request(
-        self, arguments: Mapping[Any, Any] | None, fields: EngineFields | None = None
-    ) -> None:
-        """Refuses a request that could not be served. To be called before :meth:`begin`.
-
-        :meth:`begin` raises nothing: it has the sequence of such a request end at once.
-
-        Args:
-            arguments: The request's ``qr_*`` keys, and whatever else is among its arguments.
-            fields: The request's ordinary fields.
-
-        Raises:
-            ConfigError: Naming the key, its value and the remedy.
-        """
-        self._options(arguments, fields)
-
-    def begin(
-        self,
-        arguments: Mapping[Any, Any] | None,
-        stop: StopConditions,
-        *,
-        fields: EngineFields | None = None,
-        ending_token: int | None = None,
-        prompt_tokens: int | None = None,
-        prompt_digest: str = "",
-        logits_fields: Mapping[str, Any] | None = None,
-    ) -> TokenSequence | None:
-        """Returns a new sequence, or ``None`` if its request leaves its tokens to the engine.
-
-        Args:
-            arguments: The request's ``qr_*`` keys, and whatever else is among its arguments.
-            stop: What ends the sequence.
-            fields: The request's ordinary fields.
-            ending_token: A token with which the engine ends it; ``None`` if there is none.
-            prompt_tokens: Number of tokens of the prompt; ``None`` if the host does not say.
-            prompt_digest: Keyed SHA-256 of their ids, hexadecimal, for the ledger.
-            logits_fields: Those of the request's ordinary fields that change its logits, as
-                JSON-ready values, for the ledger.
-        """
-        self._begin_model_digest()
-        options, failure = self._resolved(arguments, fields)
-        if options.left_to_engine:
-            self.record([bypass_record(options)])
-            return None
-        if (guard := primary_guard(self._sources[options.source])) is not None:
-            guard.start_up()
-        # Without such a token the request continues to its length limit with an arbitrary token,
-        # flagged as forced each time.
-        end = 0 if ending_token is None else ending_token
-        request = RequestFacts(
-            prompt_tokens=prompt_tokens,
-            prompt_digest=prompt_digest,
-            fields=logits_fields or {},
-            wall_time_ns=time.time_ns(),
-        )
-        return TokenSequence(options, stop, ending_token=end, request=request, failure=failure)
 
     def decide(self, logits: Any, step: StepRows) -> list[Outcome]:
         """Selects and forces the tokens of a step.
@@ -170,12 +103,12 @@ class SamplingSession(SessionRecords):
                 if error is not None:
                     took_s = time.monotonic() - began_s
                     self._serve_apart(logits, step, group, outcomes, error, took_s)
+            if None in outcomes:
+                self._do_without(logits, step, outcomes)
         except BaseException:
             # The step is not finished, so what earlier groups have drawn decides no token.
             self.record(_wasted(step, outcomes))
             raise
-        if None in outcomes:
-            self._do_without(logits, step, outcomes)
         return outcomes  # type: ignore[return-value]
 
     def without_entropy(
@@ -200,10 +133,6 @@ class SamplingSession(SessionRecords):
             token_id = sequence.ending_token
             self._groups.forget()
         return UndecidedToken(token_id, position, defect)
-
-    def source(self, name: str) -> EntropySource:
-        """Returns the source called *name*, which a request was admitted with."""
-        return self._sources[name]
 
     def raise_if_told_to(self, error: QRSamplerError) -> None:
         """Raises *error* when the operator chose to stop where tokens cannot be decided.
@@ -249,22 +178,6 @@ class SamplingSession(SessionRecords):
         for sequence in sequences:
             sequence.failure = str(error)
         self._groups.forget()
-
-    def _options(
-        self, arguments: Mapping[Any, Any] | None, fields: EngineFields | None
-    ) -> RequestOptions:
-        return resolve_request(self.settings, arguments, fields, self._sources)
-
-    def _resolved(
-        self, arguments: Mapping[Any, Any] | None, fields: EngineFields | None
-    ) -> tuple[RequestOptions, str]:
-        """Returns the options of a request, and why it cannot be served, if it cannot."""
-        try:
-            return self._options(arguments, fields), ""
-        except ConfigError as error:
-            # It was accepted at admission, but a component may work there and not here.
-            self._logger.error("a request that was admitted cannot be served and ends: %s", error)
-            return resolve_request(self.settings, {FOLLOW_KEY: 0}), str(error)
 
     def _serve_apart(
         self,
