@@ -53,7 +53,7 @@ class StandIn:
         self.model_path, self.draft_model, self.verbose = model_path, draft_model, verbose
         self.metadata = {} if chat_template is None else {"tokenizer.chat_template": chat_template}
         self.model_params = type("Parameters", (), {"n_gpu_layers": n_gpu_layers})
-        self.model = self
+        self.model: StandIn | None = self
         self.input_ids = np.zeros(n_ctx, dtype=np.intc)
         self.n_tokens = 0
         self.closed = False
@@ -64,6 +64,8 @@ class StandIn:
         return {"logits_all": self._logits_all}
 
     def n_ctx(self) -> int:
+        # llama.cpp would crash the process.
+        assert not self.closed
         return self._n_ctx
 
     def n_vocab(self) -> int:
@@ -76,7 +78,7 @@ class StandIn:
         return -1
 
     def close(self) -> None:
-        self.closed = True
+        self.closed, self.model = True, None
 
     def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
         return [byte % (VOCAB_SIZE - 1) + 1 for byte in text]
@@ -179,8 +181,9 @@ class StandIn:
         if max_tokens is None or max_tokens <= 0:
             max_tokens = self._n_ctx
         most = min(max_tokens, self._n_ctx - len(prompt_ids))
+        # A stream calls it when it is first read.
         chunks = self._completion(
-            self.generate(
+            lambda: self.generate(
                 prompt_ids,
                 top_k=top_k,
                 top_p=top_p,
@@ -210,10 +213,13 @@ class StandIn:
         choice = {"text": text, "finish_reason": parts[-1]["finish_reason"]}
         return {"choices": [choice], "usage": {"completion_tokens": len(parts) - 1}}
 
-    def _completion(self, tokens: Iterator[int], most: int, stop: list[str]) -> Iterator[Any]:
+    def _completion(
+        self, generate: Callable[[], Iterator[int]], most: int, stop: list[str]
+    ) -> Iterator[Any]:
+        ends = sys.modules["llama_cpp"].llama_vocab_is_eog
         text, finish_reason = "", "length"
-        for count, token in enumerate(tokens, start=1):
-            if token == END_TOKEN:
+        for count, token in enumerate(generate(), start=1):
+            if ends(self, token):
                 finish_reason = "stop"
                 break
             piece = self.detokenize([token]).decode()
@@ -242,7 +248,9 @@ def _library() -> ModuleType:
     module.llama_model_get_vocab = lambda model: model
     module.llama_model_n_ctx_train = lambda model: 96
     module.llama_vocab_is_eog = lambda vocabulary, token: token == END_TOKEN
-    module.llama_vocab_get_text = lambda vocabulary, token: b"<end>" if not token else b"%c" % token
+    module.llama_vocab_get_text = lambda vocabulary, token: (
+        b"<end>" if token == END_TOKEN else b"%c" % token
+    )
     module.llama_supports_gpu_offload = lambda: True
     return module
 

@@ -205,6 +205,73 @@ def test_what_is_raised_while_a_token_is_chosen_ends_the_completion(
     assert watched.ends() == [(2, "departed")]
 
 
+def test_an_error_is_raised_where_a_stopping_criterion_ends_the_text_with_it(
+    make_llama: MakeLlama, watched: Any
+) -> None:
+    """The token of llama.cpp's own that the criterion throws away is the one that failed."""
+    llama = make_llama()
+    watched.source.fail_after = 2
+    with sampler_of(llama, watched), pytest.raises(EntropyUnavailableError):
+        llama.create_completion(
+            PROMPT, max_tokens=9, stopping_criteria=lambda ids, logits: len(ids) == len(PROMPT) + 2
+        )
+    assert watched.ends() == [(2, "departed")]
+
+
+def test_a_token_that_is_decided_when_an_interrupt_arrives_is_a_discard(
+    make_llama: MakeLlama, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama = make_llama()
+    with sampler_of(llama, watched) as sampler:
+        step = sampler.local.step
+
+        def interrupted(logits: Any, sequences: Any) -> list[int]:
+            token_ids = step(logits, sequences)
+            if len(sequences[0].tokens) == 3:
+                raise KeyboardInterrupt
+            return token_ids
+
+        monkeypatch.setattr(sampler.local, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            llama.create_completion(PROMPT, max_tokens=9)
+    assert watched.ends() == [(2, "departed")]
+    assert [(each["position"], each["reason"]) for each in watched.lines("discard")] == [
+        (2, "not_emitted")
+    ]
+
+
+def test_a_model_that_is_freed_in_the_block_loses_no_record(
+    make_llama: MakeLlama, watched: Any
+) -> None:
+    llama = make_llama()
+    with sampler_of(llama, watched):
+        stream = llama.create_completion(PROMPT, max_tokens=9, stream=True)
+        next(stream)
+        llama.close()
+    assert watched.ends() == [(len(watched.tokens()), "departed")]
+    assert watched.tokens()
+
+
+@pytest.mark.parametrize("end", [0, 9])
+def test_a_stream_that_is_first_read_after_the_block_ends_at_once(
+    stand_in: ModuleType,
+    watched: Any,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    end: int,
+) -> None:
+    monkeypatch.setattr(stand_in, "llama_vocab_is_eog", lambda vocabulary, token: token == end)
+    llama = stand_in.Llama("tiny.gguf")
+    with sampler_of(llama, watched):
+        stream = llama.create_completion(PROMPT, max_tokens=9, stream=True)
+    with caplog.at_level(logging.ERROR, "qr_sampler.local.llama_cpp"):
+        chunks = list(stream)
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == ""
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
+    assert "outside of its block" in caplog.text
+    assert not watched.source.draws
+
+
 def test_a_source_that_fails_ends_the_completion(make_llama: MakeLlama, watched: Any) -> None:
     llama = make_llama()
     watched.source.fail_after = 2
@@ -231,6 +298,7 @@ def test_without_entropy_a_text_ends_with_its_end_token(
     [
         ({"temperature": 0.5}, "temperature=0.5.*qr_fixed_temperature"),
         ({"temperature": 0.0}, "temperature=0.0"),
+        ({"temperature": 1.0}, "temperature=1.0"),
         ({"top_k": 7}, "top_k=7.*qr_top_k"),
         ({"top_p": 0.5}, "top_p=0.5.*qr_top_p"),
         ({"min_p": 0.2}, "min_p=0.2.*qr_min_p"),

@@ -40,7 +40,7 @@ class _OwnOption:
 _PENALTY: Final = "pass a logits processor of your own to LlamaCppSampler.request, or leave it out"
 _OWN_OPTIONS: Final = {
     "temp": _OwnOption(
-        "temperature", (0.8, 0.2, 1.0), "pass qr_fixed_temperature, or qr_follow_request=1", True
+        "temperature", (0.8, 0.2), "pass qr_fixed_temperature, or qr_follow_request=1", True
     ),
     "top_k": _OwnOption("top_k", (40, 0, -1), "pass qr_top_k, or qr_follow_request=1", True),
     "top_p": _OwnOption("top_p", (0.95, 1.0), "pass qr_top_p, or qr_follow_request=1", True),

@@ -153,7 +153,10 @@ class LlamaCppSampler:
         own = bound.arguments
         stop = own["stop"] or ()
         limits = Limits(own["max_tokens"] or 0, (stop,) if isinstance(stop, str) else tuple(stop))
-        own["logits_processor"] = SamplingRequest.of(own["logits_processor"]).limited(limits)
+        given = own["logits_processor"]
+        # Its end token ends a stream that is read after the block, too.
+        request = given if isinstance(given, SamplingRequest) else self.request(*(given or ()))
+        own["logits_processor"] = request.limited(limits)
         return self._create_completion(*bound.args, **bound.kwargs)
 
     def turn(
@@ -250,7 +253,8 @@ class LlamaCppSampler:
         self, limits: Limits | None, prompt: Sequence[int], tokens: Sequence[int]
     ) -> bool:
         """Whether a completion has ended by one of *limits*, as llama-cpp-python sees them."""
-        if limits is None:
+        # The library's functions crash the process once the model has been freed.
+        if limits is None or self._llama.model is None:
             return False
         room = self._llama.n_ctx() - len(prompt)
         if len(tokens) >= (min(limits.max_tokens, room) if limits.max_tokens > 0 else room):

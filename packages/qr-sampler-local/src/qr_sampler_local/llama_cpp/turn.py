@@ -43,6 +43,10 @@ class Turn:
         self._sampler = sampler
         self._processor = processor
         self._tokens = tokens
+        self._taken = 0
+        """Number of tokens that have been yielded."""
+        self._stopped = False
+        """Whether llama-cpp-python has ended the text before it yielded a token."""
 
     def tokens(self) -> Generator[int, Any, None]:
         """Yields the tokens until the sequence has ended.
@@ -56,6 +60,7 @@ class Turn:
         for token_id in self._tokens:
             self._check(token_id)
             self._processor.token_id = None
+            self._taken += 1
             told = yield token_id
             if told is not None:
                 raise ConfigError(
@@ -64,11 +69,16 @@ class Turn:
                 )
             if self.closed:
                 raise ConfigError(
-                    "another completion of this Llama has begun, which overwrites the state of "
-                    "this one; use a Llama for each text, or finish one before the next"
+                    "the block of the sampler has ended, or another completion of this Llama has "
+                    "begun, which overwrites the state of this one; use a Llama for each text, or "
+                    "finish one before the next"
                 )
             if self.sequence.ended:
                 return
+        if self._processor.error is not None:
+            # A stopping criterion has ended the text at the token that could not be chosen.
+            raise self._processor.error
+        self._stopped = True
 
     def close(self, *, handed_over: bool = True) -> None:
         """Settles the sequence. A second call does nothing.
@@ -80,12 +90,11 @@ class Turn:
             return
         self.closed = True
         self._tokens.close()
-        if self._processor.token_id is not None:
-            # A stopping criterion throws away the token that was chosen before it was asked.
-            why = "after_stop" if self._processor.error is None else "not_emitted"
-            self._sampler.dropped(self.sequence, 1, why)
-        elif self.sequence.tokens and not handed_over:
-            self._sampler.dropped(self.sequence, 1)
+        arrived = self._taken if handed_over else self._taken - 1
+        unread = len(self.sequence.tokens) - max(arrived, 0)
+        # A stopping criterion throws away the token that was chosen before it was asked.
+        why = "after_stop" if self._stopped else "not_emitted"
+        self._sampler.dropped(self.sequence, min(unread, self.sequence.unsettled), why)
         self._sampler.emitted(self.sequence)
         reason = "stop" if self.is_whole(self.sequence.tokens) else "departed"
         self._sampler.close(self.sequence, reason=reason)
