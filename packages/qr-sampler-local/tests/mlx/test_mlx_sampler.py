@@ -55,6 +55,29 @@ def test_generate_returns_the_text_of_the_recorded_tokens(watch: Watch, loaded: 
     assert watched.source.bytes_drawn == 7 * BLOCK
 
 
+@pytest.mark.parametrize("options", [{}, {"bypass": 1}])
+def test_a_loop_that_goes_on_behind_the_end_has_the_records_of_the_text(
+    watch: Watch, loaded: Loaded, options: dict[str, int]
+) -> None:
+    """generate_step knows no end tokens."""
+    watched = watch()
+
+    def third_is_the_end(tokens: mx.array, logits: mx.array) -> mx.array:
+        end = mx.arange(logits.shape[-1]) == 2
+        return mx.where(end, 0.0, -mx.inf)[None] if tokens.size == len(PROMPT) + 2 else logits
+
+    sequence = watched.sampler.sequence(PROMPT, end_tokens=(2,), max_tokens=8, **options)
+    arguments = sequence.arguments([third_is_the_end])
+    steps = generate_step(mx.array(PROMPT), loaded[0], **arguments)
+    read = [token for token, _ in sequence.follow(steps)]
+    assert read == [*sequence.tokens[:2], *[2] * 6]
+    assert sequence.closed
+    if not options:
+        assert watched.emitted(sequence.name) == read[:3]
+        assert sequence.local.finish_reason == "stop"
+    assert not watched.records("discard")
+
+
 def test_what_is_drawn_ahead_of_a_reader_who_leaves_is_a_discard(
     watch: Watch, loaded: Loaded
 ) -> None:

@@ -74,8 +74,8 @@ class MLXSampler:
             distributions=DISTRIBUTIONS,
         )
         """What decides and records."""
-        self._sequences: list[MLXSequence] = []
-        """Those that are open."""
+        self._sequences: dict[int, MLXSequence] = {}
+        """Those that are open, by identity."""
         self._named = threading.local()
         """Whose rows the logits of the step are that each thread is about to decide."""
 
@@ -112,7 +112,7 @@ class MLXSampler:
             **options,
         )
         made = MLXSequence(self, local, max_tokens=max_tokens, left_to=left_to)
-        self._sequences.append(made)
+        self._sequences[id(made)] = made
         return made
 
     def __call__(self, logprobs: mx.array) -> mx.array:
@@ -169,7 +169,7 @@ class MLXSampler:
 
     def forget(self, sequence: MLXSequence) -> None:
         """Takes note that *sequence* is closed."""
-        self._sequences = [each for each in self._sequences if each is not sequence]
+        self._sequences.pop(id(sequence), None)
 
     def close(self, *, interrupted: bool = False) -> None:
         """Ends all sequences and the records. A second call does nothing.
@@ -177,7 +177,7 @@ class MLXSampler:
         Args:
             interrupted: Whether an exception has ended the loops; see :meth:`MLXSequence.close`.
         """
-        for sequence in list(self._sequences):
+        for sequence in list(self._sequences.values()):
             sequence.close(interrupted=interrupted)
         self.local.close()
 

@@ -107,9 +107,9 @@ class MLXSequence:
         MLX-LM begins the step of a token before it hands out the one before that, and goes on when
         that has been taken.
         """
-        if self._read is not None:
-            return self._read
-        return min(max(self.steps - 1, 0), len(self.tokens))
+        # A loop that knows no end tokens goes on with further ones after the end.
+        passed = max(self.steps - 1, 0) if self._read is None else self._read
+        return min(passed, len(self.tokens))
 
     def arguments(self, logits_processors: Sequence[LogitsProcessor] = ()) -> dict[str, Any]:
         """Returns what ``generate``, ``stream_generate`` and ``generate_step`` are to be given.
