@@ -125,8 +125,9 @@ class Checks(HostContract):
 
     @pytest.fixture(autouse=True)
     def _hurry(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Digests of the installed code and waits for the disk would take most of the time."""
+        """What is installed, its digests and waits for the disk would take most of the time."""
         monkeypatch.setattr("qr_sampler.records.genesis.code_digests", lambda *_: {})
+        monkeypatch.setattr("qr_sampler.host.journal.foreign_components", lambda *_: [])
         monkeypatch.setattr("qr_sampler.records.files.append_file._sync_data", lambda *_: None)
 
     @pytest.fixture
