@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from qr_sampler.errors import ConfigError
 from qr_sampler_cli.engines import EngineName, choose_engine, deployed, load
 from qr_sampler_cli.generation.ledger_reader import Ledger, read_ledger
 from qr_sampler_cli.generation.reconciliation import Emission, find_discrepancies
@@ -245,6 +246,10 @@ def calls_of(engine: LocalEngine) -> Iterator[tuple[str, Any]]:
     yield from call("interrupted", interrupt, 50)
     yield from call("error", fail, 50)
     yield from call("silent", None, 5)
+    with pytest.raises(ConfigError):
+        engine.generate([[5] * 100_000], max_tokens=5, options=[{}])
+    with pytest.raises(ConfigError):
+        engine.generate(prompts[:1], max_tokens=5, options=[{"qr_top_k": "-5"}])
 
 
 def problems(calls: Mapping[str, Any], ledger: Ledger) -> list[str]:

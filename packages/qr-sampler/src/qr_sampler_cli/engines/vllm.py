@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qr_sampler import EngineFields
+from qr_sampler.errors import ConfigError
 from qr_sampler_cli.engines.arriving_records import ArrivingRecords
 from qr_sampler_cli.engines.plugin import PLUGIN_PACKAGE
 from qr_sampler_cli.engines.vllm_outputs import ArrivingTokens
@@ -111,6 +112,9 @@ class VllmEngine:
             options: The ``qr_*`` options of each prompt.
             on_token: Called with each token.
             ignore_eos: Whether every completion has as many, whatever tokens come.
+
+        Raises:
+            ConfigError: When an option is unknown or out of range, or a prompt is too long.
         """
         keyed = [{REQUEST_KEY: f"cli-{uuid.uuid4().hex[:12]}", **option} for option in options]
         keys = [str(option[REQUEST_KEY]) for option in keyed]
@@ -122,8 +126,7 @@ class VllmEngine:
                 for prompt, option in zip(prompts, keyed, strict=True):
                     names.append(uuid.uuid4().hex)
                     parameters = self._parameters(option, max_tokens, ignore_eos)
-                    tokens = {"prompt_token_ids": list(prompt)}
-                    engine.add_request(names[-1], tokens, parameters)
+                    self._add(names[-1], prompt, parameters)
                 while engine.has_unfinished_requests() and not interrupted():
                     for output in engine.step():
                         arriving.take(names.index(output.request_id), output.outputs[0])
@@ -136,6 +139,12 @@ class VllmEngine:
                 engine.abort_request(names)
             self.write_records()
         return arriving.all(hand_over=on_token is not None)
+
+    def _add(self, name: str, prompt: Sequence[int], parameters: Any) -> None:
+        try:
+            self._llm.llm_engine.add_request(name, {"prompt_token_ids": list(prompt)}, parameters)
+        except ValueError as error:  # What vLLM's own servers answer with status 400.
+            raise ConfigError(f"vLLM refuses the request: {error}") from error
 
     def _hand_over(self, arriving: ArrivingTokens, on_token: TokenListener | None) -> None:
         if on_token is not None:
