@@ -19,7 +19,9 @@ tomllib = pytest.importorskip("tomllib", reason="is in the standard library sinc
 ROOT = Path(__file__).parents[3]
 PACKAGES = ROOT / "packages"
 
-NAMED = re.compile(r"(?:\./packages/|/wheels/)(qr[\w-]*?)(?:-\*\.whl\)?)?(?:\[([\w,-]+)\])?(?=[\"'\s)`]|$)")
+NAMED = re.compile(
+    r"(?:\./packages/|/wheels/)(qr[\w-]*?)(?:-\*\.whl\)?)?(?:\[([\w,-]+)\])?(?=[\"'\s)`]|$)"
+)
 
 
 def pages() -> Iterator[Path]:

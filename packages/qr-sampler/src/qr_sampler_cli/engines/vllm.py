@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -143,7 +144,7 @@ class VllmEngine:
     def _add(self, name: str, prompt: Sequence[int], parameters: Any) -> None:
         try:
             self._llm.llm_engine.add_request(name, {"prompt_token_ids": list(prompt)}, parameters)
-        except ValueError as error:  # What vLLM's own servers answer with status 400.
+        except _refusals() as error:
             raise ConfigError(f"vLLM refuses the request: {error}") from error
 
     def _hand_over(self, arriving: ArrivingTokens, on_token: TokenListener | None) -> None:
@@ -177,6 +178,13 @@ class VllmEngine:
         self.write_records()
         self._llm.llm_engine.engine_core.shutdown()
         _package(PLUGIN_PACKAGE).end_records()
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Returns what vLLM raises for a request that its servers answer with a status of 4xx."""
+    # Older versions raise ValueError, newer ones a class of their own that is none.
+    exceptions = sys.modules.get("vllm.exceptions")
+    return (ValueError, getattr(exceptions, "VLLMClientError", ValueError))
 
 
 def _package(name: str) -> Any:
