@@ -249,6 +249,25 @@ class TestWithoutEntropy:
         assert (discard["block_bytes"], discard["reason"]) == (8, "step_failed")
         assert world.device.requests == [8]
 
+    def test_a_row_that_cannot_be_forced_leaves_no_byte_unrecorded(
+        self, world_of: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world = world_of()
+        world.host.add(request_key="served", sample_count=8)
+        world.host.add(request_key="masked")
+        rows = logits(2)
+        rows[1] = -math.inf
+        read_only = RuntimeError("read-only")
+
+        def refuse(*_: object) -> tuple[int, str]:
+            raise read_only
+
+        monkeypatch.setattr("qr_sampler.host.session.sampling_session.defect_of", refuse)
+        with pytest.raises(RuntimeError, match="read-only"):
+            world.step(rows)
+        (discard,) = world.records()
+        assert (discard["block_bytes"], discard["reason"]) == (8, "step_failed")
+
 
 NOTHING_ALLOWED = np.full((1, VOCAB_SIZE), -math.inf, np.float32)
 

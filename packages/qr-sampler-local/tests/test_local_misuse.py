@@ -24,6 +24,7 @@ from qr_sampler_local.loop.sources import own_sources
         (np.zeros((2, 16), np.int64), TypeError, r"of type int64: expected floating-point"),
         (np.zeros((2, 16), np.complex64), TypeError, r"of type complex64"),
         ([["a"] * 16] * 2, TypeError, r"of type <U1"),
+        (np.ma.masked_array(np.zeros((2, 16), np.float32)), TypeError, r"filled\(-numpy.inf\)"),
     ],
 )
 def test_logits_that_do_not_fit(loop: Any, logits: Any, error: Any, words: str) -> None:
@@ -115,6 +116,10 @@ def test_tokens_that_were_emitted_cannot_be_dropped(loop: Any) -> None:
         ({"end_tokens": [[5]]}, r"end_tokens=\[\[5\]\]"),
         ({"end_tokens": None}, "end_tokens=None"),
         ({"end_tokens": [0.5]}, r"end_tokens=\[0.5\]"),
+        ({"max_tokens": True}, "max_tokens=True"),
+        ({"top_p": 0.5, "qr_top_p": 0.6}, "qr_top_p: given with the prefix and without it"),
+        ({"logits_fields": {"bias": float("nan")}}, "logits_fields: Out of range.*finite numbers"),
+        ({"logits_fields": {"bias": np.float32(2)}}, "logits_fields: .*float32"),
     ],
 )
 def test_arguments_of_a_sequence(loop: Any, arguments: Mapping[str, Any], words: str) -> None:
@@ -130,6 +135,34 @@ def test_token_ids_come_in_many_forms(loop: Any) -> None:
             sampler.sequence(prompt, end_tokens=iter([7]))
             sampler.step(loop.logits(1), [sampler.sequence(prompt)])
     assert {line["prompt_tokens"] for line in loop.lines("sequence")} == {3}
+
+
+def test_numbers_of_numpy_are_recorded(loop: Any) -> None:
+    with loop.sampler:
+        sequence = loop.sequence(max_tokens=np.int64(2), steps_in_flight=np.int8(1))
+        loop.finish(sequence)
+    (begun,) = loop.lines("sequence")
+    assert begun["stop"]["max_tokens"] == 2
+    loop.check([sequence])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"vocab_size": 0}, "vocab_size=0: expected a whole number"),
+        ({"host": {"device": object()}}, "host: .*pass what JSON can hold"),
+        ({"sources": ["system"]}, "'system' is no EntropySource; name sources"),
+        ({"sources": {"system": None}}, "None is no EntropySource"),
+    ],
+)
+def test_arguments_of_a_sampler(arguments: Mapping[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        LocalSampler("made up", **arguments)
+
+
+def test_a_source_outside_a_list(loop: Any) -> None:
+    with pytest.raises(ConfigError, match="'numbers' alone; pass a list"):
+        LocalSampler("made up", sources=loop.source)
 
 
 def test_names_of_sources(loop: Any) -> None:

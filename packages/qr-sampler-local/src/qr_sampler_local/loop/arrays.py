@@ -41,7 +41,7 @@ def readable(logits: Any, *, to_host: bool = False) -> Any:
         to_host: Whether a tensor on CUDA is copied, too.
 
     Raises:
-        TypeError: When they are no floating-point numbers.
+        TypeError: When they are no floating-point numbers, or in a masked array.
         ValueError: When they have another number of dimensions.
     """
     if is_torch(logits):
@@ -51,6 +51,8 @@ def readable(logits: Any, *, to_host: bool = False) -> Any:
     elif is_mlx(logits):
         logits = _of_mlx(logits)
     array = np.asarray(logits)
+    if array is not logits and isinstance(logits, np.ma.MaskedArray):
+        raise TypeError("logits in a masked array: pass logits.filled(-numpy.inf)")
     if array.dtype != np.float32:
         array = _as_float32(array)
     return _two_dimensional(array)

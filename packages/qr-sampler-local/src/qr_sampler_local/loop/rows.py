@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from qr_sampler.errors import shown
 if TYPE_CHECKING:
     from qr_sampler_local.loop.sequence import LocalSequence
 
-__all__ = ["at_least_one", "check_rows", "token_ids_of"]
+__all__ = ["at_least_one", "check_json_ready", "check_rows", "request_keys", "token_ids_of"]
 
 
 def check_rows(
@@ -72,11 +73,43 @@ def token_ids_of(name: str, values: Any) -> list[int]:
     raise ConfigError(f"{name}={shown(listed)}: expected token ids, whole numbers from 0 on")
 
 
-def at_least_one(name: str, value: Any) -> None:
-    """Checks a number of tokens or steps; ``None`` stands for no limit.
+def at_least_one(name: str, value: Any) -> int | None:
+    """Returns a number of tokens or steps; ``None`` stands for no limit.
 
     Raises:
         ConfigError: When it is no whole number, or less than 1.
     """
-    if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+    if value is None:
+        return None
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{name}={shown(value)}: expected a whole number from 1 on")
+    return int(value)
+
+
+def request_keys(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a sequence as the keys of a request.
+
+    Raises:
+        ConfigError: When one is given with and without the prefix.
+    """
+    keys: dict[str, Any] = {}
+    for name, value in options.items():
+        key = name if name.startswith("qr_") else f"qr_{name}"
+        if key in keys:
+            raise ConfigError(f"{key}: given with the prefix and without it; pass one of them")
+        keys[key] = value
+    return keys
+
+
+def check_json_ready(name: str, value: Any) -> None:
+    """Checks what goes into records as it is.
+
+    Raises:
+        ConfigError: When JSON cannot hold it.
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{name}: {error}; pass what JSON can hold: text, finite numbers, lists and mappings"
+        ) from None

@@ -23,7 +23,13 @@ from qr_sampler_local.loop.access import ReadLogits, health_tests, warm_up
 from qr_sampler_local.loop.arrays import readable
 from qr_sampler_local.loop.bookkeeping import SequenceKeeper
 from qr_sampler_local.loop.interrupts import Uninterrupted
-from qr_sampler_local.loop.rows import at_least_one, check_rows, token_ids_of
+from qr_sampler_local.loop.rows import (
+    at_least_one,
+    check_json_ready,
+    check_rows,
+    request_keys,
+    token_ids_of,
+)
 from qr_sampler_local.loop.sequence import LEFT_TO_CALLER, LocalSequence
 from qr_sampler_local.loop.sources import made_here, own_sources, settings_for
 
@@ -67,6 +73,8 @@ class LocalSampler(SequenceKeeper):
         host: Mapping[str, Any] | None = None,
     ) -> None:
         own = own_sources(sources)
+        vocab_size = at_least_one("vocab_size", vocab_size)
+        check_json_ready("host", host)
         facts = engine_facts(
             engine,
             model,
@@ -122,11 +130,12 @@ class LocalSampler(SequenceKeeper):
             ConfigError: When an option, a number or a token id cannot be used.
             RuntimeError: When the sampler is closed.
         """
-        keys = {key if key.startswith("qr_") else f"qr_{key}": options[key] for key in options}
+        keys = request_keys(options)
         ends = token_ids_of("end_tokens", end_tokens)
         prompt = token_ids_of("prompt_ids", prompt_ids)
-        at_least_one("max_tokens", max_tokens)
-        at_least_one("steps_in_flight", steps_in_flight)
+        max_tokens = at_least_one("max_tokens", max_tokens)
+        steps_in_flight = at_least_one("steps_in_flight", steps_in_flight) or 1
+        check_json_ready("logits_fields", logits_fields)
         stop = StopConditions(frozenset(ends), max_tokens=max_tokens, prompt_length=len(prompt))
         # Without one, a text that gets no more entropy ends with any token.
         end_token = ends[0] if ends else 0

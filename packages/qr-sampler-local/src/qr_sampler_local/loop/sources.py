@@ -27,10 +27,19 @@ def own_sources(
         sources: The sources, or a mapping whose keys are their names.
 
     Raises:
-        ConfigError: When a name cannot be used, or is not that of its source.
+        ConfigError: When one is no source, or a name cannot be used or is not that of its source.
     """
     if sources is None:
         return {}
+    if isinstance(sources, EntropySource):
+        raise ConfigError(f"sources: {shown(sources.name)} alone; pass a list, [source]")
+    listed = [*(sources.values() if isinstance(sources, Mapping) else sources)]
+    for source in listed:
+        if not isinstance(source, EntropySource):
+            raise ConfigError(
+                f"sources: {shown(source)} is no EntropySource; name sources that are installed in "
+                "QR_ENTROPY_SOURCE_TYPE and QR_REQUEST_ENTROPY_SOURCES"
+            )
     if isinstance(sources, Mapping):
         for name, source in sources.items():
             if source.name != name:
@@ -38,9 +47,8 @@ def own_sources(
                     f"sources: {shown(name)} stands for a source that calls itself "
                     f"{shown(source.name)}; use that name"
                 )
-        sources = sources.values()
     by_name: dict[str, EntropySource] = {}
-    for source in sources:
+    for source in listed:
         _check_name(source.name, by_name)
         by_name[source.name] = source
     return by_name
