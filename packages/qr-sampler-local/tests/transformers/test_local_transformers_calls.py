@@ -185,8 +185,9 @@ def test_a_compiled_model_generates(run: Any, prompts: Any, tiny_dir: str) -> No
     own.check(output[:, 6:].tolist())
 
 
+@pytest.mark.parametrize("ends", [0, None])
 def test_a_stop_that_is_deferred_draws_nothing_more(
-    run: Any, prompts: Any, monkeypatch: pytest.MonkeyPatch
+    run: Any, prompts: Any, monkeypatch: pytest.MonkeyPatch, ends: int | None
 ) -> None:
     """As on ``mps``: the loop makes a step too many, streams a step late, and undoes that step."""
     from transformers.generation import utils
@@ -221,6 +222,7 @@ def test_a_stop_that_is_deferred_draws_nothing_more(
             return torch.full((input_ids.shape[0],), input_ids.shape[1] >= 4 + 3)
 
     own, streamer = run(), Streamer()
+    monkeypatch.setattr(own.model.generation_config, "eos_token_id", ends)
     output = own.generate(
         prompts(4)[0],
         max_new_tokens=9,

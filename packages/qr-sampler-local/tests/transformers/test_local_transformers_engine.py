@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -202,6 +203,10 @@ def test_arguments_are_checked(tiny_dir: str, tmp_path: Path) -> None:
         load_engine("transformers", "/nowhere")
     with pytest.raises(ConfigError, match="on 'abacus'"):
         load_engine("transformers", tiny_dir, arguments={"device": "abacus"})
+    # Transformers raises an AttributeError there, and an ImportError.
+    for name, value in (("dtype", "float99"), ("attn_implementation", "flash_attention_2")):
+        with pytest.raises(ConfigError, match=r"cannot load the model .*Error: "):
+            load_engine("transformers", tiny_dir, arguments={"device": "cpu", name: value})
     made = Loaded(tiny_dir, tmp_path, dtype="bfloat16", cache_implementation="static")
     texts = made.engine.generate([[40, 41]], max_tokens=3, options=[{}])
     assert made.engine._model.dtype is not None
@@ -235,3 +240,33 @@ def test_parameters_that_a_model_ships_are_told_and_followed_on_request(
     assert (
         max(line["rank"] for line in records[:16]) > 4 > max(line["rank"] for line in records[16:])
     )
+
+
+def test_code_that_a_model_ships_is_not_executed(
+    tiny_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the user asked at the terminal whether it may."""
+    config = json.loads((Path(tiny_dir) / "config.json").read_text())
+    config.update(
+        model_type="unheard-of",
+        auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"},
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "code.py").write_text("raise SystemExit('executed')")
+
+    def asked(_question: str) -> str:
+        pytest.fail("asked")
+
+    monkeypatch.setattr("builtins.input", asked)
+    with pytest.raises(ConfigError, match="contains custom code"):
+        load_engine("transformers", str(tmp_path))
+
+
+def test_prompts_are_padded_with_a_token_of_the_model(
+    loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer may have been given one that the model does not have."""
+    monkeypatch.setattr(loaded.engine._tokenizer, "_pad_token", None, raising=False)
+    monkeypatch.setattr(type(loaded.engine._tokenizer), "pad_token_id", 5000, raising=False)
+    texts = loaded.engine.generate(PROMPTS, max_tokens=2, options=[{}] * 3)
+    loaded.check(texts)

@@ -241,3 +241,64 @@ def test_the_last_logits_are_those_that_decide(run: Any, prompts: Any) -> None:
     output = own.generate(prompts(4)[0], max_new_tokens=3, logits_processor=[Only()])
     assert output[:, 4:].tolist() == [[77, 77, 77]]
     assert [line["probability"] for line in own.kind("token")] == [1.0] * 3
+
+
+def test_logits_of_a_processor_stay_its_own(run: Any, prompts: Any) -> None:
+    """One that returns the same tensor in every step would find a forced row in it."""
+    own = run()
+    logits = torch.zeros(1, 2048)
+
+    class Constant(transformers.LogitsProcessor):
+        """Makes all tokens equally probable."""
+
+        def __call__(self, input_ids: Any, scores: Any) -> Any:
+            return logits
+
+    output = own.generate(prompts(4)[0], max_new_tokens=6, logits_processor=[Constant()])
+    assert len(set(output[0, 4:].tolist())) > 1
+    own.model.generate(
+        prompts(4)[0],
+        max_new_tokens=2,
+        pad_token_id=0,
+        logits_processor=[Constant(), own.sampler.processor()],
+    )
+    assert not logits.any()
+
+
+@pytest.mark.parametrize("options", [{"qr_follow_request": 1}, {"qr_bypass": 1}])
+def test_greedy_requests_have_one_text(run: Any, prompts: Any, options: dict[str, Any]) -> None:
+    """Transformers refuses several texts that would be the same; nothing is sampled instead."""
+    own = run()
+    with pytest.raises(ValueError, match="num_return_sequences"):
+        own.generate(prompts(4)[0], max_new_tokens=3, num_return_sequences=2, **options)
+
+
+def test_requests_that_are_left_to_transformers_have_its_parameters(run: Any, prompts: Any) -> None:
+    own = run()
+    arguments = {"max_new_tokens": 5, "do_sample": True, "top_p": 0.9, "temperature": 1.3}
+    torch.manual_seed(3)
+    output = own.generate(prompts(4)[0], qr_bypass=1, **arguments)
+    torch.manual_seed(3)
+    expected = own.model.generate(prompts(4)[0], pad_token_id=0, **arguments)
+    assert output.tolist() == expected.tolist()
+    with pytest.raises(ConfigError, match=r"temperature=1\.3"):
+        own.generate(prompts(4, 4)[0], options=[{"bypass": 1}, {}], **arguments)
+    assert own.source.bytes_drawn == 0
+
+
+def test_numbers_of_numpy_and_torch_are_recorded(run: Any, prompts: Any) -> None:
+    own = run()
+    output = own.generate(
+        prompts(4)[0],
+        max_new_tokens=3,
+        repetition_penalty=np.float64(1.25),
+        suppress_tokens=torch.tensor([3, 4]),
+        begin_suppress_tokens=[np.int64(5)],
+        forced_eos_token_id=torch.tensor([0]),
+    )
+    own.check(output[:, 4:].tolist())
+    fields = own.sequences()[0]["fields"]
+    assert fields["repetition_penalty"] == 1.25
+    assert fields["suppress_tokens"] == [3, 4]
+    assert fields["begin_suppress_tokens"] == [5]
+    assert fields["forced_eos_token_id"] == [0]

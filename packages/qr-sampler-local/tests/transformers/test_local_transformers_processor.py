@@ -13,6 +13,8 @@ from qr_sampler import ConfigError
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+END_TOKEN = 0
+
 
 def generate(own: Any, processors: list[Any], ids: Any, mask: Any = None, **arguments: Any) -> Any:
     """Has the model itself generate with *processors*."""
@@ -161,6 +163,88 @@ def test_it_works_within_generate_alone(run: Any) -> None:
     ids, scores = torch.tensor([[1, 2]]), torch.zeros(1, 2048)
     with pytest.raises(ConfigError, match="works within generate alone"):
         processor(ids, scores)
-    with pytest.raises(ConfigError, match="generation_config of this call is not visible"):
+    with pytest.raises(ConfigError, match=r"generation_config and .* of this call are not visible"):
         transformers.LogitsProcessorList([processor])(ids, scores)
     assert own.source.bytes_drawn == 0
+
+
+def test_nothing_may_act_after_one_that_follows_either(run: Any, prompts: Any) -> None:
+    own = run()
+    sampling = {"do_sample": True, "top_k": 5}
+    processor = own.sampler.processor(follow_request=1)
+    with pytest.raises(ConfigError, match="WatermarkLogitsProcessor would act after"):
+        generate(
+            own,
+            [processor],
+            prompts(3)[0],
+            watermarking_config=transformers.WatermarkingConfig(),
+            **sampling,
+        )
+    both = [processor, own.sampler.processor(follow_request=1)]
+    with pytest.raises(ConfigError, match="EntropyLogitsProcessor would act after"):
+        generate(own, both, prompts(3)[0], **sampling)
+    assert own.source.bytes_drawn == 0
+
+
+def test_two_of_ours_do_not_choose_in_one_generation(run: Any, prompts: Any) -> None:
+    own = run()
+    with pytest.raises(ConfigError, match="whose tokens it chooses already"):
+        own.generate(
+            prompts(3)[0],
+            max_new_tokens=2,
+            do_sample=True,
+            qr_follow_request=1,
+            logits_processor=[own.sampler.processor(follow_request=1)],
+        )
+    assert own.source.bytes_drawn == 0
+
+
+@pytest.mark.parametrize("max_new_tokens", [1, 6])
+def test_an_assistant_is_refused_before_anything_is_drawn(
+    run: Any, prompts: Any, max_new_tokens: int
+) -> None:
+    """With one token to come the assistant is not asked, but accepted tokens are no draws."""
+    own = run()
+    with pytest.raises(ConfigError, match="assistant_model: assisted decoding"):
+        generate(
+            own,
+            [own.sampler.processor()],
+            prompts(3)[0],
+            assistant_model=own.model,
+            max_new_tokens=max_new_tokens,
+        )
+    assert own.source.bytes_drawn == 0
+
+
+def test_the_criteria_say_which_tokens_end_a_row(run: Any, prompts: Any) -> None:
+    """A criterion of the user replaces that of the configuration."""
+    own = run()
+    output = generate(
+        own,
+        [own.sampler.processor()],
+        prompts(3)[0],
+        eos_token_id=list(range(0, 2048, 2)),
+        stopping_criteria=[transformers.EosTokenCriteria(END_TOKEN)],
+    )
+    assert output.shape[1] == 3 + 5
+    own.check(output[:, 3:].tolist())
+
+
+@pytest.mark.parametrize("ends", [None, [-1]])
+def test_a_text_without_entropy_gets_no_token_of_the_engine(
+    run: Any, prompts: Any, monkeypatch: pytest.MonkeyPatch, ends: list[int] | None
+) -> None:
+    """Without an end token the loop goes on, with one token and none of its own choice."""
+    own = run(fallback_mode="end_request")
+    own.source.fail_after = 2
+    monkeypatch.setattr(own.model.generation_config, "eos_token_id", ends)
+    output = generate(own, [own.sampler.processor()], prompts(3)[0])
+    assert output[0, 5:].tolist() == [0, 0, 0]
+    own.check([output[0, 3:6].tolist()])
+
+
+def test_no_sequence_stays_open_when_another_is_refused(run: Any, prompts: Any) -> None:
+    own = run()
+    with pytest.raises(ConfigError, match="qr_top_p=3"):
+        generate(own, [own.sampler.processor([{}, {"top_p": 3}])], prompts(3, 3)[0])
+    assert own.sampler.sampler.open == []

@@ -195,3 +195,41 @@ def test_texts_end_when_the_source_fails(forced: Any) -> None:
     assert forced.output[:, -1].tolist() == [END_TOKEN] * 2
     forced.check(forced.output[:, 3:].tolist())
     assert len(forced.kind("forced")) == 2
+
+
+class Sixth(transformers.StoppingCriteria):
+    """Ends rows with the sixth token, which its attribute does not tell."""
+
+    def __init__(self) -> None:
+        self.eos_token_id = 5
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        return torch.full((input_ids.shape[0],), input_ids.shape[1] >= 6)
+
+
+def test_a_criterion_of_the_user_has_whatever_attributes(run: Any, prompts: Any) -> None:
+    own = run()
+    output = own.generate(prompts(3)[0], max_new_tokens=9, stopping_criteria=[Sixth()])
+    assert output.shape[1] == 3 + 3
+    own.check(output[:, 3:].tolist())
+
+
+@pytest.mark.parametrize("ends", [-1, [-1, 2047]])
+def test_a_negative_end_token_ends_nothing(run: Any, prompts: Any, ends: Any) -> None:
+    own = run()
+    output = own.generate(prompts(3)[0], max_new_tokens=3, eos_token_id=ends)
+    own.check(output[:, 3:].tolist())
+
+
+def test_a_row_without_entropy_gets_no_token_of_the_engine(
+    run: Any, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an end token it goes on as long as the others: with one token."""
+    own = run(fallback_mode="end_request", request_entropy_sources="system")
+    own.source.fail_after = 2
+    monkeypatch.setattr(own.model.generation_config, "eos_token_id", None)
+    options = [{"request_key": "1"}, {"request_key": "2", "entropy_source": "system"}]
+    output = own.sampler.generate(prompts(3, 3)[0], max_new_tokens=6, options=options)
+    assert output.shape[1] == 3 + 6
+    assert output[0, 5:].tolist() == [0] * 4
+    assert own.texts() == [output[0, 3:6].tolist(), output[1, 3:].tolist()]

@@ -3,12 +3,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from qr_sampler_local.loop import LEFT_TO_CALLER, LocalSampler, LocalSequence, force_tokens
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "begun_sequences"]
+
+
+def begun_sequences(
+    sampler: LocalSampler,
+    prompts: Sequence[Sequence[int]],
+    options: Sequence[Mapping[str, Any]],
+    limits: Sequence[int | None],
+    **common: Any,
+) -> list[LocalSequence]:
+    """Returns a sequence for each row; none stays open if one of them cannot begin.
+
+    Args:
+        sampler: What makes them.
+        prompts: The tokens of each row's prompt.
+        options: The options of each row.
+        limits: Most tokens of each row; ``None`` for no limit.
+        **common: What else :meth:`LocalSampler.sequence` takes, the same for all rows.
+
+    Raises:
+        ConfigError: When an option is refused.
+    """
+    begun: list[LocalSequence] = []
+    try:
+        for prompt, own, limit in zip(prompts, options, limits, strict=True):
+            begun.append(sampler.sequence(prompt, max_tokens=limit, **common, **own))
+    except BaseException:
+        for sequence in begun:
+            sampler.close(sequence)
+        raise
+    return begun
 
 
 class Batch:
@@ -20,10 +50,10 @@ class Batch:
     Args:
         sampler: What it samples with.
         sequences: That of each row.
-        pads: Whether the engine fills up rows that have ended. Otherwise all of them go on until
-            the last one ends.
-        keep_logits: Whether the caller gets the logits of each step later, so that they have to
-            stay as they are.
+        pads: Whether the engine is known to fill up rows that have ended. Otherwise all of them may
+            go on until the last one ends.
+        keep_logits: Whether others keep the logits of a step, the caller or a logits processor, so
+            that they have to stay as they are.
         after_step: Called when the rows have begun, and after each step, when its tokens are in
             them.
     """
@@ -50,7 +80,7 @@ class Batch:
         self._open: set[int] = set()
         """The rows whose latest token may not have reached anybody yet."""
         self._over: set[int] = set()
-        """The rows that the engine has ended since the latest step."""
+        """The rows that the engine has ended: since the latest step, or ever if it does not pad."""
         self._steps = self._handed_over = 0
 
     @property
@@ -71,7 +101,7 @@ class Batch:
     def choose(self, logits: Any) -> Any:
         """Returns *logits* with the token of each row forced.
 
-        Rows that have ended get none and are left as they are.
+        Rows that have ended get none; where the engine does not pad them, their end token.
 
         Args:
             logits: Shape ``(B, V)``, modified in place unless they are kept.
@@ -81,13 +111,14 @@ class Batch:
         going = [not (sequence.ended or sequence.left_to_caller) for sequence in sequences]
         self._chosen = [LEFT_TO_CALLER] * len(sequences)
         self._steps += 1
-        if not any(going):
+        if not any(going) and self._pads:
             return logits
         tokens = self._sampler.step(logits, sequences)
         for row, goes in enumerate(going):
             if goes:
-                self._chosen[row] = tokens[row]
                 self._open.add(row)
+            if goes or self._must_fill(row):
+                self._chosen[row] = tokens[row]
         return force_tokens(logits.clone() if self._keep_logits else logits, self._chosen)
 
     def observe(self, ended: Sequence[bool], tokens: Sequence[int] = ()) -> None:
@@ -174,13 +205,19 @@ class Batch:
                 self._sampler.chosen(sequence, tokens[row])
                 self._open.add(row)
 
+    def _must_fill(self, row: int) -> bool:
+        """Whether a row has ended of which the engine would choose further tokens itself."""
+        sequence = self.sequences[row]
+        return sequence.ended and not (self._pads or sequence.left_to_caller)
+
     def _go_on(self) -> None:
         """Takes note that the engine goes on: the tokens of the step before are emitted."""
-        if self._pads:
+        # One that learns late that all rows are over throws its last step away.
+        if self._pads or len(self._over) == len(self.sequences):
             for row in self._over:
                 self.emitted(row)
                 self._close(row, "stop")
-        self._over.clear()
+            self._over.clear()
         self._open.clear()
 
     def _drop(self, row: int, reason: str) -> None:

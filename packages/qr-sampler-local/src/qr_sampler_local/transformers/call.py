@@ -42,7 +42,8 @@ def allow_several_texts(model: Any, arguments: dict[str, Any]) -> None:
     """Has a call with ``num_return_sequences`` accepted that does not say ``do_sample=True``.
 
     ``generate`` refuses it, since its own tokens would be the same in all of these texts. Its own
-    sampling parameters stay switched off.
+    sampling parameters stay switched off. Not for requests that would be greedy then: those that
+    follow Transformers, or are left to it.
 
     Args:
         model: The model, whose ``generation_config`` may say the one or the other.

@@ -9,24 +9,25 @@ whatever ends a row, and nothing changes the logits after a token is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from qr_sampler import EngineFields
 from qr_sampler.errors import ConfigError, shown
-from qr_sampler_local.loop import LocalSampler, LocalSequence
-from qr_sampler_local.transformers.batch import Batch
+from qr_sampler_local.loop import LocalSampler
+from qr_sampler_local.transformers.batch import Batch, begun_sequences
 from qr_sampler_local.transformers.logits_fields import logits_fields_of
 from qr_sampler_local.transformers.modes import refuse_mode
+from qr_sampler_local.transformers.processor import EntropyLogitsProcessor
 from qr_sampler_local.transformers.prompts import masked_prompts
 from qr_sampler_local.transformers.row_options import RowOptions
-from qr_sampler_local.transformers.warpers import followed, refuse_warpers, without_warpers
+from qr_sampler_local.transformers.warpers import without_warpers
 from qr_sampler_local.transformers.watched import (
     WatchedCriteria,
     WatchedStreamer,
     end_tokens_of,
+    pads,
 )
 
 __all__ = ["Decoding"]
@@ -75,6 +76,7 @@ class Decoding:
             ConfigError: When an option is refused, or tokens could not be exact draws.
         """
         refuse_mode(generation_config)
+        _refuse_ours(logits_processor)
         streamer = model_kwargs.pop("streamer", None)
         if self._streamer is not None:
             streamer = self._streamer
@@ -114,35 +116,26 @@ class Decoding:
     ) -> Batch:
         """Returns the rows of a generation, a sequence for each."""
         options = self._options.of_rows(len(prompts), config.num_return_sequences or 1)
-        fields = self._fields(options, processors, config)
-        end_tokens = end_tokens_of(criteria)
-        limits = self._limits(len(prompts), criteria.max_length, length, end_tokens)
-        sequences: list[LocalSequence] = []
-        try:
-            for prompt, own, limit in zip(prompts, options, limits, strict=True):
-                sequence = self._sampler.sequence(
-                    prompt,
-                    end_tokens=end_tokens or (),
-                    max_tokens=limit,
-                    fields=fields,
-                    logits_fields=logits_fields_of(config, without_warpers(processors)),
-                    **own,
-                )
-                sequences.append(sequence)
-        except BaseException:
-            for begun in sequences:
-                self._sampler.close(begun)
-            raise
+        fields = self._options.fields(options, processors, config)
+        sequences = begun_sequences(
+            self._sampler,
+            prompts,
+            options,
+            self._limits(len(prompts), criteria.max_length, length, criteria),
+            end_tokens=end_tokens_of(criteria),
+            fields=fields,
+            logits_fields=logits_fields_of(config, without_warpers(processors)),
+        )
         return Batch(
             self._sampler,
             sequences,
-            pads=end_tokens is not None,
-            keep_logits=bool(config.output_logits),
+            pads=pads(criteria),
+            keep_logits=bool(config.output_logits or processors),
             after_step=self._after_step,
         )
 
     def _limits(
-        self, rows: int, longest: int | None, length: int, end_tokens: Sequence[int] | None
+        self, rows: int, longest: int | None, length: int, criteria: Any
     ) -> list[int | None]:
         """Returns the most tokens of each row.
 
@@ -150,7 +143,7 @@ class Decoding:
             rows: Number of rows.
             longest: Largest length of a row with its prompt; ``None`` for no limit.
             length: That of the prompts with their padding.
-            end_tokens: The tokens that end a row; ``None`` if there are none.
+            criteria: The stopping criteria.
 
         Raises:
             ConfigError: When rows with limits of their own could not be ended.
@@ -163,25 +156,12 @@ class Decoding:
                 f"max_tokens={shown(self._max_tokens)}: expected a number from 1 on for each of "
                 f"the {rows} rows"
             )
-        if end_tokens is None:
+        if not pads(criteria):
             raise ConfigError(
                 f"max_tokens={shown(self._max_tokens)}: without an end token no row can end before "
                 "the others; pass eos_token_id and pad_token_id, too"
             )
         return [own if common is None else min(own, common) for own in self._max_tokens]
-
-    def _fields(
-        self, options: Sequence[Mapping[str, Any]], processors: Sequence[Any], config: Any
-    ) -> EngineFields | None:
-        """Returns Transformers' own sampling parameters if the requests follow them."""
-        follow = self._options.follow(options)
-        if not follow:
-            refuse_warpers(processors)
-            return None
-        if not config.do_sample:
-            # Transformers would take the most probable token, as at temperature 0.
-            return EngineFields(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
-        return followed(processors)
 
     def _processors(self, batch: Batch, processors: Sequence[Any], config: Any) -> list[Any]:
         """Returns the processors that act before a token is chosen.
@@ -201,6 +181,15 @@ class Decoding:
                 "its own, and some are not; generate them in separate calls"
             )
         return ours
+
+
+def _refuse_ours(processors: Sequence[Any]) -> None:
+    """Refuses a list with a processor that chooses the tokens as well."""
+    if any(isinstance(each, EntropyLogitsProcessor) for each in processors):
+        raise ConfigError(
+            "logits_processor: a processor of qr-sampler in a generation whose tokens it chooses "
+            "already; leave it out"
+        )
 
 
 class _Choice(LogitsProcessor):  # type: ignore[misc]

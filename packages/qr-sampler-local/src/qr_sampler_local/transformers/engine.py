@@ -151,10 +151,14 @@ class TransformersEngine:
         return arguments
 
     def _pad_token(self) -> int:
-        """Returns a token for the places that no row reads; which one it is does not matter."""
-        found = [self._tokenizer.pad_token_id, self._model.generation_config.eos_token_id, 0]
-        token = next(token for token in found if token is not None)
-        return int(token[0] if isinstance(token, (list, tuple)) else token)
+        """Returns a token for the places that no row reads, one that the model has.
+
+        A tokenizer that was given its padding token later often has one beyond the vocabulary.
+        """
+        ends = self._model.generation_config.eos_token_id
+        found = [self._tokenizer.pad_token_id, *(ends if isinstance(ends, list) else [ends]), 0]
+        known = range(self._model.config.get_text_config().vocab_size)
+        return int(next(token for token in found if token in known))
 
     def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Any, Any]:
         """Returns the prompts, padded on the left, and their mask; both ``(B, L)``, int64."""
@@ -246,12 +250,16 @@ def _best_device() -> str:
 
 def _loaded(model: str, arguments: Mapping[str, Any], device: str) -> tuple[Any, Any]:
     """Returns a model and its tokenizer; nothing that they ship is executed."""
+    # Without the answer Transformers asks for it at the terminal.
+    no_code: dict[str, Any] = {"trust_remote_code": False}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(model, **arguments)
-        revision = arguments.get("revision")
-        tokenizer = AutoTokenizer.from_pretrained(model, revision=revision or "main")
+        loaded = AutoModelForCausalLM.from_pretrained(model, **no_code, **arguments)
+        revision = arguments.get("revision") or "main"
+        tokenizer = AutoTokenizer.from_pretrained(model, **no_code, revision=revision)
         return loaded.to(device).eval(), tokenizer
-    except (OSError, ValueError, RuntimeError) as error:
+    # Files of a model can be wrong in any way; the reason is passed on.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"Transformers cannot load the model {shown(model)} on {shown(device)}: {error}"
+            f"Transformers cannot load the model {shown(model)} on {shown(device)}: {reason}"
         ) from error

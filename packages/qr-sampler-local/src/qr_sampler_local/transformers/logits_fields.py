@@ -47,14 +47,14 @@ def logits_fields_of(config: Any, processors: Iterable[Any]) -> dict[str, Any]:
     fields = {
         name: value
         for name, neutral in _NEUTRAL.items()
-        if (value := getattr(config, name, None)) not in neutral
+        if (value := _plain(getattr(config, name, None))) not in neutral
     }
-    if fewest := getattr(config, "min_new_tokens", None):
+    if fewest := _plain(getattr(config, "min_new_tokens", None)):
         fields["min_tokens"] = fewest
     for name in _TOKENS:
-        if tokens := getattr(config, name, None):
-            fields[name] = shortened(list(tokens), tokens)
-    if words := getattr(config, "bad_words_ids", None):
+        if tokens := _plain(getattr(config, name, None)):
+            fields[name] = shortened(tokens, tokens)
+    if words := _plain(getattr(config, "bad_words_ids", None)):
         fields["bad_words"] = shortened(words, [token for word in words for token in word])
     if bias := getattr(config, "sequence_bias", None):
         fields["sequence_bias"] = {"sha256": json_digest(_pairs(bias))}
@@ -66,4 +66,11 @@ def logits_fields_of(config: Any, processors: Iterable[Any]) -> dict[str, Any]:
 def _pairs(bias: Any) -> list[Any]:
     """Returns a bias of sequences as a list; Transformers takes a dictionary with tuples, too."""
     pairs = bias.items() if isinstance(bias, Mapping) else bias
-    return sorted([list(sequence), float(value)] for sequence, value in pairs)
+    return sorted([_plain(sequence), float(value)] for sequence, value in pairs)
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value without the arrays, tensors and scalars of NumPy and torch."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value

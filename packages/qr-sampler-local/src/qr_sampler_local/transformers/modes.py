@@ -55,6 +55,8 @@ def refuse_mode(config: Any) -> None:
     Raises:
         ConfigError: Naming the parameter, its value, the reason and the remedy.
     """
+    if getattr(config, "is_assistant", False):
+        raise ConfigError(f"assistant_model: {_ASSISTED}")
     mode = str(config.get_generation_mode().value)
     if mode not in ("greedy_search", "sample"):
         names, reason = _REASONS.get(mode, ((), "its tokens are no draws from their rows"))

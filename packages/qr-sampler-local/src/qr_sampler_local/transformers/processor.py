@@ -17,17 +17,22 @@ from types import FrameType
 from typing import Any, Final
 from weakref import ReferenceType, ref
 
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+)
 
-from qr_sampler import EngineFields
 from qr_sampler.errors import ConfigError
 from qr_sampler_local.loop import LocalSampler
-from qr_sampler_local.transformers.batch import Batch
+from qr_sampler_local.transformers.batch import Batch, begun_sequences
 from qr_sampler_local.transformers.logits_fields import logits_fields_of
-from qr_sampler_local.transformers.modes import refuse_mode
+from qr_sampler_local.transformers.modes import refuse_arguments, refuse_mode
 from qr_sampler_local.transformers.prompts import stripped_prompts
 from qr_sampler_local.transformers.row_options import RowOptions
-from qr_sampler_local.transformers.warpers import followed, refuse_warpers
+from qr_sampler_local.transformers.warpers import without_warpers
+from qr_sampler_local.transformers.watched import end_tokens_of
 
 __all__ = ["EntropyLogitsProcessor", "Generations"]
 
@@ -35,7 +40,7 @@ _HARMLESS: Final = ("LogitNormalization",)
 """Processors that may come after ours: they leave a forced row as it is."""
 
 _FRAMES: Final = 6
-"""How far up the ``generation_config`` of a call is looked for."""
+"""How far up what a call has prepared is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,7 @@ class EntropyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         processors = self._list(frame)
         batch = self._generations.going_on(processors)
         if batch is None:
-            batch = self._begin(input_ids, processors, _config(frame))
+            batch = self._begin(input_ids, processors, _call(frame))
             self._generations.begin(processors, batch)
         else:
             batch.took(input_ids[:, -1].tolist())
@@ -123,51 +128,55 @@ class EntropyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         places = [place for place, each in enumerate(processors) if each is self]
         return places[0] if places else -1
 
-    def _begin(self, input_ids: Any, processors: Any, config: Any) -> Batch:
+    def _begin(self, input_ids: Any, processors: Any, call: _Call) -> Batch:
         """Returns the rows of a generation that begins."""
+        config = call.config
         refuse_mode(config)
         place = self._place(processors)
         before, after = processors[:place], processors[place + 1 :]
         rows, length = input_ids.shape
         options = self._options.of_rows(rows, config.num_return_sequences or 1)
-        fields = self._fields(options, processors, config)
-        _refuse_after([] if fields else after)
-        prompts = stripped_prompts(input_ids, _pad_token(config))
-        sequences = [
-            self._sampler.sequence(
-                prompt,
-                end_tokens=_end_tokens(config),
-                max_tokens=None if config.max_length is None else config.max_length - length,
-                fields=fields,
-                logits_fields=logits_fields_of(config, before),
-                **own,
-            )
-            for prompt, own in zip(prompts, options, strict=True)
-        ]
-        keep_logits = bool(config.output_logits)
-        return Batch(self._sampler, sequences, pads=True, keep_logits=keep_logits)
-
-    def _fields(self, options: Any, processors: Any, config: Any) -> EngineFields | None:
-        if not self._options.follow(options):
-            refuse_warpers(processors)
-            return None
-        if not config.do_sample:
-            return EngineFields(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
-        return followed(processors)
+        fields = self._options.fields(options, processors, config)
+        _refuse_after(without_warpers(after))
+        longest = call.criteria.max_length
+        sequences = begun_sequences(
+            self._sampler,
+            stripped_prompts(input_ids, _pad_token(config)),
+            options,
+            [None if longest is None else longest - length] * rows,
+            end_tokens=end_tokens_of(call.criteria),
+            fields=fields,
+            logits_fields=logits_fields_of(config, without_warpers(before)),
+        )
+        # Which rows have ended is not seen here, so those of ours that have are forced, too.
+        keep_logits = bool(config.output_logits or before)
+        return Batch(self._sampler, sequences, pads=False, keep_logits=keep_logits)
 
 
-def _config(frame: FrameType | None) -> Any:
-    """Returns the complete ``generation_config`` of the call that *frame* belongs to."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What the call of ``generate`` has prepared."""
+
+    config: Any
+    """Its complete ``GenerationConfig``."""
+    criteria: Any
+    """Its stopping criteria."""
+
+
+def _call(frame: FrameType | None) -> _Call:
+    """Returns what the call that *frame* belongs to has prepared."""
     for _ in range(_FRAMES):
         if frame is None:
             break
         config = frame.f_locals.get("generation_config")
-        if isinstance(config, GenerationConfig):
-            return config
+        criteria = frame.f_locals.get("stopping_criteria")
+        if isinstance(config, GenerationConfig) and isinstance(criteria, StoppingCriteriaList):
+            refuse_arguments({"assistant_model": frame.f_locals.get("assistant_model")})
+            return _Call(config, criteria)
         frame = frame.f_back
     raise ConfigError(
-        "the generation_config of this call is not visible to a logits processor; use "
-        "TransformersSampler.generate"
+        "the generation_config and the stopping_criteria of this call are not visible to a logits "
+        "processor; use TransformersSampler.generate"
     )
 
 
@@ -181,13 +190,6 @@ def _refuse_after(processors: Any) -> None:
                 "before qr-sampler's processor, or use TransformersSampler.generate, where "
                 "everything acts before"
             )
-
-
-def _end_tokens(config: Any) -> tuple[int, ...]:
-    tokens = config.eos_token_id
-    if tokens is None:
-        return ()
-    return tuple(tokens) if isinstance(tokens, (list, tuple)) else (int(tokens),)
 
 
 def _pad_token(config: Any) -> int | None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qr_sampler.admission.overrides import FOLLOW_KEY, KEY_PREFIX
+from qr_sampler import EngineFields
+from qr_sampler.admission.overrides import BYPASS_KEY, FOLLOW_KEY, KEY_PREFIX
 from qr_sampler.errors import ConfigError, shown
+from qr_sampler_local.transformers.warpers import followed, refuse_warpers
 
 __all__ = ["RowOptions"]
 
@@ -43,8 +45,12 @@ class RowOptions:
     @property
     def may_follow(self) -> bool:
         """Whether any of the requests follows Transformers' sampling parameters."""
-        mappings = [{**self._common, **own} for own in self._each or [{}]]
-        return any(_true(options.get(FOLLOW_KEY, self._follow)) for options in mappings)
+        return any(_true(own.get(FOLLOW_KEY, self._follow)) for own in self._mappings())
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether any of the requests is left to Transformers."""
+        return any(_is_left(own) for own in self._mappings())
 
     def of_rows(self, rows: int, per_prompt: int) -> list[dict[str, Any]]:
         """Returns the options of every row.
@@ -66,15 +72,32 @@ class RowOptions:
             )
         return [{**self._common, **own} for own in self._each for _ in range(per_prompt)]
 
-    def follow(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Returns whether the rows follow Transformers' sampling parameters.
+    def fields(
+        self, rows: Sequence[Mapping[str, Any]], processors: Sequence[Any], config: Any
+    ) -> EngineFields | None:
+        """Returns Transformers' own sampling parameters if the rows follow them.
 
         Args:
             rows: Their options.
+            processors: The logits processors of the call.
+            config: Its complete ``GenerationConfig``.
 
         Raises:
-            ConfigError: When some do and some do not: there is one set of parameters for a batch.
+            ConfigError: When the rows do not follow the parameters that there are, though they are
+                not left to Transformers either; when some follow them and some do not; or when
+                qr-sampler has no counterpart of one.
         """
+        if self._follows(rows):
+            return followed(processors, do_sample=bool(config.do_sample))
+        if not all(map(_is_left, rows)):
+            refuse_warpers(processors)
+        return None
+
+    def _mappings(self) -> list[dict[str, Any]]:
+        return [{**self._common, **own} for own in self._each or [{}]]
+
+    def _follows(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Returns whether the rows follow them: there is one set of parameters for a batch."""
         wishes = {_true(options.get(FOLLOW_KEY, self._follow)) for options in rows}
         if len(wishes) > 1:
             raise ConfigError(
@@ -82,6 +105,10 @@ class RowOptions:
                 "and some do not; generate them in separate calls"
             )
         return wishes.pop() if wishes else False
+
+
+def _is_left(options: Mapping[str, Any]) -> bool:
+    return _true(options.get(BYPASS_KEY, False))
 
 
 def _true(value: Any) -> bool:

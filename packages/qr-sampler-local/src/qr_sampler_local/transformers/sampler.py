@@ -99,9 +99,11 @@ class TransformersSampler:
         own = {key: arguments.pop(key) for key in list(arguments) if key.startswith(KEY_PREFIX)}
         rows = self.row_options(options, own)
         refuse_arguments(arguments)
-        refuse_parameters(arguments, follow=rows.may_follow)
+        theirs = rows.may_follow or rows.may_leave
+        refuse_parameters(arguments, follow=theirs)
         take_stop_strings(self.model, tokenizer, arguments)
-        allow_several_texts(self.model, arguments)
+        if not theirs:
+            allow_several_texts(self.model, arguments)
         decoding = Decoding(
             self.sampler, rows, max_tokens=max_tokens, streamer=streamer, after_step=after_step
         )

@@ -86,7 +86,7 @@ def refuse_parameters(arguments: Mapping[str, Any], *, follow: bool) -> None:
 
     Args:
         arguments: Those of ``generate``.
-        follow: Whether requests may follow them.
+        follow: Whether requests may follow them, or are left to Transformers.
 
     Raises:
         ConfigError: Naming the parameter, its value and our option.
@@ -111,15 +111,19 @@ def own_parameters(config: Any) -> dict[str, Any]:
     }
 
 
-def followed(processors: Iterable[Any]) -> EngineFields:
+def followed(processors: Iterable[Any], *, do_sample: bool) -> EngineFields:
     """Returns the values of Transformers' own sampling parameters, for requests that follow them.
 
     Args:
         processors: Its logits processors; a parameter without one is neutral.
+        do_sample: Whether it would sample; otherwise it would take the most probable token, as at
+            temperature 0.
 
     Raises:
         ConfigError: For a parameter that qr-sampler has no counterpart of.
     """
+    if not do_sample:
+        return EngineFields(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
     values: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
     for processor in processors:
         warper = _warper(processor)

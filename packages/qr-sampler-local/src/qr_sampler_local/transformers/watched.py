@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from transformers import StoppingCriteriaList
+from transformers import EosTokenCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from qr_sampler_local.transformers.batch import Batch
 
-__all__ = ["WatchedCriteria", "WatchedStreamer", "end_tokens_of"]
+__all__ = ["WatchedCriteria", "WatchedStreamer", "end_tokens_of", "pads"]
 
 
 class WatchedCriteria(StoppingCriteriaList):  # type: ignore[misc]
@@ -58,14 +58,19 @@ class WatchedStreamer(BaseStreamer):  # type: ignore[misc]
         self._streamer.end()
 
 
-def end_tokens_of(criteria: Iterable[Any]) -> tuple[int, ...] | None:
+def end_tokens_of(criteria: Iterable[Any]) -> tuple[int, ...]:
     """Returns the tokens that end a row, in the order in which they are named.
 
-    Returns:
-        ``None`` if there is no such criterion: then Transformers does not pad rows that have ended,
-        and all of them go on until the last one ends.
+    A negative one, which no model has, is how users say that there is none.
     """
-    found = [each.eos_token_id for each in criteria if hasattr(each, "eos_token_id")]
-    if not found:
-        return None
-    return tuple(dict.fromkeys(int(token) for ids in found for token in ids.reshape(-1).tolist()))
+    found = [each.eos_token_id for each in criteria if isinstance(each, EosTokenCriteria)]
+    tokens = [int(token) for ids in found for token in ids.reshape(-1).tolist()]
+    return tuple(dict.fromkeys(token for token in tokens if token >= 0))
+
+
+def pads(criteria: Iterable[Any]) -> bool:
+    """Whether Transformers pads rows that have ended; else all go on until the last one ends.
+
+    Its loop asks the same of its criteria.
+    """
+    return any(hasattr(each, "eos_token_id") for each in criteria)
