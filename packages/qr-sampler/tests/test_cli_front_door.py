@@ -301,6 +301,13 @@ def test_a_model_for_llama_cpp_is_a_gguf_file(
     check_model(str(file), gguf=True)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes")
+def test_a_pipe_is_no_model_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.gguf")
+    with pytest.raises(ConfigError, match=r"this is no \.gguf file"):
+        check_model(str(tmp_path / "model.gguf"), gguf=True)
+
+
 def test_records_are_read_as_they_arrive(tmp_path: Path) -> None:
     (tmp_path / "earlier.jsonl").write_text('{"kind": "token", "request_key": "a"}\n', "utf-8")
     records = ArrivingRecords(tmp_path)

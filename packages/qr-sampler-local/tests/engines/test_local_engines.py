@@ -73,7 +73,8 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(only: Any) -
         load_engine("transformers", "m")
     assert str(caught.value) == (
         "Transformers needs transformers, which is not installed; install it in a clone of the "
-        "project: pip install './packages/qr-sampler-local[transformers]'"
+        "project: pip install ./packages/qr-sampler-accel "
+        "'./packages/qr-sampler-local[transformers]'"
     )
 
 

@@ -60,9 +60,10 @@ class KnownEngine:
     def remedy(self) -> str:
         """How to install it.
 
-        The packages of this project are on no package index, so this names a folder of a clone.
+        The packages of this project are on no package index, so this names folders of a clone, also
+        that of the selectors which every extra asks for.
         """
-        extra = f"'./packages/qr-sampler-local[{self.name}]'"
+        extra = f"./packages/qr-sampler-accel './packages/qr-sampler-local[{self.name}]'"
         return f"in a clone of the project: pip install {extra}"
 
     def load(

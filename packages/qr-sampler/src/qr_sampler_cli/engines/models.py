@@ -46,6 +46,9 @@ def check_model(model: str, *, gguf: bool = False) -> None:
 
 
 def _check_gguf(model: str, path: Path) -> None:
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for.
+        raise ConfigError(f"--model {model}: this is no .gguf file; name one for llama.cpp")
     try:
         with path.open("rb") as file:
             magic = file.read(len(GGUF_MAGIC))
