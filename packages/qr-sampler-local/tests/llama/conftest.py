@@ -213,9 +213,7 @@ class StandIn:
         choice = {"text": text, "finish_reason": parts[-1]["finish_reason"]}
         return {"choices": [choice], "usage": {"completion_tokens": len(parts) - 1}}
 
-    def _completion(
-        self, generate: Callable[[], Iterator[int]], most: int, stop: list[str]
-    ) -> Iterator[Any]:
+    def _completion(self, generate: Any, most: int, stop: list[str]) -> Iterator[Any]:
         ends = sys.modules["llama_cpp"].llama_vocab_is_eog
         text, finish_reason = "", "length"
         for count, token in enumerate(generate(), start=1):
@@ -248,9 +246,7 @@ def _library() -> ModuleType:
     module.llama_model_get_vocab = lambda model: model
     module.llama_model_n_ctx_train = lambda model: 96
     module.llama_vocab_is_eog = lambda vocabulary, token: token == END_TOKEN
-    module.llama_vocab_get_text = lambda vocabulary, token: (
-        b"<end>" if token == END_TOKEN else b"%c" % token
-    )
+    module.llama_vocab_get_text = lambda vocabulary, token: b"<end>" if not token else b"%c" % token
     module.llama_supports_gpu_offload = lambda: True
     return module
 

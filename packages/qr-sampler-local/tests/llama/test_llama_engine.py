@@ -85,9 +85,13 @@ def test_an_end_token_and_a_full_context_end_a_text(
     assert (ended.tokens, ended.finish_reason) == ((engine.llama.token_eos(),), "stop")
 
 
+@pytest.mark.parametrize(
+    ("most", "reason", "end"), [(9, "interrupted", "departed"), (3, "length", "stop")]
+)
 def test_an_interrupt_ends_a_call_and_keeps_the_records_straight(
-    make_engine: Callable[..., Any], watched: Any
+    make_engine: Callable[..., Any], watched: Any, most: int, reason: str, end: str
 ) -> None:
+    """Also one that comes with the last token of a text, which is whole then."""
     engine = make_engine()
     handed: list[int] = []
 
@@ -98,14 +102,14 @@ def test_an_interrupt_ends_a_call_and_keeps_the_records_straight(
 
     options = [{}, {"qr_request_key": "never"}]
     first, second = engine.generate(
-        [PROMPT] * 2, max_tokens=9, options=options, on_token=interrupting
+        [PROMPT] * 2, max_tokens=most, options=options, on_token=interrupting
     )
-    assert (list(first.tokens), first.finish_reason) == (handed, "interrupted")
+    assert (list(first.tokens), first.finish_reason) == (handed, reason)
     assert (second.request_key, second.tokens, second.finish_reason) == ("never", (), "interrupted")
     (again,) = engine.generate([PROMPT], max_tokens=2, options=[{}])
     engine.close()
     assert watched.tokens() == [*handed, *again.tokens]
-    assert watched.ends() == [(3, "departed"), (2, "stop")]
+    assert watched.ends() == [(3, end), (2, "stop")]
 
 
 def test_an_interrupt_before_a_token_was_handed_over_makes_it_a_discard(

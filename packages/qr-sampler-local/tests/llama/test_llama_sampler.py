@@ -26,7 +26,6 @@ from qr_sampler.testing.hosts.recorded_logits import (
     recording_of,
 )
 from qr_sampler_local.llama_cpp import LlamaCppSampler
-from qr_sampler_local.llama_cpp.turn import ForeignTokenError
 
 MakeLlama = Callable[..., Any]
 PROMPT = [5, 6, 7]
@@ -90,54 +89,6 @@ def test_a_stop_string_ends_a_whole_text(make_llama: MakeLlama, watched: Any) ->
     assert watched.ends()[1] == (len(tokens), "stop")
 
 
-def test_a_stream_that_is_given_up_has_records_of_what_was_taken(
-    make_llama: MakeLlama, watched: Any
-) -> None:
-    llama = make_llama()
-    with sampler_of(llama, watched):
-        taken = []
-        for token in llama.generate(PROMPT):
-            taken.append(token)
-            if len(taken) == 3:
-                break
-        llama.create_completion(PROMPT, max_tokens=2)
-    assert watched.tokens()[:3] == taken
-    assert watched.ends() == [(3, "departed"), (2, "stop")]
-    assert not watched.lines("discard")
-
-
-def test_another_completion_ends_the_one_before(make_llama: MakeLlama, watched: Any) -> None:
-    """Both would write into the same state, so that the first cannot be resumed."""
-    llama = make_llama()
-    with sampler_of(llama, watched):
-        first = llama.generate(PROMPT)
-        next(first)
-        llama.create_completion(PROMPT, max_tokens=2)
-        with pytest.raises(ConfigError, match="another completion of this Llama has begun"):
-            next(first)
-    assert watched.ends() == [(1, "departed"), (2, "stop")]
-
-
-def test_a_token_that_a_stopping_criterion_throws_away_is_a_discard(
-    make_llama: MakeLlama, watched: Any
-) -> None:
-    llama = make_llama()
-    calls: list[int] = []
-
-    def third(ids: Any, logits: Any) -> bool:
-        calls.append(len(ids))
-        return len(calls) == 3
-
-    with sampler_of(llama, watched):
-        tokens = list(llama.generate(PROMPT, stopping_criteria=third))
-    assert watched.tokens() == tokens
-    assert [(each["position"], each["reason"]) for each in watched.lines("discard")] == [
-        (2, "after_stop")
-    ]
-    assert watched.ends() == [(2, "departed")]
-    assert watched.source.bytes_drawn == 16 * 3
-
-
 def test_the_end_token_ends_a_text(make_llama: MakeLlama, watched: Any) -> None:
     llama = make_llama()
 
@@ -184,92 +135,6 @@ def test_a_bias_acts_before_the_token_is_chosen(make_llama: MakeLlama, watched: 
     assert tokens[6:] != [33] * 3
     fields = [line["fields"] for line in watched.lines("sequence")]
     assert fields == [{"logits_processors": 1}, {"logits_processors": 1}, {}]
-
-
-@pytest.mark.parametrize("error", [LookupError("no such rule"), KeyboardInterrupt()])
-def test_what_is_raised_while_a_token_is_chosen_ends_the_completion(
-    make_llama: MakeLlama, watched: Any, error: BaseException
-) -> None:
-    """ctypes would print it, and llama.cpp would choose by itself."""
-    llama = make_llama()
-
-    def fails_at_third(ids: Any, scores: Any) -> Any:
-        if len(ids) == len(PROMPT) + 2:
-            raise error
-        return scores
-
-    with sampler_of(llama, watched) as sampler:
-        request = sampler.request(fails_at_third)
-        with pytest.raises(type(error)):
-            llama.create_completion(PROMPT, max_tokens=9, logits_processor=request)
-    assert watched.ends() == [(2, "departed")]
-
-
-def test_an_error_is_raised_where_a_stopping_criterion_ends_the_text_with_it(
-    make_llama: MakeLlama, watched: Any
-) -> None:
-    """The token of llama.cpp's own that the criterion throws away is the one that failed."""
-    llama = make_llama()
-    watched.source.fail_after = 2
-    with sampler_of(llama, watched), pytest.raises(EntropyUnavailableError):
-        llama.create_completion(
-            PROMPT, max_tokens=9, stopping_criteria=lambda ids, logits: len(ids) == len(PROMPT) + 2
-        )
-    assert watched.ends() == [(2, "departed")]
-
-
-def test_a_token_that_is_decided_when_an_interrupt_arrives_is_a_discard(
-    make_llama: MakeLlama, watched: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    llama = make_llama()
-    with sampler_of(llama, watched) as sampler:
-        step = sampler.local.step
-
-        def interrupted(logits: Any, sequences: Any) -> list[int]:
-            token_ids = step(logits, sequences)
-            if len(sequences[0].tokens) == 3:
-                raise KeyboardInterrupt
-            return token_ids
-
-        monkeypatch.setattr(sampler.local, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            llama.create_completion(PROMPT, max_tokens=9)
-    assert watched.ends() == [(2, "departed")]
-    assert [(each["position"], each["reason"]) for each in watched.lines("discard")] == [
-        (2, "not_emitted")
-    ]
-
-
-def test_a_model_that_is_freed_in_the_block_loses_no_record(
-    make_llama: MakeLlama, watched: Any
-) -> None:
-    llama = make_llama()
-    with sampler_of(llama, watched):
-        stream = llama.create_completion(PROMPT, max_tokens=9, stream=True)
-        next(stream)
-        llama.close()
-    assert watched.ends() == [(len(watched.tokens()), "departed")]
-    assert watched.tokens()
-
-
-@pytest.mark.parametrize("end", [0, 9])
-def test_a_stream_that_is_first_read_after_the_block_ends_at_once(
-    stand_in: ModuleType,
-    watched: Any,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    end: int,
-) -> None:
-    monkeypatch.setattr(stand_in, "llama_vocab_is_eog", lambda vocabulary, token: token == end)
-    llama = stand_in.Llama("tiny.gguf")
-    with sampler_of(llama, watched):
-        stream = llama.create_completion(PROMPT, max_tokens=9, stream=True)
-    with caplog.at_level(logging.ERROR, "qr_sampler.local.llama_cpp"):
-        chunks = list(stream)
-    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == ""
-    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"
-    assert "outside of its block" in caplog.text
-    assert not watched.source.draws
 
 
 def test_a_source_that_fails_ends_the_completion(make_llama: MakeLlama, watched: Any) -> None:
@@ -392,30 +257,6 @@ def test_the_end_of_the_block_gives_the_llama_back(
     assert answer["usage"]["completion_tokens"] == 0
     assert "outside of its block" in caplog.text
     assert watched.source.bytes_drawn == drawn
-
-
-def test_a_token_cannot_be_told(make_llama: MakeLlama, watched: Any) -> None:
-    llama = make_llama()
-    with sampler_of(llama, watched):
-        stream = llama.generate(PROMPT)
-        next(stream)
-        with pytest.raises(ConfigError, match="every token of a sequence has to be chosen"):
-            stream.send([9])
-    assert watched.ends() == [(1, "departed")]
-
-
-def test_another_token_than_the_chosen_one_is_never_handed_out(
-    stand_in: ModuleType, watched: Any
-) -> None:
-    """Where a version of llama.cpp chooses otherwise, or a signal comes between."""
-    llama = stand_in.Llama("tiny.gguf")
-    with sampler_of(llama, watched):
-        stream = llama.generate(PROMPT)
-        next(stream)
-        llama.foreign_token = stand_in.END_TOKEN
-        with pytest.raises(ForeignTokenError, match="instead of"):
-            next(stream)
-    assert watched.lines("discard")[-1]["reason"] == "not_emitted"
 
 
 CHAINS: tuple[dict[str, Any], ...] = (

@@ -27,6 +27,13 @@ NOT_TAKEN: Final = frozenset(
 )
 """Parameters of ``Llama`` that are no arguments of the engine."""
 
+_FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
+    "stop": "stop",
+    "forced": "stop",
+    "length": "length",
+}
+"""By those of a sequence; any other has not ended by itself."""
+
 
 class LlamaCppEngine:
     """A GGUF model in this process. A :class:`~qr_sampler_local.engines.LocalEngine`.
@@ -129,13 +136,14 @@ class LlamaCppEngine:
         for each in options:
             self._sampler.check(each)
         made: list[Generated] = []
+        interrupted = False
         for index, (prompt, keys, room) in enumerate(zip(prompts, options, rooms, strict=True)):
-            if made and made[-1].finish_reason == "interrupted":
+            if interrupted:
                 made.append(_not_begun(keys))
                 continue
             turn = self._sampler.turn(prompt, keys, max_tokens=min(max_tokens, room))
-            finish_reason = _run(turn, index, on_token)
-            made.append(_generated(turn, finish_reason))
+            interrupted = _run(turn, index, on_token)
+            made.append(_generated(turn))
         return made
 
     def close(self) -> None:
@@ -160,8 +168,8 @@ class LlamaCppEngine:
         return room
 
 
-def _run(turn: Turn, index: int, on_token: TokenListener | None) -> FinishReason:
-    """Hands out the tokens of *turn* and returns why it is over."""
+def _run(turn: Turn, index: int, on_token: TokenListener | None) -> bool:
+    """Hands out the tokens of *turn* and returns whether the user has interrupted it."""
     handed_over = True
     try:
         for _ in turn.tokens():
@@ -171,19 +179,21 @@ def _run(turn: Turn, index: int, on_token: TokenListener | None) -> FinishReason
                 handed_over = True
                 on_token(token)
     except KeyboardInterrupt:
-        return "interrupted"
+        return True
     finally:
         turn.close(handed_over=handed_over)
-    return "length" if turn.sequence.finish_reason == "length" else "stop"
+    return False
 
 
-def _generated(turn: Turn, finish_reason: FinishReason) -> Generated:
+def _generated(turn: Turn) -> Generated:
+    """Returns what was emitted in *turn*, which is over."""
     sequence = turn.sequence
+    reason = sequence.finish_reason
     return Generated(
         sequence=sequence.name,
         request_key=sequence.request_key,
         tokens=tuple(sequence.tokens),
-        finish_reason=finish_reason,
+        finish_reason=_FINISH_REASONS.get(reason, "interrupted"),
     )
 
 

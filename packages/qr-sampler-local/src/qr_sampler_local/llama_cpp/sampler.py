@@ -21,7 +21,7 @@ from qr_sampler_local.llama_cpp.own_sampling import (
 )
 from qr_sampler_local.llama_cpp.processor import SequenceProcessor
 from qr_sampler_local.llama_cpp.request import Limits, Processor, SamplingRequest
-from qr_sampler_local.llama_cpp.supported import check_llama
+from qr_sampler_local.llama_cpp.supported import REPLACED, check_llama
 from qr_sampler_local.llama_cpp.turn import Turn
 from qr_sampler_local.llama_cpp.vocabulary import Vocabulary, library_version
 from qr_sampler_local.loop import LocalSampler, LocalSequence
@@ -97,8 +97,9 @@ class LlamaCppSampler:
 
         A second call does nothing.
         """
-        if vars(self._llama).get("generate") == self.generate:
-            del self._llama.generate, self._llama.create_completion
+        for name in REPLACED:
+            if vars(self._llama).get(name) == getattr(self, name):
+                delattr(self._llama, name)
         self._end_turn()
         self.local.close()
 

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from qr_sampler import ConfigError
 
-__all__ = ["check_llama"]
+__all__ = ["REPLACED", "check_llama"]
+
+REPLACED: Final = ("generate", "create_completion")
+"""The methods of a ``Llama`` in whose place those of a sampler stand."""
 
 
 def check_llama(llama: Any) -> None:
@@ -28,8 +31,9 @@ def check_llama(llama: Any) -> None:
             "logits_all=True: only the last row of a step chooses a token, and llama-cpp-python "
             "would keep those of the whole context; make the Llama with logits_all=False"
         )
-    if "generate" in vars(llama):
-        raise ConfigError(
-            "something stands in the place of generate() of this Llama already, such as another "
-            "LlamaCppSampler; end its block first"
-        )
+    for name in REPLACED:
+        if name in vars(llama):
+            raise ConfigError(
+                f"something stands in the place of {name}() of this Llama already, such as another "
+                "LlamaCppSampler; end its block first"
+            )
