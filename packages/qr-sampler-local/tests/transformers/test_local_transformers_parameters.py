@@ -302,3 +302,12 @@ def test_numbers_of_numpy_and_torch_are_recorded(run: Any, prompts: Any) -> None
     assert fields["suppress_tokens"] == [3, 4]
     assert fields["begin_suppress_tokens"] == [5]
     assert fields["forced_eos_token_id"] == [0]
+
+
+def test_a_parameter_that_acts_twice_is_not_followed(run: Any, prompts: Any) -> None:
+    own = run()
+    cold = [transformers.TemperatureLogitsWarper(0.5) for _ in range(2)]
+    arguments = {"do_sample": True, "top_k": 0, "logits_processor": cold}
+    with pytest.raises(ConfigError, match=r"temperature=0\.5"):
+        own.generate(prompts(4)[0], max_new_tokens=2, qr_follow_request=1, **arguments)
+    assert own.source.bytes_drawn == 0

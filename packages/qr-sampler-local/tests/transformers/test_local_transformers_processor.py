@@ -248,3 +248,23 @@ def test_no_sequence_stays_open_when_another_is_refused(run: Any, prompts: Any) 
     with pytest.raises(ConfigError, match="qr_top_p=3"):
         generate(own, [own.sampler.processor([{}, {"top_p": 3}])], prompts(3, 3)[0])
     assert own.sampler.sampler.open == []
+
+
+def test_a_list_that_is_used_again_begins_again(run: Any, prompts: Any) -> None:
+    """Code of the user may run the loop twice with what it was given once."""
+    own = run()
+    shared = transformers.LogitsProcessorList([own.sampler.processor()])
+
+    def twice(model: Any, input_ids: Any, **prepared: Any) -> list[Any]:
+        prepared.pop("past_key_values")
+        prepared["logits_processor"] = shared
+        caches = (transformers.DynamicCache(), transformers.DynamicCache())
+        return [model._sample(input_ids, past_key_values=each, **prepared) for each in caches]
+
+    outputs = own.model.generate(
+        prompts(3)[0], max_new_tokens=4, pad_token_id=0, custom_generate=twice
+    )
+    texts = [output[0, 3:].tolist() for output in outputs]
+    assert [len(text) for text in texts] == [4, 4]
+    assert sorted(own.texts()) == sorted(texts)
+    assert own.kind("discard") == []

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Final
 from weakref import ReferenceType, ref
@@ -51,6 +52,8 @@ class _Generation:
     """The list of processors that it has made."""
     batch: Batch
     """Its rows."""
+    shape: tuple[int, int]
+    """Number of rows, and of tokens before its latest step."""
 
 
 class Generations:
@@ -59,17 +62,30 @@ class Generations:
     def __init__(self) -> None:
         self._latest: dict[int, _Generation] = {}
 
-    def going_on(self, processors: Any) -> Batch | None:
-        """Returns the rows of the generation of this thread if that has made *processors*."""
-        latest = self._latest.get(threading.get_ident())
-        return latest.batch if latest is not None and latest.processors() is processors else None
+    def going_on(self, processors: Any, shape: Sequence[int]) -> Batch | None:
+        """Returns the rows of the generation of this thread if it is the one that goes on.
 
-    def begin(self, processors: Any, batch: Batch) -> None:
+        Args:
+            processors: The list of processors of a step: a generation makes one.
+            shape: The shape of its token ids: a list that is used twice begins again.
+        """
+        thread = threading.get_ident()
+        rows, length = shape
+        latest = self._latest.get(thread)
+        if latest is None or latest.processors() is not processors:
+            return None
+        if latest.shape != (rows, length - 1):
+            return None
+        self._latest[thread] = replace(latest, shape=(rows, length))
+        return latest.batch
+
+    def begin(self, processors: Any, batch: Batch, shape: Sequence[int]) -> None:
         """Takes note of a generation that begins in this thread."""
         thread = threading.get_ident()
         if (latest := self._latest.pop(thread, None)) is not None:
             latest.batch.forget()
-        self._latest[thread] = _Generation(ref(processors), batch)
+        rows, length = shape
+        self._latest[thread] = _Generation(ref(processors), batch, (rows, length))
 
     def close(self) -> None:
         """Takes note that all are over."""
@@ -106,10 +122,10 @@ class EntropyLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         """
         frame = sys._getframe(1)  # noqa: SLF001
         processors = self._list(frame)
-        batch = self._generations.going_on(processors)
+        batch = self._generations.going_on(processors, input_ids.shape)
         if batch is None:
             batch = self._begin(input_ids, processors, _call(frame))
-            self._generations.begin(processors, batch)
+            self._generations.begin(processors, batch, input_ids.shape)
         else:
             batch.took(input_ids[:, -1].tolist())
         return batch.choose(scores)

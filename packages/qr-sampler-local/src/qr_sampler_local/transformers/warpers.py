@@ -120,16 +120,18 @@ def followed(processors: Iterable[Any], *, do_sample: bool) -> EngineFields:
             temperature 0.
 
     Raises:
-        ConfigError: For a parameter that qr-sampler has no counterpart of.
+        ConfigError: For a parameter that qr-sampler has no counterpart of, or that acts twice.
     """
     if not do_sample:
         return EngineFields(temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
     values: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
+    taken: set[str] = set()
     for processor in processors:
         warper = _warper(processor)
         if warper is not None:
-            if not warper.option:
+            if not warper.option or warper.argument in taken:
                 refuse_warpers([processor])
+            taken.add(warper.argument)
             values[warper.argument] = _value(processor, warper)
     return EngineFields(**values)
 
