@@ -367,3 +367,11 @@ def test_progress_of_a_terminal_takes_names_as_they_are(monkeypatch: pytest.Monk
     with stage("starting with ./[/x]\x1b]0;title\x07"):
         pass
     assert "starting with ./[/x]\\x1b]0;title\\x07" in terminal.file.getvalue()
+
+
+def test_names_cannot_steer_the_terminal(made_up: None, tmp_path: Path) -> None:
+    records = tmp_path / "\x1b]0;title\x07\u202e.jsonl"
+    result = generate("p", "--no-table", "--max-tokens=2", f"--records={records}")
+    assert result.exit_code == 0, result.stderr
+    assert "\x1b" not in result.stdout + result.stderr
+    assert "\\x1b]0;title\\x07\\u202e.jsonl" in result.stdout

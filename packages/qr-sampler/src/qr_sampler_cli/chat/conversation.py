@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qr_sampler.admission.overrides import resolve_request
-from qr_sampler.errors import ConfigError
+from qr_sampler.errors import ConfigError, PluginError
 from qr_sampler.settings import Settings
 from qr_sampler_cli.chat.reply import Reply, make_reply
 from qr_sampler_cli.chat.screen import Screen
@@ -98,7 +98,7 @@ class Conversation:
         try:
             said = read_line(line)
             return self._obey(said) if isinstance(said, SlashCommand) else self._answer(said)
-        except ConfigError as error:
+        except (ConfigError, PluginError) as error:
             if not self._interactive:
                 raise
             self._screen.remark(f"error: {printable(str(error))}")

@@ -57,8 +57,8 @@ def print_summary(run: GenerationRun, *, records: Path | None) -> None:
     """
     console = result_console()
     if records is not None:
-        console.print(f"records: {records}", soft_wrap=True)
-    console.print(run.summary.line(), soft_wrap=True)
+        console.print(printable(f"records: {records}"), soft_wrap=True)
+    console.print(printable(run.summary.line()), soft_wrap=True)
 
 
 def _passage(completion: Completion) -> Text:

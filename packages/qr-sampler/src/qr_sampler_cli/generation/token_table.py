@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qr_sampler_cli.generation.ledger_reader import TokenLine
+from qr_sampler_cli.terminal.consoles import printable
 
 __all__ = ["token_table"]
 
@@ -72,7 +73,7 @@ def token_table(
         ]
         marked = position in without_entropy or (record is not None and record.fallback)
         style = FALLBACK_STYLE if marked else ""
-        table.add_row(*(Text(cell) for cell in cells), style=style)
+        table.add_row(*(Text(printable(cell)) for cell in cells), style=style)
     return table
 
 
