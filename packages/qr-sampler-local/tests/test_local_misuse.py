@@ -63,6 +63,11 @@ def test_a_sequence_of_another_sampler(loop: Any) -> None:
     assert loop.source.requests == []
 
 
+def test_a_reason_that_no_record_knows(loop: Any) -> None:
+    with loop.sampler as sampler, pytest.raises(ValueError, match="reason='bored'"):
+        sampler.close(loop.sequence(), reason="bored")
+
+
 def test_a_sequence_in_two_rows(loop: Any) -> None:
     with loop.sampler:
         sequence = loop.sequence()

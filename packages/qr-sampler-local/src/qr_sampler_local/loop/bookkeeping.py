@@ -82,8 +82,10 @@ class SequenceKeeper(ClosedAtExit):
                 emitted.
 
         Raises:
-            ValueError: When it is of another sampler.
+            ValueError: When it is of another sampler, or for another reason.
         """
+        if reason not in ("departed", "stop"):
+            raise ValueError(f"reason={reason!r}: expected 'departed' or 'stop'")
         if sequence is None:
             self._close_all()
             return
@@ -159,7 +161,7 @@ class SequenceKeeper(ClosedAtExit):
         for sequence, core, outcome in zip(stepped, cores, outcomes, strict=True):
             core.sampled(outcome, hold_end=True)
             sequence.outcome = outcome
-            sequence.tokens.append(outcome.token_id)
+            sequence.tokens.append(core.tokens[-1])
             if core.failure:
                 # It may have no end token, and would go on without entropy.
                 core.ended = True

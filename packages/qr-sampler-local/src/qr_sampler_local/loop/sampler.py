@@ -244,8 +244,11 @@ class LocalSampler(SequenceKeeper):
         if stepped:
             outcomes = self.session.decide(rows, step)
             self._take(stepped, step.sequences, outcomes)
-            for line, outcome in zip(step.lines, outcomes, strict=True):
-                decided[line] = outcome
+            if len(outcomes) == len(decided):
+                decided[:] = outcomes
+            else:
+                for line, outcome in zip(step.lines, outcomes, strict=True):
+                    decided[line] = outcome
         return decided
 
     def _checked(self, logits: Any, sequences: Sequence[LocalSequence]) -> Any:
