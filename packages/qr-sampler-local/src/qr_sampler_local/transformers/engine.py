@@ -253,7 +253,10 @@ def _loaded(model: str, arguments: Mapping[str, Any], device: str) -> tuple[Any,
     # Without the answer Transformers asks for it at the terminal.
     no_code: dict[str, Any] = {"trust_remote_code": False}
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(model, **no_code, **arguments)
+        # It is for the user to name a revision.
+        loaded = AutoModelForCausalLM.from_pretrained(  # nosec B615
+            model, **no_code, **arguments
+        )
         revision = arguments.get("revision") or "main"
         tokenizer = AutoTokenizer.from_pretrained(model, **no_code, revision=revision)
         return loaded.to(device).eval(), tokenizer

@@ -84,6 +84,9 @@ def _line(message: Message) -> str:
     return f"{message['role'].capitalize()}: {message['content'].strip()}\n"
 
 
+_NO_TOKENS: Final = dict.fromkeys(("bos_token", "eos_token"), "")
+
+
 class FileTemplate:
     """A Jinja template, as models on the hub bring them: ``messages``, ``add_generation_prompt``.
 
@@ -118,7 +121,7 @@ class FileTemplate:
         """Returns the tokens of a conversation."""
         try:
             text = self._template.render(
-                messages=list(messages), add_generation_prompt=True, bos_token="", eos_token=""
+                messages=list(messages), add_generation_prompt=True, **_NO_TOKENS
             )
         # Expressions of a template can raise whatever Python raises for them.
         except (
