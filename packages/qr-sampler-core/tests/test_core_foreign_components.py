@@ -71,6 +71,71 @@ HOSTILE = """
             raise AssertionError("nobody asked")
 """
 
+SECRETIVE = """
+    from qr_sampler import SignalAmplifier, TemperatureStrategy
+
+    PASSWORD = "it's\\ta \\\\ secret"
+
+    class Whole(int):
+        def __abs__(self):
+            return 0
+
+        def __int__(self):
+            return 10**400
+
+    class Real(float):
+        def __float__(self):
+            return float("nan")
+
+    class Amplifier(SignalAmplifier):
+        secrets = (PASSWORD, "hush", "hushed", b"quiet", 4711, None)
+
+        @property
+        def recorded_settings(self):
+            return {
+                "nested": {"password": PASSWORD},
+                "error": KeyError(PASSWORD),
+                "longer": "hushed",
+                "raw": b"quiet",
+                "pin": 4711,
+                "count": 4712,
+                "whole": Whole(5),
+                "real": Real(0.5),
+            }
+
+        def amplify(self, blocks, counts=None):
+            raise AssertionError("nobody asked")
+
+    class Strategy(TemperatureStrategy):
+        secrets = ("hunter2",)
+
+        @property
+        def recorded_settings(self):
+            raise ValueError("hunter2 does not fit")
+
+        def temperatures(self, statistics, rows):
+            raise AssertionError("nobody asked")
+"""
+
+ENDLESS = """
+    from itertools import repeat
+    from qr_sampler import SignalAmplifier, TemperatureStrategy
+
+    class Amplifier(SignalAmplifier):
+        secrets = repeat("word")
+        recorded_settings = {"a": 1}
+
+        def amplify(self, blocks, counts=None):
+            raise AssertionError("nobody asked")
+
+    class Strategy(TemperatureStrategy):
+        secrets = 5
+        recorded_settings = {"a": 1}
+
+        def temperatures(self, statistics, rows):
+            raise AssertionError("nobody asked")
+"""
+
 ENTRIES = """
     [qr_sampler.signal_amplifiers]
     {name}_amplifier = {module}:Amplifier
@@ -132,6 +197,33 @@ def test_hostile_ones_are_bounded_and_harm_nobody(
     assert strategy["settings"] == {}
     assert caplog.text.count("has a defect") == 1
     assert "cannot be masked" not in caplog.text
+
+
+def test_secrets_are_masked_however_they_are_written(
+    install_plugin: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    amplifier, strategy = foreign_components(plant(install_plugin, "secretive", SECRETIVE))
+    assert strategy["settings"] == {}
+    assert amplifier["settings"].pop("nested") in ("{'password': '***'}", "{'password': \"***\"}")
+    assert amplifier["settings"].pop("error") in ("'***'", '"***"')
+    assert amplifier["settings"] == {
+        "longer": "***",
+        "raw": "***",
+        "pin": "***",
+        "count": 4712,
+        "whole": 5,
+        "real": 0.5,
+    }
+    assert "*** does not fit" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+def test_secrets_without_end_or_that_are_none_leave_settings_unknown(
+    install_plugin: Install, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = foreign_components(plant(install_plugin, "endless", ENDLESS))
+    assert [each["settings"] for each in found] == [{}, {}]
+    assert caplog.text.count("has a defect") == 2
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit('no')", "Amplifier = Strategy = int"])

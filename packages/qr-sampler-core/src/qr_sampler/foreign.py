@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import signal
 import threading
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from types import CodeType
 from typing import Final, Protocol
@@ -28,6 +30,7 @@ __all__ = [
     "is_signal",
     "plain_settings",
     "plain_text",
+    "secret_texts",
     "traceback_text",
     "words_of",
 ]
@@ -43,6 +46,9 @@ MASK: Final = "***"
 
 MOST_SETTINGS: Final = 100
 """Number of settings of a component that are recorded."""
+
+MOST_SECRETS: Final = 100
+"""Number of secrets that a component may declare."""
 
 LARGEST_NUMBER: Final = 2**63 - 1
 """Beyond it many JSON readers lose precision."""
@@ -85,7 +91,7 @@ def plain_text(value: object, secrets: Iterable[str] = (), limit: int = MAX_TEXT
 
     Args:
         value: A text, or anything convertible to one; ``None`` becomes empty.
-        secrets: Texts that are masked.
+        secrets: Texts that are masked, also as :func:`repr` and JSON write them.
         limit: Largest length of the result in characters.
 
     Examples:
@@ -100,12 +106,32 @@ def plain_text(value: object, secrets: Iterable[str] = (), limit: int = MAX_TEXT
         return ""
     else:
         text = _text_of(value)
-    for secret in secrets:
-        text = text.replace(secret, MASK)
+    text = _masked(text, secrets)
     if not text[: limit + 1].isprintable():
         # Escape sequences are longer than what they stand for, so cutting comes last.
         text = _printable(text[: limit + 1])
     return text if len(text) <= limit else text[: limit - len(_CUT)] + _CUT
+
+
+def secret_texts(declared: object) -> tuple[str, ...]:
+    """Returns the secrets that a component has declared, as texts, those that are none left out.
+
+    Args:
+        declared: What it has declared, such as texts, bytes and ``None``; its methods may raise
+            anything.
+
+    Raises:
+        TypeError: When *declared* is neither a text nor iterable.
+        ValueError: When there are more than anybody can have.
+    """
+    told = (declared,) if isinstance(declared, (str, bytes)) else declared
+    if not isinstance(told, Iterable):
+        raise TypeError(f"secrets are texts, not {type(declared).__name__}")
+    found = tuple(islice(told, MOST_SECRETS + 1))
+    if len(found) > MOST_SECRETS:
+        raise ValueError(f"it declares more than {MOST_SECRETS} secrets")
+    texts = ("" if secret is None else _text_of(secret) for secret in found)
+    return tuple(text for text in texts if text)
 
 
 def plain_settings(answer: object, secrets: Iterable[str] = ()) -> dict[str, object]:
@@ -115,22 +141,29 @@ def plain_settings(answer: object, secrets: Iterable[str] = ()) -> dict[str, obj
 
     Args:
         answer: What it has named them as; its methods may raise anything.
-        secrets: Texts that are masked.
+        secrets: Texts that are masked, and numbers that are written like one of them.
     """
+    secrets = tuple(secrets)
     if not isinstance(answer, Mapping):
         return {}
     items = islice(answer.items(), MOST_SETTINGS)
     return {plain_text(name, secrets): _plain_value(value, secrets) for name, value in items}
 
 
-def _plain_value(value: object, secrets: Iterable[str]) -> object:
+def _plain_value(value: object, secrets: tuple[str, ...]) -> object:
     if value is None or isinstance(value, bool):
         return value
+    number: int | float
+    # Of the type itself: that of the component's author may answer otherwise each time.
     if isinstance(value, int):
-        return int(value) if abs(value) <= LARGEST_NUMBER else plain_text(value, secrets)
-    if isinstance(value, float) and math.isfinite(value):
-        return float(value)
-    return plain_text(value, secrets)
+        number = int.__int__(value)
+        is_kept = abs(number) <= LARGEST_NUMBER
+    elif isinstance(value, float):
+        number = float.__float__(value)
+        is_kept = math.isfinite(number)
+    else:
+        return plain_text(value, secrets)
+    return number if is_kept and str(number) not in secrets else plain_text(number, secrets)
 
 
 def words_of(error: BaseException, secrets: Iterable[str] = ()) -> str:
@@ -155,8 +188,7 @@ def traceback_text(error: BaseException, secrets: Iterable[str] = ()) -> str:
         if is_signal(second):
             raise
         return words_of(error, secrets)
-    for secret in secrets:
-        text = text.replace(secret, MASK)
+    text = _masked(text, secrets)
     # The end says what was raised. A log is a file of text, which has no lone surrogates.
     return text[-MAX_TRACEBACK_CHARACTERS:].encode("utf-8", "backslashreplace").decode()
 
@@ -206,16 +238,16 @@ def component_settings(kind: str, name: str, component: HasSettings) -> dict[str
         name: What it is configured as.
         component: The component.
     """
+    secrets: tuple[str, ...] = ()
     try:
-        declared: tuple[object, ...] = component.secrets
-        secrets = [secret for secret in declared if isinstance(secret, str) and secret]
+        secrets = secret_texts(component.secrets)
         return plain_settings(component.recorded_settings, secrets)
     # Whatever the component raises, its settings are unknown, and that is all.
     except BaseException as error:
         if is_signal(error):
             raise
         promise = "settings and secrets are a mapping and texts"
-        DefectLog(f"{kind} {name!r}", promise).report(error)
+        DefectLog(f"{kind} {name!r}", promise, secrets).report(error)
         return {}
 
 
@@ -272,6 +304,26 @@ def _text_of(value: object) -> str:
         return bytes(value).decode("utf-8", "replace")
     # A subclass of str may answer for itself; what is kept has to be a str and nothing else.
     return "".join((str(value),))
+
+
+def _masked(text: str, secrets: Iterable[str]) -> str:
+    for spelling in _spellings(tuple(secrets)):
+        text = text.replace(spelling, MASK)
+    return text
+
+
+@lru_cache(maxsize=128)
+def _spellings(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns how secrets may be written in a text, longest first: one may be part of another."""
+    within = [repr(secret)[1:-1] for secret in secrets]
+    # Inside a text with an apostrophe, repr() writes quotation marks as they are.
+    within += [spelling.replace("\\'", "'") for spelling in within]
+    within += [
+        json.dumps(secret, ensure_ascii=is_ascii)[1:-1]
+        for secret in secrets
+        for is_ascii in (True, False)
+    ]
+    return tuple(sorted({*secrets, *within} - {""}, key=len, reverse=True))
 
 
 def _printable(text: str) -> str:

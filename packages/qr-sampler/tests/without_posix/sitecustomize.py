@@ -37,16 +37,21 @@ MODULES = words(
 HIDDEN = {
     os: words(
         "O_ASYNC O_CLOEXEC O_DIRECTORY O_DSYNC O_NDELAY O_NOATIME O_NOCTTY O_NOFOLLOW O_NONBLOCK",
-        "O_PATH O_SYNC O_TMPFILE P_NOWAITO SEEK_DATA SEEK_HOLE WNOHANG",
+        "O_PATH O_SYNC O_TMPFILE P_NOWAITO PRIO_PROCESS SEEK_DATA SEEK_HOLE WNOHANG",
         "chown chroot ctermid fchdir fchmod fchown fdatasync fork forkpty fpathconf fstatvfs",
-        "getegid geteuid getgid getgroups getloadavg getpgid getpgrp getpriority getresuid getuid",
+        "get_blocking getegid geteuid getgid getgroups getloadavg getpgid getpgrp getpriority",
+        "getresuid getuid",
         "initgroups killpg lchown lockf major makedev minor mkfifo mknod nice openpty pathconf",
         "pidfd_open pipe2 posix_fadvise posix_fallocate posix_spawn posix_spawnp pread preadv",
         "pwrite pwritev readv register_at_fork sched_getaffinity sched_setaffinity sched_yield",
-        "sendfile setegid seteuid setgid setgroups setpgid setpriority setsid setuid statvfs sync",
+        "sendfile set_blocking setegid seteuid setgid setgroups setpgid setpriority setsid setuid",
+        "statvfs sync",
         "sysconf tcgetpgrp tcsetpgrp ttyname uname wait wait3 wait4 waitid writev",
     ),
-    select: words("devpoll epoll kqueue poll"),
+    select: words(
+        "PIPE_BUF POLLERR POLLHUP POLLIN POLLNVAL POLLOUT POLLPRI POLLRDHUP",
+        "devpoll epoll kqueue poll",
+    ),
     signal: words(
         "SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2",
         "alarm getitimer pause pthread_kill pthread_sigmask setitimer siginterrupt sigpending",

@@ -28,7 +28,7 @@ from qr_sampler.entropy.row_context import RowContext
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.entropy.source_calls import SourceCalls
 from qr_sampler.errors import EntropyUnavailableError
-from qr_sampler.foreign import is_ours, plain_text, words_of
+from qr_sampler.foreign import is_ours, plain_text, secret_texts, words_of
 from qr_sampler.health import HealthOptions, HealthState, SourceHealth
 from qr_sampler.health.watch import STARTUP_BYTES, HealthWatch
 from qr_sampler.per_process import PerProcess
@@ -109,9 +109,7 @@ class GuardedSource(EntropySource):
         self.is_ours = is_ours(source)
         """Whether the source belongs to this project."""
         self._name = plain_text(source.name)
-        declared: tuple[object, ...] = source.secrets
-        secrets = tuple(text for text in declared if isinstance(text, str) and text)
-        self._intake = Intake(self._name, self.origin, secrets)
+        self._intake = Intake(self._name, self.origin, secret_texts(source.secrets))
         self._direct = self.is_ours and not source.blocks
         self._timeout_s = min(timeout_ms / 1000, threading.TIMEOUT_MAX)
         self._on_dropped = on_dropped

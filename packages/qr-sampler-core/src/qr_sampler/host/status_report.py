@@ -39,6 +39,7 @@ class SourceCondition(TypedDict):
     reason: str
     """Why not, or a remark; withheld for sources of other projects."""
     last_draw_failed: bool
+    """As far as records tell: never of one that only takes over, see *available* there."""
     health: SourceHealthReport
 
 
