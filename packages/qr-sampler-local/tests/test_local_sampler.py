@@ -372,6 +372,7 @@ def test_a_forked_process_leaves_the_texts_of_its_parent_alone(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_has_texts_of_its_own(loop: Any) -> None:
     with loop.sampler as sampler:
         sequence = loop.sequence(end_tokens=[])
