@@ -516,6 +516,23 @@ class TestForgetsWhatWasHandedOver(Checks):
     caught_by = "test_an_aborted_text_keeps_its_records"
 
 
+class ReturnsAnotherToken(Host):
+    """Has another token than its reader where a text was aborted."""
+
+    def generate(self, prompts: Any, max_tokens: Any, *rest: Any) -> Any:
+        texts = super().generate(prompts, max_tokens, *rest)
+        failed = any(text.sequence.failure for text in self.begun)
+        return [
+            text if failed or len(text) == most else [*text[:-1], text[-1] ^ 1]
+            for text, most in zip(texts, max_tokens, strict=True)
+        ]
+
+
+class TestReturnsAnotherToken(Checks):
+    kind = ReturnsAnotherToken
+    caught_by = "test_an_aborted_text_keeps_its_records"
+
+
 class RecordsInTheEnd(Host):
     """Keeps its records until all texts have ended, unless an error of a reader comes first."""
 

@@ -23,7 +23,7 @@ class HostContract(InterruptionClauses, FailureClauses, DrawClauses, RecordClaus
     says in ``not_applicable = {"test_…": "reason"}``.
 
     The model may be any; its end token has to be improbable, so that texts have the length that is
-    asked for. A whole run generates some 200 tokens.
+    asked for. A whole run generates some 300 tokens.
 
     Examples:
         >>> import pytest

@@ -163,12 +163,16 @@ class WatchedRun:
         return sequences[0] if sequences else []
 
     def check(self, *, bytes_drawn: int | None = None) -> None:
-        """Holds the whole ledger against the texts and the account of the source.
+        """Holds the ledger and what was returned against the texts and the account of the source.
 
         Args:
             bytes_drawn: How many bytes the sources have delivered; that of the witness if not
                 given.
         """
+        for text in self.texts:
+            assert text.returned in (None, text.handed_over), (
+                f"{text.key}: the host returns {text.returned}, handed over {text.handed_over}"
+            )
         check_ledger(
             self.lines(),
             [text.emitted() for text in self.texts],
