@@ -187,7 +187,7 @@ def test_headers_are_sent_once(tmp_path: Path, key_file: Path) -> None:
     [
         (lambda path: None, "No such file"),
         (lambda path: path.mkdir(), "no regular file"),
-        (os.mkfifo, "no regular file"),
+        (getattr(os, "mkfifo", Path.mkdir), "no regular file"),
         (lambda path: path.write_bytes(b"\xff"), "not UTF-8"),
         (lambda path: path.write_bytes(b"#" * 70_000), "more than 65536 bytes"),
         (lambda path: path.write_text("a = " + "[" * 20_000), "no TOML|nested too deeply"),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -307,6 +306,7 @@ def test_a_folder_that_cannot_be_used_allows_nothing(
 def test_a_lock_that_others_hold_is_not_waited_for_longer_than_the_draw(
     serve: Callable[..., Simulator], ask: Callable[..., HttpSource], tmp_path: Path
 ) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="is about POSIX")
     simulator = serve("anu_legacy")
     source = ask(simulator, "anu_legacy", state_dir=tmp_path / "spent", timeout_ms=100)
     source.draw(8)

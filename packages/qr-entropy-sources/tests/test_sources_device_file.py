@@ -9,7 +9,6 @@ import select
 import socket
 import struct
 import sys
-import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +25,8 @@ from qr_entropy_sources.device_kind import DeviceKind, jit_class_of, kind_of
 from qr_sampler import ConfigError, EntropyUnavailableError, JitClass, Settings
 from qr_sampler.components.failure_policy import configured_source
 from qr_sampler.testing import EntropySourceContract
+
+termios = pytest.importorskip("termios", reason="device files are read on POSIX systems")
 
 URANDOM = Path("/dev/urandom")
 PATIENCE_MS = 60_000

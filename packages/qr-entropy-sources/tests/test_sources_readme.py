@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import subprocess
-import termios
 from pathlib import Path
 
 import pytest
@@ -61,6 +60,7 @@ def test_the_kernel_calls_its_hardware_generator_so() -> None:
 
 
 def test_the_speed_that_stty_sets_is_the_one_that_is_read_with() -> None:
+    termios = pytest.importorskip("termios", reason="is about POSIX")
     (command,) = re.findall(r"^ +(stty .*)$", recipe(), re.MULTILINE)
     master, slave = os.openpty()
     path = os.ttyname(slave)

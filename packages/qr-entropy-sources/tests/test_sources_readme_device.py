@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import re
-import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,8 @@ from typing import Any
 import pytest
 
 from qr_sampler.testing import StampedWriter
+
+termios = pytest.importorskip("termios", reason="device files are read on POSIX systems")
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 HWRNG = Path("/dev/hwrng")

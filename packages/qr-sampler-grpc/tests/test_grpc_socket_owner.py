@@ -45,6 +45,8 @@ SERVER = """
         sys.stdin.read()
 """
 
+pytest.importorskip("fcntl", reason="sockets in files have owners on POSIX systems")
+
 by_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 
 

@@ -430,7 +430,10 @@ def test_a_deposit_in_a_directory(ledger: Growing, tsa: str, tmp_path: Path) -> 
 
 
 @needs_openssl
-@pytest.mark.skipif(os.geteuid() == 0 and sys.platform != "linux", reason="root may do anything")
+@pytest.mark.skipif(
+    hasattr(os, "geteuid") and os.geteuid() == 0 and sys.platform != "linux",
+    reason="root may do anything",
+)
 def test_a_deposit_that_refuses_stops_nothing(
     ledger: Growing, tsa: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

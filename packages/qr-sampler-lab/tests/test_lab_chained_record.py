@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 import threading
@@ -168,6 +167,7 @@ def test_a_file_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "no locks")
 
+    fcntl = pytest.importorskip("fcntl", reason="is about POSIX")
     record = written(tmp_path)
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(RecordError, match="cannot be locked"):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hashlib
 import json
 import re
@@ -302,6 +301,7 @@ def test_a_body_that_is_too_large_is_told_so(make_site: MakeSite) -> None:
 
 
 def test_marks_under_way_are_written_before_the_end(make_site: MakeSite, journal: Path) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="is about POSIX")
     site = make_site()
     with ThreadPoolExecutor(1) as client, locked(journal, create=False) as descriptor:
         answer = client.submit(site.ask, "POST", body="just in time")

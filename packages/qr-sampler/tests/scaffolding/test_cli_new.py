@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import ast
 import os
-import pty
 import re
 import shlex
 import shutil
@@ -250,6 +249,7 @@ def test_templates_cannot_run_anything(
 
 
 def test_questions_are_asked_at_a_terminal_only(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="is about POSIX")
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "qr_sampler_cli", "new", "source", "dice"]
     process = subprocess.Popen(
