@@ -71,6 +71,9 @@ PARALLEL: Final = ("--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorde
 Tests wait a lot, so it pays on one core as well. ``-n0`` runs them in one process.
 """
 
+NOT_HEAVY: Final = ("-m", "not heavy")
+"""Leaves out what is the same on every interpreter, where it has run on another one."""
+
 MORE_WORKERS: Final = {"qr-sampler-grpc": 3}
 """Workers for tests that wait for more than half of their time."""
 
@@ -317,7 +320,8 @@ def tests(session: nox.Session, package: str) -> None:
     if session.python == COVERAGE_PYTHON and package not in NEEDS_ENGINE:
         measured_tests(session, python, (package,), *suite, *session.posargs)
     else:
-        python("-m", "pytest", *PARALLEL, *suite, *session.posargs)
+        heavy = () if session.python == COVERAGE_PYTHON else NOT_HEAVY
+        python("-m", "pytest", *PARALLEL, *heavy, *suite, *session.posargs)
 
 
 def measured_tests(
@@ -363,7 +367,7 @@ def floors(session: nox.Session, package: str) -> None:
     # An old release may well use what a newer dependency of its own deprecates.
     warn = "-Wdefault::DeprecationWarning"
     suite = f"packages/{package}/tests"
-    session.run("python", "-m", "pytest", *PARALLEL, warn, suite, *session.posargs)
+    session.run("python", "-m", "pytest", *PARALLEL, *NOT_HEAVY, warn, suite, *session.posargs)
 
 
 def siblings(folder: Path) -> Path:

@@ -68,6 +68,7 @@ def test_without_numba_the_host_works_in_numpy(monkeypatch: pytest.MonkeyPatch) 
     assert type(selector._passes) is RowPasses
 
 
+@pytest.mark.heavy
 def test_with_numba_the_host_works_in_compiled_loops() -> None:
     pytest.importorskip("numba", reason="needs the extra numba")
     selector = qr_sampler_accel.host_selector()

@@ -45,6 +45,7 @@ def hits_and_misses() -> tuple[int, int]:
     return sum(loop.stats.cache_hits.values()), sum(loop.stats.cache_misses.values())
 
 
+@pytest.mark.heavy
 def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", WARM_UP]

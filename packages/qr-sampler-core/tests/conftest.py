@@ -36,23 +36,8 @@ LONG = {
 """Files that come first, so that no worker of pytest-xdist is left with much to do at the end."""
 
 
-JUDGED_PYTHON = (3, 11)
-"""The interpreter whose coverage is judged."""
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "heavy: takes seconds, and the same on every interpreter.")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
-    if sys.version_info[:2] == JUDGED_PYTHON:
-        return
-    elsewhere = "takes seconds, and the same on every interpreter: runs on Python {}.{}"
-    skip = pytest.mark.skip(reason=elsewhere.format(*JUDGED_PYTHON))
-    for item in items:
-        if item.get_closest_marker("heavy"):
-            item.add_marker(skip)
 
 
 @pytest.fixture(scope="session", autouse=True)

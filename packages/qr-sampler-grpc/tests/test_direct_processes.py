@@ -144,6 +144,7 @@ def test_a_killed_server_is_noticed_and_its_successor_is_used(
 
 @pytest.mark.slow
 @NEEDS_PROC
+@pytest.mark.heavy
 def test_failed_draws_leave_nothing_behind() -> None:
     if not LEAKS.exists():
         pytest.skip("the campaigns are not part of the source distribution")

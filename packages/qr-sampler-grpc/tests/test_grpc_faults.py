@@ -354,6 +354,7 @@ def test_a_connection_that_is_reset_is_a_refusal(mode: str, stubs: str) -> None:
     source.close()
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_requests_arrive_within_the_draws_that_they_serve(
     campaign: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch

@@ -252,6 +252,7 @@ LEAKS = """
 
 
 @NEEDS_PROC
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("what", "times"),
     [

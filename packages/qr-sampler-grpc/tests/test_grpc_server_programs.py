@@ -170,6 +170,7 @@ def test_logs_are_json_and_hold_no_secret(start: Start, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_a_short_campaign_finds_no_byte_twice_and_clean_ends() -> None:
     campaign = Path(__file__).parents[1] / "campaigns" / "load.py"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,24 +56,6 @@ def explanations(text: str) -> dict[str, str]:
         if assigned and re.fullmatch("[A-Z][A-Z0-9_]*", name):
             found[name] = " ".join(line.removeprefix("#").strip() for line in comments)
     return found
-
-
-JUDGED_PYTHON = (3, 11)
-"""The interpreter whose coverage is judged."""
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "heavy: takes seconds, and the same on every interpreter.")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if sys.version_info[:2] == JUDGED_PYTHON:
-        return
-    elsewhere = "takes seconds, and the same on every interpreter: runs on Python {}.{}"
-    skip = pytest.mark.skip(reason=elsewhere.format(*JUDGED_PYTHON))
-    for item in items:
-        if item.get_closest_marker("heavy"):
-            item.add_marker(skip)
 
 
 class Profile:
