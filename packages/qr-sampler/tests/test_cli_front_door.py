@@ -117,6 +117,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         engines = tuple(known_engine(name) for name in names)
         monkeypatch.setattr(choice_module, "installed_engines", lambda: engines)
         monkeypatch.setattr(choice_module.plugin, "absence", lambda: absence)
+        there = absence != "vLLM is not installed"
+        monkeypatch.setattr(choice_module.plugin, "_has_vllm", lambda: there)
 
     return say
 

@@ -84,7 +84,7 @@ def test_all_but_vllm_is_enough_for_a_server_and_says_what_is_missing(shell: She
     assert "uv run nox -s cpu" in examined
     printed(shell("mkdir model && echo {} > model/config.json"))
     refused = printed(shell(f"{activate}qr-sampler generate x --model ./model"), status=2)
-    assert "needs vllm, which is not installed" in " ".join(refused.split())
+    assert "no engine for this model: vLLM is not installed" in " ".join(refused.split())
 
 
 def test_local_installs_the_plugin_beside_vllm_and_replaces_nothing(
