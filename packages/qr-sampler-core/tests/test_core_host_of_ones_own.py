@@ -50,7 +50,12 @@ if TEXT:
 
 def test_its_ledger_passes_the_checks(tmp_path: Path) -> None:
     source = WitnessSource()
-    settings = Settings.load(entropy_source_type="witness", ledger_dir=tmp_path, sample_count=64)
+    settings = Settings.load(
+        entropy_source_type="witness",
+        fallback_mode="error",
+        ledger_dir=tmp_path,
+        sample_count=64,
+    )
     loop = host.BigramHost(host.Bigrams(), settings, {"witness": source})
     options = [{"qr_request_key": f"text {n}", "qr_trial": n} for n in range(20)]
     prompts = [[n % 12, 5] * (1 + n) for n in range(20)]

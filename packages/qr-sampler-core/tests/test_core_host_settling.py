@@ -28,6 +28,7 @@ def session(tmp_path: Path) -> Iterator[SamplingSession]:
     settings = Settings.load(
         entropy_source_type="constant",
         request_entropy_sources="spare",
+        fallback_mode="error",
         sample_count=8,
         max_ks_distance=1,
         ledger_dir=tmp_path,
