@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from random import Random
@@ -19,6 +20,14 @@ from qr_sampler_local import LocalSampler, LocalSequence
 
 VOCAB_SIZE = 16
 END = 9
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_arrive() -> Iterator[None]:
+    """Undoes what a shell does to background jobs: they ignore SIGINT, and so do their children."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
 
 
 class Numbers(EntropySource):
