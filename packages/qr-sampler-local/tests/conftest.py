@@ -21,6 +21,11 @@ from qr_sampler_local import LocalSampler, LocalSequence
 VOCAB_SIZE = 16
 END = 9
 
+TINY_VOCAB_SIZE = 2048
+WIDTH = 64
+LAYERS = 2
+"""Of the network that is made where none is ready."""
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _interrupts_arrive() -> Iterator[None]:
@@ -115,6 +120,91 @@ def text_of(sequence: LocalSequence, *, settled: bool = True) -> EmittedText:
         tokens=tuple(sequence.tokens),
         settled=settled,
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a small model: that of ``QR_TINY_MODEL_DIR``, or one with random weights."""
+    if ready := os.environ.get("QR_TINY_MODEL_DIR"):
+        return Path(ready)
+    folder: Path = tmp_path_factory.mktemp("model") / "tiny"
+    folder.mkdir()
+    _write_network(folder)
+    _write_tokenizer(folder)
+    return folder
+
+
+def _write_network(folder: Path) -> None:
+    """Writes a network of Qwen2's kind, so small that it computes a token in a millisecond."""
+    from safetensors.numpy import save_file
+
+    config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        "vocab_size": TINY_VOCAB_SIZE,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": LAYERS,
+        "intermediate_size": 2 * WIDTH,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": True,
+        "eos_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    random = np.random.default_rng(3)
+    weights = {
+        name: np.ones(shape, np.float32)
+        if name.endswith("norm.weight")
+        else random.normal(scale=0.1, size=shape).astype(np.float32)
+        for name, shape in _shapes().items()
+    }
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the network's weights, by their names in Qwen2."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (TINY_VOCAB_SIZE, WIDTH),
+        "model.norm.weight": (WIDTH,),
+    }
+    for layer in range(LAYERS):
+        own: dict[str, tuple[int, ...]] = {
+            "input_layernorm.weight": (WIDTH,),
+            "post_attention_layernorm.weight": (WIDTH,),
+            "self_attn.o_proj.weight": (WIDTH, WIDTH),
+            "mlp.gate_proj.weight": (2 * WIDTH, WIDTH),
+            "mlp.up_proj.weight": (2 * WIDTH, WIDTH),
+            "mlp.down_proj.weight": (WIDTH, 2 * WIDTH),
+        }
+        for part in "qkv":
+            own[f"self_attn.{part}_proj.weight"] = (WIDTH, WIDTH)
+            own[f"self_attn.{part}_proj.bias"] = (WIDTH,)
+        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in own.items()}
+    return shapes
+
+
+def _write_tokenizer(folder: Path) -> None:
+    """Writes a tokenizer whose tokens are bytes; what is beyond them has names."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = ["<end>", *letters]
+    names += [f"<{index}>" for index in range(len(names), TINY_VOCAB_SIZE)]
+    vocabulary = {name: index for index, name in enumerate(names)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<end>",
+        "pad_token": "<end>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,64 +13,6 @@ from qr_sampler import Settings
 from qr_sampler.testing import WitnessSource, records_in
 
 pytest.importorskip("mlx_lm", reason="MLX-LM is not installed")
-
-VOCAB_SIZE = 2048
-
-
-@pytest.fixture(scope="package")
-def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a small model: that of ``QR_TINY_MODEL_DIR``, or one with random weights."""
-    ready = os.environ.get("QR_TINY_MODEL_DIR")
-    if ready:
-        return Path(ready)
-    folder: Path = tmp_path_factory.mktemp("model") / "tiny"
-    folder.mkdir()
-    _write_network(folder)
-    _write_tokenizer(folder)
-    return folder
-
-
-def _write_network(folder: Path) -> None:
-    """Writes a network of Qwen2's kind, so small that it computes a token in a millisecond."""
-    import mlx.core as mx
-    from mlx.utils import tree_flatten
-    from mlx_lm.models.qwen2 import Model, ModelArgs
-
-    config = {
-        "model_type": "qwen2",
-        "vocab_size": VOCAB_SIZE,
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "intermediate_size": 128,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 10000.0,
-        "max_position_embeddings": 1024,
-        "tie_word_embeddings": True,
-        "eos_token_id": 0,
-    }
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
-    mx.random.seed(3)
-    weights = dict(tree_flatten(Model(ModelArgs.from_dict(config)).parameters()))
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
-
-
-def _write_tokenizer(folder: Path) -> None:
-    """Writes a tokenizer whose tokens are bytes; what is beyond them has names."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    names = ["<end>", *letters]
-    names += [f"<{index}>" for index in range(len(names), VOCAB_SIZE)]
-    vocabulary = {name: index for index, name in enumerate(names)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<end>"])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
 
 
 @pytest.fixture(scope="package")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,16 +102,7 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def tiny_dir() -> str:
-    """Where the tiny model is."""
-    folder = os.environ.get("QR_TINY_MODEL_DIR", "")
-    if not folder:
-        pytest.skip("QR_TINY_MODEL_DIR does not say where the tiny model is")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def model(tiny_dir: str) -> Any:
+def model(tiny_dir: Path) -> Any:
     """The tiny model."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -123,7 +113,7 @@ def model(tiny_dir: str) -> Any:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(tiny_dir: str) -> Any:
+def tokenizer(tiny_dir: Path) -> Any:
     """Its tokenizer."""
     from transformers import AutoTokenizer
 

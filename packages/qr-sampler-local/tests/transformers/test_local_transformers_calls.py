@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,7 +173,7 @@ def test_caches_make_no_difference(run: Any, prompts: Any, cache: str) -> None:
     assert tokens[0] == tokens[1] == tokens[2]
 
 
-def test_a_compiled_model_generates(run: Any, prompts: Any, tiny_dir: str) -> None:
+def test_a_compiled_model_generates(run: Any, prompts: Any, tiny_dir: Path) -> None:
     """With a backend that compiles nothing: what matters is that Dynamo runs the forward pass."""
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tiny_dir).eval()
     ids, mask = prompts(3, 6)
@@ -334,7 +335,7 @@ class LateSource(EntropySource):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
-def test_a_draw_follows_the_logits_that_it_decides(tiny_dir: str, device: str) -> None:
+def test_a_draw_follows_the_logits_that_it_decides(tiny_dir: Path, device: str) -> None:
     from qr_sampler_local.transformers import TransformersSampler
 
     backends = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}

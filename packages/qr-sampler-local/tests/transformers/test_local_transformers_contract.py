@@ -17,21 +17,18 @@ from qr_sampler.testing import HostContract, HostDriver, HostRequest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-TINY = os.environ.get("QR_TINY_MODEL_DIR", "")
 
 END_TOKEN = 0
 IMPROBABLE = -40.0
 
 
 @pytest.fixture(scope="module")
-def hooked_model() -> Any:
+def hooked_model(tiny_dir: Path) -> Any:
     """The tiny model, whose end token is improbable."""
-    if not TINY:
-        pytest.skip("QR_TINY_MODEL_DIR does not say where the tiny model is")
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
-    loaded = AutoModelForCausalLM.from_pretrained(TINY)
+    loaded = AutoModelForCausalLM.from_pretrained(tiny_dir)
     loaded.logits_times_ns = []
 
     def unlikely_end(_module: Any, _inputs: Any, output: Any) -> Any:
@@ -106,7 +103,7 @@ def padded(lengths: Sequence[int]) -> tuple[Any, Any]:
 
 class TestTransformers(HostContract):
     engine = "transformers "
-    model: ClassVar[str] = Path(TINY).name
+    model: ClassVar[str] = Path(os.environ.get("QR_TINY_MODEL_DIR", "tiny")).name
     not_applicable: ClassVar[dict[str, str]] = {
         "test_what_is_thrown_away_has_a_discard": "its loop takes every token that is chosen"
     }

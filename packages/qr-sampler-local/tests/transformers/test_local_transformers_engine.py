@@ -65,7 +65,7 @@ class Loaded:
 
 
 @pytest.fixture
-def loaded(tiny_dir: str, tmp_path: Path) -> Iterator[Loaded]:
+def loaded(tiny_dir: Path, tmp_path: Path) -> Iterator[Loaded]:
     """The engine with the tiny model."""
     made = Loaded(tiny_dir, tmp_path)
     yield made
@@ -196,7 +196,7 @@ def test_what_cannot_be_served_is_refused(
     assert loaded.source.bytes_drawn == 0
 
 
-def test_arguments_are_checked(tiny_dir: str, tmp_path: Path) -> None:
+def test_arguments_are_checked(tiny_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"devices='cpu': not an argument of this engine.*device"):
         load_engine("transformers", tiny_dir, arguments={"devices": "cpu"})
     with pytest.raises(ConfigError, match="cannot load the model '/nowhere'"):
@@ -215,7 +215,7 @@ def test_arguments_are_checked(tiny_dir: str, tmp_path: Path) -> None:
 
 
 def test_parameters_that_a_model_ships_are_told_and_followed_on_request(
-    tiny_dir: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -243,7 +243,7 @@ def test_parameters_that_a_model_ships_are_told_and_followed_on_request(
 
 
 def test_code_that_a_model_ships_is_not_executed(
-    tiny_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is the user asked at the terminal whether it may."""
     config = json.loads((Path(tiny_dir) / "config.json").read_text())

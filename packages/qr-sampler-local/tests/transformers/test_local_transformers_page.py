@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="the page is not part 
 
 
 def test_examples(
-    tiny_dir: str,
+    tiny_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
