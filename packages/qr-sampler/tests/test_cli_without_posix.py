@@ -39,8 +39,8 @@ PACKAGES = (
 INSTALLED = tuple(name for name in PACKAGES if find_spec(name))
 
 ENGINES = (
-    "equinox gguf llama_cpp mlx mlx_lm numba onnxruntime_genai py_ecc rfc3161_client thrml torch "
-    "transformers triton vllm"
+    "equinox fastapi gguf llama_cpp mlx mlx_lm numba onnxruntime_genai prometheus_client py_ecc "
+    "rfc3161_client thrml torch transformers triton vllm"
 )
 """What modules may lack that are adapters of engines or belong to an extra."""
 
