@@ -176,6 +176,8 @@ def test_models_and_arguments_that_cannot_be_loaded_are_refused(
     broken.write_bytes(b"GGUF")
     with pytest.raises(ConfigError, match="cannot load"):
         make_engine(str(broken))
+    with pytest.raises(ConfigError, match=r"cannot load .*: \w+Error: "):
+        make_engine(n_ctx="many")
 
 
 def test_a_conversation_is_what_the_template_makes_of_it(tiny_gguf: Any, watched: Any) -> None:

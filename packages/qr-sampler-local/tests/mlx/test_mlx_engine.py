@@ -270,3 +270,17 @@ def test_digests_are_of_the_files_that_were_loaded(
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="MLX-LM does not load the model"):
         MLXEngine(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("model.safetensors", "none"), ("config.json", "[]"), ("tokenizer.json", "{}")],
+)
+def test_a_model_with_a_broken_file_is_refused(
+    tiny_dir: Path, tmp_path: Path, file: str, content: str
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_dir, folder)
+    (folder / file).write_text(content, "utf-8")
+    with pytest.raises(ConfigError, match="MLX-LM does not load the model"):
+        MLXEngine(str(folder))

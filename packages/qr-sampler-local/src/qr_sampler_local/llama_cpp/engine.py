@@ -218,5 +218,7 @@ def _loaded(model: str, arguments: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{model}: no such file; name a model in the format GGUF")
     try:
         return Llama(model, **{"n_ctx": CONTEXT_TOKENS, "verbose": False, **arguments})
-    except ValueError as error:
-        raise ConfigError(f"llama.cpp cannot load {model}: {error}") from error
+    # Files of a model can be wrong in any way, and so can arguments; the reason is passed on.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"llama.cpp cannot load {model}: {reason}") from error

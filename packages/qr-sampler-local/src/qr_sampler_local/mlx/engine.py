@@ -182,10 +182,12 @@ def _sorted_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], int
 def _loaded(model: str, arguments: Mapping[str, Any]) -> tuple[Any, Any]:
     try:
         network, tokenizer, *_ = mlx_lm.load(model, **arguments)
-    except (OSError, ValueError) as error:
+    # Files of a model can be wrong in any way; the reason is passed on.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"MLX-LM does not load the model {model!r} ({error}); give the directory of a model or "
-            "its name on the model hub"
+            f"MLX-LM does not load the model {model!r} ({reason}); give the directory of a model "
+            "or its name on the model hub"
         ) from error
     return network, tokenizer
 
