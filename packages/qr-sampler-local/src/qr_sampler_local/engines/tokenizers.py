@@ -3,18 +3,48 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Final
 
 from qr_sampler.errors import ConfigError
 
-__all__ = ["chat_tokens", "spelled"]
+__all__ = ["TokenizedEngine", "chat_tokens", "spelled"]
 
 NO_TEMPLATE: Final = (
     "the model has no chat template, so it was not trained to converse; choose a model that was "
     "(often called 'instruct' or 'chat'), or continue plain text with: qr-sampler generate"
 )
+
+
+class TokenizedEngine(ABC):
+    """What a tokenizer of this family does of a :class:`~qr_sampler_local.engines.LocalEngine`."""
+
+    @property
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The tokenizer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the tokens of a text to continue, with those that the model begins texts with."""
+        return [int(token) for token in self.tokenizer.encode(text)]
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Returns the tokens of a conversation, up to where the model's next reply begins.
+
+        Raises:
+            ConfigError: When the model has no chat template, or its template refuses the messages.
+        """
+        return chat_tokens(self.tokenizer, messages)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of tokens, without those that only structure it."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def spell(self, token_id: int) -> str:
+        """Returns the text of one token, or its entry in the vocabulary if that is no text."""
+        return spelled(self.tokenizer, token_id)
 
 
 def chat_tokens(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:

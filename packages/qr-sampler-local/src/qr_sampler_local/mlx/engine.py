@@ -16,7 +16,7 @@ from mlx_lm.utils import hf_repo_to_path
 from qr_sampler import ConfigError, EntropySource, Settings
 from qr_sampler_local import LocalSampler, LocalSequence
 from qr_sampler_local.engines.protocol import Generated, TokenListener
-from qr_sampler_local.engines.tokenizers import chat_tokens, spelled
+from qr_sampler_local.engines.tokenizers import TokenizedEngine
 from qr_sampler_local.mlx.generation import generated
 from qr_sampler_local.mlx.sampler import DISTRIBUTIONS, engine_name
 
@@ -29,7 +29,7 @@ _PREFILL: Final = "prefill_step_size"
 _DEFAULT_PREFILL: Final = 2048
 
 
-class MLXEngine:
+class MLXEngine(TokenizedEngine):
     """A model of MLX-LM; see :class:`~qr_sampler_local.engines.LocalEngine`.
 
     Args:
@@ -77,25 +77,10 @@ class MLXEngine:
         """``"cpu"`` or ``"gpu"``, as MLX calls them."""
         return "cpu" if mx.default_device().type == mx.cpu else "gpu"
 
-    def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a text to continue, with those that the model begins texts with."""
-        return [int(token) for token in self._tokenizer.encode(text)]
-
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Returns the tokens of a conversation, up to where the model's next reply begins.
-
-        Raises:
-            ConfigError: When the model has no chat template, or its template refuses the messages.
-        """
-        return chat_tokens(self._tokenizer, messages)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of tokens, without those that only structure it."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def spell(self, token_id: int) -> str:
-        """Returns the text of one token, or its entry in the vocabulary if that is no text."""
-        return spelled(self._tokenizer, token_id)
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model."""
+        return self._tokenizer
 
     def generate(
         self,

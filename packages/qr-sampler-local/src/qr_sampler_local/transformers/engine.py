@@ -19,7 +19,7 @@ from qr_sampler_local.engines.protocol import (
     Generated,
     TokenListener,
 )
-from qr_sampler_local.engines.tokenizers import chat_tokens, spelled
+from qr_sampler_local.engines.tokenizers import TokenizedEngine
 from qr_sampler_local.loop import LocalSequence
 from qr_sampler_local.transformers.batch import Batch
 from qr_sampler_local.transformers.sampler import TransformersSampler
@@ -33,7 +33,7 @@ _MODEL_ARGUMENTS: Final = ("attn_implementation", "dtype", "revision")
 _ARGUMENTS: Final = ("cache_implementation", "device", *_MODEL_ARGUMENTS)
 
 
-class TransformersEngine:
+class TransformersEngine(TokenizedEngine):
     """A model that Transformers computes, as :class:`~qr_sampler_local.engines.LocalEngine`.
 
     Args:
@@ -76,21 +76,10 @@ class TransformersEngine:
         """What it computes on, such as ``"cpu"`` or ``"cuda:0"``."""
         return str(self._model.device)
 
-    def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a text to continue, with those that the model begins texts with."""
-        return [int(token) for token in self._tokenizer(text)["input_ids"]]
-
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Returns the tokens of a conversation, up to where the model's next reply begins."""
-        return chat_tokens(self._tokenizer, messages)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of tokens, without those that only structure it."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def spell(self, token_id: int) -> str:
-        """Returns the text of one token, or its entry in the vocabulary."""
-        return spelled(self._tokenizer, token_id)
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model."""
+        return self._tokenizer
 
     def generate(
         self,

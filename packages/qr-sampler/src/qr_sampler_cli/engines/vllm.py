@@ -20,7 +20,7 @@ from qr_sampler_cli.failures import import_package
 from qr_sampler_cli.remedies import INSTALL_VLLM
 from qr_sampler_cli.terminal.signals import interruption
 from qr_sampler_local.engines import Generated, TokenListener
-from qr_sampler_local.engines.tokenizers import chat_tokens, spelled
+from qr_sampler_local.engines.tokenizers import TokenizedEngine
 
 __all__ = ["ORDINARY_FIELDS", "VllmEngine"]
 
@@ -30,7 +30,7 @@ ORDINARY_FIELDS: Final = EngineFields(temperature=1.0, top_p=1.0, top_k=0, min_p
 REQUEST_KEY: Final = "qr_request_key"
 
 
-class VllmEngine:
+class VllmEngine(TokenizedEngine):
     """One vLLM engine; a :class:`~qr_sampler_local.engines.LocalEngine`.
 
     Args:
@@ -72,25 +72,10 @@ class VllmEngine:
                 defaults["distributed_executor_backend"] = "uni"
         return defaults
 
-    def encode(self, text: str) -> list[int]:
-        """Returns the tokens of a text, with those that the model begins texts with."""
-        return [int(token) for token in self._llm.get_tokenizer().encode(text)]
-
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Returns the tokens of a conversation; see the protocol.
-
-        Raises:
-            ConfigError: When the model has no chat template, or its template refuses the messages.
-        """
-        return chat_tokens(self._llm.get_tokenizer(), messages)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Returns the text of tokens, without those that only structure it."""
-        return str(self._llm.get_tokenizer().decode(list(tokens), skip_special_tokens=True))
-
-    def spell(self, token_id: int) -> str:
-        """Returns the text of a token, or its vocabulary entry where its bytes are no text."""
-        return spelled(self._llm.get_tokenizer(), token_id)
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of the model."""
+        return self._llm.get_tokenizer()
 
     def generate(
         self,
