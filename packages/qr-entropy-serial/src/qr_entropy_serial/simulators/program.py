@@ -14,6 +14,7 @@ from typing import Final
 
 from qr_entropy_serial.simulators.device import SimulatedDevice
 from qr_entropy_serial.simulators.plug import Plug
+from qr_sampler.stop_request import StopRequest
 
 __all__ = ["HELP", "add_options", "run"]
 
@@ -40,7 +41,7 @@ def add_options(parser: argparse.ArgumentParser, faults: Iterable[str], rate: fl
 
 def run(device: SimulatedDevice, link: Path) -> int:
     """Plugs *device* in under *link* and obeys until a signal ends it; returns the exit status."""
-    ended = threading.Event()
+    ended = StopRequest()
 
     def end(number: int, frame: FrameType | None) -> None:
         ended.set()

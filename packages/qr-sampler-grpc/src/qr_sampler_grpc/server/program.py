@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qr_sampler.entropy import EntropySource
 from qr_sampler.errors import ConfigError, QRSamplerError
+from qr_sampler.stop_request import StopRequest
 from qr_sampler_grpc.device.generate import Generate
 from qr_sampler_grpc.server.logs import FORMATS, configure_logging
 from qr_sampler_grpc.server.running import EntropyServer
@@ -211,9 +212,9 @@ def _add_output(group: Any) -> None:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def _stop_signals() -> Iterator[StopRequest]:
     """Yields an event that SIGINT and SIGTERM set instead of what they did before."""
-    stop = threading.Event()
+    stop = StopRequest()
 
     def request_stop(_signal: int, _frame: FrameType | None) -> None:
         stop.set()

@@ -15,6 +15,7 @@ from typing import Final
 
 from qr_sampler.errors import ConfigError, QRSamplerError
 from qr_sampler.records.files.names import ledgers_in
+from qr_sampler.stop_request import StopRequest
 from qr_sampler_lab.anchors.deposits import deposit_at
 from qr_sampler_lab.anchors.drand import Beacon
 from qr_sampler_lab.anchors.fetching import AnchorError, Fetcher
@@ -84,7 +85,7 @@ class Anchoring:
         self._told: set[str] = set()
         self.stamps = 0
         """Number of time stamps so far."""
-        self._over = threading.Event()
+        self._over = StopRequest()
         self._thread = threading.Thread(target=self.run, name="qr-anchors", daemon=True)
         self._open = ExitStack()
         fetcher = Fetcher(timeout_s)

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import stat
-import threading
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from qr_sampler.stop_request import StopRequest
 from qr_sampler_cli.failures import reports_errors
 from qr_sampler_cli.terminal.consoles import printable
 from qr_sampler_cli.terminal.signals import stop_signals
@@ -68,7 +68,7 @@ def marks(
     for path in filter(None, (key_file, private_key)):
         if os.name != "nt" and path.stat().st_mode & _OTHERS:
             typer.echo(f"warning: others can read or change {path}; chmod 600 {path}", err=True)
-    stop = threading.Event()
+    stop = StopRequest()
     with stop_signals(stop.set), serving(server):
         typer.echo(f"{name}: marks are taken at {server.url}")
         # An endless wait cannot be interrupted on every platform.

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 
 from qr_sampler import create_source
 from qr_sampler.errors import ConfigError
+from qr_sampler.stop_request import StopRequest
 from qr_sampler_cli.failures import import_package, reports_errors
 from qr_sampler_cli.remedies import from_clone
 from qr_sampler_cli.server_process import READY_PREFIX
@@ -87,7 +87,7 @@ def serve_entropy(
     """
     if address is None and direct is None:
         address = DEFAULT_ADDRESS
-    stop = threading.Event()
+    stop = StopRequest()
     with (
         contextlib.closing(create_source(source)) as served,
         stop_signals(stop.set),

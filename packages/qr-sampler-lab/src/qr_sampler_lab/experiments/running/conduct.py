@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qr_sampler.settings.env_file import pin_env_file
+from qr_sampler.stop_request import StopRequest
 from qr_sampler_cli.settings.catalogue import installed_groups
 from qr_sampler_lab.experiments.blinding import aliases_of
 from qr_sampler_lab.experiments.comparing import refuse_differences
@@ -216,9 +217,9 @@ def _settings_of_the_environment_only() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupted() -> Iterator[threading.Event]:
+def _interrupted() -> Iterator[StopRequest]:
     """Yields an event that the first Ctrl-C sets; the second one acts as always."""
-    event = threading.Event()
+    event = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
