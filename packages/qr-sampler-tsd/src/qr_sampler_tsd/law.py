@@ -134,6 +134,14 @@ class HeadTailLaw:
         return self.probs_of(self.ids)
 
     @property
+    def apart(self) -> tuple[TokenArray, FloatArray]:
+        """The tokens that are not of the tail, ascending, and their probabilities.
+
+        All others have :attr:`tail_prob`. Shapes ``(M,)``; not to be changed.
+        """
+        return self._apart, self._apart_probs
+
+    @property
     def tail_mass(self) -> float:
         """The probability of all tail tokens together."""
         return self.tail_prob * self.tail_count

@@ -18,13 +18,14 @@ none where h_i is 0 or 1, so at most L; then one of :attr:`Role.RESIDUAL` or of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_masses, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
 from qr_sampler_tsd.verification.verdict import (
+    Judgement,
     Rows,
     Verdict,
     capped_ratio,
@@ -33,7 +34,7 @@ from qr_sampler_tsd.verification.verdict import (
     token_of,
 )
 
-__all__ = ["verify_block"]
+__all__ = ["joint_ratios", "judge_block", "verify_block"]
 
 
 def verify_block(
@@ -58,33 +59,58 @@ def verify_block(
         VerificationError: When the lengths do not fit together.
     """
     check_block(len(p), len(q), len(drafts))
-    joint = _joint_ratios(p, q, drafts)
-    accepted = length = len(drafts)
-    chance = joint[length]
-    while not is_accepted(chance, uniforms):
-        accepted -= 1
-        chance = _chance(p, q, joint, accepted, buffer) if accepted else 1.0
-    if accepted == length:
-        last = token_of(p[length], uniforms, buffer)
+    targets = [float(row[token]) for row, token in zip(p, drafts, strict=False)]
+    proposals = [law.prob_of(token) for law, token in zip(q, drafts, strict=True)]
+
+    def rest(place: int, weight: float) -> float:
+        return float(residual_masses(p[place], q[place], buffer, weight).sum())
+
+    accepted, chance, weight = judge_block(targets, proposals, rest, uniforms)
+    if accepted == len(drafts):
+        last = token_of(p[accepted], uniforms, buffer)
     else:
         u = uniforms.draw_one(Role.RESIDUAL)
-        last = residual_token(p[accepted], q[accepted], u, buffer, joint[accepted])
+        last = residual_token(p[accepted], q[accepted], u, buffer, weight)
     return Verdict((*drafts[:accepted], last), accepted, chance)
 
 
-def _joint_ratios(p: Rows, q: Sequence[Law], drafts: Sequence[int]) -> list[float]:
-    """Returns P_0 .. P_L."""
+def judge_block(
+    targets: Sequence[float],
+    proposals: Sequence[float],
+    rest: Callable[[int, float], float],
+    uniforms: UniformSource,
+) -> Judgement:
+    """Returns how many drafts of a block are accepted, from their probabilities alone.
+
+    The next token is left to the caller: from ``max(c p - q, 0)`` of the first rejected draft, c
+    being the weight of the judgement, or from the target after all of them.
+
+    Args:
+        targets: The probability of each of the L drafts under the target after those before it.
+        proposals: Its probability under the distribution that it was drawn from.
+        rest: Returns R_i, the sum of max(c p - q, 0) over all tokens, for a place i in [1, L) and a
+            weight c, which is the one of :func:`joint_ratios`.
+        uniforms: Where randomness comes from.
+    """
+    joint = joint_ratios(targets, proposals)
+    accepted = len(targets)
+    chance = joint[accepted]
+    while not is_accepted(chance, uniforms):
+        accepted -= 1
+        chance = _chance(rest(accepted, joint[accepted]), joint[accepted]) if accepted else 1.0
+    return Judgement(accepted, chance, joint[accepted])
+
+
+def joint_ratios(targets: Sequence[float], proposals: Sequence[float]) -> list[float]:
+    """Returns P_0 .. P_L; arguments as in :func:`judge_block`."""
     joint = [1.0]
-    for row, law, token in zip(p, q, drafts, strict=False):
-        joint.append(capped_ratio(joint[-1] * float(row[token]), law.prob_of(token)))
+    for target, proposal in zip(targets, proposals, strict=True):
+        joint.append(capped_ratio(joint[-1] * target, proposal))
     return joint
 
 
-def _chance(
-    p: Rows, q: Sequence[Law], joint: Sequence[float], place: int, buffer: FloatArray
-) -> float:
-    """Returns h_i for i = *place*, 0 < i < L."""
-    rest = float(residual_masses(p[place], q[place], buffer, joint[place]).sum())
-    slack = 1.0 - joint[place]
+def _chance(rest: float, weight: float) -> float:
+    """Returns h_i from R_i and P_i."""
+    slack = 1.0 - weight
     # Both are 0 only where p = q and P = 1; then a longer prefix is accepted for certain.
     return rest / (rest + slack) if rest + slack > 0 else 1.0

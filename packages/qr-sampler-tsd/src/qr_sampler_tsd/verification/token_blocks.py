@@ -12,22 +12,23 @@ Uniforms: at most one of :attr:`Role.ACCEPT` per draft that is looked at, none w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_by_thinning, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
 from qr_sampler_tsd.verification.verdict import (
+    Judgement,
     Rows,
     Verdict,
-    acceptance,
+    capped_ratio,
     check_block,
     is_accepted,
     token_of,
 )
 
-__all__ = ["verify_tokens", "verify_tokens_by_thinning"]
+__all__ = ["judge_tokens", "verify_tokens", "verify_tokens_by_thinning"]
 
 
 def verify_tokens(
@@ -49,7 +50,7 @@ def verify_tokens(
     Raises:
         VerificationError: When the lengths do not fit together.
     """
-    accepted, alpha = _prefix(p, q, drafts, uniforms)
+    accepted, alpha, _ = _judged(p, q, drafts, uniforms)
     if accepted == len(drafts):
         last = token_of(p[accepted], uniforms, buffer)
     else:
@@ -80,7 +81,7 @@ def verify_tokens_by_thinning(
     Raises:
         VerificationError: When the lengths do not fit together.
     """
-    accepted, alpha = _prefix(p, q, drafts, uniforms)
+    accepted, alpha, _ = _judged(p, q, drafts, uniforms)
     running = cumulative[accepted]
     if accepted == len(drafts):
         height = uniforms.draw_one(Role.BONUS) * float(running[-1])
@@ -90,14 +91,32 @@ def verify_tokens_by_thinning(
     return Verdict((*drafts[:accepted], last), accepted, alpha)
 
 
-def _prefix(
-    p: Rows, q: Sequence[Law], drafts: Sequence[int], uniforms: UniformSource
-) -> tuple[int, float]:
-    """Returns how many drafts are accepted and the probability of the last test."""
-    check_block(len(p), len(q), len(drafts))
-    alpha = 1.0
-    for place, token in enumerate(drafts):
-        alpha = acceptance(p[place], q[place], token)
+def judge_tokens(
+    targets: Iterable[float], proposals: Iterable[float], uniforms: UniformSource
+) -> Judgement:
+    """Returns how many drafts of a block are accepted, from their probabilities alone.
+
+    The next token is left to the caller: from ``max(p - q, 0)`` of the first rejected draft, or
+    from the target after all of them.
+
+    Args:
+        targets: The probability of each draft under the target after the drafts before it; those
+            after a rejected draft are not looked at.
+        proposals: Its probability under the distribution that it was drawn from.
+        uniforms: Where randomness comes from.
+    """
+    accepted, alpha = 0, 1.0
+    for target, proposal in zip(targets, proposals, strict=True):
+        alpha = capped_ratio(target, proposal)
         if not is_accepted(alpha, uniforms):
-            return place, alpha
-    return len(drafts), alpha
+            break
+        accepted += 1
+    return Judgement(accepted, alpha, 1.0)
+
+
+def _judged(p: Rows, q: Sequence[Law], drafts: Sequence[int], uniforms: UniformSource) -> Judgement:
+    """Returns what :func:`judge_tokens` says of dense rows."""
+    check_block(len(p), len(q), len(drafts))
+    targets = (float(row[token]) for row, token in zip(p, drafts, strict=False))
+    proposals = (law.prob_of(token) for law, token in zip(q, drafts, strict=True))
+    return judge_tokens(targets, proposals, uniforms)

@@ -15,6 +15,7 @@ from qr_sampler_tsd.residual import token_at
 from qr_sampler_tsd.uniforms import Role, UniformSource
 
 __all__ = [
+    "Judgement",
     "Rows",
     "Verdict",
     "acceptance",
@@ -42,6 +43,17 @@ class Verdict(NamedTuple):
     def token(self) -> int:
         """The last token."""
         return self.tokens[-1]
+
+
+class Judgement(NamedTuple):
+    """Which drafts of a block stand."""
+
+    accepted: int
+    """How many drafts are accepted."""
+    acceptance: float
+    """The probability, given the drafts, of the last acceptance test."""
+    weight: float
+    """c in max(c p - q, 0), which the token after a rejected draft comes from."""
 
 
 def acceptance(p: FloatArray, q: Law, token: int) -> float:
