@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from qr_sampler import Rows, SamplingParameters
+from qr_sampler.selection import Residual, SparseLaw
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
@@ -192,6 +193,37 @@ def test_with_triton_the_passes_on_cuda_are_kernels(monkeypatch: pytest.MonkeyPa
     assert plain.passes is plain.plain
 
 
+@pytest.mark.parametrize("filters", FILTERS)
+def test_laws_bring_a_few_numbers_to_the_host(
+    filters: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four drafts and the token after them: probabilities, remainders, a token and its rank."""
+    brought: list[int] = []
+
+    def cpu(values: Any) -> Any:
+        brought.append(values.numel())
+        return original(values)
+
+    original = torch.Tensor.cpu
+    selector, logits, rows = TorchSelector(), random_logits(5), Rows([FILTERS[filters]] * 5)
+    measured = selector.measure(logits, rows, np.full(5, np.nan))
+    plan = selector.prepare(measured, np.full(5, 0.8))
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    with Recorder() as recorder:
+        laws = selector.laws(plan)
+    assert not recorder.names & HOST_READS
+    assert brought == []
+    q = SparseLaw(np.arange(64), np.full(64, 0.01), 0.36 / (VOCAB - 64))
+    residuals = [Residual(place, 0.9, q) for place in range(1, 4)]
+    laws.probabilities(range(4), [3, 1, 4, 1])
+    laws.remainders(residuals)
+    (token, *_) = laws.select(residuals[:1], np.array([0.5]))
+    laws.ranks([1], [int(token)])
+    assert brought == [4, 3, 1, 1]
+    laws.dense(0)
+    assert brought[-1] == VOCAB, "nothing would be seen"
+
+
 @needs_cuda
 @pytest.mark.parametrize("kernels", ["torch", "triton"])
 @pytest.mark.parametrize("filters", FILTERS)
@@ -263,7 +295,8 @@ def counts(name, options):
     # The exponential function of the CUDA library looks at the upper half of its argument so.
     return {**found, "absolute": len(re.findall(r"FADD\\.FTZ R\\d+, \\|R\\d+\\|, -RZ", code))}
 
-KERNELS = ("fill_histogram", "add_masses_at", "find_lowest", "find_maxima", "add_moments")
+KERNELS = ("fill_histogram", "add_masses_at", "find_lowest", "store_masses", "find_maxima",
+           "add_moments")
 found = {name: counts(name, dict(triton_kernels.COMPILE_OPTIONS)) for name in KERNELS}
 print(json.dumps({**found, "by default": counts("fill_histogram", {})}))
 """
@@ -297,7 +330,9 @@ def machine_code(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(process.stdout)
 
 
-@pytest.mark.parametrize("kernel", ["fill_histogram", "add_masses_at", "find_lowest"])
+@pytest.mark.parametrize(
+    "kernel", ["fill_histogram", "add_masses_at", "find_lowest", "store_masses"]
+)
 def test_machine_code_rounds_after_every_operation(kernel: str, machine_code: Any) -> None:
     """A GPU is not needed to compile for one, nor to look for fused multiply-add instructions."""
     ours = machine_code[kernel]

@@ -33,6 +33,7 @@ from qr_sampler.amplification import U_MAX, U_MIN
 from qr_sampler.selection.reference import ReferencePlan
 from qr_sampler.temperature import STATISTICS_STEP
 from qr_sampler.testing import ConstantEntropySource
+from qr_sampler.testing.law_contract import check_same_laws
 
 torch = pytest.importorskip("torch", reason="needs torch, which the vllm session installs")
 
@@ -425,6 +426,47 @@ def test_picking_before_measuring_is_an_error(setup: Setup) -> None:
     pair = Pair(setup, np.zeros((1, 3), np.float32), Rows([SamplingParameters()]), np.ones(1))
     with pytest.raises(RuntimeError, match="nothing has been measured"):
         setup.selector().pick(pair.plan, np.array([0.5]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_laws_are_those_of_the_reference(setup: Setup, kind: str) -> None:
+    if setup.interpreted and kind not in ("masked", "signed zeros", "ties"):
+        pytest.skip("the interpreter is slow, and these kinds concern the kernel most")
+    rng = np.random.default_rng([KINDS.index(kind), 13])
+    selector = setup.selector()
+    for size in (1_100,) if setup.interpreted else (1, 2, 5, 100, 3_000):
+        logits = np.stack([random_row(rng, kind, size) for _ in range(setup.smaller(3, 2))])
+        rows = Rows([random_parameters(rng, size) for _ in logits])
+        pair = Pair(setup, logits, rows, random_temperatures(rng, len(logits)), selector)
+        right = pair.reference.laws(pair.expected_plan)
+        check_same_laws(selector.laws(pair.plan), right, rng)
+
+
+def test_laws_of_a_step_with_drafts_at_the_size_of_a_language_model(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five rows, of which one is masked altogether, in pieces of two; with every kind of cut."""
+    size = setup.smaller(151_936, 2_000)
+    monkeypatch.setattr("qr_sampler_accel.device.passes.PIECE_ELEMENTS", 2 * size)
+    rng = np.random.default_rng(14)
+    logits = np.stack([random_row(rng, "bfloat16", size) for _ in range(5)])
+    logits[2] = -np.inf
+    filters: list[dict[str, Any]] = [{}, {"top_k": 50}, {}, {"top_p": 0.9}, {"typical_p": 0.7}]
+    rows = Rows([SamplingParameters.model_validate(each) for each in filters])
+    pair = Pair(setup, logits, rows, np.full(5, 0.7))
+    right = pair.reference.laws(pair.expected_plan)
+    check_same_laws(pair.selector.laws(pair.plan), right, rng)
+
+
+def test_a_token_may_be_picked_after_laws_were_asked(setup: Setup) -> None:
+    rng = np.random.default_rng(15)
+    logits = np.stack([random_row(rng, "ties", 300) for _ in range(3)])
+    rows = Rows([SamplingParameters(top_k=40, typical_p=0.8)] * 3)
+    pair = Pair(setup, logits, rows, np.ones(3))
+    laws = pair.selector.laws(pair.plan)
+    right = pair.reference.laws(pair.expected_plan)
+    pair.assert_same_choice(rng.random(3))
+    check_same_laws(laws, right, rng)
 
 
 def test_kernels_equal_the_reference_in_the_interpreter() -> None:

@@ -91,6 +91,15 @@ class Passes(Protocol):
             out: Shape ``(D, BINS)``, float64.
         """
 
+    def masses(self, rows: DeviceRows, inverse: torch.Tensor, buffers: MassBuffers) -> None:
+        """Sets *mass* of the buffers to the masses of all tokens.
+
+        Args:
+            rows: N rows.
+            inverse: Shape ``(N,)``, float64, 1 / T.
+            buffers: Memory for N rows, of which everything may be used up.
+        """
+
     def masses_at(
         self, rows: DeviceRows, inverse: torch.Tensor, value: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,6 +167,10 @@ class TorchPasses(Passes):
             lines = slice(start, min(start + self.piece, rows.count))
             yield lines, rows.logits[lines], self._buffers.leading(lines.stop - start)
 
+    def buffers(self, count: int) -> MassBuffers:
+        """Returns memory for *count* rows, no more than a piece, that everybody works in."""
+        return self._buffers.leading(count)
+
     def moments(self, rows: DeviceRows, out: torch.Tensor) -> None:
         """As in :class:`Passes`."""
         torch.amax(rows.logits, dim=1, out=rows.maximum)
@@ -189,6 +202,11 @@ class TorchPasses(Passes):
             bins = self._bins[: index.shape[0]].zero_()
             bins.scatter_add_(1, index, buffers.mass)
             out[lines].copy_(bins[:, :BINS])
+
+    def masses(self, rows: DeviceRows, inverse: torch.Tensor, buffers: MassBuffers) -> None:
+        """As in :class:`Passes`."""
+        fill_exponents(buffers, rows.logits, rows.maximum)
+        fill_masses(buffers, inverse, rows.unit)
 
     def masses_at(
         self, rows: DeviceRows, inverse: torch.Tensor, value: torch.Tensor

@@ -28,6 +28,7 @@ import torch
 
 from qr_sampler import Measurement, Rows, SamplingParameters, Selector
 from qr_sampler.arrays import FloatArray, IndexArray
+from qr_sampler_accel.device.laws import Edge, Lawful, TorchLaws
 from qr_sampler_accel.device.masses import ceil_products
 from qr_sampler_accel.device.passes import DeviceRows
 from qr_sampler_accel.device.results import TorchSelectionResult
@@ -36,6 +37,7 @@ from qr_sampler_accel.device.statistics import Sums, launch_spread
 from qr_sampler_accel.device.truncation import (
     DeviceFilters,
     HostFilters,
+    RowCuts,
     Work,
     cut_extent,
     places,
@@ -73,6 +75,10 @@ class TorchPlan:
     """Float64, mass of those that survive."""
     candidates: torch.Tensor
     """Int64, number of those."""
+    begin: RowCuts | None
+    """The end of the prefix whose last token is the first that survives, if any is cut off."""
+    end: RowCuts | None
+    """The end of the prefix whose last token is the last that survives, if any is cut off."""
     in_use: dict[torch.dtype, int]
     """The scratch memory that all this needs."""
 
@@ -207,6 +213,16 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
         )
         return self._latest
 
+    def laws(self, plan: TorchPlan) -> TorchLaws:
+        """Returns the laws of the rows, which only launches work.
+
+        They are valid until :meth:`measure` is called again.
+        """
+        work = plan.work
+        work.scratch.rewind(plan.in_use)
+        begin, end = (None if cut is None else Edge.of(work, cut) for cut in (plan.begin, plan.end))
+        return TorchLaws(work, Lawful(plan.inverse, plan.total, plan.candidates, begin, end))
+
     def _launch(
         self, device_rows: DeviceRows, rows: Rows, temperature: FloatArray, deviation: FloatArray
     ) -> TorchPlan:
@@ -235,6 +251,8 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
             before=None,
             total=total,
             candidates=candidates,
+            begin=None,
+            end=cut,
             in_use=space.scratch.mark(),
         )
         return self._typical(plan, filters.typical_lines, sent[-1])
@@ -291,13 +309,24 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
             return plan
         space, rows = self._current(), plan.work.rows
         before = space.scratch.floats().zero_()
+        begin, end = _all_tokens(plan.work), plan.end or _all_tokens(plan.work, -torch.inf)
+        columns = (before, plan.total, plan.candidates, *begin, *end)
         for index in space.typical.send(lines).split(space.plain.piece):
             part = DeviceRows(*(values.index_select(0, index) for values in rows.tensors))
-            columns = (plan.inverse, plan.candidates, typical_p)
-            found = typical_ranges(part, *(column.index_select(0, index) for column in columns))
-            for column, values in zip((before, plan.total, plan.candidates), found, strict=True):
-                column.index_copy_(0, index, values)
-        return replace(plan, before=before, in_use=space.scratch.mark())
+            known = (plan.inverse, plan.candidates, typical_p)
+            found = typical_ranges(part, *(column.index_select(0, index) for column in known))
+            values = (*found[:3], *found.first, *found.last)
+            for column, own in zip(columns, values, strict=True):
+                column.index_copy_(0, index, own)
+        return replace(plan, before=before, begin=begin, end=end, in_use=space.scratch.mark())
+
+
+def _all_tokens(work: Work, value: float = torch.inf) -> RowCuts:
+    """Returns a cut at an infinite logit, which cuts nothing off."""
+    return RowCuts(
+        work.scratch.take(torch.float32).fill_(value),
+        work.scratch.integers().fill_(work.rows.vocab_size),
+    )
 
 
 def _capacity(rows: int) -> int:

@@ -17,6 +17,7 @@ from qr_sampler.selection.fast.bins import FEW
 from qr_sampler.selection.fast.candidates import Choice
 from qr_sampler.selection.fast.head import Head
 from qr_sampler.selection.fast.row import FastRow
+from qr_sampler.selection.fast.row_laws import HostLaws, RowLaw
 from qr_sampler.selection.filters import Filters
 from qr_sampler.selection.masses import unit_exponent
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
@@ -220,6 +221,13 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             token_ids=chosen[0], rank=chosen[1], probability=probability, candidates=chosen[2]
         )
 
+    def laws(self, plan: CompiledPlan) -> HostLaws:
+        """Returns the laws of the rows."""
+        inverse = plan.inverse_temperature.tolist()
+        return HostLaws(
+            [RowLaw(self._row(plan, index), value, None) for index, value in enumerate(inverse)]
+        )
+
     def _take_room(self, vocab_size: int) -> FloatArray:
         """Takes working memory for rows of V tokens."""
         self._scratch = np.empty(
@@ -230,16 +238,22 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
 
     def _choose(self, plan: CompiledPlan, index: int, u: float) -> Choice:
         """Returns the token of a row that the loops leave open."""
+        row, inverse = self._row(plan, index), float(plan.inverse_temperature[index])
+        choice = row.choose(inverse, row.head_ranking, u)
+        # The histogram leaves no question open.
+        return choice or cast("Choice", row.choose(inverse, row.histogram_ranking, u))
+
+    def _row(self, plan: CompiledPlan, index: int) -> FastRow:
+        """Returns one of the decidable rows, for passes of its own."""
         measurement = plan.measurement
         numbers, heads = measurement.numbers[:, index], measurement.heads
         count, vocab_size = int(heads.counts[index]), measurement.vocab_size
         if self._passes is None or self._passes.vocab_size != vocab_size:
             self._passes = CompiledPasses(vocab_size)
-        filters = Filters.of(measurement.rows.parameters[index], vocab_size)
-        row = FastRow(
+        return FastRow(
             logits=measurement.logits[measurement.lines[index]],
             maximum=np.float32(numbers[MAXIMUM]),
-            filters=filters,
+            filters=Filters.of(measurement.rows.parameters[index], vocab_size),
             passes=self._passes,
             # Copies: loops are compiled for arrays that can be written to, and heads may be kept.
             head=Head(
@@ -249,10 +263,6 @@ class CompiledSelector(Selector[CompiledMeasurement, CompiledPlan]):
             deviation=float(measurement.logit_deviation[index]),
             weight=float(numbers[WEIGHT]),
         )
-        inverse = float(plan.inverse_temperature[index])
-        choice = row.choose(inverse, row.head_ranking, u)
-        # The histogram leaves no question open.
-        return choice or cast("Choice", row.choose(inverse, row.histogram_ranking, u))
 
 
 @lru_cache(maxsize=64)

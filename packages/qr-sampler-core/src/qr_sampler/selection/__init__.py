@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from qr_sampler.selection.fast.selector import FastSelector
 from qr_sampler.selection.filters import Filters
+from qr_sampler.selection.laws import Residual, RowLaws, SparseLaw
 from qr_sampler.selection.masses import (
     ceil_product,
     ceil_products,
@@ -21,8 +22,11 @@ __all__ = [
     "Filters",
     "Measurement",
     "ReferenceSelector",
+    "Residual",
+    "RowLaws",
     "SelectionResult",
     "Selector",
+    "SparseLaw",
     "ceil_product",
     "ceil_products",
     "distances",

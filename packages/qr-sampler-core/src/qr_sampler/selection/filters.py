@@ -62,6 +62,12 @@ class Filters:
     """Whether the first four act on the distribution at temperature 1."""
 
     @property
+    def truncates(self) -> bool:
+        """Whether any filter is on."""
+        off = Filters(0.0, 0, 0.0, 1.0, 1.0, self.truncate_first)
+        return self != off
+
+    @property
     def needs_total(self) -> bool:
         """Whether a choice depends on the total mass of the row at the temperature of the draw."""
         truncated_before = self.truncate_first and self.top_p < 1.0

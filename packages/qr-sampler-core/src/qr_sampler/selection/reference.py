@@ -17,6 +17,7 @@ from qr_sampler.selection.masses import (
     fixed_point_masses,
     unit_exponent,
 )
+from qr_sampler.selection.ranked_laws import RankedLaws
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 from qr_sampler.selection.statistics import logit_deviation, row_moments
 
@@ -97,6 +98,10 @@ class ReferenceSelector(Selector[ReferenceMeasurement, ReferencePlan]):
             probability=masses / totals,
             candidates=plan.stop - plan.start,
         )
+
+    def laws(self, plan: ReferencePlan) -> RankedLaws:
+        """Returns the laws of the rows."""
+        return RankedLaws(plan.order, plan.cumulative, plan.start, plan.stop)
 
 
 def _leading_ranks(

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from qr_sampler.arrays import FloatArray, IndexArray, Logits
 from qr_sampler.rows import Rows
+from qr_sampler.selection.laws import RowLaws
 
 __all__ = ["Measurement", "SelectionResult", "Selector"]
 
@@ -103,4 +104,11 @@ class Selector(Protocol[M, P]):
         Args:
             plan: What :meth:`prepare` returned.
             u: Shape ``(D,)``, in the open interval (0, 1).
+        """
+
+    def laws(self, plan: P) -> RowLaws:
+        """Returns the distributions of the decidable rows that :meth:`pick` draws from.
+
+        Args:
+            plan: What :meth:`prepare` returned.
         """

@@ -23,6 +23,7 @@ __all__ = [
     "fill_histogram",
     "find_lowest",
     "find_maxima",
+    "store_masses",
 ]
 
 COMPILE_OPTIONS: Final = {"enable_fp_fusion": False}
@@ -163,3 +164,13 @@ def find_lowest(
     mass = _masses(distance, tl.load(inverse + row), unit)
     kept = inside & (distance >= tl.load(farthest + row)) & (mass >= tl.load(least + row))
     tl.atomic_max(out + row, tl.max(tl.where(kept, _keys(x), -0x80000000), 0), sem="relaxed")
+
+
+@_kernel
+def store_masses(logits, stride, columns, maximum, inverse, unit, out, block: tl.constexpr):
+    """Stores the mass of each token in the rows of *out*, which have *columns* columns."""
+    row = tl.program_id(0)
+    x, inside = _load(logits, stride, columns, block)
+    mass = _masses(x - tl.load(maximum + row), tl.load(inverse + row), unit)
+    place = row.to(tl.int64) * columns + tl.program_id(1) * block + tl.arange(0, block)
+    tl.store(out + place, mass, mask=inside)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 import triton
 
+from qr_sampler_accel.device.masses import MassBuffers
 from qr_sampler_accel.device.passes import DeviceRows, Passes
 from qr_sampler_accel.device.radix import logits_of
 from qr_sampler_accel.device.scratch import Scratch
@@ -18,6 +19,7 @@ from qr_sampler_accel.device.triton.kernels import (
     fill_histogram,
     find_lowest,
     find_maxima,
+    store_masses,
 )
 
 __all__ = ["TritonPasses"]
@@ -69,6 +71,10 @@ class TritonPasses(Passes):
         _launch(
             fill_histogram, rows, inverse if weighted else base, base, out.zero_(), shift, weighted
         )
+
+    def masses(self, rows: DeviceRows, inverse: torch.Tensor, buffers: MassBuffers) -> None:
+        """As in :class:`Passes`."""
+        _launch(store_masses, rows, inverse, buffers.mass)
 
     def masses_at(
         self, rows: DeviceRows, inverse: torch.Tensor, value: torch.Tensor

@@ -16,6 +16,7 @@ from qr_sampler.rows import RowParameters, Rows
 from qr_sampler.selection.fast.candidates import Candidates, Choice
 from qr_sampler.selection.fast.passes import RowPasses
 from qr_sampler.selection.fast.row import FastRow
+from qr_sampler.selection.fast.row_laws import HostLaws, RowLaw
 from qr_sampler.selection.filters import Filters
 from qr_sampler.selection.selector import Measurement, SelectionResult, Selector
 from qr_sampler.selection.statistics import Moments
@@ -114,6 +115,11 @@ class FastSelector(Selector[FastMeasurement, FastPlan]):
             probability=np.array([choice.probability for choice in choices], dtype=np.float64),
             candidates=np.array([choice.candidates for choice in choices], dtype=np.intp),
         )
+
+    def laws(self, plan: FastPlan) -> HostLaws:
+        """Returns the laws of the rows."""
+        rows = zip(plan.fast_rows, plan.inverse_temperature, plan.candidates, strict=True)
+        return HostLaws([RowLaw(*row) for row in rows])
 
     def _measure(
         self, logits: Logits, filters: Filters, settle: int, inverse: float
