@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -326,6 +326,7 @@ class Numbers:
     data_sha256: str = "ab"
     data: bytes | None = None
     commitment: str = ""
+    rows_told: tuple[str, ...] = ()
 
 
 def numbers(logits_ready_ns: int | None, **changes: Any) -> Numbers:
@@ -335,50 +336,53 @@ def numbers(logits_ready_ns: int | None, **changes: Any) -> Numbers:
     return Numbers(draw, logits_ready_ns)
 
 
+TOKEN = TokenSamplingRecord(
+    request_key="mine",
+    sequence="",
+    position=0,
+    token_id=3,
+    u=0.5,
+    statistic=0.5,
+    lattice_step=2.0**-53,
+    temperature=1.0,
+    entropy_nats=1.0,
+    varentropy_nats2=1.0,
+    running_entropy_nats=None,
+    rank=0,
+    probability=0.5,
+    candidates=4,
+    amplifier="upper53",
+    baseline="",
+    temperature_strategy="fixed",
+    source="device",
+    source_distribution="",
+    source_version="",
+    fallback=True,
+    fallback_reason="device: gone",
+    device_id="",
+    device_timestamp_ns=None,
+    block_bytes=16,
+    block_sum=9,
+    block_ones=3,
+    draw_bytes=16,
+    draw_requests=1,
+    t_logits_ns=4,
+    t_request_ns=5,
+    t_received_ns=6,
+    wall_time_ns=7,
+    role="proposal",
+    outcome="accepted",
+    jit=False,
+    uniforms=[{"role": "proposal", "fallback": False}, {"role": "accept", "fallback": True}],
+)
+
+
 def test_a_token_of_several_numbers_says_where_each_of_them_is(host: ToyHost) -> None:
     sequence = host.add(7, request_key="mine").sequence
     assert sequence is not None
     drafts, verified = numbers(None), numbers(4, fallback=True, fallback_reason="device: gone")
     places = (DrawnNumber(drafts, 8), DrawnNumber(verified, 0))
-    token = TokenSamplingRecord(
-        request_key="mine",
-        sequence=sequence.name,
-        position=0,
-        token_id=3,
-        u=0.5,
-        statistic=0.5,
-        lattice_step=2.0**-53,
-        temperature=1.0,
-        entropy_nats=1.0,
-        varentropy_nats2=1.0,
-        running_entropy_nats=None,
-        rank=0,
-        probability=0.5,
-        candidates=4,
-        amplifier="upper53",
-        baseline="",
-        temperature_strategy="fixed",
-        source="device",
-        source_distribution="",
-        source_version="",
-        fallback=True,
-        fallback_reason="device: gone",
-        device_id="",
-        device_timestamp_ns=None,
-        block_bytes=16,
-        block_sum=9,
-        block_ones=3,
-        draw_bytes=16,
-        draw_requests=1,
-        t_logits_ns=4,
-        t_request_ns=5,
-        t_received_ns=6,
-        wall_time_ns=7,
-        role="proposal",
-        outcome="accepted",
-        jit=False,
-        uniforms=[{"role": "proposal", "fallback": False}, {"role": "accept", "fallback": True}],
-    )
+    token = replace(TOKEN, sequence=sequence.name)
     unused = DiscardRecord(
         request_key="mine",
         sequence=sequence.name,
@@ -414,6 +418,22 @@ def test_a_token_of_several_numbers_says_where_each_of_them_is(host: ToyHost) ->
     }
     first = unused.as_dict()
     assert {name: whole[4][name] for name in first} == first
+
+
+def test_an_accepted_draft_says_whose_request_told_of_its_row(host: ToyHost) -> None:
+    sequence = host.add(7, request_key="mine").sequence
+    assert sequence is not None
+    draft, told = numbers(None), replace(numbers(4), commitment="c0", rows_told=("a1", "b2"))
+    record = replace(TOKEN, sequence=sequence.name, row_digest="a1", commitment="c0")
+    uniforms: list[dict[str, Any]] = [{"role": "proposal", "fallback": False}]
+    token = replace(record, role="proposal", jit=False, uniforms=uniforms, t_logits_ns=4)
+    entry = RecordedToken(token, "", sequence, (DrawnNumber(draft, 8),), 0, told)
+    lines = plain(LedgerLines(GENESIS).of([entry]))
+    assert [line["kind"] for line in lines] == ["sequence", "draw", "draw", "token"]
+    assert [line.get("rows") for line in lines[1:3]] == [None, ["a1", "b2"]]
+    assert (lines[3]["draw"], lines[3]["row_draw"], lines[3]["row_digest"]) == (0, 1, "a1")
+    whole = joined(lines)[3]
+    assert (whole["commitment"], whole["row_digest"], whole["source"]) == ("c0", "a1", "device")
 
 
 def test_a_record_without_its_sequence_says_everything_itself() -> None:

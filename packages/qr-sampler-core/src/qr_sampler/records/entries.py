@@ -136,6 +136,13 @@ class RecordedDraw(Protocol):
         """Digest that travelled with the request, hexadecimal; empty if none did."""
 
     @property
+    def rows_told(self) -> Sequence[str]:
+        """Digests of all rows that the commitment covers, hexadecimal.
+
+        None where each of them is in the line of a token or of bytes.
+        """
+
+    @property
     def logits_ready_ns(self) -> int | None:
         """When the logits were complete; ``None`` if they were not when it was requested."""
 
@@ -192,6 +199,8 @@ class RecordedToken(NamedTuple):
     """Where its numbers are, one for each of :attr:`~qr_sampler.TokenSamplingRecord.uniforms`."""
     deciding: int = 0
     """Index of the one that decided it."""
+    told: RecordedDraw | None = None
+    """The draw whose request told of its row; ``None`` if none did, or the one that decided it."""
 
     def record(self) -> TokenSamplingRecord:
         """Returns its record."""

@@ -84,6 +84,9 @@ class DrawLine(msgspec.Struct, omit_defaults=True, gc=False):
     """The number of the request that the signature covers."""
     health: str = "untested"
     """What the health tests say of the bytes: ``ok``, ``suspect`` or ``untested``."""
+    rows: tuple[str, ...] = ()
+    """The digests of all rows that the commitment covers, where some of them decide no token and
+    waste no bytes of their own: those behind a rejected draft."""
 
 
 class TokenLine(msgspec.Struct, omit_defaults=True, gc=False):
@@ -123,6 +126,8 @@ class TokenLine(msgspec.Struct, omit_defaults=True, gc=False):
     """The map from bytes to u where it is not the one that the options of the sequence name."""
     t_logits_ns: int | None = None
     """When the logits were complete where the draw does not say so."""
+    row_draw: int | None = None
+    """Number of the draw whose request told of the row, where another one decided the token."""
 
 
 class FiniteTokenLine(TokenLine, omit_defaults=True, gc=False):

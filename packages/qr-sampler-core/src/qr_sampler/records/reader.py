@@ -194,6 +194,9 @@ class JoinedLines:
             **_kept(self._draws, values, "draw"),
         }
         merged.update(values)
+        if "row_draw" in values:
+            told = _kept(self._draws, values, "row_draw")
+            merged.update({name: told.get(name) for name in ("commitment", "echo_verified")})
         uniforms = values.get("uniforms")
         if isinstance(uniforms, list):
             merged.update(self._fallback_among(uniforms))

@@ -39,7 +39,7 @@ KEPT_KINDS: Final = frozenset(
 )
 """Kinds of lines that tell of no token, and stay as they are."""
 
-_HIDDEN: Final = frozenset({"token_id", "row_digest", "link", "commitment", "signature"})
+_HIDDEN: Final = frozenset({"token_id", "row_digest", "rows", "link", "commitment", "signature"})
 """Fields that give tokens away."""
 
 _OPEN: Final = {

@@ -89,6 +89,11 @@ class StepColumns:
         return None if kept is None else kept.data
 
     @property
+    def rows_told(self) -> tuple[str, ...]:
+        """None apart from :attr:`row_digests`, each of which is in a line of its own."""
+        return ()
+
+    @property
     def logits_ready_ns(self) -> int:
         """When the logits were complete."""
         return self._step.plan.logits_ready_ns

@@ -18,9 +18,10 @@ from qr_sampler.components.amplifiers import amplifier_named
 from qr_sampler.entropy.draw import DroppedBytes, EntropyDraw
 from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import RowParameters, Rows
-from qr_sampler.sampling.commitment import RowContext, row_digest, step_commitment
+from qr_sampler.sampling.commitment import RowContext, step_commitment
 from qr_sampler.sampling.data_digest import DataDigest, digest_of
 from qr_sampler.sampling.kept_bytes import KeptBytes, keep
+from qr_sampler.sampling.plan_digests import digests_of_rows
 from qr_sampler.sampling.planner import StepPlan, StepPlanner
 from qr_sampler.selection.selector import SelectionResult, Selector
 from qr_sampler.settings import Settings
@@ -175,7 +176,7 @@ class SamplingPipeline:
         if source.serves_rows:
             rows = [contexts[line] for line in plan.lines.tolist()]
             return source.draw_rows(rows, sizes.tolist()), (), b""
-        digests = _row_digests(plan, contexts)
+        digests = digests_of_rows(plan, contexts)
         commitment = step_commitment(digests)
         return source.committed_draw(total, commitment), digests, commitment
 
@@ -204,27 +205,6 @@ class SamplingPipeline:
         if name not in self._amplifier_by_name:
             self._amplifier_by_name[name] = amplifier_named(name, self._settings)
         return self._amplifier_by_name[name]
-
-
-def _row_digests(plan: StepPlan, contexts: Sequence[RowContext]) -> tuple[bytes, ...]:
-    """Returns the digest of each decidable row."""
-    settled = plan.temperature
-    numbers = zip(
-        plan.lines.tolist(),
-        settled.temperature.tolist(),
-        settled.entropy_nats.tolist(),
-        settled.varentropy_nats2.tolist(),
-        strict=True,
-    )
-    return tuple(
-        row_digest(
-            contexts[line],
-            temperature=temperature,
-            entropy_nats=entropy_nats,
-            varentropy_nats2=varentropy_nats2,
-        )
-        for line, temperature, entropy_nats, varentropy_nats2 in numbers
-    )
 
 
 def _block_sizes(rows: RowParameters) -> tuple[IndexArray, int]:

@@ -192,6 +192,8 @@ class RunRecords:
             )
 
     def _draw(self, line: Draw, place: int) -> None:
+        if line.draw not in self._draws.open and self._commitments.tells_again(line):
+            return
         stored = self._consistent.stored.draw(line, place)
         opened = self._draws.begin(line, place, self._complete.part)
         if (known := self._draws.open.get(line.draw)) is not None:
@@ -199,6 +201,7 @@ class RunRecords:
         if opened is not None:
             self._clocks.draw(line, place)
             self._consistent.draw(line, place)
+            self._commitments.draw(opened)
             self._witnesses.draw(line, place)
 
     def _token(self, line: Token, place: int) -> None:

@@ -179,6 +179,24 @@ class SamplingSession(SessionRequests):
             sequence.failure = str(error)
         self._groups.forget()
 
+    def contexts(self, step: StepRows, group: RowGroup) -> list[RowContext]:
+        """Returns the contexts of the tokens that the rows of *group* decide.
+
+        Args:
+            step: The rows of a step.
+            group: Some of them.
+        """
+        return [
+            RowContext(
+                self.run_id,
+                step.sequences[index].name,
+                step.positions[index],
+                step.sequences[index].link,
+                step.sequences[index].request_key,
+            )
+            for index in group.indices
+        ]
+
     def _serve_apart(
         self,
         logits: Any,
@@ -223,7 +241,7 @@ class SamplingSession(SessionRequests):
         if len(indices) < len(lines):
             lines = [lines[index] for index in indices]
         pipeline = self._pipelines.get(group.source) or self._new_pipeline(group.source, logits)
-        contexts = self._contexts(step, group) if pipeline.reads_contexts else None
+        contexts = self.contexts(step, group) if pipeline.reads_contexts else None
         try:
             result = self._access.sample(pipeline, logits, lines, rows, contexts)
         except (EntropyUnavailableError, ComponentError) as error:
@@ -248,19 +266,6 @@ class SamplingSession(SessionRequests):
         self._access.force(logits, lines, [outcome.token_id for outcome in forced])
         for index, outcome in zip(left, forced, strict=True):
             outcomes[index] = outcome
-
-    def _contexts(self, step: StepRows, group: RowGroup) -> list[RowContext]:
-        """Returns the contexts of the tokens that the rows of *group* decide."""
-        return [
-            RowContext(
-                self.run_id,
-                step.sequences[index].name,
-                step.positions[index],
-                step.sequences[index].link,
-                step.sequences[index].request_key,
-            )
-            for index in group.indices
-        ]
 
     def _new_pipeline(self, source: str, logits: Any) -> SamplingPipeline:
         """Returns a new pipeline of *source*; only now is the device of the logits known."""

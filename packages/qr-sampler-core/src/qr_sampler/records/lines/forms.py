@@ -84,6 +84,7 @@ def draw_line(number: int, recorded: RecordedDraw) -> DrawLine:
         wall_time_ns=draw.wall_time_ns,
         sequence_id=draw.sequence_id,
         health=draw.health.value,
+        rows=tuple(recorded.rows_told),
     )
 
 

@@ -244,6 +244,7 @@ class LedgerLines:
             uniforms=with_places(token.uniforms, draws, entry.numbers),
             amplifier="" if token.amplifier == usual else token.amplifier,
             t_logits_ns=None if told else token.t_logits_ns,
+            row_draw=None if entry.told is None else self._number(entry.told),
         )
         self._lines.append((line.kind, line))
 

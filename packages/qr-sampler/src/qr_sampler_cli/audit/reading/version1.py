@@ -28,7 +28,7 @@ ENTRY_KINDS: Final = (
 )
 """Kinds of version 1."""
 
-_GIVEN: Final = frozenset({"n", "prev", "blind", "draw", "offset"})
+_GIVEN: Final = frozenset({"n", "prev", "blind", "draw", "offset", "row_draw"})
 _TOKEN_FIELDS: Final = frozenset(Token.__struct_fields__) - _GIVEN
 _DISCARD_FIELDS: Final = frozenset(Discard.__struct_fields__) - _GIVEN
 _DRAW_FIELDS: Final = (
@@ -41,6 +41,7 @@ _DRAW_FIELDS: Final = (
         "signature",
         "sequence_id",
         "health",
+        "rows",
     }
 )
 

@@ -163,7 +163,8 @@ class Completeness:
                 place, f"position {position} was emitted: position {sequence.sure - 1} was"
             )
         elif position < sequence.next:
-            sequence.next, sequence.link, sequence.draw = position, token.link, -1
+            sequence.next, sequence.link = position, token.link
+            sequence.draw = sequence.told = -1
             if sequence.ids is not None:
                 del sequence.ids[position - max(sequence.first, 0) :]
 

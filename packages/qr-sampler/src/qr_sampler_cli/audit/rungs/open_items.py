@@ -48,6 +48,7 @@ class OpenSequence:
         "request_key",
         "source",
         "sure",
+        "told",
         "top_k",
         "unsettled",
     )
@@ -79,10 +80,12 @@ class OpenSequence:
         """Number of the draw that decided its latest token."""
         self.received_ns = 0
         """When that draw was complete."""
+        self.told = -1
+        """Number of the draw whose request told of its latest row, if any did."""
         self.link: bytes | None = b""
         """What ties its next row to its latest token; ``None`` if that is not here."""
         self.earlier_link: bytes | None = b""
-        """The link that the rows of its latest draw began with."""
+        """The link that the rows began with of which the latest request told."""
         self.ids: array[int] | None = None
         """Its tokens, if they are to be compared with those that a client has received."""
 
@@ -105,6 +108,7 @@ class OpenDraw:
         "number",
         "part",
         "place",
+        "rows",
         "source",
         "spans",
         "stored",
@@ -133,6 +137,8 @@ class OpenDraw:
         """Its bytes, if they are there."""
         self.digests: list[bytes] = []
         """Digests of the rows that it has decided."""
+        self.rows = frozenset(map(bytes.fromhex, line.rows))
+        """Digests of the rows that its request told of, if its own line says so."""
         self.undigested = False
         """Whether a row of it has no digest."""
 

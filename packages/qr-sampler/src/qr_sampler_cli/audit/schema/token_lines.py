@@ -110,6 +110,7 @@ class Draw(ChainedLine, kw_only=True, tag="draw"):
     wall_time_ns: Nanoseconds
     sequence_id: SignedNanoseconds | None = None
     health: Literal["ok", "suspect", "untested"] = "untested"
+    rows: tuple[Digest, ...] = ()
 
 
 class UsedUniform(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -153,6 +154,7 @@ class Token(_TokenLine, kw_only=True, tag="token"):
     uniforms: list[UsedUniform] | None = None
     amplifier: str = ""
     t_logits_ns: Nanoseconds | None = None
+    row_draw: Count | None = None
 
 
 class Discard(ChainedLine, kw_only=True, tag="discard"):
