@@ -108,9 +108,11 @@ def plain_law(row: list[float], temperature: float, top_k: int, top_p: float) ->
     return [weights[token] / mass if token in kept else 0.0 for token in range(len(row))]
 
 
-def laws_of(rows: list[list[float]], parameters: list[SamplingParameters]) -> TargetLaws:
+def laws_of(
+    rows: list[list[float]], parameters: list[SamplingParameters], selector: Any = None
+) -> TargetLaws:
     logits = np.array(rows, dtype=np.float32)
-    return TargetLaws(logits, Rows(parameters))
+    return TargetLaws.of(logits, Rows(parameters), selector)
 
 
 @given(

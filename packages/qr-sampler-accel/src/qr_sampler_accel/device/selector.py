@@ -28,6 +28,7 @@ import torch
 
 from qr_sampler import Measurement, Rows, SamplingParameters, Selector
 from qr_sampler.arrays import FloatArray, IndexArray
+from qr_sampler.selection import Residual
 from qr_sampler_accel.device.laws import Edge, Lawful, TorchLaws
 from qr_sampler_accel.device.masses import ceil_products
 from qr_sampler_accel.device.passes import DeviceRows
@@ -130,6 +131,7 @@ class TorchSelector(Selector[TorchMeasurement, TorchPlan]):
             temperature = np.full(rows, 2.0)
             measured = self.measure(logits, batch, temperature)
             plan = self.prepare(measured, temperature)
+            self.laws(plan).select([Residual(0)], np.full(1, 0.5))
             self.pick(plan, np.full(rows, 0.5)).force(logits, range(rows))
             logits.zero_()
         self.taken(logits, range(1, rows))

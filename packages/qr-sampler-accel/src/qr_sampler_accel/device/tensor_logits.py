@@ -16,6 +16,8 @@ from qr_sampler import (
     SamplingPipeline,
     Selector,
     Settings,
+    StepPlan,
+    StepPlanner,
     StepResult,
 )
 from qr_sampler.arrays import Logits
@@ -50,6 +52,26 @@ class TensorLogits:
             settings, source, self._selector(logits), block_counts(), on_dropped
         )
 
+    def planner(self, logits: Any) -> StepPlanner:
+        """Returns a planner with the selector that is fastest where *logits* are."""
+        return StepPlanner(self._selector(logits))
+
+    def plan(self, planner: StepPlanner, logits: Any, lines: Sequence[int], rows: Rows) -> StepPlan:
+        """Returns everything about *lines* that can be computed before the entropy is drawn.
+
+        On an accelerator this waits until the logits have been computed.
+
+        Args:
+            planner: What :meth:`planner` returned, or that of a pipeline.
+            logits: Tensor of shape ``(R, V)``, unchanged as long as the plan is used.
+            lines: The L rows.
+            rows: Their parameters.
+        """
+        on_host = logits.device.type == "cpu"
+        selector: Any = planner.selector
+        taken = _on_host(logits, lines) if on_host else selector.taken(logits, lines)
+        return planner.prepare(taken, rows)
+
     def sample(
         self,
         pipeline: SamplingPipeline,
@@ -63,17 +85,14 @@ class TensorLogits:
         On an accelerator this waits until the logits have been computed; the request for entropy is
         made after that.
         """
-        on_host = logits.device.type == "cpu"
-        selector: Any = pipeline.selector
-        taken = _on_host(logits, lines) if on_host else selector.taken(logits, lines)
-        plan = pipeline.prepare(taken, rows)
+        plan = self.plan(pipeline.planner, logits, lines, rows)
         if not plan.lines.size:
             return None
         result = pipeline.complete(plan, contexts)
         if not self._forces:
             return result
         decided = [lines[line] for line in plan.lines.tolist()]
-        if on_host:
+        if logits.device.type == "cpu":
             self.force(logits, decided, result.selection.token_ids.tolist())
         else:
             result.selection.force(logits, decided)  # type: ignore[attr-defined]

@@ -16,30 +16,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
-
 from qr_sampler import (
     ComponentError,
     ConfigError,
+    EntropyDraw,
+    EntropySource,
     EntropyUnavailableError,
     QRSamplerError,
+    StepPlan,
+    StepPlanner,
+    step_commitment,
 )
 from qr_sampler.host import Entry, RowGroup, RowGroups, serve_or_split
+from qr_sampler.sampling.plan_digests import digests_of_rows
+from qr_sampler_accel import TensorLogits
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
-from qr_sampler_tsd.verification import verify_block, verify_tokens
-from qr_sampler_tsd.verification.verdict import Verdict, token_of
 from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows, Sequences
 from qr_sampler_vllm.tsd.verification.contract import Verified
-from qr_sampler_vllm.tsd.verification.draft_runs import UniformShare, VerifiedStep
+from qr_sampler_vllm.tsd.verification.draft_runs import DraftRun, UniformShare, VerifiedStep
+from qr_sampler_vllm.tsd.verification.judging import RULES, JudgedRun, judge_runs
 from qr_sampler_vllm.tsd.verification.proposals import Proposal, draw_proposals
-from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, StepUniforms
+from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw
 from qr_sampler_vllm.tsd.verification.target_laws import TargetLaws
 
 __all__ = ["Canonical"]
-
-_RULES = {"token": verify_tokens, "block": verify_block}
 
 
 class Canonical:
@@ -63,7 +65,10 @@ class Canonical:
                 )
         self._session = session
         self._pending = sequences.pending
-        self._verify = _RULES[verifier]
+        self._rule = RULES[verifier]
+        self._access = TensorLogits(forces=False)
+        self._planners: dict[str, StepPlanner] = {}
+        """By source: an accelerator's laws are valid until its planner plans again."""
         # Every row takes as many numbers as any other.
         self._groups = RowGroups(by_size=False)
 
@@ -96,8 +101,7 @@ class Canonical:
             lost = [record for each in drawn for record in each.discards("step_failed")]
             self._session.record([*verified.records, *lost])
             raise
-        for share in shares:
-            self._judge(share, verified)
+        self._judge(shares, verified)
         for index in owners:
             if not verified.tokens[index]:
                 self._do_without(logits, step, index)
@@ -122,7 +126,8 @@ class Canonical:
         """Draws for the rows of *group* and appends what each request gets to *shares*."""
 
         def attempt(part: RowGroup) -> QRSamplerError | None:
-            error = self._attempt(logits, step, part, shares)
+            planner = self._planner(group.source, logits, shared=part is group)
+            error = self._attempt(logits, step, part, planner, shares)
             if error is not None:
                 self._session.raise_if_told_to(error)
             return error
@@ -133,8 +138,21 @@ class Canonical:
 
         serve_or_split(group, lambda whole: whole.apart(step.rows.sequences), attempt, give_up)
 
+    def _planner(self, source: str, logits: Any, *, shared: bool) -> StepPlanner:
+        """Returns the planner of a source, or a new one for some of its rows."""
+        if not shared:
+            return self._access.planner(logits)
+        if source not in self._planners:
+            self._planners[source] = self._access.planner(logits)
+        return self._planners[source]
+
     def _attempt(
-        self, logits: Any, step: VerifiedStep, group: RowGroup, shares: list[UniformShare]
+        self,
+        logits: Any,
+        step: VerifiedStep,
+        group: RowGroup,
+        planner: StepPlanner,
+        shares: list[UniformShare],
     ) -> QRSamplerError | None:
         """Draws once for the rows of *group*; returns why that has failed, if it has."""
         source = self._session.source(group.source)
@@ -143,20 +161,41 @@ class Canonical:
         )
         lines = [step.rows.lines[index] for index in group.indices]
         try:
-            laws = TargetLaws(_on_host(logits, lines), rows)
+            plan = self._access.plan(planner, logits, lines, rows)
+            laws = TargetLaws(plan, planner.selector)
             runs = step.runs(laws, group.indices)
             total = sum(run.budget for run in runs.values())
             if not total:
                 return None
-            draw = source.draw(BYTES_PER_UNIFORM * total)
+            digests = self._digests(source, plan, step, group, runs)
+            told = [digest for own in digests.values() for digest in own]
+            draw = _drawn(source, BYTES_PER_UNIFORM * total, told)
         except (EntropyUnavailableError, ComponentError) as error:
             return error
-        first, ready_ns = 0, laws.plan.logits_ready_ns
-        origin = NumbersDraw.of(draw, ready_ns, keep_bytes=self._session.settings.ledger_blocks)
+        keep_bytes = self._session.settings.ledger_blocks
+        origin = NumbersDraw.of(draw, plan.logits_ready_ns, rows_told=told, keep_bytes=keep_bytes)
+        first = 0
         for owner, run in runs.items():
-            shares.append(UniformShare(owner, run, draw.data, origin, first))
+            own = digests.get(owner, [])
+            shares.append(UniformShare(owner, run, draw.data, origin, first, own))
             first += run.budget
         return None
+
+    def _digests(
+        self,
+        source: EntropySource,
+        plan: StepPlan,
+        step: VerifiedStep,
+        group: RowGroup,
+        runs: dict[int, DraftRun],
+    ) -> dict[int, list[bytes]]:
+        """Returns what *source* is told of the rows of each run; nothing if it takes nothing."""
+        if not source.commits:
+            return {}
+        of_rows = digests_of_rows(plan, self._session.contexts(step.rows, group))
+        return {
+            owner: [of_rows[run.laws.index(row)] for row in run.told] for owner, run in runs.items()
+        }
 
     def _do_without(self, logits: Any, step: VerifiedStep, index: int) -> None:
         """Discards the drafts of a request whose first row could not be drawn for."""
@@ -168,32 +207,29 @@ class Canonical:
         verified.tokens[index].append(outcome.token_id)
         verified.records.extend(request.owner.sampled(outcome))
 
-    def _judge(self, share: UniformShare, verified: Verified) -> None:
-        """Decides the tokens of one request; *verified* gets them and the records they settle."""
-        run = share.run
-        uniforms = StepUniforms(share.data, share.origin, share.first, run.budget)
-        p = [run.laws.probs(row) for row in run.rows[: run.budget]]
-        buffer = np.empty(p[0].size)
-        length = run.length
-        if not length:
-            verdict = Verdict((token_of(p[0], uniforms, buffer),), 0, 1.0)
-        else:
-            # Without a row after the last draft a repeated one makes up the number; it is not used.
-            after = p if run.has_bonus else [*p, p[-1]]
-            q, drafts = run.proposal.laws[:length], run.proposal.drafts[:length]
-            verdict = self._verify(after, q, drafts, uniforms, buffer)
-        emitted = run.emitted(verdict, uniforms.used)
-        verified.tokens[share.owner].extend(token.token_id for token in emitted)
-        for token in emitted:
-            verified.records.extend(run.sequence.sampled(token))
-        spent = verdict.accepted + (verdict.accepted < length)
-        verified.records.extend(run.proposal.discards("rejected_draft", spent))
-        first_unused = share.first + run.budget - uniforms.left
-        verified.records.extend(run.unused(share.origin, first_unused, uniforms.left, "not_needed"))
+    def _judge(self, shares: list[UniformShare], verified: Verified) -> None:
+        """Decides the tokens of all requests; *verified* gets them and the records they settle."""
+        by_laws: dict[TargetLaws, list[UniformShare]] = {}
+        for share in shares:
+            by_laws.setdefault(share.run.laws, []).append(share)
+        for laws, own in by_laws.items():
+            for share, judged in zip(own, judge_runs(laws, own, self._rule), strict=True):
+                _settle(share, judged, verified)
 
 
-def _on_host(logits: Any, lines: list[int]) -> Any:
-    """Returns *lines* of the tensor *logits* as an array; waits until they have been computed."""
-    import torch
+def _drawn(source: EntropySource, size: int, told: Sequence[bytes]) -> EntropyDraw:
+    """Returns *size* bytes, asked for with what is told of the rows that they decide."""
+    return source.committed_draw(size, step_commitment(told)) if told else source.draw(size)
 
-    return logits[torch.as_tensor(lines, device=logits.device)].cpu().numpy()
+
+def _settle(share: UniformShare, judged: JudgedRun, verified: Verified) -> None:
+    """Adds the tokens of one request to *verified*, and the records that they settle."""
+    run, uniforms = share.run, judged.uniforms
+    emitted = share.emitted(judged.tokens, judged.accepted, uniforms.used, judged.facts)
+    verified.tokens[share.owner].extend(token.token_id for token in emitted)
+    for token in emitted:
+        verified.records.extend(run.sequence.sampled(token))
+    spent = judged.accepted + (judged.accepted < run.length)
+    verified.records.extend(run.proposal.discards("rejected_draft", spent))
+    first_unused = share.first + run.budget - uniforms.left
+    verified.records.extend(run.unused(share.origin, first_unused, uniforms.left, "not_needed"))

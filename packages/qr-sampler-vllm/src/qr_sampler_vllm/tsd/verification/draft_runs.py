@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -11,15 +12,14 @@ import numpy as np
 from qr_sampler import DiscardRecord
 from qr_sampler.host import DrawnNumber, RecordedDiscard, StepRows, TokenSequence
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
-from qr_sampler_tsd.verification.verdict import Verdict
 from qr_sampler_vllm.tsd.sequences import RequestRows
 from qr_sampler_vllm.tsd.verification.contract import Verified
 from qr_sampler_vllm.tsd.verification.proposals import Proposal
-from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, Used
+from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, StepUniforms, Used
 from qr_sampler_vllm.tsd.verification.target_laws import TargetLaws
 from qr_sampler_vllm.tsd.verification.verified_token import RowFacts, VerifiedToken
 
-__all__ = ["DraftRun", "UniformShare", "VerifiedStep"]
+__all__ = ["DraftRun", "TokenFacts", "UniformShare", "VerifiedStep"]
 
 
 class DraftRun(NamedTuple):
@@ -47,40 +47,10 @@ class DraftRun(NamedTuple):
         """The largest number of uniforms that judging takes."""
         return self.length + 1
 
-    def emitted(self, verdict: Verdict, used: list[Used]) -> list[VerifiedToken]:
-        """Returns the tokens of a verdict with the numbers accounted to each.
-
-        The number that drew a draft is accounted to the draft. Those that judged the drafts, and
-        the one that chose the token after the accepted drafts, are accounted to the last token.
-
-        Args:
-            verdict: The result of the rule of verification.
-            used: The numbers that the rule has used.
-        """
-        accepted, length = verdict.accepted, self.length
-        tokens = list(verdict.tokens)
-        if accepted == length and not self.has_bonus:
-            tokens.pop()
-        emitted = []
-        for offset, token_id in enumerate(tokens):
-            drew = tuple(self.proposal.uniforms[offset : offset + 1] if offset < length else ())
-            is_last = offset == len(tokens) - 1
-            is_accepted = offset < accepted
-            emitted.append(
-                VerifiedToken(
-                    token_id=token_id,
-                    position=self.request.position + offset,
-                    outcome="accepted"
-                    if is_accepted
-                    else "corrected"
-                    if offset < length
-                    else "bonus",
-                    row=self._facts(offset, token_id),
-                    uniforms=(*drew, *used) if is_last else drew,
-                    deciding=drew[0] if is_accepted else used[-1],
-                )
-            )
-        return emitted
+    @property
+    def told(self) -> list[int]:
+        """Its rows that a request for its numbers tells of."""
+        return self.rows[: self.budget]
 
     def unused(
         self, origin: NumbersDraw, first: int, count: int, reason: str
@@ -113,20 +83,14 @@ class DraftRun(NamedTuple):
         place = DrawnNumber(origin, BYTES_PER_UNIFORM * first)
         return [RecordedDiscard(discard, self.sequence, place)]
 
-    def _facts(self, offset: int, token_id: int) -> RowFacts:
-        laws, row = self.laws, self.rows[offset]
-        plan, index = laws.plan, laws.index(row)
-        running = float(plan.rows.running_entropy[index])
-        return RowFacts(
-            t_logits_ns=plan.logits_ready_ns,
-            temperature=float(plan.temperature.temperature[index]),
-            entropy_nats=float(plan.temperature.entropy_nats[index]),
-            varentropy_nats2=float(plan.temperature.varentropy_nats2[index]),
-            running_entropy_nats=None if np.isnan(running) else running,
-            rank=laws.rank(row, token_id),
-            probability=float(laws.probs(row)[token_id]),
-            candidates=laws.candidates(row),
-        )
+
+class TokenFacts(NamedTuple):
+    """What a row says of a token."""
+
+    rank: int
+    """Its rank."""
+    probability: float
+    """Its probability."""
 
 
 class UniformShare(NamedTuple):
@@ -141,10 +105,64 @@ class UniformShare(NamedTuple):
     """What is kept of the draw."""
     first: int
     """Index of the first of its numbers; there are as many as the budget of the run."""
+    digests: list[bytes]
+    """What the source was told of the rows of the run; empty if it was told nothing."""
+
+    def uniforms(self) -> StepUniforms:
+        """Returns the numbers, none of them used."""
+        return StepUniforms(self.data, self.origin, self.first, self.run.budget)
 
     def discards(self, reason: str) -> list[RecordedDiscard]:
         """Returns the records of its bytes if they are not used."""
         return self.run.unused(self.origin, self.first, self.run.budget, reason)
+
+    def emitted(
+        self, tokens: Sequence[int], accepted: int, used: list[Used], facts: Sequence[TokenFacts]
+    ) -> list[VerifiedToken]:
+        """Returns the tokens that the run emits with the numbers accounted to each.
+
+        The number that drew a draft is accounted to the draft. Those that judged the drafts, and
+        the one that chose the token after the accepted drafts, are accounted to the last token.
+
+        Args:
+            tokens: The accepted drafts, and the token after them if there is one.
+            accepted: How many drafts are accepted.
+            used: The numbers of the share that were used.
+            facts: What their rows say of the tokens.
+        """
+        run, emitted = self.run, []
+        for offset, token_id in enumerate(tokens):
+            drafted, is_accepted = offset < run.length, offset < accepted
+            drew = tuple(run.proposal.uniforms[offset : offset + 1] if drafted else ())
+            is_last = offset == len(tokens) - 1
+            emitted.append(
+                VerifiedToken(
+                    token_id=token_id,
+                    position=run.request.position + offset,
+                    outcome="accepted" if is_accepted else "corrected" if drafted else "bonus",
+                    row=self._facts(offset, facts[offset]),
+                    uniforms=(*drew, *used) if is_last else drew,
+                    deciding=drew[0] if is_accepted else used[-1],
+                    digest=self.digests[offset] if self.digests else b"",
+                    told=self.origin if self.digests else None,
+                )
+            )
+        return emitted
+
+    def _facts(self, offset: int, facts: TokenFacts) -> RowFacts:
+        laws, row = self.run.laws, self.run.rows[offset]
+        plan, index = laws.plan, laws.index(row)
+        running = float(plan.rows.running_entropy[index])
+        return RowFacts(
+            t_logits_ns=plan.logits_ready_ns,
+            temperature=float(plan.temperature.temperature[index]),
+            entropy_nats=float(plan.temperature.entropy_nats[index]),
+            varentropy_nats2=float(plan.temperature.varentropy_nats2[index]),
+            running_entropy_nats=None if np.isnan(running) else running,
+            rank=facts.rank,
+            probability=facts.probability,
+            candidates=laws.candidates(row),
+        )
 
 
 class VerifiedStep:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qr_sampler import EntropyDraw
+from qr_sampler import EntropyDraw, step_commitment
 from qr_sampler.arrays import FloatArray
 from qr_sampler.records.entries import DrawnNumber
 from qr_sampler.sampling.kept_bytes import KeptBytes, keep
@@ -30,7 +31,9 @@ class NumbersDraw:
     logits_ready_ns: int | None
     """When the logits were complete; ``None`` if it preceded them."""
     commitment: str = ""
-    """Always empty: no source is told of several numbers what they decide."""
+    """Digest that travelled with the request, hexadecimal; empty if none did."""
+    rows_told: tuple[str, ...] = ()
+    """Digests of the rows that it covers, hexadecimal."""
     kept: KeptBytes | None = None
     """Its bytes, for the ledger; ``None`` if nobody keeps them."""
 
@@ -41,13 +44,19 @@ class NumbersDraw:
 
     @classmethod
     def of(
-        cls, draw: EntropyDraw, logits_ready_ns: int | None, *, keep_bytes: bool = False
+        cls,
+        draw: EntropyDraw,
+        logits_ready_ns: int | None,
+        *,
+        rows_told: Sequence[bytes] = (),
+        keep_bytes: bool = False,
     ) -> NumbersDraw:
         """Returns what is kept of *draw*.
 
         Args:
             draw: The draw, with its bytes.
             logits_ready_ns: When the logits were complete; ``None`` if it preceded them.
+            rows_told: Digests of the rows that its commitment covers, if it was told any.
             keep_bytes: Whether its bytes are kept, too, as far as there is room.
         """
         return cls(
@@ -55,6 +64,8 @@ class NumbersDraw:
             len(draw.data),
             hashlib.sha256(draw.data).hexdigest(),
             logits_ready_ns,
+            commitment=step_commitment(rows_told).hex() if rows_told else "",
+            rows_told=tuple(digest.hex() for digest in rows_told),
             kept=keep(draw.data) if keep_bytes else None,
         )
 

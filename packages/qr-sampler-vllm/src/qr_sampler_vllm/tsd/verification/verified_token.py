@@ -9,10 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from qr_sampler import DiscardRecord, TokenSamplingRecord
+from qr_sampler import DiscardRecord, TokenSamplingRecord, link_digest
 from qr_sampler.host import RecordedDiscard, RecordedToken, Remembered, TokenSequence
 from qr_sampler.temperature import rounded
-from qr_sampler_vllm.tsd.verification.step_uniforms import Used
+from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, Used
 
 __all__ = ["AMPLIFIER", "RowFacts", "VerifiedToken", "discards_of"]
 
@@ -60,15 +60,18 @@ class VerifiedToken:
     """All numbers that are accounted to it, in the order of their use."""
     deciding: Used
     """The one among them that selected it."""
+    digest: bytes = b""
+    """What a source was told of its row; empty if it was told nothing."""
+    told: NumbersDraw | None = None
+    """The draw whose request told of the row, if any did."""
 
     @property
     def remembered(self) -> Remembered:
-        """What its sequence remembers of it.
-
-        There is no link, since proposals are drawn before there is anything to commit to.
-        """
+        """What its sequence remembers of it."""
         (seen,) = rounded(np.array([self.row.entropy_nats]))
-        return Remembered(self.token_id, float(seen), b"")
+        digest = self.digest
+        link = link_digest(digest, self.token_id, self.deciding.u) if digest else b""
+        return Remembered(self.token_id, float(seen), link)
 
     def entry(self, sequence: TokenSequence, *, emitted: bool | None) -> RecordedToken:
         """Returns what is to be recorded of the token as one of *sequence*."""
@@ -111,6 +114,9 @@ class VerifiedToken:
             wall_time_ns=draw.wall_time_ns,
             trial=options.trial,
             condition=options.condition,
+            commitment="" if self.told is None else self.told.commitment,
+            row_digest=self.digest.hex(),
+            echo_verified=None if self.told is None else self.told.draw.commitment_echoed,
             signature_verified=draw.signature_verified,
             role=self.deciding.role.value,
             outcome=self.outcome,
@@ -124,6 +130,7 @@ class VerifiedToken:
             sequence,
             tuple(used.place for used in self.uniforms),
             self.uniforms.index(self.deciding),
+            None if self.told is self.deciding.origin else self.told,
         )
 
     def discards(self, sequence: TokenSequence, reason: str) -> list[RecordedDiscard]:
