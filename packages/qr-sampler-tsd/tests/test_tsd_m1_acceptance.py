@@ -21,7 +21,7 @@ from qr_sampler_tsd.experiments import (
     run_m1,
     sweep,
 )
-from qr_sampler_tsd.experiments.evidence import acceptance_interval, acceptance_z
+from qr_sampler_tsd.experiments.evidence import acceptance_interval, acceptance_z, prefix_z
 from qr_sampler_tsd.telemetry import RunWriter
 from qr_sampler_tsd.tsu import SimTSU
 
@@ -50,8 +50,7 @@ def test_text_and_acceptance(options: dict[str, Any]) -> None:
     result = run(**options)
     assert result.chi_square.p_value > FALSE_ALARMS
     assert result.chi_square.contexts > 3
-    if result.accept_z is not None:
-        assert abs(result.accept_z) < Z
+    assert abs(result.accept_z) < Z
     assert np.isfinite(result.ce_gap_nats)
 
 
@@ -61,7 +60,6 @@ def test_corpus(tmp_path: Path) -> None:
     result = run(corpus=path, laplace=0.1, k=6, steps=8000)
     assert result.chi_square.p_value > FALSE_ALARMS
     assert result.chi_square.contexts > 10
-    assert result.accept_z is not None
     assert abs(result.accept_z) < Z
 
 
@@ -200,12 +198,34 @@ def test_events_of_alternatives(tmp_path: Path) -> None:
     assert {event["accepted_prefix"] for event in events} == {0, 1}
     assert {event["emitted"] for event in events} == {1}
     assert result.acceptance_agrees
+    assert result.overlap_mass < result.predicted_acceptance
+    assert {event["overlap_mass"] < event["predicted_acceptance"] for event in events} == {True}
 
 
-def test_a_block_as_a_whole_has_no_simple_prediction() -> None:
-    result = run(length=2, verifier="block", steps=50)
-    assert result.overlap_mass is None
-    assert result.acceptance_agrees is None
+@pytest.mark.parametrize("length", [1, 3])
+def test_every_prefix_of_a_block_stands_as_often_as_predicted(length: int) -> None:
+    result = run(length=length, verifier="block", steps=2000)
+    assert len(result.prefix_z) == length
+    assert all(abs(z) < Z for z in result.prefix_z)
+    # Of the first draft two predictions are right: given the context, and given the draft, too.
+    assert result.predicted_acceptance == result.overlap_mass
+    assert abs(result.accept_z) < Z
+    assert run(length=2, steps=50).prefix_z == ()
+
+
+def test_a_rule_that_keeps_too_many_is_noticed() -> None:
+    """Blocks of which one draft more stands in one pass of five."""
+    rng = np.random.default_rng(1)
+    prefixes = np.sort(rng.random((5000, 3)))[:, ::-1]
+    # At least i stand with probability P_i: one uniform for all of them.
+    stood = (rng.random((5000, 1)) < prefixes).sum(axis=1)
+    assert all(abs(z) < Z for z in prefix_z(stood.tolist(), prefixes.tolist()))
+    more = np.minimum(stood + (rng.random(5000) < 0.2), 3)
+    assert min(map(abs, prefix_z(more.tolist(), prefixes.tolist()))) > Z
+
+
+def test_a_run_too_short_to_be_tested_says_so() -> None:
+    assert run(steps=3).chi_square[1:] == (0, None, 0)
 
 
 def test_sweep() -> None:

@@ -34,6 +34,8 @@ EVENT = TelemetryEvent(
     step=0,
     row=0,
     mode="M0",
+    vocab_size=1000,
+    K=64,
     L=1,
     B=1,
     unit="sim",
@@ -46,6 +48,7 @@ EVENT = TelemetryEvent(
     first_token_reject=False,
     emitted=1,
     overlap_mass=0.75,
+    predicted_acceptance=0.875,
     ce_gap_nats=0.25,
     q_temp=1.0,
     q_floor=1e-6,
@@ -105,11 +108,13 @@ def test_a_run_directory(tmp_path: Path) -> None:
     assert [strict(line)["ce_gap_nats"] for line in lines] == [0.25, None, 0.75]
     with (writer.directory / SUMMARY_FILE).open(encoding="utf-8") as file:
         rows = {row["field"]: row for row in csv.DictReader(file)}
-    assert rows["step"] == {"field": "step", "count": "3", "mean": "1.0", "variance": "1.0"}
+    assert [row["mean"] for row in rows.values()][:1] == ["333.0"]
+    assert rows["psi_bytes"]["variance"] == "0.0"
     assert rows["ce_gap_nats"]["count"] == "2"
     assert float(rows["ce_gap_nats"]["mean"]) == 0.5
     assert float(rows["first_token_reject"]["mean"]) == 0
-    assert "run_id" not in rows
+    # A mean of what numbers events, or was asked for, says nothing.
+    assert not rows.keys() & {"run_id", "seed", "step", "row", "L", "B"}
     writer.close()
 
 
@@ -143,8 +148,17 @@ def test_what_was_measured_survives_an_error(tmp_path: Path) -> None:
 
 def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("", "utf-8")
-    with pytest.raises(ExperimentError, match="cannot be made"):
-        RunWriter(tmp_path / "runs", "M0")
+    with (
+        pytest.raises(ExperimentError, match="cannot be made"),
+        RunWriter(tmp_path / "runs", "M0") as writer,
+    ):
+        writer.write(EVENT)
+
+
+def test_a_run_without_events_leaves_nothing(tmp_path: Path) -> None:
+    with RunWriter(tmp_path / "runs", "M0"):
+        pass
+    assert not any(tmp_path.iterdir())
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1))

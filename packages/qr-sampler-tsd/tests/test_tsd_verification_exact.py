@@ -21,6 +21,7 @@ from qr_sampler_tsd.errors import VerificationError
 from qr_sampler_tsd.verification import (
     Verdict,
     accept_correct,
+    joint_ratios,
     k_seq_acceptance,
     optimal_division,
     verify_block,
@@ -213,6 +214,27 @@ def test_blocks_follow_the_target_exactly(verifier: Verifier, length: int, case:
         assert accepted == pytest.approx(length, abs=TOLERANCE)
     if case == "disjoint":
         assert accepted == pytest.approx(0, abs=TOLERANCE)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("case", CASES)
+def test_a_prefix_of_a_block_stands_with_its_own_probability(case: str) -> None:
+    """P(at least i drafts stand, given the first i of them) = P_i, whatever comes after them."""
+    bigram, length = CASES[case], 3
+    stands: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+    for drafts, mass, rows, laws in bigram.blocks(length):
+        targets = [float(row[token]) for row, token in zip(rows, drafts, strict=False)]
+        proposals = [law.prob_of(token) for law, token in zip(laws, drafts, strict=True)]
+        joint = joint_ratios(targets, proposals)
+        verify = partial(_call, verify_block, rows, laws, drafts, np.empty(bigram.vocab_size))
+        for (_, count), share in outcome_law(verify).items():
+            for least in range(1, length + 1):
+                found = stands[drafts[:least]]
+                found[0] += mass * share
+                found[1] += mass * share * (count >= least)
+                found[2] = joint[least]
+    for reached, stood, predicted in stands.values():
+        assert stood / reached == pytest.approx(predicted, abs=TOLERANCE)
 
 
 def test_the_enumeration_finds_a_wrong_verifier() -> None:

@@ -81,7 +81,7 @@ def test_m1_of_a_corpus_with_a_named_source(tmp_path: Path) -> None:
 
 def test_sweep_takes_lists_in_both_ways() -> None:
     options = ("--vocabs=60,50", "--ks=4,8", "--ks=16", "--seeds", "7,11", "--json")
-    result = run("sweep", "--mode=m1", *QUICK, *options)
+    result = run("sweep", "--mode=m1", *QUICK, "--steps=3000", *options)
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)
     assert [(row["vocab_size"], row["k"], row["seed"]) for row in rows] == [
@@ -224,7 +224,7 @@ def test_a_refuted_run_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "refuted: M0, V = 200, K = 64, seed 7: the text does not follow the target" in (
         result.stderr
     )
-    assert "standard deviations off the overlap" in result.stderr
+    assert "standard deviations off what is predicted" in result.stderr
 
 
 def test_numbers_that_are_not_finite_are_null() -> None:
@@ -242,3 +242,20 @@ def test_bad_epsilon() -> None:
     result = run("m0", *QUICK, "--eps=small")
     assert result.exit_code == 2
     assert "--eps small" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [("m0", "--vocab=10", "--K=20"), ("m1", "--vocab=10", "--tau=0"), ("m1", "--c=-1")]
+)
+def test_a_refused_run_leaves_nothing(options: tuple[str, ...], tmp_path: Path) -> None:
+    result = run(*options, *QUICK)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert not any(tmp_path.iterdir())
+
+
+def test_too_little_to_test_is_no_success() -> None:
+    result = run("m0", "--steps=2", "--dense-seconds=0")
+    assert result.exit_code == 2
+    assert "not tested: M0, V = 1,000, K = 64, seed 7: 2 tokens are too few" in result.stderr
+    assert result.stdout.splitlines()[1].split()[-6:-5] != ["1"]

@@ -42,4 +42,6 @@ def test_commands_of_the_page(
     assert program == "qr-sampler"
     fewer = ("--samples=2000",) if "gate" in arguments else FEWER
     result = CliRunner().invoke(app, [*arguments, *fewer])
-    assert result.exit_code == 0, result.output
+    # So few steps may be too few to test anything.
+    too_few = result.exit_code == 2 and "not tested:" in result.stderr
+    assert result.exit_code == 0 or too_few, result.output

@@ -38,12 +38,13 @@ def token_at(masses: FloatArray, u: float) -> int:
         u: In [0, 1).
 
     Raises:
-        ValueError: When all masses are 0.
+        ValueError: When all masses are 0, or one is no number.
     """
     np.cumsum(masses, out=masses)
     total = float(masses[-1])
     if not total > 0:
-        raise ValueError("the masses are all 0: there is no token to choose")
+        what = "hold NaN" if np.isnan(total) else "are all 0"
+        raise ValueError(f"the masses {what}: there is no token to choose")
     # A running sum does not grow at a token of mass 0, and 'right' skips it.
     return int(masses.searchsorted(u * total, side="right"))
 

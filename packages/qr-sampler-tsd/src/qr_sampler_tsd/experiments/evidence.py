@@ -17,6 +17,7 @@ __all__ = [
     "acceptance_interval",
     "acceptance_z",
     "context_chi_square",
+    "prefix_z",
 ]
 
 CONFIDENCE: Final = 0.999
@@ -33,8 +34,9 @@ class ChiSquare(NamedTuple):
     """Sum of (observed - expected)^2 / expected; infinite when an impossible token was emitted."""
     degrees: int
     """Degrees of freedom; 0 when there was too little to test."""
-    p_value: float
-    """Probability of a statistic at least as large if the text follows the target."""
+    p_value: float | None
+    """Probability of a statistic at least as large if the text follows the target; ``None`` when
+    there was too little to test."""
     contexts: int
     """Contexts that were tested."""
 
@@ -63,6 +65,25 @@ def acceptance_z(accepted: int, predictions: FloatArray) -> float:
     return excess / float(np.sqrt(variance))
 
 
+def prefix_z(stood: Sequence[int], prefixes: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Returns :func:`acceptance_z` of the blocks of which at least 1, 2 ... L drafts stand.
+
+    In block verification at least i drafts stand with probability P_i, given the first i of them,
+    whatever the others are: what the proof of Sun et al. 2025, arXiv 2403.10444, rests on, and what
+    the tests enumerate. So the outcomes for one i are independent given the drafts; those for
+    different i are not, and each i has its own entry.
+
+    Args:
+        stood: How many drafts stand in each of N passes.
+        prefixes: P_1 .. P_L of each pass.
+    """
+    reached = np.asarray(stood)
+    return tuple(
+        acceptance_z(int(np.count_nonzero(reached >= least)), predictions)
+        for least, predictions in enumerate(np.asarray(prefixes).T, start=1)
+    )
+
+
 def context_chi_square(
     row_of: Callable[[int], FloatArray], contexts: Sequence[int], tokens: Sequence[int]
 ) -> ChiSquare:
@@ -88,7 +109,7 @@ def context_chi_square(
             return ChiSquare(float("inf"), 1, 0.0, tested + 1)
         row_statistic, free = _pearson(row, drawn)
         statistic, degrees, tested = statistic + row_statistic, degrees + free, tested + (free > 0)
-    p_value = float(chi2.sf(statistic, degrees)) if degrees else 1.0
+    p_value = float(chi2.sf(statistic, degrees)) if degrees else None
     return ChiSquare(statistic, degrees, p_value, tested)
 
 

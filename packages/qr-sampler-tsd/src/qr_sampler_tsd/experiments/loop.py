@@ -17,6 +17,7 @@ from qr_sampler_tsd.uniforms import Role, UniformSource
 from qr_sampler_tsd.verification import (
     Verdict,
     accept_correct_by_thinning,
+    joint_ratios,
     verify_block,
     verify_k_seq,
     verify_tokens_by_thinning,
@@ -64,11 +65,19 @@ class Recording:
     """Context of every emitted token."""
     tokens: list[int] = field(default_factory=list)
     """Every emitted token."""
+    overlaps: list[float] = field(default_factory=list)
+    """sum min(p, q) in the context of every acceptance test: of every draft that was looked at
+    token by token, else of the first draft of each pass."""
     predictions: list[float] = field(default_factory=list)
-    """Predicted probability of every acceptance test: of every draft that was looked at token by
-    token, else of each pass that any draft is accepted."""
+    """Predicted probability of every acceptance test: that the draft stands, or for K-SEQ that one
+    of the drafts does."""
     accepted_tests: int = 0
     """How many of them accepted."""
+    prefixes: list[list[float]] = field(default_factory=list)
+    """For blocks judged as a whole, of every pass the probability that at least 1, 2 ... L drafts
+    stand, given the drafts so far: :func:`~qr_sampler_tsd.verification.joint_ratios`."""
+    stood: list[int] = field(default_factory=list)
+    """How many stood in each of these passes."""
     accepted_drafts: int = 0
     """Drafts that stood."""
     passes: int = 0
@@ -190,10 +199,25 @@ def _record(
     place = context
     for position in range(min(verdict.accepted + 1, tested)):
         recording.predictions.append(table[place].predicted)
+        recording.overlaps.append(table[place].overlap)
         place = after(drafts[position])
     recording.accepted_tests += min(verdict.accepted, tested)
+    if settings.verifier == "block":
+        recording.prefixes.append(_prefixes(table, context, drafts))
+        recording.stood.append(verdict.accepted)
     for token in verdict.tokens:
         recording.contexts.append(context)
         recording.tokens.append(token)
         context = after(token)
     return context
+
+
+def _prefixes(table: ContextTable, context: int, drafts: Sequence[int]) -> list[float]:
+    """Returns P_1 .. P_L of a block of drafts."""
+    targets, proposals, place = [], [], context
+    for draft in drafts:
+        known = table[place]
+        targets.append(float(known.p[draft]))
+        proposals.append(known.law.prob_of(draft))
+        place = table.target.context_after(draft)
+    return joint_ratios(targets, proposals)[1:]

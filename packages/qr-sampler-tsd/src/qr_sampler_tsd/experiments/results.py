@@ -13,6 +13,7 @@ from qr_sampler_tsd.experiments.evidence import (
     acceptance_interval,
     acceptance_z,
     context_chi_square,
+    prefix_z,
 )
 from qr_sampler_tsd.experiments.loop import Recording
 from qr_sampler_tsd.uniforms import UniformSource
@@ -51,11 +52,16 @@ class ExperimentResult:
     a test; for the other rules it is each pass, which accepts when any draft is accepted."""
     accept_interval: tuple[float, float]
     """Its Wilson interval, at :data:`~qr_sampler_tsd.experiments.evidence.CONFIDENCE`."""
-    overlap_mass: float | None
-    """The mean predicted acceptance of the same tests: sum min(p, q), for K-SEQ 1 - (1 - beta)^k.
-    ``None`` for blocks of several drafts judged as a whole, where it is no simple sum."""
-    accept_z: float | None
-    """Standard deviations between the two, given the contexts."""
+    overlap_mass: float
+    """The mean of sum min(p, q) in the contexts of the same tests."""
+    predicted_acceptance: float
+    """The mean predicted probability of the same tests: the overlap mass, for K-SEQ
+    1 - (1 - beta)^k."""
+    accept_z: float
+    """Standard deviations between share and prediction, given the contexts."""
+    prefix_z: tuple[float, ...]
+    """For blocks judged as a whole, the same for at least 1, 2 ... L accepted drafts, see
+    :func:`~qr_sampler_tsd.experiments.evidence.prefix_z`; else empty."""
     chi_square: ChiSquare
     """The text against the target, per context."""
     ce_gap_nats: float
@@ -79,13 +85,11 @@ class ExperimentResult:
         return self.steps_per_second / self.dense_steps_per_second
 
     @property
-    def acceptance_agrees(self) -> bool | None:
-        """Whether the prediction is in the interval; ``None`` without a prediction."""
-        if self.overlap_mass is None:
-            return None
+    def acceptance_agrees(self) -> bool:
+        """Whether the prediction is in the interval."""
         low, high = self.accept_interval
         # The interval's ends and the prediction are both rounded.
-        return low - 1e-12 <= self.overlap_mass <= high + 1e-12
+        return low - 1e-12 <= self.predicted_acceptance <= high + 1e-12
 
 
 def result_of(
@@ -108,7 +112,6 @@ def result_of(
     """
     settings = table.settings
     predictions = np.array(recording.predictions)
-    predicted = settings.verifier != "block" or settings.length == 1
     visited, visits = np.unique(recording.contexts, return_counts=True)
     gaps = np.array([table[context].ce_gap_nats for context in visited.tolist()])
     sizes = np.array([table[context].psi.size_bytes for context in visited.tolist()])
@@ -127,8 +130,10 @@ def result_of(
         tokens_per_pass=len(recording.tokens) / recording.passes,
         accept_rate=recording.accepted_tests / predictions.size,
         accept_interval=acceptance_interval(recording.accepted_tests, predictions.size),
-        overlap_mass=float(predictions.mean()) if predicted else None,
-        accept_z=acceptance_z(recording.accepted_tests, predictions) if predicted else None,
+        overlap_mass=float(np.mean(recording.overlaps)),
+        predicted_acceptance=float(predictions.mean()),
+        accept_z=acceptance_z(recording.accepted_tests, predictions),
+        prefix_z=prefix_z(recording.stood, recording.prefixes) if recording.stood else (),
         chi_square=context_chi_square(
             lambda context: table[context].p, recording.contexts, recording.tokens
         ),

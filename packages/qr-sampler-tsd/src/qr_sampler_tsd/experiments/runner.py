@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import NamedTuple
 
 from qr_sampler_tsd.experiments.contexts import ContextTable, prepare_all
@@ -13,7 +12,12 @@ from qr_sampler_tsd.experiments.loop import INTERRUPTIONS, Progress, Step, run_p
 from qr_sampler_tsd.experiments.results import ExperimentResult, result_of
 from qr_sampler_tsd.experiments.settings import ExperimentSettings
 from qr_sampler_tsd.targets.base import Target
-from qr_sampler_tsd.telemetry import RunWriter, TelemetryEvent, version_hash
+from qr_sampler_tsd.telemetry import (
+    RunWriter,
+    TelemetryEvent,
+    sampler_version,
+    version_hash,
+)
 from qr_sampler_tsd.uniforms import Role, SeededUniforms, UniformSource
 
 __all__ = ["Equipment", "run_experiment"]
@@ -92,6 +96,8 @@ def _write(
                 step=step.number,
                 row=row,
                 mode=mode,
+                vocab_size=table.target.vocab_size,
+                K=settings.k,
                 L=settings.length,
                 B=settings.batch,
                 unit=unit,
@@ -103,7 +109,8 @@ def _write(
                 accepted_prefix=verdict.accepted,
                 first_token_reject=verdict.accepted == 0,
                 emitted=len(verdict.tokens),
-                overlap_mass=first.predicted,
+                overlap_mass=first.overlap,
+                predicted_acceptance=first.predicted,
                 ce_gap_nats=sum(place.ce_gap_nats for place in known) / len(known),
                 q_temp=first.psi.tau,
                 q_floor=first.floor,
@@ -113,6 +120,6 @@ def _write(
                 uniforms_bonus=step.drawn[Role.BONUS],
                 version_hash=version_hash(),
                 psi_semver=first.psi.VERSION,
-                sampler_semver=version("qr-sampler-tsd"),
+                sampler_semver=sampler_version(),
             )
         )

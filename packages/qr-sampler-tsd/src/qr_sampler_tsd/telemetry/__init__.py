@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
-from qr_sampler_tsd.telemetry.events import TelemetryEvent, as_json_line, version_hash
+from qr_sampler_tsd.telemetry.events import (
+    MEASURED,
+    TelemetryEvent,
+    as_json_line,
+    sampler_version,
+    version_hash,
+)
 from qr_sampler_tsd.telemetry.plots import plot_run, require_matplotlib
 from qr_sampler_tsd.telemetry.summary import FieldSummary, Summary
 from qr_sampler_tsd.telemetry.writer import EVENTS_FILE, SUMMARY_FILE, RunWriter
 
 __all__ = [
     "EVENTS_FILE",
+    "MEASURED",
     "SUMMARY_FILE",
     "FieldSummary",
     "RunWriter",
@@ -18,5 +25,6 @@ __all__ = [
     "as_json_line",
     "plot_run",
     "require_matplotlib",
+    "sampler_version",
     "version_hash",
 ]

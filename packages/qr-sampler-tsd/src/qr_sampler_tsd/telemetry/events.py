@@ -7,10 +7,14 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
+from typing import Final
 
-__all__ = ["TelemetryEvent", "as_json_line", "version_hash"]
+__all__ = ["MEASURED", "TelemetryEvent", "as_json_line", "sampler_version", "version_hash"]
 
 Value = int | float | str | bool | None
 
@@ -29,6 +33,10 @@ class TelemetryEvent:
     """Which of the B sequences, from 0."""
     mode: str
     """``M0`` or ``M1``."""
+    vocab_size: int
+    """Number of tokens, V."""
+    K: int
+    """Tokens of the payload's head."""
     L: int
     """Drafts per pass."""
     B: int
@@ -52,7 +60,10 @@ class TelemetryEvent:
     emitted: int
     """Tokens of the pass."""
     overlap_mass: float
-    """sum min(p, q) at the first position: its predicted acceptance."""
+    """sum min(p, q) at the first position: with one draft there, the probability that it stands."""
+    predicted_acceptance: float
+    """The probability that the first position is decided by a draft: the overlap mass, for K-SEQ
+    1 - (1 - beta)^k."""
     ce_gap_nats: float
     """H(p, q) - H(p), the mean over the positions; infinite where q lacks a token of p."""
     q_temp: float
@@ -75,12 +86,39 @@ class TelemetryEvent:
     """Version of this package."""
 
 
+MEASURED: Final = (
+    "psi_bytes",
+    "tsu_latency_ms",
+    "verifier_latency_ms",
+    "accepted_prefix",
+    "first_token_reject",
+    "emitted",
+    "overlap_mass",
+    "predicted_acceptance",
+    "ce_gap_nats",
+    "q_temp",
+    "q_floor",
+    "uniforms_proposal",
+    "uniforms_accept",
+    "uniforms_residual",
+    "uniforms_bonus",
+)
+"""The fields that a mean says something about; the others number events or say what was asked."""
+
 _NAMES = tuple(field.name for field in fields(TelemetryEvent))
+_FLOATS = tuple(field.name for field in fields(TelemetryEvent) if field.type == "float")
+_values_of = attrgetter(*_NAMES)
+_encode = json.JSONEncoder(allow_nan=False, check_circular=False).encode
 
 
 def as_values(event: TelemetryEvent) -> dict[str, Value]:
     """Returns the fields of *event*, numbers that are not finite as ``None``."""
-    return {name: _finite(getattr(event, name)) for name in _NAMES}
+    values: dict[str, Value] = dict(zip(_NAMES, _values_of(event), strict=True))
+    for name in _FLOATS:
+        value = values[name]
+        if not math.isfinite(value):  # type: ignore[arg-type]
+            values[name] = None
+    return values
 
 
 def as_json_line(event: TelemetryEvent) -> str:
@@ -88,11 +126,18 @@ def as_json_line(event: TelemetryEvent) -> str:
 
     What is not finite becomes ``null``: JSON has no NaN and no Infinity.
     """
-    return json.dumps(as_values(event), allow_nan=False) + "\n"
+    return line_of(as_values(event))
 
 
-def _finite(value: Value) -> Value:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def line_of(values: Mapping[str, Value]) -> str:
+    """Returns the line of :func:`as_values`."""
+    return _encode(values) + "\n"
+
+
+@functools.cache
+def sampler_version() -> str:
+    """Returns the version of this package, which takes a search of the installation."""
+    return version("qr-sampler-tsd")
 
 
 @functools.cache

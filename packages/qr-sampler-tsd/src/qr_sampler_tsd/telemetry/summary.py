@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
 __all__ = ["FieldSummary", "Summary"]
 
@@ -46,22 +46,29 @@ class FieldSummary:
 
 
 class Summary:
-    """Moments of all numeric fields; numbers that are missing or not finite do not count."""
+    """Moments of the fields that are named; values that are missing or not finite do not count.
 
-    def __init__(self) -> None:
-        self.fields: dict[str, FieldSummary] = {}
-        """By name, in the order of appearance."""
+    Args:
+        names: Of the fields, numbers or booleans, which count as 0 and 1.
+    """
 
-    def add(self, values: Mapping[str, object]) -> None:
-        """Takes the fields of one event in; booleans count as 0 and 1."""
-        for name, value in values.items():
-            if isinstance(value, (int, float)):
-                self.fields.setdefault(name, FieldSummary()).add(float(value))
+    def __init__(self, names: Iterable[str]) -> None:
+        self.fields = {name: FieldSummary() for name in names}
+        """By name, in the order given."""
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Takes the fields of one event in."""
+        for name, field in self.fields.items():
+            value = values[name]
+            if value is not None:
+                field.add(value)
 
     def write(self, file: TextIO) -> None:
         """Writes CSV with the columns field, count, mean and variance."""
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["field", "count", "mean", "variance"])
         for name, field in self.fields.items():
+            if not field.count:
+                continue
             variance = "" if field.variance is None else repr(field.variance)
             writer.writerow([name, field.count, repr(field.mean), variance])

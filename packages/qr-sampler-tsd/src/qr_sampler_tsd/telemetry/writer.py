@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Final, TextIO
 
 from qr_sampler_tsd.errors import ExperimentError
-from qr_sampler_tsd.telemetry.events import TelemetryEvent, as_json_line, as_values
+from qr_sampler_tsd.telemetry.events import MEASURED, TelemetryEvent, as_values, line_of
 from qr_sampler_tsd.telemetry.summary import Summary
 
 __all__ = ["EVENTS_FILE", "SUMMARY_FILE", "RunWriter"]
@@ -23,14 +23,12 @@ SUMMARY_FILE: Final = "tsd_summary.csv"
 class RunWriter:
     """Writes ``<root>/<date>/<run id>/tsd_metrics.jsonl``, and beside it the summary when closed.
 
-    The date is that of UTC. Two runs never share a directory, also within one second.
+    The date is that of UTC. Two runs never share a directory, also within one second. It is made
+    with the first event, so that a run which is refused leaves nothing behind.
 
     Args:
         root: Made if it is not there.
         mode: Begins the id of the run, for example ``M0``.
-
-    Raises:
-        ExperimentError: When the directory cannot be made.
     """
 
     def __init__(self, root: Path, mode: str) -> None:
@@ -39,24 +37,35 @@ class RunWriter:
         """Unique."""
         self.directory = root / f"{now:%Y-%m-%d}" / self.run_id
         """Where the files are."""
-        self.summary = Summary()
+        self.summary = Summary(MEASURED)
         """Moments of the events so far."""
+        self._events: TextIO | None = None
+
+    def write(self, event: TelemetryEvent) -> None:
+        """Appends one event.
+
+        Raises:
+            ExperimentError: When the directory cannot be made.
+            ValueError: After :meth:`close`.
+        """
+        if self._events is None:
+            self._events = self._begin()
+        values = as_values(event)
+        self._events.write(line_of(values))
+        self.summary.add(values)
+
+    def _begin(self) -> TextIO:
         try:
             self.directory.mkdir(mode=0o700, parents=True)
-            self._events = _private(self.directory / EVENTS_FILE)
+            return _private(self.directory / EVENTS_FILE)
         except OSError as error:
             raise ExperimentError(
                 f"the run directory {self.directory} cannot be made: {error}; choose another root"
             ) from error
 
-    def write(self, event: TelemetryEvent) -> None:
-        """Appends one event."""
-        self._events.write(as_json_line(event))
-        self.summary.add(as_values(event))
-
     def close(self) -> None:
-        """Writes the summary; nothing can be written afterwards."""
-        if self._events.closed:
+        """Writes the summary, if there are events; none can follow."""
+        if self._events is None or self._events.closed:
             return
         self._events.close()
         with _private(self.directory / SUMMARY_FILE) as file:

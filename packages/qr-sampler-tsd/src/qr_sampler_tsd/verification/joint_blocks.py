@@ -24,12 +24,17 @@ from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_masses, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
+from qr_sampler_tsd.verification.arguments import (
+    check_block,
+    check_buffer,
+    check_draft,
+    check_rows,
+)
 from qr_sampler_tsd.verification.verdict import (
     Judgement,
     Rows,
     Verdict,
     capped_ratio,
-    check_block,
     is_accepted,
     token_of,
 )
@@ -46,7 +51,8 @@ def verify_block(
 ) -> Verdict:
     """Returns the accepted drafts and one more token, which together follow the target.
 
-    Takes O(V + K) for the token and for each prefix that is tried below the whole block.
+    Takes O(V + K) for the token, for each row and for each prefix that is tried below the whole
+    block.
 
     Args:
         p: Shape ``(L + 1, V)``, each row of sum 1: row i is the target after i drafts.
@@ -56,9 +62,14 @@ def verify_block(
         buffer: Shape ``(V,)``, overwritten.
 
     Raises:
-        VerificationError: When the lengths do not fit together.
+        VerificationError: When the lengths do not fit together, a row is no distribution, a draft
+            is outside the vocabulary, or vocabularies differ.
     """
     check_block(len(p), len(q), len(drafts))
+    check_rows(p, q)
+    check_buffer(buffer, p[0].size)
+    for token in drafts:
+        check_draft(token, p[0].size)
     targets = [float(row[token]) for row, token in zip(p, drafts, strict=False)]
     proposals = [law.prob_of(token) for law, token in zip(q, drafts, strict=True)]
 

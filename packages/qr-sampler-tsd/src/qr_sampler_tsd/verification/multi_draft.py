@@ -27,6 +27,12 @@ from qr_sampler_tsd.errors import VerificationError
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_masses, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
+from qr_sampler_tsd.verification.arguments import (
+    check_buffer,
+    check_draft,
+    check_proposal,
+    check_target,
+)
 from qr_sampler_tsd.verification.verdict import Verdict, capped_ratio, is_accepted
 
 __all__ = ["k_seq_acceptance", "optimal_division", "verify_k_seq"]
@@ -52,10 +58,16 @@ def verify_k_seq(
             dozen times.
 
     Raises:
-        VerificationError: When there is no draft.
+        VerificationError: When there is no draft, *p* is no distribution, a draft is outside the
+            vocabulary, or vocabularies differ.
     """
+    _check(p, q, buffer)
+    for token in drafts:
+        check_draft(token, p.size)
     if rho is None:
         rho = optimal_division(p, q, len(drafts), buffer)
+    if not drafts:
+        raise VerificationError("K-SEQ needs at least one draft, got 0")
     chance = 0.0
     for token in drafts:
         chance = _chance(p, q, token, rho)
@@ -75,10 +87,11 @@ def optimal_division(p: FloatArray, q: Law, drafts: int, buffer: FloatArray) -> 
         buffer: Shape ``(V,)``, overwritten.
 
     Raises:
-        VerificationError: When *drafts* is below 1.
+        VerificationError: When *drafts* is below 1, *p* is no distribution, or vocabularies differ.
     """
     if drafts < 1:
         raise VerificationError(f"K-SEQ needs at least one draft, got {drafts}")
+    _check(p, q, buffer)
 
     def surplus(rho: float) -> float:
         beta = _overlap(p, q, rho, buffer)
@@ -106,6 +119,12 @@ def k_seq_acceptance(
     if rho is None:
         rho = optimal_division(p, q, drafts, buffer)
     return _one_of(drafts, _overlap(p, q, rho, buffer))
+
+
+def _check(p: FloatArray, q: Law, buffer: FloatArray) -> None:
+    check_target(p)
+    check_proposal(p, q)
+    check_buffer(buffer, p.size)
 
 
 def _chance(p: FloatArray, q: Law, token: int, rho: float) -> float:

@@ -16,6 +16,13 @@ from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_by_thinning, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
+from qr_sampler_tsd.verification.arguments import (
+    check_buffer,
+    check_draft,
+    check_proposal,
+    check_running_sum,
+    check_target,
+)
 from qr_sampler_tsd.verification.verdict import Verdict, acceptance, is_accepted
 
 __all__ = ["accept_correct", "accept_correct_by_thinning"]
@@ -24,7 +31,7 @@ __all__ = ["accept_correct", "accept_correct_by_thinning"]
 def accept_correct(
     p: FloatArray, q: Law, token: int, uniforms: UniformSource, buffer: FloatArray
 ) -> Verdict:
-    """Returns *token*, or a correction, such that the result follows *p*. O(1) or O(V + K).
+    """Returns *token*, or a correction, such that the result follows *p*. O(V + K).
 
     Args:
         p: Shape ``(V,)``, sum 1: the target.
@@ -32,6 +39,10 @@ def accept_correct(
         token: The draft.
         uniforms: Where randomness comes from.
         buffer: Shape ``(V,)``, overwritten after a rejection.
+
+    Raises:
+        VerificationError: When *p* is no distribution, *token* is outside the vocabulary, or
+            vocabularies differ.
 
     Examples:
         >>> import numpy as np
@@ -42,7 +53,9 @@ def accept_correct(
         >>> verdict.tokens, verdict.accepted, round(verdict.acceptance, 3)
         ((2,), 0, 0.1)
     """
-    alpha = acceptance(p, q, token)
+    check_target(p)
+    check_buffer(buffer, p.size)
+    alpha = _checked_acceptance(p, q, token)
     if is_accepted(alpha, uniforms):
         return Verdict((token,), 1, alpha)
     u = uniforms.draw_one(Role.RESIDUAL)
@@ -64,8 +77,19 @@ def accept_correct_by_thinning(
         q: The distribution that *token* was drawn from.
         token: The draft.
         uniforms: Where randomness comes from.
+
+    Raises:
+        VerificationError: When *p* is no distribution, *token* is outside the vocabulary, or
+            vocabularies differ.
     """
-    alpha = acceptance(p, q, token)
+    check_running_sum(p, cumulative)
+    alpha = _checked_acceptance(p, q, token)
     if is_accepted(alpha, uniforms):
         return Verdict((token,), 1, alpha)
     return Verdict((residual_by_thinning(p, cumulative, q, uniforms),), 0, alpha)
+
+
+def _checked_acceptance(p: FloatArray, q: Law, token: int) -> float:
+    check_proposal(p, q)
+    check_draft(token, p.size)
+    return acceptance(p, q, token)

@@ -18,12 +18,19 @@ from qr_sampler_tsd._typing import FloatArray
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import residual_by_thinning, residual_token
 from qr_sampler_tsd.uniforms import Role, UniformSource
+from qr_sampler_tsd.verification.arguments import (
+    check_block,
+    check_buffer,
+    check_draft,
+    check_proposal,
+    check_rows,
+    check_running_sum,
+)
 from qr_sampler_tsd.verification.verdict import (
     Judgement,
     Rows,
     Verdict,
     capped_ratio,
-    check_block,
     is_accepted,
     token_of,
 )
@@ -48,8 +55,12 @@ def verify_tokens(
         buffer: Shape ``(V,)``, overwritten.
 
     Raises:
-        VerificationError: When the lengths do not fit together.
+        VerificationError: When the lengths do not fit together, a row is no distribution, a draft
+            is outside the vocabulary, or vocabularies differ.
     """
+    check_block(len(p), len(q), len(drafts))
+    check_rows(p, q)
+    check_buffer(buffer, p[0].size)
     accepted, alpha, _ = _judged(p, q, drafts, uniforms)
     if accepted == len(drafts):
         last = token_of(p[accepted], uniforms, buffer)
@@ -79,8 +90,14 @@ def verify_tokens_by_thinning(
         uniforms: Where randomness comes from.
 
     Raises:
-        VerificationError: When the lengths do not fit together.
+        VerificationError: When the lengths do not fit together, a row is no distribution, a draft
+            is outside the vocabulary, or vocabularies differ.
     """
+    check_block(len(p), len(q), len(drafts))
+    for row, summed in zip(p, cumulative, strict=True):
+        check_running_sum(row, summed)
+    for row, law in zip(p, q, strict=False):
+        check_proposal(row, law)
     accepted, alpha, _ = _judged(p, q, drafts, uniforms)
     running = cumulative[accepted]
     if accepted == len(drafts):
@@ -116,7 +133,8 @@ def judge_tokens(
 
 def _judged(p: Rows, q: Sequence[Law], drafts: Sequence[int], uniforms: UniformSource) -> Judgement:
     """Returns what :func:`judge_tokens` says of dense rows."""
-    check_block(len(p), len(q), len(drafts))
+    for token in drafts:
+        check_draft(token, p[0].size)
     targets = (float(row[token]) for row, token in zip(p, drafts, strict=False))
     proposals = (law.prob_of(token) for law, token in zip(q, drafts, strict=True))
     return judge_tokens(targets, proposals, uniforms)

@@ -9,7 +9,6 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from qr_sampler_tsd._typing import FloatArray
-from qr_sampler_tsd.errors import VerificationError
 from qr_sampler_tsd.law import Law
 from qr_sampler_tsd.residual import token_at
 from qr_sampler_tsd.uniforms import Role, UniformSource
@@ -20,7 +19,6 @@ __all__ = [
     "Verdict",
     "acceptance",
     "capped_ratio",
-    "check_block",
     "is_accepted",
     "token_of",
 ]
@@ -80,16 +78,3 @@ def token_of(p: FloatArray, uniforms: UniformSource, buffer: FloatArray) -> int:
     """Returns a draw from *p* for :attr:`Role.BONUS`; *buffer* is overwritten."""
     np.copyto(buffer, p)
     return token_at(buffer, uniforms.draw_one(Role.BONUS))
-
-
-def check_block(rows: int, proposals: int, drafts: int) -> None:
-    """Checks that a block of L drafts has L proposals and L + 1 target rows.
-
-    Raises:
-        VerificationError: When it has not, or there is no draft.
-    """
-    if drafts < 1 or proposals != drafts or rows != drafts + 1:
-        raise VerificationError(
-            f"L drafts need L proposals and L + 1 target rows, L >= 1; got {drafts} drafts, "
-            f"{proposals} proposals and {rows} rows"
-        )

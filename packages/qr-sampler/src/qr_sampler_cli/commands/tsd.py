@@ -29,7 +29,7 @@ from qr_sampler_cli.tsd.equipment import (
     sampling_unit,
     uniforms,
 )
-from qr_sampler_cli.tsd.report import as_data, gate_table, refuted, result_table
+from qr_sampler_cli.tsd.report import as_data, gate_table, refuted, result_table, untested
 
 if TYPE_CHECKING:
     from qr_sampler_tsd.experiments import ExperimentResult
@@ -117,7 +117,7 @@ def _group() -> None:
     """Thermodynamic speculative decoding: experiments, and the gate of its sampling units.
 
     Exits with 0 if the text follows its target, with 1 if that is refuted (which happens to a
-    correct run less than once in 10^8), with 2 after an error.
+    correct run less than once in 10^8), with 2 after an error or if there was too little to test.
     """
 
 
@@ -281,7 +281,7 @@ def _report(
     """Prints results and where their files are.
 
     Raises:
-        typer.Exit: When a result is refuted.
+        typer.Exit: When a result is refuted, or nothing could be tested.
     """
     if as_json:
         data = [
@@ -297,8 +297,11 @@ def _report(
     reasons = [reason for result in results for reason in refuted(result)]
     for reason in reasons:
         typer.echo(f"refuted: {reason}", err=True)
-    if reasons:
-        raise typer.Exit(REFUTED_STATUS)
+    gaps = [gap for result in results for gap in untested(result)]
+    for gap in gaps:
+        typer.echo(f"not tested: {gap}", err=True)
+    if reasons or gaps:
+        raise typer.Exit(REFUTED_STATUS if reasons else int(ExitCode.ERROR))
 
 
 tsd.command()(train)

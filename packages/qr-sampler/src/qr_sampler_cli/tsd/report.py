@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qr_sampler_tsd.experiments import ExperimentResult
     from qr_sampler_tsd.gate import GateReport
 
-__all__ = ["as_data", "gate_table", "refuted", "result_table"]
+__all__ = ["as_data", "gate_table", "refuted", "result_table", "untested"]
 
 LEAST_P_VALUE: Final = 1e-9
 """A chi-square below refutes that the text follows the target."""
@@ -34,7 +34,7 @@ _COLUMNS: Final = (
     "L",
     "verifier",
     "accepted [99.9 %]",
-    "overlap",
+    "predicted",
     "z",
     "chi-square / df",
     "p",
@@ -70,10 +70,10 @@ def _cells(result: ExperimentResult) -> tuple[str, ...]:
         str(result.length),
         result.verifier,
         f"{result.accept_rate:.4f} [{low:.4f}, {high:.4f}]",
-        _number(result.overlap_mass, ".4f"),
-        _number(result.accept_z, "+.2f"),
+        f"{result.predicted_acceptance:.4f}",
+        f"{_largest_z(result):+.2f}",
         f"{test.statistic:.1f} / {test.degrees}",
-        f"{test.p_value:.3g}",
+        _number(test.p_value, ".3g"),
         f"{result.ce_gap_nats:.4f}",
         f"{result.tokens_per_pass:.3f}",
         f"{result.psi_bytes:.0f}",
@@ -88,17 +88,32 @@ def _number(value: float | None, form: str) -> str:
 
 def refuted(result: ExperimentResult) -> tuple[str, ...]:
     """Returns in words every deviation that is too large to be due to chance."""
-    where = f"{result.mode}, V = {result.vocab_size:,}, K = {result.k}, seed {result.seed}"
+    where, p_value, z = _where(result), result.chi_square.p_value, _largest_z(result)
     reasons = []
-    if result.chi_square.p_value < LEAST_P_VALUE:
+    if p_value is not None and p_value < LEAST_P_VALUE:
+        reasons.append(f"{where}: the text does not follow the target, p = {p_value:.2g}")
+    if not abs(z) < LARGEST_Z:
         reasons.append(
-            f"{where}: the text does not follow the target, p = {result.chi_square.p_value:.2g}"
-        )
-    if result.accept_z is not None and not abs(result.accept_z) < LARGEST_Z:
-        reasons.append(
-            f"{where}: the acceptance is {result.accept_z:+.1f} standard deviations off the overlap"
+            f"{where}: the acceptance is {z:+.1f} standard deviations off what is predicted"
         )
     return tuple(reasons)
+
+
+def untested(result: ExperimentResult) -> tuple[str, ...]:
+    """Returns in words what the run was too short, or its target too certain, to test."""
+    if result.chi_square.p_value is not None:
+        return ()
+    too_little = f"{result.tokens:,} tokens are too few to compare with the target, or it leaves"
+    return (f"{_where(result)}: {too_little} nothing to chance; give more --steps",)
+
+
+def _where(result: ExperimentResult) -> str:
+    return f"{result.mode}, V = {result.vocab_size:,}, K = {result.k}, seed {result.seed}"
+
+
+def _largest_z(result: ExperimentResult) -> float:
+    """Returns the greatest deviation of the acceptance; blocks have one for every prefix."""
+    return max((result.accept_z, *result.prefix_z), key=abs)
 
 
 def gate_table(report: GateReport, *, fancy: bool) -> Table:
