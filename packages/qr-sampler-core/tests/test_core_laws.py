@@ -151,6 +151,27 @@ def test_residual_masses_are_rounded_and_never_negative() -> None:
     assert residual_masses(p, 0.5, 0.125).tolist() == [RESIDUAL_UNIT / 8, 0.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("closeness", [0.5, 1e-3, 1e-12])
+def test_rounded_residuals_bend_a_text_by_no_more_than_is_said(closeness: float) -> None:
+    """In rational numbers: a draft of q that is kept with min(1, p / q), else a residual token."""
+    rng = np.random.default_rng(17)
+    size = 400
+    p = rng.dirichlet(np.full(size, 0.3))
+    near = p * np.exp(rng.normal(0.0, closeness, size))
+    q = near / near.sum()
+    target = [*map(Fraction, p.tolist())]
+    kept = [*map(min, zip(target, map(Fraction, q.tolist()), strict=True))]
+    masses = [int(mass) for mass in residual_masses(p, 1.0, q)]
+    lost = 1 - sum(kept)
+    law = [own + lost * Fraction(mass, sum(masses)) for own, mass in zip(kept, masses, strict=True)]
+    bent = sum(abs(one - other) for one, other in zip(law, target, strict=True)) / 2
+    # The vectors of float64 themselves do not sum to 1 by more than this.
+    slack = abs(1 - sum(target)) + Fraction(size, 2**53)
+    assert 0 < bent <= slack
+    uncorrected = [own + lost * other for own, other in zip(kept, target, strict=True)]
+    assert sum(abs(a - b) for a, b in zip(uncorrected, target, strict=True)) / 2 > slack
+
+
 def test_long_rows_are_worked_on_in_pieces() -> None:
     """A residual whose tokens are in different pieces of the row."""
     logits = np.full((1, 3 * PIECE + 5), -20.0, dtype=np.float32)

@@ -19,7 +19,9 @@ from qr_sampler import (
     EntropyDraw,
     EntropySource,
     EntropyUnavailableError,
+    FastSelector,
     Record,
+    ReferenceSelector,
     RequestOptions,
     Rows,
     SamplingParameters,
@@ -115,6 +117,7 @@ def laws_of(
     return TargetLaws.of(logits, Rows(parameters), selector)
 
 
+@pytest.mark.parametrize("selector", [ReferenceSelector(), FastSelector()], ids=["sorted", "fast"])
 @given(
     st.lists(st.integers(-64, 64).map(lambda n: n / 8), min_size=2, max_size=12),
     st.sampled_from([0.25, 0.5, 1.0, 2.0]),
@@ -122,10 +125,10 @@ def laws_of(
     st.sampled_from([0.3, 0.7, 1.0]),
 )
 def test_target_laws_are_what_requests_demand(
-    row: list[float], temperature: float, top_k: int, top_p: float
+    selector: Any, row: list[float], temperature: float, top_k: int, top_p: float
 ) -> None:
     parameters = SamplingParameters(fixed_temperature=temperature, top_k=top_k, top_p=top_p)
-    laws = laws_of([row], [parameters])
+    laws = laws_of([row], [parameters], selector)
     expected = plain_law(row, temperature, top_k, top_p)
     p = laws.probs(0)
     # At a sum that lies within rounding of top-p the two may cut differently.
