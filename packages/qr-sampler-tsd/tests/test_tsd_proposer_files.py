@@ -64,7 +64,8 @@ def test_numpy_reads_the_file_without_pickle(
     save_proposer(tmp_path / "p.npz", make())
     with np.load(tmp_path / "p.npz", allow_pickle=False) as archive:
         assert archive["kind"].item() in (b"bigram", b"head")
-        assert archive["format_version"].item() == 1
+        assert archive["format_version"].item() == 2
+        assert np.isnan(archive["temperature"])
 
 
 def test_the_same_proposer_makes_the_same_bytes(tmp_path: Path) -> None:
@@ -132,7 +133,10 @@ def refused(path: Path, members: dict[str, bytes], compression: int = zipfile.ZI
         ("kind.npy", npy(np.array("bigram")), "of text or numbers"),
         ("kind.npy", npy(np.array(7)), "the kind 7"),
         ("kind.npy", npy(np.array([b"bigram"])), "no single value 'kind'"),
-        ("format_version.npy", npy(np.array(2)), "format version 2"),
+        ("format_version.npy", npy(np.array(3)), "format version 3"),
+        ("temperature.npy", npy(np.array(-1.0)), "temperature=-1.0 must be"),
+        ("temperature.npy", npy(np.array(np.inf)), "temperature=inf must be"),
+        ("temperature.npy", npy(np.array(1)), "temperature=1 must be a float"),
         ("format_version.npy", npy(np.array(b"1")), "format version b'1'"),
         ("k.npy", npy(np.array(0)), "k=0"),
         ("k.npy", npy(np.array([4, 4])), "no single value 'k'"),
@@ -229,3 +233,24 @@ def test_errors_pickle() -> None:
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again)) == (type(error), str(error))
         assert isinstance(again, ValueError)
+
+
+@MAKERS
+def test_the_temperature_comes_back(make: Callable[[], Proposer[Any]], tmp_path: Path) -> None:
+    proposer = make()
+    proposer._temperature = 0.7  # type: ignore[attr-defined]
+    save_proposer(tmp_path / "p.npz", proposer)
+    assert load_proposer(tmp_path / "p.npz").temperature == 0.7
+
+
+@MAKERS
+def test_files_of_version_1_have_no_temperature(
+    make: Callable[[], Proposer[Any]], tmp_path: Path
+) -> None:
+    members = members_of(make(), tmp_path)
+    del members["temperature.npy"]
+    members["format_version.npy"] = npy(np.array(1))
+    with zipfile.ZipFile(tmp_path / "old.npz", "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    assert load_proposer(tmp_path / "old.npz").temperature is None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Generic, TypeVar
@@ -10,7 +11,7 @@ from typing import ClassVar, Generic, TypeVar
 from qr_sampler_tsd.errors import ProposerError
 from qr_sampler_tsd.psi_fields import Psi
 
-__all__ = ["Proposer", "checked_context", "checked_token"]
+__all__ = ["Proposer", "checked_context", "checked_temperature", "checked_token"]
 
 State = TypeVar("State")
 
@@ -21,8 +22,9 @@ class Proposer(ABC, Generic[State]):
     What it carries from token to token is a state per sequence. States are immutable: a verifier
     that rejects a draft continues from the state after the last accepted token.
 
-    Must be overridden: :attr:`vocab_size`, :meth:`start`, :meth:`advance` and :meth:`psi`. None of
-    them draws randomness. An instance serves any number of sequences at once.
+    Must be overridden: :attr:`vocab_size`, :meth:`start`, :meth:`advance` and :meth:`psi`. May be:
+    :attr:`temperature`. None of them draws randomness. An instance serves any number of sequences
+    at once.
     """
 
     is_oracle: ClassVar[bool] = False
@@ -32,6 +34,14 @@ class Proposer(ABC, Generic[State]):
     @abstractmethod
     def vocab_size(self) -> int:
         """Number of tokens, V."""
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of what it has learned, above 0; ``None`` where that is not known.
+
+        :func:`qr_sampler_tsd.fitting.fit` brings its payloads to that of a request.
+        """
+        return None
 
     @abstractmethod
     def start(self, tokens: Sequence[int]) -> State:
@@ -52,6 +62,17 @@ class Proposer(ABC, Generic[State]):
     @abstractmethod
     def psi(self, state: State) -> Psi:
         """Returns the payload for the next token."""
+
+
+def checked_temperature(temperature: float | None) -> float | None:
+    """Returns *temperature*.
+
+    Raises:
+        ProposerError: When it is neither a number above 0 nor ``None``.
+    """
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise ProposerError(f"temperature={temperature} must be a number above 0, or None")
+    return temperature
 
 
 def checked_token(token: int, vocab_size: int) -> int:

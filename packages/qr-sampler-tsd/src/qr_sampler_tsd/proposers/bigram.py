@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from qr_sampler_tsd._typing import IdArray, TokenArray
 from qr_sampler_tsd.errors import ProposerError
-from qr_sampler_tsd.proposers.base import Proposer, checked_context, checked_token
+from qr_sampler_tsd.proposers.base import (
+    Proposer,
+    checked_context,
+    checked_temperature,
+    checked_token,
+)
 from qr_sampler_tsd.psi_relative import PsiRelative
 
 __all__ = ["BigramProposer"]
@@ -30,6 +35,7 @@ class BigramProposer(Proposer[int]):
         payloads: Shape ``(N,)``, uint8: the bytes of R >= 1 payloads of version 2.
         offsets: Shape ``(R + 1,)``, int64: payload r is ``payloads[offsets[r]:offsets[r + 1]]``.
         rows: Shape ``(V,)``, int32: which payload follows each token.
+        temperature: Of what the payloads say, above 0; ``None`` where it is not known.
 
     Raises:
         ProposerError: When the arrays do not fit each other, or a payload is of another vocabulary.
@@ -44,8 +50,15 @@ class BigramProposer(Proposer[int]):
         [[1], [1], [0, 1]]
     """
 
-    def __init__(self, payloads: NDArray[np.uint8], offsets: TokenArray, rows: IdArray) -> None:
+    def __init__(
+        self,
+        payloads: NDArray[np.uint8],
+        offsets: TokenArray,
+        rows: IdArray,
+        temperature: float | None = None,
+    ) -> None:
         _check_table(payloads, offsets, rows)
+        self._temperature = checked_temperature(temperature)
         self.payloads = _private(payloads)
         """The bytes of all payloads, read-only."""
         self.offsets = _private(offsets)
@@ -62,9 +75,17 @@ class BigramProposer(Proposer[int]):
 
     @classmethod
     def from_payloads(
-        cls, unigram: PsiRelative, by_token: Mapping[int, PsiRelative]
+        cls,
+        unigram: PsiRelative,
+        by_token: Mapping[int, PsiRelative],
+        temperature: float | None = None,
     ) -> BigramProposer:
         """Returns the table of *by_token*, and *unigram* for all other previous tokens.
+
+        Args:
+            unigram: For tokens that have no payload of their own.
+            by_token: The payload that follows each token.
+            temperature: As for the class.
 
         Raises:
             ProposerError: When a key is outside the vocabulary, or vocabularies differ.
@@ -75,12 +96,17 @@ class BigramProposer(Proposer[int]):
             rows[checked_token(token, unigram.vocab_size)] = len(pieces)
             pieces.append(psi.to_bytes())
         offsets = np.cumsum([0, *map(len, pieces)], dtype=np.int64)
-        return cls(np.frombuffer(b"".join(pieces), np.uint8), offsets, rows)
+        return cls(np.frombuffer(b"".join(pieces), np.uint8), offsets, rows, temperature)
 
     @property
     def vocab_size(self) -> int:
         """Number of tokens, V."""
         return self.rows.size
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of what the payloads say; ``None`` where it is not known."""
+        return self._temperature
 
     @property
     def size_bytes(self) -> int:

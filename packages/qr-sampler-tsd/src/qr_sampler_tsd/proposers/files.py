@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proposers in files: ``.npz`` archives, read without pickle and checked before they are used.
 
-An archive holds ``kind`` (bytes), ``format_version`` (an integer) and the arrays of that kind.
+An archive holds ``kind`` (bytes), ``format_version`` (an integer), ``temperature`` (of what was
+learned, NaN where it is not known) and the arrays of that kind.
 ``numpy.load`` reads it, too. Members are stored, not compressed, so that none can grow beyond the
 file that it came in.
 """
@@ -28,7 +29,8 @@ from qr_sampler_tsd.proposers.head import HeadProposer, HeadWeights
 
 __all__ = ["FORMAT_VERSION", "load_proposer", "save_proposer"]
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""What is written. Version 1, which is read, too, has no temperature."""
 
 _LARGEST_BYTES: Final = 2**32
 _MOST_MEMBERS: Final = 16
@@ -58,6 +60,7 @@ _DAMAGE: Final = (
 )
 
 _Arrays = Mapping[str, NDArray[Any]]
+_Reader = Callable[[_Arrays, "float | None"], Proposer[Any]]
 
 
 def save_proposer(path: str | Path, proposer: Proposer[Any]) -> None:
@@ -70,7 +73,12 @@ def save_proposer(path: str | Path, proposer: Proposer[Any]) -> None:
         OSError: When the file cannot be written.
     """
     kind, arrays = _arrays_of(proposer)
-    header = {"kind": np.array(kind.encode()), "format_version": np.array(FORMAT_VERSION, np.int64)}
+    temperature = math.nan if proposer.temperature is None else proposer.temperature
+    header = {
+        "kind": np.array(kind.encode()),
+        "format_version": np.array(FORMAT_VERSION, np.int64),
+        "temperature": np.array(temperature, np.float64),
+    }
     target = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
@@ -98,17 +106,18 @@ def load_proposer(path: str | Path, *, max_bytes: int = _LARGEST_BYTES) -> Propo
     try:
         arrays = _read_archive(Path(path), max_bytes)
         kind, version = _scalar(arrays, "kind"), _scalar(arrays, "format_version")
-        if version != FORMAT_VERSION:
+        if version not in _HEADERS:
             raise _RefusedError(
-                f"it has the format version {version!r} and this program reads {FORMAT_VERSION}; "
+                f"it has the format version {version!r} and this program reads {list(_HEADERS)}; "
                 "make the file again"
             )
         if kind not in _READERS:
             raise _RefusedError(f"it holds the kind {kind!r}, not one of {list(_READERS)}")
         names, read = _READERS[kind]
-        if set(arrays) != names | _NAMES:
-            raise _RefusedError(f"its arrays are {sorted(arrays)}, not {sorted(names | _NAMES)}")
-        return read(arrays)
+        expected = names | _HEADERS[version]
+        if set(arrays) != expected:
+            raise _RefusedError(f"its arrays are {sorted(arrays)}, not {sorted(expected)}")
+        return read(arrays, _temperature(arrays))
     except _DAMAGE as error:
         raise ProposerFileError(f"{path} is no proposer to use: {error}") from error
 
@@ -129,23 +138,36 @@ def _arrays_of(proposer: Proposer[Any]) -> tuple[str, dict[str, NDArray[Any]]]:
     raise ProposerError(f"a {type(proposer).__name__} cannot be saved; bigram tables and heads can")
 
 
-def _bigram(arrays: _Arrays) -> BigramProposer:
-    return BigramProposer(arrays["payloads"], arrays["offsets"], arrays["rows"])
+def _temperature(arrays: _Arrays) -> float | None:
+    if "temperature" not in arrays:
+        return None
+    temperature = _scalar(arrays, "temperature")
+    if not isinstance(temperature, float):
+        raise _RefusedError(f"temperature={temperature!r} must be a float")
+    return None if math.isnan(temperature) else temperature
 
 
-def _head(arrays: _Arrays) -> HeadProposer:
+def _bigram(arrays: _Arrays, temperature: float | None) -> BigramProposer:
+    return BigramProposer(arrays["payloads"], arrays["offsets"], arrays["rows"], temperature)
+
+
+def _head(arrays: _Arrays, temperature: float | None) -> HeadProposer:
     for name in _WEIGHTS:
         if arrays[name].dtype != np.float32:
             raise _RefusedError(f"{name} is {arrays[name].dtype}, not float32")
     k, tau = _scalar(arrays, "k"), _scalar(arrays, "tau")
     if not (isinstance(k, int) and isinstance(tau, float)):
         raise _RefusedError(f"k={k!r} must be an integer and tau={tau!r} a float")
-    return HeadProposer(HeadWeights(**{name: arrays[name] for name in _WEIGHTS}), k, tau=tau)
+    weights = HeadWeights(**{name: arrays[name] for name in _WEIGHTS})
+    return HeadProposer(weights, k, tau=tau, temperature=temperature)
 
 
-_NAMES: Final = frozenset({"kind", "format_version"})
+_HEADERS: Final[dict[object, frozenset[str]]] = {
+    1: frozenset({"kind", "format_version"}),
+    FORMAT_VERSION: frozenset({"kind", "format_version", "temperature"}),
+}
 _WEIGHTS: Final = ("tables", "hidden_bias", "output", "output_bias")
-_READERS: Final[dict[object, tuple[frozenset[str], Callable[[_Arrays], Proposer[Any]]]]] = {
+_READERS: Final[dict[object, tuple[frozenset[str], _Reader]]] = {
     b"bigram": (frozenset({"payloads", "offsets", "rows"}), _bigram),
     b"head": (frozenset({*_WEIGHTS, "k", "tau"}), _head),
 }

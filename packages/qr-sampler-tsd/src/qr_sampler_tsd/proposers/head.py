@@ -21,7 +21,12 @@ from numpy.typing import NDArray
 from qr_sampler_tsd._typing import FloatArray, IdArray, SingleArray
 from qr_sampler_tsd.craft import craft_relative_psi
 from qr_sampler_tsd.errors import ProposerError
-from qr_sampler_tsd.proposers.base import Proposer, checked_context, checked_token
+from qr_sampler_tsd.proposers.base import (
+    Proposer,
+    checked_context,
+    checked_temperature,
+    checked_token,
+)
 from qr_sampler_tsd.psi_fields import rounded
 from qr_sampler_tsd.psi_relative import PsiRelative
 
@@ -145,13 +150,21 @@ class HeadProposer(Proposer[tuple[int, ...]]):
         weights: What was learned.
         k: Tokens of a payload's head, 1 to V.
         tau: Temperature of the scores; the tail keeps its mass at any.
+        temperature: Of what was learned, above 0; ``None`` where it is not known.
 
     Raises:
-        ProposerError: When *k* is out of range.
+        ProposerError: When *k* or *temperature* is out of range.
         PsiError: When *tau* is.
     """
 
-    def __init__(self, weights: HeadWeights, k: int, *, tau: float = 1.0) -> None:
+    def __init__(
+        self,
+        weights: HeadWeights,
+        k: int,
+        *,
+        tau: float = 1.0,
+        temperature: float | None = None,
+    ) -> None:
         if not 1 <= k <= weights.vocab_size:
             raise ProposerError(f"k={k} must be from 1 to the {weights.vocab_size} tokens")
         self.weights = weights
@@ -160,6 +173,12 @@ class HeadProposer(Proposer[tuple[int, ...]]):
         """Tokens of a payload's head."""
         self.tau = rounded(tau, np.float16, "tau", positive=True)
         """Temperature of the scores."""
+        self._temperature = checked_temperature(temperature)
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature of what was learned; ``None`` where it is not known."""
+        return self._temperature
 
     @property
     def vocab_size(self) -> int:

@@ -30,9 +30,11 @@ class BigramDistiller:
 
     Args:
         vocab_size: Number of tokens, V.
+        temperature: Of the distributions that will be added; ``None`` where it is not known.
     """
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, temperature: float | None = None) -> None:
+        self._temperature = temperature
         self._sums = sparse.csr_array((vocab_size, vocab_size), dtype=np.float64)
         self._rest = np.zeros(vocab_size)
         self._counts: TokenArray = np.zeros(vocab_size, dtype=np.int64)
@@ -91,7 +93,9 @@ class BigramDistiller:
         overall = craft_relative_psi(self.law(None), k)
         seen = np.flatnonzero(self._counts).tolist()
         return BigramProposer.from_payloads(
-            overall, {token: craft_relative_psi(self.law(token), k) for token in seen}
+            overall,
+            {token: craft_relative_psi(self.law(token), k) for token in seen},
+            self._temperature,
         )
 
 

@@ -42,7 +42,7 @@ def train(
     held_out: Annotated[int, typer.Option(min=8, help="Tokens to judge by.")] = 4096,
     temperature: Annotated[
         float, typer.Option(min=0.01, help="The temperature that the model will be sampled at.")
-    ] = 1.0,
+    ] = 0.7,
     context: Annotated[int, typer.Option(min=1, help="Tokens that a head looks back.")] = 3,
     width: Annotated[int, typer.Option(min=1, help="Hidden units of a head.")] = 128,
     steps: Annotated[int, typer.Option(min=1, help="Steps of the distillation of a head.")] = 2000,

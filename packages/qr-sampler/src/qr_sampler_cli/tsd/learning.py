@@ -126,7 +126,7 @@ def learn(model: Model, recipe: Recipe, bars: Bars) -> Learned:
     learned_from, held_out = _material(model, recipe, bars)
     parts = list(_examples(model, recipe, learned_from, bars, train))
     if recipe.kind == "bigram":
-        distiller = train.BigramDistiller(model.vocab_size)
+        distiller = train.BigramDistiller(model.vocab_size, recipe.temperature)
         for part in parts:
             distiller.add(part)
         stages = [distiller.table(recipe.k)]
@@ -157,7 +157,7 @@ def _heads(recipe: Recipe, examples: Examples, bars: Bars, train: Any) -> Iterat
             width=recipe.width,
             progress=progress,
         )
-    yield head(weights, recipe.k)
+    yield head(weights, recipe.k, temperature=recipe.temperature)
     if not recipe.fine_tuning_steps:
         return
     settings = train.FitSettings(
@@ -169,7 +169,7 @@ def _heads(recipe: Recipe, examples: Examples, bars: Bars, train: Any) -> Iterat
         weights = train.fine_tune_acceptance(
             weights, examples, settings=settings, progress=progress
         )
-    yield head(weights, recipe.k)
+    yield head(weights, recipe.k, temperature=recipe.temperature)
 
 
 def _material(
