@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qr_sampler_vllm.engine.layout import most_rows
 from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.runners.engines import check_not_loaded, register
 from qr_sampler_vllm.status.run_directory import announce
@@ -18,10 +19,10 @@ __all__ = ["attach"]
 
 
 def _mode(
-    settings: TSDSettings, session: EngineSession, sequences: Sequences
+    vllm_config: Any, settings: TSDSettings, session: EngineSession, sequences: Sequences
 ) -> ExactMatch | Canonical:
     if settings.mode == "canonical":
-        return Canonical(session, sequences, settings.verifier)
+        return Canonical(session, sequences, settings.verifier, most_rows(vllm_config))
     return ExactMatch(session)
 
 
@@ -47,7 +48,7 @@ def attach(vllm_config: Any, model_runner: Any) -> None:
         {"tsd": settings.model_dump(mode="json", exclude={"proposer"})},
     )
     sequences = Sequences(vllm_config, session, model_runner)
-    mode = _mode(settings, session, sequences)
+    mode = _mode(vllm_config, settings, session, sequences)
     drafter.bind(model_runner, sequences, mode)
     model_runner.sampler = DraftSampler(model_runner, sequences, mode)
     model_runner.rejection_sampler = DraftVerifier(model_runner.sampler)

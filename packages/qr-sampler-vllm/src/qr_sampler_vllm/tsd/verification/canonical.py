@@ -51,12 +51,20 @@ class Canonical:
         session: What the engine samples with.
         sequences: Its sequences.
         verifier: ``token`` or ``block``.
+        most_rows: Largest number of rows of a step, for which an accelerator's memory is taken in
+            the first one; without it, for each step what it needs.
 
     Raises:
         ConfigError: When a source does not deliver bytes.
     """
 
-    def __init__(self, session: EngineSession, sequences: Sequences, verifier: str) -> None:
+    def __init__(
+        self,
+        session: EngineSession,
+        sequences: Sequences,
+        verifier: str,
+        most_rows: int | None = None,
+    ) -> None:
         for name in session.settings.selectable_sources:
             if session.source(name).integrates:
                 raise ConfigError(
@@ -66,7 +74,7 @@ class Canonical:
         self._session = session
         self._pending = sequences.pending
         self._rule = RULES[verifier]
-        self._access = TensorLogits(forces=False)
+        self._access = TensorLogits(most_rows, forces=False)
         self._planners: dict[str, StepPlanner] = {}
         """By source: an accelerator's laws are valid until its planner plans again."""
         # Every row takes as many numbers as any other.
