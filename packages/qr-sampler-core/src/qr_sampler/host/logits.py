@@ -13,6 +13,7 @@ from qr_sampler.entropy.source import EntropySource
 from qr_sampler.rows import Rows
 from qr_sampler.sampling.commitment import RowContext
 from qr_sampler.sampling.pipeline import SamplingPipeline, StepResult
+from qr_sampler.sampling.planner import StepPlan, StepPlanner
 from qr_sampler.settings import Settings
 
 __all__ = ["LogitsAccess", "NumpyLogits", "defect_of"]
@@ -81,6 +82,14 @@ class NumpyLogits:
         """Returns a pipeline with the selector of the host."""
         return SamplingPipeline(settings, source, on_dropped=on_dropped)
 
+    def planner(self, logits: Any) -> StepPlanner:
+        """Returns a planner with the selector of the host."""
+        return StepPlanner()
+
+    def plan(self, planner: StepPlanner, logits: Any, lines: Sequence[int], rows: Rows) -> StepPlan:
+        """Returns everything about *lines* that can be computed before the entropy is drawn."""
+        return planner.prepare(logits[list(lines)], rows)
+
     def sample(
         self,
         pipeline: SamplingPipeline,
@@ -90,7 +99,7 @@ class NumpyLogits:
         contexts: Sequence[RowContext] | None,
     ) -> StepResult | None:
         """Selects a token for each of *lines* and forces it in place."""
-        plan = pipeline.prepare(logits[list(lines)], rows)
+        plan = self.plan(pipeline.planner, logits, lines, rows)
         if not plan.lines.size:
             return None
         result = pipeline.complete(plan, contexts)
