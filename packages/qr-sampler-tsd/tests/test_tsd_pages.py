@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs" / "tsd"
-NAMES = ["experiments", "payload", "proposers", "sampling-units", "verification"]
+NAMES = ["experiments", "names", "payload", "proposers", "sampling-units", "verification"]
 
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the pages are not part of an sdist")
 every_page = pytest.mark.parametrize("name", NAMES)

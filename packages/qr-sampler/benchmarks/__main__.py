@@ -136,7 +136,7 @@ def _after(proposer: Proposer[Any], tokens: list[int], begin: int, laws: Any) ->
 
 
 def _laws(teacher: Teacher, tokens: Any) -> Any:
-    return softmax(teacher.logits(np.asarray(tokens, np.int64)).astype(np.float64))
+    return softmax(teacher.logits(np.asarray(tokens, np.int64)[None])[0].astype(np.float64))
 
 
 if __name__ == "__main__":

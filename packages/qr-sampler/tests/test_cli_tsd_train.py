@@ -50,7 +50,8 @@ class BigramTeacher:
         return np.array([ord(character) - ord("a") for character in text])
 
     def logits(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        assert len(tokens) < self.longest
+        assert tokens.ndim == 2
+        assert tokens.shape[1] < self.longest
         return np.log(ROWS[tokens]).astype(np.float32)
 
     def sample(
@@ -255,10 +256,11 @@ def test_a_teacher_samples_what_it_says(tiny_model: Path) -> None:
     assert one.shape == (18, 5)
     assert np.array_equal(one, again)
     assert not np.array_equal(one, teacher.sample(18, 5, seed=4))
-    logits = teacher.logits(one[0])
+    logits, alone = teacher.logits(one[:2])[0], teacher.logits(one[:1])[0]
+    assert np.allclose(logits, alone, atol=1e-5)
     assert logits.shape == (5, teacher.vocab_size)
     # What comes later changes nothing before it.
-    assert np.allclose(logits[:3], teacher.logits(one[0][:3]), atol=1e-5)
+    assert np.allclose(logits[:3], teacher.logits(one[:1, :3])[0], atol=1e-5)
     tokens = teacher.encode("The Rays of Light")
     assert teacher.tokenizer.decode(tokens) == "The Rays of Light"
     for length in (0, teacher.longest):

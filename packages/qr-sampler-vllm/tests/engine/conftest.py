@@ -740,12 +740,19 @@ class TSD:
     def __init__(self, directory: Path) -> None:
         self.proposer = directory / "proposer.npz"
 
-    def save(self, unigram: Mapping[int, float], vocab_size: int = 2048) -> None:
+    def save(
+        self,
+        unigram: Mapping[int, float],
+        vocab_size: int = 2048,
+        temperature: float | None = None,
+    ) -> None:
         """Saves a proposer that knows nothing but how frequent tokens are.
 
         Args:
             unigram: Probabilities of tokens; what they leave is spread over all others.
             vocab_size: Number of tokens.
+            temperature: Of these probabilities, to which requests fit them; ``None`` for whatever
+                they have.
         """
         import numpy as np
 
@@ -756,7 +763,7 @@ class TSD:
         law = np.full(vocab_size, rest)
         law[list(unigram)] = list(unigram.values())
         psi = craft_relative_psi(law, len(unigram))
-        save_proposer(self.proposer, BigramProposer.from_payloads(psi, {}))
+        save_proposer(self.proposer, BigramProposer.from_payloads(psi, {}, temperature))
 
     def environment(self, mode: str, **changes: str) -> dict[str, str]:
         """Returns the environment of an engine in *mode*."""

@@ -21,6 +21,7 @@ from scipy import stats
 ALLOWED = [300, 301, 302, 303]
 TEMPERATURE = 0.8
 TOP_K = 3
+TRAINED_AT = 1.0
 TEXTS = 2000
 DRAFTS = 3
 RATE = 1e-9
@@ -150,7 +151,7 @@ class Laws:
             )
             for text, row in logits.items()
         }
-        self.q: dict[int | None, float] = {**proposal, TAIL: 1.0 - sum(proposal.values())}
+        self.q: dict[int | None, float] = {**proposal, TAIL: max(1.0 - sum(proposal.values()), 0.0)}
 
     def p(self, text: tuple[int, ...]) -> dict[int, float]:
         return self._targets[text]
@@ -164,7 +165,8 @@ class Laws:
 
     def blocks(self, first: int) -> Iterator[tuple[float, list[int | None]]]:
         """All blocks of drafts after one token, with their probabilities."""
-        for drafts in product([*ALLOWED, TAIL], repeat=DRAFTS):
+        possible = [draft for draft in (*ALLOWED, TAIL) if self.q[draft] > 0]
+        for drafts in product(possible, repeat=DRAFTS):
             yield math.prod(self.q[draft] for draft in drafts), list(drafts)
 
     def accepted(self, verifier: str) -> tuple[float, float]:
@@ -217,7 +219,7 @@ class Run:
             {"qr_sampler.entropy_sources": "seeded = qr_seeded:SeededSource"},
         )
         proposal = {300: 0.35, 301: 0.1, 302: 0.25, 303: 0.2}
-        tsd.save(proposal)
+        tsd.save(proposal, temperature=TRAINED_AT)
         task = {
             "prompt": [300, 310, 320],
             "allowed": ALLOWED,
@@ -256,11 +258,17 @@ class Run:
 
     @staticmethod
     def _quantised(tsd: Any, proposal: dict[int, float]) -> dict[int, float]:
-        """The law of the payload itself."""
+        """The law of the payload itself, fitted to the requests."""
+        from qr_sampler_tsd.fitting import RequestShape, fit
         from qr_sampler_tsd.proposers import load_proposer
 
         proposer = load_proposer(tsd.proposer)
-        law = proposer.psi(proposer.start([300])).law()
+        shape = RequestShape(temperature=TEMPERATURE, top_k=TOP_K, allowed=np.array(ALLOWED))
+        psi = fit(proposer.psi(proposer.start([300])), shape, proposer.temperature)
+        assert psi is not None
+        # The worst of the four is never proposed, and weighs more than at the table's temperature.
+        assert psi.ids.tolist() == [300, 302, 303]
+        law = psi.law()
         return {token: float(law.prob_of(token)) for token in proposal}
 
     def tokens(self, key: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from qr_sampler import ConfigError
 from qr_sampler.host import TokenSequence
 from qr_sampler_vllm.tsd.opt_in import check_opt_in
+from qr_sampler_vllm.tsd.request_shapes import NOTHING_KNOWN, RequestShapes, shapes_of
 from qr_sampler_vllm.tsd.sequences import Sequences
 from qr_sampler_vllm.tsd.settings import TSDSettings
 
@@ -27,7 +28,9 @@ class DraftRequest(NamedTuple):
     state: Any
     """The proposer's state after its tokens so far."""
     length: int
-    """Number of drafts."""
+    """Most drafts."""
+    shapes: RequestShapes = NOTHING_KNOWN
+    """What is known of its distributions."""
 
 
 class Drafting(Protocol):
@@ -72,6 +75,7 @@ class TSDDrafter:
         self._proposer = load(TSDSettings.load(), int(vllm_config.model_config.get_vocab_size()))
         self._length = int(vllm_config.speculative_config.num_speculative_tokens)
         self._known: dict[str, _Known] = {}
+        self._shapes: dict[str, RequestShapes] = {}
         self._runner: Any = None
         self._sequences: Sequences | None = None
         self._drafting: Drafting | None = None
@@ -114,9 +118,15 @@ class TSDDrafter:
             length = draft_limit(sequence, self._length) if sampled else 0
             if sequence is not None and length:
                 tokens = token_ids_cpu[row, : int(num_tokens_no_spec[row])]
-                position = len(self._runner.requests[name].output_token_ids)
-                state = self._state(name, tokens)
-                by_row[row] = DraftRequest(name, sequence, position, state, length)
+                request = self._runner.requests[name]
+                by_row[row] = DraftRequest(
+                    name,
+                    sequence,
+                    len(request.output_token_ids),
+                    self._state(name, tokens),
+                    length,
+                    self._shapes_of(name, sequence, request.sampling_params),
+                )
         with self._sequences.lock:
             requests = list(by_row.values())
             drafts = self._drafting.drafts(self._proposer, requests) if requests else []
@@ -135,10 +145,16 @@ class TSDDrafter:
         self._known[name] = _Known(count, int(tokens[-1]), state)
         return state
 
+    def _shapes_of(self, name: str, sequence: TokenSequence, params: Any) -> RequestShapes:
+        if name not in self._shapes:
+            self._shapes[name] = shapes_of(sequence.options.parameters, params)
+        return self._shapes[name]
+
     def _forget(self) -> None:
         """Forgets sequences that have ended."""
         for name in self._known.keys() - self._runner.requests.keys():
             del self._known[name]
+            self._shapes.pop(name, None)
 
 
 def draft_limit(sequence: TokenSequence | None, length: int) -> int:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ __all__ = ["LONGEST_DRAFT", "Bars", "Kind", "Learned", "Model", "Recipe", "learn
 SEQUENCE_TOKENS: Final = 256
 KEPT_TOKENS: Final = 128
 """Tokens of each distribution that examples keep; the mass of the others is spread evenly."""
+LOGITS_AT_ONCE: Final = 2**25
+"""Most logits of a pass, 128 MiB, but at least those of one sequence."""
 LONGEST_DRAFT: Final = 4
 FINE_TUNING_RATE_SHARE: Final = 0.25
 
@@ -88,7 +91,7 @@ class Model(Protocol):
         """Returns the tokens of *text*."""
 
     def logits(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Returns the logits after each token of a sequence."""
+        """Returns the logits after each token of sequences, ``(B, N, V)`` for ``(B, N)``."""
 
     def sample(
         self,
@@ -215,15 +218,27 @@ def _examples(
     train: Any,
 ) -> Iterator[Examples]:
     with bars.counting("running the model") as progress:
-        for done, sequence in enumerate(sequences, start=1):
+        for done, (sequence, logits) in enumerate(_scored(model, sequences), start=1):
             yield train.Examples.from_logits(
                 sequence,
-                model.logits(sequence),
+                logits,
                 context_tokens=recipe.context_tokens,
                 kept=KEPT_TOKENS,
                 temperature=recipe.temperature,
             )
             progress(done, len(sequences))
+
+
+def _scored(
+    model: Model, sequences: Sequence[NDArray[np.int64]]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yields each sequence with its logits; those of equal length share a pass of the model."""
+    import numpy as np
+
+    for length, alike in itertools.groupby(sequences, len):
+        together = max(1, LOGITS_AT_ONCE // (length * model.vocab_size))
+        while batch := list(itertools.islice(alike, together)):
+            yield from zip(batch, model.logits(np.stack(batch)), strict=True)
 
 
 def _judged(
@@ -238,8 +253,8 @@ def _judged(
     softmax = import_tsd("proposers.head").softmax
     parts = []
     with bars.counting("judging") as progress:
-        for sequence in sequences:
-            targets = softmax(model.logits(sequence).astype("float64") / recipe.temperature)
+        for sequence, logits in _scored(model, sequences):
+            targets = softmax(logits.astype("float64") / recipe.temperature)
             parts.append(train.evaluate(proposer, sequence.tolist(), targets))
             progress(len(parts), len(sequences))
     evaluation: Evaluation = train.Evaluation.joined(parts)

@@ -15,6 +15,7 @@ from typing import Any
 from qr_sampler.host import ChosenToken, Entry, Outcome, StepRows
 from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
+from qr_sampler_vllm.tsd.request_shapes import fitted
 from qr_sampler_vllm.tsd.sequences import RequestRows
 from qr_sampler_vllm.tsd.verification.contract import Verified
 
@@ -54,9 +55,10 @@ def _likeliest(proposer: Any, request: DraftRequest) -> list[int]:
     for index in range(request.length):
         if index:
             state = proposer.advance(state, drafts[-1])
+        psi = fitted(proposer, state, request.shapes, request.position + index)
         # Best first; empty when a mask leaves the tail only.
-        head = proposer.psi(state).law().ids
-        if not head.size:
+        head = None if psi is None else psi.law().ids
+        if head is None or not head.size:
             break
         drafts.append(int(head[0]))
     return drafts

@@ -14,6 +14,7 @@ from qr_sampler_tsd.law import HeadTailLaw
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM, Role
 from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
+from qr_sampler_vllm.tsd.request_shapes import fitted
 from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, StepUniforms, Used
 from qr_sampler_vllm.tsd.verification.verified_token import discards_of
 
@@ -35,7 +36,13 @@ class Proposal:
     laws: list[HeadTailLaw] = field(default_factory=list)
     """The distribution that each was drawn from."""
     uniforms: list[Used] = field(default_factory=list)
-    """The number that drew each."""
+    """The number that drew each; behind them those that were drawn for nothing."""
+
+    def spare(self) -> list[RecordedDiscard]:
+        """Returns the records of the numbers that were drawn for drafts that do not exist."""
+        position = self.position + len(self.drafts)
+        beyond = self.uniforms[len(self.drafts) :]
+        return discards_of(beyond, self.sequence, position, "not_needed")
 
     def discards(self, reason: str, first: int = 0) -> list[RecordedDiscard]:
         """Returns the records of the numbers whose drafts were not verified.
@@ -73,6 +80,7 @@ def draw_proposals(
     for request in requests:
         by_source.setdefault(request.sequence.options.source, []).append(request)
     proposals: dict[str, Proposal] = {}
+    spare: list[RecordedDiscard] = []
     for name, sharing in by_source.items():
         total = sum(request.length for request in sharing)
         try:
@@ -85,7 +93,7 @@ def draw_proposals(
                     for proposal in proposals.values()
                     for record in proposal.discards("step_failed")
                 ]
-                session.record(lost)
+                session.record([*spare, *lost])
                 raise
             logger.error("%s; nothing is drafted in this step", error)
             continue
@@ -93,8 +101,12 @@ def draw_proposals(
         origin = NumbersDraw.of(draw, None, keep_bytes=session.settings.ledger_blocks)
         for request in sharing:
             uniforms = StepUniforms(draw.data, origin, first, request.length)
-            proposals[request.name] = _drafted(proposer, request, uniforms)
+            proposal = _drafted(proposer, request, uniforms)
+            proposals[request.name] = proposal
+            spare += proposal.spare()
             first += request.length
+    if spare:
+        session.record(spare)
     return proposals
 
 
@@ -104,7 +116,12 @@ def _drafted(proposer: Any, request: DraftRequest, uniforms: StepUniforms) -> Pr
     for index in range(request.length):
         if index:
             state = proposer.advance(state, proposal.drafts[-1])
-        law = proposer.psi(state).law()
+        psi = fitted(proposer, state, request.shapes, request.position + index)
+        if psi is None:
+            break
+        law = psi.law()
         proposal.laws.append(law)
         proposal.drafts.append(law.select_one(uniforms.draw_one(Role.PROPOSAL)))
+    while uniforms.left:
+        uniforms.draw_one(Role.PROPOSAL)
     return proposal
