@@ -46,6 +46,9 @@ class Faulty(TSUAdapter):
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
 
+    def most_uniforms(self, cells: int) -> int:
+        return 1
+
     def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> Tokens:
         return self._rule(law, uniforms.draw(batch_size, Role.PROPOSAL))
 

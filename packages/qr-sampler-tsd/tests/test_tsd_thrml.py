@@ -77,7 +77,24 @@ def test_payloads_and_batches_share_programs(monkeypatch: pytest.MonkeyPatch) ->
         for name in ("flat", "cold", "excluded", "single"):
             samples = unit.sample_categorical(GOLDEN[name], batch_size, SeededUniforms(2))
             assert samples.tokens.shape == (batch_size,)
-    assert sorted(traced) == [(2,), (64,)]
+    # One node, traced for the 64 draws of a piece and for the 2 that remain of 130.
+    assert traced == [(1,), (1,)]
+
+
+def test_memory_is_that_of_weights_and_draws() -> None:
+    """Not of their product, which is 2 GiB for the largest of both."""
+    from qr_sampler_tsd.tsu._thrml_program import CategoricalProgram
+
+    draws, states = 8192, 2**16
+    program = CategoricalProgram(states)
+    lowered = program._step.lower(
+        program._program,
+        np.zeros(states, np.float32),
+        np.zeros(draws, np.float32),
+        program._key,
+    )
+    memory = lowered.compile().compiled.memory_analysis()
+    assert memory.temp_size_in_bytes + memory.argument_size_in_bytes < 64 * (draws + states)
 
 
 def test_batches_that_are_split_choose_the_same(unit: ThrmlTSU) -> None:
@@ -99,9 +116,12 @@ def test_the_key_of_thrml_is_not_read() -> None:
 
 def test_old_programs_are_dropped() -> None:
     unit = ThrmlTSU(programs_kept=2)
-    for batch_size in (1, 2, 1, 4):
-        unit.sample_categorical(GOLDEN["single"], batch_size, SeededUniforms(1))
-    assert list(unit._programs) == [(1, 64), (4, 64)]
+    for k in (63, 64, 63, 128):
+        psi = PsiRelative(
+            ids=range(k), scores_q8=[127] * k, scale=0, tau=1, log_tail=0.0, vocab_size=999
+        )
+        unit.sample_categorical(psi, 1, SeededUniforms(1))
+    assert list(unit._programs) == [64, 256]
 
 
 def test_heads_beyond_256_states_and_beyond_what_a_node_holds(unit: ThrmlTSU) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "TSDError",
     "TargetError",
     "UniformsExhaustedError",
+    "UnitError",
     "VerificationError",
 ]
 
@@ -54,6 +55,10 @@ class UniformsExhaustedError(TSDError, RuntimeError):
 
 class MixingError(TSDError, ValueError):
     """A Markov chain is farther from its distribution after its sweeps than its user allows."""
+
+
+class UnitError(TSDError, ValueError):
+    """A sampling unit is asked for by a name or an option that there is not."""
 
 
 class GateError(TSDError, RuntimeError):

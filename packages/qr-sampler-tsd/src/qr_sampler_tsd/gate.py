@@ -13,6 +13,8 @@ over L tokens at most L times that. The gate measures the right-hand side.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -95,6 +97,18 @@ class GateReport:
         """Whether nothing speaks against the unit."""
         return not any(result.failures for result in self.results)
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """What a record keeps of the outcome: plain numbers."""
+        worst = max(self.results, key=lambda one: one.total_variation)
+        return {
+            "samples": self.samples,
+            "false_alarm": self.false_alarm,
+            "smallest_p": min(min(one.p_values.values()) for one in self.results),
+            "largest_total_variation": worst.total_variation,
+            "its_bound": worst.sampling_floor + worst.allowance,
+        }
+
     def __str__(self) -> str:
         failures = [
             f"{result.payload}: {failure}" for result in self.results for failure in result.failures
@@ -111,6 +125,7 @@ def run_gate(
     payloads: Mapping[str, Psi] | None = None,
     allowance: float = 1e-3,
     false_alarm: float = 1e-9,
+    seconds: float = math.inf,
 ) -> GateReport:
     """Returns how *unit* does on the golden payloads.
 
@@ -126,8 +141,10 @@ def run_gate(
         payloads: ``None`` for :func:`golden_payloads`.
         allowance: Total variation that the device may have beyond the sampling floor.
         false_alarm: The probability with which an exact unit fails.
+        seconds: The time that it may take; it is looked at after each call of the unit.
 
     Raises:
+        GateError: When it takes longer.
         ValueError: When *samples*, *allowance* or *false_alarm* is out of range.
     """
     if samples < 1 or allowance < 0 or not 0 < false_alarm < 1:
@@ -137,20 +154,27 @@ def run_gate(
         )
     chosen = golden_payloads() if payloads is None else payloads
     least = false_alarm / (_TESTS * len(chosen))
+    clock = _Clock(unit.name, seconds)
     results = tuple(
-        _judged(name, psi.law(), _drawn(unit, psi, uniforms, samples), least, allowance)
+        _judged(name, psi.law(), _drawn(unit, psi, uniforms, samples, clock), least, allowance)
         for name, psi in chosen.items()
     )
     return GateReport(unit=unit.name, samples=samples, false_alarm=false_alarm, results=results)
 
 
-def require_gate(unit: TSUAdapter, uniforms: UniformSource, samples: int = 200_000) -> GatedUnit:
+def require_gate(
+    unit: TSUAdapter,
+    uniforms: UniformSource,
+    samples: int = 200_000,
+    *,
+    seconds: float = math.inf,
+) -> GatedUnit:
     """Returns *unit*, fit for use, after it has passed :func:`run_gate`.
 
     Raises:
-        GateError: When it has not; the message states why.
+        GateError: When it has not, or takes longer than *seconds*; the message states why.
     """
-    return GatedUnit(unit, run_gate(unit, uniforms, samples))
+    return GatedUnit(unit, run_gate(unit, uniforms, samples, seconds=seconds))
 
 
 class GatedUnit(TSUAdapter):
@@ -185,16 +209,40 @@ class GatedUnit(TSUAdapter):
         """Returns the draws of the unit."""
         return self._unit.sample_categorical(psi, batch_size, uniforms)
 
+    def most_uniforms(self, cells: int) -> int:
+        """Returns the bound of the unit."""
+        return self._unit.most_uniforms(cells)
+
     def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
         """Returns *batch_size* draws, see :class:`TSUAdapter`."""
         return self._unit.draw_tokens(law, batch_size, uniforms)
 
 
-def _drawn(unit: TSUAdapter, psi: Psi, uniforms: UniformSource, samples: int) -> TSUSamples:
+class _Clock:
+    """How long a unit may take at the gate, from now on."""
+
+    def __init__(self, unit: str, seconds: float) -> None:
+        self._unit, self._seconds, self._started = unit, seconds, time.monotonic()
+
+    def check(self) -> None:
+        """Raises a :class:`GateError` when the time is over."""
+        if time.monotonic() - self._started > self._seconds:
+            raise GateError(
+                f"the gate of {self._unit} takes longer than {self._seconds:g} s; a faster unit, "
+                "or one that draws many tokens at once, is wanted"
+            )
+
+
+def _drawn(
+    unit: TSUAdapter, psi: Psi, uniforms: UniformSource, samples: int, clock: _Clock
+) -> TSUSamples:
     sizes = [_DRAWS_PER_CALL] * (samples // _DRAWS_PER_CALL)
     if samples % _DRAWS_PER_CALL:
         sizes.append(samples % _DRAWS_PER_CALL)
-    pieces = [unit.sample_categorical(psi, size, uniforms) for size in sizes]
+    pieces = []
+    for size in sizes:
+        pieces.append(unit.sample_categorical(psi, size, uniforms))
+        clock.check()
     return TSUSamples(*(np.concatenate(arrays) for arrays in zip(*pieces, strict=True)))
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -39,56 +40,54 @@ class _InverseDistribution(CategoricalGibbsConditional):  # type: ignore[misc]
         weights = jnp.exp(parameters - parameters.max(axis=-1, keepdims=True))
         # A parallel sum need not be monotone in its last bit.
         cumulative = jax.lax.cummax(jnp.cumsum(weights, axis=-1), axis=parameters.ndim - 1)
-        heights = sampler_state[:, None] * cumulative[:, -1:]
-        states = (cumulative <= heights).sum(axis=-1)
+        heights = sampler_state * cumulative[:, -1]
+        states = jax.vmap(partial(jnp.searchsorted, side="right"))(cumulative, heights)
         last = (parameters > NO_STATE / 2).sum(axis=-1) - 1
         return jnp.minimum(states, last).astype(output_sd.dtype), sampler_state
 
 
 class CategoricalProgram:
-    """A compiled thrml program of independent categorical nodes with weights of their own.
+    """A compiled thrml program of one categorical node, run once for each of many uniforms.
+
+    The weights are there once, whatever the number of draws: what is mapped over is the uniform.
 
     Args:
-        nodes: How many nodes, one per draw.
-        states: How many states each has, at most 65,536.
+        states: How many states the node has, at most 65,536.
     """
 
-    def __init__(self, nodes: int, states: int) -> None:
-        block = Block([CategoricalNode() for _ in range(nodes)])
+    def __init__(self, states: int) -> None:
+        block = Block([CategoricalNode()])
         spec = BlockGibbsSpec(
             [block], [], {CategoricalNode: jax.ShapeDtypeStruct((), _STATE_DTYPE)}
         )
-        factor = CategoricalEBMFactor([block], jnp.zeros((nodes, states)))
+        factor = CategoricalEBMFactor([block], jnp.zeros((1, states)))
         self._program = FactorSamplingProgram(spec, [_InverseDistribution(states)], [factor], [])
         # A separate program per payload would be traced again: nodes are compared by identity.
         self._step = eqx.filter_jit(_step)
         self._key = jax.random.key(0)
-        self._initial = jnp.zeros(nodes, _STATE_DTYPE)
 
     def sample(self, log_weights: NDArray[np.float32], u: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Returns one state per node.
+        """Returns one state per uniform.
 
         Args:
             log_weights: Shape ``(states,)``, in front those that can occur.
-            u: Shape ``(nodes,)``, in [0, 1).
+            u: Shape ``(B,)``, in [0, 1).
         """
-        states = self._step(self._program, log_weights, u, self._key, self._initial)
+        states = self._step(self._program, log_weights, u, self._key)
         return np.asarray(states, dtype=np.int64)
 
 
 def _step(
-    program: BlockSamplingProgram,
-    log_weights: jax.Array,
-    u: jax.Array,
-    key: jax.Array,
-    initial: jax.Array,
+    program: BlockSamplingProgram, log_weights: jax.Array, u: jax.Array, key: jax.Array
 ) -> jax.Array:
-    """Returns the states after one update of all nodes under new weights."""
-    shape = (u.size, 1, log_weights.size)
+    """Returns the states after one update of the node under new weights, one per uniform."""
     weighted = eqx.tree_at(
-        lambda tree: tree.per_block_interactions[0][0].weights,
-        program,
-        jnp.broadcast_to(log_weights, shape),
+        lambda tree: tree.per_block_interactions[0][0].weights, program, log_weights[None, None]
     )
-    (states,), _ = sample_blocks(key, [initial], [], weighted, [u])
-    return states
+    initial = jnp.zeros(1, _STATE_DTYPE)
+
+    def drawn(uniform: jax.Array) -> jax.Array:
+        (states,), _ = sample_blocks(key, [initial], [], weighted, [uniform[None]])
+        return states[0]
+
+    return jax.vmap(drawn)(u)

@@ -34,9 +34,10 @@ class TSUAdapter(ABC):
     :mod:`qr_sampler_tsd.gate`. Acceptance by the distribution of the device would not make up for
     it: the output is exact only when the residual is of that distribution, too.
 
-    Must be overridden: :attr:`name` and :meth:`draw_tokens`. May be: :meth:`law`. Every random
-    number comes from the :class:`UniformSource` of the call, for :attr:`Role.PROPOSAL`. A unit
-    keeps no state between calls but caches; one that does not lock them serves one thread.
+    Must be overridden: :attr:`name`, :meth:`most_uniforms` and :meth:`draw_tokens`. May be:
+    :meth:`law`. Every random number comes from the :class:`UniformSource` of the call, for
+    :attr:`Role.PROPOSAL`. A unit keeps no state between calls but caches; one that does not lock
+    them serves one thread.
     """
 
     @property
@@ -67,6 +68,14 @@ class TSUAdapter(ABC):
     def law(self, psi: Psi) -> HeadTailLaw | None:
         """Returns the device's actual distribution for *psi*, ``None`` where it is unknown."""
         return None
+
+    @abstractmethod
+    def most_uniforms(self, cells: int) -> int:
+        """Returns the most uniforms that one draw takes, so that they can be drawn beforehand.
+
+        Args:
+            cells: K + 1: the head tokens of the payload, and its tail.
+        """
 
     @abstractmethod
     def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:

@@ -79,6 +79,10 @@ class PBitGibbsTSU(TSUAdapter):
             )
         return reached
 
+    def most_uniforms(self, cells: int) -> int:
+        """Returns one for each update of a bit, and one for the token of the tail."""
+        return self._sweeps * (cells - 1).bit_length() + 1
+
     def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
         """Returns *batch_size* draws, see :class:`TSUAdapter`."""
         order, ranked = _ranked(law)

@@ -19,7 +19,7 @@ from qr_sampler_tsd.psi_fields import Psi
 from qr_sampler_tsd.tsu.adapter import TSUAdapter, tokens_of_cells
 from qr_sampler_tsd.uniforms import Role, UniformSource
 
-__all__ = ["BIAS_RANGE", "PBitTreeTSU"]
+__all__ = ["BIAS_RANGE", "PBitTreeTSU", "tree_biases"]
 
 BIAS_RANGE: Final = 8.0
 """A converter spans the biases from minus this to this."""
@@ -72,6 +72,10 @@ class PBitTreeTSU(TSUAdapter):
         per_bit = _step(self._dac_bits) / 4 + float(expit(-2 * BIAS_RANGE))
         return min(1.0, (cells - 1).bit_length() * per_bit)
 
+    def most_uniforms(self, cells: int) -> int:
+        """Returns one for each level, and one for the token of the tail."""
+        return (cells - 1).bit_length() + 1
+
     def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
         """Returns *batch_size* draws, see :class:`TSUAdapter`."""
         probs = self._bit_probs(law)
@@ -83,16 +87,25 @@ class PBitTreeTSU(TSUAdapter):
 
     def _bit_probs(self, law: HeadTailLaw) -> FloatArray:
         """Returns the probability of a 1 at each inner node, as a heap: the root is at 1."""
-        weights = _heap_of_sums(law.cell_probs)
-        zero, one = weights[0::2], weights[1::2]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # No draw comes to a node of weight 0; entry 0 is no node.
-            bias = np.where(zero + one > 0, 0.5 * np.log(one / zero), 0.0)
+        bias = tree_biases(law)
         free = np.isfinite(bias)
         if self._dac_bits is not None:
             bias[free] = _converted(bias[free], self._dac_bits)
         probs: FloatArray = expit(2 * bias)
         return probs
+
+
+def tree_biases(law: HeadTailLaw) -> FloatArray:
+    """Returns the bias at each inner node of the tree over the cells of *law*, as a heap.
+
+    Shape ``(2**b,)``: the root is at 1, the children of i are at 2 i and 2 i + 1. A node whose
+    branch weighs nothing has an infinite bias; one that no draw comes to has 0.
+    """
+    weights = _heap_of_sums(law.cell_probs)
+    zero, one = weights[0::2], weights[1::2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        biases: FloatArray = np.where(zero + one > 0, 0.5 * np.log(one / zero), 0.0)
+    return biases
 
 
 def _step(dac_bits: int) -> float:

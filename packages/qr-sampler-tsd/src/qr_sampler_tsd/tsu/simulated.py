@@ -36,6 +36,10 @@ class SimTSU(TSUAdapter):
         """Returns F(psi)."""
         return psi.law()
 
+    def most_uniforms(self, cells: int) -> int:
+        """Returns 1."""
+        return 1
+
     def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
         """Returns *batch_size* draws, see :class:`TSUAdapter`."""
         if batch_size == 1:

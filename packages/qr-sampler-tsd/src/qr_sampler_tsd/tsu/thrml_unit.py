@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Extropic's thrml as a sampling unit: F(psi) as one categorical node per draw."""
+"""Extropic's thrml as a sampling unit: F(psi) as one categorical node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qr_sampler_tsd.uniforms import Role, UniformSource
 if TYPE_CHECKING:
     from qr_sampler_tsd.tsu._thrml_program import CategoricalProgram
 
-__all__ = ["ThrmlTSU"]
+__all__ = ["ThrmlTSU", "power_of_two"]
 
 _MOST_STATES: Final = 2**16
 _FEWEST_STATES: Final = 64
@@ -35,12 +35,13 @@ class ThrmlTSU(TSUAdapter):
     than that of :class:`SimTSU` for the same uniform only where that is within about K 2**-24 of a
     step of the distribution function; the gate measures what that amounts to.
 
-    Programs are built once per number of nodes and states, both rounded up to powers of two, and
-    given new weights for each payload.
+    Programs are built once per number of states, rounded up to a power of two, and given new
+    weights for each payload. They are compiled once per number of draws, rounded up as well; their
+    memory grows with the sum of states and draws.
 
     Args:
-        largest_batch: Nodes of the largest program, a power of two; larger batches are split.
-        programs_kept: Compiled programs that are kept, the least recently used dropped first.
+        largest_batch: Draws of the largest program, a power of two; larger batches are split.
+        programs_kept: Programs that are kept, the least recently used dropped first.
 
     Raises:
         MissingExtraError: When thrml is not installed.
@@ -62,12 +63,16 @@ class ThrmlTSU(TSUAdapter):
         self._no_state = NO_STATE
         self._largest_batch = largest_batch
         self._programs_kept = programs_kept
-        self._programs: OrderedDict[tuple[int, int], CategoricalProgram] = OrderedDict()
+        self._programs: OrderedDict[int, CategoricalProgram] = OrderedDict()
 
     @property
     def name(self) -> str:
         """``ThrmlTSU``."""
         return "ThrmlTSU"
+
+    def most_uniforms(self, cells: int) -> int:
+        """Returns 1."""
+        return 1
 
     def draw_tokens(self, law: HeadTailLaw, batch_size: int, uniforms: UniformSource) -> TokenArray:
         """Returns *batch_size* draws, see :class:`TSUAdapter`."""
@@ -85,28 +90,27 @@ class ThrmlTSU(TSUAdapter):
 
     def _log_weights(self, law: HeadTailLaw) -> FloatArray:
         cells = law.cell_probs
-        padded = np.full(max(_FEWEST_STATES, _power_of_two(cells.size)), self._no_state)
+        padded = np.full(max(_FEWEST_STATES, power_of_two(cells.size)), self._no_state)
         with np.errstate(divide="ignore"):
             padded[: cells.size] = np.maximum(np.log(cells), self._no_state)
         return padded
 
     def _states(self, log_weights: FloatArray, u: FloatArray) -> TokenArray:
-        program = self._program(_power_of_two(u.size), log_weights.size)
-        nodes = np.zeros(_power_of_two(u.size), dtype=np.float32)
+        draws = np.zeros(power_of_two(u.size), dtype=np.float32)
         # Truncated, as rounding could make it 1.
-        nodes[: u.size] = np.floor(u * _GRID) / _GRID
-        return program.sample(log_weights.astype(np.float32), nodes)[: u.size]
+        draws[: u.size] = np.floor(u * _GRID) / _GRID
+        program = self._program(log_weights.size)
+        return program.sample(log_weights.astype(np.float32), draws)[: u.size]
 
-    def _program(self, nodes: int, states: int) -> CategoricalProgram:
-        key = (nodes, states)
-        if key not in self._programs:
-            self._programs[key] = self._build(nodes, states)
-        self._programs.move_to_end(key)
+    def _program(self, states: int) -> CategoricalProgram:
+        if states not in self._programs:
+            self._programs[states] = self._build(states)
+        self._programs.move_to_end(states)
         if len(self._programs) > self._programs_kept:
             self._programs.popitem(last=False)
-        return self._programs[key]
+        return self._programs[states]
 
 
-def _power_of_two(number: int) -> int:
+def power_of_two(number: int) -> int:
     """Returns the least power of two that is at least *number*."""
     return 1 << (number - 1).bit_length()

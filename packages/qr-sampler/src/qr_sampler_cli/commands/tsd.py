@@ -24,7 +24,6 @@ from qr_sampler_cli.terminal.progress import counting_bar
 from qr_sampler_cli.tsd.equipment import (
     GATE_SAMPLES,
     GATE_SEED,
-    UnitName,
     import_tsd,
     sampling_unit,
     uniforms,
@@ -52,7 +51,11 @@ Source = Annotated[
     typer.Option(help="Entropy source of all uniforms, see 'qr-sampler sources'; else PCG64."),
 ]
 Unit = Annotated[
-    UnitName, typer.Option(help="What draws the drafts; all but sim must pass the gate first.")
+    str,
+    typer.Option(
+        help="What draws the drafts: sim, tree, gibbs, thrml or thrml_tree, options after a colon "
+        "(gibbs:sweeps=40), or the name of an entry point; all but sim must pass the gate first."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -245,16 +248,18 @@ def _equipment(mode: str, settings: Any, options: RunOptions, device: Any) -> It
         yield experiments.Equipment(numbers_of, name, device, writer, progress)
 
 
-def _device(unit: UnitName) -> Any:
+def _device(unit: str) -> Any:
     """Returns the unit after it has passed the gate, ``None`` for the direct route of sim.
 
     The gate draws from uniforms of its own; those of the run are accounted by themselves.
     """
-    if unit == "sim":
+    made = sampling_unit(unit)
+    # A unit that derives from it draws in a way of its own.
+    if type(made) is import_tsd("tsu").SimTSU:
         return None
     typer.echo(f"testing the unit {unit} with {GATE_SAMPLES:,} draws per payload", err=True)
     with uniforms(None, GATE_SEED) as (numbers_of, _):
-        return import_tsd("gate").require_gate(sampling_unit(unit), numbers_of, GATE_SAMPLES)
+        return import_tsd("gate").require_gate(made, numbers_of, GATE_SAMPLES)
 
 
 def _run_one(

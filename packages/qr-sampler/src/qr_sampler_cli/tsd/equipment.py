@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from qr_sampler import create_source
 from qr_sampler_cli.failures import import_package
@@ -16,20 +16,15 @@ if TYPE_CHECKING:
     from qr_sampler_tsd import UniformSource
     from qr_sampler_tsd.tsu import TSUAdapter
 
-__all__ = ["GATE_SAMPLES", "GATE_SEED", "UnitName", "import_tsd", "sampling_unit", "uniforms"]
+__all__ = ["GATE_SAMPLES", "GATE_SEED", "import_tsd", "sampling_unit", "uniforms"]
 
 REMEDY: Final = "install it " + from_clone("qr-sampler-tsd")
-
-UnitName: TypeAlias = Literal["sim", "thrml", "tree", "gibbs"]
 
 GATE_SAMPLES: Final = 200_000
 """Draws per golden payload: they find a best token that comes 1 % too often."""
 
 GATE_SEED: Final = 20_000
 """Seed of the uniforms of the gate that precedes a run."""
-
-GIBBS_SWEEPS: Final = 16
-"""Sweeps of the Gibbs unit; it refuses a payload that they do not mix."""
 
 
 def import_tsd(module: str) -> Any:
@@ -47,24 +42,15 @@ def _import(name: str) -> ModuleType:
     return import_package(name, needed_for="tsd", remedy=REMEDY)
 
 
-def sampling_unit(name: UnitName) -> TSUAdapter:
-    """Returns a sampling unit by its name on the command line.
+def sampling_unit(spec: str) -> TSUAdapter:
+    """Returns a sampling unit by its name on the command line, which engines know it by, too.
 
     Raises:
         MissingPackageError: When qr-sampler-tsd is not installed.
-        MissingExtraError: When the unit needs an extra that is not.
+        QRSamplerError: When there is no such unit, or it needs an extra that is not installed.
     """
-    units = import_tsd("tsu")
-    made: TSUAdapter
-    if name == "thrml":
-        made = units.ThrmlTSU()
-    elif name == "tree":
-        made = units.PBitTreeTSU()
-    elif name == "gibbs":
-        made = units.PBitGibbsTSU(GIBBS_SWEEPS)
-    else:
-        made = units.SimTSU()
-    return made
+    unit: TSUAdapter = import_tsd("tsu").named_unit(spec)
+    return unit
 
 
 @contextlib.contextmanager
