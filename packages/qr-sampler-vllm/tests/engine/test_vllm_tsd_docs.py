@@ -40,7 +40,8 @@ def blocks() -> list[tuple[str, str, str]]:
 
 def as_script(port: int) -> str:
     """Returns all blocks as one shell script."""
-    parts = ["set -euo pipefail", "trap 'kill $(jobs -p)' EXIT"]
+    # A server writes the last of its records when it ends.
+    parts = ["set -euo pipefail", "trap 'kill $(jobs -p); wait' EXIT"]
     for _, language, text in blocks():
         # As typed into an interpreter: vLLM's processes look for no script to import.
         command = f"python -c \"$(cat <<'END'\n{text}END\n)\""
