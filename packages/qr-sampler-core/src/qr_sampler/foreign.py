@@ -66,6 +66,7 @@ _OUR_PACKAGES: Final = frozenset(
         "qr_sampler",
         "qr_sampler_grpc",
         "qr_sampler_lab",
+        "qr_sampler_tsd",
     }
 )
 

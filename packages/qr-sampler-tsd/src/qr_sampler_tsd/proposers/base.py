@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from qr_sampler_tsd.errors import ProposerError
 from qr_sampler_tsd.psi_fields import Psi
@@ -23,12 +23,21 @@ class Proposer(ABC, Generic[State]):
     that rejects a draft continues from the state after the last accepted token.
 
     Must be overridden: :attr:`vocab_size`, :meth:`start`, :meth:`advance` and :meth:`psi`. May be:
-    :attr:`temperature`. None of them draws randomness. An instance serves any number of sequences
-    at once.
+    :meth:`for_vocabulary`, :attr:`temperature` and :meth:`confidence`. None of them draws
+    randomness. An instance serves any number of sequences at once.
     """
 
     is_oracle: ClassVar[bool] = False
     """Whether it looks at the target's own distribution, which no proposer of any use does."""
+
+    @classmethod
+    def for_vocabulary(cls, vocab_size: int) -> Proposer[Any]:
+        """Returns what its name in the configuration stands for; ``cls(vocab_size)`` by default.
+
+        Args:
+            vocab_size: Number of tokens of the model.
+        """
+        return cls(vocab_size)  # type: ignore[call-arg]
 
     @property
     @abstractmethod
@@ -42,6 +51,13 @@ class Proposer(ABC, Generic[State]):
         :func:`qr_sampler_tsd.fitting.fit` brings its payloads to that of a request.
         """
         return None
+
+    def confidence(self, state: State) -> float:
+        """Returns what share of a mixture it claims after some tokens, in [0, 1]; all by default.
+
+        See :class:`~qr_sampler_tsd.proposers.MixedProposer`.
+        """
+        return 1.0
 
     @abstractmethod
     def start(self, tokens: Sequence[int]) -> State:

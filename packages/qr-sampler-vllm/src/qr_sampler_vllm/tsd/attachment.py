@@ -26,6 +26,13 @@ def _mode(
     return ExactMatch(session)
 
 
+def _description(settings: TSDSettings) -> list[dict[str, str]]:
+    """Returns what the ledger says of the proposer, which the drafter has loaded before."""
+    from qr_sampler_tsd.proposers.named import described
+
+    return described(settings.proposer or "")
+
+
 def attach(vllm_config: Any, model_runner: Any) -> None:
     """Makes *model_runner* choose every token with the entropy source.
 
@@ -45,7 +52,7 @@ def attach(vllm_config: Any, model_runner: Any) -> None:
     session = EngineSession(
         vllm_config,
         f"Model Runner V1 with TSD, {settings.mode}",
-        {"tsd": settings.model_dump(mode="json", exclude={"proposer"})},
+        {"tsd": {**settings.model_dump(mode="json"), "proposer": _description(settings)}},
     )
     sequences = Sequences(vllm_config, session, model_runner)
     mode = _mode(vllm_config, settings, session, sequences)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from qr_sampler import ConfigError
+from qr_sampler import ConfigError, PluginError
 from qr_sampler.host import TokenSequence
 from qr_sampler_vllm.tsd.opt_in import check_opt_in
 from qr_sampler_vllm.tsd.request_shapes import NOTHING_KNOWN, RequestShapes, shapes_of
@@ -169,10 +169,10 @@ def draft_limit(sequence: TokenSequence | None, length: int) -> int:
 
 
 def load(settings: TSDSettings, vocab_size: int) -> Any:
-    """Returns the saved proposer of a deployment.
+    """Returns the proposer of a deployment.
 
     Args:
-        settings: Settings that name its file.
+        settings: Settings that name it.
         vocab_size: Number of tokens of the model.
 
     Raises:
@@ -180,23 +180,18 @@ def load(settings: TSDSettings, vocab_size: int) -> Any:
     """
     if settings.proposer is None:
         raise ConfigError(
-            "QR_TSD_PROPOSER is not set; name the file of a saved proposer for this model"
+            "QR_TSD_PROPOSER is not set; name the file of a saved proposer for this model, or "
+            "'ngram', which needs none"
         )
     try:
         from qr_sampler_tsd import TSDError
-        from qr_sampler_tsd.proposers.files import load_proposer
+        from qr_sampler_tsd.proposers.named import proposer_named
     except ImportError as error:
         raise ConfigError(
             "thermodynamic speculative decoding needs qr-sampler-tsd; install it in a clone of the "
             "project: pip install ./packages/qr-sampler-tsd"
         ) from error
     try:
-        proposer = load_proposer(settings.proposer)
-    except TSDError as error:
+        return proposer_named(settings.proposer, vocab_size)
+    except (TSDError, PluginError) as error:
         raise ConfigError(f"QR_TSD_PROPOSER={settings.proposer}: {error}") from error
-    if proposer.vocab_size != vocab_size:
-        raise ConfigError(
-            f"QR_TSD_PROPOSER={settings.proposer} proposes among {proposer.vocab_size} tokens and "
-            f"the model has {vocab_size}; make a proposer for this model"
-        )
-    return proposer

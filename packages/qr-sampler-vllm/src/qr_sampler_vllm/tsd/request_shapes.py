@@ -77,4 +77,5 @@ def fitted(proposer: Any, state: Any, shapes: RequestShapes, position: int) -> A
         shapes: Of the request.
         position: Index of the token among those of the request.
     """
-    return fit(proposer.psi(state), shapes.at(position), proposer.temperature)
+    psi = proposer.psi(state)
+    return None if psi is None else fit(psi, shapes.at(position), proposer.temperature)

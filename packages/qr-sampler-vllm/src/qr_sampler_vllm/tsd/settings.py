@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -30,8 +29,12 @@ class TSDSettings(EnvironmentSettings):
             "token, 'canonical' accepts and corrects draws from the proposal."
         ),
     )
-    proposer: Path | None = Field(
-        None, description="File of a saved proposer, which makes the proposals."
+    proposer: str | None = Field(
+        None,
+        description=(
+            "What makes the proposals: the file of a saved proposer, the name of an installed one, "
+            "or several joined by '+', as in 'ngram+bigram.npz'."
+        ),
     )
     verifier: Literal["token", "block"] = Field(
         "block",
