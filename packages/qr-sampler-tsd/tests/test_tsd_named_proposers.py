@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from qr_sampler.components.registry import Registry
 from qr_sampler.errors import UnknownPluginError
 from qr_sampler_tsd import Proposer, craft_relative_psi
-from qr_sampler_tsd.errors import ProposerError
+from qr_sampler_tsd.errors import ProposerError, ProposerFileError
 from qr_sampler_tsd.proposers import (
     BigramProposer,
     MixedProposer,
@@ -176,7 +176,7 @@ def test_files_names_and_mixtures(tmp_path: Path) -> None:
         proposer_named(str(tmp_path / "table.npz"), 5)
     with pytest.raises(UnknownPluginError, match="nonesuch"):
         proposer_named("nonesuch", 4)
-    with pytest.raises(ProposerError, match="is no proposer to use"):
+    with pytest.raises(ProposerFileError, match="is no proposer to use"):
         proposer_named(str(tmp_path / "missing.npz"), 4)
 
 

@@ -54,8 +54,8 @@ def proposer_named(specification: str, vocab_size: int) -> Proposer[Any]:
         vocab_size: Number of tokens of the model.
 
     Raises:
-        ProposerError: When a file cannot be used, a proposer cannot be made, or one is of another
-            vocabulary.
+        ProposerError: When a proposer cannot be made, or one is of another vocabulary.
+        ProposerFileError: When a file cannot be used.
         PluginError: When a name is unknown, contested or broken.
     """
     made = [_part(part, vocab_size) for part in parts_of(specification)]
