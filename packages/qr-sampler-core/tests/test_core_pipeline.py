@@ -363,6 +363,8 @@ def test_records_repeat_the_step() -> None:
         "row_digest": "",
         "role": None,
         "jit": True,
+        "log_q": None,
+        "unit_ns": None,
     }
     assert all(type(value) in plain for value in discard.as_dict().values())
 

@@ -247,5 +247,7 @@ def test_dropped_bytes_become_a_record_of_no_token() -> None:
         "row_digest": "",
         "role": None,
         "jit": True,
+        "log_q": None,
+        "unit_ns": None,
     }
     assert json.loads(json.dumps(record.as_dict(), allow_nan=False)) == record.as_dict()

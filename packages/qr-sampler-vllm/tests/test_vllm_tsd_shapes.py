@@ -107,9 +107,7 @@ def test_numbers_without_a_draft_are_discarded() -> None:
     made = draw_proposals(session, PROPOSER, [wants(3, shapes)])
     assert (len(made["a"].drafts), len(made["a"].laws)) == (1, 1)
     spare: list[Any] = list(records_of(session.records))
-    assert [(one.reason, one.position, one.block_bytes) for one in spare] == [
-        ("not_needed", 1, 8)
-    ] * 2
+    assert [(one.reason, one.position, one.block_bytes) for one in spare] == [("not_needed", 1, 16)]
     assert [one.position for one in records_of(made["a"].discards("rejected_draft"))] == [0]  # type: ignore[attr-defined]
 
 

@@ -28,6 +28,9 @@ RATE = 1e-9
 TAIL = None
 """Stands for all tokens that are not allowed."""
 
+UNITS = {"token": "simulated", "block": "pbit_tree"}
+"""By verifier, what draws the drafts."""
+
 SOURCE = """
     import numpy as np
     from qr_sampler import EntropySource
@@ -249,6 +252,7 @@ class Run:
         environment = tsd.environment(
             "canonical",
             QR_TSD_VERIFIER=verifier,
+            QR_TSD_UNIT=UNITS[verifier],
             QR_ENTROPY_SOURCE_TYPE="seeded",
             PYTHONPATH=str(site.directory),
         )
@@ -295,6 +299,7 @@ def test_the_text_follows_the_target(
     assert_emitted_is_recorded(run)
     assert_accounted(run)
     assert_roles(run)
+    assert_unit(run, verifier)
 
 
 def assert_law(run: Run) -> None:
@@ -415,3 +420,17 @@ def assert_roles(run: Run) -> None:
             assert used["jit"] is (used["role"] != "proposal")
             assert (used["t_request_ns"] > line["t_logits_ns"]) is used["jit"]
     assert seen == set(deciding)
+
+
+def assert_unit(run: Run, verifier: str) -> None:
+    """The genesis names it with its figures, and each draft has its log q and its time."""
+    facts = run.lines[0]["settings"]["tsd"]
+    assert facts["unit"] == {"token": "SimTSU", "block": "PBitTreeTSU(dac_bits=None)"}[verifier]
+    assert facts["gate"]["largest_total_variation"] < facts["gate"]["its_bound"]
+    # Three tokens and the tail are two bits, and one number for the token of the tail.
+    sizes = {8} if verifier == "token" else {16, 24}
+    for line in (line for line in run.tokens("law") if line["outcome"] == "accepted"):
+        (used,) = [used for used in line["uniforms"] if used["role"] == "proposal"]
+        assert used["bytes"] in sizes
+        assert used["log_q"] == pytest.approx(math.log(run.laws.q[line["token_id"]]), abs=1e-9)
+        assert used["unit_ns"] > 0

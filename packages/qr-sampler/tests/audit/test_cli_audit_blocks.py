@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ from qr_sampler.host import EngineFacts, SamplingSession
 from qr_sampler.testing import ToyHost, play_script
 from qr_sampler_cli.audit.auditor import audit_runs
 from qr_sampler_cli.audit.blocks import amplifiers
+from qr_sampler_cli.audit.blocks.numbers import judge_numbers
 from qr_sampler_cli.audit.files import ledgers_of
+from qr_sampler_cli.audit.findings import Rung
 
 Pieces = list[tuple[int, bytes]]
 PAGE = Path(__file__).resolve().parents[4] / "docs" / "ledger.md"
@@ -341,3 +344,24 @@ def test_lost_blocks_are_no_lost_lines(run: Any, save: Any, audit: Any) -> None:
     path.with_suffix(".blocks").write_bytes(file_of(list(enumerate(made.data))[3:]))
     rungs = audit(path)
     assert [rungs[number].status for number in (1, 2, 4)] == ["holds", "holds", "cannot be said"]
+
+
+def test_the_numbers_that_drew_a_draft_are_one_entry() -> None:
+    """Its u is the first of them; sums and ones are those of all bytes."""
+    block = (2**63).to_bytes(8, "little") + bytes(range(8))
+    used = SimpleNamespace(role="proposal", u=0.5)
+    counts = {"block_sum": sum(block), "block_ones": sum(byte.bit_count() for byte in block)}
+    assert said_of(SimpleNamespace(uniforms=[used], **counts), [block]) == ([], [])
+    used.u = 0.25
+    (failure,), _ = said_of(SimpleNamespace(uniforms=[used], **counts), [block])
+    assert failure == "u of its 'proposal' is 0.25, and its bytes are 0.5"
+    for cut in (block[:12], b"", None):
+        failures, unsaid = said_of(SimpleNamespace(uniforms=[used], **counts), [cut])
+        assert (failures, unsaid) == ([], ["u of tokens that several numbers decide"])
+
+
+def said_of(line: Any, blocks: list[bytes | None]) -> tuple[list[str], list[str]]:
+    places: Any = SimpleNamespace(name=str)
+    rung = Rung(4, "uniforms", "", places)
+    judge_numbers(rung, line, blocks, 1)
+    return [failure.what for failure in rung.failures], list(rung.unsaid)

@@ -156,6 +156,8 @@ class DiscardLine(msgspec.Struct, omit_defaults=True, gc=False):
     jit: bool = True
     t_logits_ns: int | None = None
     """When the logits were complete where the draw does not say so."""
+    log_q: float | None = None
+    unit_ns: int | None = None
 
 
 class ForcedLine(msgspec.Struct, omit_defaults=True, gc=False):

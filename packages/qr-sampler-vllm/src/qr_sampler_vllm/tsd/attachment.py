@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qr_sampler_tsd.gate import GatedUnit
 from qr_sampler_vllm.engine.layout import most_rows
 from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.runners.engines import check_not_loaded, register
@@ -12,6 +13,7 @@ from qr_sampler_vllm.status.run_directory import announce
 from qr_sampler_vllm.tsd.drafter import TSDDrafter
 from qr_sampler_vllm.tsd.sequences import Sequences
 from qr_sampler_vllm.tsd.settings import TSDSettings
+from qr_sampler_vllm.tsd.units import facts_of, unit_of
 from qr_sampler_vllm.tsd.verification.canonical import Canonical
 from qr_sampler_vllm.tsd.verification.exact_match import ExactMatch
 
@@ -19,11 +21,15 @@ __all__ = ["attach"]
 
 
 def _mode(
-    vllm_config: Any, settings: TSDSettings, session: EngineSession, sequences: Sequences
+    vllm_config: Any,
+    settings: TSDSettings,
+    session: EngineSession,
+    sequences: Sequences,
+    unit: GatedUnit | None,
 ) -> ExactMatch | Canonical:
-    if settings.mode == "canonical":
-        return Canonical(session, sequences, settings.verifier, most_rows(vllm_config))
-    return ExactMatch(session)
+    if unit is None:
+        return ExactMatch(session)
+    return Canonical(session, sequences, settings.verifier, most_rows(vllm_config), unit)
 
 
 def _description(settings: TSDSettings) -> list[dict[str, str]]:
@@ -49,13 +55,20 @@ def attach(vllm_config: Any, model_runner: Any) -> None:
     check_not_loaded(vllm_config)
     drafter: TSDDrafter = model_runner.drafter
     settings = TSDSettings.load()
+    unit = unit_of(settings)
     session = EngineSession(
         vllm_config,
         f"Model Runner V1 with TSD, {settings.mode}",
-        {"tsd": {**settings.model_dump(mode="json"), "proposer": _description(settings)}},
+        {
+            "tsd": {
+                **settings.model_dump(mode="json"),
+                "proposer": _description(settings),
+                **facts_of(unit),
+            }
+        },
     )
     sequences = Sequences(vllm_config, session, model_runner)
-    mode = _mode(vllm_config, settings, session, sequences)
+    mode = _mode(vllm_config, settings, session, sequences, unit)
     drafter.bind(model_runner, sequences, mode)
     model_runner.sampler = DraftSampler(model_runner, sequences, mode)
     model_runner.rejection_sampler = DraftVerifier(model_runner.sampler)

@@ -36,6 +36,14 @@ class TSDSettings(EnvironmentSettings):
             "or several joined by '+', as in 'ngram+bigram.npz'."
         ),
     )
+    unit: str = Field(
+        "simulated",
+        description=(
+            "What draws the drafts of the canonical mode: 'simulated', 'pbit_tree', 'gibbs', "
+            "'thrml', 'thrml_tree', each with options after a colon (gibbs:sweeps=40), or a unit "
+            "of another package. It passes its gate first."
+        ),
+    )
     verifier: Literal["token", "block"] = Field(
         "block",
         description="Rule of the canonical mode: tokens one by one, or whole blocks.",

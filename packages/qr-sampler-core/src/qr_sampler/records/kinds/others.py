@@ -154,3 +154,7 @@ class DiscardRecord(Record):
     ``TokenSamplingRecord.uniforms``."""
     jit: bool = True
     """Whether they were asked for when the logits were complete."""
+    log_q: float | None = None
+    """Of a draft, the natural logarithm of its probability under its proposal."""
+    unit_ns: int | None = None
+    """Of a draft, how long its sampling unit took, in nanoseconds."""

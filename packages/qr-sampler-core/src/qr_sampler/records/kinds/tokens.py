@@ -114,7 +114,9 @@ class TokenSamplingRecord(Record):
     """All numbers that took part where there are several, in the order of their use. Each has
     ``role`` (``proposal``, ``accept``, ``residual`` or ``bonus``), ``u`` in [0, 1), ``bytes``,
     ``jit``, ``source``, ``fallback``, ``t_request_ns`` and ``t_received_ns``. Their bytes add up to
-    *block_bytes*."""
+    *block_bytes*. All numbers that drew one draft are one entry, of which ``u`` is the first; it
+    has ``log_q``, the natural logarithm of the draft's probability under its proposal, and
+    ``unit_ns``, how long its sampling unit took."""
     emitted: bool | None = True
     """True when the host engine went on from the token, or its sequence ended with it. ``None``
     when that is not known: the request was aborted, or the engine stood still, before it could

@@ -205,6 +205,8 @@ class LedgerLines:
             role=discard.role,
             jit=discard.jit,
             t_logits_ns=None if told else discard.t_logits_ns,
+            log_q=discard.log_q,
+            unit_ns=discard.unit_ns,
         )
         self._lines.append((line.kind, line))
 

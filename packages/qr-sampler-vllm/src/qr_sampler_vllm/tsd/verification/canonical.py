@@ -30,12 +30,14 @@ from qr_sampler import (
 from qr_sampler.host import Entry, RowGroup, RowGroups, serve_or_split
 from qr_sampler.sampling.plan_digests import digests_of_rows
 from qr_sampler_accel import TensorLogits
+from qr_sampler_tsd import TSUAdapter
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
 from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows, Sequences
 from qr_sampler_vllm.tsd.verification.contract import Verified
 from qr_sampler_vllm.tsd.verification.draft_runs import DraftRun, UniformShare, VerifiedStep
+from qr_sampler_vllm.tsd.verification.drafting_unit import DraftingUnit
 from qr_sampler_vllm.tsd.verification.judging import RULES, JudgedRun, judge_runs
 from qr_sampler_vllm.tsd.verification.proposals import Proposal, draw_proposals
 from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw
@@ -53,6 +55,7 @@ class Canonical:
         verifier: ``token`` or ``block``.
         most_rows: Largest number of rows of a step, for which an accelerator's memory is taken in
             the first one; without it, for each step what it needs.
+        unit: Draws the drafts; F(psi) itself if not given.
 
     Raises:
         ConfigError: When a source does not deliver bytes.
@@ -64,6 +67,7 @@ class Canonical:
         sequences: Sequences,
         verifier: str,
         most_rows: int | None = None,
+        unit: TSUAdapter | None = None,
     ) -> None:
         for name in session.settings.selectable_sources:
             if session.source(name).integrates:
@@ -74,6 +78,7 @@ class Canonical:
         self._session = session
         self._pending = sequences.pending
         self._rule = RULES[verifier]
+        self._unit = DraftingUnit(unit)
         self._access = TensorLogits(most_rows, forces=False)
         self._planners: dict[str, StepPlanner] = {}
         """By source: an accelerator's laws are valid until its planner plans again."""
@@ -82,7 +87,7 @@ class Canonical:
 
     def drafts(self, proposer: Any, requests: Sequence[DraftRequest]) -> list[list[int]]:
         """Returns a draw from the proposals of each request."""
-        proposals = draw_proposals(self._session, proposer, requests)
+        proposals = draw_proposals(self._session, proposer, requests, self._unit)
         self._pending.update(proposals)
         return [
             list(proposals[request.name].drafts) if request.name in proposals else []

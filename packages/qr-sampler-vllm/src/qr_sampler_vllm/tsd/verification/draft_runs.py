@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qr_sampler import DiscardRecord
 from qr_sampler.host import DrawnNumber, RecordedDiscard, StepRows, TokenSequence
 from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM
 from qr_sampler_vllm.tsd.sequences import RequestRows
@@ -17,7 +16,7 @@ from qr_sampler_vllm.tsd.verification.contract import Verified
 from qr_sampler_vllm.tsd.verification.proposals import Proposal
 from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, StepUniforms, Used
 from qr_sampler_vllm.tsd.verification.target_laws import TargetLaws
-from qr_sampler_vllm.tsd.verification.verified_token import RowFacts, VerifiedToken
+from qr_sampler_vllm.tsd.verification.verified_token import RowFacts, VerifiedToken, rest_of
 
 __all__ = ["DraftRun", "TokenFacts", "UniformShare", "VerifiedStep"]
 
@@ -63,25 +62,14 @@ class DraftRun(NamedTuple):
             count: How many there are.
             reason: Why.
         """
-        if not count:
-            return []
-        draw = origin.draw
-        discard = DiscardRecord(
-            request_key=self.sequence.request_key,
-            sequence=self.sequence.name,
-            position=self.request.position,
-            reason=reason,
-            source=draw.source,
-            fallback=draw.fallback,
-            block_bytes=BYTES_PER_UNIFORM * count,
-            u=None,
+        return rest_of(
+            DrawnNumber(origin, BYTES_PER_UNIFORM * first),
+            count,
+            self.sequence,
+            self.request.position,
+            reason,
             t_logits_ns=self.laws.plan.logits_ready_ns,
-            t_request_ns=draw.requested_ns,
-            t_received_ns=draw.received_ns,
-            wall_time_ns=draw.wall_time_ns,
         )
-        place = DrawnNumber(origin, BYTES_PER_UNIFORM * first)
-        return [RecordedDiscard(discard, self.sequence, place)]
 
 
 class TokenFacts(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from qr_sampler import EntropyDraw, step_commitment
@@ -72,18 +72,22 @@ class NumbersDraw:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """A number and what it was used for."""
+    """A number and what it was used for, or all numbers that drew one draft."""
 
     role: Role
     """What it was used for."""
     u: float
-    """The number, in [0, 1)."""
+    """The number, in [0, 1); the first of several."""
     data: bytes
-    """The eight bytes behind it."""
+    """The eight bytes behind each."""
     origin: NumbersDraw
     """The draw that delivered them."""
     offset: int
     """Index of the first of them in that draw."""
+    log_q: float | None = None
+    """``log q`` of the draft that it drew, natural logarithm."""
+    unit_ns: int | None = None
+    """How long the sampling unit took for that."""
 
     @property
     def draw(self) -> EntropyDraw:
@@ -102,7 +106,7 @@ class Used:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns its entry in a record."""
-        return {
+        entry: dict[str, Any] = {
             "role": self.role.value,
             "u": self.u,
             "bytes": len(self.data),
@@ -112,6 +116,9 @@ class Used:
             "t_request_ns": self.draw.requested_ns,
             "t_received_ns": self.draw.received_ns,
         }
+        if self.log_q is not None:
+            entry |= {"log_q": self.log_q, "unit_ns": self.unit_ns}
+        return entry
 
 
 class StepUniforms(UniformSource):
@@ -130,6 +137,19 @@ class StepUniforms(UniformSource):
         self._next, self._end = first, first + count
         self.used: list[Used] = []
         """The numbers used so far, in order."""
+
+    def together(self, first: int) -> Used | None:
+        """Returns the numbers used from *first* on, an index of :attr:`used`, as one entry.
+
+        ``None`` if there are none.
+        """
+        own = self.used[first:]
+        return replace(own[0], data=b"".join(one.data for one in own)) if own else None
+
+    @property
+    def place(self) -> DrawnNumber:
+        """Where the first number is that has not been used."""
+        return DrawnNumber(self._origin, BYTES_PER_UNIFORM * self._next)
 
     @property
     def left(self) -> int:

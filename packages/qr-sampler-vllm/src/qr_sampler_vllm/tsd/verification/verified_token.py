@@ -10,11 +10,18 @@ from typing import Final
 import numpy as np
 
 from qr_sampler import DiscardRecord, TokenSamplingRecord, link_digest
-from qr_sampler.host import RecordedDiscard, RecordedToken, Remembered, TokenSequence
+from qr_sampler.host import (
+    DrawnNumber,
+    RecordedDiscard,
+    RecordedToken,
+    Remembered,
+    TokenSequence,
+)
 from qr_sampler.temperature import rounded
+from qr_sampler_tsd.uniforms import BYTES_PER_UNIFORM, Role
 from qr_sampler_vllm.tsd.verification.step_uniforms import NumbersDraw, Used
 
-__all__ = ["AMPLIFIER", "RowFacts", "VerifiedToken", "discards_of"]
+__all__ = ["AMPLIFIER", "RowFacts", "VerifiedToken", "discards_of", "rest_of"]
 
 AMPLIFIER: Final = "upper53"
 """Name in records of the map from eight bytes to a number: their upper 53 bits, little-endian."""
@@ -174,9 +181,54 @@ def discards_of(
                 wall_time_ns=used.draw.wall_time_ns,
                 role=used.role.value,
                 jit=used.jit,
+                log_q=used.log_q,
+                unit_ns=used.unit_ns,
             ),
             sequence,
             used.place,
         )
         for used in uniforms
     ]
+
+
+def rest_of(
+    place: DrawnNumber,
+    count: int,
+    sequence: TokenSequence,
+    position: int,
+    reason: str,
+    *,
+    role: Role | None = None,
+    t_logits_ns: int | None = None,
+) -> list[RecordedDiscard]:
+    """Returns the record of numbers that nothing has used; none if there are none.
+
+    Args:
+        place: Where the first of them is.
+        count: How many there are.
+        sequence: The sequence that they were drawn for.
+        position: Index of the token that they were drawn for.
+        reason: Why they were not used.
+        role: What they were drawn for, if for one thing.
+        t_logits_ns: When the logits were complete, if they were.
+    """
+    if not count:
+        return []
+    draw = place.draw.draw
+    discard = DiscardRecord(
+        request_key=sequence.request_key,
+        sequence=sequence.name,
+        position=position,
+        reason=reason,
+        source=draw.source,
+        fallback=draw.fallback,
+        block_bytes=BYTES_PER_UNIFORM * count,
+        u=None,
+        t_logits_ns=t_logits_ns,
+        t_request_ns=draw.requested_ns,
+        t_received_ns=draw.received_ns,
+        wall_time_ns=draw.wall_time_ns,
+        role=None if role is None else role.value,
+        jit=role is not Role.PROPOSAL,
+    )
+    return [RecordedDiscard(discard, sequence, place)]

@@ -26,7 +26,7 @@ def judge_numbers(rung: Rung, line: Token, blocks: Sequence[bytes | None], place
         place: Where the line stands.
     """
     there = [block for block in blocks if block is not None]
-    if len(there) < len(blocks) or any(len(block) != _NUMBER_BYTES for block in there):
+    if len(there) < len(blocks) or not all(map(_holds_numbers, there)):
         rung.cannot_say("u of tokens that several numbers decide", place)
         return
     data = b"".join(there)
@@ -37,8 +37,13 @@ def judge_numbers(rung: Rung, line: Token, blocks: Sequence[bytes | None], place
         if recorded != counted:
             rung.fail(place, f"{name} is {recorded} and that of its bytes is {counted}")
     for used, block in zip(line.uniforms or (), there, strict=True):
-        made = (int.from_bytes(block, "little") >> _SPARE_BITS) * _ULP
+        # Of the numbers that drew one draft, the first.
+        made = (int.from_bytes(block[:_NUMBER_BYTES], "little") >> _SPARE_BITS) * _ULP
         if used.u != made:
             rung.fail(
                 place, f"u of its {used.role[:20]!r} is {used.u!r}, and its bytes are {made!r}"
             )
+
+
+def _holds_numbers(block: bytes) -> bool:
+    return bool(block) and not len(block) % _NUMBER_BYTES

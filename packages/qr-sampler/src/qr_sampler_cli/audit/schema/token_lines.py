@@ -114,7 +114,7 @@ class Draw(ChainedLine, kw_only=True, tag="draw"):
 
 
 class UsedUniform(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One of several numbers that took part in a token."""
+    """One of several numbers that took part in a token, or all those that drew one draft."""
 
     role: str
     u: Probability
@@ -126,6 +126,8 @@ class UsedUniform(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     t_received_ns: Nanoseconds | None
     draw: Count | None = None
     offset: Count | None = None
+    log_q: float | None = None
+    unit_ns: Nanoseconds | None = None
 
 
 class Token(_TokenLine, kw_only=True, tag="token"):
@@ -174,6 +176,8 @@ class Discard(ChainedLine, kw_only=True, tag="discard"):
     jit: bool = True
     t_logits_ns: Nanoseconds | None = None
     wall_time_ns: Nanoseconds
+    log_q: float | None = None
+    unit_ns: Nanoseconds | None = None
 
 
 class Forced(_TokenLine, kw_only=True, tag="forced"):
