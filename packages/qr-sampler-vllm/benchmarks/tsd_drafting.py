@@ -1,210 +1,190 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens per pass of the model and wall-clock time with TSD drafts, against no speculation.
+"""Tokens per pass of the model and time with four drafts, against no speculation and vLLM's n-gram.
 
 ``python -m benchmarks.tsd_drafting DIRECTORY`` distils a bigram table from the tiny model in
-DIRECTORY and has it draft in engines of their own, all on this machine and one after the other.
+DIRECTORY and has it draft in engines that generate in turns, one and eight sequences at a time.
+``--grow 50`` grows the model to 50 million parameters first, which leaves its text as it is.
+``--check`` fails unless both modes save time somewhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
+import contextlib
+import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from benchmarks.engine_process import ENVIRONMENT, OPTIONS
-from qr_sampler.records.reader import read_ledger
+from benchmarks.grown_model import grown
+from benchmarks.tsd_engines import (
+    CONTENDERS,
+    PROMPTS,
+    WORKLOADS,
+    Contender,
+    EngineProcess,
+    Workload,
+    serve,
+)
 
 __all__ = ["main"]
 
 SAMPLED_TEXTS: Final = 48
 TEXT_TOKENS: Final = 200
 HEAD_TOKENS: Final = 64
-PROMPT: Final = "Light is"
-ROUNDS: Final = 5
+TEMPERATURE: Final = 0.7
+BATCHES: Final = (1, len(PROMPTS))
 
 
-class Contender(NamedTuple):
-    """One engine."""
+class Found(NamedTuple):
+    """What one engine did in one workload."""
 
-    mode: str
-    """``none``, or a mode of TSD."""
-    verifier: str
-    """Rule of the canonical mode."""
-    drafts: int
-    """Drafts per pass."""
-
-    @property
-    def title(self) -> str:
-        """How the table calls it."""
-        if self.mode == "none":
-            return "no speculation"
-        return f"{self.mode}, {self.verifier}" if self.mode == "canonical" else self.mode
-
-
-CONTENDERS: Final = (
-    Contender("none", "", 0),
-    *(Contender("exact_match", "", drafts) for drafts in (1, 2, 4)),
-    *(Contender("canonical", rule, drafts) for rule in ("token", "block") for drafts in (1, 2, 4)),
-)
+    contender: Contender
+    workload: str
+    batch: int
+    tokens_per_pass: float
+    speed: float
+    """Time without speculation, divided by its own: the median over rounds."""
 
 
 def main() -> int:
-    """Prints a Markdown table."""
+    """Prints a Markdown table; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="directory of the tiny model")
-    parser.add_argument("--temperature", type=float, default=0.7)
-    parser.add_argument("--batch", type=int, default=1, help="sequences at a time")
-    parser.add_argument("--tokens", type=int, default=200, help="tokens of each sequence")
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--grow", type=float, default=0.0, help="millions of parameters to grow to")
+    parser.add_argument("--tokens", type=int, default=100, help="tokens of each sequence")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds that are measured")
+    parser.add_argument("--check", action="store_true", help="fail unless both modes save time")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker is not None:
-        generate(arguments, Contender(*arguments.worker))
+    if arguments.serve is not None:
+        serve(arguments.model, arguments.serve)
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        proposer = Path(folder, "bigram.npz")
-        distil(arguments.model, arguments.temperature, proposer)
-        found = [(one, measured(one, arguments, proposer)) for one in CONTENDERS]
+        found = compared(arguments, Path(folder))
     print("\n".join(table(found)))
-    return 0
+    return check(found) if arguments.check else 0
 
 
-def distil(model_directory: Path, temperature: float, path: Path) -> None:
-    """Saves a table that has learnt from texts of the model at *temperature*."""
+def compared(arguments: argparse.Namespace, folder: Path) -> list[Found]:
+    """Returns what all engines did."""
+    model = arguments.model
+    table_file = folder / "bigram.npz"
+    distil(model, table_file)
+    if arguments.grow:
+        say("growing the model")
+        count = grown(model, folder / "grown", int(arguments.grow * 1e6))
+        model = folder / "grown"
+        print(f"{count:,} parameters\n")
+    with contextlib.ExitStack() as running:
+        engines = []
+        for number, contender in enumerate(CONTENDERS, start=1):
+            say(f"starting engine {number} of {len(CONTENDERS)}: {contender.title}")
+            ledger = folder / f"ledger-{number}"
+            engine = EngineProcess(contender, model, table_file, ledger)
+            engines.append(running.enter_context(engine))
+        return [each for workload in WORKLOADS for each in _measured(engines, workload, arguments)]
+
+
+def _measured(
+    engines: list[EngineProcess], workload: Workload, arguments: argparse.Namespace
+) -> Iterator[Found]:
+    for batch in BATCHES:
+        name = f"{workload.name}, {batch}"
+        seconds: dict[str, list[tuple[float, float]]] = {}
+        # The first round warms up.
+        for number in range(1 + arguments.rounds):
+            say(f"{name} at a time: round {number} of {arguments.rounds}")
+            for engine in engines:
+                if not engine.contender.does(workload):
+                    continue
+                taken = engine.round(name, workload, batch, arguments.tokens)
+                if number:
+                    seconds.setdefault(engine.contender.title, []).append(taken)
+        base = seconds[CONTENDERS[0].title]
+        for engine in engines:
+            if engine.contender.title not in seconds:
+                continue
+            pairs = list(zip(seconds[engine.contender.title], base, strict=True))
+            yield Found(
+                engine.contender,
+                workload.name,
+                batch,
+                engine.tokens_per_pass(name),
+                statistics.median(plain[0] / mine[0] for mine, plain in pairs),
+            )
+
+
+def distil(model_directory: Path, path: Path) -> None:
+    """Saves a table that has learnt from texts of the model."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from qr_sampler_tsd.proposers import save_proposer
     from qr_sampler_tsd.train import BigramDistiller, Examples
 
+    say("distilling a table")
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(model_directory, dtype=torch.float32)
     vocab_size = model.config.vocab_size
-    distiller = BigramDistiller(vocab_size)
+    distiller = BigramDistiller(vocab_size, TEMPERATURE)
     with torch.no_grad():
-        starts = torch.randint(vocab_size, (SAMPLED_TEXTS, 1))
         texts = model.generate(
-            starts,
+            torch.randint(vocab_size, (SAMPLED_TEXTS, 1)),
             do_sample=True,
-            temperature=temperature,
+            temperature=TEMPERATURE,
             top_k=0,
             min_new_tokens=TEXT_TOKENS,
             max_new_tokens=TEXT_TOKENS,
         )
         for text in texts:
-            logits = model(text[None]).logits[0]
             distiller.add(
                 Examples.from_logits(
                     text.numpy(),
-                    logits.numpy(),
+                    model(text[None]).logits[0].numpy(),
                     context_tokens=1,
                     kept=vocab_size,
-                    temperature=temperature,
+                    temperature=TEMPERATURE,
                 )
             )
     save_proposer(path, distiller.table(HEAD_TOKENS))
 
 
-def measured(contender: Contender, arguments: argparse.Namespace, proposer: Path) -> dict[str, Any]:
-    """Returns what one engine did, in a process of its own."""
-    print(f"... {contender.title}, {contender.drafts} drafts", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as ledger:
-        environment = {
-            **os.environ,
-            **ENVIRONMENT,
-            "QR_FIXED_TEMPERATURE": str(arguments.temperature),
-            "QR_LEDGER_DIR": ledger,
-        }
-        if contender.mode != "none":
-            environment |= {"QR_TSD_MODE": contender.mode, "QR_TSD_PROPOSER": str(proposer)}
-        if contender.verifier:
-            environment["QR_TSD_VERIFIER"] = contender.verifier
-        command = [sys.executable, "-m", "benchmarks.tsd_drafting", str(arguments.model)]
-        command += [f"--batch={arguments.batch}", f"--tokens={arguments.tokens}"]
-        command += [f"--worker={json.dumps(contender)}"]
-        done = subprocess.run(
-            command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+def table(found: list[Found]) -> Iterator[str]:
+    """Yields the lines of a Markdown table, one row per engine."""
+    cases = [(workload.name, batch) for workload in WORKLOADS for batch in BATCHES]
+    headings = [f"{name}, {batch} sequence{'s' * (batch > 1)}" for name, batch in cases]
+    yield f"| tokens per pass, speed | {' | '.join(headings)} |"
+    yield f"| --- |{' ---: |' * len(cases)}"
+    by_case = {(each.contender.title, each.workload, each.batch): each for each in found}
+    for contender in CONTENDERS:
+        cells = [by_case.get((contender.title, *case)) for case in cases]
+        shown = " | ".join(
+            f"{each.tokens_per_pass:.2f}, {each.speed:.2f}" if each else "-" for each in cells
         )
-        seconds = json.loads(done.stdout.splitlines()[-1])
-        (file,) = Path(ledger).glob("*.jsonl")
-        return {"seconds": seconds, **passes(file)}
+        yield f"| {contender.title} | {shown} |"
 
 
-def generate(arguments: argparse.Namespace, contender: Contender) -> None:
-    """Prints the seconds that each round of generation took, by the clock and of the processor."""
-    from vllm import LLM, SamplingParams
-
-    options: dict[str, Any] = {}
-    if contender.mode != "none":
-        options = {
-            "worker_cls": "qr_sampler_vllm.tsd.worker.TSDCPUWorker",
-            "speculative_config": {
-                "method": "custom_class",
-                "model": "qr_sampler_vllm.tsd.drafter.TSDDrafter",
-                "num_speculative_tokens": contender.drafts,
-            },
-        }
-    llm = LLM(
-        model=str(arguments.model),
-        max_model_len=512,
-        max_num_seqs=arguments.batch,
-        **OPTIONS,
-        **options,
-    )
-    params = SamplingParams(max_tokens=arguments.tokens, ignore_eos=True)
-    seconds = []
-    for _ in range(1 + ROUNDS):
-        before = time.perf_counter(), time.process_time()
-        llm.generate([PROMPT] * arguments.batch, params, use_tqdm=False)
-        seconds.append((time.perf_counter() - before[0], time.process_time() - before[1]))
-    # The first round warms up.
-    print(json.dumps(seconds[1:]))
-
-
-def passes(ledger: Path) -> dict[str, float]:
-    """Returns tokens per pass of the model and the share of accepted drafts, of all sequences."""
-    tokens, seen = 0, set()
-    outcomes: dict[str | None, int] = {}
-    for line in _tokens(ledger):
-        tokens += 1
-        # Rows of one step share the time at which their logits were complete.
-        seen.add((line["sequence"], line["t_logits_ns"]))
-        outcomes[line["outcome"]] = outcomes.get(line["outcome"], 0) + 1
-    judged = outcomes.get("accepted", 0) + outcomes.get("corrected", 0)
-    return {
-        "tokens_per_pass": tokens / len(seen),
-        "acceptance": outcomes.get("accepted", 0) / judged if judged else 0.0,
-    }
-
-
-def _tokens(ledger: Path) -> Iterator[dict[str, Any]]:
-    return (line for line in read_ledger(ledger) if line["kind"] == "token")
-
-
-def table(found: list[tuple[Contender, dict[str, Any]]]) -> Iterator[str]:
-    """Yields the lines of a Markdown table."""
-    plain = best(found[0][1])
-    yield "| engine | drafts | accepted drafts | tokens per pass | time | processor time |"
-    yield "| --- | ---: | ---: | ---: | ---: | ---: |"
-    for contender, one in found:
-        wall, processor = (own / base for own, base in zip(best(one), plain, strict=True))
-        acceptance = f"{one['acceptance']:.3f}" if contender.drafts else "-"
-        yield (
-            f"| {contender.title} | {contender.drafts} | {acceptance} "
-            f"| {one['tokens_per_pass']:.2f} | {wall:.2f} | {processor:.2f} |"
+def check(found: list[Found]) -> int:
+    """Returns 1, and says so, unless each mode saves time in at least one workload."""
+    status = 0
+    for mode in ("exact_match", "canonical"):
+        best = max(
+            (each for each in found if each.contender.mode == mode), key=lambda one: one.speed
         )
+        passed = best.speed > 1.0
+        where = f"{best.contender.title}, {best.workload}, {best.batch} at a time"
+        verdict = "pass" if passed else "MISSED"
+        print(f"{mode}: {best.speed:.2f} times as fast at best ({where}): {verdict}")
+        status |= not passed
+    return status
 
 
-def best(measurement: dict[str, Any]) -> tuple[float, float]:
-    """Returns the shortest time of a round, by the clock and of the processor."""
-    wall, processor = zip(*measurement["seconds"], strict=True)
-    return min(wall), min(processor)
+def say(what: str) -> None:
+    """Tells who waits what is going on."""
+    print(f"... {what}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from functools import lru_cache
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from qr_sampler_tsd.psi_relative import PsiRelative
 __all__ = ["BigramProposer"]
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+
+_MOST_READ: Final = 4096
+"""Payloads that are kept as objects, some 2 kB each."""
 
 
 class BigramProposer(Proposer[int]):
@@ -59,6 +63,8 @@ class BigramProposer(Proposer[int]):
     ) -> None:
         _check_table(payloads, offsets, rows)
         self._temperature = checked_temperature(temperature)
+        # Tokens that a text repeats have their payload read once.
+        self._read = lru_cache(_MOST_READ)(self._payload)
         self.payloads = _private(payloads)
         """The bytes of all payloads, read-only."""
         self.offsets = _private(offsets)
@@ -123,7 +129,7 @@ class BigramProposer(Proposer[int]):
 
     def psi(self, state: int) -> PsiRelative:
         """Returns the payload that follows the token *state*."""
-        return self._payload(int(self.rows[state]))
+        return self._read(int(self.rows[state]))
 
     def _payload(self, row: int) -> PsiRelative:
         begin, end = self.offsets[row : row + 2]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,9 @@ GROWTH: Final = 4.0
 """How many times as much a match counts that is one token longer."""
 
 _FIRST_ROOM: Final = 256
+
+_Matches: TypeAlias = tuple[TokenArray, TokenArray]
+_NONE: Final[TokenArray] = np.empty(0, dtype=np.int64)
 
 
 class _Text:
@@ -89,6 +92,8 @@ class NgramProposer(Proposer[NgramState]):
         self._vocab_size = vocab_size
         self._longest = longest
         self._k = min(k, vocab_size)
+        self._found: tuple[NgramState | None, _Matches] = (None, (_NONE, _NONE))
+        """The matches that were looked for last, which a mixture asks for twice."""
 
     @property
     def vocab_size(self) -> int:
@@ -111,23 +116,28 @@ class NgramProposer(Proposer[NgramState]):
 
     def psi(self, state: NgramState) -> PsiRelative:
         """Returns what followed the matches, and what they leave open spread evenly."""
-        places, lengths = self._matches(state.tokens)
+        places, lengths = self._matches(state)
         if not places.size:
             return psi_of_masses(np.zeros(1, np.int64), np.zeros(1), 1.0, self._vocab_size)
         followers, which = np.unique(state.tokens[places], return_inverse=True)
         votes = np.bincount(which, weights=GROWTH ** (lengths - lengths.max()))
         best = np.argsort(-votes, kind="stable")[: self._k]
-        share = self.confidence(state)
+        share = _claim(lengths)
         masses: FloatArray = share * votes[best] / votes[best].sum()
         return psi_of_masses(followers[best].astype(np.int64), masses, 1 - share, self._vocab_size)
 
     def confidence(self, state: NgramState) -> float:
         """Returns how much of a mixture it claims: (m - 1) / m for a longest match of m tokens."""
-        _, lengths = self._matches(state.tokens)
-        longest = int(lengths.max(initial=0))
-        return 1 - 1 / longest if longest else 0.0
+        return _claim(self._matches(state)[1])
 
-    def _matches(self, tokens: IdArray) -> tuple[TokenArray, TokenArray]:
+    def _matches(self, state: NgramState) -> _Matches:
+        known, found = self._found
+        if known is not state:
+            found = self._matches_in(state.tokens)
+            self._found = (state, found)
+        return found
+
+    def _matches_in(self, tokens: IdArray) -> _Matches:
         """Returns the places after earlier occurrences of the last token, and how much agrees."""
         count = tokens.size
         places = np.flatnonzero(tokens[: count - 1] == tokens[-1]) + 1
@@ -141,3 +151,8 @@ class NgramProposer(Proposer[NgramState]):
                 break
             lengths[alike] = length
         return places, lengths
+
+
+def _claim(lengths: TokenArray) -> float:
+    longest = int(lengths.max(initial=0))
+    return 1 - 1 / longest if longest else 0.0

@@ -72,7 +72,9 @@ def _check_both_halves(vllm_config: Any) -> None:
 def _check_runner(vllm_config: Any) -> None:
     if getattr(vllm_config, "use_v2_model_runner", False):
         raise ConfigError(
-            "the TSD worker works with Model Runner V1 only; set VLLM_USE_V2_MODEL_RUNNER=0"
+            "the TSD worker works with Model Runner V1 only: vLLM's V2 takes no drafter of another "
+            "package (method 'custom_class' in "
+            "VllmConfig._get_v2_model_runner_unsupported_features); set VLLM_USE_V2_MODEL_RUNNER=0"
         )
     if vllm_config.scheduler_config.async_scheduling:
         raise ConfigError(
