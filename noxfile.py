@@ -74,8 +74,8 @@ Tests wait a lot, so it pays on one core as well. ``-n0`` runs them in one proce
 NOT_HEAVY: Final = ("-m", "not heavy")
 """Leaves out what is the same on every interpreter, where it has run on another one."""
 
-MORE_WORKERS: Final = {"qr-sampler-grpc": 3}
-"""Workers for tests that wait for more than half of their time."""
+MORE_WORKERS: Final = {"qr-sampler-grpc": 3, "vllm": 3}
+"""By package, or session: workers for tests that wait, for answers or for engines that start."""
 
 TEMPLATES: Final = ("source", "server", "amplifier", "strategy")
 """What `qr-sampler new` makes packages of."""
@@ -557,7 +557,8 @@ def vllm(session: nox.Session) -> None:
     suites = [f"packages/{package}/tests" for package in NEEDS_ENGINE]
     # What the laboratory does with engines; its other tests need none.
     suites.append("packages/qr-sampler-lab/tests/engine")
-    arguments = (*ENGINE_OPTIONS, *(session.posargs or suites))
+    workers = f"--numprocesses={MORE_WORKERS['vllm']}"
+    arguments = (workers, *ENGINE_OPTIONS, *(session.posargs or suites))
 
     def python(*arguments: str, **environment: str) -> None:
         engine.run(*arguments, **ENGINE_ENVIRONMENT, **environment)
