@@ -25,6 +25,7 @@ from qr_sampler_tsd.tsu import (
     PBitGibbsTSU,
     PBitTreeTSU,
     SimTSU,
+    ThrmlTreeTSU,
     ThrmlTSU,
     TSUAdapter,
     sweeps_needed,
@@ -69,9 +70,9 @@ def print_gate(samples: int, seed: int, repetitions: int) -> list[str]:
 
 
 def thrml_units() -> list[TSUAdapter]:
-    """Returns the unit that needs thrml where it is installed."""
+    """Returns the units that need thrml where it is installed."""
     try:
-        return [ThrmlTSU()]
+        return [ThrmlTSU(), ThrmlTreeTSU()]
     except MissingExtraError as error:
         progress(f"left out: {error}")
         return []
