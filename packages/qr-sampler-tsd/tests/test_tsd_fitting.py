@@ -178,3 +178,25 @@ def test_whatever_a_request_asks_for_leaves_a_payload_or_nothing(
 def test_shapes_have_values_in_range(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"must be|out of range"):
         RequestShape(**values)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 0.01, 1.0, 1e4, 1e6])
+@pytest.mark.parametrize("trained_at", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("weight", [1e-30, 1.0, 6e4])
+def test_tails_heavier_than_any_head_are_fitted_too(
+    temperature: float, trained_at: float, weight: float
+) -> None:
+    """Proposers of other projects may say anything that a payload can hold."""
+    first = PsiTopK(
+        ids=[1, 0], scores_q8=[127, -128], scale=1e3, zero_point=-128, tau=1e-3,
+        epsilon=weight, vocab_size=9,
+    )  # fmt: skip
+    second = PsiRelative(
+        ids=[1, 0], scores_q8=[127, -128], scale=1e30, tau=6e4,
+        log_tail=1e30 * np.log(weight), vocab_size=9,
+    )  # fmt: skip
+    for psi in (first, second):
+        for options in ({}, {"top_p": 0.5}, {"min_p": 0.5}, {"truncate_first": True, "top_k": 1}):
+            shape = RequestShape(temperature=temperature, **options)  # type: ignore[arg-type]
+            fitted = fit(psi, shape, trained_at)
+            assert fitted is None or fitted.law().probs().sum() == pytest.approx(1)

@@ -12,6 +12,7 @@ distribution of the payload that the drafts were drawn from, whatever that is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,8 +30,11 @@ _COLDEST = 1e-4
 _WARMEST = 6e4
 """The greatest tau that float16 holds, and a little room."""
 
-_LEAST_LOG, _GREATEST_LOG = -1e30, 700.0
-"""Logarithms of weights that float32 and float64 hold."""
+_EXTREME_LOG = 1e30
+"""A logarithm of a weight, and with a minus another one, that float32 holds."""
+
+_GREATEST_LOG = 700.0
+"""The logarithm of a weight that float64 holds."""
 
 _MOST_EQUAL = 256
 """Most tokens of a head about which the proposer knows nothing."""
@@ -154,10 +158,12 @@ def _tempered(
     ratio = max(temperature, _COLDEST) / trained_at
     tau = min(max(psi.tau * ratio, _COLDEST), _WARMEST)
     if isinstance(psi, PsiTopK):
-        return replace(psi, tau=tau, epsilon=min(psi.epsilon ** (1 / ratio), _WARMEST))
+        floor = math.log(psi.epsilon) / ratio if psi.epsilon else -math.inf
+        return replace(psi, tau=tau, epsilon=math.exp(min(floor, math.log(_WARMEST))))
     others = max(psi.vocab_size - psi.ids.size, 1)
-    share = (psi.log_tail - np.log(others)) / ratio
-    return replace(psi, tau=tau, log_tail=float(max(share, _LEAST_LOG)) + float(np.log(others)))
+    share = (psi.log_tail - math.log(others)) / ratio
+    log_tail = min(max(share, -_EXTREME_LOG), _EXTREME_LOG) + math.log(others)
+    return replace(psi, tau=tau, log_tail=log_tail)
 
 
 def _weights(psi: PsiTopK | PsiRelative) -> FloatArray:
@@ -171,7 +177,9 @@ def _tail_weight(psi: PsiTopK | PsiRelative) -> float:
     others = psi.vocab_size - psi.ids.size
     if isinstance(psi, PsiTopK):
         return psi.epsilon if others else 0.0
-    return float(np.exp(psi.log_tail - np.log(others))) if others else 0.0
+    if not others:
+        return 0.0
+    return math.exp(min(psi.log_tail - math.log(others), _GREATEST_LOG))
 
 
 def _tail_stays(tail: float, weights: FloatArray, shape: RequestShape) -> bool:
