@@ -88,6 +88,49 @@ def test_what_cannot_be_right_is_refused_everywhere(changes: dict[str, Any], nam
             check(engine)
 
 
+V2 = {"use_v2_model_runner": True, "method": "ngram", "model": None}
+"""What differs for an engine that has opted in under Model Runner V2."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"method": "ngram_gpu", "async_scheduling": True}, {"tensor_parallel_size": 2}],
+    ids=str,
+)
+def test_under_model_runner_v2_the_worker_stands_in_for_vllms_speculator(
+    changes: dict[str, Any],
+) -> None:
+    engine = config(**{**V2, **changes})
+    assert opted_in(engine)
+    check_opt_in(engine)
+    check_front_end(engine)
+    # Without our worker it is vLLM's own, which the logits processor verifies.
+    assert not opted_in(config(**{**V2, **changes, "worker_cls": "auto"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"method": "custom_class", "model": DRAFTER}, "worker_cls=.*VLLM_USE_V2_MODEL_RUNNER=0"),
+        ({"method": "eagle"}, "has the method 'eagle'.*ngram, ngram_gpu"),
+        ({"method": None}, "has the method None"),
+        ({"pipeline_parallel_size": 2}, "pipeline_parallel_size=2"),
+    ],
+)
+def test_what_model_runner_v2_cannot_serve_is_refused(changes: dict[str, Any], named: str) -> None:
+    engine = config(**{**V2, **changes})
+    for check in (check_opt_in, check_front_end):
+        with pytest.raises(ConfigError, match=named):
+            check(engine)
+
+
+def test_the_canonical_mode_needs_model_runner_v1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QR_TSD_MODE", "canonical")
+    check_opt_in(config())
+    with pytest.raises(ConfigError, match="done for Model Runner V1 only"):
+        check_opt_in(config(**V2))
+
+
 def test_speculation_without_any_half_is_refused_as_before() -> None:
     engine = config(worker_cls="auto", method="ngram")
     assert not opted_in(engine)

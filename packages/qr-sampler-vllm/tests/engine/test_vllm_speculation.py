@@ -55,15 +55,20 @@ class Speculated:
 
     def __init__(self, engine: Any, draws_on_file: Any, method: str) -> None:
         task = task_of(REQUESTS)
+        stand_in = "ngram_gpu" if method == "tsd" else method
         task["engine"] = {
-            "speculative_config": {**SPECULATION, "method": method},
+            "speculative_config": {**SPECULATION, "method": stand_in},
             # vLLM overlaps steps only where drafts are made on the device.
-            "async_scheduling": method == "ngram_gpu",
+            "async_scheduling": stand_in == "ngram_gpu",
         }
+        own = {}
+        if method == "tsd":
+            task["engine"]["worker_cls"] = "qr_sampler_vllm.tsd.worker.TSDCPUWorker"
+            own = {"QR_TSD_PROPOSER": "ngram"}
         # Always the same bytes, so that drafts are accepted and rejected alike every time.
         largest = BLOCK_BYTES * TOKENS * len(REQUESTS) * (1 + SPECULATED)
         stream = random.Random(20).randbytes(largest)
-        outputs, self.lines = engine.generate(task, draws_on_file.replaying(stream))
+        outputs, self.lines = engine.generate(task, {**draws_on_file.replaying(stream), **own})
         self.outputs = dict(zip(REQUESTS, outputs, strict=True))
         self.draws: list[bytes] = draws_on_file.draws()
 
@@ -91,7 +96,7 @@ def block_of_sum(draw: bytes, total: int) -> bytes:
     return next(block for block in blocks if sum(block) == total)
 
 
-@pytest.mark.parametrize("method", ["ngram", "ngram_gpu"])
+@pytest.mark.parametrize("method", ["ngram", "tsd"])
 def test_drafts_change_nothing_but_the_number_of_steps(
     offline_engine: Callable[[str], Any], draws_on_file: Any, method: str
 ) -> None:
@@ -102,6 +107,8 @@ def test_drafts_change_nothing_but_the_number_of_steps(
         assert [line["position"] for line in tokens] == list(range(len(tokens))), key
     assert len(speculated.tokens("long")) == TOKENS
     assert len(speculated.tokens("short")) == 10
+    told = speculated.lines[0]["settings"].get("tsd")
+    assert (told and told["proposer"][0]["name"]) == ("ngram" if method == "tsd" else None)
     assert_accounted(speculated)
     assert_several_tokens_in_one_step(speculated.tokens("long"))
     keys = ["long", "drifting"]

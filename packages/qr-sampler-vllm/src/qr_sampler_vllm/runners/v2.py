@@ -17,6 +17,7 @@ from qr_sampler_vllm.engine.tensor_parallel import TensorParallelGroup
 from qr_sampler_vllm.requests.made_up_requests import is_warming_up
 from qr_sampler_vllm.runners.draft_rows import LogitsRow, rows_of
 from qr_sampler_vllm.runners.role import EngineRole
+from qr_sampler_vllm.tsd.opt_in import opted_in
 
 __all__ = ["RunnerV2"]
 
@@ -56,7 +57,7 @@ class RunnerV2(EngineRole, RecordKeeper):
         req_states: RequestStatesLike,
         ranks: TensorParallelGroup | None = None,
     ) -> None:
-        super().__init__(EngineSession(vllm_config, "Model Runner V2"))
+        super().__init__(_session(vllm_config))
         self._states = req_states
         self._ranks = ranks
         self._drafts = vllm_config.speculative_config is not None
@@ -243,6 +244,16 @@ class RunnerV2(EngineRole, RecordKeeper):
                 known, self._slots[other] = waiting, waiting.twin(history)
         self._slots[slot] = known or fresh
         return known or fresh
+
+
+def _session(vllm_config: Any) -> EngineSession:
+    """Returns what the engine samples with; its genesis record tells of a drafter of ours."""
+    if not opted_in(vllm_config):
+        return EngineSession(vllm_config, "Model Runner V2")
+    from qr_sampler_vllm.tsd.attachment import facts_of_deployment
+
+    facts = facts_of_deployment(vllm_config)
+    return EngineSession(vllm_config, "Model Runner V2 with TSD, exact_match", facts)
 
 
 def _accounted(decided: Sequence[tuple[DecidingRow, Outcome]]) -> list[Entry]:

@@ -17,7 +17,7 @@ from qr_sampler_vllm.tsd.units import facts_of, unit_of
 from qr_sampler_vllm.tsd.verification.canonical import Canonical
 from qr_sampler_vllm.tsd.verification.exact_match import ExactMatch
 
-__all__ = ["attach"]
+__all__ = ["attach", "attach_speculator", "facts_of_deployment"]
 
 
 def _mode(
@@ -37,6 +37,36 @@ def _description(settings: TSDSettings) -> list[dict[str, str]]:
     from qr_sampler_tsd.proposers.named import described
 
     return described(settings.proposer or "")
+
+
+def facts_of_deployment(vllm_config: Any) -> dict[str, Any]:
+    """Returns what the genesis record tells of TSD under Model Runner V2.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig`` of an engine that has been checked.
+    """
+    settings = TSDSettings.load()
+    described = {**settings.model_dump(mode="json"), "proposer": _description(settings)}
+    return {"tsd": {**described, **facts_of(None)}}
+
+
+def attach_speculator(vllm_config: Any, model_runner: Any) -> Any:
+    """Makes *model_runner* draft with the proposer of the deployment, and returns what drafts.
+
+    The logits processor verifies.
+
+    Args:
+        vllm_config: vLLM's ``VllmConfig`` of an engine that has been checked.
+        model_runner: Its ``GPUModelRunner`` or ``CPUModelRunner`` (Model Runner V2).
+
+    Raises:
+        ConfigError: When there is no proposer for the model.
+    """
+    from qr_sampler_vllm.tsd.speculator import TSDSpeculator
+
+    speculator = TSDSpeculator(vllm_config, model_runner.device, model_runner.req_states)
+    model_runner.speculator = speculator
+    return speculator
 
 
 def attach(vllm_config: Any, model_runner: Any) -> None:

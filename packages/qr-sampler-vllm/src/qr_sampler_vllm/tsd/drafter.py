@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from qr_sampler import ConfigError, PluginError
 from qr_sampler.host import TokenSequence
 from qr_sampler_vllm.tsd.opt_in import check_opt_in
+from qr_sampler_vllm.tsd.proposer_states import ProposerStates
 from qr_sampler_vllm.tsd.request_shapes import NOTHING_KNOWN, RequestShapes, shapes_of
 from qr_sampler_vllm.tsd.sequences import Sequences
 from qr_sampler_vllm.tsd.settings import TSDSettings
@@ -45,22 +47,8 @@ class Drafting(Protocol):
         """
 
 
-class _Known(NamedTuple):
-    """The proposer's state of a sequence."""
-
-    length: int
-    """Number of its tokens, the prompt included."""
-    last: int
-    """The last of them."""
-    state: Any
-
-
 class TSDDrafter:
-    """Proposes with a saved proposer.
-
-    The state of a sequence is kept under the name of its request and advances only over emitted
-    tokens: proposer states are immutable, so that a rejected draft leaves no trace, and a reused
-    row of the batch starts afresh.
+    """Proposes with the proposer of the deployment.
 
     Args:
         vllm_config: vLLM's ``VllmConfig``.
@@ -72,9 +60,9 @@ class TSDDrafter:
 
     def __init__(self, vllm_config: Any) -> None:
         check_opt_in(vllm_config)
-        self._proposer = load(TSDSettings.load(), int(vllm_config.model_config.get_vocab_size()))
+        vocab_size = int(vllm_config.model_config.get_vocab_size())
+        self._states = ProposerStates(load(TSDSettings.load(), vocab_size))
         self._length = int(vllm_config.speculative_config.num_speculative_tokens)
-        self._known: dict[str, _Known] = {}
         self._shapes: dict[str, RequestShapes] = {}
         self._runner: Any = None
         self._sequences: Sequences | None = None
@@ -118,32 +106,21 @@ class TSDDrafter:
             length = draft_limit(sequence, self._length) if sampled else 0
             if sequence is not None and length:
                 tokens = token_ids_cpu[row, : int(num_tokens_no_spec[row])]
+                state = self._states.after(name, len(tokens), partial(_from, tokens))
                 request = self._runner.requests[name]
                 by_row[row] = DraftRequest(
                     name,
                     sequence,
                     len(request.output_token_ids),
-                    self._state(name, tokens),
+                    state,
                     length,
                     self._shapes_of(name, sequence, request.sampling_params),
                 )
         with self._sequences.lock:
             requests = list(by_row.values())
-            drafts = self._drafting.drafts(self._proposer, requests) if requests else []
+            drafts = self._drafting.drafts(self._states.proposer, requests) if requests else []
         drafts_of = dict(zip(by_row, drafts, strict=True))
         return [drafts_of.get(row, []) for row in range(len(sampled_token_ids))]
-
-    def _state(self, name: str, tokens: Any) -> Any:
-        """Returns the state after *tokens*, advanced from the last known state of a prefix."""
-        known, count = self._known.get(name), len(tokens)
-        if known is not None and known.length <= count and tokens[known.length - 1] == known.last:
-            state = known.state
-            for token in tokens[known.length :].tolist():
-                state = self._proposer.advance(state, token)
-        else:
-            state = self._proposer.start(tokens.tolist())
-        self._known[name] = _Known(count, int(tokens[-1]), state)
-        return state
 
     def _shapes_of(self, name: str, sequence: TokenSequence, params: Any) -> RequestShapes:
         if name not in self._shapes:
@@ -152,9 +129,15 @@ class TSDDrafter:
 
     def _forget(self) -> None:
         """Forgets sequences that have ended."""
-        for name in self._known.keys() - self._runner.requests.keys():
-            del self._known[name]
-            self._shapes.pop(name, None)
+        going_on = self._runner.requests.keys()
+        self._states.forget_all_but(going_on)
+        for name in self._shapes.keys() - going_on:
+            del self._shapes[name]
+
+
+def _from(tokens: Any, begin: int) -> list[int]:
+    later: list[int] = tokens[begin:].tolist()
+    return later
 
 
 def draft_limit(sequence: TokenSequence | None, length: int) -> int:

@@ -7,7 +7,16 @@ from typing import Any, Final
 
 from qr_sampler import ConfigError
 
-__all__ = ["DRAFTER", "WORKERS", "check_opt_in", "has_drafter", "has_worker", "opted_in"]
+__all__ = [
+    "DRAFTER",
+    "STAND_INS",
+    "WORKERS",
+    "check_opt_in",
+    "has_drafter",
+    "has_worker",
+    "opted_in",
+    "uses_v2",
+]
 
 DRAFTER: Final = "qr_sampler_vllm.tsd.drafter.TSDDrafter"
 """What ``speculative_config`` names as ``model``."""
@@ -17,6 +26,15 @@ WORKERS: Final = (
     "qr_sampler_vllm.tsd.worker.TSDCPUWorker",
 )
 """What ``worker_cls`` names: one of them on an accelerator, the other without."""
+
+
+STAND_INS: Final = ("ngram", "ngram_gpu")
+"""Methods of vLLM's own whose speculator is replaced under Model Runner V2."""
+
+
+def uses_v2(vllm_config: Any) -> bool:
+    """Returns whether an engine runs Model Runner V2."""
+    return bool(getattr(vllm_config, "use_v2_model_runner", False))
 
 
 def has_worker(vllm_config: Any) -> bool:
@@ -48,10 +66,49 @@ def check_opt_in(vllm_config: Any) -> None:
     Raises:
         ConfigError: With the reason and the remedy.
     """
+    if uses_v2(vllm_config):
+        _check_stand_in(vllm_config)
+        _check_stages(vllm_config.parallel_config)
+        return
     _check_both_halves(vllm_config)
     _check_runner(vllm_config)
     _check_parallelism(vllm_config.parallel_config)
     _check_sampling(vllm_config)
+
+
+def _check_stand_in(vllm_config: Any) -> None:
+    """Refuses what cannot be drafted for under Model Runner V2."""
+    if not has_worker(vllm_config) or has_drafter(vllm_config):
+        raise ConfigError(
+            f"Model Runner V2 takes no drafter of another package ('custom_class' in vLLM's "
+            "VllmConfig._get_v2_model_runner_unsupported_features); give speculative_config="
+            '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 2} with '
+            f"worker_cls={WORKERS[0]}, which replaces its speculator, or set "
+            "VLLM_USE_V2_MODEL_RUNNER=0"
+        )
+    method = getattr(vllm_config.speculative_config, "method", None)
+    if method not in STAND_INS:
+        raise ConfigError(
+            f"speculative_config has the method {method!r}: under Model Runner V2 the TSD worker "
+            f"takes the place of one of {', '.join(STAND_INS)}; give one of them with "
+            "num_speculative_tokens and prompt_lookup_max"
+        )
+    from qr_sampler_vllm.tsd.settings import TSDSettings
+
+    if TSDSettings.load().mode != "exact_match":
+        raise ConfigError(
+            "QR_TSD_MODE=canonical replaces vLLM's verification of drafts, which is done for Model "
+            "Runner V1 only; set VLLM_USE_V2_MODEL_RUNNER=0, or QR_TSD_MODE=exact_match"
+        )
+
+
+def _check_stages(parallel: Any) -> None:
+    size = parallel.pipeline_parallel_size
+    if size != 1:
+        raise ConfigError(
+            f"pipeline_parallel_size={size}: drafts are made by the last stage, which does not "
+            "learn of requests as the TSD worker has to; set pipeline_parallel_size=1"
+        )
 
 
 def _check_both_halves(vllm_config: Any) -> None:
@@ -70,12 +127,6 @@ def _check_both_halves(vllm_config: Any) -> None:
 
 
 def _check_runner(vllm_config: Any) -> None:
-    if getattr(vllm_config, "use_v2_model_runner", False):
-        raise ConfigError(
-            "the TSD worker works with Model Runner V1 only: vLLM's V2 takes no drafter of another "
-            "package (method 'custom_class' in "
-            "VllmConfig._get_v2_model_runner_unsupported_features); set VLLM_USE_V2_MODEL_RUNNER=0"
-        )
     if vllm_config.scheduler_config.async_scheduling:
         raise ConfigError(
             "async_scheduling=True lets vLLM continue before the tokens of a step are known, and "

@@ -11,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qr_sampler_vllm.tsd.opt_in import check_opt_in
+from qr_sampler_vllm.tsd.opt_in import check_opt_in, uses_v2
 
 __all__ = ["TSDCPUWorker", "TSDWorker", "Verifying"]
 
@@ -35,6 +35,8 @@ class Verifying:
 
     vllm_config: Any
     model_runner: Any
+    speculator: Any = None
+    """What drafts under Model Runner V2."""
 
     def __init__(self, vllm_config: Any, *arguments: Any, **options: Any) -> None:
         check_opt_in(vllm_config)
@@ -43,9 +45,18 @@ class Verifying:
     def init_device(self) -> None:
         """Creates the model runner and makes it verify drafts with the entropy source."""
         super().init_device()  # type: ignore[misc]
-        from qr_sampler_vllm.tsd.attachment import attach
+        from qr_sampler_vllm.tsd.attachment import attach, attach_speculator
 
-        attach(self.vllm_config, self.model_runner)
+        if uses_v2(self.vllm_config):
+            self.speculator = attach_speculator(self.vllm_config, self.model_runner)
+        else:
+            attach(self.vllm_config, self.model_runner)
+
+    def execute_model(self, scheduler_output: Any) -> Any:
+        """Runs a step; the speculator of Model Runner V2 learns which requests come and go."""
+        if self.speculator is not None:
+            self.speculator.follow(scheduler_output)
+        return super().execute_model(scheduler_output)  # type: ignore[misc]
 
 
 if TYPE_CHECKING:

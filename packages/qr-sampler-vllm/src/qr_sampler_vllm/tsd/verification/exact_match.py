@@ -15,11 +15,11 @@ from typing import Any
 from qr_sampler.host import ChosenToken, Entry, Outcome, StepRows
 from qr_sampler_vllm.engine.session import EngineSession
 from qr_sampler_vllm.tsd.drafter import DraftRequest
-from qr_sampler_vllm.tsd.request_shapes import fitted
+from qr_sampler_vllm.tsd.request_shapes import RequestShapes, fitted
 from qr_sampler_vllm.tsd.sequences import RequestRows
 from qr_sampler_vllm.tsd.verification.contract import Verified
 
-__all__ = ["ExactMatch"]
+__all__ = ["ExactMatch", "likeliest"]
 
 
 class ExactMatch:
@@ -46,16 +46,28 @@ class ExactMatch:
 
     def drafts(self, proposer: Any, requests: Sequence[DraftRequest]) -> list[list[int]]:
         """Returns the most probable tokens of the proposals; needs no randomness."""
-        return [_likeliest(proposer, request) for request in requests]
+        return [
+            likeliest(proposer, one.state, one.shapes, one.position, one.length) for one in requests
+        ]
 
 
-def _likeliest(proposer: Any, request: DraftRequest) -> list[int]:
+def likeliest(
+    proposer: Any, state: Any, shapes: RequestShapes, position: int, length: int
+) -> list[int]:
+    """Returns the most probable tokens of the proposals; needs no randomness.
+
+    Args:
+        proposer: A ``Proposer``.
+        state: Its state after the tokens so far.
+        shapes: Of the request.
+        position: Index of the token that the first draft is for.
+        length: Most drafts.
+    """
     drafts: list[int] = []
-    state = request.state
-    for index in range(request.length):
+    for index in range(length):
         if index:
             state = proposer.advance(state, drafts[-1])
-        psi = fitted(proposer, state, request.shapes, request.position + index)
+        psi = fitted(proposer, state, shapes, position + index)
         # Best first; empty when a mask leaves the tail only.
         head = None if psi is None else psi.law().ids
         if head is None or not head.size:
