@@ -109,6 +109,8 @@ def test_drafts_change_nothing_but_the_number_of_steps(
     assert len(speculated.tokens("short")) == 10
     told = speculated.lines[0]["settings"].get("tsd")
     assert (told and told["proposer"][0]["name"]) == ("ngram" if method == "tsd" else None)
+    outcomes = {line["outcome"] for line in speculated.lines if line["kind"] == "token"}
+    assert outcomes == ({"accepted", "corrected", "bonus"} if method == "tsd" else {None})
     assert_accounted(speculated)
     assert_several_tokens_in_one_step(speculated.tokens("long"))
     keys = ["long", "drifting"]

@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from qr_sampler.host import DepartedSequences, Entry, Outcome, RecordKeeper, StepRows, TokenSequence
+from qr_sampler.host import (
+    ChosenToken,
+    DepartedSequences,
+    Entry,
+    Outcome,
+    RecordKeeper,
+    StepRows,
+    TokenSequence,
+)
 from qr_sampler_vllm.engine.interfaces import LogitsContextLike, RequestStatesLike
 from qr_sampler_vllm.engine.layout import settles_at_once, steps_in_flight
 from qr_sampler_vllm.engine.session import EngineSession
@@ -61,6 +69,7 @@ class RunnerV2(EngineRole, RecordKeeper):
         self._states = req_states
         self._ranks = ranks
         self._drafts = vllm_config.speculative_config is not None
+        self._names_drafts = opted_in(vllm_config)
         self._embeds = bool(getattr(vllm_config.model_config, "enable_prompt_embeds", False))
         self._at_once = settles_at_once(vllm_config)
         self._steps_in_flight = steps_in_flight(vllm_config)
@@ -114,7 +123,7 @@ class RunnerV2(EngineRole, RecordKeeper):
     def settled(self) -> list[Entry]:
         """Returns the records that are settled by the end of the last step."""
         decided, self._decided = self._decided, []
-        records = _accounted(decided)
+        records = _accounted(decided, named=self._names_drafts)
         self._open.update(dict.fromkeys(deciding.sequence for deciding, _ in decided))
         if self._at_once:
             records += [record for deciding, _ in decided for record in deciding.sequence.confirm()]
@@ -256,15 +265,34 @@ def _session(vllm_config: Any) -> EngineSession:
     return EngineSession(vllm_config, "Model Runner V2 with TSD, exact_match", facts)
 
 
-def _accounted(decided: Sequence[tuple[DecidingRow, Outcome]]) -> list[Entry]:
-    """Returns the records that the tokens forced in a step settle."""
+def _accounted(
+    decided: Sequence[tuple[DecidingRow, Outcome]], *, named: bool = False
+) -> list[Entry]:
+    """Returns the records that the tokens forced in a step settle.
+
+    Args:
+        decided: The rows with their outcomes, those of one request in order.
+        named: Whether records say what has become of the draft in the place of each token.
+    """
     records: list[Entry] = []
     taken: dict[int, int | None] = {}
-    for (row, sequence, _), outcome in decided:
+    for index, ((row, sequence, _), outcome) in enumerate(decided):
         accepted = row.draft is None or taken.get(row.slot) == row.draft
         taken[row.slot] = outcome.token_id if accepted else None
         if accepted:
-            records += sequence.sampled(outcome)
+            following = decided[index + 1][0].row if index + 1 < len(decided) else None
+            records += sequence.sampled(_named(outcome, row, following) if named else outcome)
         else:
             records += sequence.wasted(outcome, "rejected_draft")
     return records
+
+
+def _named(outcome: Outcome, row: LogitsRow, following: LogitsRow | None) -> Outcome:
+    """Returns *outcome* with the fate of the draft in its place, which the next row assumes."""
+    if not isinstance(outcome, ChosenToken):
+        return outcome
+    drafted = following is not None and following.slot == row.slot
+    if not drafted:
+        return outcome._replace(draft_outcome="bonus")
+    stands = following is not None and following.draft == outcome.token_id
+    return outcome._replace(draft_outcome="accepted" if stands else "corrected")
