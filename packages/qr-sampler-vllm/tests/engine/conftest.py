@@ -138,6 +138,7 @@ LONGEST_FIRST = (
     "test_vllm_faults.py",
     "test_vllm_constraints_engine.py",
     "test_vllm_emission.py",
+    "test_vllm_tsd_ranks.py",
 )
 """Files of some minutes. What comes last is short, so that no worker is left with much to do."""
 
