@@ -28,7 +28,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if known:
         return Path(known)
     directory = tmp_path_factory.mktemp("model") / "tiny"
-    command("tiny-model", directory)
+    # What it says does not matter here.
+    command("tiny-model", directory, "--steps", "20")
     return directory
 
 

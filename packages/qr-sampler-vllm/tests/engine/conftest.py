@@ -137,6 +137,7 @@ LONGEST_FIRST = (
     "test_vllm_tsd_docs.py",
     "test_vllm_faults.py",
     "test_vllm_constraints_engine.py",
+    "test_lab_engine_studies.py",
     "test_vllm_emission.py",
     "test_vllm_tsd_ranks.py",
 )
