@@ -211,7 +211,7 @@ def serve(model: Path, title: str) -> None:
 def _accepted(llm: Any) -> float:
     """Returns how many drafts vLLM has accepted so far."""
     name = "vllm:spec_decode_num_accepted_tokens"
-    return sum(metric.value for metric in llm.get_metrics() if metric.name == name)
+    return float(sum(metric.value for metric in llm.get_metrics() if metric.name == name))
 
 
 def _speculation(contender: Contender) -> dict[str, Any]:

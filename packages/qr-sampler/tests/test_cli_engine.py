@@ -283,7 +283,8 @@ def judge(told: dict[str, Any]) -> None:
         assert call["key"] == key
         assert call["named"]
         assert len(call["spelled"]) == len(call["returned"])
-        assert call["text"] or not call["returned"]
+        # The end of a text, token 0 of the tiny model, spells nothing.
+        assert call["text"] or set(call["returned"]) <= {0}
         if key.startswith("silent"):
             continue
         assert ids == call["returned"]
