@@ -186,6 +186,18 @@ def test_parts_are_named(specification: str) -> None:
         parts_of(specification)
 
 
+def test_files_do_not_hide_what_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_proposer("ngram", TABLE)
+    assert isinstance(proposer_named("ngram", 4), NgramProposer)
+    assert isinstance(proposer_named("./ngram", 4), BigramProposer)
+    (tmp_path / "some-lamp").mkdir()
+    with pytest.raises(UnknownPluginError, match="some-lamp"):
+        proposer_named("some-lamp", 4)
+
+
 def test_records_say_which_it_was(tmp_path: Path) -> None:
     save_proposer(tmp_path / "table.npz", TABLE)
     name, file = described(f"ngram+{tmp_path / 'table.npz'}")
@@ -265,6 +277,7 @@ def test_foreign_ones_are_guarded(foreign: type[Foreign]) -> None:
         ("advance", KeyError(7)),
         ("psi", ValueError("no idea")),
         ("psi", "a text"),
+        ("psi", type("Other", (type(craft_relative_psi([1.0], 1)),), {})),
         ("psi", craft_relative_psi([0.5, 0.5], 2)),
         ("confidence", 2.0),
         ("confidence", float("nan")),

@@ -77,12 +77,14 @@ class GuardedProposer(Proposer[Any]):
             return 0.0
         return self._asked(lambda: _share(self._proposer.confidence(state)), 0.0)
 
-    def _checked(self, psi: object) -> PsiTopK | PsiRelative | None:
-        if not isinstance(psi, (PsiTopK, PsiRelative)):
+    def _checked(self, psi: Any) -> PsiTopK | PsiRelative | None:
+        # What a subclass overrides could fail later.
+        if type(psi) not in (PsiTopK, PsiRelative):
             raise TypeError(f"psi() returned {type(psi).__name__}, not a payload")
         if psi.vocab_size != self._vocab_size:
             raise ValueError(f"psi() returned a payload of {psi.vocab_size} tokens")
-        return psi
+        payload: PsiTopK | PsiRelative = psi
+        return payload
 
     def _asked(self, question: Callable[[], _Answer], otherwise: _Answer) -> _Answer:
         try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ PROPOSERS: Final[Registry[Proposer[Any]]] = Registry(
 """What installed distributions offer."""
 
 _MOST_PARTS: Final = 8
+_NAME: Final = re.compile(r"[A-Za-z][\w-]*")
 
 
 def parts_of(specification: str) -> tuple[str, ...]:
@@ -80,7 +82,10 @@ def _description(part: str) -> dict[str, str]:
 
 
 def _is_name(part: str) -> bool:
-    return not Path(part).exists() and part.isidentifier()
+    """Whether *part* is a name rather than a file, which ``./`` in front makes of any."""
+    if part in PROPOSERS.names():
+        return True
+    return _NAME.fullmatch(part) is not None and not Path(part).is_file()
 
 
 def _part(part: str, vocab_size: int) -> Proposer[Any]:
