@@ -9,6 +9,7 @@ NEEDS_VLLM = [
     "src/qr_sampler_vllm/status/prometheus.py",
     "src/qr_sampler_vllm/front_end/stat_logger.py",
     "src/qr_sampler_vllm/tsd/samplers.py",
+    "src/qr_sampler_vllm/tsd/speculator.py",
 ]
 
 collect_ignore_glob = [] if find_spec("vllm") else NEEDS_VLLM
