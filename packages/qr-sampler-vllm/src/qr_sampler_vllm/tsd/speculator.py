@@ -101,7 +101,7 @@ class TSDSpeculator(BaseSpeculator):  # type: ignore[misc]
         is verified like any draft.
         """
         count = input_batch.num_reqs
-        if dummy_run:
+        if dummy_run or not count:
             return self._drafts[:count]
         slots = input_batch.idx_mapping_np[:count].tolist()
         lengths = self._tokens.total_len.gpu[slots].tolist()
