@@ -20,13 +20,16 @@ import pytest
 from qr_sampler import EntropyDraw, EntropySource, Settings
 from qr_sampler.host import SamplingSession, StopConditions, TokenSequence
 from qr_sampler.host.session import EngineFacts
-from qr_sampler_cli.audit.auditor import audit_runs
-from qr_sampler_cli.audit.files import ledgers_of
 from qr_sampler_tsd import craft_relative_psi
 from qr_sampler_tsd.proposers import BigramProposer
 from qr_sampler_vllm.tsd.drafter import DraftRequest
 from qr_sampler_vllm.tsd.sequences import RequestRows
 from qr_sampler_vllm.tsd.verification.canonical import Canonical
+
+pytest.importorskip("qr_sampler_cli", reason="needs qr-sampler, which the vllm session installs")
+
+from qr_sampler_cli.audit.auditor import audit_runs
+from qr_sampler_cli.audit.files import ledgers_of
 
 VOCAB = 8
 STEPS = 40

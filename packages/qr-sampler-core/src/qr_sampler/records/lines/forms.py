@@ -84,7 +84,8 @@ def draw_line(number: int, recorded: RecordedDraw) -> DrawLine:
         wall_time_ns=draw.wall_time_ns,
         sequence_id=draw.sequence_id,
         health=draw.health.value,
-        rows=tuple(recorded.rows_told),
+        # Before Python 3.11 not every empty tuple is the default, and no other one is left out.
+        rows=tuple(recorded.rows_told) or (),
     )
 
 
