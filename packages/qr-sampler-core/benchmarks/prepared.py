@@ -20,6 +20,7 @@ from qr_sampler import (
 )
 from qr_sampler.arrays import FloatArray, IndexArray, Logits
 from qr_sampler.host import NumpyLogits
+from qr_sampler.selection import RowLaws
 
 __all__ = ["BLOCK_BYTES", "PreparedLogits", "PreparedSource"]
 
@@ -76,6 +77,10 @@ class PreparedSelector:
             probability=np.full(plan, 0.5),
             candidates=np.full(plan, 16, np.intp),
         )
+
+    def laws(self, plan: int) -> RowLaws:
+        """Is not asked here: nothing is drafted."""
+        raise NotImplementedError(f"{plan} rows have no laws")
 
 
 class PreparedLogits(NumpyLogits):
