@@ -68,6 +68,17 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
+LEAVES_THE_TAIL_OUT = {
+    "top-k beyond the head",
+    "top-p",
+    "all filters",
+    "half of the tokens",
+    "barred and top-p",
+    "filters first",
+}
+"""Shapes whose distribution has tokens that the fitted head does not name."""
+
+
 @pytest.mark.parametrize("craft", [craft_psi, craft_relative_psi])
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_fitted_payload_is_nearly_that_of_the_request(
@@ -81,7 +92,8 @@ def test_a_fitted_payload_is_nearly_that_of_the_request(
     # What the best payload of the same kind reaches; uniform tails differ at other temperatures.
     best = overlap_mass(p, craft(p, K).law())
     found = overlap_mass(p, fitted.law())
-    assert found > best - 0.08
+    # Where no tail is left there is little to lose but the rounding of scores.
+    assert found > best - (0.08 if fitted.law().tail_mass or name in LEAVES_THE_TAIL_OUT else 0.01)
     assert found >= overlap_mass(p, psi.law()) - 1e-3
     # Nothing is proposed that cannot come.
     if shape.allowed is not None or shape.barred is not None:
